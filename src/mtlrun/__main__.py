@@ -1,0 +1,6 @@
+"""`python -m mtlrun` is `mtlrun`."""
+
+from mtlrun.cli import main
+
+if __name__ == "__main__":
+    main()

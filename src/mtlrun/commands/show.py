@@ -1,0 +1,36 @@
+"""Shows a finished run: the last thing that a training prints, and all that a second one of it does."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mtlrun.display import make_console, result_table
+from mtlrun.identity import run_folder
+from mtlrun.record import Record
+
+
+def show(record: Record, config: Mapping[str, Any], *, again: bool) -> None:
+    """Print the result of a run.
+
+    Args:
+        record: of the run.
+        config: the resolved config that was asked for.
+        again: True if the run was finished before.
+    """
+    console = make_console()
+    folder = run_folder(config)
+    if config["runtime"]["quiet"]:
+        metrics = (f"{task} {name} {record.test[task][name]:.4f}" for task, name in record.main_metrics.items())
+        console.print(f"{folder}: {record.status}" + (f": test {', '.join(metrics)}" if record.test else ""))
+        return
+    if again:
+        console.print(f"{folder} is finished already; runtime.rerun=true trains it anew")
+    if record.status == "diverged":
+        console.print(f"diverged at {record.error}")
+        return
+    where = "; ".join(
+        f"{', '.join(entry['tasks'])} at epoch {entry['epoch']} (step {entry['step']}) by {entry['rule']}"
+        for entry in record.selection
+    )
+    console.print(result_table("result", {"test": record.test, "val": record.val}, record.directions))
+    console.print(f"selected on validation: {where}")
+    console.print(f"{record.epochs} epochs, {record.steps} steps in {record.seconds['train']:.1f} s; {folder}")

@@ -1,0 +1,111 @@
+"""From a composed Hydra config to the resolved one that a run is made from."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mtlrun.errors import ConfigError
+from mtlrun.suggest import suggest
+
+CONFIG_MODULE = "mtlrun.conf"
+
+# The groups of conf/ that a run consists of, in the order in which they are shown.
+GROUPS = ("dataset", "model", "backbone", "weighting", "optimizer", "scheduler", "trainer", "runtime")
+# Chosen by name only: what they hold lands elsewhere in the config.
+NAMING_GROUPS = ("experiment", "study")
+ROOT_KEYS = ("names", "seed", "tasks", *GROUPS)
+
+
+def register_resolvers() -> None:
+    """Make `${per_task:key}` available in YAML: the list of `tasks.<t>.<key>` over all tasks, in their order."""
+
+    def per_task(key: str, *, _root_: DictConfig) -> list[Any]:
+        return [_root_.tasks[name][key] for name in _root_.tasks]
+
+    OmegaConf.register_new_resolver("per_task", per_task, replace=True)
+
+
+def resolve(cfg: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config as plain containers, all interpolations resolved, with the chosen option names filled in.
+
+    Args:
+        cfg: what Hydra composed, without the `hydra` node.
+        choices: the option chosen in each group, as in `hydra.runtime.choices`.
+
+    Raises:
+        ConfigError: an interpolation fails, a mandatory value is missing, or the root has keys that it should not
+            have or lacks some. `+typo=1` and `~group` pass Hydra, so this is where they are found.
+    """
+    names = {group: choices.get(group) for group in ("dataset", "model", "backbone", "weighting")}
+    try:
+        plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}") from error
+    assert isinstance(plain, dict)
+    config: dict[str, Any] = {"names": names, **{str(key): value for key, value in plain.items()}}
+    problems = [f"{key}: unknown key; {suggest(key, ROOT_KEYS[1:])}" for key in config if key not in ROOT_KEYS]
+    missing = [key for key in ROOT_KEYS if config.get(key) is None]
+    problems += [f"{key} is missing; every run needs it{_choose(key)}" for key in missing]
+    if problems:
+        raise ConfigError(problems)
+    if not isinstance(config["seed"], int) or isinstance(config["seed"], bool) or config["seed"] < 0:
+        raise ConfigError(f"seed must be a whole number >= 0, found {config['seed']!r}")
+    return config
+
+
+def _choose(key: str) -> str:
+    return f": choose one with {key}=<name> (see: mtlrun --help)" if key in GROUPS else ""
+
+
+def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> dict[str, Any]:
+    """Compose and resolve the shipped configs in Python, as the command line would.
+
+    >>> compose(["model=hard", "weighting=gradnorm"])["names"]["weighting"]
+    'gradnorm'
+
+    Args:
+        overrides: what would stand on the command line.
+        config_dir: a folder of the user's own YAML, as given by `--config-dir`.
+
+    Raises:
+        ConfigError: with all problems of the overrides.
+    """
+    from mtlrun.diagnosis import diagnose
+
+    try:
+        cfg = compose_with_hydra(overrides, config_dir)
+    except Exception as error:
+        raise ConfigError(diagnose(error, overrides, config_dir)) from error
+    choices = cfg.hydra.runtime.choices
+    return resolve(_without_hydra(cfg), choices)
+
+
+def compose_with_hydra(overrides: Sequence[str], config_dir: str | Path | None = None) -> DictConfig:
+    """Compose with Hydra's own API, the `hydra` node included; its exceptions are passed on."""
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+
+    if config_dir is not None:
+        make_importable(config_dir)
+    register_resolvers()
+    GlobalHydra.instance().clear()
+    own = [] if config_dir is None else [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
+    with hydra.initialize_config_module(CONFIG_MODULE, version_base="1.3"):
+        return hydra.compose("config", overrides=[*own, *overrides], return_hydra_config=True)
+
+
+def make_importable(config_dir: str | Path | None) -> None:
+    """Let `_target_` name classes in the current folder, and in the folder beside --config-dir.
+
+    Appended, so that a file of the user's never hides an installed package.
+    """
+    folders = [Path.cwd()] + ([] if config_dir is None else [Path(config_dir).resolve().parent])
+    sys.path += [str(folder) for folder in folders if str(folder) not in sys.path]
+
+
+def _without_hydra(cfg: DictConfig) -> DictConfig:
+    return DictConfig({key: value for key, value in cfg.items_ex(resolve=False) if key != "hydra"})

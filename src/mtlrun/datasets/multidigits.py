@@ -1,0 +1,78 @@
+"""multidigits: scikit-learn's 1 797 real handwritten digits, overlaid in pairs as in MultiMNIST.
+
+Needs no files and no network. The construction follows Sener & Koltun, "Multi-Task Learning as Multi-Objective
+Optimization" (NeurIPS 2018), section 5.1: two digits overlap, one moved to the upper left and one to the lower right,
+the brighter pixel wins, and the canvas is resized.
+"""
+
+import numpy
+import torch
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+
+from mtlrun.datasets.base import SPLITS, MultiTaskDataset, SplitName, TensorSplit
+
+_SIDE = 8  # pixels of a source image
+
+
+class MultiDigits(MultiTaskDataset):
+    """Pairs of overlapping digits; the tasks are to read the `left` and the `right` one (10 classes each).
+
+    The source images are split 60/20/20, stratified by digit, before pairs are drawn, so no image is in two splits.
+
+    Args:
+        pairs_per_image: how many partners each image is paired with. In each pair the image itself is the left digit.
+        shift: by how many of a source image's 8 pixels the digits are moved against each other, 0 to 8.
+        size: side of the resized image in pixels.
+        pairs_seed: fixes splits and pairs. The data set's own: the run's seed does not change the data.
+    """
+
+    task_names = ("left", "right")
+
+    def __init__(self, pairs_per_image: int = 10, shift: int = 2, size: int = 28, pairs_seed: int = 0) -> None:
+        if pairs_per_image < 1:
+            raise ValueError(f"pairs_per_image must be >= 1, found {pairs_per_image}")
+        if not 0 <= shift <= _SIDE:
+            raise ValueError(f"shift must be in 0..{_SIDE}, found {shift}")
+        if size < _SIDE:
+            raise ValueError(f"size must be >= {_SIDE}, found {size}")
+        if pairs_seed < 0:
+            raise ValueError(f"pairs_seed must be >= 0, found {pairs_seed}")
+        self.input_shape = (1, size, size)
+        self._pairs_per_image = pairs_per_image
+        self._shift = shift
+        self._size = size
+        self._pairs_seed = pairs_seed
+        digits = load_digits()
+        self._images = torch.tensor(digits.images, dtype=torch.float32) / 16.0  # 16 grey levels to [0, 1]
+        self._labels = torch.tensor(digits.target, dtype=torch.int64)
+        self.source_indices = self._split_sources(digits.target)
+
+    def _split_sources(self, labels: numpy.ndarray) -> dict[SplitName, numpy.ndarray]:
+        everything = numpy.arange(len(labels))
+        rest, test = train_test_split(everything, test_size=0.2, stratify=labels, random_state=self._pairs_seed)
+        train, val = train_test_split(rest, test_size=0.25, stratify=labels[rest], random_state=self._pairs_seed)
+        return {"train": numpy.sort(train), "val": numpy.sort(val), "test": numpy.sort(test)}
+
+    def split(self, name: SplitName) -> TensorSplit:
+        sources = self.source_indices[name]
+        random = numpy.random.default_rng([self._pairs_seed, SPLITS.index(name)])
+        left = numpy.tile(sources, self._pairs_per_image)
+        # A partner is any other image of the split: a step of 1..n-1 around the circle of its n images.
+        steps = random.integers(1, len(sources), size=len(left))
+        right = sources[(numpy.tile(numpy.arange(len(sources)), self._pairs_per_image) + steps) % len(sources)]
+        targets = {"left": self._labels[left], "right": self._labels[right]}
+        return TensorSplit(self._overlay(self._images[left], self._images[right]), targets)
+
+    def _overlay(self, left: Tensor, right: Tensor) -> Tensor:
+        """Overlay images [n, 8, 8] by pairs, giving [n, 1, size, size], centred around 0 with unit-like spread."""
+        side = _SIDE + self._shift
+        canvas = torch.zeros(len(left), 1, side, side)
+        canvas[:, 0, :_SIDE, :_SIDE] = left
+        corner = canvas[:, 0, self._shift :, self._shift :]
+        corner.copy_(torch.maximum(corner, right))
+        resized = torch.nn.functional.interpolate(
+            canvas, (self._size, self._size), mode="bilinear", align_corners=False
+        )
+        return (resized - 0.338) / 0.344  # mean and standard deviation of the training pairs

@@ -1,0 +1,130 @@
+"""Why Hydra refused a command line, said in full: every override is tried on its own and each problem is named.
+
+Hydra stops at the first problem. This is the slow path, taken only after a composition has failed.
+"""
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mtlrun.config import GROUPS, NAMING_GROUPS, ROOT_KEYS, compose_with_hydra
+from mtlrun.suggest import suggest
+
+
+def diagnose(error: Exception, overrides: Sequence[str], config_dir: str | Path | None) -> list[str]:
+    """Return one sentence per problem of `overrides`; the message of `error` itself where none is to blame alone."""
+    problems: list[str] = []
+    parsed: list[Override] = []
+    for text in overrides:
+        try:
+            parsed.append(OverridesParser.create().parse_override(text))
+        except HydraException:
+            problems.append(_unreadable(text))
+    sound, option_problems = _try_options(parsed, config_dir)
+    problems += option_problems
+    with contextlib.suppress(HydraException, OmegaConfBaseException):
+        problems += _try_values(parsed, sound, config_dir)
+    return problems or [_first_line(error)]
+
+
+def _groups() -> tuple[str, ...]:
+    return (*GROUPS, *NAMING_GROUPS)
+
+
+def _unreadable(text: str) -> str:
+    if "=" not in text:
+        return f"{text}: not understood; write key=value (see: mtlrun --help)"
+    return f"{text}: not understood; a value with spaces, commas, brackets or colons must be quoted: key='\"a: b\"'"
+
+
+def _single(override: Override) -> Iterator[str]:
+    """Yield the override once for each value that it sweeps over, as Hydra composes the runs of a sweep."""
+    line = override.input_line or ""
+    if not override.is_sweep_override():
+        yield line
+        return
+    key = line.split("=", 1)[0]
+    with contextlib.suppress(HydraException):  # a sweep over a sampler has no values to enumerate
+        yield from (f"{key}={value}" for value in override.sweep_string_iterator())
+
+
+def _try_options(parsed: Sequence[Override], config_dir: str | Path | None) -> tuple[list[str], list[str]]:
+    """Compose once with each chosen option of a group; return the choices that work, and the problems."""
+    sound, problems = [], []
+    for override in parsed:
+        group = override.key_or_group
+        if group not in _groups() or override.is_delete():
+            continue
+        for text in _single(override):
+            try:
+                compose_with_hydra([text], config_dir)
+                sound.append(text)
+            except (HydraException, OmegaConfBaseException) as error:
+                problems.append(_explain_option(text, group, error))
+    return sound, problems
+
+
+def _explain_option(text: str, group: str, error: Exception) -> str:
+    options = re.search(r"Available options in '[^']*':\n((?:\t.*\n?)+)", str(error))
+    if not options:
+        return f"{text}: {_first_line(error)}"
+    names = [line.strip() for line in options.group(1).splitlines()]
+    chosen = text.split("=", 1)[-1]
+    return f"{text}: there is no {group} named '{chosen}'; {suggest(chosen, names, 'available')}"
+
+
+def _try_values(parsed: Sequence[Override], sound: Sequence[str], config_dir: str | Path | None) -> list[str]:
+    """Try each other override alone, on top of the group choices that work."""
+    chosen = {text.split("=", 1)[0]: text for text in sound}  # of a swept group: the last option
+    base_overrides = list(chosen.values())
+    base = compose_with_hydra(base_overrides, config_dir)
+    problems = []
+    for override in parsed:
+        if override.key_or_group in _groups() and not override.is_delete():
+            continue
+        for text in _single(override):
+            try:
+                compose_with_hydra([*base_overrides, text], config_dir)
+            except (HydraException, OmegaConfBaseException) as error:
+                problems.append(_explain_key(text, override, base, error))
+    return problems
+
+
+def _explain_key(text: str, override: Override, base: DictConfig, error: Exception) -> str:
+    """Follow the key through the config to the name that is not there."""
+    key = override.key_or_group
+    node: Any = DictConfig({name: value for name, value in base.items_ex(resolve=False) if name != "hydra"})
+    passed: list[str] = []
+    for name in key.split("."):
+        if not isinstance(node, Mapping | DictConfig) or name not in node:
+            where = ".".join(passed)
+            if not passed:
+                return f"{text}: unknown key '{name}'; {suggest(name, ROOT_KEYS[1:])}"
+            if not isinstance(node, Mapping | DictConfig):
+                return f"{text}: {where} is a value and has no key '{name}'"
+            names = [str(item) for item in node if item != "_target_"]
+            return f"{text}: {where} has no key '{name}'; {suggest(name, names)}{_option_hint(where, base)}"
+        passed.append(name)
+        node = OmegaConf.select(node, name) if isinstance(node, DictConfig) else node[name]
+    return f"{text}: {_first_line(error)}"
+
+
+def _option_hint(where: str, base: DictConfig) -> str:
+    """A key may belong to another option of the group: `weighting.c` is cagrad's."""
+    group = where.split(".")[0]
+    chosen = base.hydra.runtime.choices.get(group) if group in GROUPS else None
+    return f" (with {group}={chosen})" if chosen else ""
+
+
+def _first_line(error: BaseException) -> str:
+    cause = error.__cause__ if error.__cause__ is not None else error
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

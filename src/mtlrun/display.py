@@ -1,0 +1,33 @@
+"""What the commands and the training put on the screen alike."""
+
+import sys
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.table import Table
+
+ARROWS = {"max": "↑", "min": "↓"}
+
+
+def make_console() -> Console:
+    """Return a console on standard output, which knows whether a person or a pipe reads it."""
+    # Into a pipe nothing is wrapped: a line stays a line for grep.
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def result_table(
+    title: str,
+    metrics: Mapping[str, Mapping[str, Mapping[str, float]]],
+    directions: Mapping[str, Mapping[str, str]],
+) -> Table:
+    """Return one row per task and metric, one column per split in `metrics`, with arrows to where better is."""
+    table = Table(title=title, title_justify="left", box=None, header_style="bold")
+    table.add_column("task")
+    table.add_column("metric")
+    for split in metrics:
+        table.add_column(split, justify="right")
+    for task, names in directions.items():
+        for index, (metric, direction) in enumerate(names.items()):
+            values = [f"{split[task][metric]:.4f}" if task in split else "-" for split in metrics.values()]
+            table.add_row(task if index == 0 else "", f"{metric} {ARROWS[direction]}", *values)
+    return table

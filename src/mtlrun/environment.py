@@ -1,0 +1,102 @@
+"""Device, seeds and threads; and what the record says of where a run was made."""
+
+import os
+import platform
+import random
+import resource
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy
+import torch
+
+from mtlrun.errors import ConfigError
+
+_PACKAGES = ("mtlrun", "torch", "torchvision", "torchmetrics", "numpy", "hydra-core", "scikit-learn")
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device for `runtime.device`: auto, cpu, cuda, cuda:<n> or mps.
+
+    Raises:
+        ConfigError: the name is no device's, or the device is not there.
+    """
+    available = ["cpu"] + [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        available.append("mps")
+    if name == "auto":
+        return torch.device(available[1] if len(available) > 1 else "cpu")
+    allowed = ", ".join(["auto", *available])
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"runtime.device must be one of {allowed}, found {name!r}") from None
+    full_name = f"cuda:{device.index or 0}" if device.type == "cuda" else device.type
+    if full_name not in available:
+        raise ConfigError(f"runtime.device={name}: PyTorch finds no such device here; available: {allowed}")
+    return torch.device(full_name)
+
+
+def set_seed(seed: int, *, deterministic: bool) -> None:
+    """Seed all global generators; `deterministic` also makes CUDA choose algorithms that repeat."""
+    random.seed(seed)
+    numpy.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    torch.backends.cudnn.benchmark = not deterministic
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(deterministic)
+
+
+def describe(device: torch.device) -> dict[str, Any]:
+    """Return versions, hardware and the git state of the current folder."""
+    found: dict[str, Any] = {
+        "git": git_state(),
+        "versions": {"python": platform.python_version(), **_package_versions()},
+        "platform": platform.platform(),
+        "host": platform.node(),
+        "device": str(device),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "command": sys.argv,
+    }
+    if device.type == "cuda":
+        found["gpu"] = torch.cuda.get_device_name(device)
+        found["cuda"] = torch.version.cuda
+    return found
+
+
+def git_state() -> dict[str, Any] | None:
+    """Return commit and dirty flag of the repository around the current folder, None outside one."""
+    commit = _git("rev-parse", "HEAD")
+    return None if commit is None else {"commit": commit, "dirty": bool(_git("status", "--porcelain"))}
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _package_versions() -> Mapping[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def peak_memory_mib(device: torch.device) -> dict[str, float]:
+    """Return the peak memory of the process so far, and of the GPU where there is one, in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = {"process": peak / (2**20 if sys.platform == "darwin" else 2**10)}
+    if device.type == "cuda":
+        found["gpu"] = torch.cuda.max_memory_allocated(device) / 2**20
+    return found

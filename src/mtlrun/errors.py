@@ -1,0 +1,64 @@
+"""Every error that mtlrun raises on purpose.
+
+MtlrunError                 anything below; `exit_code` is what the command line ends with
+├── ConfigError        (2)  the request cannot work: unknown key, wrong value, impossible combination
+├── DataError          (2)  the data cannot be used: absent, unreadable, labels out of range
+├── RunInUseError      (2)  another process is training this very run
+├── CheckpointError    (1)  a checkpoint cannot be written, or none of those on disk can be read
+├── DivergedError      (3)  a loss or a gradient is no longer finite
+└── RunInterruptedError (130, 143)  SIGINT or SIGTERM arrived; the run was checkpointed and can be continued
+"""
+
+import signal
+from collections.abc import Iterable
+
+
+class MtlrunError(Exception):
+    """Base of all errors whose message is meant for the user and needs no traceback."""
+
+    exit_code = 1
+
+
+class ConfigError(MtlrunError):
+    """One or several problems of a config, each a sentence that starts with the key it is about."""
+
+    exit_code = 2
+
+    def __init__(self, problems: str | Iterable[str]) -> None:
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class DataError(MtlrunError):
+    """The data set is absent, unreadable or wrong."""
+
+    exit_code = 2
+
+
+class RunInUseError(MtlrunError):
+    """The run folder is locked by another process."""
+
+    exit_code = 2
+
+
+class CheckpointError(MtlrunError):
+    """A checkpoint could not be written or read."""
+
+
+class DivergedError(MtlrunError):
+    """A loss or gradient became NaN or infinite; raised before the optimizer step."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, step: int, task: str | None) -> None:
+        super().__init__(message)
+        self.step = step
+        self.task = task
+
+
+class RunInterruptedError(MtlrunError):
+    """The process was asked to stop; the state is on disk."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signal_number).name}")
+        self.exit_code = 128 + signal_number

@@ -1,0 +1,36 @@
+"""A run is its config: the name of its folder is made from the resolved config and nothing else."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+# What may not change a result is no part of a run's identity: where it runs, how many workers load the
+# data, where its folder lies, what the screen shows.
+_HARMLESS = ("runtime",)
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """Return the first 8 hex digits of the SHA-256 of `config` without the groups that cannot change a result.
+
+    `config` is the resolved config as plain containers. Key order does not matter; 1 and 1.0 differ, since
+    they may mean different things to a constructor.
+    """
+    relevant = {key: value for key, value in config.items() if key not in _HARMLESS}
+    canonical = json.dumps(relevant, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:8]
+
+
+def run_id(config: Mapping[str, Any]) -> str:
+    """Return `<dataset>-<model>-<weighting>-s<seed>-<hash8>`, the name of the run and of its folder."""
+    names = config["names"]
+    words = [names["dataset"], names["model"], names["weighting"], f"s{config['seed']}", config_hash(config)]
+    return "-".join(re.sub(r"[^\w.]+", "_", str(word)) for word in words)
+
+
+def run_folder(config: Mapping[str, Any]) -> Path:
+    """Return `<runtime.root>/<runtime.study>/<run id>`."""
+    runtime = config["runtime"]
+    return Path(runtime["root"], runtime["study"], run_id(config))

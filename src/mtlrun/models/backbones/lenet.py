@@ -1,0 +1,40 @@
+"""The LeNet variant that the field uses on MultiMNIST."""
+
+from torch import nn
+
+from mtlrun.models.backbones.base import Backbone
+
+
+class LeNet(Backbone):
+    """conv 5x5 (10) - pool - conv 5x5 (20) - channel dropout - pool - linear (50), each with ReLU: three stages.
+
+    Source: Sener & Koltun, "Multi-Task Learning as Multi-Objective Optimization" (NeurIPS 2018), supplement.
+
+    Args:
+        input_shape: (channels, height, width), height and width 16 or more.
+        channels: outputs of the two convolutions.
+        features: length of the feature vector.
+        dropout: probability of dropping a channel after the second convolution, in [0, 1). The paper's is .5.
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        channels: tuple[int, int] = (10, 20),
+        features: int = 50,
+        dropout: float = 0.5,
+    ) -> None:
+        if len(input_shape) != 3 or min(input_shape[1:]) < 16:
+            raise ValueError(f"lenet needs images of 16 x 16 or more, found inputs of shape {tuple(input_shape)}")
+        if min(*channels, features) < 1:
+            raise ValueError(f"channels and features must be >= 1, found {channels} and {features}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), found {dropout}")
+        first, second = channels
+        height, width = (((side - 4) // 2 - 4) // 2 for side in input_shape[1:])
+        stages = [
+            nn.Sequential(nn.Conv2d(input_shape[0], first, 5), nn.MaxPool2d(2), nn.ReLU()),
+            nn.Sequential(nn.Conv2d(first, second, 5), nn.Dropout2d(dropout), nn.MaxPool2d(2), nn.ReLU()),
+            nn.Sequential(nn.Flatten(), nn.Linear(second * height * width, features), nn.ReLU()),
+        ]
+        super().__init__(stages, (first, second, features))

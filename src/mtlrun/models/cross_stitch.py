@@ -1,0 +1,88 @@
+"""Cross-stitch networks."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from mtlrun.models.backbones import BackboneFactory
+from mtlrun.models.base import MultiTaskModel, ParameterGroup, TaskLike, head_groups, make_heads
+
+
+class CrossStitchUnit(nn.Module):
+    """Mixes the tasks' features: x~_a = sum_b alpha_ab x_b (paper, equation 1), per channel or with one alpha for all.
+
+    Args:
+        num_tasks: K.
+        channels: size of dimension 1 of the features, or 1 for one alpha per pair of tasks.
+        own: initial alpha_aa; the others share 1 - own.
+    """
+
+    def __init__(self, num_tasks: int, channels: int, own: float) -> None:
+        super().__init__()
+        others = (1 - own) / (num_tasks - 1) if num_tasks > 1 else 0.0
+        alpha = torch.full((num_tasks, num_tasks), others)
+        alpha.fill_diagonal_(own if num_tasks > 1 else 1.0)
+        self.alpha = nn.Parameter(alpha.unsqueeze(-1).repeat(1, 1, channels))  # [K, K, channels]
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        """Map K tensors [batch, channels, ...] to as many of the same shape."""
+        shape = (1, -1) + (1,) * (features[0].dim() - 2)
+        return [
+            torch.stack([alpha.view(shape) * own for alpha, own in zip(row, features, strict=True)]).sum(dim=0)
+            for row in self.alpha
+        ]
+
+
+class CrossStitch(MultiTaskModel):
+    """K networks whose features are mixed by learned weights after each stage.
+
+    Source: Misra et al., "Cross-stitch Networks for Multi-task Learning" (CVPR 2016), section 3.
+    Every unit mixes all networks, the last one after the last stage, so every backbone is reached by every task's
+    loss. Shared: all backbones and units. Task's own: its head. Size: one backbone and one head per task.
+    Each backbone starts from random weights of its own (the paper starts from networks trained on one task each).
+
+    Args:
+        tasks: {name: task}; filled in by the program.
+        backbone: makes the networks; filled in from the group `backbone`.
+        own: initial weight of a network's own features, in [0, 1]; the others share the rest. Paper: .9.
+        granularity: `channel`, as in the paper: one weight per channel and pair of tasks; `layer`: one per pair.
+        unit_lr_scale: learning rate of the units as a multiple of `optimizer.lr`. Paper: 100, with SGD.
+    """
+
+    def __init__(
+        self,
+        tasks: Mapping[str, TaskLike],
+        backbone: BackboneFactory,
+        own: float = 0.9,
+        granularity: Literal["channel", "layer"] = "channel",
+        unit_lr_scale: float = 100.0,
+    ) -> None:
+        if not 0 <= own <= 1:
+            raise ValueError(f"own must be in [0, 1], found {own}")
+        if not unit_lr_scale > 0:
+            raise ValueError(f"unit_lr_scale must be > 0, found {unit_lr_scale}")
+        super().__init__(tuple(tasks))
+        backbones = [backbone() for _ in tasks]
+        channels = backbones[0].stage_channels
+        self.backbones = nn.ModuleDict(dict(zip(tasks, backbones, strict=True)))
+        self.units = nn.ModuleList(
+            CrossStitchUnit(len(tasks), count if granularity == "channel" else 1, own) for count in channels
+        )
+        self.heads = make_heads(tasks, channels[-1])
+        self.unit_lr_scale = unit_lr_scale
+
+    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
+        features = [inputs] * len(self.task_names)
+        columns = zip(*(backbone.stages for backbone in self.backbones.values()), strict=True)
+        for stages, unit in zip(columns, self.units, strict=True):
+            features = unit([stage(own) for stage, own in zip(stages, features, strict=True)])
+        return {task: self.heads[task](own) for task, own in zip(self.task_names, features, strict=True)}
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        return [
+            ParameterGroup("shared", list(self.backbones.parameters())),
+            ParameterGroup("stitch", list(self.units.parameters()), lr_scale=self.unit_lr_scale),
+            *head_groups(self.heads),
+        ]

@@ -1,0 +1,56 @@
+"""Soft parameter sharing by an L2 penalty."""
+
+from collections.abc import Mapping
+from itertools import combinations
+
+import torch
+from torch import Tensor, nn
+
+from mtlrun.models.backbones import BackboneFactory
+from mtlrun.models.base import MultiTaskModel, ParameterGroup, TaskLike, make_heads
+
+
+class SoftSharing(MultiTaskModel):
+    """K networks whose backbones are drawn towards each other by the squared distance of their parameters.
+
+    Source: Duong et al., "Low Resource Dependency Parsing: Cross-lingual Parameter Sharing in a Neural Network Parser"
+    (ACL 2015), equation 3. The penalty is strength * mean over pairs of tasks and over tensors of ‖W_t - W_s‖²; it
+    joins the objective outside the weighting. The backbones start from equal weights, as the paper's second network
+    starts from its first. Shared: no parameter, since each task's loss reaches its own network alone (so gradient
+    methods have nothing to combine). Task's own: its whole network. Size: one backbone and one head per task.
+
+    Args:
+        tasks: {name: task}; filled in by the program.
+        backbone: makes the networks; filled in from the group `backbone`.
+        strength: factor of the penalty, >= 0; 0 leaves the networks alone.
+    """
+
+    def __init__(self, tasks: Mapping[str, TaskLike], backbone: BackboneFactory, strength: float = 0.1) -> None:
+        if not strength >= 0:
+            raise ValueError(f"strength must be >= 0, found {strength}")
+        super().__init__(tuple(tasks))
+        first, *others = backbones = [backbone() for _ in tasks]
+        for other in others:
+            other.load_state_dict(first.state_dict())
+        self.backbones = nn.ModuleDict(dict(zip(tasks, backbones, strict=True)))
+        self.heads = make_heads(tasks, first.num_features)
+        self.strength = strength
+
+    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
+        return {task: self.heads[task](backbone(inputs)) for task, backbone in self.backbones.items()}
+
+    def regularisers(self) -> dict[str, Tensor]:
+        if len(self.task_names) < 2:
+            return {}
+        distances = [
+            (ours - theirs).square().sum()
+            for a, b in combinations(self.task_names, 2)
+            for ours, theirs in zip(self.backbones[a].parameters(), self.backbones[b].parameters(), strict=True)
+        ]
+        return {"soft_sharing": self.strength * torch.stack(distances).mean()}
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        return [
+            ParameterGroup(task, [*self.backbones[task].parameters(), *self.heads[task].parameters()], task=task)
+            for task in self.task_names
+        ]

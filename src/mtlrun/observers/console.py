@@ -1,0 +1,128 @@
+"""The screen: what is trained, how far it is, and how it ended."""
+
+import logging
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.tree import Tree
+
+from mtlrun.observers.base import Metrics, Observer, RunInfo
+
+logger = logging.getLogger("mtlrun.screen")
+
+
+def logging_handler(console: Console, *, quiet: bool) -> logging.Handler:
+    """Return the handler that brings log lines to the screen: above the progress bar, or plain into a pipe."""
+    handler: logging.Handler
+    if console.is_terminal:
+        handler = RichHandler(console=console, show_time=False, show_path=False, show_level=False, markup=False)
+    else:
+        handler = logging.StreamHandler(sys.stdout)
+    handler.setLevel(logging.WARNING if quiet else logging.INFO)
+    return handler
+
+
+class Screen(Observer):
+    """Shows the config, the parameter groups, the progress and each validation.
+
+    Args:
+        console: where to.
+        quiet: show nothing but warnings.
+    """
+
+    def __init__(self, console: Console, *, quiet: bool) -> None:
+        self._console = console
+        self._quiet = quiet
+        self._progress: Progress | None = None
+        self._directions: Mapping[str, Mapping[str, str]] = {}
+        self._main_metrics: Mapping[str, str] = {}
+        self._losses = ""
+        self._validation = ""
+
+    def started(self, info: RunInfo, step: int) -> None:
+        self._directions, self._main_metrics = info.directions, info.main_metrics
+        if self._quiet:
+            return
+        self._console.print(config_tree(info))
+        self._console.print(group_table(info))
+        if self._console.is_terminal:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                console=self._console,
+                transient=True,
+            )
+            self._progress.add_task("step", total=info.total_steps, completed=step)
+            self._progress.start()
+
+    def trained(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
+        losses = {tag.split("/")[1]: value for tag, value in values.items() if tag.startswith("train/")}
+        self._losses = "loss " + ", ".join(f"{task} {loss:.3f}" for task, loss in losses.items())
+        self._advance(step)
+
+    def validated(self, step: int, epoch: int, metrics: Metrics, selected: bool) -> None:
+        self._validation = "val " + ", ".join(
+            f"{task} {metric} {metrics[task][metric]:.4f}" for task, metric in self._main_metrics.items()
+        )
+        mark = " (selected)" if selected else ""
+        logger.info("epoch %d, step %d: %s; %s%s", epoch, step, self._losses, self._validation, mark)
+        self._advance(step)
+
+    def closed(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def _advance(self, step: int) -> None:
+        if self._progress is not None:
+            self._progress.update(self._progress.task_ids[0], completed=step, description=self._losses)
+
+
+def config_tree(info: RunInfo) -> Tree:
+    """Return the resolved config, a branch per group."""
+    tree = Tree(f"[bold]{info.run_id}[/bold]")
+    names = info.config["names"]
+    for group, content in info.config.items():
+        if group == "names":
+            continue
+        label = f"{group}={names[group]}" if group in names else group
+        if not isinstance(content, Mapping):
+            tree.add(f"[cyan]{group}[/cyan]: {content}")
+        elif group == "tasks":
+            branch = tree.add("[cyan]tasks[/cyan]")
+            for task, options in content.items():
+                branch.add(f"{task}: {_inline(options)}", highlight=False)
+        else:
+            tree.add(f"[cyan]{label}[/cyan]: {_inline(content)}")
+    return tree
+
+
+def _inline(options: Mapping[str, Any]) -> str:
+    target = str(options.get("_target_", "")).rsplit(".", 1)[-1]
+    arguments = []
+    for key, value in options.items():
+        if key not in ("_target_", "_partial_"):
+            shown = _inline(value) if isinstance(value, Mapping) else value
+            arguments.append(f"{key}={shown}")
+    text = f"{target}({', '.join(arguments)})" if target else ", ".join(arguments)
+    return text.replace("[", "\\[")  # rich reads brackets as markup
+
+
+def group_table(info: RunInfo) -> Table:
+    """Return the parameter groups with their learning rates: every parameter is in exactly one."""
+    table = Table(title="parameter groups", title_justify="left", box=None, header_style="bold")
+    table.add_column("group")
+    table.add_column("parameters", justify="right")
+    table.add_column("learning rate", justify="right")
+    for name, count, lr in info.parameter_groups:
+        table.add_row(name, f"{count:,}", f"{lr:g}")
+    return table

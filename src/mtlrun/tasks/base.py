@@ -1,0 +1,107 @@
+"""What a task is: a loss, metrics with a direction, and the shape of what its head must give."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric, MetricCollection
+
+Direction = Literal["max", "min"]
+# (length of the feature vector, output size) -> head
+HeadFactory = Callable[[int, int], nn.Module]
+
+
+class Task(nn.Module, ABC):
+    """One thing to predict. Subclasses give the loss, the metrics and which labels are there.
+
+    Args:
+        lr: learning rate of the parameters that belong to this task alone.
+        weight: the factor of this task's loss under `weighting=static`; every other weighting refuses one that is not
+        1.
+        head: makes this task's head from (length of the feature vector, output size); in YAML a `_target_` with
+            `_partial_: true`. None leaves the choice to the model.
+    """
+
+    #: The metric by which the task is judged when checkpoints are selected: a key of `metrics()`.
+    main_metric: str
+
+    def __init__(self, *, lr: float = 1e-3, weight: float = 1.0, head: HeadFactory | None = None) -> None:
+        super().__init__()
+        if not lr > 0:
+            raise ValueError(f"lr must be > 0, found {lr}")
+        if not weight > 0:
+            raise ValueError(f"weight must be > 0, found {weight}")
+        self.lr = lr
+        self.weight = weight
+        self.head = head
+
+    @property
+    @abstractmethod
+    def output_size(self) -> int:
+        """Number of values that the head gives per sample."""
+
+    @abstractmethod
+    def labelled(self, target: Tensor) -> Tensor:
+        """Return a boolean mask over the batch, shape [batch]: which samples carry a label."""
+
+    @abstractmethod
+    def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Return the mean loss over the samples; all of them are labelled. Shape []."""
+
+    @abstractmethod
+    def metrics(self) -> dict[str, Metric]:
+        """Return fresh metrics by name; each says by `higher_is_better` which way is better."""
+
+    def metric_inputs(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Turn the head's output and the targets into what the metrics take."""
+        return prediction, target
+
+    def check_targets(self, target: Tensor) -> None:
+        """Raise ValueError where a label cannot be one of this task's. Called once per split, before training."""
+
+    def directions(self) -> dict[str, Direction]:
+        """Return which way each metric is better, the loss included."""
+        found: dict[str, Direction] = {"loss": "min"}
+        for name, metric in self.metrics().items():
+            found[name] = "max" if metric.higher_is_better else "min"
+        return found
+
+    def meter(self) -> "Meter":
+        """Return a fresh accumulator of this task's loss and metrics over a split."""
+        return Meter(self)
+
+
+class Meter:
+    """Pools a task's loss and metrics over all labelled samples of a split; never a mean of batch means."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        metrics = task.metrics()
+        self._metrics = MetricCollection(dict(metrics)) if metrics else None
+        self._losses: list[tuple[Tensor, int]] = []  # (mean over the batch, samples), read only in compute()
+
+    def to(self, device: torch.device) -> "Meter":
+        """Move the metrics' states to `device`."""
+        if self._metrics is not None:
+            self._metrics = self._metrics.to(device)
+        return self
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Add the labelled samples of a batch; the caller has removed the others."""
+        if len(target) == 0:
+            return
+        self._losses.append((self._task.loss(prediction, target).detach(), len(target)))
+        if self._metrics is not None:
+            self._metrics.update(*self._task.metric_inputs(prediction, target))
+
+    def compute(self) -> dict[str, float]:
+        """Return `{loss: ..., metric: ...}`; NaN everywhere where no sample was labelled."""
+        if not self._losses:
+            return dict.fromkeys(self._task.directions(), float("nan"))
+        total = sum(count for _, count in self._losses)
+        values: dict[str, Any] = {"loss": sum(float(loss) * count for loss, count in self._losses) / total}
+        if self._metrics is not None:
+            values |= self._metrics.compute()
+        return {name: float(value) for name, value in values.items()}

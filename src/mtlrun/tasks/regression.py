@@ -1,0 +1,75 @@
+"""Regression onto one or several real numbers."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, R2Score
+
+from mtlrun.tasks.base import HeadFactory, Task
+
+_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mse": nn.functional.mse_loss,
+    "l1": nn.functional.l1_loss,
+    "huber": nn.functional.huber_loss,
+}
+
+
+class Regression(Task):
+    """`size` real numbers per sample; mean squared error by default; RMSE, MAE and, for one number, R2.
+
+    Predictions are [batch, size], targets [batch, size], or [batch] where size is 1. NaN is a missing label; a sample
+    counts as labelled when none of its numbers is NaN.
+
+    Args:
+        size: how many numbers are predicted.
+        criterion: `mse`, `l1` or `huber`.
+        lr, weight, head: see `Task`.
+    """
+
+    main_metric = "rmse"
+
+    def __init__(
+        self,
+        size: int = 1,
+        criterion: Literal["mse", "l1", "huber"] = "mse",
+        *,
+        lr: float = 1e-3,
+        weight: float = 1.0,
+        head: HeadFactory | None = None,
+    ) -> None:
+        super().__init__(lr=lr, weight=weight, head=head)
+        if size < 1:
+            raise ValueError(f"size must be >= 1, found {size}")
+        self.size = size
+        self.criterion = criterion
+
+    @property
+    def output_size(self) -> int:
+        return self.size
+
+    def labelled(self, target: Tensor) -> Tensor:
+        return ~torch.isnan(target).reshape(len(target), -1).any(dim=1)
+
+    def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        return _LOSSES[self.criterion](prediction, target.reshape(prediction.shape))
+
+    def metrics(self) -> dict[str, Metric]:
+        found: dict[str, Metric] = {"rmse": MeanSquaredError(squared=False), "mae": MeanAbsoluteError()}
+        if self.size == 1:
+            found["r2"] = R2Score()
+        return found
+
+    def metric_inputs(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        if self.size == 1:
+            return prediction.squeeze(1), target.reshape(len(target))
+        return prediction, target
+
+    def check_targets(self, target: Tensor) -> None:
+        if not target.is_floating_point():
+            raise ValueError(f"targets must be floating-point numbers, found {target.dtype}")
+        if target.numel() != len(target) * self.size:
+            raise ValueError(f"targets must hold {self.size} numbers per sample, found shape {tuple(target.shape)}")
+        if torch.isinf(target).any():
+            raise ValueError("targets must be finite, or NaN where a label is missing; found an infinite one")

@@ -1,0 +1,441 @@
+"""The training loop: fit, train_step, validate, evaluate; and its state, all of it."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from mtlrun import checkpoint
+from mtlrun.datasets import Batch, Loader
+from mtlrun.errors import CheckpointError, DivergedError, RunInterruptedError
+from mtlrun.gradients import NonFiniteGradientError, backward
+from mtlrun.models import MultiTaskModel, SharedRepresentationModel
+from mtlrun.observers import Observer
+from mtlrun.optim import Schedule, set_learning_rates
+from mtlrun.selection import Selection
+from mtlrun.tasks import Task
+from mtlrun.weightings import Weighting
+from mtlrun.window import Window
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The group `trainer` of the config; what each key means stands in conf/trainer/default.yaml.
+
+    Raises:
+        ValueError: a key is out of its bounds.
+    """
+
+    epochs: int | None = 30
+    steps: int | None = None
+    batch_size: int = 256
+    eval_batch_size: int = 1024
+    evaluate_every: int = 1
+    evaluate_every_steps: int | None = None
+    select: str = "gain"
+    patience: int | None = None
+    min_gain: float = 0.0
+    clip_norm: float | None = None
+    log_every: int = 10
+    limit_batches: int | None = None
+    deterministic: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError(f"epochs or steps must be given, and the other null; found {self.epochs} and {self.steps}")
+        for name in ("epochs", "steps", "batch_size", "eval_batch_size", "evaluate_every", "evaluate_every_steps",
+                     "patience", "log_every", "limit_batches"):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be >= 1, found {value}")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"clip_norm must be > 0, or null for no clipping, found {self.clip_norm}")
+        if not self.min_gain >= 0:
+            raise ValueError(f"min_gain must be >= 0, found {self.min_gain}")
+
+
+@dataclass
+class Progress:
+    """Where a training stands. Counts are of what is done."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0  # of this epoch
+    evaluations: int = 0
+    evaluated_step: int = 0  # at which the last evaluation was made
+    seconds: float = 0.0
+    resumed: int = 0
+
+
+class Trainer:
+    """Trains a model; everything it is made of is built elsewhere and passed in.
+
+    Args:
+        model: the network, on `device`.
+        tasks: {name: task}, in the order of the weighting's K tasks.
+        weighting: after `setup`.
+        optimizer: over all parameters of model and weighting, with a `base_lr` in each group.
+        schedule: the factor on all learning rates.
+        loaders: {"train", "val", "test"}.
+        selections: of each set of tasks that is judged together.
+        settings: the group `trainer`.
+        device: where to compute.
+        folder: for checkpoints.
+        observers: told of everything.
+        stop_signal: returns the number of a signal that asks to stop, None while there is none.
+        checkpoint_seconds: write a checkpoint at least so often, besides one at each epoch's end; None for not.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: MultiTaskModel,
+        tasks: Mapping[str, Task],
+        weighting: Weighting,
+        optimizer: Optimizer,
+        schedule: Schedule,
+        loaders: Mapping[str, Loader],
+        selections: Sequence[Selection],
+        settings: Settings,
+        device: torch.device,
+        folder: Path,
+        observers: Sequence[Observer] = (),
+        stop_signal: Callable[[], int | None] = lambda: None,
+        checkpoint_seconds: float | None = None,
+    ) -> None:
+        self.model = model
+        self.tasks = tasks
+        self.weighting = weighting
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.loaders = loaders
+        self.selections = selections
+        self.settings = settings
+        self.device = device
+        self.folder = folder
+        self.observers = observers
+        self.stop_signal = stop_signal
+        self.checkpoint_seconds = checkpoint_seconds
+
+        self.progress = Progress()
+        self.window = Window(list(tasks), device)
+        self.steps_per_epoch = loaders["train"].num_batches
+        self.total_steps = settings.steps or (settings.epochs or 0) * self.steps_per_epoch
+        self.first_step_at: float | None = None  # time.time()
+        self._resumed_at = self._saved_at = time.monotonic()
+        self._best: list[dict[str, Tensor]] = [{} for _ in selections]
+        self._shared = model.shared_parameters()
+        self._own = model.task_parameters()
+        self._last_layer = model.last_layer() if isinstance(model, SharedRepresentationModel) else []
+        # What is clipped together: everything, or each network of a set of separate trainings.
+        trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._clipped = list(self._own.values()) if model.independent_tasks else [trainable]
+
+    # ---------------------------------------------------------------------------------------------- the loop
+
+    def fit(self) -> None:
+        """Train to the end, from wherever `progress` stands.
+
+        Raises:
+            DivergedError: a loss or gradient is not finite; nothing of that step was applied.
+            RunInterruptedError: `stop_signal` asked for it; the state is on disk.
+        """
+        if self.evaluation_is_due():  # a run that was stopped between a step and its evaluation
+            self.validate()
+        while not self.finished():
+            self.train_epoch()
+        self.save()
+
+    def train_epoch(self) -> None:
+        """Make the remaining steps of this epoch, and the evaluations that fall due on the way."""
+        progress = self.progress
+        self.model.train()
+        for batch in self.loaders["train"].batches(progress.epoch, start=progress.batch):
+            self.train_step(batch)
+            progress.step += 1
+            progress.batch += 1
+            self.log_step()
+            self.pause_if_asked()
+            if self.evaluation_is_due():
+                self.validate()
+            if self.finished():
+                return
+            if self.checkpoint_seconds is not None and time.monotonic() - self._saved_at > self.checkpoint_seconds:
+                self.save()
+        self.weighting.epoch_ended()
+        progress.epoch += 1
+        progress.batch = 0
+        self.save()
+
+    def train_step(self, batch: Batch) -> None:
+        """Make one step: forward, losses, the weighting fills `.grad`, guard, clip, step."""
+        targets, labelled = self.find_labelled(batch[1])
+        inputs = batch[0].to(self.device, non_blocking=True)
+        self.optimizer.zero_grad(set_to_none=True)
+        set_learning_rates(
+            self.optimizer, self.schedule.factor(self.progress.step, self.steps_per_epoch, self.total_steps)
+        )
+
+        predictions, representation = self.predict(inputs)
+        losses = self.losses(predictions, targets, labelled)
+        if not losses:
+            return  # no task has a label in this batch
+        active = list(losses)
+        self.weighting.active = self.positions(active)
+        regularisers = self.model.regularisers()
+        try:
+            update = backward(
+                self.weighting,
+                list(losses.values()),
+                self._shared,
+                [self._own[task] for task in active],
+                representation=representation,
+                last_layer=self._last_layer,
+                regulariser=torch.stack(list(regularisers.values())).sum() if regularisers else None,
+                want_gram=self.log_is_due(self.progress.step + 1),
+            )
+        except NonFiniteGradientError as error:
+            raise self.diverged(
+                batch, f"the gradient of task {active[error.position]}", active[error.position]
+            ) from None
+
+        norms = [nn.utils.get_total_norm(_gradients(parameters)) for parameters in self._clipped]
+        loss_values = torch.stack([loss.detach() for loss in losses.values()])
+        if not torch.isfinite(torch.stack([*norms, loss_values.sum()])).all():
+            raise self.diverged(batch)
+        if self.settings.clip_norm is not None:
+            for parameters, norm in zip(self._clipped, norms, strict=True):
+                nn.utils.clip_grads_with_norm_(parameters, self.settings.clip_norm, norm)
+        self.optimizer.step()
+        self.window.add(self.weighting.active, loss_values, update.weights, update.gram)
+        if self.first_step_at is None:
+            self.first_step_at = time.time()
+
+    def predict(self, inputs: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Return {task: prediction}, and the shared representation where the model has one."""
+        if isinstance(self.model, SharedRepresentationModel):
+            representation = self.model.encode(inputs)
+            return self.model.decode(representation), representation
+        return self.model(inputs), None
+
+    def losses(
+        self, predictions: Mapping[str, Tensor], targets: Mapping[str, Tensor], labelled: Mapping[str, Tensor | None]
+    ) -> dict[str, Tensor]:
+        """Return the loss of each task that has a label in the batch."""
+        found = {}
+        for name, task in self.tasks.items():
+            rows = labelled[name]
+            if rows is None:
+                found[name] = task.loss(predictions[name], targets[name])
+            elif len(rows):
+                found[name] = task.loss(predictions[name][rows], targets[name])
+        return found
+
+    def find_labelled(self, targets: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor | None]]:
+        """Return the targets of the labelled samples on the device, and which samples these are; None stands for all.
+
+        Decided before the copy to the device, so that nothing has to wait for a GPU.
+        """
+        kept: dict[str, Tensor] = {}
+        labelled: dict[str, Tensor | None] = {}
+        for name, task in self.tasks.items():
+            target = targets[name]
+            mask = task.labelled(target)
+            if mask.all():
+                labelled[name] = None
+            else:
+                rows = mask.nonzero().squeeze(1)
+                target = target[rows]
+                labelled[name] = rows.to(self.device, non_blocking=True)
+            kept[name] = target.to(self.device, non_blocking=True)
+        return kept, labelled
+
+    def positions(self, active: Sequence[str]) -> slice | Tensor:
+        """Return where the tasks stand among the K, as an index for tensors of length K."""
+        if len(active) == len(self.tasks):
+            return slice(None)
+        names = list(self.tasks)
+        return torch.tensor([names.index(name) for name in active])
+
+    def diverged(self, batch: Batch, what: str | None = None, task: str | None = None) -> DivergedError:
+        """Return the error that names the task and the step; the slow path may look at everything again."""
+        step = self.progress.step + 1
+        if what is None:
+            what, task = self.find_non_finite(batch)
+        return DivergedError(
+            f"step {step}: {what} is not finite (NaN or infinite); this step was not applied. "
+            "Try a lower learning rate or trainer.clip_norm=1",
+            step,
+            task,
+        )
+
+    def find_non_finite(self, batch: Batch) -> tuple[str, str | None]:
+        """Compute the batch once more, task by task, and return what is not finite and whose it is."""
+        self.optimizer.zero_grad(set_to_none=True)
+        targets, labelled = self.find_labelled(batch[1])
+        predictions, _ = self.predict(batch[0].to(self.device))
+        losses = self.losses(predictions, targets, labelled)
+        for name, loss in losses.items():
+            if not torch.isfinite(loss):
+                return f"the loss of task {name}", name
+        for name, loss in losses.items():
+            parameters = [*self._shared, *self._own[name]]
+            for grad in torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True):
+                if grad is not None and not torch.isfinite(grad).all():
+                    return f"the gradient of task {name}", name
+        return "the weighted sum of the task gradients", None
+
+    # ------------------------------------------------------------------------------------- evaluation and log
+
+    def evaluation_is_due(self) -> bool:
+        """Say whether the validation split is to be evaluated between this step and the next."""
+        progress, settings = self.progress, self.settings
+        if progress.step == progress.evaluated_step:
+            return False
+        if settings.evaluate_every_steps is not None:
+            due = progress.step % settings.evaluate_every_steps == 0
+        else:
+            due = progress.batch == self.steps_per_epoch and (progress.epoch + 1) % settings.evaluate_every == 0
+        return due or progress.step >= self.total_steps
+
+    def finished(self) -> bool:
+        """Say whether all steps are made, or patience has run out for all tasks."""
+        exhausted = all(selection.exhausted(self.progress.evaluations) for selection in self.selections)
+        return self.progress.step >= self.total_steps or exhausted
+
+    def validate(self) -> None:
+        """Evaluate the validation split, and keep the weights if they are the best so far."""
+        metrics = self.evaluate("val")
+        progress = self.progress
+        progress.evaluations += 1
+        improved = False
+        for index, selection in enumerate(self.selections):
+            # Patience that has run out is final, also while other tasks go on.
+            if not selection.exhausted(progress.evaluations - 1) and selection.offer(
+                progress.evaluations, progress.epoch + 1, progress.step, metrics
+            ):
+                self._best[index] = self.weights_of(selection)
+                improved = True
+        if improved:
+            self.save_best()
+        progress.evaluated_step = progress.step
+        for observer in self.observers:
+            observer.validated(progress.step, progress.epoch + 1, metrics, improved)
+        self.model.train()
+
+    def evaluate(self, split: str) -> dict[str, dict[str, float]]:
+        """Return {task: {metric: value}}, pooled over the labelled samples of the split."""
+        self.model.eval()
+        meters = {name: task.meter().to(self.device) for name, task in self.tasks.items()}
+        with torch.inference_mode():
+            for inputs, all_targets in self.loaders[split].batches():
+                targets, labelled = self.find_labelled(all_targets)
+                predictions = self.model(inputs.to(self.device, non_blocking=True))
+                for name, meter in meters.items():
+                    rows = labelled[name]
+                    meter.update(predictions[name] if rows is None else predictions[name][rows], targets[name])
+                self.pause_if_asked()
+        return {name: meter.compute() for name, meter in meters.items()}
+
+    def log_is_due(self, step: int) -> bool:
+        """Say whether after this step the means since the last time are handed to the observers."""
+        return step % self.settings.log_every == 0 or step >= self.total_steps
+
+    def log_step(self) -> None:
+        """Hand the means of the last steps to the observers, when it is time; this is where the device is read."""
+        progress = self.progress
+        if not self.log_is_due(progress.step):
+            return
+        values = self.window.means() | {f"lr/{group['name']}": group["lr"] for group in self.optimizer.param_groups}
+        for observer in self.observers:
+            observer.trained(progress.step, progress.epoch + 1, values)
+        self.window.reset()
+
+    # --------------------------------------------------------------------------------------------- checkpoints
+
+    def pause_if_asked(self) -> None:
+        """Write a checkpoint and raise RunInterruptedError if a signal has asked to stop."""
+        number = self.stop_signal()
+        if number is not None:
+            self.save()
+            raise RunInterruptedError(number)
+
+    def weights_of(self, selection: Selection) -> dict[str, Tensor]:
+        """Return a copy, on the CPU, of the part of the model's state that this selection is about."""
+        state = self.model.state_dict()
+        if self.model.independent_tasks:
+            mine = tuple(f"{prefix}." for prefix in self.model.state_prefixes(selection.tasks))
+            state = {key: value for key, value in state.items() if key.startswith(mine)}
+        return {key: value.detach().to("cpu", copy=True) for key, value in state.items()}
+
+    def load_best(self) -> None:
+        """Put the selected weights into the model."""
+        state = {key: value for part in self._best for key, value in part.items()}
+        self.model.load_state_dict(state)
+
+    def save_best(self) -> None:
+        """Write best.pt: the selected weights and where they were selected, the one place that says so."""
+        state = {
+            "selections": [selection.state_dict() for selection in self.selections],
+            "weights": self._best,
+        }
+        checkpoint.save(state, self.folder / checkpoint.BEST)
+
+    def save(self) -> None:
+        """Write last.pt: the whole state of the training."""
+        now = time.monotonic()
+        self.progress.seconds += now - self._resumed_at
+        self._resumed_at = self._saved_at = now
+        state = {
+            "progress": {field.name: getattr(self.progress, field.name) for field in fields(Progress)},
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "weighting": self.weighting.state_dict(),
+            "window": self.window.state_dict(),
+            "generators": checkpoint.generator_states(),
+            "observers": [observer.state_dict() for observer in self.observers],
+        }
+        checkpoint.save_last(state, self.folder)
+
+    def resume(self) -> bool:
+        """Go back to the newest checkpoint that can be read; say whether there is one."""
+        state = checkpoint.load_last(self.folder)
+        best = None
+        if state is not None and state["progress"]["evaluations"] > 0:
+            try:
+                best = checkpoint.load(self.folder / checkpoint.BEST)
+            except CheckpointError as error:
+                logger.warning("%s", error)
+            if best is None:
+                logger.warning("without a readable %s the run cannot be continued; it starts anew", checkpoint.BEST)
+                state = None
+        if state is None:
+            for observer in self.observers:
+                observer.load_state_dict({})
+            return False
+        self.progress = Progress(**state["progress"])
+        self.progress.resumed += 1
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.weighting.load_state_dict(state["weighting"])
+        self.window.load_state_dict(state["window"])
+        if best is not None:
+            self._best = best["weights"]
+            for selection, content in zip(self.selections, best["selections"], strict=True):
+                selection.load_state_dict(content)
+        for observer, content in zip(self.observers, state["observers"], strict=True):
+            observer.load_state_dict(content)
+        checkpoint.restore_generators(state["generators"])
+        self._resumed_at = self._saved_at = time.monotonic()
+        return True
+
+
+def _gradients(parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]

@@ -1,0 +1,47 @@
+"""Dynamic weight average."""
+
+import torch
+from torch import Tensor
+
+from mtlrun.weightings.base import LossWeighting
+
+
+class DWA(LossWeighting):
+    """w = K softmax(r / T) with r_k = L_k(t-1) / L_k(t-2), the losses being means over the last two epochs.
+
+    Source: Liu, Johns & Davison, "End-to-End Multi-Task Learning with Attention" (CVPR 2019), equation 7. Weights are
+    one in the first two epochs. A task without a label in one of the two epochs has r = 1.
+
+    Args:
+        temperature: T > 0; the larger, the more equal the weights.
+    """
+
+    task_weights: Tensor
+    loss_sum: Tensor
+    loss_count: Tensor
+    means: Tensor
+
+    def __init__(self, temperature: float = 2.0) -> None:
+        super().__init__()
+        if not temperature > 0:
+            raise ValueError(f"temperature must be > 0, found {temperature}")
+        self.temperature = temperature
+
+    def setup(self, num_tasks: int, seed: int = 0) -> None:
+        super().setup(num_tasks, seed)
+        self.register_buffer("task_weights", torch.ones(num_tasks))
+        self.register_buffer("loss_sum", torch.zeros(num_tasks))
+        self.register_buffer("loss_count", torch.zeros(num_tasks))
+        self.register_buffer("means", torch.full((2, num_tasks), torch.nan))  # of the epochs t-2 and t-1
+
+    def objective(self, losses: Tensor) -> Tensor:
+        self.loss_sum[self.active] += losses.detach()
+        self.loss_count[self.active] += 1
+        return (self.task_weights[self.active] * losses).sum()
+
+    def epoch_ended(self) -> None:
+        self.means = torch.stack([self.means[1], self.loss_sum / self.loss_count])  # NaN where nothing was counted
+        self.loss_sum.zero_()
+        self.loss_count.zero_()
+        ratio = torch.nan_to_num(self.means[1] / self.means[0], nan=1.0)
+        self.task_weights = self.num_tasks * torch.softmax(ratio / self.temperature, dim=0)

@@ -1,0 +1,24 @@
+"""Equal weights."""
+
+from typing import Literal
+
+from torch import Tensor
+
+from mtlrun.weightings.base import LossWeighting
+
+
+class Equal(LossWeighting):
+    """sum_k L_k, or the mean: linear scalarisation with unit weights, the baseline of everything.
+
+    Source: Caruana, "Multitask Learning" (Machine Learning 28, 1997); also called LS or EW.
+
+    Args:
+        reduction: `sum` or `mean`; with `mean`, the gradient is 1/K as long.
+    """
+
+    def __init__(self, reduction: Literal["sum", "mean"] = "sum") -> None:
+        super().__init__()
+        self.reduction = reduction
+
+    def objective(self, losses: Tensor) -> Tensor:
+        return losses.sum() if self.reduction == "sum" else losses.mean()

@@ -1,0 +1,69 @@
+"""GradNorm: gradient normalisation."""
+
+import torch
+from torch import Tensor, nn
+
+from mtlrun.weightings.base import GradientWeighting, GradSource, HeadTraining
+
+
+class GradNorm(GradientWeighting):
+    """Learns weights under which the tasks' gradients have norms that suit their training rates.
+
+    Minimises over w: sum_k | w_k ‖g_k‖ - Gbar r_k^alpha | with Gbar = mean_k w_k ‖g_k‖ and
+    r_k = (L_k / L_k(0)) / mean_j (L_j / L_j(0)), the target held constant. Its gradient by w_k is
+    ‖g_k‖ sign(w_k ‖g_k‖ - target_k). After each step w is scaled to sum to K.
+
+    Source: Chen et al., "GradNorm: Gradient Normalization for Adaptive Loss Balancing in Deep Multitask Networks"
+    (ICML 2018), equations 1 and 2 and algorithm 1. The paper takes the gradients by the last shared layer only
+    (`grad_source: last_layer`); the default here is exact. The paper leaves open what happens when a step takes a
+    weight to zero or below: here it is held at 1e-3 of the mean, so that no task is ever maximised.
+
+    Args:
+        alpha: strength of the pull towards equal training rates, >= 0. Paper: 1.5, and .12 for near-symmetric tasks.
+        heads: paper: `weighted`.
+        grad_source: see `GradientWeighting`.
+        lr: learning rate of w, by the run's optimizer. Paper: .025.
+    """
+
+    initial_losses: Tensor
+
+    def __init__(
+        self,
+        alpha: float = 1.5,
+        *,
+        heads: HeadTraining = "weighted",
+        grad_source: GradSource = "shared",
+        lr: float | None = 0.025,
+    ) -> None:
+        super().__init__(heads=heads, grad_source=grad_source, lr=lr)
+        if not alpha >= 0:
+            raise ValueError(f"alpha must be >= 0, found {alpha}")
+        self.alpha = alpha
+
+    def setup(self, num_tasks: int, seed: int = 0) -> None:
+        super().setup(num_tasks, seed)
+        self.task_weights = nn.Parameter(torch.ones(num_tasks, dtype=torch.float64))
+        self.register_buffer("initial_losses", torch.full((num_tasks,), torch.nan, dtype=torch.float64))
+
+    def weights(self, gram: Tensor, losses: Tensor) -> Tensor:
+        active = self.active
+        self._normalise()
+        first_seen = torch.isnan(self.initial_losses[active])
+        self.initial_losses[active] = torch.where(first_seen, losses, self.initial_losses[active])
+
+        weights = self.task_weights.detach()[active].clone()
+        norms = gram.diagonal().clamp_min(0).sqrt()
+        progress = losses / self.initial_losses[active]
+        rates = progress / progress.mean()
+        weighted_norms = weights * norms
+        target = weighted_norms.mean() * rates**self.alpha
+
+        gradient = torch.zeros_like(self.task_weights)
+        gradient[active] = norms * torch.sign(weighted_norms - target)
+        self.task_weights.grad = gradient
+        return weights
+
+    def _normalise(self) -> None:
+        """Scale the weights, which the optimizer has moved since, to sum to K."""
+        kept = self.task_weights.detach().clamp_min(1e-3 * self.task_weights.detach().abs().mean().clamp_min(1e-12))
+        self.task_weights.data.copy_(kept * self.num_tasks / kept.sum())

@@ -1,0 +1,104 @@
+"""MGDA: the multiple-gradient descent algorithm."""
+
+from typing import Literal
+
+import numpy
+import torch
+from torch import Tensor
+
+from mtlrun.weightings.base import GradientWeighting, GradSource, HeadTraining
+
+Normalisation = Literal["none", "l2", "loss", "loss+"]
+
+
+class MGDA(GradientWeighting):
+    """min over w in the simplex of ‖sum_k w_k g_k‖²: the shortest vector in the convex hull of the task gradients.
+
+    Source: Désidéri, "Multiple-gradient descent algorithm (MGDA) for multiobjective optimization" (Comptes Rendus
+    Mathematique 350, 2012); Sener & Koltun, "Multi-Task Learning as Multi-Objective Optimization" (NeurIPS 2018),
+    algorithm 2 (Frank-Wolfe with exact line search). Exact for two tasks.
+
+    Args:
+        normalisation: what each gradient is divided by when the weights are sought: `none`, its norm (`l2`), its loss
+            (`loss`) or both (`loss+`). The weights are then applied to the gradients as they are, as in the paper's
+            code.
+        max_iterations: Frank-Wolfe iterations at most, >= 1.
+        tolerance: stop when the duality gap is at most this share of the mean squared gradient norm.
+        heads: paper: `weighted`.
+        grad_source: see `GradientWeighting`.
+    """
+
+    def __init__(
+        self,
+        normalisation: Normalisation = "none",
+        max_iterations: int = 250,
+        tolerance: float = 1e-5,
+        *,
+        heads: HeadTraining = "weighted",
+        grad_source: GradSource = "shared",
+    ) -> None:
+        super().__init__(heads=heads, grad_source=grad_source)
+        if max_iterations < 1:
+            raise ValueError(f"max_iterations must be >= 1, found {max_iterations}")
+        if not tolerance > 0:
+            raise ValueError(f"tolerance must be > 0, found {tolerance}")
+        self.normalisation = normalisation
+        self.max_iterations = max_iterations
+        self.tolerance = tolerance
+
+    def weights(self, gram: Tensor, losses: Tensor) -> Tensor:
+        products = gram.numpy()
+        scale = numpy.ones(len(products))
+        if self.normalisation in ("l2", "loss+"):
+            scale *= numpy.sqrt(numpy.diagonal(products))
+        if self.normalisation in ("loss", "loss+"):
+            scale *= losses.numpy()
+        scale = numpy.where(scale > 0, scale, 1.0)  # a zero gradient or loss stays as it is
+        found = minimum_norm_weights(products / numpy.outer(scale, scale), self.max_iterations, self.tolerance)
+        return torch.from_numpy(found)
+
+
+def minimum_norm_weights(gram: numpy.ndarray, max_iterations: int, tolerance: float) -> numpy.ndarray:
+    """Return argmin over the simplex of w^T gram w, by Frank-Wolfe with exact line search.
+
+    Args:
+        gram: [K, K], symmetric positive semi-definite.
+        max_iterations: at most so many iterations.
+        tolerance: of the duality gap, relative to the mean of the diagonal.
+    """
+    num_tasks = len(gram)
+    scale = numpy.trace(gram) / num_tasks
+    if scale == 0:
+        return numpy.full(num_tasks, 1 / num_tasks)
+    gram = gram / scale
+    weights = _best_pair(gram) if num_tasks > 1 else numpy.ones(1)
+    for _ in range(max_iterations):
+        products = gram @ weights
+        squared_norm = weights @ products
+        towards = int(numpy.argmin(products))
+        gap = squared_norm - products[towards]
+        if gap <= tolerance:
+            break
+        # The shortest point on the segment from the current combination to the task's gradient.
+        curvature = squared_norm - 2 * products[towards] + gram[towards, towards]
+        step = min(gap / curvature, 1.0)
+        weights *= 1 - step
+        weights[towards] += step
+    return weights
+
+
+def _best_pair(gram: numpy.ndarray) -> numpy.ndarray:
+    """Return the best weights that are zero for all but two tasks; for two tasks, the solution."""
+    num_tasks = len(gram)
+    best, best_value = numpy.full(num_tasks, 1 / num_tasks), numpy.inf
+    for first in range(num_tasks):
+        for second in range(first + 1, num_tasks):
+            a, b, c = gram[first, first], gram[first, second], gram[second, second]
+            distance = a - 2 * b + c
+            share = min(max((c - b) / distance, 0.0), 1.0) if distance > 0 else 0.5
+            value = share**2 * a + 2 * share * (1 - share) * b + (1 - share) ** 2 * c
+            if value < best_value:
+                best_value = value
+                best = numpy.zeros(num_tasks)
+                best[first], best[second] = share, 1 - share
+    return best

@@ -1,0 +1,45 @@
+"""PCGrad: gradient surgery."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mtlrun.weightings.base import GradientWeighting, GradSource, HeadTraining
+
+
+class PCGrad(GradientWeighting):
+    """From each task gradient, take away what conflicts with each other task's, in random order; sum the results.
+
+    For each k, for the others j in random order: if g_k' . g_j < 0, then g_k' -= (g_k' . g_j / ‖g_j‖²) g_j. Every
+    g_k' is a combination of the rows, so this is done on the coefficients, from the Gram matrix alone.
+
+    Source: Yu et al., "Gradient Surgery for Multi-Task Learning" (NeurIPS 2020), algorithm 1.
+
+    Args:
+        reduction: `sum`, as in the paper, or `mean`.
+        heads: `own`: projections do not concern what belongs to one task alone.
+        grad_source: see `GradientWeighting`.
+    """
+
+    def __init__(
+        self,
+        reduction: Literal["sum", "mean"] = "sum",
+        *,
+        heads: HeadTraining = "own",
+        grad_source: GradSource = "shared",
+    ) -> None:
+        super().__init__(heads=heads, grad_source=grad_source)
+        self.reduction = reduction
+
+    def weights(self, gram: Tensor, losses: Tensor) -> Tensor:
+        products = gram.numpy()
+        num_tasks = len(products)
+        coefficients = torch.eye(num_tasks, dtype=torch.float64).numpy()
+        for task, own in enumerate(coefficients):
+            for other in torch.randperm(num_tasks, generator=self.generator()).tolist():
+                product = own @ products[:, other]
+                if other != task and product < 0:
+                    own[other] -= product / products[other, other]
+        total = torch.from_numpy(coefficients.sum(axis=0))
+        return total if self.reduction == "sum" else total / num_tasks

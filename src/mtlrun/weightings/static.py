@@ -1,0 +1,38 @@
+"""Fixed weights."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mtlrun.weightings.base import LossWeighting
+
+
+class Static(LossWeighting):
+    """sum_k c_k L_k with fixed c, from `tasks.<t>.weight`.
+
+    A tuned grid of these is the baseline that any weighting method has to beat: Xin et al., "Do Current Multi-Task
+    Optimization Methods in Deep Learning Even Help?" (NeurIPS 2022).
+
+    Args:
+        weights: c, one number > 0 per task, in the order of the tasks.
+    """
+
+    uses_task_weights = True
+    weights: Tensor
+
+    def __init__(self, weights: Sequence[float]) -> None:
+        super().__init__()
+        if not all(weight > 0 for weight in weights):
+            raise ValueError(f"weights must be > 0, found {list(weights)}")
+        self.register_buffer("weights", torch.tensor(weights, dtype=torch.float32))
+
+    def setup(self, num_tasks: int, seed: int = 0) -> None:
+        super().setup(num_tasks, seed)
+        if len(self.weights) != num_tasks:
+            raise ValueError(
+                f"weights must hold one number for each of the {num_tasks} tasks, found {len(self.weights)}"
+            )
+
+    def objective(self, losses: Tensor) -> Tensor:
+        return (self.weights[self.active].to(losses.dtype) * losses).sum()

@@ -1,0 +1,46 @@
+"""Weighting by homoscedastic uncertainty."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from mtlrun.weightings.base import LossWeighting
+
+Form = Literal["regression", "classification"]
+
+
+class Uncertainty(LossWeighting):
+    """sum_k a_k exp(-s_k) L_k + s_k / 2, with learned s_k = log sigma_k^2.
+
+    Source: Kendall, Gal & Cipolla, "Multi-Task Learning Using Uncertainty to Weigh Losses for Scene Geometry and
+    Semantics" (CVPR 2018), equations 7 (regression, a = 1/2) and 10 (classification, a = 1). At its optimum in s the
+    weight of a task is 1 / (2 L_k) for either form.
+
+    Args:
+        form: the paper's form, one for all tasks or one per task; `regression` is what published code uses for all.
+        init: s at the start. The paper's code starts at 0, MTAN and LibMTL at -0.5.
+        lr: learning rate of s; None for `optimizer.lr`.
+    """
+
+    factors: Tensor
+
+    def __init__(
+        self, form: Form | Sequence[Form] = "regression", init: float = 0.0, *, lr: float | None = None
+    ) -> None:
+        super().__init__(lr=lr)
+        self.form = form
+        self.init = init
+
+    def setup(self, num_tasks: int, seed: int = 0) -> None:
+        super().setup(num_tasks, seed)
+        forms = [self.form] * num_tasks if isinstance(self.form, str) else list(self.form)
+        if len(forms) != num_tasks:
+            raise ValueError(f"form must be one word, or one for each of the {num_tasks} tasks, found {len(forms)}")
+        self.register_buffer("factors", torch.tensor([1.0 if form == "classification" else 0.5 for form in forms]))
+        self.log_variance = nn.Parameter(torch.full((num_tasks,), float(self.init)))
+
+    def objective(self, losses: Tensor) -> Tensor:
+        log_variance = self.log_variance[self.active]
+        return (self.factors[self.active] * torch.exp(-log_variance) * losses + 0.5 * log_variance).sum()

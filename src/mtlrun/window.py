@@ -1,0 +1,82 @@
+"""Means over the steps since the last log line, gathered on the device without waiting for it."""
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+
+class Window:
+    """Sums of losses, weights, gradient norms and cosines, and how often each was seen.
+
+    Args:
+        tasks: names of the K tasks.
+        device: where losses and weights are.
+    """
+
+    def __init__(self, tasks: Sequence[str], device: torch.device) -> None:
+        self._tasks = list(tasks)
+        self._device = device
+        self.reset()
+
+    def reset(self) -> None:
+        """Start over."""
+        num_tasks = len(self._tasks)
+        self._losses = torch.zeros(2, num_tasks, device=self._device)  # row 0: sums, row 1: counts; likewise below
+        self._weights = torch.zeros(2, num_tasks, device=self._device)
+        self._norms = torch.zeros(2, num_tasks, dtype=torch.float64)
+        self._cosines = torch.zeros(2, num_tasks, num_tasks, dtype=torch.float64)
+
+    def add(self, active: slice | Tensor, losses: Tensor, weights: Tensor | None, gram: Tensor | None) -> None:
+        """Add one step.
+
+        Args:
+            active: which of the K tasks took part; the other arguments have one entry for each of these.
+            losses, weights: as in the step; weights None where the method has none.
+            gram: inner products of the task gradients on the CPU, None where they were not taken.
+        """
+        self._losses[0, active] += losses
+        self._losses[1, active] += 1
+        if weights is not None:
+            self._weights[0, active] += weights.to(self._weights)
+            self._weights[1, active] += 1
+        if gram is not None:
+            norms = gram.diagonal().clamp_min(0).sqrt()
+            self._norms[0, active] += norms
+            self._norms[1, active] += 1
+            places = torch.arange(len(self._tasks))[active]
+            grid = (places.unsqueeze(1), places.unsqueeze(0))
+            products = norms.unsqueeze(1) * norms.unsqueeze(0)
+            # A zero gradient has no direction: it is counted as orthogonal to all.
+            self._cosines[0][grid] += torch.where(products > 0, gram / products, 0.0)
+            self._cosines[1][grid] += 1
+
+    def means(self) -> dict[str, float]:
+        """Return the means by TensorBoard tag, for what was seen at all."""
+        found = {}
+        for tag, (sums, counts) in {
+            "train/{}/loss": self._losses,
+            "weight/{}": self._weights,
+            "grad_norm/{}": self._norms,
+        }.items():
+            for task, value, count in zip(self._tasks, sums.tolist(), counts.tolist(), strict=True):
+                if count:
+                    found[tag.format(task)] = value / count
+        for a, b in combinations(range(len(self._tasks)), 2):
+            if self._cosines[1, a, b]:
+                found[f"grad_cosine/{self._tasks[a]}_{self._tasks[b]}"] = float(
+                    self._cosines[0, a, b] / self._cosines[1, a, b]
+                )
+        return found
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the sums, so that a window may span a stop."""
+        return {"losses": self._losses, "weights": self._weights, "norms": self._norms, "cosines": self._cosines}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore what `state_dict` returned."""
+        self._losses = state["losses"].to(self._device)
+        self._weights = state["weights"].to(self._device)
+        self._norms = state["norms"]
+        self._cosines = state["cosines"]
