@@ -176,14 +176,15 @@ def _matches(value: Any, hint: Any) -> bool:
     if container in (dict, Mapping):
         return isinstance(value, Mapping)
     # A class: the config can only describe it by a `_target_`, which was let through above.
-    return not inspect.isclass(container)
+    return not _is_class(hint)
 
 
 def _describe(hint: Any) -> str:
     """Say in words what `hint` allows."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(_describe(option) for option in inner)
+        simple = [option for option in inner if not _is_class(option)]
+        return " or ".join(_describe(option) for option in simple or inner)
     if origin is typing.Literal:
         return "one of " + ", ".join(repr(option) for option in inner)
     words: dict[Any, str] = {
@@ -201,6 +202,13 @@ def _describe(hint: Any) -> str:
     if (origin or hint) in (dict, Mapping):
         return "a mapping"
     return f"a _target_ that builds {getattr(hint, '__name__', hint)}"
+
+
+def _is_class(hint: Any) -> bool:
+    """Say whether `hint` is a class that no plain config value can be an instance of."""
+    plain = (int, float, bool, str, type(None), list, tuple, dict, Sequence, Mapping)
+    container = typing.get_origin(hint) or hint
+    return inspect.isclass(container) and container not in plain and container is not types.UnionType
 
 
 def _prefix(message: str, key: str, arguments: Mapping[str, Any]) -> str:

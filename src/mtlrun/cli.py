@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
@@ -62,6 +63,7 @@ def print_error(error: MtlrunError) -> None:
 def train(arguments: Sequence[str]) -> int:
     """Let Hydra compose one run, or the runs of a sweep, and train them; return the exit code."""
     import hydra
+    from hydra._internal.utils import get_args_parser
     from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
     from hydra.types import RunMode
@@ -69,47 +71,65 @@ def train(arguments: Sequence[str]) -> int:
     from omegaconf.errors import OmegaConfBaseException
 
     from mtlrun.config import make_importable, register_resolvers, resolve
-    from mtlrun.diagnosis import diagnose
 
-    config_dir = _config_dir(arguments)
-    make_importable(config_dir)
+    parsed = get_args_parser().parse_args(arguments)
+    make_importable(parsed.config_dir)
     register_resolvers()
     exit_codes: list[int] = []
 
     @hydra.main(version_base="1.3", config_path="pkg://mtlrun.conf", config_name="config")
     def task(cfg: DictConfig) -> None:
         hydra_config = HydraConfig.get()
+        overrides = list(hydra_config.overrides.task)
         sweeping = hydra_config.mode == RunMode.MULTIRUN
+        if sweeping:
+            print(f"run {hydra_config.job.num + 1}: {' '.join(overrides)}", flush=True)
         try:
             config = resolve(cfg, hydra_config.runtime.choices)
-            exit_codes.append(train_one(config, list(hydra_config.overrides.task), announce=sweeping))
-        except (MtlrunError, RunInterruptedError) as error:
-            if not sweeping or isinstance(error, RunInterruptedError):
-                raise
-            # One run that cannot work does not end the sweep.
-            print(f"run {' '.join(hydra_config.overrides.task)}:", file=sys.stderr)
+            exit_codes.append(train_one(config, overrides))
+        except RunInterruptedError as error:
+            print_error(error)
+            sys.exit(error.exit_code)  # ends a sweep, too
+        except MtlrunError as error:
+            # Not raised: Hydra would put a line of its own before the message, and a run that cannot work does not end
+            # a sweep.
             print_error(error)
             exit_codes.append(error.exit_code)
+        except Exception:  # a bug, of ours or in a class of the user's, or the machine's: then where matters
+            traceback.print_exc()
+            exit_codes.append(1)
 
-    verbose = os.environ.get("HYDRA_FULL_ERROR") == "1"
     with _hydra_environment(arguments):
         try:
             task()
         except (HydraException, OmegaConfBaseException) as error:
-            if verbose:
-                raise
-            overrides = [item for item in arguments if ("=" in item and not item.startswith("-")) or item[:1] == "~"]
-            raise ConfigError(diagnose(error, overrides, config_dir)) from error
+            raise ConfigError(_all_problems(error, parsed.overrides, parsed.config_dir)) from error
     return max(exit_codes, default=0)
 
 
-def train_one(config: dict[str, Any], overrides: list[str], *, announce: bool) -> int:
+def _all_problems(error: Exception, overrides: Sequence[str], config_dir: str | None) -> list[str]:
+    """Return what Hydra has to say of the command line, and what would be wrong with the rest of it."""
+    from mtlrun.config import compose
+    from mtlrun.diagnosis import diagnose
+
+    problems, sound = diagnose(error, overrides, config_dir)
+    if len(sound) + len(problems) == len(overrides):  # no sweep, whose values could not be set at the same time
+        try:
+            from mtlrun.preparation import prepare
+
+            prepare(compose(sound, config_dir))
+        except ConfigError as more:
+            problems += more.problems
+        except MtlrunError as more:
+            problems.append(str(more))
+    return problems
+
+
+def train_one(config: dict[str, Any], overrides: list[str]) -> int:
     """Train one run, or show it if it is finished already; return the exit code."""
     from mtlrun.commands.show import show
     from mtlrun.folder import finished_record
 
-    if announce:
-        print(f"run {' '.join(overrides)}", flush=True)
     record = finished_record(config)
     again = record is not None
     if record is None:
@@ -118,15 +138,6 @@ def train_one(config: dict[str, Any], overrides: list[str], *, announce: bool) -
         record = run(config, overrides=overrides, started=_STARTED)
     show(record, config, again=again)
     return 3 if record.status == "diverged" else 0
-
-
-def _config_dir(arguments: Sequence[str]) -> str | None:
-    """Return the value of --config-dir, the one option of Hydra's that matters here too."""
-    for index, argument in enumerate(arguments):
-        name, _, value = argument.partition("=")
-        if name in ("--config-dir", "-cd"):
-            return value or (arguments[index + 1] if index + 1 < len(arguments) else None)
-    return None
 
 
 @contextlib.contextmanager

@@ -1,9 +1,14 @@
-"""Which tasks, model and weighting go together; what does not is refused before the run, with the reason."""
+"""Which data, tasks, model and weighting go together; what does not is refused before the run, with the reason."""
 
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
+from mtlrun.datasets import Loader, MultiTaskDataset
+from mtlrun.errors import ConfigError, DataError
 from mtlrun.models import MultiTaskModel, SharedRepresentationModel
+from mtlrun.suggest import suggest
 from mtlrun.tasks import Task
 from mtlrun.weightings import Equal, GradientWeighting, JacobianWeighting, Weighting
 
@@ -55,3 +60,63 @@ def _check_model(weighting: Weighting, name: str, model: MultiTaskModel, model_n
             f"{model_name} has none; use weighting.grad_source=shared"
         ]
     return []
+
+
+def check_tasks(tasks: Mapping[str, Task], dataset: MultiTaskDataset, name: str) -> list[str]:
+    """Return the tasks that the data set has no labels for, as problems."""
+    return [
+        f"tasks.{task}: dataset={name} has no labels for it; {suggest(task, dataset.task_names, 'it has')}"
+        for task in tasks
+        if task not in dataset.task_names
+    ]
+
+
+def check_targets(split: Any, name: str, tasks: Mapping[str, Task]) -> None:
+    """Check all targets of a split that holds them as tensors."""
+    targets = getattr(split, "targets", None)
+    if not isinstance(targets, Mapping):
+        return
+    for task_name, task in tasks.items():
+        try:
+            task.check_targets(targets[task_name])
+        except ValueError as error:
+            raise DataError(f"dataset: {name} split, task {task_name}: {error}") from error
+        if name != "test" and not task.labelled(targets[task_name]).any():
+            raise DataError(f"dataset: {name} split, task {task_name}: no sample has a label")
+
+
+def try_batch(model: MultiTaskModel, tasks: Mapping[str, Task], loader: Loader) -> None:
+    """Run the smallest batch that training will meet through the model, and leave everything as it was.
+
+    Finds what no signature can tell: that data, backbone and heads do not fit, or that BatchNorm meets one sample.
+    """
+    inputs, targets = loader.smallest_batch()
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    model.train()
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            predictions = model(inputs)
+            for name, task in tasks.items():
+                rows = task.labelled(targets[name])
+                if rows.any():
+                    task.loss(predictions[name][rows], targets[name][rows])
+    except (ValueError, RuntimeError, IndexError, KeyError) as error:
+        message = str(error).splitlines()[0]
+        if "more than 1 value per channel" in message:
+            raise ConfigError(
+                f"trainer.batch_size={loader.batch_size}: the smallest batch has {len(inputs)} sample "
+                f"({loader.num_samples} samples in all), and BatchNorm needs 2 or more in each; "
+                f"use another batch size, or a backbone without BatchNorm"
+            ) from error
+        raise ConfigError(
+            f"dataset, backbone, model and tasks do not fit together: {type(error).__name__}: {message} "
+            f"(inputs of shape {_shape(inputs)})"
+        ) from error
+    finally:
+        with torch.no_grad():
+            for name, buffer in model.named_buffers():
+                buffer.copy_(buffers[name])
+
+
+def _shape(inputs: Any) -> Any:
+    return tuple(inputs.shape) if isinstance(inputs, torch.Tensor) else type(inputs).__name__

@@ -37,8 +37,7 @@ def resolve(cfg: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
         choices: the option chosen in each group, as in `hydra.runtime.choices`.
 
     Raises:
-        ConfigError: an interpolation fails, a mandatory value is missing, or the root has keys that it should not
-            have or lacks some. `+typo=1` and `~group` pass Hydra, so this is where they are found.
+        ConfigError: an interpolation fails, or a mandatory value is missing.
     """
     names = {group: choices.get(group) for group in ("dataset", "model", "backbone", "weighting")}
     try:
@@ -47,14 +46,18 @@ def resolve(cfg: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}") from error
     assert isinstance(plain, dict)
     config: dict[str, Any] = {"names": names, **{str(key): value for key, value in plain.items()}}
-    problems = [f"{key}: unknown key; {suggest(key, ROOT_KEYS[1:])}" for key in config if key not in ROOT_KEYS]
-    missing = [key for key in ROOT_KEYS if config.get(key) is None]
-    problems += [f"{key} is missing; every run needs it{_choose(key)}" for key in missing]
-    if problems:
-        raise ConfigError(problems)
-    if not isinstance(config["seed"], int) or isinstance(config["seed"], bool) or config["seed"] < 0:
-        raise ConfigError(f"seed must be a whole number >= 0, found {config['seed']!r}")
     return config
+
+
+def check_root(config: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with the root of a resolved config: `+typo=1` and `~group` pass Hydra and are found here."""
+    problems = [f"{key}: unknown key; {suggest(key, ROOT_KEYS[1:])}" for key in config if key not in ROOT_KEYS]
+    missing = [key for key in ROOT_KEYS if config.get(key) in (None, {})]
+    problems += [f"{key} is missing; every run needs it{_choose(key)}" for key in missing]
+    seed = config.get("seed")
+    if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool) or seed < 0):
+        problems.append(f"seed must be a whole number >= 0, found {seed!r}")
+    return problems
 
 
 def _choose(key: str) -> str:
@@ -74,12 +77,14 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
     Raises:
         ConfigError: with all problems of the overrides.
     """
-    from mtlrun.diagnosis import diagnose
+    from hydra.errors import HydraException
 
     try:
         cfg = compose_with_hydra(overrides, config_dir)
-    except Exception as error:
-        raise ConfigError(diagnose(error, overrides, config_dir)) from error
+    except (HydraException, OmegaConfBaseException) as error:
+        from mtlrun.diagnosis import diagnose
+
+        raise ConfigError(diagnose(error, overrides, config_dir)[0]) from error
     choices = cfg.hydra.runtime.choices
     return resolve(_without_hydra(cfg), choices)
 

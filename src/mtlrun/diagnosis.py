@@ -1,4 +1,4 @@
-"""Why Hydra refused a command line, said in full: every override is tried on its own and each problem is named.
+"""Why Hydra refused a command line, said in full: each override is tried on its own and each problem is named.
 
 Hydra stops at the first problem. This is the slow path, taken only after a composition has failed.
 """
@@ -19,8 +19,18 @@ from mtlrun.config import GROUPS, NAMING_GROUPS, ROOT_KEYS, compose_with_hydra
 from mtlrun.suggest import suggest
 
 
-def diagnose(error: Exception, overrides: Sequence[str], config_dir: str | Path | None) -> list[str]:
-    """Return one sentence per problem of `overrides`; the message of `error` itself where none is to blame alone."""
+def diagnose(error: Exception, overrides: Sequence[str], config_dir: str | Path | None) -> tuple[list[str], list[str]]:
+    """Find out which overrides are to blame for a composition that failed.
+
+    Args:
+        error: what Hydra raised.
+        overrides: what was typed.
+        config_dir: as given by `--config-dir`.
+
+    Returns:
+        One sentence per problem (the message of `error` itself where no override is to blame alone), and the overrides
+        with which nothing is wrong.
+    """
     problems: list[str] = []
     parsed: list[Override] = []
     for text in overrides:
@@ -31,8 +41,10 @@ def diagnose(error: Exception, overrides: Sequence[str], config_dir: str | Path 
     sound, option_problems = _try_options(parsed, config_dir)
     problems += option_problems
     with contextlib.suppress(HydraException, OmegaConfBaseException):
-        problems += _try_values(parsed, sound, config_dir)
-    return problems or [_first_line(error)]
+        more_sound, value_problems = _try_values(parsed, sound, config_dir)
+        sound += more_sound
+        problems += value_problems
+    return problems or [_first_line(error)], sound
 
 
 def _groups() -> tuple[str, ...]:
@@ -81,21 +93,30 @@ def _explain_option(text: str, group: str, error: Exception) -> str:
     return f"{text}: there is no {group} named '{chosen}'; {suggest(chosen, names, 'available')}"
 
 
-def _try_values(parsed: Sequence[Override], sound: Sequence[str], config_dir: str | Path | None) -> list[str]:
-    """Try each other override alone, on top of the group choices that work."""
-    chosen = {text.split("=", 1)[0]: text for text in sound}  # of a swept group: the last option
-    base_overrides = list(chosen.values())
-    base = compose_with_hydra(base_overrides, config_dir)
-    problems = []
+def _try_values(
+    parsed: Sequence[Override], choices: Sequence[str], config_dir: str | Path | None
+) -> tuple[list[str], list[str]]:
+    """Try each other override alone, on top of these choices; return those that work, and the problems."""
+    swept = {item.key_or_group for item in parsed if item.is_sweep_override() and item.key_or_group in _groups()}
+    # As Hydra does it: what is not swept is tried on the groups' defaults, before any option of the sweep is chosen.
+    fixed = [text for text in choices if text.split("=", 1)[0] not in swept]
+    last = {text.split("=", 1)[0]: text for text in choices}
+    base = compose_with_hydra(fixed, config_dir)
+    sound, problems = [], []
     for override in parsed:
         if override.key_or_group in _groups() and not override.is_delete():
             continue
+        beneath = list(last.values()) if override.is_sweep_override() else fixed
         for text in _single(override):
             try:
-                compose_with_hydra([*base_overrides, text], config_dir)
+                compose_with_hydra([*beneath, text], config_dir)
+                sound.append(text)
             except (HydraException, OmegaConfBaseException) as error:
-                problems.append(_explain_key(text, override, base, error))
-    return problems
+                problem = _explain_key(text, override, base, error)
+                if override.key_or_group.split(".")[0] in swept:
+                    problem += f"; this is tried on the default before the sweep's own options: write ++{text}"
+                problems.append(problem)
+    return sound, problems
 
 
 def _explain_key(text: str, override: Override, base: DictConfig, error: Exception) -> str:

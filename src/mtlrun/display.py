@@ -11,8 +11,8 @@ ARROWS = {"max": "↑", "min": "↓"}
 
 def make_console() -> Console:
     """Return a console on standard output, which knows whether a person or a pipe reads it."""
-    # Into a pipe nothing is wrapped: a line stays a line for grep.
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    # Into a pipe nothing is wrapped or cut: a line stays a line for grep.
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)
 
 
 def result_table(

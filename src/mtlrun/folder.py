@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from mtlrun.config import check_root
 from mtlrun.errors import ConfigError, RunInUseError
 from mtlrun.identity import run_folder
 from mtlrun.record import Record
@@ -68,7 +69,7 @@ def start_anew(folder: Path) -> None:
 
 def finished_record(config: Mapping[str, Any]) -> Record | None:
     """Return the record of this run if there is nothing left to train: it is completed, or has diverged."""
-    if config["runtime"].get("rerun"):
+    if check_root(config) or config["runtime"].get("rerun"):
         return None
     record = Record.read(run_folder(config))
     return record if record is not None and record.status in ("completed", "diverged") else None

@@ -1,9 +1,9 @@
 """From a resolved config to everything that a run is made of; problems are found here, before anything is on disk."""
 
-import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,10 +11,12 @@ from torch import nn
 from torch.optim import Optimizer
 
 from mtlrun.building import build
-from mtlrun.compatibility import check_weighting
+from mtlrun.compatibility import check_targets, check_tasks, check_weighting, try_batch
+from mtlrun.config import GROUPS, check_root
 from mtlrun.datasets import SPLITS, Loader, MultiTaskDataset
 from mtlrun.environment import choose_device, set_seed
 from mtlrun.errors import ConfigError, DataError
+from mtlrun.folder import check_writable
 from mtlrun.models import MultiTaskModel
 from mtlrun.optim import Group, Schedule, check_partition, make_param_groups
 from mtlrun.selection import GAIN, Selection, check_rule
@@ -40,7 +42,6 @@ class Runtime:
     checkpoint_minutes: float | None = 10.0
     rerun: bool = False
     quiet: bool = False
-    traceback: bool = False
 
     def __post_init__(self) -> None:
         if self.num_workers < 0:
@@ -98,18 +99,30 @@ class Parts:
 
 
 class _Problems(list[str]):
-    """Collects the problems of one step after the other."""
+    """Collects the problems of one step after the other, so that they can be listed together."""
 
-    @contextlib.contextmanager
-    def collect(self) -> Iterator[None]:
+    def attempt(self, make: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """Return what `make` returns, or None if it raises ConfigError, whose problems are noted."""
         try:
-            yield
+            return make(*arguments, **options)
         except ConfigError as error:
             self.extend(error.problems)
+            return None
+
+    def drop_inherited_rates(self, nodes: Mapping[str, Any]) -> None:
+        """Forget problems of tasks' learning rates that they have from `optimizer.lr`, whose own problem is noted."""
+        lr = nodes["optimizer"].get("lr")
+        tasks = nodes.get("tasks", {})
+        inherited = [
+            f"tasks.{name}.lr " for name in tasks if isinstance(tasks[name], dict) and tasks[name].get("lr") == lr
+        ]
+        if any(problem.startswith("optimizer.lr ") for problem in self):
+            self[:] = [problem for problem in self if not problem.startswith(tuple(inherited))]
 
     def stop_if_any(self) -> None:
+        """Raise ConfigError if anything was noted."""
         if self:
-            raise ConfigError(self)
+            raise ConfigError(list(dict.fromkeys(self)))
 
 
 def prepare(config: Mapping[str, Any]) -> Parts:
@@ -122,66 +135,75 @@ def prepare(config: Mapping[str, Any]) -> Parts:
         ConfigError: with all problems that can be told apart.
         DataError: the data cannot be used.
     """
-    problems = _Problems()
-    runtime, settings, device = Runtime(), Settings(), torch.device("cpu")
-    with problems.collect():
-        runtime = build({"_target_": "mtlrun.preparation.Runtime", **config["runtime"]}, "runtime")
-    with problems.collect():
-        settings = build({"_target_": "mtlrun.trainer.Settings", **config["trainer"]}, "trainer")
-    with problems.collect():
-        device = choose_device(runtime.device)
-    if runtime.num_threads is not None:
-        torch.set_num_threads(runtime.num_threads)
-    tasks = _build_tasks(config["tasks"], problems)
-    dataset: MultiTaskDataset | None = None
-    with problems.collect():
-        dataset = build(config["dataset"], "dataset")
-        problems += _check_tasks(tasks, dataset, str(config["names"]["dataset"]))
-    weighting: Weighting | None = None
-    with problems.collect():
-        weighting = build(config["weighting"], "weighting")
-    schedule: Schedule | None = None
-    with problems.collect():
-        schedule = build(config["scheduler"], "scheduler")
-    with problems.collect():
-        _check_optimizer(config["optimizer"])
+    problems = _Problems(check_root(config))
+    nodes = {group: config[group] for group in (*GROUPS, "tasks") if config.get(group) is not None}
 
-    set_seed(config["seed"], deterministic=settings.deterministic)
+    def attempt(group: str, **given: Any) -> Any:
+        return problems.attempt(build, nodes[group], group, **given) if group in nodes else None
+
+    runtime: Runtime | None = problems.attempt(_build_plain, Runtime, nodes.get("runtime"), "runtime")
+    settings: Settings | None = problems.attempt(_build_plain, Settings, nodes.get("trainer"), "trainer")
+    device = torch.device("cpu")
+    if runtime is not None:
+        problems.attempt(check_writable, Path(runtime.root))
+        device = problems.attempt(choose_device, runtime.device) or device
+        if runtime.num_threads is not None:
+            torch.set_num_threads(runtime.num_threads)
+    tasks = _build_tasks(nodes.get("tasks", {}), problems)
+    dataset: MultiTaskDataset | None = attempt("dataset")
+    weighting: Weighting | None = attempt("weighting")
+    schedule: Schedule | None = attempt("scheduler")
+    if "optimizer" in nodes:
+        problems.attempt(_check_optimizer, nodes["optimizer"])
+        problems.drop_inherited_rates(nodes)
+
+    # The weights that the model starts from depend on the seed alone, not on the data set or the weighting.
+    seed = config["seed"] if isinstance(config.get("seed"), int) else 0
+    set_seed(max(seed, 0), deterministic=settings is not None and settings.deterministic)
     model: MultiTaskModel | None = None
-    if dataset is not None and tasks:
-        with problems.collect():
-            backbone = build(config["backbone"], "backbone", partial=True, input_shape=dataset.input_shape)
-            model = build(config["model"], "model", tasks=tasks, backbone=backbone)
+    if dataset is not None:
+        problems += check_tasks(tasks, dataset, str(config["names"]["dataset"]))
+        backbone = attempt("backbone", partial=True, input_shape=dataset.input_shape)
+        if tasks and backbone is not None:
+            model = attempt("model", tasks=tasks, backbone=backbone)
     if weighting is not None:
         problems += check_weighting(weighting, model, tasks, config)
-    directions = {name: dict(task.directions()) for name, task in tasks.items()}
-    wrong_rule = check_rule(settings.select, directions) if tasks else None
-    if wrong_rule:
-        problems.append(f"trainer.select {wrong_rule}")
+        problems.attempt(_setup, weighting, len(tasks), seed)
+    if settings is not None and tasks:
+        directions = {name: dict(task.directions()) for name, task in tasks.items()}
+        problems.attempt(check_rule, settings.select, directions)
     problems.stop_if_any()
+    assert runtime is not None
+    assert settings is not None
     assert dataset is not None
     assert weighting is not None
     assert schedule is not None
     assert model is not None
 
-    try:
-        weighting.setup(len(tasks), config["seed"])
-    except ValueError as error:
-        raise ConfigError(f"weighting.{error}") from error
-    loaders = _make_loaders(dataset, tasks, settings, runtime, device, config["seed"])
-    _try_batch(model, tasks, loaders["train"])
+    loaders = _make_loaders(dataset, tasks, settings, runtime, device, seed)
+    try_batch(model, tasks, loaders["train"])
     model.to(device)
     if isinstance(weighting, LossWeighting | JacobianWeighting):
         weighting.to(device)  # the state of those that see only the Gram matrix stays where their solver is
-    optimizer = _make_optimizer(config["optimizer"], model, tasks, weighting)
+    optimizer = _make_optimizer(nodes["optimizer"], model, tasks, weighting)
     return Parts(dataset, tasks, model, weighting, optimizer, schedule, loaders, settings, runtime, device)
+
+
+def _build_plain(target: type, node: Mapping[str, Any] | None, key: str) -> Any:
+    """Build a group that has one class only, which its YAML therefore does not name."""
+    return None if node is None else build({"_target_": f"{target.__module__}.{target.__name__}", **node}, key)
+
+
+def _setup(weighting: Weighting, num_tasks: int, seed: int) -> None:
+    try:
+        weighting.setup(num_tasks, seed)
+    except ValueError as error:
+        raise ConfigError(f"weighting.{error}") from error
 
 
 def _build_tasks(nodes: Mapping[str, Any], problems: _Problems) -> dict[str, Task]:
     """Build the tasks; one that cannot be built is left out, its problems are noted."""
     tasks: dict[str, Task] = {}
-    if not nodes:
-        problems.append("tasks is empty; a run needs at least one task")
     for name, node in nodes.items():
         # A name becomes a part of tags, of paths in the config and of names of parameters.
         if not re.fullmatch(r"[A-Za-z]\w*", name) or name in ("shared", "weighting") or hasattr(nn.ModuleDict, name):
@@ -191,17 +213,10 @@ def _build_tasks(nodes: Mapping[str, Any], problems: _Problems) -> dict[str, Tas
             known = [other for other, options in nodes.items() if "_target_" in options]
             problems.append(f"tasks.{name}: unknown task; {suggest(name, known, 'the tasks are')}")
             continue
-        with problems.collect():
-            tasks[name] = build(node, f"tasks.{name}")
+        task = problems.attempt(build, node, f"tasks.{name}")
+        if task is not None:
+            tasks[name] = task
     return tasks
-
-
-def _check_tasks(tasks: Mapping[str, Task], dataset: MultiTaskDataset, name: str) -> list[str]:
-    return [
-        f"tasks.{task}: dataset={name} has no labels for it; {suggest(task, dataset.task_names, 'it has')}"
-        for task in tasks
-        if task not in dataset.task_names
-    ]
 
 
 def _check_optimizer(node: Mapping[str, Any]) -> None:
@@ -237,59 +252,8 @@ def _make_loaders(
             num_workers=runtime.num_workers,
             pin_memory=device.type == "cuda",
         )
-        _check_targets(split, name, tasks)
+        check_targets(split, name, tasks)
     return loaders
-
-
-def _check_targets(split: Any, name: str, tasks: Mapping[str, Task]) -> None:
-    """Check all targets of a split that holds them as tensors."""
-    targets = getattr(split, "targets", None)
-    if not isinstance(targets, Mapping):
-        return
-    for task_name, task in tasks.items():
-        try:
-            task.check_targets(targets[task_name])
-        except ValueError as error:
-            raise DataError(f"dataset: {name} split, task {task_name}: {error}") from error
-        if name != "test" and not task.labelled(targets[task_name]).any():
-            raise DataError(f"dataset: {name} split, task {task_name}: no sample has a label")
-
-
-def _try_batch(model: MultiTaskModel, tasks: Mapping[str, Task], loader: Loader) -> None:
-    """Run the smallest batch that training will meet through the model, and leave everything as it was.
-
-    Finds what no signature can tell: that data, backbone and heads do not fit, or that BatchNorm meets one sample.
-    """
-    inputs, targets = loader.smallest_batch()
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    model.train()
-    try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            predictions = model(inputs)
-            for name, task in tasks.items():
-                rows = task.labelled(targets[name])
-                if rows.any():
-                    task.loss(predictions[name][rows], targets[name][rows])
-    except (ValueError, RuntimeError, IndexError, KeyError) as error:
-        message = str(error).splitlines()[0]
-        if "more than 1 value per channel" in message:
-            raise ConfigError(
-                f"trainer.batch_size={loader.batch_size}: the smallest batch has {len(inputs)} sample "
-                f"({loader.num_samples} samples in all), and BatchNorm needs 2 or more in each; "
-                f"use another batch size, or a backbone without BatchNorm"
-            ) from error
-        raise ConfigError(
-            f"dataset, backbone, model and tasks do not fit together: {type(error).__name__}: {message} "
-            f"(inputs of shape {_shape(inputs)})"
-        ) from error
-    finally:
-        with torch.no_grad():
-            for name, buffer in model.named_buffers():
-                buffer.copy_(buffers[name])
-
-
-def _shape(inputs: Any) -> Any:
-    return tuple(inputs.shape) if isinstance(inputs, torch.Tensor) else type(inputs).__name__
 
 
 def _make_optimizer(

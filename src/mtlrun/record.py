@@ -55,7 +55,7 @@ class Record:
         """Return the record in `folder`, or None where there is none that can be read."""
         try:
             content = json.loads((folder / FILE_NAME).read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
+        except (OSError, json.JSONDecodeError):
             return None
         known = {item.name for item in dataclasses.fields(cls)}
         return cls(**{key: value for key, value in content.items() if key in known})

@@ -14,8 +14,8 @@ from rich.console import Console
 
 from mtlrun.display import make_console
 from mtlrun.environment import describe, peak_memory_mib
-from mtlrun.errors import DivergedError, RunInterruptedError
-from mtlrun.folder import CHECKPOINTS, CONFIG, check_writable, finished_record, hold, start_anew
+from mtlrun.errors import DivergedError, MtlrunError, RunInterruptedError
+from mtlrun.folder import CHECKPOINTS, CONFIG, finished_record, hold, start_anew
 from mtlrun.identity import run_folder, run_id
 from mtlrun.observers import MetricsFile, Observer, RunInfo, Screen, TensorBoard
 from mtlrun.observers.console import logging_handler
@@ -49,12 +49,11 @@ def run(
         DivergedError, RunInterruptedError, and whatever else ends a training; the record says so.
     """
     started = time.time() if started is None else started
-    folder = run_folder(config)
     record = finished_record(config)
     if record is not None:
         return record
-    check_writable(folder)
     parts = prepare(config)
+    folder = run_folder(config)
     with hold(folder):
         if parts.runtime.rerun:
             start_anew(folder)
@@ -90,7 +89,9 @@ def _train(
             record.status = "completed"
         except BaseException as error:
             record.status = _status_of(error)
-            record.error = str(error) or type(error).__name__
+            record.error = str(error) if isinstance(error, MtlrunError) else f"{type(error).__name__}: {error}"
+            if record.status == "failed" and not isinstance(error, MtlrunError):
+                logger.debug("%s", error, exc_info=True)  # the traceback, to run.log only
             raise
         finally:
             for observer in observers:
@@ -183,7 +184,7 @@ def _logging(folder: Path, console: Console, *, quiet: bool) -> Iterator[None]:
     to_file = logging.FileHandler(folder / "run.log")
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     handlers = [to_file, logging_handler(console, quiet=quiet)]
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.DEBUG)
     logger.propagate = False
     for handler in handlers:
         logger.addHandler(handler)

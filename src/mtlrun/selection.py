@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 
+from mtlrun.errors import ConfigError
+
 Metrics = Mapping[str, Mapping[str, float]]  # {task: {metric: value}}
 Directions = Mapping[str, Mapping[str, str]]  # {task: {metric: "max" or "min"}}
 
@@ -95,9 +97,8 @@ class Selection:
         return {"tasks": list(self.tasks), "rule": self.rule, "epoch": self.epoch, "step": self.step}
 
 
-def check_rule(rule: str, directions: Directions) -> str | None:
-    """Return what is wrong with a selection rule, None if it can be followed."""
-    if rule == GAIN:
-        return None
+def check_rule(rule: str, directions: Directions) -> None:
+    """Raise ConfigError unless `rule` is `gain` or names a metric of a task."""
     allowed = [GAIN, *(f"{task}/{metric}" for task, metrics in directions.items() for metric in metrics)]
-    return None if rule in allowed else f"must be one of {', '.join(allowed)}, found {rule!r}"
+    if rule not in allowed:
+        raise ConfigError(f"trainer.select must be one of {', '.join(allowed)}, found {rule!r}")

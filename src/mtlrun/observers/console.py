@@ -111,7 +111,7 @@ def _inline(options: Mapping[str, Any]) -> str:
     arguments = []
     for key, value in options.items():
         if key not in ("_target_", "_partial_"):
-            shown = _inline(value) if isinstance(value, Mapping) else value
+            shown = _inline(value) if isinstance(value, Mapping) else "null" if value is None else value
             arguments.append(f"{key}={shown}")
     text = f"{target}({', '.join(arguments)})" if target else ", ".join(arguments)
     return text.replace("[", "\\[")  # rich reads brackets as markup
