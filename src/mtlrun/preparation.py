@@ -112,10 +112,8 @@ class _Problems(list[str]):
     def drop_inherited_rates(self, nodes: Mapping[str, Any]) -> None:
         """Forget problems of tasks' learning rates that they have from `optimizer.lr`, whose own problem is noted."""
         lr = nodes["optimizer"].get("lr")
-        tasks = nodes.get("tasks", {})
-        inherited = [
-            f"tasks.{name}.lr " for name in tasks if isinstance(tasks[name], dict) and tasks[name].get("lr") == lr
-        ]
+        tasks = {name: node for name, node in nodes.get("tasks", {}).items() if isinstance(node, Mapping)}
+        inherited = [f"tasks.{name}.lr " for name, node in tasks.items() if node.get("lr") == lr]
         if any(problem.startswith("optimizer.lr ") for problem in self):
             self[:] = [problem for problem in self if not problem.startswith(tuple(inherited))]
 

@@ -1,6 +1,4 @@
-"""mtlrun list models | weightings | datasets: what there is, read off the YAML files, with a line on each and its
-paper.
-"""
+"""mtlrun list models | weightings | datasets | ...: what there is, with a line on each and its paper."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
