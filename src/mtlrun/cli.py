@@ -108,15 +108,17 @@ def train(arguments: Sequence[str]) -> int:
 
 
 def _all_problems(error: Exception, overrides: Sequence[str], config_dir: str | None) -> list[str]:
-    """Return what Hydra has to say of the command line, and what would be wrong with the rest of it."""
-    from mtlrun.config import compose
+    """Return what is wrong with a command line that could not be composed, and with the rest of it."""
+    from functools import partial
+
+    from mtlrun.config import compose, compose_with_hydra
     from mtlrun.diagnosis import diagnose
 
-    problems, sound = diagnose(error, overrides, config_dir)
+    problems, sound = diagnose(error, overrides, partial(compose_with_hydra, config_dir=config_dir))
     if len(sound) + len(problems) == len(overrides):  # no sweep, whose values could not be set at the same time
-        try:
-            from mtlrun.preparation import prepare
+        from mtlrun.preparation import prepare
 
+        try:
             prepare(compose(sound, config_dir))
         except ConfigError as more:
             problems += more.problems

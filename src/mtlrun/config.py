@@ -2,22 +2,19 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mtlrun.diagnosis import diagnose
 from mtlrun.errors import ConfigError
-from mtlrun.suggest import suggest
-
-CONFIG_MODULE = "mtlrun.conf"
-
-# The groups of conf/ that a run consists of, in the order in which they are shown.
-GROUPS = ("dataset", "model", "backbone", "weighting", "optimizer", "scheduler", "trainer", "runtime")
-# Chosen by name only: what they hold lands elsewhere in the config.
-NAMING_GROUPS = ("experiment", "study")
-ROOT_KEYS = ("names", "seed", "tasks", *GROUPS)
+from mtlrun.schema import CONFIG_MODULE
 
 
 def register_resolvers() -> None:
@@ -49,21 +46,6 @@ def resolve(cfg: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
     return config
 
 
-def check_root(config: Mapping[str, Any]) -> list[str]:
-    """Return what is wrong with the root of a resolved config: `+typo=1` and `~group` pass Hydra and are found here."""
-    problems = [f"{key}: unknown key; {suggest(key, ROOT_KEYS[1:])}" for key in config if key not in ROOT_KEYS]
-    missing = [key for key in ROOT_KEYS if config.get(key) in (None, {})]
-    problems += [f"{key} is missing; every run needs it{_choose(key)}" for key in missing]
-    seed = config.get("seed")
-    if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool) or seed < 0):
-        problems.append(f"seed must be a whole number >= 0, found {seed!r}")
-    return problems
-
-
-def _choose(key: str) -> str:
-    return f": choose one with {key}=<name> (see: mtlrun --help)" if key in GROUPS else ""
-
-
 def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> dict[str, Any]:
     """Compose and resolve the shipped configs in Python, as the command line would.
 
@@ -77,23 +59,16 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
     Raises:
         ConfigError: with all problems of the overrides.
     """
-    from hydra.errors import HydraException
-
     try:
         cfg = compose_with_hydra(overrides, config_dir)
     except (HydraException, OmegaConfBaseException) as error:
-        from mtlrun.diagnosis import diagnose
-
-        raise ConfigError(diagnose(error, overrides, config_dir)[0]) from error
+        raise ConfigError(diagnose(error, overrides, partial(compose_with_hydra, config_dir=config_dir))[0]) from error
     choices = cfg.hydra.runtime.choices
     return resolve(_without_hydra(cfg), choices)
 
 
 def compose_with_hydra(overrides: Sequence[str], config_dir: str | Path | None = None) -> DictConfig:
     """Compose with Hydra's own API, the `hydra` node included; its exceptions are passed on."""
-    import hydra
-    from hydra.core.global_hydra import GlobalHydra
-
     if config_dir is not None:
         make_importable(config_dir)
     register_resolvers()

@@ -5,8 +5,7 @@ Hydra stops at the first problem. This is the slow path, taken only after a comp
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -15,17 +14,19 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mtlrun.config import GROUPS, NAMING_GROUPS, ROOT_KEYS, compose_with_hydra
+from mtlrun.schema import GROUPS, NAMING_GROUPS, ROOT_KEYS
 from mtlrun.suggest import suggest
 
+Compose = Callable[[Sequence[str]], DictConfig]
 
-def diagnose(error: Exception, overrides: Sequence[str], config_dir: str | Path | None) -> tuple[list[str], list[str]]:
+
+def diagnose(error: Exception, overrides: Sequence[str], compose: Compose) -> tuple[list[str], list[str]]:
     """Find out which overrides are to blame for a composition that failed.
 
     Args:
         error: what Hydra raised.
         overrides: what was typed.
-        config_dir: as given by `--config-dir`.
+        compose: composes a list of overrides, as Hydra would, and passes its exceptions on.
 
     Returns:
         One sentence per problem (the message of `error` itself where no override is to blame alone), and the overrides
@@ -38,10 +39,10 @@ def diagnose(error: Exception, overrides: Sequence[str], config_dir: str | Path 
             parsed.append(OverridesParser.create().parse_override(text))
         except HydraException:
             problems.append(_unreadable(text))
-    sound, option_problems = _try_options(parsed, config_dir)
+    sound, option_problems = _try_options(parsed, compose)
     problems += option_problems
     with contextlib.suppress(HydraException, OmegaConfBaseException):
-        more_sound, value_problems = _try_values(parsed, sound, config_dir)
+        more_sound, value_problems = _try_values(parsed, sound, compose)
         sound += more_sound
         problems += value_problems
     return problems or [_first_line(error)], sound
@@ -68,7 +69,7 @@ def _single(override: Override) -> Iterator[str]:
         yield from (f"{key}={value}" for value in override.sweep_string_iterator())
 
 
-def _try_options(parsed: Sequence[Override], config_dir: str | Path | None) -> tuple[list[str], list[str]]:
+def _try_options(parsed: Sequence[Override], compose: Compose) -> tuple[list[str], list[str]]:
     """Compose once with each chosen option of a group; return the choices that work, and the problems."""
     sound, problems = [], []
     for override in parsed:
@@ -77,7 +78,7 @@ def _try_options(parsed: Sequence[Override], config_dir: str | Path | None) -> t
             continue
         for text in _single(override):
             try:
-                compose_with_hydra([text], config_dir)
+                compose([text])
                 sound.append(text)
             except (HydraException, OmegaConfBaseException) as error:
                 problems.append(_explain_option(text, group, error))
@@ -93,15 +94,13 @@ def _explain_option(text: str, group: str, error: Exception) -> str:
     return f"{text}: there is no {group} named '{chosen}'; {suggest(chosen, names, 'available')}"
 
 
-def _try_values(
-    parsed: Sequence[Override], choices: Sequence[str], config_dir: str | Path | None
-) -> tuple[list[str], list[str]]:
+def _try_values(parsed: Sequence[Override], choices: Sequence[str], compose: Compose) -> tuple[list[str], list[str]]:
     """Try each other override alone, on top of these choices; return those that work, and the problems."""
     swept = {item.key_or_group for item in parsed if item.is_sweep_override() and item.key_or_group in _groups()}
     # As Hydra does it: what is not swept is tried on the groups' defaults, before any option of the sweep is chosen.
     fixed = [text for text in choices if text.split("=", 1)[0] not in swept]
     last = {text.split("=", 1)[0]: text for text in choices}
-    base = compose_with_hydra(fixed, config_dir)
+    base = compose(fixed)
     sound, problems = [], []
     for override in parsed:
         if override.key_or_group in _groups() and not override.is_delete():
@@ -109,7 +108,7 @@ def _try_values(
         beneath = list(last.values()) if override.is_sweep_override() else fixed
         for text in _single(override):
             try:
-                compose_with_hydra([*beneath, text], config_dir)
+                compose([*beneath, text])
                 sound.append(text)
             except (HydraException, OmegaConfBaseException) as error:
                 problem = _explain_key(text, override, base, error)

@@ -9,10 +9,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from mtlrun.config import check_root
 from mtlrun.errors import ConfigError, RunInUseError
 from mtlrun.identity import run_folder
 from mtlrun.record import Record
+from mtlrun.schema import check_root
 
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.yaml"

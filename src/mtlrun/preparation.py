@@ -12,13 +12,13 @@ from torch.optim import Optimizer
 
 from mtlrun.building import build
 from mtlrun.compatibility import check_targets, check_tasks, check_weighting, try_batch
-from mtlrun.config import GROUPS, check_root
 from mtlrun.datasets import SPLITS, Loader, MultiTaskDataset
 from mtlrun.environment import choose_device, set_seed
 from mtlrun.errors import ConfigError, DataError
 from mtlrun.folder import check_writable
 from mtlrun.models import MultiTaskModel
 from mtlrun.optim import Group, Schedule, check_partition, make_param_groups
+from mtlrun.schema import GROUPS, check_root
 from mtlrun.selection import GAIN, Selection, check_rule
 from mtlrun.suggest import suggest
 from mtlrun.tasks import Task

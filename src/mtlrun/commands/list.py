@@ -8,9 +8,9 @@ from pathlib import Path
 
 from rich.table import Table
 
-from mtlrun.config import CONFIG_MODULE
 from mtlrun.display import make_console
 from mtlrun.errors import ConfigError
+from mtlrun.schema import CONFIG_MODULE
 from mtlrun.suggest import suggest
 
 # What the user types -> the group of the config.
