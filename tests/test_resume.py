@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import QUICK, read_record, run_folders, start
+from helpers import QUICK, read_record, run_folders, start
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mtlrun import checkpoint
@@ -34,8 +34,7 @@ def outcome(folder):
     (events,) = folder.glob("events.out.tfevents.*")
     accumulator = EventAccumulator(str(events)).Reload()
     curves = {
-        tag: [(event.step, event.value) for event in accumulator.Scalars(tag)]
-        for tag in accumulator.Tags()["scalars"]
+        tag: [(event.step, event.value) for event in accumulator.Scalars(tag)] for tag in accumulator.Tags()["scalars"]
     }
     return {
         "status": record["status"],
@@ -146,7 +145,7 @@ def last_write(root):
 
 
 def test_a_run_killed_again_and_again_equals_one_that_never_was():
-    overrides = [*QUICK, "trainer.epochs=12", "weighting=pcgrad", "runtime.checkpoint_minutes=0.0005"]
+    overrides = [*QUICK, "trainer.epochs=40", "weighting=pcgrad", "runtime.checkpoint_minutes=0.0005"]
     run(compose([*overrides, "runtime.root=whole"]))
     generator = random.Random(0)
     for _ in range(3):

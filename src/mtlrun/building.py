@@ -121,7 +121,7 @@ def _parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
         kinds = [parameter.kind for parameter in inspect.signature(constructor).parameters.values()]
         if inspect.Parameter.VAR_KEYWORD not in kinds:
             break
-    return found
+    return found or _signature(target)  # a class that is made by __new__ alone
 
 
 def _signature(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:

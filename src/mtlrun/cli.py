@@ -43,6 +43,8 @@ def dispatch(arguments: Sequence[str]) -> int:
         return train(arguments)
     except KeyboardInterrupt:
         return 130
+    except SystemExit as error:  # of Hydra's parser of options, or the end of a sweep
+        return error.code if isinstance(error.code, int) else 1
     except MtlrunError as error:
         print_error(error)
         return error.exit_code

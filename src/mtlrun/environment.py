@@ -19,14 +19,12 @@ _PACKAGES = ("mtlrun", "torch", "torchvision", "torchmetrics", "numpy", "hydra-c
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device for `runtime.device`: auto, cpu, cuda, cuda:<n> or mps.
+    """Return the device for `runtime.device`: auto, cpu, cuda or cuda:<n>.
 
     Raises:
         ConfigError: the name is no device's, or the device is not there.
     """
     available = ["cpu"] + [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-    if torch.backends.mps.is_available():
-        available.append("mps")
     if name == "auto":
         return torch.device(available[1] if len(available) > 1 else "cpu")
     allowed = ", ".join(["auto", *available])

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from mtlrun.weightings.base import GradientWeighting, JacobianWeighting, LossWeighting, Weighting
 
+# Length of the sums of products that are made in the rows' own precision.
+_CHUNK = 2**12
+
 # One row: the gradient of one task's loss, a tensor per parameter.
 Row = list[Tensor]
 
@@ -73,11 +76,10 @@ def backward(
     if not isinstance(weighting, GradientWeighting | JacobianWeighting):
         raise TypeError(f"{type(weighting).__name__} is none of the three kinds of weighting")
     problem = _Problem(losses, list(shared), [list(group) for group in own], representation, list(last_layer))
-    with torch.no_grad():
-        update = _combine_rows(weighting, problem, want_gram)
     if regulariser is not None:
-        torch.autograd.backward(regulariser)
-    return update
+        torch.autograd.backward(regulariser, retain_graph=True)  # it may be made of features, whose graph is used again
+    with torch.no_grad():
+        return _combine_rows(weighting, problem, want_gram)
 
 
 def _backward_losses(weighting: LossWeighting, losses: Sequence[Tensor], regulariser: Tensor | None) -> Update:
@@ -105,6 +107,8 @@ def _combine_rows(weighting: GradientWeighting | JacobianWeighting, problem: _Pr
     at_representation = weighting.grad_source != "shared"
     if at_representation and problem.representation is None:
         raise ValueError(f"grad_source={weighting.grad_source} needs a model with a shared representation")
+    if weighting.grad_source == "last_layer" and not problem.last_layer:
+        raise ValueError("grad_source=last_layer needs the parameters of the last shared layer")
     if at_representation or problem.representation is not None:
         z_rows, own_grads = _representation_rows(problem)
         if weighting.grad_source == "shared":
@@ -129,6 +133,9 @@ def _combine_rows(weighting: GradientWeighting | JacobianWeighting, problem: _Pr
         return update
 
     jacobian = _flatten(z_rows if at_representation else rows)
+    finite = torch.isfinite(jacobian).all(dim=1).cpu()
+    if not finite.all():
+        raise NonFiniteGradientError(int((~finite).nonzero()[0]))
     update = Update()
     if want_gram:
         update.gram = gram_matrix([[row] for row in jacobian]).cpu()
@@ -151,7 +158,13 @@ def gram_matrix(rows: Sequence[Row]) -> Tensor:
     gram = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows[0][0].device)
     for parts in zip(*rows, strict=True):
         block = torch.stack([part.reshape(-1) for part in parts])
-        gram += block @ block.T
+        # Long sums lose digits in float32: short ones are made of them, and these are summed in float64.
+        whole = block.shape[1] // _CHUNK * _CHUNK
+        if whole:
+            chunks = block[:, :whole].view(len(rows), -1, _CHUNK).transpose(0, 1)
+            gram += torch.bmm(chunks, chunks.transpose(1, 2)).sum(dim=0, dtype=torch.float64)
+        rest = block[:, whole:]
+        gram += rest @ rest.T
     return gram
 
 
@@ -237,8 +250,9 @@ def _flatten(rows: list[Row]) -> Tensor:
 
 
 def _fill(parameters: Sequence[nn.Parameter], grads: Row) -> None:
+    """Give each parameter its gradient, on top of what it has already, a regulariser's say."""
     for parameter, grad in zip(parameters, grads, strict=True):
-        parameter.grad = grad
+        parameter.grad = grad if parameter.grad is None else parameter.grad + grad
 
 
 def _fill_own(own: list[list[nn.Parameter]], grads: list[Row], factors: list[float]) -> None:

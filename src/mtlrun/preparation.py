@@ -20,40 +20,11 @@ from mtlrun.models import MultiTaskModel
 from mtlrun.optim import Group, Schedule, check_partition, make_param_groups
 from mtlrun.schema import GROUPS, check_root
 from mtlrun.selection import GAIN, Selection, check_rule
+from mtlrun.settings import Runtime, Settings
 from mtlrun.suggest import suggest
 from mtlrun.tasks import Task
-from mtlrun.trainer import Settings, Trainer
+from mtlrun.trainer import Trainer
 from mtlrun.weightings import JacobianWeighting, LossWeighting, Weighting
-
-
-@dataclass(frozen=True)
-class Runtime:
-    """The group `runtime`: what cannot change a result; what each key means stands in conf/runtime/default.yaml.
-
-    Raises:
-        ValueError: a key is out of its bounds.
-    """
-
-    root: str = "outputs"
-    study: str = "runs"
-    device: str = "auto"
-    num_workers: int = 0
-    num_threads: int | None = None
-    checkpoint_minutes: float | None = 10.0
-    rerun: bool = False
-    quiet: bool = False
-
-    def __post_init__(self) -> None:
-        if self.num_workers < 0:
-            raise ValueError(f"num_workers must be >= 0, found {self.num_workers}")
-        if self.num_threads is not None and self.num_threads < 1:
-            raise ValueError(f"num_threads must be >= 1, or null for PyTorch's choice, found {self.num_threads}")
-        if self.checkpoint_minutes is not None and not self.checkpoint_minutes > 0:
-            raise ValueError(
-                f"checkpoint_minutes must be > 0, or null for at each epoch's end only, found {self.checkpoint_minutes}"
-            )
-        if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", self.study):
-            raise ValueError(f"study must be a folder name, found {self.study!r}")
 
 
 @dataclass

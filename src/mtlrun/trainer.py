@@ -18,47 +18,12 @@ from mtlrun.models import MultiTaskModel, SharedRepresentationModel
 from mtlrun.observers import Observer
 from mtlrun.optim import Schedule, set_learning_rates
 from mtlrun.selection import Selection
-from mtlrun.tasks import Task
+from mtlrun.settings import Settings
+from mtlrun.tasks import Task, split_labelled, task_losses
 from mtlrun.weightings import Weighting
 from mtlrun.window import Window
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The group `trainer` of the config; what each key means stands in conf/trainer/default.yaml.
-
-    Raises:
-        ValueError: a key is out of its bounds.
-    """
-
-    epochs: int | None = 30
-    steps: int | None = None
-    batch_size: int = 256
-    eval_batch_size: int = 1024
-    evaluate_every: int = 1
-    evaluate_every_steps: int | None = None
-    select: str = "gain"
-    patience: int | None = None
-    min_gain: float = 0.0
-    clip_norm: float | None = None
-    log_every: int = 10
-    limit_batches: int | None = None
-    deterministic: bool = False
-
-    def __post_init__(self) -> None:
-        if (self.epochs is None) == (self.steps is None):
-            raise ValueError(f"epochs or steps must be given, and the other null; found {self.epochs} and {self.steps}")
-        for name in ("epochs", "steps", "batch_size", "eval_batch_size", "evaluate_every", "evaluate_every_steps",
-                     "patience", "log_every", "limit_batches"):  # fmt: skip
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be >= 1, found {value}")
-        if self.clip_norm is not None and not self.clip_norm > 0:
-            raise ValueError(f"clip_norm must be > 0, or null for no clipping, found {self.clip_norm}")
-        if not self.min_gain >= 0:
-            raise ValueError(f"min_gain must be >= 0, found {self.min_gain}")
 
 
 @dataclass
@@ -176,7 +141,7 @@ class Trainer:
 
     def train_step(self, batch: Batch) -> None:
         """Make one step: forward, losses, the weighting fills `.grad`, guard, clip, step."""
-        targets, labelled = self.find_labelled(batch[1])
+        targets, labelled = split_labelled(self.tasks, batch[1], self.device)
         inputs = batch[0].to(self.device, non_blocking=True)
         self.optimizer.zero_grad(set_to_none=True)
         set_learning_rates(
@@ -184,7 +149,7 @@ class Trainer:
         )
 
         predictions, representation = self.predict(inputs)
-        losses = self.losses(predictions, targets, labelled)
+        losses = task_losses(self.tasks, predictions, targets, labelled)
         if not losses:
             return  # no task has a label in this batch
         active = list(losses)
@@ -225,38 +190,6 @@ class Trainer:
             return self.model.decode(representation), representation
         return self.model(inputs), None
 
-    def losses(
-        self, predictions: Mapping[str, Tensor], targets: Mapping[str, Tensor], labelled: Mapping[str, Tensor | None]
-    ) -> dict[str, Tensor]:
-        """Return the loss of each task that has a label in the batch."""
-        found = {}
-        for name, task in self.tasks.items():
-            rows = labelled[name]
-            if rows is None:
-                found[name] = task.loss(predictions[name], targets[name])
-            elif len(rows):
-                found[name] = task.loss(predictions[name][rows], targets[name])
-        return found
-
-    def find_labelled(self, targets: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor | None]]:
-        """Return the targets of the labelled samples on the device, and which samples these are; None stands for all.
-
-        Decided before the copy to the device, so that nothing has to wait for a GPU.
-        """
-        kept: dict[str, Tensor] = {}
-        labelled: dict[str, Tensor | None] = {}
-        for name, task in self.tasks.items():
-            target = targets[name]
-            mask = task.labelled(target)
-            if mask.all():
-                labelled[name] = None
-            else:
-                rows = mask.nonzero().squeeze(1)
-                target = target[rows]
-                labelled[name] = rows.to(self.device, non_blocking=True)
-            kept[name] = target.to(self.device, non_blocking=True)
-        return kept, labelled
-
     def positions(self, active: Sequence[str]) -> slice | Tensor:
         """Return where the tasks stand among the K, as an index for tensors of length K."""
         if len(active) == len(self.tasks):
@@ -279,9 +212,9 @@ class Trainer:
     def find_non_finite(self, batch: Batch) -> tuple[str, str | None]:
         """Compute the batch once more, task by task, and return what is not finite and whose it is."""
         self.optimizer.zero_grad(set_to_none=True)
-        targets, labelled = self.find_labelled(batch[1])
+        targets, labelled = split_labelled(self.tasks, batch[1], self.device)
         predictions, _ = self.predict(batch[0].to(self.device))
-        losses = self.losses(predictions, targets, labelled)
+        losses = task_losses(self.tasks, predictions, targets, labelled)
         for name, loss in losses.items():
             if not torch.isfinite(loss):
                 return f"the loss of task {name}", name
@@ -336,7 +269,7 @@ class Trainer:
         meters = {name: task.meter().to(self.device) for name, task in self.tasks.items()}
         with torch.inference_mode():
             for inputs, all_targets in self.loaders[split].batches():
-                targets, labelled = self.find_labelled(all_targets)
+                targets, labelled = split_labelled(self.tasks, all_targets, self.device)
                 predictions = self.model(inputs.to(self.device, non_blocking=True))
                 for name, meter in meters.items():
                     rows = labelled[name]

@@ -107,7 +107,7 @@ class _SeededBatches(Dataset[Any]):
         python_state, numpy_state = random.getstate(), numpy.random.get_state()
         try:
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
+                torch.default_generator.manual_seed(seed)  # not torch.manual_seed, which seeds GPUs as well
                 random.seed(seed)
                 numpy.random.seed(seed % 2**32)
                 batch: Batch = default_collate([self._split[int(index)] for index in indices])
@@ -118,8 +118,8 @@ class _SeededBatches(Dataset[Any]):
 
 
 def _mix(*numbers: int) -> int:
-    """Return one seed made from several numbers, by NumPy's seed sequence."""
-    return int(numpy.random.SeedSequence(numbers).generate_state(1, numpy.uint64)[0] >> 1)
+    """Return one seed made from several numbers; how many they are counts too, since NumPy pads with zeros."""
+    return int(numpy.random.SeedSequence([len(numbers), *numbers]).generate_state(1, numpy.uint64)[0] >> 1)
 
 
 def _ignore_interrupts(_: int) -> None:

@@ -16,6 +16,13 @@ _LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
+class _R2(R2Score):
+    """R2 that is NaN, and not an error, where there are too few samples for it."""
+
+    def compute(self) -> Tensor:
+        return super().compute() if self.total >= 2 else torch.tensor(torch.nan)
+
+
 class Regression(Task):
     """`size` real numbers per sample; mean squared error by default; RMSE, MAE and, for one number, R2.
 
@@ -58,13 +65,14 @@ class Regression(Task):
     def metrics(self) -> dict[str, Metric]:
         found: dict[str, Metric] = {"rmse": MeanSquaredError(squared=False), "mae": MeanAbsoluteError()}
         if self.size == 1:
-            found["r2"] = R2Score()
+            found["r2"] = _R2()
         return found
 
     def metric_inputs(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        # In float64, since R2 is a difference of sums of squares.
         if self.size == 1:
-            return prediction.squeeze(1), target.reshape(len(target))
-        return prediction, target
+            return prediction.squeeze(1).double(), target.reshape(len(target)).double()
+        return prediction.double(), target.double()
 
     def check_targets(self, target: Tensor) -> None:
         if not target.is_floating_point():

@@ -16,8 +16,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from mtlrun.checks import check_one_of
+
 GradSource = Literal["shared", "representation", "last_layer"]
 HeadTraining = Literal["own", "weighted"]
+Reduction = Literal["sum", "mean"]
 
 
 class Weighting(nn.Module, ABC):
@@ -91,6 +94,7 @@ class _RowWeighting(Weighting):
         super().__init__(lr=lr)
         #: Where the gradients are compared: by all shared parameters (exact), or, cheaper and approximate, by the
         #: shared representation or the last shared layer.
+        check_one_of("grad_source", grad_source, GradSource)
         self.grad_source: GradSource = grad_source
 
 
@@ -107,6 +111,7 @@ class GradientWeighting(_RowWeighting):
         self, *, heads: HeadTraining = "own", grad_source: GradSource = "shared", lr: float | None = None
     ) -> None:
         super().__init__(grad_source=grad_source, lr=lr)
+        check_one_of("heads", heads, HeadTraining)
         self.heads: HeadTraining = heads
 
     @abstractmethod

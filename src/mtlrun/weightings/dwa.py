@@ -10,7 +10,8 @@ class DWA(LossWeighting):
     """w = K softmax(r / T) with r_k = L_k(t-1) / L_k(t-2), the losses being means over the last two epochs.
 
     Source: Liu, Johns & Davison, "End-to-End Multi-Task Learning with Attention" (CVPR 2019), equation 7. Weights are
-    one in the first two epochs. A task without a label in one of the two epochs has r = 1.
+    one in the first two epochs. A task without a label in one of the two epochs, or without any loss
+    in the first, has r = 1.
 
     Args:
         temperature: T > 0; the larger, the more equal the weights.
@@ -43,5 +44,5 @@ class DWA(LossWeighting):
         self.means = torch.stack([self.means[1], self.loss_sum / self.loss_count])  # NaN where nothing was counted
         self.loss_sum.zero_()
         self.loss_count.zero_()
-        ratio = torch.nan_to_num(self.means[1] / self.means[0], nan=1.0)
+        ratio = torch.nan_to_num(self.means[1] / self.means[0], nan=1.0, posinf=1.0)
         self.task_weights = self.num_tasks * torch.softmax(ratio / self.temperature, dim=0)

@@ -1,10 +1,9 @@
 """Equal weights."""
 
-from typing import Literal
-
 from torch import Tensor
 
-from mtlrun.weightings.base import LossWeighting
+from mtlrun.checks import check_one_of
+from mtlrun.weightings.base import LossWeighting, Reduction
 
 
 class Equal(LossWeighting):
@@ -16,8 +15,9 @@ class Equal(LossWeighting):
         reduction: `sum` or `mean`; with `mean`, the gradient is 1/K as long.
     """
 
-    def __init__(self, reduction: Literal["sum", "mean"] = "sum") -> None:
+    def __init__(self, reduction: Reduction = "sum") -> None:
         super().__init__()
+        check_one_of("reduction", reduction, Reduction)
         self.reduction = reduction
 
     def objective(self, losses: Tensor) -> Tensor:

@@ -53,8 +53,11 @@ class GradNorm(GradientWeighting):
 
         weights = self.task_weights.detach()[active].clone()
         norms = gram.diagonal().clamp_min(0).sqrt()
-        progress = losses / self.initial_losses[active]
-        rates = progress / progress.mean()
+        if (losses < 0).any():
+            raise ValueError(f"gradnorm compares relative losses, which must be >= 0, found {losses.tolist()}")
+        initial = self.initial_losses[active]
+        progress = torch.where(initial > 0, losses / initial, 1.0)
+        rates = torch.where(progress.mean() > 0, progress / progress.mean(), 1.0)
         weighted_norms = weights * norms
         target = weighted_norms.mean() * rates**self.alpha
 

@@ -6,6 +6,7 @@ import numpy
 import torch
 from torch import Tensor
 
+from mtlrun.checks import check_one_of
 from mtlrun.weightings.base import GradientWeighting, GradSource, HeadTraining
 
 Normalisation = Literal["none", "l2", "loss", "loss+"]
@@ -22,7 +23,7 @@ class MGDA(GradientWeighting):
         normalisation: what each gradient is divided by when the weights are sought: `none`, its norm (`l2`), its loss
             (`loss`) or both (`loss+`). The weights are then applied to the gradients as they are, as in the paper's
             code.
-        max_iterations: Frank-Wolfe iterations at most, >= 1.
+        max_iterations: Frank-Wolfe iterations at most, >= 1; what stands then is used, a little above the minimum.
         tolerance: stop when the duality gap is at most this share of the mean squared gradient norm.
         heads: paper: `weighted`.
         grad_source: see `GradientWeighting`.
@@ -42,6 +43,7 @@ class MGDA(GradientWeighting):
             raise ValueError(f"max_iterations must be >= 1, found {max_iterations}")
         if not tolerance > 0:
             raise ValueError(f"tolerance must be > 0, found {tolerance}")
+        check_one_of("normalisation", normalisation, Normalisation)
         self.normalisation = normalisation
         self.max_iterations = max_iterations
         self.tolerance = tolerance

@@ -1,11 +1,10 @@
 """PCGrad: gradient surgery."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-from mtlrun.weightings.base import GradientWeighting, GradSource, HeadTraining
+from mtlrun.checks import check_one_of
+from mtlrun.weightings.base import GradientWeighting, GradSource, HeadTraining, Reduction
 
 
 class PCGrad(GradientWeighting):
@@ -24,12 +23,13 @@ class PCGrad(GradientWeighting):
 
     def __init__(
         self,
-        reduction: Literal["sum", "mean"] = "sum",
+        reduction: Reduction = "sum",
         *,
         heads: HeadTraining = "own",
         grad_source: GradSource = "shared",
     ) -> None:
         super().__init__(heads=heads, grad_source=grad_source)
+        check_one_of("reduction", reduction, Reduction)
         self.reduction = reduction
 
     def weights(self, gram: Tensor, losses: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from mtlrun.checks import check_one_of
 from mtlrun.weightings.base import LossWeighting
 
 Form = Literal["regression", "classification"]
@@ -30,6 +31,8 @@ class Uncertainty(LossWeighting):
         self, form: Form | Sequence[Form] = "regression", init: float = 0.0, *, lr: float | None = None
     ) -> None:
         super().__init__(lr=lr)
+        for word in [form] if isinstance(form, str) else form:
+            check_one_of("form", word, Form)
         self.form = form
         self.init = init
 

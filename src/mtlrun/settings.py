@@ -1,0 +1,70 @@
+"""The groups `trainer` and `runtime` of the config, checked."""
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The group `trainer` of the config; what each key means stands in conf/trainer/default.yaml.
+
+    Raises:
+        ValueError: a key is out of its bounds.
+    """
+
+    epochs: int | None = 30
+    steps: int | None = None
+    batch_size: int = 256
+    eval_batch_size: int = 1024
+    evaluate_every: int = 1
+    evaluate_every_steps: int | None = None
+    select: str = "gain"
+    patience: int | None = None
+    min_gain: float = 0.0
+    clip_norm: float | None = None
+    log_every: int = 10
+    limit_batches: int | None = None
+    deterministic: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError(f"epochs or steps must be given, and the other null; found {self.epochs} and {self.steps}")
+        for name in ("epochs", "steps", "batch_size", "eval_batch_size", "evaluate_every", "evaluate_every_steps",
+                     "patience", "log_every", "limit_batches"):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be >= 1, found {value}")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"clip_norm must be > 0, or null for no clipping, found {self.clip_norm}")
+        if not self.min_gain >= 0:
+            raise ValueError(f"min_gain must be >= 0, found {self.min_gain}")
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The group `runtime`: what cannot change a result; what each key means stands in conf/runtime/default.yaml.
+
+    Raises:
+        ValueError: a key is out of its bounds.
+    """
+
+    root: str = "outputs"
+    study: str = "runs"
+    device: str = "auto"
+    num_workers: int = 0
+    num_threads: int | None = None
+    checkpoint_minutes: float | None = 10.0
+    rerun: bool = False
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        if self.num_workers < 0:
+            raise ValueError(f"num_workers must be >= 0, found {self.num_workers}")
+        if self.num_threads is not None and self.num_threads < 1:
+            raise ValueError(f"num_threads must be >= 1, or null for PyTorch's choice, found {self.num_threads}")
+        if self.checkpoint_minutes is not None and not self.checkpoint_minutes > 0:
+            raise ValueError(
+                f"checkpoint_minutes must be > 0, or null for at each epoch's end only, found {self.checkpoint_minutes}"
+            )
+        if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)*", self.study):
+            raise ValueError(f"study must be a folder name, found {self.study!r}")

@@ -1,0 +1,34 @@
+"""What tests of the command line have in common."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+# A run of a second or two: 3 epochs of 4 steps, a tiny network.
+QUICK = [
+    "backbone=mlp",
+    "backbone.hidden=[16]",
+    "dataset.pairs_per_image=1",
+    "dataset.size=10",
+    "trainer.epochs=3",
+    "trainer.limit_batches=4",
+    "trainer.log_every=3",
+    "runtime.quiet=true",
+]
+
+
+def run_folders(root="outputs"):
+    """Return all run folders below `root`."""
+    return [path.parent for path in Path(root).glob("**/record.json")]
+
+
+def read_record(folder):
+    """Return the record of a run as a dictionary."""
+    return json.loads((Path(folder) / "record.json").read_text())
+
+
+def start(*arguments):
+    """Start a command line in a process of its own."""
+    command = [sys.executable, "-m", "mtlrun", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -1,0 +1,126 @@
+"""Backbones and heads."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models import resnet18
+
+from mtlrun.models.backbones import MLP, Backbone, LeNet, ResNet
+from mtlrun.models.heads import MLPHead
+
+
+@pytest.mark.parametrize(
+    ("make", "input_shape", "channels"),
+    [
+        (partial(MLP, (2, 3), hidden=(7, 5, 4)), (2, 3), (7, 5, 4)),
+        (partial(LeNet, (3, 28, 36)), (3, 28, 36), (10, 20, 50)),
+        (partial(LeNet, (1, 16, 16), channels=(3, 4), features=6), (1, 16, 16), (3, 4, 6)),
+        (partial(ResNet, (1, 32, 32)), (1, 32, 32), (64, 64, 128, 256, 512)),
+        (partial(ResNet, (3, 8, 8), stem="small"), (3, 8, 8), (64, 64, 128, 256, 512)),
+    ],
+)
+def test_stages_have_the_channels_that_are_declared(make, input_shape, channels):
+    backbone = make().eval()
+    features = torch.randn(2, *input_shape)
+    found = []
+    for stage in backbone.stages:
+        features = stage(features)
+        found.append(features.shape[1])
+    assert tuple(found) == backbone.stage_channels == channels
+    assert features.shape == (2, channels[-1])
+    assert backbone.num_features == channels[-1]
+
+
+def test_backbone_applies_its_stages_in_order(backbone, make_inputs):
+    network, features = backbone.make().eval(), make_inputs(backbone)
+    expected = network(features)
+    for stage in network.stages:
+        features = stage(features)
+    assert torch.equal(features, expected)
+
+
+def test_number_of_stages_and_channels_must_agree():
+    with pytest.raises(ValueError, match="2 stages need as many stage_channels, found 1"):
+        Backbone([nn.Identity(), nn.Identity()], [3])
+
+
+def test_mlp_is_linear_and_relu_in_turn():
+    backbone, inputs = MLP((2, 3), hidden=[5, 4]), torch.randn(3, 2, 3)
+    (weight1, bias1, weight2, bias2) = backbone.parameters()
+    hidden = (inputs.reshape(3, 6) @ weight1.T + bias1).clamp_min(0)
+    torch.testing.assert_close(backbone(inputs), (hidden @ weight2.T + bias2).clamp_min(0))
+
+
+def test_mlp_drops_after_each_layer_in_training_only():
+    backbone, inputs = MLP((6,), hidden=[400, 400], dropout=0.5), torch.randn(1, 6)
+    first = backbone.stages[0]
+    kept = first.eval()(inputs)
+    dropped = first.train()(inputs)
+    active = kept > 0
+    assert ((dropped == 0) | torch.isclose(dropped, 2 * kept)).all()
+    assert (dropped[active] == 0).float().mean().item() == pytest.approx(0.5, abs=0.15)
+    assert not torch.equal(backbone.stages[1](kept), backbone.stages[1](kept))
+
+
+def test_lenet_drops_whole_channels_after_the_second_convolution():
+    backbone = LeNet((1, 28, 28), channels=(4, 200), dropout=0.5)
+    features = backbone.stages[0](torch.randn(1, 1, 28, 28))
+    dropped = backbone.stages[1](features).flatten(2)
+    whole = backbone.eval().stages[1](features).flatten(2)
+    is_gone = (dropped == 0).all(dim=2)
+    torch.testing.assert_close(dropped[~is_gone], 2 * whole[~is_gone])
+    active = (whole > 0).any(dim=2)  # the others ReLU has silenced
+    assert active.sum() > 100
+    assert is_gone[active].float().mean().item() == pytest.approx(0.5, abs=0.1)
+
+
+def test_resnet_equals_torchvisions_on_the_same_weights():
+    backbone = ResNet((3, 32, 32)).eval()
+    network = resnet18()
+    network.conv1, network.bn1 = backbone.stages[0][0], backbone.stages[0][1]
+    network.layer1, network.layer2, network.layer3 = backbone.stages[1:4]
+    network.layer4, network.fc = backbone.stages[4][0], nn.Identity()
+    inputs = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(backbone(inputs), network.eval()(inputs))
+
+
+def test_small_stem_keeps_the_resolution():
+    images = torch.randn(1, 3, 16, 16)
+    assert ResNet((3, 16, 16), stem="small").eval().stages[0](images).shape == (1, 64, 16, 16)
+    assert ResNet((3, 16, 16)).eval().stages[0](images).shape == (1, 64, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: MLP((4,), hidden=[]), r"hidden must list one or more widths >= 1, found \[\]"),
+        (lambda: MLP((4,), hidden=[3, 0]), r"hidden must list one or more widths >= 1, found \[3, 0\]"),
+        (lambda: MLP((4,), dropout=1.0), r"dropout must be in \[0, 1\), found 1\.0"),
+        (lambda: LeNet((1, 28, 28), dropout=-0.1), r"dropout must be in \[0, 1\), found -0\.1"),
+        (lambda: LeNet((1, 28, 28), channels=(0, 4)), r"channels and features must be >= 1, found \(0, 4\) and 50"),
+        (lambda: LeNet((1, 28, 28), features=0), r"channels and features must be >= 1, found \(10, 20\) and 0"),
+        (lambda: LeNet((1, 28, 15)), r"images of 16 x 16 or more, found inputs of shape \(1, 28, 15\)"),
+        (lambda: LeNet((28,)), r"images of 16 x 16 or more, found inputs of shape \(28,\)"),
+        (lambda: ResNet((28, 28)), r"needs images \(channels, height, width\), found inputs of shape \(28, 28\)"),
+        (lambda: MLPHead(4, 2, hidden=[0]), r"hidden must list widths >= 1, found \[0\]"),
+    ],
+)
+def test_arguments_out_of_bounds_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_head_without_hidden_layers_is_linear():
+    head, features = MLPHead(4, 2), torch.randn(3, 4)
+    weight, bias = head.parameters()
+    torch.testing.assert_close(head(features), features @ weight.T + bias)
+
+
+def test_head_with_hidden_layers_has_relu_between_them_and_none_at_the_end():
+    head, features = MLPHead(4, 50, hidden=[6]), torch.randn(3, 4)
+    weight1, bias1, weight2, bias2 = head.parameters()
+    hidden = (features @ weight1.T + bias1).clamp_min(0)
+    torch.testing.assert_close(head(features), hidden @ weight2.T + bias2)
+    assert (head(features) < 0).any()

@@ -1,0 +1,43 @@
+"""Hard parameter sharing."""
+
+import pytest
+import torch
+
+from mtlrun.models import HardSharing
+from mtlrun.models.backbones import MLP, LeNet
+
+
+def test_predictions_are_the_heads_on_the_trunk(mlp, tasks, make_inputs):
+    model, inputs = HardSharing(tasks, mlp.make), make_inputs(mlp)
+    features = model.trunk(inputs)
+    assert torch.equal(model.encode(inputs), features)
+    assert torch.equal(model(inputs)["place"], model.heads["place"](features))
+    assert torch.equal(model.decode(features)["kind"], model(inputs)["kind"])
+
+
+def test_representation_separates_shared_from_task_parameters(backbone, tasks, make_inputs):
+    model = HardSharing(tasks, backbone.make)
+    representation = model.encode(make_inputs(backbone))
+    losses = [prediction.sum() for prediction in model.decode(representation.detach().requires_grad_()).values()]
+    shared = model.shared_parameters()
+    assert all(
+        gradient is None for gradient in torch.autograd.grad(sum(losses), shared, allow_unused=True, retain_graph=True)
+    )
+    reached = torch.autograd.grad(representation.sum(), shared, allow_unused=True)
+    assert all(gradient is not None for gradient in reached)
+
+
+@pytest.mark.parametrize("backbone", [MLP((5,), hidden=[4, 3]), LeNet((1, 16, 16), channels=(3, 4), features=3)])
+def test_last_layer_is_the_last_linear_layer_of_the_trunk(tasks, backbone):
+    model = HardSharing(tasks, lambda: backbone)
+    weight, bias = model.last_layer()
+    assert weight is backbone.stages[-1][-2 if isinstance(backbone, MLP) else 1].weight
+    assert weight.shape == (3, 4)
+    assert bias.shape == (3,)
+
+
+def test_last_layer_leaves_out_what_is_frozen(tasks):
+    model = HardSharing(tasks, lambda: MLP((5,), hidden=[4, 3]))
+    for parameter in model.trunk.stages[-1].parameters():
+        parameter.requires_grad_(False)
+    assert [tuple(parameter.shape) for parameter in model.last_layer()] == [(4, 5), (4,)]

@@ -1,0 +1,114 @@
+"""Regression, against scikit-learn."""
+
+import math
+
+import pytest
+import torch
+from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
+
+from mtlrun.tasks import Regression
+
+NAN = math.nan
+
+
+def random_split(size, offset=0.0):
+    generator = torch.Generator().manual_seed(0)
+    target = offset + torch.randn(90, size, generator=generator)
+    return target + 0.5 * torch.randn(90, size, generator=generator), target
+
+
+def evaluate(task, prediction, target, sizes=(1, 50, 7, 32)):
+    meter = task.meter()
+    for part, labels in zip(prediction.split(sizes), target.split(sizes), strict=True):
+        meter.update(part, labels)
+    return meter.compute()
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_values_for_one_number_are_those_of_scikit_learn_over_the_whole_split(flat):
+    prediction, target = random_split(1)
+    found = evaluate(Regression(), prediction, target.squeeze(1) if flat else target)
+    assert found == pytest.approx(
+        {
+            "loss": root_mean_squared_error(target, prediction) ** 2,
+            "rmse": root_mean_squared_error(target, prediction),
+            "mae": mean_absolute_error(target, prediction),
+            "r2": r2_score(target, prediction),
+        },
+        rel=1e-5,
+    )
+
+
+def test_values_for_several_numbers_are_pooled_over_them():
+    prediction, target = random_split(3)
+    found = evaluate(Regression(3), prediction, target)
+    difference = (prediction - target).flatten()
+    assert found == pytest.approx(
+        {
+            "loss": difference.square().mean().item(),
+            "rmse": difference.square().mean().sqrt().item(),
+            "mae": difference.abs().mean().item(),
+        },
+        rel=1e-5,
+    )
+
+
+@pytest.mark.parametrize("offset", [100.0, 2000.0])
+def test_r2_is_precise_for_targets_far_from_zero(offset):
+    prediction, target = random_split(1, offset)
+    found = evaluate(Regression(), prediction, target)
+    assert found["r2"] == pytest.approx(r2_score(target.double(), prediction.double()), abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("criterion", "expected"),
+    [("mse", (0.25 + 4 + 0 + 9) / 4), ("l1", (0.5 + 2 + 0 + 3) / 4), ("huber", (0.125 + 1.5 + 0 + 2.5) / 4)],
+)
+@pytest.mark.parametrize("shape", [(4,), (4, 1)])
+def test_loss_is_the_mean_of_the_criterion(criterion, expected, shape):
+    prediction = torch.tensor([[1.5], [-1.0], [3.0], [4.0]])
+    target = torch.tensor([1.0, 1.0, 3.0, 1.0]).view(shape)
+    assert Regression(criterion=criterion).loss(prediction, target).item() == pytest.approx(expected)
+
+
+def test_a_sample_with_any_nan_is_missing():
+    assert Regression().labelled(torch.tensor([1.0, NAN, 0.0])).tolist() == [True, False, True]
+    assert Regression(2).labelled(torch.tensor([[1.0, NAN], [0, 0], [NAN, NAN]])).tolist() == [False, True, False]
+    assert Regression().labelled(torch.tensor([[1.0], [NAN]])).tolist() == [True, False]
+
+
+def test_output_size_is_the_number_of_numbers():
+    assert Regression(5).output_size == 5
+
+
+def test_directions():
+    assert Regression().directions() == {"loss": "min", "rmse": "min", "mae": "min", "r2": "max"}
+    assert Regression(2).directions() == {"loss": "min", "rmse": "min", "mae": "min"}
+    assert Regression().main_metric == "rmse"
+
+
+@pytest.mark.parametrize(("size", "shape"), [(1, (4,)), (1, (4, 1)), (3, (4, 3))])
+def test_targets_of_the_right_shape_are_accepted_with_gaps(size, shape):
+    target = torch.zeros(shape)
+    target[0] = NAN
+    Regression(size).check_targets(target)
+
+
+@pytest.mark.parametrize(
+    ("size", "target", "message"),
+    [
+        (1, [1, 2], r"targets must be floating-point numbers, found torch\.int64"),
+        (2, [1.0, 2.0], r"targets must hold 2 numbers per sample, found shape \(2,\)"),
+        (1, [[1.0, 2.0]], r"targets must hold 1 numbers per sample, found shape \(1, 2\)"),
+        (1, [1.0, math.inf], "targets must be finite, or NaN where a label is missing; found an infinite one"),
+        (1, [1.0, -math.inf], "targets must be finite"),
+    ],
+)
+def test_targets_that_cannot_be_labels_are_refused(size, target, message):
+    with pytest.raises(ValueError, match=message):
+        Regression(size).check_targets(torch.tensor(target))
+
+
+def test_size_below_one_is_refused():
+    with pytest.raises(ValueError, match="size must be >= 1, found 0"):
+        Regression(0)

@@ -1,0 +1,123 @@
+"""The shipped YAML: every option composes, builds and trains; what is exported has a YAML."""
+
+from itertools import product
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers import QUICK, read_record, run_folders
+
+import mtlrun.datasets
+import mtlrun.models
+import mtlrun.models.backbones
+import mtlrun.tasks
+import mtlrun.weightings
+from mtlrun.building import build, check_arguments, locate
+from mtlrun.commands.list import entries
+from mtlrun.config import compose
+from mtlrun.schema import GROUPS
+
+CONF = Path(__file__).parents[1] / "conf"
+SMOKE = [option for option in QUICK if not option.startswith("trainer.")] + ["trainer=smoke"]
+
+
+def options(group):
+    return [entry.name for entry in entries(group)]
+
+
+ALL = [(group, name) for group in (*GROUPS, "experiment", "study") for name in options(group)]
+
+
+@pytest.mark.parametrize(("group", "name"), ALL)
+def test_every_option_composes_and_its_arguments_are_the_constructors(group, name):
+    config = compose([f"{group}={name}"])
+    for node_name, node in config.items():
+        if isinstance(node, dict) and "_target_" in node:
+            arguments = {key: value for key, value in node.items() if key != "_target_"}
+            target = locate(node["_target_"], node_name)
+            assert check_arguments(target, arguments, node_name, complete=False) == []
+
+
+@pytest.mark.parametrize(("group", "name"), ALL)
+def test_every_option_says_what_it_is(group, name):
+    (entry,) = [entry for entry in entries(group) if entry.name == name]
+    assert len(entry.summary or entry.paper) > 10
+
+
+@pytest.mark.parametrize(
+    ("module", "base", "group"),
+    [
+        (mtlrun.models, mtlrun.models.MultiTaskModel, "model"),
+        (mtlrun.weightings, mtlrun.weightings.Weighting, "weighting"),
+        (mtlrun.datasets, mtlrun.datasets.MultiTaskDataset, "dataset"),
+        (mtlrun.models.backbones, mtlrun.models.backbones.Backbone, "backbone"),
+    ],
+)
+def test_every_exported_class_has_a_yaml(module, base, group):
+    abstract = {"MultiTaskModel", "SharedRepresentationModel", "MultiTaskDataset", "Backbone"}
+    abstract |= {"Weighting", "LossWeighting", "GradientWeighting", "JacobianWeighting"}
+    found = [getattr(module, name) for name in module.__all__]
+    classes = {item for item in found if isinstance(item, type) and issubclass(item, base)}
+    targets = set()
+    for name in options(group):
+        node = yaml.safe_load((CONF / group / f"{name}.yaml").read_text())
+        targets.add(locate(node.get(group, node)["_target_"], group))
+    assert {item for item in classes if item.__name__ not in abstract} == targets
+
+
+@pytest.mark.parametrize(
+    ("dataset", "model", "weighting"), list(product(options("dataset"), options("model"), options("weighting")))
+)
+def test_every_pair_trains_or_is_refused_with_the_reason(dataset, model, weighting, mtlrun):
+    code, _, err = mtlrun(*SMOKE, f"dataset={dataset}", f"model={model}", f"weighting={weighting}")
+    gradients = weighting in ("gradnorm", "mgda", "pcgrad", "graddrop")
+    if (model == "single" and weighting != "equal") or (model == "soft" and gradients):
+        assert code == 2
+        assert f"weighting={weighting}" in err
+        assert f"model={model}" in err
+        assert not run_folders()
+    else:
+        assert code == 0, err
+        assert read_record(run_folders()[0])["status"] == "completed"
+
+
+@pytest.mark.parametrize("optimizer", options("optimizer"))
+@pytest.mark.parametrize("scheduler", options("scheduler"))
+def test_every_optimizer_and_scheduler_trains(optimizer, scheduler, mtlrun):
+    code, _, err = mtlrun(*SMOKE, f"optimizer={optimizer}", f"scheduler={scheduler}", "scheduler.warmup_epochs=0.5")
+    assert code == 0, err
+
+
+@pytest.mark.parametrize("backbone", options("backbone"))
+@pytest.mark.parametrize("model", options("model"))
+def test_every_model_takes_every_backbone(model, backbone, mtlrun):
+    code, _, err = mtlrun(
+        "trainer=smoke", "trainer.batch_size=8", "trainer.eval_batch_size=8", "runtime.quiet=true",
+        "dataset.pairs_per_image=1", "dataset.size=16", f"model={model}", f"backbone={backbone}",
+    )  # fmt: skip
+    assert code == 0, err
+
+
+def test_a_gradient_source_is_a_plain_key(mtlrun):
+    for source in ("shared", "representation", "last_layer"):
+        code, _, err = mtlrun(*SMOKE, "weighting=mgda", f"weighting.grad_source={source}")
+        assert code == 0, err
+    assert len(run_folders()) == 3
+
+
+def test_build_makes_nested_objects_first_and_passes_what_the_program_gives():
+    head = {"_target_": "mtlrun.models.heads.MLPHead", "_partial_": True, "hidden": [3]}
+    task = build({"_target_": "mtlrun.tasks.Regression", "head": head}, "task", size=2)
+    assert task.output_size == 2
+    assert len(task.head(5, 2)) == 3
+    with pytest.raises(mtlrun.errors.ConfigError, match=r"task.size is filled in by the program"):
+        build({"_target_": "mtlrun.tasks.Regression", "size": 1}, "task", size=2)
+    with pytest.raises(mtlrun.errors.ConfigError, match=r"task.head.hiden: unknown key; did you mean 'hidden'"):
+        build({"_target_": "mtlrun.tasks.Regression", "head": head | {"hiden": 1}}, "task")
+
+
+def test_a_partial_is_built_when_it_is_called_and_checked_before():
+    head = build({"_target_": "mtlrun.models.heads.MLPHead", "_partial_": True, "hidden": [3]}, "head")
+    assert [tuple(weight.shape) for weight in head(5, 2).parameters()] == [(3, 5), (3,), (2, 3), (2,)]
+    with pytest.raises(mtlrun.errors.ConfigError, match=r"head.hiden: unknown key; did you mean 'hidden'"):
+        build({"_target_": "mtlrun.models.heads.MLPHead", "_partial_": True, "hiden": [3]}, "head")

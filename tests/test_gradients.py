@@ -1,0 +1,415 @@
+"""`backward` and `gram_matrix` against gradients taken one by one with autograd, in float64."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from mtlrun.gradients import NonFiniteGradientError, backward, gram_matrix
+from mtlrun.weightings import DWA, MGDA, Equal, GradDrop, GradNorm, PCGrad, Static, Uncertainty, Weighting, combine
+
+TASK_WEIGHTS = [0.5, 1.0, 2.0]
+LOSS_METHODS = {
+    "equal": Equal,
+    "mean": lambda: Equal("mean"),
+    "static": lambda: Static(TASK_WEIGHTS),
+    "uncertainty": Uncertainty,
+    "dwa": DWA,
+}
+GRAM_METHODS = {"mgda": MGDA, "pcgrad": PCGrad, "gradnorm": GradNorm}
+METHODS = LOSS_METHODS | GRAM_METHODS | {"graddrop": GradDrop}
+SOURCES = ["shared", "representation", "last_layer"]
+
+
+class Problem:
+    """Three conflicting tasks on one trunk; each call of `graph` runs the network anew."""
+
+    def __init__(self):
+        generator = torch.Generator().manual_seed(3)
+
+        def random(*shape):
+            return torch.randn(*shape, dtype=torch.float64, generator=generator)
+
+        self.inputs, self.targets = random(5, 4), 2 * random(3, 5)
+        self.trunk = [nn.Parameter(random(4, 3)), nn.Parameter(random(3)), nn.Parameter(random(3))]
+        self.last_layer = [nn.Parameter(random(3, 2)), nn.Parameter(random(2))]
+        self.own = [[nn.Parameter(random(2)), nn.Parameter(random(1))] for _ in range(3)]
+        self.own[1].clear()  # a task with nothing of its own
+        self.partly = nn.Parameter(random(5))  # reached by the first two losses only, beside the representation
+        self.shared = [*self.trunk, *self.last_layer]
+        self.parameters = [*self.shared, *self.own[0], *self.own[2]]
+
+    def graph(self, tasks=(0, 1, 2), with_partly=False):
+        first, *biases = self.trunk
+        hidden = torch.tanh(self.inputs @ first + biases[0] + biases[1])
+        representation = hidden @ self.last_layer[0] + self.last_layer[1]
+        losses = []
+        for task in tasks:
+            prediction = representation.sum(dim=1)
+            if self.own[task]:
+                prediction = representation @ self.own[task][0] + self.own[task][1]
+            if with_partly and task < 2:
+                prediction = prediction + self.partly
+            losses.append((prediction - self.targets[task]).square().mean())
+        return SimpleNamespace(losses=losses, representation=representation)
+
+
+def gradients(output, inputs, grad_output=None):
+    if not len(inputs):
+        return ()
+    return torch.autograd.grad(
+        output, inputs, grad_output, retain_graph=True, allow_unused=True, materialize_grads=True
+    )
+
+
+def flat(tensors):
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])
+
+
+def jacobian_of(losses, inputs):
+    return torch.stack([flat(gradients(loss, inputs)) for loss in losses])
+
+
+def values(losses):
+    return torch.stack(losses).detach()
+
+
+def grads(parameters):
+    return flat([parameter.grad for parameter in parameters])
+
+
+def make(method, num_tasks=3, **options):
+    """Make a weighting in a state in which it is not the same as equal weights."""
+    weighting = METHODS[method](**options)
+    weighting.setup(num_tasks)
+    if method == "gradnorm":
+        weighting.task_weights.data = torch.linspace(0.5, 1.5, num_tasks, dtype=torch.float64)
+    if method == "uncertainty":
+        weighting.log_variance.data = torch.linspace(-0.5, 0.5, num_tasks)
+    if method == "dwa":
+        for losses in (torch.ones(num_tasks), torch.linspace(0.2, 1, num_tasks)):
+            weighting.objective(losses)
+            weighting.epoch_ended()
+    return weighting
+
+
+def assert_own_gradients(problem, graph, factors, tasks=(0, 1, 2)):
+    for task, loss, factor in zip(tasks, graph.losses, factors, strict=True):
+        for parameter, expected in zip(problem.own[task], gradients(loss, problem.own[task]), strict=True):
+            torch.testing.assert_close(parameter.grad, factor * expected)
+
+
+@pytest.fixture
+def problem():
+    return Problem()
+
+
+@pytest.mark.parametrize("with_representation", [True, False])
+@pytest.mark.parametrize("method", METHODS)
+def test_shared_parameters_get_the_combination_of_the_task_gradients(problem, method, with_representation):
+    reference = problem.graph()
+    expected = combine(make(method), jacobian_of(reference.losses, problem.shared), values(reference.losses))
+    graph = problem.graph()
+    backward(
+        make(method),
+        graph.losses,
+        problem.shared,
+        problem.own,
+        representation=graph.representation if with_representation else None,
+    )
+    torch.testing.assert_close(grads(problem.shared), expected)
+
+
+@pytest.mark.parametrize("method", LOSS_METHODS)
+def test_loss_weightings_equal_a_backward_pass_of_their_objective(problem, method):
+    expected = gradients(make(method).objective(torch.stack(problem.graph().losses)), problem.parameters)
+    update = backward(make(method), problem.graph().losses, problem.shared, problem.own)
+    torch.testing.assert_close(grads(problem.parameters), flat(expected))
+    assert update.gram is None
+
+
+def test_parameters_of_a_loss_weighting_get_their_gradient(problem):
+    weighting, graph = make("uncertainty"), problem.graph()
+    backward(weighting, graph.losses, problem.shared, problem.own)
+    expected = 0.5 - 0.5 * torch.exp(-torch.tensor([-0.5, 0, 0.5])) * values(graph.losses).float()
+    torch.testing.assert_close(weighting.log_variance.grad, expected)
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        ("equal", [1, 1, 1]),
+        ("mean", [1 / 3] * 3),
+        ("static", TASK_WEIGHTS),
+        ("uncertainty", [0.5 * math.exp(0.5), 0.5, 0.5 * math.exp(-0.5)]),
+    ],
+)
+def test_weights_of_a_loss_weighting_are_the_gradient_of_its_objective(problem, method, expected):
+    update = backward(make(method), problem.graph().losses, problem.shared, problem.own)
+    assert update.weights.tolist() == pytest.approx(expected)
+    assert not update.weights.requires_grad
+
+
+@pytest.mark.parametrize("method", GRAM_METHODS)
+def test_weights_and_gram_matrix_of_a_gradient_weighting_are_reported(problem, method):
+    reference = problem.graph()
+    rows = jacobian_of(reference.losses, problem.shared)
+    update = backward(make(method), problem.graph().losses, problem.shared, problem.own)
+    torch.testing.assert_close(update.gram, rows @ rows.T)
+    torch.testing.assert_close(update.weights, make(method).weights(rows @ rows.T, values(reference.losses)))
+
+
+def test_gram_matrix_of_a_jacobian_weighting_is_taken_when_asked_for(problem):
+    rows = jacobian_of(problem.graph().losses, problem.shared)
+    asked = backward(make("graddrop"), problem.graph().losses, problem.shared, problem.own, want_gram=True)
+    torch.testing.assert_close(asked.gram, rows @ rows.T)
+    unasked = backward(make("graddrop"), problem.graph().losses, problem.shared, problem.own)
+    assert unasked.gram is None
+    assert unasked.weights is None
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("heads", ["own", "weighted"])
+@pytest.mark.parametrize("method", GRAM_METHODS)
+def test_gradients_are_compared_at_the_source_and_weighted_everywhere(problem, method, heads, source):
+    reference = problem.graph()
+    compared_by = {
+        "shared": problem.shared,
+        "representation": [reference.representation],
+        "last_layer": problem.last_layer,
+    }[source]
+    rows = jacobian_of(reference.losses, compared_by)
+    weights = make(method).weights(rows @ rows.T, values(reference.losses))
+    graph = problem.graph()
+    update = backward(
+        make(method, heads=heads, grad_source=source),
+        graph.losses,
+        problem.shared,
+        problem.own,
+        representation=graph.representation,
+        last_layer=problem.last_layer,
+    )
+    torch.testing.assert_close(update.gram, rows @ rows.T)
+    torch.testing.assert_close(grads(problem.shared), weights @ jacobian_of(reference.losses, problem.shared))
+    assert_own_gradients(problem, reference, weights if heads == "weighted" else torch.ones(3))
+
+
+def test_sources_lead_to_different_weights(problem):
+    weights = []
+    for source in SOURCES:
+        graph = problem.graph()
+        update = backward(
+            make("mgda", grad_source=source),
+            graph.losses,
+            problem.shared,
+            problem.own,
+            representation=graph.representation,
+            last_layer=problem.last_layer,
+        )
+        weights.append(update.weights)
+    assert len(torch.stack(weights).round(decimals=6).unique(dim=0)) == 3
+
+
+def test_direction_at_the_representation_is_sent_back_through_the_trunk(problem):
+    reference = problem.graph()
+    rows = jacobian_of(reference.losses, [reference.representation])
+    direction = make("graddrop").combine(rows, values(reference.losses))
+    expected = gradients(reference.representation, problem.shared, direction.view_as(reference.representation))
+    graph = problem.graph()
+    backward(
+        make("graddrop", grad_source="representation"),
+        graph.losses,
+        problem.shared,
+        problem.own,
+        representation=graph.representation,
+    )
+    torch.testing.assert_close(grads(problem.shared), flat(expected))
+    assert_own_gradients(problem, reference, [1, 1, 1])
+
+
+@pytest.mark.parametrize("method", ["equal", "mgda", "pcgrad", "graddrop"])
+def test_shared_parameters_that_some_losses_do_not_reach_count_as_zero_there(problem, method):
+    shared = [*problem.shared, problem.partly]
+    reference = problem.graph(with_partly=True)
+    rows = jacobian_of(reference.losses, shared)
+    assert rows[2, -5:].tolist() == [0] * 5
+    expected = combine(make(method), rows, values(reference.losses))
+    backward(make(method), problem.graph(with_partly=True).losses, shared, problem.own)
+    torch.testing.assert_close(grads(shared), expected)
+
+
+@pytest.mark.parametrize("with_representation", [True, False])
+@pytest.mark.parametrize("method", ["equal", "static", "mgda", "pcgrad", "gradnorm", "graddrop"])
+def test_regulariser_is_added_outside_the_weighting(problem, method, with_representation):
+    def run(with_regulariser):
+        for parameter in problem.parameters:
+            parameter.grad = None
+        graph = problem.graph()
+        penalty = 0.3 * flat(problem.parameters).square().sum()
+        update = backward(
+            make(method),
+            graph.losses,
+            problem.shared,
+            problem.own,
+            representation=graph.representation if with_representation else None,
+            regulariser=penalty if with_regulariser else None,
+        )
+        return grads(problem.parameters), update.weights
+
+    without, weights_without = run(False)
+    found, weights = run(True)
+    torch.testing.assert_close(found, without + 0.6 * flat(problem.parameters).detach())
+    assert weights is weights_without or torch.equal(weights, weights_without)
+
+
+@pytest.mark.parametrize("with_representation", [True, False])
+@pytest.mark.parametrize("method", ["equal", "pcgrad", "graddrop"])
+def test_regulariser_may_be_made_of_the_features(problem, method, with_representation):
+    reference = problem.graph()
+    expected = combine(make(method), jacobian_of(reference.losses, problem.shared), values(reference.losses))
+    expected = expected + flat(gradients(reference.representation.square().sum(), problem.shared))
+    graph = problem.graph()
+    backward(
+        make(method),
+        graph.losses,
+        problem.shared,
+        problem.own,
+        representation=graph.representation if with_representation else None,
+        regulariser=graph.representation.square().sum(),
+    )
+    torch.testing.assert_close(grads(problem.shared), expected)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_task_without_a_loss_takes_no_part(problem, method):
+    tasks = (0, 2)
+    reference = problem.graph(tasks)
+    weighting = make(method)
+    weighting.active = torch.tensor(tasks)
+    expected = combine(weighting, jacobian_of(reference.losses, problem.shared), values(reference.losses))
+    problem.own[1].append(nn.Parameter(torch.ones(2, dtype=torch.float64)))
+    weighting = make(method)
+    weighting.active = torch.tensor(tasks)
+    graph = problem.graph(tasks)
+    backward(weighting, graph.losses, problem.shared, [problem.own[task] for task in tasks])
+    torch.testing.assert_close(grads(problem.shared), expected)
+    assert problem.own[1][0].grad is None
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_parameters_whose_gradients_are_one_tensor_are_updated_once_each(method):
+    first, second = (nn.Parameter(torch.zeros(3, dtype=torch.float64)) for _ in range(2))
+    factors = torch.tensor([[1.0, -2, 3], [-1, 1, 1], [2, 2, -5]], dtype=torch.float64)
+
+    def losses():
+        mixed = torch.ones(3, dtype=torch.float64) + first + second
+        return [(row * mixed).sum() + 9 for row in factors]
+
+    one, two = gradients(losses()[0], [first, second])
+    assert one.data_ptr() == two.data_ptr()  # the case that this test is about
+    expected = combine(make(method), factors.repeat(1, 2), values(losses()))
+    backward(make(method), losses(), [first, second], [[], [], []])
+    torch.testing.assert_close(grads([first, second]), expected)
+    if method in ("equal", "pcgrad", "mgda"):
+        torch.testing.assert_close(first.grad, second.grad)
+    before = second.grad.clone()
+    first.grad.mul_(7)
+    assert torch.equal(second.grad, before)
+
+
+@pytest.mark.parametrize("heads", ["own", "weighted"])
+def test_own_parameters_whose_gradients_are_one_tensor_are_scaled_once_each(heads):
+    shared = nn.Parameter(torch.ones(2, dtype=torch.float64))
+    first, second = (nn.Parameter(torch.zeros(2, dtype=torch.float64)) for _ in range(2))
+    losses = [((shared + first + second) * torch.tensor([3.0, 1])).sum(), (2 * shared).sum()]
+    update = backward(make("mgda", num_tasks=2, heads=heads), losses, [shared], [[first, second], []])
+    factor = update.weights[0] if heads == "weighted" else 1.0
+    expected = factor * torch.tensor([3.0, 1], dtype=torch.float64)
+    torch.testing.assert_close(first.grad, expected)
+    torch.testing.assert_close(second.grad, expected)
+    first.grad.mul_(7)
+    torch.testing.assert_close(second.grad, expected)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_gradients_that_autograd_expands_can_be_written_to(method):
+    shared, own = nn.Parameter(torch.zeros(4)), nn.Parameter(torch.zeros(3))
+
+    def losses():
+        return [shared.sum() + own.sum() + 1, -2 * shared.sum() + 3, 4 * shared.sum() + 1]
+
+    assert gradients(losses()[0], shared)[0].stride() == (0,)  # the case that this test is about
+    expected = combine(make(method), torch.tensor([[1.0], [-2], [4]]).expand(3, 4), values(losses()))
+    backward(make(method), losses(), [shared], [[own], [], []])
+    torch.testing.assert_close(shared.grad, expected)
+    for parameter in (shared, own):
+        before = parameter.grad.clone()
+        parameter.grad[0] *= 3
+        assert parameter.grad.tolist() == [3 * before[0], *before[1:]]
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4), (), (1,)])
+@pytest.mark.parametrize("method", ["pcgrad", "graddrop"])
+def test_gradients_have_the_shape_of_their_parameters(method, shape):
+    parameters = [nn.Parameter(torch.randn(shape)), nn.Parameter(torch.randn(5))]
+    losses = [(factor * parameters[0]).sum() + parameters[1].square().sum() for factor in (1.0, -2.0, 3.0)]
+    backward(make(method), losses, parameters, [[], [], []])
+    assert [parameter.grad.shape for parameter in parameters] == [shape, (5,)]
+    torch.testing.assert_close(parameters[1].grad / parameters[1].grad[0], (parameters[1] / parameters[1][0]).detach())
+
+
+@pytest.mark.parametrize("position", [0, 1, 2])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("method", ["mgda", "pcgrad", "gradnorm", "graddrop"])
+def test_gradient_that_is_not_finite_is_refused_with_its_position(method, value, position):
+    parameter = nn.Parameter(torch.ones(2))
+    factors = torch.tensor([[1.0, 2], [-1, 1], [3, -1]])
+    factors[position, 1] = value
+    losses = [(row * parameter).sum() for row in factors]
+    with pytest.raises(NonFiniteGradientError, match=f"the gradient of loss {position} is not finite") as raised:
+        backward(make(method), losses, [parameter], [[], [], []])
+    assert raised.value.position == position
+    assert parameter.grad is None
+
+
+def test_of_several_gradients_that_are_not_finite_the_first_is_named():
+    parameter = nn.Parameter(torch.ones(2))
+    losses = [(factor * parameter).sum() for factor in (1.0, math.inf, math.nan)]
+    with pytest.raises(NonFiniteGradientError) as raised:
+        backward(make("pcgrad"), losses, [parameter], [[], [], []])
+    assert raised.value.position == 1
+
+
+@pytest.mark.parametrize("method", ["pcgrad", "graddrop"])
+def test_grad_source_needs_a_representation(problem, method):
+    with pytest.raises(ValueError, match="grad_source=representation needs a model with a shared representation"):
+        backward(make(method, grad_source="representation"), problem.graph().losses, problem.shared, problem.own)
+
+
+def test_what_is_none_of_the_three_kinds_is_refused(problem):
+    class Odd(Weighting):
+        pass
+
+    with pytest.raises(TypeError, match="Odd is none of the three kinds"):
+        backward(Odd(), problem.graph().losses, problem.shared, problem.own)
+
+
+def test_gram_matrix_holds_the_inner_products_over_all_tensors():
+    rows = [[torch.tensor([[1.0, 2]]), torch.tensor(3.0)], [torch.tensor([[-1.0, 1]]), torch.tensor(2.0)]]
+    gram = gram_matrix(rows)
+    assert gram.dtype == torch.float64
+    assert gram.tolist() == [[14, 7], [7, 6]]
+
+
+@pytest.mark.parametrize(
+    "shapes", [[(512, 512, 3, 3)], [(64, 64, 3, 3)] * 40], ids=["a large layer", "many small layers"]
+)
+def test_gram_matrix_is_precise_to_two_parts_in_a_hundred_thousand(shapes):
+    generator = torch.Generator().manual_seed(0)
+    rows = [[torch.randn(shape, generator=generator) + 0.1 for shape in shapes] for _ in range(3)]
+    exact = gram_matrix([[part.double() for part in row] for row in rows])
+    norms = exact.diagonal().sqrt()
+    error = ((gram_matrix(rows) - exact).abs() / torch.outer(norms, norms)).max().item()
+    assert error < 2e-5

@@ -1,0 +1,251 @@
+"""What must hold for every weighting method."""
+
+import copy
+import inspect
+import io
+
+import pytest
+import torch
+
+import mtlrun.weightings
+from mtlrun.weightings import (
+    DWA,
+    MGDA,
+    Equal,
+    GradDrop,
+    GradientWeighting,
+    GradNorm,
+    JacobianWeighting,
+    LossWeighting,
+    PCGrad,
+    Static,
+    Uncertainty,
+    Weighting,
+    combine,
+)
+
+TASK_WEIGHTS = [0.5, 1.0, 2.0]
+METHODS = {
+    "dwa": DWA,
+    "equal": Equal,
+    "graddrop": GradDrop,
+    "gradnorm": GradNorm,
+    "mgda": MGDA,
+    "pcgrad": PCGrad,
+    "static": lambda: Static(TASK_WEIGHTS),
+    "uncertainty": Uncertainty,
+}
+STATEFUL = ["dwa", "graddrop", "gradnorm", "pcgrad", "uncertainty"]
+LOSSES = torch.tensor([0.3, 1.0, 4.0], dtype=torch.float64)
+
+
+def random_jacobian(seed=0):
+    return torch.randn(3, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def jacobians():
+    random = random_jacobian()
+    opposite = torch.stack([random[0], -random[0], random[1]])
+    return {
+        "random": random,
+        "rank one": torch.outer(torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64), random[0]),
+        "rank two": torch.stack([random[0], random[1], random[0] - 2 * random[1]]),
+        "twice the same": torch.stack([random[0], random[0], random[1]]),
+        "opposite": opposite,
+        "conflicting": torch.tensor(
+            [[1, 0, 0, 0.1, 0, 0], [-0.8, 1, 0, 0, 0.1, 0], [-0.8, -1, 1, 0, 0, 0.1]], dtype=torch.float64
+        ),
+        "huge": random * 1e8,
+        "tiny": random * 1e-8,
+        "huge and tiny": random * torch.tensor([[1e8], [1.0], [1e-8]], dtype=torch.float64),
+        "one of them zero": random * torch.tensor([[1.0], [0.0], [1.0]], dtype=torch.float64),
+    }
+
+
+@pytest.fixture(params=METHODS)
+def method(request):
+    return request.param
+
+
+def make(method, seed=0):
+    weighting = METHODS[method]()
+    weighting.setup(3, seed)
+    return weighting
+
+
+def drive(weighting, take_step, steps, start=0):
+    """Make steps with losses that fall at different rates; every second one ends an epoch, as odd starts show."""
+    directions = []
+    for index in range(start, start + steps):
+        losses = LOSSES * torch.tensor([0.95, 0.8, 0.6], dtype=torch.float64) ** index
+        directions.append(take_step(weighting, random_jacobian(index), losses))
+        if index % 2:
+            weighting.epoch_ended()
+    return torch.stack(directions)
+
+
+def test_every_shipped_method_is_in_the_table():
+    kinds = {Weighting, LossWeighting, GradientWeighting, JacobianWeighting}
+    shipped = {cls for _, cls in inspect.getmembers(mtlrun.weightings, inspect.isclass)} - kinds
+    assert {type(METHODS[name]()) for name in METHODS} == shipped
+
+
+@pytest.mark.parametrize("kind", jacobians())
+def test_direction_is_finite_and_not_longer_than_the_gradients_allow(method, kind):
+    jacobian = jacobians()[kind]
+    direction = combine(make(method), jacobian, LOSSES)
+    assert direction.shape == (6,)
+    assert direction.isfinite().all()
+    assert direction.norm() <= max(TASK_WEIGHTS) * jacobian.norm(dim=1).sum()
+
+
+@pytest.mark.parametrize("scale", [1e8, 1e-8])
+def test_direction_scales_with_the_gradients(method, scale):
+    jacobian = jacobians()["conflicting"]
+    direction = combine(make(method), jacobian, LOSSES)
+    scaled = combine(make(method), scale * jacobian, LOSSES)
+    torch.testing.assert_close(scaled / scale, direction, rtol=1e-9, atol=1e-12)
+
+
+def test_zero_gradients_give_a_direction_of_zeros(method):
+    assert torch.equal(combine(make(method), torch.zeros(3, 6)), torch.zeros(6))
+
+
+def test_direction_has_the_precision_of_the_gradients(method):
+    exact = combine(make(method), random_jacobian(), LOSSES)
+    single = combine(make(method), random_jacobian().float(), LOSSES.float())
+    assert single.dtype == torch.float32
+    if method != "graddrop":  # its draws differ between the two
+        torch.testing.assert_close(single.double(), exact, rtol=1e-4, atol=1e-4)
+
+
+def test_a_single_task_gets_its_own_gradient_up_to_a_positive_factor():
+    jacobian = random_jacobian()[:1]
+    for method in METHODS:
+        weighting = Static([2.0]) if method == "static" else METHODS[method]()
+        weighting.setup(1)
+        ratio = combine(weighting, jacobian) / jacobian[0]
+        assert ratio[0] > 0, method
+        torch.testing.assert_close(ratio, ratio[0].expand(6), msg=method)
+
+
+# The order of PCGrad's projections is drawn; its own tests permute two tasks.
+@pytest.mark.parametrize("method", sorted(METHODS.keys() - {"pcgrad"}))
+def test_order_of_the_tasks_does_not_matter(method, take_step):
+    order = torch.tensor([2, 0, 1])
+    weighting = make(method)
+    permuted = Static([TASK_WEIGHTS[index] for index in order]) if method == "static" else METHODS[method]()
+    permuted.setup(3)
+    for step in range(6):
+        jacobian, losses = random_jacobian(step), LOSSES * torch.tensor([0.9, 0.8, 0.5], dtype=torch.float64) ** step
+        expected = take_step(weighting, jacobian, losses)
+        torch.testing.assert_close(take_step(permuted, jacobian[order], losses[order]), expected)
+        if step % 2:
+            weighting.epoch_ended()
+            permuted.epoch_ended()
+
+
+@pytest.mark.parametrize("method", sorted(METHODS.keys() - {"equal"}))
+def test_direction_on_a_conflict_differs_from_that_of_equal_weights(method, take_step):
+    weighting = make(method)
+    drive(weighting, take_step, 6)
+    conflict = torch.tensor([[-4.0, 1, 1], [6, 1, 1], [1, -3, 0.5]], dtype=torch.float64)
+    direction = take_step(weighting, conflict, LOSSES)
+    assert torch.cosine_similarity(direction, conflict.sum(dim=0), dim=0) < 0.999
+
+
+def test_state_makes_a_fresh_instance_continue_as_the_first(method, take_step):
+    weighting = make(method, seed=1)
+    drive(weighting, take_step, 7)
+    file = io.BytesIO()
+    torch.save(weighting.state_dict(), file)
+    file.seek(0)
+    fresh = make(method, seed=2)
+    fresh.load_state_dict(torch.load(file, weights_only=True))
+    assert torch.equal(drive(fresh, take_step, 7, start=7), drive(weighting, take_step, 7, start=7))
+
+
+@pytest.mark.parametrize("method", STATEFUL)
+def test_without_its_state_a_fresh_instance_continues_otherwise(method, take_step):
+    weighting = make(method, seed=1)
+    drive(weighting, take_step, 7)
+    fresh = make(method, seed=2)
+    assert not torch.equal(drive(fresh, take_step, 7, start=7), drive(weighting, take_step, 7, start=7))
+
+
+def test_global_random_numbers_do_not_depend_on_the_method(method):
+    before = torch.random.get_rng_state()
+    combine(make(method), random_jacobian(), LOSSES)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_given_gradients_and_losses_are_left_as_they_are(method):
+    jacobian, losses = random_jacobian(), LOSSES.clone()
+    combine(make(method), jacobian, losses)
+    assert torch.equal(jacobian, random_jacobian())
+    assert torch.equal(losses, LOSSES)
+
+
+def test_a_task_without_a_loss_has_no_say_in_the_step(method, take_step):
+    weighting = make(method)
+    drive(weighting, take_step, 4)
+    jacobian = torch.cat([random_jacobian(), torch.eye(3, dtype=torch.float64)], dim=1)
+    direction = take_step(weighting, jacobian[[0, 2]], LOSSES[[0, 2]], active=[0, 2])
+    assert direction.isfinite().all()
+    assert (direction[[6, 8]] != 0).any()
+    assert direction[7] == 0
+
+
+def test_a_task_without_a_loss_keeps_its_state(method, take_step):
+    weighting = make(method)
+    drive(weighting, take_step, 3)
+
+    def state_of_middle_task():
+        state = {name: value for name, value in weighting.state_dict().items() if torch.is_tensor(value)}
+        return {name: value[..., 1].clone() for name, value in state.items()}
+
+    before = state_of_middle_task()
+    if method == "gradnorm":
+        before.pop("task_weights")  # they are scaled together
+    take_step(weighting, random_jacobian()[[0, 2]], LOSSES[[0, 2]], active=[0, 2])
+    after = state_of_middle_task()
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value, rtol=0, atol=0, equal_nan=True, msg=name)
+
+
+def test_all_tasks_are_weighed_again_after_a_step_without_one(method, take_step):
+    weighting = make(method)
+    take_step(weighting, random_jacobian()[[1]], LOSSES[[1]], active=[1])
+    weighting.epoch_ended()
+    assert drive(weighting, take_step, 5).isfinite().all()
+
+
+def test_a_copy_goes_its_own_way(method, take_step):
+    weighting = make(method)
+    drive(weighting, take_step, 3)
+    before = copy.deepcopy(weighting.state_dict())
+    drive(copy.deepcopy(weighting), take_step, 3)
+    for name, value in weighting.state_dict().items():
+        if torch.is_tensor(value):
+            torch.testing.assert_close(value, before[name], rtol=0, atol=0, equal_nan=True)
+
+
+def test_wrong_shapes_are_refused():
+    with pytest.raises(ValueError, match=r"jacobian must be \[num_tasks, num_parameters\], found shape \(3,\)"):
+        combine(Equal(), torch.ones(3))
+    with pytest.raises(ValueError, match="3 task gradients need as many losses, found 2"):
+        combine(Equal(), torch.ones(3, 4), torch.ones(2))
+
+
+def test_what_is_none_of_the_three_kinds_is_refused():
+    class Odd(Weighting):
+        pass
+
+    with pytest.raises(TypeError, match="Odd is none of the three kinds"):
+        combine(Odd(), torch.ones(2, 3))
+
+
+@pytest.mark.parametrize("cls", [GradNorm, Uncertainty])
+def test_learning_rate_that_is_not_positive_is_refused(cls):
+    with pytest.raises(ValueError, match=r"lr must be > 0.* found 0"):
+        cls(lr=0)

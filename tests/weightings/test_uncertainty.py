@@ -1,0 +1,94 @@
+"""Weighting by homoscedastic uncertainty."""
+
+from math import exp, log
+
+import numpy
+import pytest
+import torch
+from scipy.optimize import minimize
+
+from mtlrun.weightings import Uncertainty, combine
+
+LOSSES = torch.tensor([0.3, 1.0, 4.0], dtype=torch.float64)
+
+
+def make(*args, num_tasks=3, log_variance=None, **options):
+    weighting = Uncertainty(*args, **options)
+    weighting.setup(num_tasks)
+    if log_variance is not None:
+        weighting.log_variance.data = torch.as_tensor(log_variance, dtype=torch.float64)
+    return weighting
+
+
+def weights(weighting, losses=LOSSES):
+    return combine(weighting, torch.eye(len(losses), dtype=torch.float64), losses)
+
+
+def test_objective_at_the_start_is_half_the_sum_of_the_losses():
+    assert make().objective(LOSSES).item() == pytest.approx(0.5 * 5.3)
+
+
+def test_objective_equals_the_formula_written_out():
+    found = make(["regression", "classification", "regression"], log_variance=[0.4, -1.0, 2.0]).objective(LOSSES)
+    expected = 0.5 * exp(-0.4) * 0.3 + 0.2 + exp(1.0) * 1.0 - 0.5 + 0.5 * exp(-2.0) * 4.0 + 1.0
+    assert found.item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_weights_follow_the_form_of_each_task():
+    found = weights(make(["regression", "classification", "regression"], log_variance=[0.4, -1.0, 2.0]))
+    assert found.tolist() == pytest.approx([0.5 * exp(-0.4), exp(1.0), 0.5 * exp(-2.0)], rel=1e-12)
+
+
+def test_one_form_holds_for_all_tasks():
+    assert weights(make("classification")).tolist() == [1, 1, 1]
+    assert weights(make("regression")).tolist() == [0.5, 0.5, 0.5]
+
+
+def test_gradient_by_the_log_variance_is_half_minus_the_weighted_loss():
+    weighting = make(log_variance=[0.4, -1.0, 2.0])
+    weighting.objective(LOSSES).backward()
+    expected = 0.5 - 0.5 * torch.exp(-weighting.log_variance.detach()) * LOSSES
+    torch.testing.assert_close(weighting.log_variance.grad, expected)
+
+
+@pytest.mark.parametrize("form", ["regression", "classification"])
+def test_weights_at_the_optimum_are_one_over_twice_the_loss(form):
+    def objective(log_variance):
+        return make(form, log_variance=log_variance).objective(LOSSES).item()
+
+    optimum = minimize(objective, numpy.zeros(3), tol=1e-12).x
+    torch.testing.assert_close(weights(make(form, log_variance=optimum)), 1 / (2 * LOSSES), rtol=1e-4, atol=0)
+
+
+def test_optimum_of_the_regression_form_is_the_log_of_the_loss():
+    weighting = make(log_variance=LOSSES.log())
+    weighting.objective(LOSSES).backward()
+    torch.testing.assert_close(weighting.log_variance.grad, torch.zeros(3, dtype=torch.float64))
+
+
+def test_training_brings_the_weights_to_the_optimum(take_step):
+    weighting = make()
+    for _ in range(300):
+        take_step(weighting, torch.eye(3, dtype=torch.float64), LOSSES, lr=0.2)
+    torch.testing.assert_close(weights(weighting), 1 / (2 * LOSSES), rtol=1e-4, atol=0)
+
+
+def test_initial_value_holds_for_all_tasks():
+    assert make(init=-0.5).log_variance.tolist() == [-0.5, -0.5, -0.5]
+    assert weights(make(init=-0.5)).tolist() == pytest.approx([0.5 * exp(0.5)] * 3, rel=1e-6)
+
+
+def test_only_tasks_with_a_loss_enter_the_objective(take_step):
+    weighting = make(["regression", "regression", "classification"], log_variance=[0.4, 7.0, log(2)])
+    weighting.active = torch.tensor([0, 2])
+    assert weighting.objective(torch.tensor([3.0, 5.0])).item() == pytest.approx(
+        0.5 * exp(-0.4) * 3 + 0.2 + 0.5 * 5 + 0.5 * log(2)
+    )
+    take_step(weighting, torch.eye(2), torch.tensor([3.0, 5.0]), active=[0, 2])
+    assert weighting.log_variance.grad[1] == 0
+    assert weighting.log_variance.grad[2] == pytest.approx(0.5 - 2.5)
+
+
+def test_another_number_of_forms_than_tasks_is_refused():
+    with pytest.raises(ValueError, match="form must be one word, or one for each of the 3 tasks, found 2"):
+        make(["regression", "classification"])
