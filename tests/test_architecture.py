@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "mtlrun"
 FLOORS = [
     ["errors", "suggest", "checks", "__init__"],
     ["schema", "record", "identity", "display"],
-    ["building", "diagnosis", "folder"],
+    ["building", "diagnosis", "folder", "comparison"],
     ["config"],
     ["datasets", "tasks", "models", "weightings", "optim", "checkpoint", "observers", "environment", "settings",
      "selection", "window"],

@@ -20,7 +20,7 @@ from mtlrun.suggest import suggest
 _STARTED = time.time()
 
 # Subcommand -> module with main(arguments) -> exit code.
-COMMANDS = {"list": "mtlrun.commands.list"}
+COMMANDS = {"list": "mtlrun.commands.list", "compare": "mtlrun.commands.compare"}
 
 
 def main() -> None:

@@ -1,0 +1,53 @@
+"""mtlrun compare <folder> ...: one table of the runs in and below these folders."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from mtlrun.comparison import Row, read_records, rows
+from mtlrun.display import ARROWS, make_console
+
+_USAGE = "usage: mtlrun compare <folder> [<folder> ...]"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print a row for each config: its main metrics on test, mean ± standard deviation over the seeds."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_USAGE)
+        return 0
+    records = read_records(Path(argument) for argument in arguments)
+    found = rows(records)
+    console = make_console()
+    console.print(_table(found))
+    console.print("test metrics on the checkpoint selected on validation; mean ± standard deviation over the seeds")
+    others = Counter(record.status for record in records if record.status != "completed")
+    if others:
+        counts = ", ".join(f"{count} {status}" for status, count in others.items())
+        console.print(f"not in the means: {counts}")
+    return 0
+
+
+def _table(found: Sequence[Row]) -> Table:
+    first = found[0].records[0]
+    columns = [
+        (task, metric, direction)
+        for task, metric in first.main_metrics.items()
+        for direction in [first.directions[task][metric]]
+    ]
+    labels = list(dict.fromkeys(key for row in found for key in row.label))
+    table = Table(box=None, header_style="bold")
+    for label in labels:
+        table.add_column(label)
+    for task, metric, direction in columns:
+        table.add_column(f"{task} {metric} {ARROWS[direction]}", justify="right")
+    table.add_column("seeds", justify="right")
+    for row in found:
+        cells, counts = [], []
+        for task, metric, _ in columns:
+            mean, spread, count = row.summary(task, metric)
+            cells.append("-" if count == 0 else f"{mean:.4f}" if count == 1 else f"{mean:.4f} ± {spread:.4f}")
+            counts.append(count)
+        table.add_row(*(str(row.label.get(label, "")) for label in labels), *cells, str(min(counts)))
+    return table

@@ -1,0 +1,96 @@
+"""From records to one table: a row for each config, its seeds put together. Reads records and nothing else."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import nan
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from mtlrun.errors import DataError
+from mtlrun.record import FILE_NAME, Record
+
+# What tells the seeds of one config apart, or cannot change a result.
+_IGNORED = ("seed", "runtime")
+
+
+@dataclass
+class Row:
+    """The runs that differ in their seed alone.
+
+    Args:
+        label: where this config differs from others of the table, {key: value}.
+        records: one per seed.
+    """
+
+    label: dict[str, Any]
+    records: list[Record] = field(default_factory=list)
+
+    def values(self, task: str, metric: str) -> list[float]:
+        """Return the test metric of each completed run."""
+        return [record.test[task][metric] for record in self.records if task in record.test]
+
+    def summary(self, task: str, metric: str) -> tuple[float, float, int]:
+        """Return mean, standard deviation over the seeds (NaN for one), and how many there are."""
+        values = self.values(task, metric)
+        spread = stdev(values) if len(values) > 1 else nan
+        return (fmean(values) if values else nan), spread, len(values)
+
+
+def read_records(folders: Iterable[Path]) -> list[Record]:
+    """Return all records in and below `folders`.
+
+    Raises:
+        DataError: a folder is not there, or holds no record.
+    """
+    found = []
+    for folder in folders:
+        if not folder.exists():
+            raise DataError(f"{folder}: there is no such folder")
+        records = [Record.read(path.parent) for path in sorted(folder.rglob(FILE_NAME))]
+        readable = [record for record in records if record is not None]
+        if not readable:
+            raise DataError(f"{folder}: no run has left a record in or below this folder")
+        found += readable
+    return list({record.run_id: record for record in found}.values())
+
+
+def rows(records: Sequence[Record]) -> list[Row]:
+    """Put the runs together that differ in their seed alone; rows stand in the order of their first runs."""
+    grouped: dict[str, list[Record]] = {}
+    for record in records:
+        grouped.setdefault(repr(_relevant(record.config)), []).append(record)
+    flat = [_flatten(_relevant(group[0].config)) for group in grouped.values()]
+    keys = list(dict.fromkeys(key for entry in flat for key in entry))
+    differing = [key for key in keys if len({repr(entry.get(key)) for entry in flat}) > 1]
+    named = [key for key in differing if key.startswith("names.")]
+    # An option's own keys say nothing that its name does not, unless they differ under one name.
+    shown = named + [key for key in differing if key not in named and not _follows_from_name(key, flat)]
+    return [
+        Row({key.removeprefix("names."): entry[key] for key in shown if key in entry}, group)
+        for entry, group in zip(flat, grouped.values(), strict=True)
+    ]
+
+
+def _relevant(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in _IGNORED}
+
+
+def _follows_from_name(key: str, flat: Sequence[Mapping[str, Any]]) -> bool:
+    name = f"names.{key.split('.')[0]}"
+    values: dict[Any, set[str]] = {}
+    for entry in flat:
+        if name not in entry:
+            return False
+        values.setdefault(entry[name], set()).add(repr(entry.get(key)))
+    return all(len(found) == 1 for found in values.values())
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            found |= _flatten(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found
