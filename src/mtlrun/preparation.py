@@ -152,6 +152,8 @@ def prepare(config: Mapping[str, Any]) -> Parts:
     loaders = _make_loaders(dataset, tasks, settings, runtime, device, seed)
     try_batch(model, tasks, loaders["train"])
     model.to(device)
+    for task in tasks.values():
+        task.to(device)  # a loss may have weights of its own
     if isinstance(weighting, LossWeighting | JacobianWeighting):
         weighting.to(device)  # the state of those that see only the Gram matrix stays where their solver is
     optimizer = _make_optimizer(nodes["optimizer"], model, tasks, weighting)

@@ -25,7 +25,7 @@ class SoftSharing(MultiTaskModel):
         strength: factor of the penalty, >= 0; 0 leaves the networks alone.
     """
 
-    def __init__(self, tasks: Mapping[str, TaskLike], backbone: BackboneFactory, strength: float = 0.1) -> None:
+    def __init__(self, tasks: Mapping[str, TaskLike], backbone: BackboneFactory, strength: float = 0.01) -> None:
         if not strength >= 0:
             raise ValueError(f"strength must be >= 0, found {strength}")
         super().__init__(tuple(tasks))

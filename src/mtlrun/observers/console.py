@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.tree import Tree
@@ -41,8 +42,7 @@ class Screen(Observer):
         self._progress: Progress | None = None
         self._directions: Mapping[str, Mapping[str, str]] = {}
         self._main_metrics: Mapping[str, str] = {}
-        self._losses = ""
-        self._validation = ""
+        self._losses = self._validation = ""
 
     def started(self, info: RunInfo, step: int) -> None:
         self._directions, self._main_metrics = info.directions, info.main_metrics
@@ -84,7 +84,8 @@ class Screen(Observer):
 
     def _advance(self, step: int) -> None:
         if self._progress is not None:
-            self._progress.update(self._progress.task_ids[0], completed=step, description=self._losses)
+            shown = "; ".join(part for part in (self._losses, self._validation) if part)
+            self._progress.update(self._progress.task_ids[0], completed=step, description=shown)
 
 
 def config_tree(info: RunInfo) -> Tree:
@@ -100,9 +101,9 @@ def config_tree(info: RunInfo) -> Tree:
         elif group == "tasks":
             branch = tree.add("[cyan]tasks[/cyan]")
             for task, options in content.items():
-                branch.add(f"{task}: {_inline(options)}", highlight=False)
+                branch.add(escape(f"{task}: {_inline(options)}"))
         else:
-            tree.add(f"[cyan]{label}[/cyan]: {_inline(content)}")
+            tree.add(f"[cyan]{label}[/cyan]: {escape(_inline(content))}")
     return tree
 
 
@@ -113,8 +114,7 @@ def _inline(options: Mapping[str, Any]) -> str:
         if key not in ("_target_", "_partial_"):
             shown = _inline(value) if isinstance(value, Mapping) else "null" if value is None else value
             arguments.append(f"{key}={shown}")
-    text = f"{target}({', '.join(arguments)})" if target else ", ".join(arguments)
-    return text.replace("[", "\\[")  # rich reads brackets as markup
+    return f"{target}({', '.join(arguments)})" if target else ", ".join(arguments)
 
 
 def group_table(info: RunInfo) -> Table:

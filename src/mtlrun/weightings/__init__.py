@@ -1,6 +1,7 @@
 """Weightings: one method per file. `combine` runs any of them on a given Jacobian."""
 
-from mtlrun.weightings.base import GradientWeighting, JacobianWeighting, LossWeighting, Weighting, combine
+from mtlrun.weightings.base import GradientWeighting, JacobianWeighting, LossWeighting, Weighting
+from mtlrun.weightings.combining import combine
 from mtlrun.weightings.dwa import DWA
 from mtlrun.weightings.equal import Equal
 from mtlrun.weightings.graddrop import GradDrop
