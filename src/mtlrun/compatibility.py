@@ -36,16 +36,24 @@ def check_weighting(
         for task, options in tasks.items()
         if options.weight != 1.0 and not weighting.uses_task_weights
     ]
+    if weighting.needs_positive_losses or weighting.loss_transform == "log":
+        why = name if weighting.needs_positive_losses else "weighting.loss_transform=log"
+        problems += [
+            f"tasks.{task}: {why} needs losses that are never negative, and {type(options).__name__} does not say that "
+            "its is (nonnegative_loss)"
+            for task, options in tasks.items()
+            if not options.nonnegative_loss
+        ]
     if model is not None:
         problems += _check_model(weighting, name, model, f"model={config['names']['model']}")
     return problems
 
 
 def _check_model(weighting: Weighting, name: str, model: MultiTaskModel, model_name: str) -> list[str]:
-    if model.independent_tasks and not (isinstance(weighting, Equal) and weighting.reduction == "sum"):
+    if model.independent_tasks and not (isinstance(weighting, Equal) and weighting.plain):
         return [
             f"{name}: {model_name} trains each task as if it were alone, so there is nothing to weigh; "
-            "use weighting=equal weighting.reduction=sum"
+            "use weighting=equal, with its defaults"
         ]
     if not isinstance(weighting, GradientWeighting | JacobianWeighting):
         return []

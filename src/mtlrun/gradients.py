@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mtlrun.weightings.base import GradientWeighting, JacobianWeighting, LossWeighting, Weighting
+from mtlrun.weightings.base import GradientWeighting, JacobianWeighting, LossWeighting, RowWeighting, Weighting
 
 # Length of the sums of products that are made in the rows' own precision.
 _CHUNK = 2**12
@@ -66,88 +66,155 @@ def backward(
         representation: the tensor that separates the two, if there is one: all shared parameters lie before it.
         last_layer: the last shared parameters before the representation, for `grad_source: last_layer`.
         regulariser: a scalar that joins the objective outside the weighting.
-        want_gram: take the Gram matrix for the log even where the method does not need it (not for loss weightings).
+        want_gram: take the Gram matrix for the log even where the method does not need it; for a
+            weighting of losses this costs as many passes as there are tasks.
 
     Raises:
         NonFiniteGradientError: before anything is combined.
     """
-    if isinstance(weighting, LossWeighting):
-        return _backward_losses(weighting, losses, regulariser)
-    if not isinstance(weighting, GradientWeighting | JacobianWeighting):
-        raise TypeError(f"{type(weighting).__name__} is none of the three kinds of weighting")
-    problem = _Problem(losses, list(shared), [list(group) for group in own], representation, list(last_layer))
-    if regulariser is not None:
-        torch.autograd.backward(regulariser, retain_graph=True)  # it may be made of features, whose graph is used again
-    with torch.no_grad():
-        return _combine_rows(weighting, problem, want_gram)
-
-
-def _backward_losses(weighting: LossWeighting, losses: Sequence[Tensor], regulariser: Tensor | None) -> Update:
-    stacked = torch.stack(list(losses))
-    stacked.retain_grad()
-    objective = weighting.objective(stacked)
-    if regulariser is not None:
-        objective = objective + regulariser
-    objective.backward()
-    return Update(weights=stacked.grad)
+    problem = _Problem(list(losses), list(shared), [list(group) for group in own], representation, list(last_layer))
+    match weighting:
+        case LossWeighting():
+            return _backward_losses(weighting, problem, regulariser, want_gram)
+        case GradientWeighting() | JacobianWeighting():
+            if regulariser is not None:
+                torch.autograd.backward(regulariser, retain_graph=True)  # it may be made of features, used again below
+            slopes = _transform(weighting, problem)
+            with torch.no_grad():
+                if isinstance(weighting, GradientWeighting):
+                    update = _combine_by_weights(weighting, problem)
+                else:
+                    update = _combine_by_entries(weighting, problem, want_gram)
+            if update.weights is not None and slopes is not None:
+                update.weights = update.weights.to(slopes) * slopes
+            return update
+        case _:
+            raise TypeError(f"{type(weighting).__name__} is none of the three kinds of weighting")
 
 
 @dataclass
 class _Problem:
-    """One step of a method that looks at task gradients."""
+    """One step: what `backward` was given."""
 
-    losses: Sequence[Tensor]
+    losses: list[Tensor]
     shared: list[nn.Parameter]
     own: list[list[nn.Parameter]]
     representation: Tensor | None
     last_layer: list[nn.Parameter]
 
+    def stacked(self) -> Tensor:
+        """Return the values of the losses [K], without graph."""
+        return torch.stack([loss.detach() for loss in self.losses])
 
-def _combine_rows(weighting: GradientWeighting | JacobianWeighting, problem: _Problem, want_gram: bool) -> Update:
-    at_representation = weighting.grad_source != "shared"
-    if at_representation and problem.representation is None:
-        raise ValueError(f"grad_source={weighting.grad_source} needs a model with a shared representation")
-    if weighting.grad_source == "last_layer" and not problem.last_layer:
-        raise ValueError("grad_source=last_layer needs the parameters of the last shared layer")
-    if at_representation or problem.representation is not None:
-        z_rows, own_grads = _representation_rows(problem)
-        if weighting.grad_source == "shared":
-            rows = _trunk_rows(problem.representation, problem.shared, z_rows)
-        elif weighting.grad_source == "last_layer":
-            rows = _trunk_rows(problem.representation, problem.last_layer, z_rows, retain=True)
-        else:
-            rows = z_rows
+
+def _backward_losses(
+    weighting: LossWeighting, problem: _Problem, regulariser: Tensor | None, want_gram: bool
+) -> Update:
+    update = Update()
+    if want_gram and problem.shared:
+        rows, _ = _full_rows(problem, retain=True)
+        update.gram = gram_matrix(rows).cpu()
+    stacked = torch.stack(problem.losses)
+    stacked.retain_grad()
+    objective = weighting.objective(weighting.transform(stacked))
+    if regulariser is not None:
+        objective = objective + regulariser
+    objective.backward()
+    update.weights = stacked.grad
+    return update
+
+
+def _transform(weighting: RowWeighting, problem: _Problem) -> Tensor | None:
+    """Put the losses that the method is to see in the place of the given ones.
+
+    Returns:
+        The slopes [K] of the new losses by the old ones, None if these are the same.
+    """
+    if weighting.loss_transform == "identity" and weighting.losses is None:
+        return None
+    values = problem.stacked().requires_grad_()
+    scales = torch.ones_like(values)
+    if weighting.losses is not None:
+        weighting.losses.active = weighting.active
+        inner = weighting.losses.objective(weighting.losses.transform(values))
+        inner.backward()  # also the gradient of what the inner weighting learns
+        assert values.grad is not None
+        scales = values.grad
+        values = values.detach().requires_grad_()
+    slopes = torch.autograd.grad((scales * weighting.transform(values)).sum(), values)[0]
+    problem.losses = [
+        scale * weighting.transform(loss) for scale, loss in zip(scales.unbind(), problem.losses, strict=True)
+    ]
+    return slopes
+
+
+def _combine_by_weights(weighting: GradientWeighting, problem: _Problem) -> Update:
+    factors = weighting.kept_weights()
+    if factors is not None:
+        _reuse(weighting, problem, factors)
+        return Update(weights=torch.tensor(factors, dtype=torch.float64))
+    rows, z_rows, own_grads = _rows(weighting, problem)
+    update = _weigh(weighting, rows, problem)
+    assert update.weights is not None
+    factors = update.weights.tolist()
+    weighting.keep(factors)
+    _fill_own(problem.own, own_grads, factors if weighting.heads == "weighted" else [1.0] * len(factors))
+    if weighting.grad_source == "shared":
+        _fill(problem.shared, _weighted_sum(rows, factors))
     else:
-        z_rows = []
-        rows, own_grads = _full_rows(problem)
+        _push(problem, _weighted_sum(z_rows, factors))
+    return update
 
-    if isinstance(weighting, GradientWeighting):
-        update = _weigh(weighting, rows, problem.losses)
-        assert update.weights is not None
-        factors: list[float] = update.weights.tolist()
-        _fill_own(problem.own, own_grads, factors if weighting.heads == "weighted" else [1.0] * len(factors))
-        if at_representation:
-            _push(problem, _weighted_sum(z_rows, factors))
-        else:
-            _fill(problem.shared, _weighted_sum(rows, factors))
-        return update
 
-    jacobian = _flatten(z_rows if at_representation else rows)
+def _reuse(weighting: GradientWeighting, problem: _Problem, factors: list[float]) -> None:
+    """Make a step with weights that are known: one pass over the shared part."""
+    own = [parameter for group in problem.own for parameter in group]
+    with torch.enable_grad():
+        weighted = torch.stack([factor * loss for factor, loss in zip(factors, problem.losses, strict=True)]).sum()
+        if weighting.heads == "weighted":
+            torch.autograd.backward(weighted, inputs=[*problem.shared, *own])
+            return
+        torch.autograd.backward(weighted, inputs=problem.shared, retain_graph=bool(own))
+        if own:
+            torch.autograd.backward(torch.stack(problem.losses).sum(), inputs=own)
+
+
+def _combine_by_entries(weighting: JacobianWeighting, problem: _Problem, want_gram: bool) -> Update:
+    rows, _, own_grads = _rows(weighting, problem)
+    jacobian = torch.stack([torch.cat([part.reshape(-1) for part in row]) for row in rows])
     finite = torch.isfinite(jacobian).all(dim=1).cpu()
     if not finite.all():
         raise NonFiniteGradientError(int((~finite).nonzero()[0]))
-    update = Update()
-    if want_gram:
-        update.gram = gram_matrix([[row] for row in jacobian]).cpu()
-    losses = torch.stack([loss.detach() for loss in problem.losses])
-    direction = weighting.combine(jacobian, losses)
+    update = Update(gram=gram_matrix(rows).cpu() if want_gram else None)
+    direction = weighting.combine(jacobian, problem.stacked())
     _fill_own(problem.own, own_grads, [1.0] * len(own_grads))
-    if at_representation:
-        _push(problem, [direction.view_as(z_rows[0][0])])
+    pieces = [
+        piece.view_as(part)
+        for piece, part in zip(direction.split([part.numel() for part in rows[0]]), rows[0], strict=True)
+    ]
+    if weighting.grad_source == "shared":
+        _fill(problem.shared, pieces)
     else:
-        pieces = direction.split([parameter.numel() for parameter in problem.shared])
-        _fill(problem.shared, [piece.view_as(p) for piece, p in zip(pieces, problem.shared, strict=True)])
+        _push(problem, pieces)
     return update
+
+
+def _rows(weighting: RowWeighting, problem: _Problem) -> tuple[list[Row], list[Row], list[Row]]:
+    """Return the rows that the method looks at, those at the representation, and the gradients of the tasks' own."""
+    source = weighting.grad_source
+    if problem.representation is None:
+        if source != "shared":
+            raise ValueError(f"grad_source={source} needs a model with a shared representation")
+        rows, own_grads = _full_rows(problem)
+        return rows, [], own_grads
+    z_rows, own_grads = _representation_rows(problem)
+    if source == "representation":
+        return z_rows, z_rows, own_grads
+    if source == "last_layer" and not problem.last_layer:
+        raise ValueError("grad_source=last_layer needs the parameters of the last shared layer")
+    if source == "last_layer":
+        return _trunk_rows(problem.representation, problem.last_layer, z_rows, retain=True), z_rows, own_grads
+    return _trunk_rows(problem.representation, problem.shared, z_rows), z_rows, own_grads
 
 
 def gram_matrix(rows: Sequence[Row]) -> Tensor:
@@ -168,11 +235,10 @@ def gram_matrix(rows: Sequence[Row]) -> Tensor:
     return gram
 
 
-def _weigh(weighting: GradientWeighting, rows: list[Row], losses: Sequence[Tensor]) -> Update:
+def _weigh(weighting: GradientWeighting, rows: list[Row], problem: _Problem) -> Update:
     """Ask the method for weights. The one copy from the device holds all that its solver may want."""
     num_tasks = len(rows)
-    gram = gram_matrix(rows)
-    sent = torch.cat([gram.flatten(), torch.stack([loss.detach() for loss in losses]).double()]).cpu()
+    sent = torch.cat([gram_matrix(rows).flatten(), problem.stacked().double()]).cpu()
     gram, values = sent[: num_tasks**2].view(num_tasks, num_tasks), sent[num_tasks**2 :]
     _check_finite(gram)
     return Update(weights=weighting.weights(gram, values), gram=gram)
@@ -184,12 +250,12 @@ def _check_finite(gram: Tensor) -> None:
         raise NonFiniteGradientError(int((~finite).nonzero()[0]))
 
 
-def _full_rows(problem: _Problem) -> tuple[list[Row], list[Row]]:
+def _full_rows(problem: _Problem, *, retain: bool = False) -> tuple[list[Row], list[Row]]:
     """Return the rows by the shared parameters and the gradients of the tasks' own, in one pass per task."""
     rows, own_grads = [], []
     for position, (loss, own) in enumerate(zip(problem.losses, problem.own, strict=True)):
-        last = position == len(problem.losses) - 1
-        grads = _grads([loss], [*problem.shared, *own], None, retain=not last)
+        keep = retain or position < len(problem.losses) - 1
+        grads = _grads([loss], [*problem.shared, *own], None, retain=keep)
         rows.append(grads[: len(problem.shared)])
         own_grads.append(grads[len(problem.shared) :])
     return rows, own_grads
@@ -242,11 +308,6 @@ def _push(problem: _Problem, direction: Row) -> None:
     """Send a direction at the representation back through the shared part, in one pass."""
     assert problem.representation is not None
     torch.autograd.backward([problem.representation], direction, inputs=problem.shared)
-
-
-def _flatten(rows: list[Row]) -> Tensor:
-    """Return the rows as one matrix [K, P]."""
-    return torch.stack([torch.cat([part.reshape(-1) for part in row]) for row in rows])
 
 
 def _fill(parameters: Sequence[nn.Parameter], grads: Row) -> None:

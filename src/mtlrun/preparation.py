@@ -238,7 +238,11 @@ def _make_optimizer(
         trainable = [parameter for parameter in group.parameters if parameter.requires_grad]
         groups.append(Group(group.name, trainable, lr * group.lr_scale))
     check_partition(model, groups)
-    groups.append(Group("weighting", list(weighting.parameters()), weighting.lr or shared_lr, weight_decay=False))
+    methods = {"weighting": weighting, "weighting.losses": getattr(weighting, "losses", None)}
+    for name, method in methods.items():
+        if isinstance(method, Weighting):
+            own = list(method.parameters(recurse=False))
+            groups.append(Group(name, own, method.lr or shared_lr, weight_decay=False))
     optimizer: Optimizer = build(node, "optimizer", params=make_param_groups(groups))
     return optimizer
 

@@ -10,7 +10,7 @@ CONFIG_MODULE = "mtlrun.conf"
 # The groups of conf/ that a run consists of, in the order in which they are shown.
 GROUPS = ("dataset", "model", "backbone", "weighting", "optimizer", "scheduler", "trainer", "runtime")
 # Chosen by name only: what they hold lands elsewhere in the config.
-NAMING_GROUPS = ("experiment", "study")
+NAMING_GROUPS = ("experiment", "study", "weighting/losses")
 ROOT_KEYS = ("names", "seed", "tasks", *GROUPS)
 
 

@@ -26,6 +26,8 @@ class Task(nn.Module, ABC):
 
     #: The metric by which the task is judged when checkpoints are selected: a key of `metrics()`.
     main_metric: str
+    #: True if the loss is never negative; some weightings divide by it or take its logarithm.
+    nonnegative_loss = False
 
     def __init__(self, *, lr: float = 1e-3, weight: float = 1.0, head: HeadFactory | None = None) -> None:
         super().__init__()

@@ -22,6 +22,7 @@ class Classification(Task):
     """
 
     main_metric = "accuracy"
+    nonnegative_loss = True
 
     def __init__(
         self,

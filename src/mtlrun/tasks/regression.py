@@ -36,6 +36,7 @@ class Regression(Task):
     """
 
     main_metric = "rmse"
+    nonnegative_loss = True
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ All are nn.Modules: learnable state, buffers and random generators are in `state
 equals one that never stopped.
 """
 
+import logging
 from abc import ABC, abstractmethod
 from typing import Any, Literal
 
@@ -21,10 +22,21 @@ from mtlrun.checks import check_one_of
 GradSource = Literal["shared", "representation", "last_layer"]
 HeadTraining = Literal["own", "weighted"]
 Reduction = Literal["sum", "mean"]
+LossTransform = Literal["identity", "log"]
+
+# Added to a loss before its logarithm is taken, so that a loss of exactly zero stays finite.
+LOG_EPSILON = 1e-8
+
+logger = logging.getLogger(__name__)
 
 
 class Weighting(nn.Module, ABC):
-    """Base of the three kinds; subclass one of those."""
+    """Base of the three kinds; subclass one of those.
+
+    Args:
+        loss_transform: what is done to each loss before the method sees it: `identity`, or `log`, which makes a method
+            blind to the losses' scales (the gradient of log L is that of L divided by L). Losses must then be positive.
+    """
 
     #: Fewest tasks that the method makes sense for.
     minimum_tasks = 1
@@ -32,16 +44,20 @@ class Weighting(nn.Module, ABC):
     uses_task_weights = False
     #: Backward passes per step as a function of the number of tasks.
     backward_passes: Literal["one", "one per task"] = "one"
+    #: True if the method divides by losses or takes their logarithm.
+    needs_positive_losses = False
 
-    def __init__(self, *, lr: float | None = None) -> None:
+    def __init__(self, *, loss_transform: LossTransform = "identity") -> None:
         super().__init__()
-        if lr is not None and not lr > 0:
-            raise ValueError(f"lr must be > 0, or null for optimizer.lr, found {lr}")
-        #: Learning rate of the weighting's own parameters; None for `optimizer.lr`.
-        self.lr = lr
+        check_one_of("loss_transform", loss_transform, LossTransform)
+        self.loss_transform: LossTransform = loss_transform
+        #: Learning rate of the method's own parameters, for methods that have some; None for `optimizer.lr`.
+        self.lr: float | None = None
         self.num_tasks = 0
         #: Which of the K tasks have a loss in this step. State of length K is to be indexed with it.
         self.active: slice | Tensor = slice(None)
+        #: How often a solver failed and something else was done in its place; see `fall_back`.
+        self.fallbacks = 0
         self._seed = 0
         self._generators: dict[str, torch.Generator] = {}
 
@@ -53,10 +69,15 @@ class Weighting(nn.Module, ABC):
     def epoch_ended(self) -> None:
         """Called after the last step of each pass over the training data."""
 
-    @property
-    def fallbacks(self) -> int:
-        """How often a solver failed and something else was done in its place."""
-        return 0
+    def transform(self, losses: Tensor) -> Tensor:
+        """Return the losses as the method is to see them; differentiable, elementwise."""
+        return torch.log(losses + LOG_EPSILON) if self.loss_transform == "log" else losses
+
+    def fall_back(self, why: str) -> None:
+        """Note that this step could not do what the method is, and does something else: never silently."""
+        self.fallbacks += 1
+        if self.fallbacks == 1:
+            logger.warning("%s falls back: %s (further ones are only counted)", type(self).__name__, why)
 
     def generator(self, device: torch.device | str = "cpu") -> torch.Generator:
         """Return the method's own random generator on `device`, so that no other random number depends on it."""
@@ -65,16 +86,29 @@ class Weighting(nn.Module, ABC):
             self._generators[name] = torch.Generator(device).manual_seed(self._seed)
         return self._generators[name]
 
-    def get_extra_state(self) -> dict[str, Tensor]:
-        return {device: generator.get_state() for device, generator in self._generators.items()}
+    def get_extra_state(self) -> dict[str, Any]:
+        states = {device: generator.get_state() for device, generator in self._generators.items()}
+        return {"generators": states, "fallbacks": self.fallbacks}
 
     def set_extra_state(self, state: Any) -> None:
-        for device, generator_state in state.items():
+        self.fallbacks = state["fallbacks"]
+        for device, generator_state in state["generators"].items():
             self.generator(device).set_state(generator_state.cpu())
 
 
+def check_lr(lr: float | None) -> float | None:
+    """Return the learning rate of a method's own parameters; ValueError unless it is > 0 or None."""
+    if lr is not None and not lr > 0:
+        raise ValueError(f"lr must be > 0, or null for optimizer.lr, found {lr}")
+    return lr
+
+
 class LossWeighting(Weighting):
-    """Makes one scalar of the losses; one backward pass."""
+    """Makes one scalar of the losses; one backward pass.
+
+    Args:
+        loss_transform: see `Weighting`.
+    """
 
     @abstractmethod
     def objective(self, losses: Tensor) -> Tensor:
@@ -84,35 +118,57 @@ class LossWeighting(Weighting):
         """
 
 
-class _RowWeighting(Weighting):
-    """What the two kinds have in common that look at the tasks' gradients."""
+class RowWeighting(Weighting):
+    """What the two kinds have in common that look at the tasks' gradients.
+
+    Args:
+        grad_source: where the gradients are compared: by all `shared` parameters (exact), or, cheaper and
+            approximate, by the shared `representation` or the parameters of the `last_layer` before it.
+        losses: a weighting of losses that scales each loss before its gradient is taken; None for none.
+        loss_transform: see `Weighting`.
+    """
 
     minimum_tasks = 2
     backward_passes = "one per task"
 
-    def __init__(self, *, grad_source: GradSource = "shared", lr: float | None = None) -> None:
-        super().__init__(lr=lr)
-        #: Where the gradients are compared: by all shared parameters (exact), or, cheaper and approximate, by the
-        #: shared representation or the last shared layer.
+    def __init__(
+        self, *, grad_source: GradSource = "shared", losses: LossWeighting | None = None, **common: Any
+    ) -> None:
+        super().__init__(**common)
         check_one_of("grad_source", grad_source, GradSource)
         self.grad_source: GradSource = grad_source
+        self.losses = losses
+
+    def setup(self, num_tasks: int, seed: int = 0) -> None:
+        super().setup(num_tasks, seed)
+        if self.losses is not None:
+            self.losses.setup(num_tasks, seed)
+
+    def epoch_ended(self) -> None:
+        if self.losses is not None:
+            self.losses.epoch_ended()
 
 
-class GradientWeighting(_RowWeighting):
+class GradientWeighting(RowWeighting):
     """Makes weights from inner products of the task gradients; K backward passes.
 
     Args:
-        heads: how what belongs to a task alone is trained: by its own loss, or by its loss times the task's weight.
-        grad_source: `shared` (exact), `representation` or `last_layer` (cheaper, approximate).
-        lr: of the method's own parameters, if it has any.
+        heads: how what belongs to a task alone is trained: by its `own` loss, or by its loss `weighted` as in the
+        update.
+        every: take the gradients in every so many steps only, and use the same weights in between.
+        grad_source, losses: see `RowWeighting`.
+        loss_transform: see `Weighting`.
     """
 
-    def __init__(
-        self, *, heads: HeadTraining = "own", grad_source: GradSource = "shared", lr: float | None = None
-    ) -> None:
-        super().__init__(grad_source=grad_source, lr=lr)
+    def __init__(self, *, heads: HeadTraining = "own", every: int = 1, **common: Any) -> None:
+        super().__init__(**common)
         check_one_of("heads", heads, HeadTraining)
+        if every < 1:
+            raise ValueError(f"every must be >= 1, found {every}")
         self.heads: HeadTraining = heads
+        self.every = every
+        self._kept: list[float] | None = None  # the weights of the last step that took gradients
+        self._age = 0  # steps that were made with them
 
     @abstractmethod
     def weights(self, gram: Tensor, losses: Tensor) -> Tensor:
@@ -122,17 +178,36 @@ class GradientWeighting(_RowWeighting):
         gradient tracking. A method with parameters sets their `.grad` itself.
         """
 
+    def kept_weights(self) -> list[float] | None:
+        """Return the weights to be used again in this step, None if the gradients are to be taken."""
+        if self._kept is None or self._age >= self.every or not isinstance(self.active, slice):
+            return None
+        self._age += 1
+        return self._kept
 
-class JacobianWeighting(_RowWeighting):
+    def keep(self, weights: list[float]) -> None:
+        """Remember the weights of a step that took gradients of all tasks."""
+        self._kept, self._age = (weights, 1) if isinstance(self.active, slice) else (None, 0)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return super().get_extra_state() | {"kept": self._kept, "age": self._age}
+
+    def set_extra_state(self, state: Any) -> None:
+        super().set_extra_state(state)
+        self._kept, self._age = state["kept"], state["age"]
+
+
+class JacobianWeighting(RowWeighting):
     """Makes the update from every entry of the task gradients; K backward passes. Heads are trained by their own loss.
 
     Args:
         grad_source: `shared` (exact) or `representation` (cheaper, approximate).
-        lr: of the method's own parameters, if it has any.
+        losses: see `RowWeighting`.
+        loss_transform: see `Weighting`.
     """
 
-    def __init__(self, *, grad_source: Literal["shared", "representation"] = "shared", lr: float | None = None) -> None:
-        super().__init__(grad_source=grad_source, lr=lr)
+    def __init__(self, *, grad_source: Literal["shared", "representation"] = "shared", **common: Any) -> None:
+        super().__init__(grad_source=grad_source, **common)
 
     @abstractmethod
     def combine(self, jacobian: Tensor, losses: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """Dynamic weight average."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -15,6 +17,7 @@ class DWA(LossWeighting):
 
     Args:
         temperature: T > 0; the larger, the more equal the weights.
+        loss_transform: see `Weighting`.
     """
 
     task_weights: Tensor
@@ -22,8 +25,8 @@ class DWA(LossWeighting):
     loss_count: Tensor
     means: Tensor
 
-    def __init__(self, temperature: float = 2.0) -> None:
-        super().__init__()
+    def __init__(self, temperature: float = 2.0, **common: Any) -> None:
+        super().__init__(**common)
         if not temperature > 0:
             raise ValueError(f"temperature must be > 0, found {temperature}")
         self.temperature = temperature

@@ -1,5 +1,7 @@
 """Equal weights."""
 
+from typing import Any
+
 from torch import Tensor
 
 from mtlrun.checks import check_one_of
@@ -13,12 +15,18 @@ class Equal(LossWeighting):
 
     Args:
         reduction: `sum` or `mean`; with `mean`, the gradient is 1/K as long.
+        loss_transform: see `Weighting`.
     """
 
-    def __init__(self, reduction: Reduction = "sum") -> None:
-        super().__init__()
+    def __init__(self, reduction: Reduction = "sum", **common: Any) -> None:
+        super().__init__(**common)
         check_one_of("reduction", reduction, Reduction)
         self.reduction = reduction
+
+    @property
+    def plain(self) -> bool:
+        """True if the objective is the sum of the losses themselves, so that no task knows of another."""
+        return self.reduction == "sum" and self.loss_transform == "identity"
 
     def objective(self, losses: Tensor) -> Tensor:
         return losses.sum() if self.reduction == "sum" else losses.mean()

@@ -1,6 +1,6 @@
 """GradDrop: gradient sign dropout."""
 
-from typing import Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,11 +21,11 @@ class GradDrop(JacobianWeighting):
 
     Args:
         leak: share of what would be dropped that is kept all the same, in [0, 1]; 1 is the plain sum. Paper: 0.
-        grad_source: see `JacobianWeighting`.
+        grad_source, losses, loss_transform: see `JacobianWeighting`.
     """
 
-    def __init__(self, leak: float = 0.0, *, grad_source: Literal["shared", "representation"] = "shared") -> None:
-        super().__init__(grad_source=grad_source)
+    def __init__(self, leak: float = 0.0, **common: Any) -> None:
+        super().__init__(**common)
         if not 0 <= leak <= 1:
             raise ValueError(f"leak must be in [0, 1], found {leak}")
         self.leak = leak

@@ -1,9 +1,11 @@
 """GradNorm: gradient normalisation."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from mtlrun.weightings.base import GradientWeighting, GradSource, HeadTraining
+from mtlrun.weightings.base import GradientWeighting, HeadTraining, check_lr
 
 
 class GradNorm(GradientWeighting):
@@ -21,8 +23,8 @@ class GradNorm(GradientWeighting):
     Args:
         alpha: strength of the pull towards equal training rates, >= 0. Paper: 1.5, and .12 for near-symmetric tasks.
         heads: paper: `weighted`.
-        grad_source: see `GradientWeighting`.
         lr: learning rate of w, by the run's optimizer. Paper: .025.
+        every, grad_source, losses, loss_transform: see `GradientWeighting`.
     """
 
     initial_losses: Tensor
@@ -32,10 +34,11 @@ class GradNorm(GradientWeighting):
         alpha: float = 1.5,
         *,
         heads: HeadTraining = "weighted",
-        grad_source: GradSource = "shared",
         lr: float | None = 0.025,
+        **common: Any,
     ) -> None:
-        super().__init__(heads=heads, grad_source=grad_source, lr=lr)
+        super().__init__(heads=heads, **common)
+        self.lr = check_lr(lr)
         if not alpha >= 0:
             raise ValueError(f"alpha must be >= 0, found {alpha}")
         self.alpha = alpha

@@ -1,13 +1,13 @@
 """MGDA: the multiple-gradient descent algorithm."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy
 import torch
 from torch import Tensor
 
 from mtlrun.checks import check_one_of
-from mtlrun.weightings.base import GradientWeighting, GradSource, HeadTraining
+from mtlrun.weightings.base import GradientWeighting, HeadTraining
 
 Normalisation = Literal["none", "l2", "loss", "loss+"]
 
@@ -26,7 +26,7 @@ class MGDA(GradientWeighting):
         max_iterations: Frank-Wolfe iterations at most, >= 1; what stands then is used, a little above the minimum.
         tolerance: stop when the duality gap is at most this share of the mean squared gradient norm.
         heads: paper: `weighted`.
-        grad_source: see `GradientWeighting`.
+        every, grad_source, losses, loss_transform: see `GradientWeighting`.
     """
 
     def __init__(
@@ -36,9 +36,9 @@ class MGDA(GradientWeighting):
         tolerance: float = 1e-5,
         *,
         heads: HeadTraining = "weighted",
-        grad_source: GradSource = "shared",
+        **common: Any,
     ) -> None:
-        super().__init__(heads=heads, grad_source=grad_source)
+        super().__init__(heads=heads, **common)
         if max_iterations < 1:
             raise ValueError(f"max_iterations must be >= 1, found {max_iterations}")
         if not tolerance > 0:

@@ -1,10 +1,12 @@
 """PCGrad: gradient surgery."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from mtlrun.checks import check_one_of
-from mtlrun.weightings.base import GradientWeighting, GradSource, HeadTraining, Reduction
+from mtlrun.weightings.base import GradientWeighting, Reduction
 
 
 class PCGrad(GradientWeighting):
@@ -17,18 +19,12 @@ class PCGrad(GradientWeighting):
 
     Args:
         reduction: `sum`, as in the paper, or `mean`.
-        heads: `own`: projections do not concern what belongs to one task alone.
-        grad_source: see `GradientWeighting`.
+        heads: `own` by default: projections do not concern what belongs to one task alone.
+        every, grad_source, losses, loss_transform: see `GradientWeighting`.
     """
 
-    def __init__(
-        self,
-        reduction: Reduction = "sum",
-        *,
-        heads: HeadTraining = "own",
-        grad_source: GradSource = "shared",
-    ) -> None:
-        super().__init__(heads=heads, grad_source=grad_source)
+    def __init__(self, reduction: Reduction = "sum", **common: Any) -> None:
+        super().__init__(**common)
         check_one_of("reduction", reduction, Reduction)
         self.reduction = reduction
 

@@ -1,6 +1,7 @@
 """Fixed weights."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,13 +17,14 @@ class Static(LossWeighting):
 
     Args:
         weights: c, one number > 0 per task, in the order of the tasks.
+        loss_transform: see `Weighting`.
     """
 
     uses_task_weights = True
     weights: Tensor
 
-    def __init__(self, weights: Sequence[float]) -> None:
-        super().__init__()
+    def __init__(self, weights: Sequence[float], **common: Any) -> None:
+        super().__init__(**common)
         if not all(weight > 0 for weight in weights):
             raise ValueError(f"weights must be > 0, found {list(weights)}")
         self.register_buffer("weights", torch.tensor(weights, dtype=torch.float32))

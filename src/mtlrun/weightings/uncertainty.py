@@ -1,13 +1,13 @@
 """Weighting by homoscedastic uncertainty."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from mtlrun.checks import check_one_of
-from mtlrun.weightings.base import LossWeighting
+from mtlrun.weightings.base import LossWeighting, check_lr
 
 Form = Literal["regression", "classification"]
 
@@ -23,14 +23,16 @@ class Uncertainty(LossWeighting):
         form: the paper's form, one for all tasks or one per task; `regression` is what published code uses for all.
         init: s at the start. The paper's code starts at 0, MTAN and LibMTL at -0.5.
         lr: learning rate of s; None for `optimizer.lr`.
+        loss_transform: see `Weighting`.
     """
 
     factors: Tensor
 
     def __init__(
-        self, form: Form | Sequence[Form] = "regression", init: float = 0.0, *, lr: float | None = None
+        self, form: Form | Sequence[Form] = "regression", init: float = 0.0, *, lr: float | None = None, **common: Any
     ) -> None:
-        super().__init__(lr=lr)
+        super().__init__(**common)
+        self.lr = check_lr(lr)
         for word in [form] if isinstance(form, str) else form:
             check_one_of("form", word, Form)
         self.form = form
