@@ -9,7 +9,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "mtlrun"
 
 # From the ground up. A module may import what lies beneath it; packages are one room.
 FLOORS = [
-    ["errors", "suggest", "checks", "__init__"],
+    ["errors", "suggest", "checks", "aliases", "__init__"],
     ["schema", "record", "identity", "display"],
     ["building", "diagnosis", "folder", "comparison"],
     ["config"],

@@ -41,7 +41,7 @@ def test_every_option_composes_and_its_arguments_are_the_constructors(group, nam
 @pytest.mark.parametrize(("group", "name"), ALL)
 def test_every_option_says_what_it_is(group, name):
     (entry,) = [entry for entry in entries(group) if entry.name == name]
-    assert len(entry.summary or entry.paper) > 10
+    assert len(entry.summary or entry.facts.get("paper", "")) > 10
 
 
 @pytest.mark.parametrize(
@@ -70,15 +70,45 @@ def test_every_exported_class_has_a_yaml(module, base, group):
 )
 def test_every_pair_trains_or_is_refused_with_the_reason(dataset, model, weighting, mtlrun):
     code, _, err = mtlrun(*SMOKE, f"dataset={dataset}", f"model={model}", f"weighting={weighting}")
-    gradients = weighting in ("gradnorm", "mgda", "pcgrad", "graddrop")
-    if (model == "single" and weighting != "equal") or (model == "soft" and gradients):
+    (entry,) = [entry for entry in entries("weighting") if entry.name == weighting]
+    gradients = entry.facts["sees"] != "losses"
+    representation = "representation" in entry.facts["models"] and model == "cross_stitch"
+    if (model == "single" and weighting != "equal") or (model == "soft" and gradients) or representation:
         assert code == 2
-        assert f"weighting={weighting}" in err
+        assert f"weighting={weighting}" in err or "weighting.grad_source" in err
         assert f"model={model}" in err
         assert not run_folders()
     else:
         assert code == 0, err
         assert read_record(run_folders()[0])["status"] == "completed"
+
+
+KINDS = {
+    "losses": mtlrun.weightings.LossWeighting,
+    "inner products": mtlrun.weightings.GradientWeighting,
+    "gradients": mtlrun.weightings.JacobianWeighting,
+}
+
+
+@pytest.mark.parametrize("entry", entries("weighting"), ids=lambda entry: entry.name)
+def test_what_list_says_of_a_weighting_is_true(entry):
+    node = yaml.safe_load((CONF / "weighting" / f"{entry.name}.yaml").read_text())
+    target = locate(node["_target_"], "weighting")
+    assert issubclass(target, KINDS[entry.facts["sees"]])
+    assert entry.facts["passes"][0] == {"one": "1", "one per task": "K"}[target.backward_passes]
+    assert ("2 forward" in entry.facts["passes"]) == target.needs_losses_after_step
+    assert entry.facts["paper"]
+
+
+@pytest.mark.parametrize("entry", entries("weighting"), ids=lambda entry: entry.name)
+def test_every_weighting_has_the_keys_that_compose_with_all_of_its_kind(entry):
+    node = yaml.safe_load((CONF / "weighting" / f"{entry.name}.yaml").read_text())
+    expected = {
+        "losses": {"loss_transform"},
+        "inner products": {"loss_transform", "heads", "every", "grad_source"},
+        "gradients": {"loss_transform", "grad_source"},
+    }
+    assert expected[entry.facts["sees"]] <= set(node)
 
 
 @pytest.mark.parametrize("optimizer", options("optimizer"))

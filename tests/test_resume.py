@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import time
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,13 @@ from helpers import QUICK, read_record, run_folders, start
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mtlrun import checkpoint
+from mtlrun.commands.list import entries
 from mtlrun.config import compose
 from mtlrun.errors import RunInterruptedError
 from mtlrun.run import run
 
-METHODS = ["uncertainty", "dwa", "gradnorm", "mgda", "pcgrad", "graddrop"]
+STATELESS = {"equal", "static"}
+METHODS = [entry.name for entry in entries("weighting") if entry.name not in STATELESS]
 
 
 class PowerCutError(BaseException):
@@ -86,8 +89,9 @@ def train_until_step(config, step, monkeypatch):
     return made[0]
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("step", [2, 4, 7])
+@pytest.mark.parametrize(
+    ("method", "step"), [(method, 7) for method in METHODS] + list(product(["dwa", "gradnorm", "pcgrad"], [2, 4]))
+)
 def test_a_stopped_and_continued_run_equals_an_uninterrupted_one(method, step, monkeypatch):
     overrides = [f"weighting={method}", "trainer.clip_norm=1", "backbone.dropout=0.3", "scheduler=cosine"]
     run(config_of(*overrides, "runtime.root=whole"))

@@ -330,7 +330,8 @@ def test_the_curves_have_all_tags_once_per_step(quick):
         *(f"{kind}/{task}" for kind in ("weight", "grad_norm", "lr") for task in ("left", "right")),
         *(f"{split}/{task}/{metric}" for split in ("val", "test") for task in ("left", "right")
           for metric in ("loss", "accuracy", "f1")),
-        "train/left/loss", "train/right/loss", "grad_cosine/left_right", "lr/shared",
+        "train/left/loss", "train/right/loss", "grad_cosine/left_right", "grad_conflict", "lr/shared",
+        "weighting/fallbacks",
     }  # fmt: skip
     assert scalars == expected
     assert [event.step for event in events.Scalars("train/left/loss")] == [3, 6, 9, 12]

@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import Any
 
 from mtlrun import __version__
+from mtlrun.aliases import canonical
 from mtlrun.errors import ConfigError, MtlrunError, RunInterruptedError
 from mtlrun.suggest import suggest
 
@@ -74,6 +75,9 @@ def train(arguments: Sequence[str]) -> int:
 
     from mtlrun.config import make_importable, register_resolvers, resolve
 
+    arguments, notes = canonical(arguments)
+    for note in notes:
+        print(note, file=sys.stderr)
     parsed = get_args_parser().parse_args(arguments)
     make_importable(parsed.config_dir)
     register_resolvers()

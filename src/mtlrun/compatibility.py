@@ -44,6 +44,13 @@ def check_weighting(
             for task, options in tasks.items()
             if not options.nonnegative_loss
         ]
+    if weighting.needs_performance:
+        problems += [
+            f"tasks.{task}: {name} needs a performance in [0, 1], and {type(options).__name__} gives none; "
+            "use another weighting"
+            for task, options in tasks.items()
+            if type(options).performance is Task.performance
+        ]
     if model is not None:
         problems += _check_model(weighting, name, model, f"model={config['names']['model']}")
     return problems

@@ -12,6 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mtlrun.aliases import canonical
 from mtlrun.diagnosis import diagnose
 from mtlrun.errors import ConfigError
 from mtlrun.schema import CONFIG_MODULE
@@ -59,6 +60,7 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
     Raises:
         ConfigError: with all problems of the overrides.
     """
+    overrides, _ = canonical(overrides)
     try:
         cfg = compose_with_hydra(overrides, config_dir)
     except (HydraException, OmegaConfBaseException) as error:

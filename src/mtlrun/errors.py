@@ -5,6 +5,7 @@ MtlrunError                 anything below; `exit_code` is what the command line
 ├── DataError          (2)  the data cannot be used: absent, unreadable, labels out of range
 ├── RunInUseError      (2)  another process is training this very run
 ├── CheckpointError    (1)  a checkpoint cannot be written, or none of those on disk can be read
+├── FallbackError      (1)  a weighting's solver fails too often for the method to be what it is called
 ├── DivergedError      (3)  a loss or a gradient is no longer finite
 └── RunInterruptedError (130, 143)  SIGINT or SIGTERM arrived; the run was checkpointed and can be continued
 """
@@ -43,6 +44,10 @@ class RunInUseError(MtlrunError):
 
 class CheckpointError(MtlrunError):
     """A checkpoint could not be written or read."""
+
+
+class FallbackError(MtlrunError):
+    """A weighting has fallen back to something else in too many steps."""
 
 
 class DivergedError(MtlrunError):

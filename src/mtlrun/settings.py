@@ -23,6 +23,8 @@ class Settings:
     min_gain: float = 0.0
     clip_norm: float | None = None
     log_every: int = 10
+    log_gradients_every: int | None = None
+    max_fallbacks: float = 0.1
     limit_batches: int | None = None
     deterministic: bool = False
 
@@ -30,7 +32,7 @@ class Settings:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(f"epochs or steps must be given, and the other null; found {self.epochs} and {self.steps}")
         for name in ("epochs", "steps", "batch_size", "eval_batch_size", "evaluate_every", "evaluate_every_steps",
-                     "patience", "log_every", "limit_batches"):  # fmt: skip
+                     "patience", "log_gradients_every", "log_every", "limit_batches"):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be >= 1, found {value}")
@@ -38,6 +40,8 @@ class Settings:
             raise ValueError(f"clip_norm must be > 0, or null for no clipping, found {self.clip_norm}")
         if not self.min_gain >= 0:
             raise ValueError(f"min_gain must be >= 0, found {self.min_gain}")
+        if not 0 <= self.max_fallbacks <= 1:
+            raise ValueError(f"max_fallbacks must be in [0, 1], found {self.max_fallbacks}")
 
 
 @dataclass(frozen=True)

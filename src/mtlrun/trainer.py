@@ -12,15 +12,15 @@ from torch.optim import Optimizer
 
 from mtlrun import checkpoint
 from mtlrun.datasets import Batch, Loader
-from mtlrun.errors import CheckpointError, DivergedError, RunInterruptedError
+from mtlrun.errors import CheckpointError, DivergedError, FallbackError, RunInterruptedError
 from mtlrun.gradients import NonFiniteGradientError, backward
 from mtlrun.models import MultiTaskModel, SharedRepresentationModel
 from mtlrun.observers import Observer
 from mtlrun.optim import Schedule, set_learning_rates
 from mtlrun.selection import Selection
 from mtlrun.settings import Settings
-from mtlrun.tasks import Task, split_labelled, task_losses
-from mtlrun.weightings import Weighting
+from mtlrun.tasks import Task, split_labelled, task_losses, task_performances
+from mtlrun.weightings import LossWeighting, Weighting
 from mtlrun.window import Window
 
 logger = logging.getLogger(__name__)
@@ -154,6 +154,8 @@ class Trainer:
             return  # no task has a label in this batch
         active = list(losses)
         self.weighting.active = self.positions(active)
+        if self.weighting.needs_performance:
+            self.weighting.observe(task_performances(self.tasks, active, predictions, targets, labelled))
         regularisers = self.model.regularisers()
         try:
             update = backward(
@@ -164,7 +166,7 @@ class Trainer:
                 representation=representation,
                 last_layer=self._last_layer,
                 regulariser=torch.stack(list(regularisers.values())).sum() if regularisers else None,
-                want_gram=self.log_is_due(self.progress.step + 1),
+                want_gram=self.gradients_are_due(self.progress.step + 1),
             )
         except NonFiniteGradientError as error:
             raise self.diverged(
@@ -179,6 +181,11 @@ class Trainer:
             for parameters, norm in zip(self._clipped, norms, strict=True):
                 nn.utils.clip_grads_with_norm_(parameters, self.settings.clip_norm, norm)
         self.optimizer.step()
+        if self.weighting.needs_losses_after_step:
+            with torch.no_grad():
+                predictions, _ = self.predict(inputs)
+                after = task_losses(self.tasks, predictions, targets, labelled)
+            self.weighting.after_step(torch.stack([after[name] for name in active]))
         self.window.add(self.weighting.active, loss_values, update.weights, update.gram)
         if self.first_step_at is None:
             self.first_step_at = time.time()
@@ -281,12 +288,27 @@ class Trainer:
         """Say whether after this step the means since the last time are handed to the observers."""
         return step % self.settings.log_every == 0 or step >= self.total_steps
 
+    def gradients_are_due(self, step: int) -> bool:
+        """Say whether this step's task gradients are wanted for the curves where the method could do without."""
+        if isinstance(self.weighting, LossWeighting):
+            every = self.settings.log_gradients_every
+            return every is not None and step % every == 0
+        return self.log_is_due(step)
+
     def log_step(self) -> None:
         """Hand the means of the last steps to the observers, when it is time; this is where the device is read."""
         progress = self.progress
         if not self.log_is_due(progress.step):
             return
         values = self.window.means() | {f"lr/{group['name']}": group["lr"] for group in self.optimizer.param_groups}
+        fallbacks = self.weighting.fallbacks
+        if not isinstance(self.weighting, LossWeighting):
+            values["weighting/fallbacks"] = fallbacks
+        if fallbacks > max(self.settings.max_fallbacks * progress.step, 10):
+            raise FallbackError(
+                f"step {progress.step}: the weighting has fallen back in {fallbacks} steps, more than "
+                f"trainer.max_fallbacks={self.settings.max_fallbacks} allows; a method that is not itself is not tested"
+            )
         for observer in self.observers:
             observer.trained(progress.step, progress.epoch + 1, values)
         self.window.reset()

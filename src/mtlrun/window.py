@@ -27,6 +27,7 @@ class Window:
         self._weights = torch.zeros(2, num_tasks, device=self._device)
         self._norms = torch.zeros(2, num_tasks, dtype=torch.float64)
         self._cosines = torch.zeros(2, num_tasks, num_tasks, dtype=torch.float64)
+        self._conflicts = torch.zeros(2, 1, dtype=torch.float64)  # pairs of tasks that conflict, and all pairs
 
     def add(self, active: slice | Tensor, losses: Tensor, weights: Tensor | None, gram: Tensor | None) -> None:
         """Add one step.
@@ -51,6 +52,9 @@ class Window:
             # A zero gradient has no direction: it is counted as orthogonal to all.
             self._cosines[0][grid] += torch.where(products > 0, gram / products, 0.0)
             self._cosines[1][grid] += 1
+            pairs = torch.triu_indices(len(gram), len(gram), offset=1)
+            self._conflicts[0] += (gram[pairs[0], pairs[1]] < 0).sum()
+            self._conflicts[1] += pairs.shape[1]
 
     def means(self) -> dict[str, float]:
         """Return the means by TensorBoard tag, for what was seen at all."""
@@ -68,11 +72,19 @@ class Window:
                 found[f"grad_cosine/{self._tasks[a]}_{self._tasks[b]}"] = float(
                     self._cosines[0, a, b] / self._cosines[1, a, b]
                 )
+        if self._conflicts[1]:
+            found["grad_conflict"] = float(self._conflicts[0] / self._conflicts[1])
         return found
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the sums, so that a window may span a stop."""
-        return {"losses": self._losses, "weights": self._weights, "norms": self._norms, "cosines": self._cosines}
+        return {
+            "losses": self._losses,
+            "weights": self._weights,
+            "norms": self._norms,
+            "cosines": self._cosines,
+            "conflicts": self._conflicts,
+        }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore what `state_dict` returned."""
@@ -80,3 +92,4 @@ class Window:
         self._weights = state["weights"].to(self._device)
         self._norms = state["norms"]
         self._cosines = state["cosines"]
+        self._conflicts = state["conflicts"]

@@ -9,7 +9,9 @@ import torch
 
 import mtlrun.weightings
 from mtlrun.weightings import (
+    DTP,
     DWA,
+    FAMO,
     MGDA,
     Equal,
     GradDrop,
@@ -24,10 +26,26 @@ from mtlrun.weightings import (
     combine,
 )
 
+
+def told_dtp():
+    """Return a DTP that knows, from its setup on, how well the tasks do."""
+    weighting = DTP()
+    setup = weighting.setup
+
+    def setup_and_tell(num_tasks, seed=0):
+        setup(num_tasks, seed)
+        weighting.observe(torch.full((num_tasks,), 0.5))
+
+    weighting.setup = setup_and_tell
+    return weighting
+
+
 TASK_WEIGHTS = [0.5, 1.0, 2.0]
 METHODS = {
+    "dtp": told_dtp,
     "dwa": DWA,
     "equal": Equal,
+    "famo": FAMO,
     "graddrop": GradDrop,
     "gradnorm": GradNorm,
     "mgda": MGDA,
@@ -202,7 +220,7 @@ def test_a_task_without_a_loss_keeps_its_state(method, take_step):
 
     def state_of_middle_task():
         state = {name: value for name, value in weighting.state_dict().items() if torch.is_tensor(value)}
-        return {name: value[..., 1].clone() for name, value in state.items()}
+        return {name: value[..., 1].clone() for name, value in state.items() if value.dim()}
 
     before = state_of_middle_task()
     if method == "gradnorm":

@@ -24,6 +24,12 @@ KINDS = {
     "experiments": "experiment",
     "studies": "study",
 }
+# What a head comment may say in a line of its own.
+#   sees:   of a weighting: losses, inner products (the Gram matrix of the task gradients) or gradients
+#   passes: backward passes per step for K tasks
+#   models: those that the weighting works with
+#   shares: of a model: what its tasks share, and whether one representation separates it from the rest
+FACTS = ("sees", "passes", "models", "shares", "size", "paper")
 _USAGE = f"mtlrun list {' | '.join(KINDS)} [--config-dir <folder>]"
 
 
@@ -33,7 +39,7 @@ class Entry:
 
     name: str
     summary: str
-    paper: str
+    facts: dict[str, str]  # what the head comment says in lines of the form `paper: ...`
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -45,10 +51,12 @@ def main(arguments: Sequence[str]) -> int:
     console = make_console()
     for kind in kinds:
         table = Table(box=None, header_style="bold", title=kind, title_justify="left")
-        for column in ("name", "what it does", "paper"):
+        found = entries(KINDS[kind], config_dir)
+        facts = list(dict.fromkeys(fact for entry in found for fact in entry.facts))
+        for column in ("name", "what it does", *facts):
             table.add_column(column, overflow="fold")
-        for entry in entries(KINDS[kind], config_dir):
-            table.add_row(entry.name, entry.summary, entry.paper)
+        for entry in found:
+            table.add_row(entry.name, entry.summary, *(entry.facts.get(fact, "") for fact in facts))
         console.print(table)
     return 0
 
@@ -69,17 +77,18 @@ def _read(folder: Traversable) -> list[Entry]:
 
 
 def _entry(name: str, text: str) -> Entry:
-    """Read the comment at the head of a file: sentences, then `paper: ...`."""
-    summary, paper = [], ""
+    """Read the comment at the head of a file: sentences, then lines like `paper: ...`."""
+    summary, facts = [], {}
     for line in text.splitlines():
         if not line.startswith("#"):
             break
         content = line.lstrip("# ").strip()
-        if content.startswith("paper:"):
-            paper = content.removeprefix("paper:").strip()
+        fact, _, value = content.partition(": ")
+        if fact in FACTS:
+            facts[fact] = value
         elif not content.startswith("@package"):
             summary.append(content)
-    return Entry(name, " ".join(summary), paper)
+    return Entry(name, " ".join(summary), facts)
 
 
 def _parse(arguments: Sequence[str]) -> tuple[list[str], Path | None]:

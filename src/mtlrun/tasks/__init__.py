@@ -2,7 +2,7 @@
 
 from mtlrun.tasks.base import Meter, Task
 from mtlrun.tasks.classification import Classification
-from mtlrun.tasks.labels import split_labelled, task_losses
+from mtlrun.tasks.labels import split_labelled, task_losses, task_performances
 from mtlrun.tasks.regression import Regression
 
-__all__ = ["Classification", "Meter", "Regression", "Task", "split_labelled", "task_losses"]
+__all__ = ["Classification", "Meter", "Regression", "Task", "split_labelled", "task_losses", "task_performances"]

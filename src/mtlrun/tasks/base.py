@@ -56,6 +56,13 @@ class Task(nn.Module, ABC):
     def metrics(self) -> dict[str, Metric]:
         """Return fresh metrics by name; each says by `higher_is_better` which way is better."""
 
+    def performance(self, prediction: Tensor, target: Tensor) -> Tensor | None:
+        """Return how well a batch of labelled samples is predicted, in [0, 1], higher is better, shape [].
+
+        None, as here, for a task that has no such number; weightings that need one then refuse the task.
+        """
+        return None
+
     def metric_inputs(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Turn the head's output and the targets into what the metrics take."""
         return prediction, target

@@ -1,10 +1,11 @@
 """Missing labels: a task is trained and judged on the samples that carry its label, and on no others."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from mtlrun.errors import ConfigError
 from mtlrun.tasks.base import Task
 
 
@@ -48,3 +49,22 @@ def task_losses(
         elif len(rows):
             found[name] = task.loss(predictions[name][rows], targets[name])
     return found
+
+
+def task_performances(
+    tasks: Mapping[str, Task],
+    active: Sequence[str],
+    predictions: Mapping[str, Tensor],
+    targets: Mapping[str, Tensor],
+    labelled: Mapping[str, Tensor | None],
+) -> Tensor:
+    """Return how well each of the `active` tasks does on the batch, [len(active)]; see `Task.performance`."""
+    found = []
+    for name in active:
+        rows = labelled[name]
+        prediction = predictions[name].detach()
+        value = tasks[name].performance(prediction if rows is None else prediction[rows], targets[name])
+        if value is None:
+            raise ConfigError(f"tasks.{name}: {type(tasks[name]).__name__} gives no performance to weigh by")
+        found.append(value)
+    return torch.stack(found)

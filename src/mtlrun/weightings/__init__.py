@@ -2,8 +2,10 @@
 
 from mtlrun.weightings.base import GradientWeighting, JacobianWeighting, LossWeighting, Weighting
 from mtlrun.weightings.combining import combine
+from mtlrun.weightings.dtp import DTP
 from mtlrun.weightings.dwa import DWA
 from mtlrun.weightings.equal import Equal
+from mtlrun.weightings.famo import FAMO
 from mtlrun.weightings.graddrop import GradDrop
 from mtlrun.weightings.gradnorm import GradNorm
 from mtlrun.weightings.mgda import MGDA
@@ -12,7 +14,9 @@ from mtlrun.weightings.static import Static
 from mtlrun.weightings.uncertainty import Uncertainty
 
 __all__ = [
+    "DTP",
     "DWA",
+    "FAMO",
     "MGDA",
     "Equal",
     "GradDrop",

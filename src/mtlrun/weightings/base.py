@@ -46,6 +46,10 @@ class Weighting(nn.Module, ABC):
     backward_passes: Literal["one", "one per task"] = "one"
     #: True if the method divides by losses or takes their logarithm.
     needs_positive_losses = False
+    #: True if the method is to be told, before each step, how well each task does on the batch: `observe`.
+    needs_performance = False
+    #: True if the method is to be given the batch's losses once more after each step: `after_step`.
+    needs_losses_after_step = False
 
     def __init__(self, *, loss_transform: LossTransform = "identity") -> None:
         super().__init__()
@@ -68,6 +72,12 @@ class Weighting(nn.Module, ABC):
 
     def epoch_ended(self) -> None:
         """Called after the last step of each pass over the training data."""
+
+    def observe(self, performance: Tensor) -> None:
+        """Called before each step where `needs_performance`: [K], in [0, 1], higher is better, without graph."""
+
+    def after_step(self, losses: Tensor) -> None:
+        """Called after each optimizer step where `needs_losses_after_step`: the same batch's losses [K] by then."""
 
     def transform(self, losses: Tensor) -> Tensor:
         """Return the losses as the method is to see them; differentiable, elementwise."""
@@ -138,6 +148,9 @@ class RowWeighting(Weighting):
         check_one_of("grad_source", grad_source, GradSource)
         self.grad_source: GradSource = grad_source
         self.losses = losses
+        if losses is not None:
+            self.needs_performance |= losses.needs_performance
+            self.needs_losses_after_step |= losses.needs_losses_after_step
 
     def setup(self, num_tasks: int, seed: int = 0) -> None:
         super().setup(num_tasks, seed)
@@ -147,6 +160,16 @@ class RowWeighting(Weighting):
     def epoch_ended(self) -> None:
         if self.losses is not None:
             self.losses.epoch_ended()
+
+    def observe(self, performance: Tensor) -> None:
+        if self.losses is not None and self.losses.needs_performance:
+            self.losses.active = self.active
+            self.losses.observe(performance)
+
+    def after_step(self, losses: Tensor) -> None:
+        if self.losses is not None and self.losses.needs_losses_after_step:
+            self.losses.active = self.active
+            self.losses.after_step(losses)
 
 
 class GradientWeighting(RowWeighting):

@@ -1,0 +1,49 @@
+"""Names by which papers and other programs call what is shipped here under another one."""
+
+from collections.abc import Sequence
+
+ALIASES = {
+    "weighting": {
+        "EW": "equal",
+        "LS": "equal",
+        "UW": "uncertainty",
+        "SI": "scale_invariant",
+        "Nash_MTL": "nash_mtl",
+        "nashmtl": "nash_mtl",
+        "Aligned_MTL": "aligned_mtl",
+        "IMTLG": "imtl_g",
+        "IMTL_G": "imtl_g",
+        "IMTLL": "imtl_l",
+        "RLW": "rlw",
+        "GLS": "gls",
+        "DWA": "dwa",
+        "MGDA": "mgda",
+        "GradNorm": "gradnorm",
+        "PCGrad": "pcgrad",
+        "GradDrop": "graddrop",
+        "GradVac": "gradvac",
+        "CAGrad": "cagrad",
+        "FAMO": "famo",
+        "DB_MTL": "db_mtl",
+        "MoCo": "moco",
+        "STCH": "stch",
+    },
+    "model": {"HPS": "hard", "STL": "single", "Cross_stitch": "cross_stitch"},
+}
+
+
+def canonical(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Replace aliases in `group=name` and `group=name,name`.
+
+    Returns:
+        The overrides, and a line for each alias that was met: `weighting=EW is weighting=equal`.
+    """
+    found, notes = [], []
+    for override in overrides:
+        group, separator, value = override.partition("=")
+        known = ALIASES.get(group, {})
+        if separator and any(name in known for name in value.split(",")):
+            notes += [f"{group}={name} is {group}={known[name]}" for name in value.split(",") if name in known]
+            value = ",".join(known.get(name, name) for name in value.split(","))
+        found.append(f"{group}{separator}{value}")
+    return found, notes

@@ -1,0 +1,59 @@
+"""Dynamic task prioritization."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mtlrun.weightings.base import LossWeighting
+
+
+class DTP(LossWeighting):
+    """w_k = -(1 - kbar_k)^gamma log kbar_k: the focal loss of how well a task does; hard tasks come first.
+
+    kbar_k is the running mean of the task's performance kappa_k in [0, 1], higher is better, on each batch:
+    kbar <- a kappa + (1 - a) kbar, from the first batch's value on. kappa is what the task declares (`performance`):
+    the batch's accuracy for classification.
+
+    Source: Guo, Haque, Huang, Yeung & Fei-Fei, "Dynamic Task Prioritization for Multitask Learning" (ECCV 2018),
+    equations 3 to 5; the example-level weights of the same paper, inside a task's loss, are not part of this. The
+    paper gives no value of a. A task that gets nothing right has an infinite weight by the formula; here kbar is held
+    at `floor`.
+
+    Args:
+        discount: a, in (0, 1]: how fast the running mean follows.
+        gamma: focusing parameter, >= 0: the larger, the less tasks that do well are trained.
+        floor: kbar is not taken to be below this, in (0, 1).
+        loss_transform: see `Weighting`.
+    """
+
+    needs_performance = True
+    performance: Tensor
+
+    def __init__(self, discount: float = 0.1, gamma: float = 1.0, floor: float = 1e-3, **common: Any) -> None:
+        super().__init__(**common)
+        if not 0 < discount <= 1:
+            raise ValueError(f"discount must be in (0, 1], found {discount}")
+        if not gamma >= 0:
+            raise ValueError(f"gamma must be >= 0, found {gamma}")
+        if not 0 < floor < 1:
+            raise ValueError(f"floor must be in (0, 1), found {floor}")
+        self.discount = discount
+        self.gamma = gamma
+        self.floor = floor
+
+    def setup(self, num_tasks: int, seed: int = 0) -> None:
+        super().setup(num_tasks, seed)
+        self.register_buffer("performance", torch.full((num_tasks,), torch.nan))  # kbar, NaN until it is first seen
+
+    def observe(self, performance: Tensor) -> None:
+        mean = self.performance[self.active]
+        performance = performance.to(mean)
+        followed = self.discount * performance + (1 - self.discount) * mean
+        self.performance[self.active] = torch.where(torch.isnan(mean), performance, followed)
+
+    def objective(self, losses: Tensor) -> Tensor:
+        # A task whose performance nobody has told yet, as in a loop without `observe`, counts as one that does nothing.
+        mean = torch.nan_to_num(self.performance[self.active], nan=0.0).clamp(self.floor, 1.0)
+        weights = -((1 - mean) ** self.gamma) * torch.log(mean)
+        return (weights.to(losses.dtype) * losses).sum()

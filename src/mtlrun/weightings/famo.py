@@ -1,0 +1,79 @@
+"""FAMO: fast adaptive multitask optimization."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mtlrun.weightings.base import LossWeighting
+
+_EPSILON = 1e-8
+
+
+class FAMO(LossWeighting):
+    """Weights under which all losses fall at the same relative rate, learned from the losses alone.
+
+    With z = softmax(xi), the objective is c sum_k z_k log(L_k - b_k), c = 1 / sum_k z_k / (L_k - b_k) held constant,
+    so that the weights z_k c / (L_k - b_k) sum to one. After the optimizer step, the losses of the same batch are
+    computed once more, and xi makes an Adam step along J_softmax(xi)^T delta, delta_k = log(L_k - b_k) - log(L_k' -
+    b_k): a task that fell less than the others gains weight.
+
+    Source: Liu, Feng, Stone & Liu, "FAMO: Fast Adaptive Multitask Optimization" (NeurIPS 2023), algorithm 1. One extra
+    forward pass per step.
+
+    Args:
+        lr: learning rate of xi, > 0. Paper: .025.
+        decay: weight decay of xi, >= 0. Paper: .001; .01 on Cityscapes.
+        minimum: b, below every loss.
+        loss_transform: see `Weighting`.
+    """
+
+    needs_positive_losses = True
+    needs_losses_after_step = True
+    logits: Tensor
+    before: Tensor
+    first_moment: Tensor
+    second_moment: Tensor
+    updates: Tensor
+
+    def __init__(self, lr: float = 0.025, decay: float = 1e-3, minimum: float = 0.0, **common: Any) -> None:
+        super().__init__(**common)
+        if not lr > 0:
+            raise ValueError(f"lr must be > 0, found {lr}")
+        if not decay >= 0:
+            raise ValueError(f"decay must be >= 0, found {decay}")
+        # Not the base's `lr`: xi is moved after the run's optimizer has made its step, by an Adam of its own.
+        self.step_size = lr
+        self.decay = decay
+        self.minimum = minimum
+
+    def setup(self, num_tasks: int, seed: int = 0) -> None:
+        super().setup(num_tasks, seed)
+        for name in ("logits", "before", "first_moment", "second_moment"):
+            self.register_buffer(name, torch.zeros(num_tasks))
+        self.register_buffer("updates", torch.zeros(()))
+
+    def objective(self, losses: Tensor) -> Tensor:
+        self.before[self.active] = losses.detach().to(self.before)
+        shifted = losses - self.minimum + _EPSILON
+        shares = torch.softmax(self.logits[self.active], dim=0).to(losses.dtype)
+        scale = 1 / (shares / shifted.detach()).sum()
+        return (scale * shares * torch.log(shifted)).sum()
+
+    def after_step(self, losses: Tensor) -> None:
+        active = self.active
+        after = self.transform(losses).to(self.before)
+        fall = torch.log(self.before[active] - self.minimum + _EPSILON) - torch.log(after - self.minimum + _EPSILON)
+        shares = torch.softmax(self.logits[active], dim=0)
+        gradient = torch.zeros_like(self.logits)
+        gradient[active] = shares * (fall - (shares * fall).sum())  # J_softmax^T delta
+        self._adam(gradient + self.decay * self.logits)
+
+    def _adam(self, gradient: Tensor) -> None:
+        """Move xi against `gradient`, with Adam's defaults."""
+        self.updates += 1
+        self.first_moment.lerp_(gradient, 0.1)
+        self.second_moment.lerp_(gradient.square(), 0.001)
+        mean = self.first_moment / (1 - 0.9**self.updates)
+        deviation = (self.second_moment / (1 - 0.999**self.updates)).sqrt()
+        self.logits -= self.step_size * mean / (deviation + _EPSILON)
