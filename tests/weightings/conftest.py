@@ -17,6 +17,8 @@ def take_step():
         own_parameters = list(weighting.parameters())
         for own in own_parameters:
             own.grad = None
+        if weighting.needs_performance:
+            weighting.observe(torch.exp(-losses))
         backward(weighting, task_losses, [parameter], [[] for _ in task_losses])
         if own_parameters:
             torch.optim.SGD(own_parameters, lr=lr).step()
