@@ -92,7 +92,9 @@ def train(arguments: Sequence[str]) -> int:
             print(f"run {hydra_config.job.num + 1}: {' '.join(overrides)}", flush=True)
         try:
             config = resolve(cfg, hydra_config.runtime.choices)
-            exit_codes.append(train_one(config, overrides))
+            # The program's start counts for the first run only.
+            started = time.time() if exit_codes else _STARTED
+            exit_codes.append(train_one(config, overrides, started))
         except RunInterruptedError as error:
             print_error(error)
             sys.exit(error.exit_code)  # ends a sweep, too
@@ -133,7 +135,7 @@ def _all_problems(error: Exception, overrides: Sequence[str], config_dir: str | 
     return problems
 
 
-def train_one(config: dict[str, Any], overrides: list[str]) -> int:
+def train_one(config: dict[str, Any], overrides: list[str], started: float) -> int:
     """Train one run, or show it if it is finished already; return the exit code."""
     from mtlrun.commands.show import show
     from mtlrun.folder import finished_record
@@ -143,7 +145,7 @@ def train_one(config: dict[str, Any], overrides: list[str]) -> int:
     if record is None:
         from mtlrun.run import run  # imports torch, which a finished run can be shown without
 
-        record = run(config, overrides=overrides, started=_STARTED)
+        record = run(config, overrides=overrides, started=started)
     show(record, config, again=again)
     return 3 if record.status == "diverged" else 0
 

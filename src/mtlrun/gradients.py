@@ -222,17 +222,30 @@ def gram_matrix(rows: Sequence[Row]) -> Tensor:
 
     Summed tensor by tensor, so that rows are never concatenated; the sum over tensors is in float64.
     """
-    gram = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows[0][0].device)
-    for parts in zip(*rows, strict=True):
-        block = torch.stack([part.reshape(-1) for part in parts])
-        # Long sums lose digits in float32: short ones are made of them, and these are summed in float64.
-        whole = block.shape[1] // _CHUNK * _CHUNK
-        if whole:
-            chunks = block[:, :whole].view(len(rows), -1, _CHUNK).transpose(0, 1)
-            gram += torch.bmm(chunks, chunks.transpose(1, 2)).sum(dim=0, dtype=torch.float64)
+    num_tasks = len(rows)
+    gram = torch.zeros(num_tasks, num_tasks, dtype=torch.float64, device=rows[0][0].device)
+    small = [position for position, part in enumerate(rows[0]) if part.numel() < _CHUNK]
+    if small:
+        # Many small products cost more than copying what they are made of into one.
+        _add_products(gram, torch.stack([torch.cat([row[position].reshape(-1) for position in small]) for row in rows]))
+    for position, part in enumerate(rows[0]):
+        if part.numel() >= _CHUNK:
+            _add_products(gram, torch.stack([row[position].reshape(-1) for row in rows]))
+    return gram
+
+
+def _add_products(gram: Tensor, block: Tensor) -> None:
+    """Add the inner products of the rows of `block` [K, n] to `gram`.
+
+    Long sums lose digits in float32: short ones are made of them, and these are summed in float64.
+    """
+    whole = block.shape[1] // _CHUNK * _CHUNK
+    if whole:
+        chunks = block[:, :whole].view(len(block), -1, _CHUNK).transpose(0, 1)
+        gram += torch.bmm(chunks, chunks.transpose(1, 2)).sum(dim=0, dtype=torch.float64)
+    if whole < block.shape[1]:
         rest = block[:, whole:]
         gram += rest @ rest.T
-    return gram
 
 
 def _weigh(weighting: GradientWeighting, rows: list[Row], problem: _Problem) -> Update:

@@ -129,7 +129,10 @@ def _new_record(config: Mapping[str, Any], parts: Parts, overrides: list[str]) -
         main_metrics=parts.main_metrics,
         split_sizes={name: loader.num_samples for name, loader in parts.loaders.items()},
         parameters={group["name"]: _count(group["params"]) for group in parts.optimizer.param_groups},
-        passes_per_step={"forward": 1 + parts.weighting.needs_losses_after_step, "backward": 1 if kind == "one" else len(parts.tasks)},
+        passes_per_step={
+            "forward": 1 + parts.weighting.needs_losses_after_step,
+            "backward": 1 if kind == "one" else len(parts.tasks),
+        },
         started=_now(),
         environment=describe(parts.device),
     )
