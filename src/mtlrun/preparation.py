@@ -25,6 +25,7 @@ from mtlrun.suggest import suggest
 from mtlrun.tasks import Task
 from mtlrun.trainer import Trainer
 from mtlrun.weightings import JacobianWeighting, LossWeighting, Weighting
+from mtlrun.weightings.base import RowWeighting
 
 
 @dataclass
@@ -155,7 +156,9 @@ def prepare(config: Mapping[str, Any]) -> Parts:
     for task in tasks.values():
         task.to(device)  # a loss may have weights of its own
     if isinstance(weighting, LossWeighting | JacobianWeighting):
-        weighting.to(device)  # the state of those that see only the Gram matrix stays where their solver is
+        weighting.to(device)
+    elif isinstance(weighting, RowWeighting) and weighting.losses is not None:
+        weighting.losses.to(device)  # while the state of what sees only the Gram matrix stays where its solver is
     optimizer = _make_optimizer(nodes["optimizer"], model, tasks, weighting)
     return Parts(dataset, tasks, model, weighting, optimizer, schedule, loaders, settings, runtime, device)
 

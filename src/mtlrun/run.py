@@ -84,6 +84,7 @@ def _train(
                 logger.info("continued at epoch %d, step %d", trainer.progress.epoch + 1, trainer.progress.step)
             for observer in observers:
                 observer.started(_run_info(config, parts, folder, trainer), trainer.progress.step)
+            _warn_of_warm_up(trainer)
             trainer.fit()
             _test(trainer, record, observers)
             record.status = "completed"
@@ -100,6 +101,16 @@ def _train(
             record.write(folder)
             logger.info("%s: %s%s", folder, record.status, f" ({record.error})" if record.error else "")
     return record
+
+
+def _warn_of_warm_up(trainer: Trainer) -> None:
+    """Say so if the run is too short for its weighting ever to be itself."""
+    first, epochs = trainer.weighting.first_epoch, trainer.total_steps / trainer.steps_per_epoch
+    if epochs < first:
+        name = type(trainer.weighting).__name__
+        logger.warning(
+            "%s is itself only from epoch %d on, and this run has %g: it trains as in warm-up", name, first, epochs
+        )
 
 
 def _test(trainer: Trainer, record: Record, observers: Sequence[Observer]) -> None:

@@ -54,6 +54,8 @@ class Weighting(nn.Module, ABC):
     def __init__(self, *, loss_transform: LossTransform = "identity") -> None:
         super().__init__()
         check_one_of("loss_transform", loss_transform, LossTransform)
+        if self.needs_positive_losses and loss_transform == "log":
+            raise ValueError("loss_transform must be 'identity' for a method that needs positive losses, found 'log'")
         self.loss_transform: LossTransform = loss_transform
         #: Learning rate of the method's own parameters, for methods that have some; None for `optimizer.lr`.
         self.lr: float | None = None
@@ -72,6 +74,11 @@ class Weighting(nn.Module, ABC):
 
     def epoch_ended(self) -> None:
         """Called after the last step of each pass over the training data."""
+
+    @property
+    def first_epoch(self) -> int:
+        """The epoch, from 1, from which on the method is what it is called, after a warm-up of its own."""
+        return 1
 
     def observe(self, performance: Tensor) -> None:
         """Called before each step where `needs_performance`: [K], in [0, 1], higher is better, without graph."""
@@ -151,6 +158,8 @@ class RowWeighting(Weighting):
         if losses is not None:
             self.needs_performance |= losses.needs_performance
             self.needs_losses_after_step |= losses.needs_losses_after_step
+            self.needs_positive_losses |= losses.needs_positive_losses or losses.loss_transform == "log"
+            self.uses_task_weights |= losses.uses_task_weights
 
     def setup(self, num_tasks: int, seed: int = 0) -> None:
         super().setup(num_tasks, seed)

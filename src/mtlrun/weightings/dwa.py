@@ -20,6 +20,7 @@ class DWA(LossWeighting):
         loss_transform: see `Weighting`.
     """
 
+    needs_positive_losses = True
     task_weights: Tensor
     loss_sum: Tensor
     loss_count: Tensor
@@ -42,6 +43,10 @@ class DWA(LossWeighting):
         self.loss_sum[self.active] += losses.detach()
         self.loss_count[self.active] += 1
         return (self.task_weights[self.active] * losses).sum()
+
+    @property
+    def first_epoch(self) -> int:
+        return 3
 
     def epoch_ended(self) -> None:
         self.means = torch.stack([self.means[1], self.loss_sum / self.loss_count])  # NaN where nothing was counted

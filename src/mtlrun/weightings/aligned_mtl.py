@@ -1,0 +1,69 @@
+"""Aligned-MTL: independent component alignment."""
+
+from typing import Any, Literal
+
+import numpy
+import torch
+from torch import Tensor
+
+from mtlrun.checks import check_one_of
+from mtlrun.weightings.base import GradientWeighting, Reduction
+from mtlrun.weightings.cone import RANK_TOLERANCE, cosines
+
+Scale = Literal["min", "median", "rmse"]
+
+
+class AlignedMTL(GradientWeighting):
+    """Replaces the task gradients by the nearest ones that are orthogonal and of one length; combines those equally.
+
+    With G G^T = V S V^T over its numerical rank and sigma² the smallest of its eigenvalues S, the matrix
+    B = sigma V S^(-1/2) V^T takes the gradients to the orthogonal ones B G, and the weights are B w for task
+    priorities w. All directions that the gradients span then have one length, sigma, which is that of the shortest.
+
+    Source: Senushkin et al., "Independent Component Alignment for Multi-Task Learning" (CVPR 2023), algorithm 1.
+
+    Args:
+        scale: which eigenvalue sigma² is: `min`, the smallest, as in the paper; `median`; or `rmse`, their mean.
+        reduction: `mean` for w = 1/K, `sum` for w = 1, as in published code.
+        heads: `own` by default: the alignment does not concern what belongs to one task alone.
+        every, grad_source, losses, loss_transform: see `GradientWeighting`.
+    """
+
+    def __init__(self, scale: Scale = "min", reduction: Reduction = "mean", **common: Any) -> None:
+        super().__init__(**common)
+        check_one_of("scale", scale, Scale)
+        check_one_of("reduction", reduction, Reduction)
+        self.scale = scale
+        self.reduction = reduction
+
+    def weights(self, gram: Tensor, losses: Tensor) -> Tensor:
+        num_tasks = len(gram)
+        priorities = numpy.full(num_tasks, 1.0 if self.reduction == "sum" else 1 / num_tasks)
+        return torch.from_numpy(self._balance(gram.numpy(), priorities))
+
+    def _balance(self, gram: numpy.ndarray, priorities: numpy.ndarray) -> numpy.ndarray:
+        eigenvalues, vectors = numpy.linalg.eigh(gram)
+        rank = numerical_rank(gram, eigenvalues)
+        if rank == 0:
+            return priorities  # of gradients that are all zero
+        eigenvalues, vectors = eigenvalues[-rank:], vectors[:, -rank:]
+        match self.scale:
+            case "min":
+                squared_length = eigenvalues[0]
+            case "median":
+                squared_length = eigenvalues[(rank - 1) // 2]
+            case "rmse":
+                squared_length = eigenvalues.mean()
+        balanced: numpy.ndarray = vectors @ (numpy.sqrt(squared_length / eigenvalues) * (vectors.T @ priorities))
+        return balanced
+
+
+def numerical_rank(gram: numpy.ndarray, eigenvalues: numpy.ndarray) -> int:
+    """Return how many of the eigenvalues of `gram` are more than rounding.
+
+    Counted on the matrix of cosines, so that a short gradient counts as much as a long one; an eigenvalue must also
+    stand out from the rounding of `eigenvalues` themselves.
+    """
+    independent = int((numpy.linalg.eigvalsh(cosines(gram)[0]) > RANK_TOLERANCE).sum())
+    smallest = len(gram) * numpy.finfo(numpy.float64).eps * eigenvalues[-1]
+    return min(independent, int((eigenvalues > smallest).sum()))

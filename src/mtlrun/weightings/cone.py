@@ -1,0 +1,107 @@
+"""Angles between task gradients, and projections on their dual cone, from the Gram matrix alone."""
+
+import numpy
+
+# Eigenvalues of the matrix of cosines below this are rounding: Gram matrices are made of float32 gradients.
+RANK_TOLERANCE = 1e-6
+
+# A task conflicts with a direction if their product is below minus this share of the lengths that make it.
+_CONFLICT = 1e-10
+
+# Largest error of a system of equations that counts as solved.
+_RESIDUAL = 1e-9
+
+
+def check_regularisation(regularisation: float) -> float:
+    """Return the regularisation of a projection; ValueError unless it is >= 0."""
+    if not regularisation >= 0:
+        raise ValueError(f"regularisation must be >= 0, found {regularisation}")
+    return regularisation
+
+
+def cosines(gram: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """Return the cosines [K, K] between the task gradients and their lengths [K].
+
+    A gradient of zero has a row of zeros, and length one, so that it can be divided by.
+    """
+    lengths = numpy.sqrt(numpy.diagonal(gram).clip(min=0))
+    lengths = numpy.where(lengths > 0, lengths, 1.0)
+    return gram / lengths[:, None] / lengths[None, :], lengths
+
+
+def project_on_dual_cone(
+    gram: numpy.ndarray, start: numpy.ndarray, regularisation: float
+) -> tuple[numpy.ndarray, bool]:
+    """Return v with J^T v the vector nearest to J^T u that conflicts with no row of J, for each row u of `start`.
+
+    v = argmin over v >= u of v^T (G + r trace(G) I) v with G = J J^T; r > 0 keeps v small where rows are nearly
+    dependent, and leaves conflicts of its size.
+
+    Args:
+        gram: G [K, K].
+        start: [N, K], the coefficients u of the vectors to be projected.
+        regularisation: r >= 0.
+
+    Returns:
+        v [N, K], and whether all were found; where not, v is admissible but a little above the minimum.
+    """
+    regular = gram + regularisation * numpy.trace(gram) * numpy.eye(len(gram))
+    # In units of the gradients' lengths, a task is not overlooked because its gradient is short.
+    unit, lengths = cosines(regular)
+    found = [_add_what_conflicts(unit, row) for row in start * lengths]
+    return start + numpy.stack([added for added, _ in found]) / lengths, all(solved for _, solved in found)
+
+
+def _add_what_conflicts(gram: numpy.ndarray, start: numpy.ndarray) -> tuple[numpy.ndarray, bool]:
+    """Return argmin over x >= 0 of (start + x)^T gram (start + x), and whether it was reached.
+
+    The active-set method of Lawson & Hanson (1974, chapter 23) on the normal equations, which begins with all
+    constraints that `start` breaks instead of with none.
+    """
+    target = -gram @ start
+    added = numpy.zeros(len(gram))
+    used = target > _CONFLICT * numpy.abs(start).max()  # x may be positive here, and is zero elsewhere
+    one_by_one = False
+    for _ in range(3 * len(gram) + 3):
+        best = _solve(gram, target, used)
+        while best is not None and (best[used] <= 0).any():
+            # Go as far towards the best point as all stay >= 0, and take out those that arrive at zero.
+            falling = used & (best <= 0)
+            drop = added[falling] - best[falling]
+            shares = numpy.divide(added[falling], drop, out=numpy.zeros(len(drop)), where=drop > 0)
+            share = shares.min()
+            added += share * (best - added)
+            used[numpy.flatnonzero(falling)[shares <= share]] = False
+            added[~used] = 0.0
+            best = _solve(gram, target, used)
+        if best is None:
+            if one_by_one:
+                return added, False
+            # Dependent rows among those it began with: begin with none, so that only independent ones are added.
+            one_by_one = True
+            used[:] = False
+            best = numpy.zeros(len(gram))
+        added = best
+        slack = numpy.where(used, -numpy.inf, target - gram @ added)
+        worst = int(numpy.argmax(slack))
+        if slack[worst] <= _CONFLICT * numpy.abs(start + added).max():
+            return added, True
+        used[worst] = True
+    return added, False
+
+
+def _solve(gram: numpy.ndarray, target: numpy.ndarray, used: numpy.ndarray) -> numpy.ndarray | None:
+    """Return x that solves gram x = target within `used` and is zero elsewhere; None if rounding leaves none."""
+    solution = numpy.zeros(len(gram))
+    indices = numpy.flatnonzero(used)
+    if len(indices):
+        part = gram[numpy.ix_(indices, indices)]
+        try:
+            solution[indices] = numpy.linalg.solve(part, target[indices])
+        except numpy.linalg.LinAlgError:
+            return None
+        # Of nearly dependent rows, what solve returns may be no solution at all.
+        residual = part @ solution[indices] - target[indices]
+        if numpy.abs(residual).max() > _RESIDUAL * numpy.abs(target[indices]).max():
+            return None
+    return solution

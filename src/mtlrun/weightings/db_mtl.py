@@ -1,0 +1,57 @@
+"""DB-MTL: dual balancing."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mtlrun.weightings.base import JacobianWeighting, LossTransform
+from mtlrun.weightings.task_rows import TaskRows, check_by_parameter
+
+
+class DBMTL(JacobianWeighting):
+    """Averages the gradients of log-losses over steps, gives them all the length of the longest, and sums them.
+
+    In step t: ghat_k <- g_k + beta_t (ghat_k - g_k) with beta_t = beta / t^decay and ghat_k = 0 before the first, where
+    g_k is the gradient of log L_k; d = sum_k alpha_k ghat_k with alpha_k = max_j ‖ghat_j‖ / ‖ghat_k‖.
+
+    Source: Lin et al., "Dual-Balancing for Multi-Task Learning" (2023, arXiv 2308.12029), and the authors' LibMTL. t
+    counts the steps in which the task had a loss. The logarithm is the key `loss_transform`.
+
+    Args:
+        beta: share of the past in the average, in [0, 1). The paper tunes it in {.1, .5, .9}, with decay 0 and .5;
+            LibMTL: .9.
+        decay: how fast that share falls, >= 0; 0 for a constant one.
+        loss_transform: paper: `log`. `combine` of this package takes the gradients as they are given.
+        grad_source: `shared` only.
+        losses: see `JacobianWeighting`.
+    """
+
+    steps: Tensor
+
+    def __init__(
+        self, beta: float = 0.1, decay: float = 0.0, *, loss_transform: LossTransform = "log", **common: Any
+    ) -> None:
+        super().__init__(loss_transform=loss_transform, **common)
+        check_by_parameter(self.grad_source)
+        if not 0 <= beta < 1:
+            raise ValueError(f"beta must be in [0, 1), found {beta}")
+        if not decay >= 0:
+            raise ValueError(f"decay must be >= 0, found {decay}")
+        self.beta = beta
+        self.decay = decay
+
+    def setup(self, num_tasks: int, seed: int = 0) -> None:
+        super().setup(num_tasks, seed)
+        self.averages = TaskRows()
+        self.register_buffer("steps", torch.zeros(num_tasks, dtype=torch.float64))
+
+    def combine(self, jacobian: Tensor, losses: Tensor) -> Tensor:
+        averages = self.averages.like(jacobian, self.num_tasks)
+        self.steps[self.active] += 1
+        past = (self.beta / self.steps[self.active] ** self.decay).to(jacobian).unsqueeze(1)
+        balanced = jacobian + past * (averages[self.active] - jacobian)
+        averages[self.active] = balanced
+        lengths = balanced.norm(dim=1)
+        scales = torch.where(lengths > 0, lengths.max() / lengths, 0.0)
+        return scales @ balanced

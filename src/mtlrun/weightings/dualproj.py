@@ -1,0 +1,44 @@
+"""DualProj: the mean gradient, projected so that it conflicts with no task."""
+
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor
+
+from mtlrun.checks import check_one_of
+from mtlrun.weightings.base import GradientWeighting, Reduction
+from mtlrun.weightings.cone import check_regularisation, project_on_dual_cone
+
+
+class DualProj(GradientWeighting):
+    """Projects the mean gradient on the dual cone of all task gradients, the directions that conflict with no task.
+
+    The projection is G^T v with v = argmin over v >= 1/K of v^T G G^T v.
+
+    Source: Lopez-Paz & Ranzato, "Gradient Episodic Memory for Continual Learning" (NeurIPS 2017), which projects the
+    gradient of the present task off those of earlier ones; for the mean of several tasks as DualProj in Quinton & Rey,
+    "Jacobian Descent for Multi-Objective Optimization" (2024, arXiv 2406.16232).
+
+    Args:
+        regularisation: what is added to the squared lengths of the gradients, >= 0, as a share of the sum of all. It
+            keeps weights bounded where gradients nearly depend on each other, and leaves conflicts of its size;
+            0 solves exactly.
+        reduction: what is projected, the `mean` of the gradients or their `sum`.
+        heads: `own` by default: the projection does not concern what belongs to one task alone.
+        every, grad_source, losses, loss_transform: see `GradientWeighting`.
+    """
+
+    def __init__(self, regularisation: float = 1e-4, reduction: Reduction = "mean", **common: Any) -> None:
+        super().__init__(**common)
+        check_one_of("reduction", reduction, Reduction)
+        self.regularisation = check_regularisation(regularisation)
+        self.reduction = reduction
+
+    def weights(self, gram: Tensor, losses: Tensor) -> Tensor:
+        num_tasks = len(gram)
+        start = numpy.full((1, num_tasks), 1.0 if self.reduction == "sum" else 1 / num_tasks)
+        projected, found = project_on_dual_cone(gram.numpy(), start, self.regularisation)
+        if not found:
+            self.fall_back("the projection on the dual cone was not found to the last digit; what was found is used")
+        return torch.from_numpy(projected[0])

@@ -1,0 +1,95 @@
+"""ExcessMTL: weights by excess risks."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mtlrun.checks import check_one_of
+from mtlrun.weightings.base import JacobianWeighting, Reduction
+from mtlrun.weightings.task_rows import TaskRows, check_by_parameter
+
+
+class ExcessMTL(JacobianWeighting):
+    """Gives weight to tasks whose losses are far above the lowest that can be reached; not to those with noisy labels.
+
+    The excess of task k is estimated from its gradient and the sum of its squares over the steps, entry by entry, and
+    taken relative to what it was at first, e_k0:
+
+        S_k <- S_k + g_k²        e_k = g_k^T diag(S_k)^(-1/2) g_k        w_k <- w_k exp(eta e_k / e_k0), normalised
+
+    d = sum_k w_k g_k. In the first epochs w stays equal, and e_k0 is the mean of e_k over them.
+
+    Source: He et al., "Robust Multi-Task Learning with Excess Risks" (ICML 2024), equations 6, 7 and 9. Published code
+    has no warm-up and takes e_k0 from the first step; it trains heads with the weights too, here they are trained by
+    their own loss. For a task without a loss in a step nothing changes, and the others share out their part of w among
+    themselves.
+
+    Args:
+        eta: step size of the weights, >= 0; 0 keeps them equal. LibMTL: .01.
+        warmup_epochs: epochs before the weights begin to move, >= 0. Paper: 3.
+        reduction: `mean` for weights that sum to one, as in the paper; `sum` for K, as in published code.
+        grad_source: `shared` only.
+        losses, loss_transform: see `JacobianWeighting`.
+    """
+
+    log_weights: Tensor
+    initial_sum: Tensor
+    initial_count: Tensor
+
+    def __init__(self, eta: float = 1.0, warmup_epochs: int = 3, reduction: Reduction = "mean", **common: Any) -> None:
+        super().__init__(**common)
+        check_by_parameter(self.grad_source)
+        if not eta >= 0:
+            raise ValueError(f"eta must be >= 0, found {eta}")
+        if warmup_epochs < 0:
+            raise ValueError(f"warmup_epochs must be >= 0, found {warmup_epochs}")
+        check_one_of("reduction", reduction, Reduction)
+        self.eta = eta
+        self.warmup_epochs = warmup_epochs
+        self.reduction = reduction
+        self._epochs = 0
+
+    def setup(self, num_tasks: int, seed: int = 0) -> None:
+        super().setup(num_tasks, seed)
+        self.squares = TaskRows()
+        self.register_buffer("log_weights", torch.zeros(num_tasks, dtype=torch.float64))
+        self.register_buffer("initial_sum", torch.zeros(num_tasks, dtype=torch.float64))
+        self.register_buffer("initial_count", torch.zeros(num_tasks, dtype=torch.float64))
+
+    def combine(self, jacobian: Tensor, losses: Tensor) -> Tensor:
+        active = self.active
+        excess = self._excess(jacobian)
+        if self._epochs < self.warmup_epochs:
+            self.initial_sum[active] += excess
+            self.initial_count[active] += 1
+        else:
+            first = self.initial_sum[active] == 0  # also if it had labels, but no gradient so far
+            self.initial_sum[active] = torch.where(first, excess, self.initial_sum[active])
+            self.initial_count[active] = torch.where(first, 1.0, self.initial_count[active])
+            initial = self.initial_sum[active] / self.initial_count[active]
+            before = self.log_weights[active]
+            after = before + self.eta * torch.where(initial > 0, excess / initial, 0.0)
+            self.log_weights[active] = after - after.logsumexp(dim=0) + before.logsumexp(dim=0)
+        weights = self.log_weights[active].softmax(dim=0)
+        if self.reduction == "sum":
+            weights = weights * len(jacobian)
+        return weights.to(jacobian) @ jacobian
+
+    def _excess(self, jacobian: Tensor) -> Tensor:
+        """Return the estimates e [K] and add this step to S."""
+        squares = self.squares.like(jacobian, self.num_tasks)
+        squares[self.active] += jacobian**2
+        roots = squares[self.active].sqrt()
+        return torch.where(roots > 0, jacobian**2 / roots, 0.0).sum(dim=1, dtype=torch.float64)
+
+    def epoch_ended(self) -> None:
+        super().epoch_ended()
+        self._epochs += 1
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return super().get_extra_state() | {"epochs": self._epochs}
+
+    def set_extra_state(self, state: Any) -> None:
+        super().set_extra_state(state)
+        self._epochs = state["epochs"]

@@ -1,0 +1,68 @@
+"""Improvable gap balancing, by its heuristic (v1)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mtlrun.weightings.base import LOG_EPSILON, LossWeighting
+
+
+class IGB(LossWeighting):
+    """sum_k w_k log L_k, w = K softmax_k(L_k / B_k): the further a task is from its end, the more it weighs.
+
+    B_k is the mean of L_k over the epoch `base_epoch`; until that has ended, w = 1 (`scale_invariant`). A task without
+    a label in that epoch counts as one that stands at its base. The weight of L_k itself is w_k / L_k.
+
+    Source: Dai, Fei & Lu, "Improvable Gap Balancing for Multi-Task Learning" (UAI 2023), IGBv1, with zero for the
+    loss to be reached, as in the authors' code. IGBv2 of the same paper, which learns w by soft
+    actor-critic, is not part of this.
+
+    Args:
+        base_epoch: epoch, counted from 0, whose mean losses are B. The authors' code: 1.
+        loss_transform: see `Weighting`.
+    """
+
+    needs_positive_losses = True
+    loss_sum: Tensor
+    loss_count: Tensor
+    base_losses: Tensor
+
+    def __init__(self, base_epoch: int = 1, **common: Any) -> None:
+        super().__init__(**common)
+        if base_epoch < 0:
+            raise ValueError(f"base_epoch must be >= 0, found {base_epoch}")
+        self.base_epoch = base_epoch
+        self._epoch = 0
+
+    def setup(self, num_tasks: int, seed: int = 0) -> None:
+        super().setup(num_tasks, seed)
+        self.register_buffer("loss_sum", torch.zeros(num_tasks, dtype=torch.float64))
+        self.register_buffer("loss_count", torch.zeros(num_tasks, dtype=torch.float64))
+        self.register_buffer("base_losses", torch.full((num_tasks,), torch.nan, dtype=torch.float64))
+
+    def objective(self, losses: Tensor) -> Tensor:
+        values = losses.detach().to(self.loss_sum)
+        if self._epoch == self.base_epoch:
+            self.loss_sum[self.active] += values
+            self.loss_count[self.active] += 1
+        base = self.base_losses[self.active]  # NaN as long as it is not known: then all weights are one
+        gaps = torch.where(base > 0, values / base, 1.0)
+        weights = len(losses) * torch.softmax(gaps, dim=0)
+        return (weights.to(losses.dtype) * torch.log(losses + LOG_EPSILON)).sum()
+
+    @property
+    def first_epoch(self) -> int:
+        return self.base_epoch + 2
+
+    def epoch_ended(self) -> None:
+        if self._epoch == self.base_epoch:
+            self.base_losses = self.loss_sum / self.loss_count  # NaN where nothing was counted
+        self._epoch += 1
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return super().get_extra_state() | {"epoch": self._epoch}
+
+    def set_extra_state(self, state: Any) -> None:
+        super().set_extra_state(state)
+        self._epoch = state["epoch"]

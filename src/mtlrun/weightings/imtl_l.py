@@ -1,0 +1,36 @@
+"""IMTL-L: the loss balance of impartial multi-task learning."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mtlrun.weightings.base import LossWeighting, check_lr
+
+
+class IMTLL(LossWeighting):
+    """sum_k exp(s_k) L_k - s_k, with learned s_k: all weighted losses are drawn to the same scale.
+
+    At the optimum in s, exp(s_k) L_k = 1. It is twice `uncertainty` in its regression form, with s of the other sign.
+
+    Source: Liu, Li, Kuang, Xue, Chen, Yang, Liao & Zhang, "Towards Impartial Multi-task Learning" (ICLR 2021), its
+    loss balance, with the base e.
+
+    Args:
+        init: s at the start.
+        lr: learning rate of s; None for `optimizer.lr`.
+        loss_transform: see `Weighting`.
+    """
+
+    def __init__(self, init: float = 0.0, *, lr: float | None = None, **common: Any) -> None:
+        super().__init__(**common)
+        self.lr = check_lr(lr)
+        self.init = init
+
+    def setup(self, num_tasks: int, seed: int = 0) -> None:
+        super().setup(num_tasks, seed)
+        self.log_scale = nn.Parameter(torch.full((num_tasks,), float(self.init)))
+
+    def objective(self, losses: Tensor) -> Tensor:
+        log_scale = self.log_scale[self.active]
+        return (torch.exp(log_scale) * losses - log_scale).sum()

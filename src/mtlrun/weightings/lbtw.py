@@ -1,0 +1,52 @@
+"""Loss-balanced task weighting."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mtlrun.weightings.base import LossWeighting
+
+
+class LBTW(LossWeighting):
+    """w_k = (L_k(b) / L_k(0))^alpha: the less a task's loss fell since the epoch began, the more it weighs.
+
+    L_k(b) is the loss on batch b and L_k(0) that on the first batch of the same epoch that has a label for the task;
+    a task whose L_k(0) is zero has w_k = 1.
+
+    Source: Liu, Liang & Gitter, "Loss-Balanced Task Weighting to Reduce Negative Transfer in Multi-Task Learning"
+    (AAAI 2019). The authors' code also scales the weights of each step to sum to K (`normalise`).
+
+    Args:
+        alpha: strength, >= 0; 0 gives equal weights. Paper: .5.
+        normalise: scale the weights of each step to sum to the number of tasks with a loss, as the authors' code does.
+        loss_transform: see `Weighting`.
+    """
+
+    needs_positive_losses = True
+    initial_losses: Tensor
+
+    def __init__(self, alpha: float = 0.5, normalise: bool = False, **common: Any) -> None:
+        super().__init__(**common)
+        if not alpha >= 0:
+            raise ValueError(f"alpha must be >= 0, found {alpha}")
+        self.alpha = alpha
+        self.normalise = normalise
+
+    def setup(self, num_tasks: int, seed: int = 0) -> None:
+        super().setup(num_tasks, seed)
+        self.register_buffer("initial_losses", torch.full((num_tasks,), torch.nan, dtype=torch.float64))  # of the epoch
+
+    def objective(self, losses: Tensor) -> Tensor:
+        now = losses.detach().to(self.initial_losses)
+        before = self.initial_losses[self.active]
+        initial = torch.where(torch.isnan(before), now, before)
+        self.initial_losses[self.active] = initial
+        weights = torch.where(initial > 0, now / initial, 1.0) ** self.alpha
+        if self.normalise:
+            total = weights.sum()
+            weights = torch.where(total > 0, weights * len(weights) / total, 1.0)
+        return (weights.to(losses.dtype) * losses).sum()
+
+    def epoch_ended(self) -> None:
+        self.initial_losses.fill_(torch.nan)

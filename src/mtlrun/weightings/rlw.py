@@ -1,0 +1,40 @@
+"""Random loss weighting."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from mtlrun.checks import check_one_of
+from mtlrun.weightings.base import LossWeighting
+
+Distribution = Literal["normal", "dirichlet"]
+
+
+class RLW(LossWeighting):
+    """sum_k w_k L_k with w drawn anew in each step: softmax of K standard normal numbers, or Dirichlet(1, ..., 1).
+
+    Source: Lin, Ye, Zhang & Tsang, "Reasonable Effectiveness of Random Weighting: A Litmus Test for Multi-Task
+    Learning" (TMLR 2022). The authors' LibMTL puts the Dirichlet draw, which sums to one already, through a softmax as
+    well; that is not done here.
+
+    Args:
+        distribution: `normal` (before the softmax) or `dirichlet` (uniform on the simplex).
+        loss_transform: see `Weighting`.
+    """
+
+    def __init__(self, distribution: Distribution = "normal", **common: Any) -> None:
+        super().__init__(**common)
+        check_one_of("distribution", distribution, Distribution)
+        self.distribution = distribution
+
+    def objective(self, losses: Tensor) -> Tensor:
+        # One number for each of the K tasks, so that what a task draws does not depend on which others have labels.
+        logits = torch.empty(self.num_tasks, device=losses.device)
+        generator = self.generator(losses.device)
+        if self.distribution == "normal":
+            logits.normal_(generator=generator)
+        else:
+            logits.exponential_(generator=generator).log_()  # exponential numbers over their sum are Dirichlet(1)
+        weights = torch.softmax(logits[self.active].to(losses.dtype), dim=0)
+        return (weights * losses).sum()

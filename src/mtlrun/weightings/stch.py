@@ -1,0 +1,94 @@
+"""Smooth Tchebycheff scalarization."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mtlrun.weightings.base import LOG_EPSILON, LossWeighting
+
+
+class STCH(LossWeighting):
+    """K mu log sum_k exp(lambda_k (log L_k - log z_k) / mu): the smoothed maximum of the relative losses.
+
+    It begins with a warm-up under sum_k log L_k (`scale_invariant`). z_k is the mean of L_k in the epoch after
+    `warmup_epochs` such epochs, which is still trained in that way; from then on the objective is the formula. So a run
+    needs more than `warmup_epochs` + 1 epochs to come to it. A task without a label in that epoch has as z_k its first
+    loss thereafter.
+
+    Source: Lin, Zhang, Yang, Liu, Wang & Zhang, "Smooth Tchebycheff Scalarization for Multi-Objective Optimization"
+    (ICML 2024). The logarithm, z, the warm-up and the factor K, with lambda = 1, are those of the authors' multi-task
+    code.
+
+    Args:
+        mu: smoothness, > 0: towards 0 only the task with the largest relative loss is trained, and towards infinity it
+            is `scale_invariant`. Paper: .01, .1, .5 and 1.
+        warmup_epochs: epochs before the one whose mean losses are z, >= 0.
+        preferences: lambda, one number > 0 per task, in the order of the tasks; None for ones.
+        loss_transform: see `Weighting`.
+    """
+
+    needs_positive_losses = True
+    uses_task_weights = True
+    preferences: Tensor
+    loss_sum: Tensor
+    loss_count: Tensor
+    reference: Tensor
+
+    def __init__(
+        self, mu: float = 1.0, warmup_epochs: int = 4, preferences: Sequence[float] | None = None, **common: Any
+    ) -> None:
+        super().__init__(**common)
+        if not mu > 0:
+            raise ValueError(f"mu must be > 0, found {mu}")
+        if warmup_epochs < 0:
+            raise ValueError(f"warmup_epochs must be >= 0, found {warmup_epochs}")
+        if preferences is not None and not all(preference > 0 for preference in preferences):
+            raise ValueError(f"preferences must be > 0, found {list(preferences)}")
+        self.mu = mu
+        self.warmup_epochs = warmup_epochs
+        self._preferences = preferences
+        self._epoch = 0
+
+    def setup(self, num_tasks: int, seed: int = 0) -> None:
+        super().setup(num_tasks, seed)
+        preferences = [1.0] * num_tasks if self._preferences is None else list(self._preferences)
+        if len(preferences) != num_tasks:
+            raise ValueError(
+                f"preferences must hold one number for each of the {num_tasks} tasks, found {len(preferences)}"
+            )
+        self.register_buffer("preferences", torch.tensor(preferences, dtype=torch.float64))
+        self.register_buffer("loss_sum", torch.zeros(num_tasks, dtype=torch.float64))
+        self.register_buffer("loss_count", torch.zeros(num_tasks, dtype=torch.float64))
+        self.register_buffer("reference", torch.full((num_tasks,), torch.nan, dtype=torch.float64))  # z
+
+    def objective(self, losses: Tensor) -> Tensor:
+        active, values = self.active, losses.detach().to(self.reference)
+        logarithms = torch.log(losses + LOG_EPSILON)
+        if self._epoch <= self.warmup_epochs:
+            if self._epoch == self.warmup_epochs:
+                self.loss_sum[active] += values
+                self.loss_count[active] += 1
+            return logarithms.sum()
+        reference = torch.where(torch.isnan(self.reference[active]), values, self.reference[active])
+        self.reference[active] = reference
+        relative = logarithms - torch.log(reference + LOG_EPSILON).to(losses.dtype)
+        scaled = self.preferences[active].to(losses.dtype) * relative / self.mu
+        return len(losses) * self.mu * torch.logsumexp(scaled, dim=0)
+
+    @property
+    def first_epoch(self) -> int:
+        return self.warmup_epochs + 2
+
+    def epoch_ended(self) -> None:
+        if self._epoch == self.warmup_epochs:
+            self.reference = self.loss_sum / self.loss_count  # NaN where nothing was counted
+        self._epoch += 1
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return super().get_extra_state() | {"epoch": self._epoch}
+
+    def set_extra_state(self, state: Any) -> None:
+        super().set_extra_state(state)
+        self._epoch = state["epoch"]

@@ -1,0 +1,35 @@
+"""Soft optimal uncertainty weighting."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mtlrun.weightings.base import LOG_EPSILON, LossWeighting
+
+
+class UncertaintySO(LossWeighting):
+    """sum_k w_k L_k with w = softmax_k((1 / L_k) / T), the weights held constant (UW-SO).
+
+    1 / L_k is where the weights of `uncertainty` would settle, up to a factor; here they are there at once.
+
+    Source: Kirchdorfer, Elich, Kutsche, Stuckenschmidt, Schott & Köhler, "Analytical Uncertainty-Based Loss Weighting
+    in Multi-Task Learning" (arXiv:2408.07985, 2024). The paper tunes T for each dataset: its unit is one over a loss,
+    so that no value suits all.
+
+    Args:
+        temperature: T > 0; the larger, the more equal the weights.
+        loss_transform: see `Weighting`.
+    """
+
+    needs_positive_losses = True
+
+    def __init__(self, temperature: float = 1.0, **common: Any) -> None:
+        super().__init__(**common)
+        if not temperature > 0:
+            raise ValueError(f"temperature must be > 0, found {temperature}")
+        self.temperature = temperature
+
+    def objective(self, losses: Tensor) -> Tensor:
+        optimal = 1 / (losses.detach() + LOG_EPSILON)
+        return (torch.softmax(optimal / self.temperature, dim=0) * losses).sum()
