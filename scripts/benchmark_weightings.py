@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 import mtlrun.weightings as ours
+from mtlrun.environment import keep_solvers_on_one_thread
 from mtlrun.gradients import backward
 
 
@@ -214,6 +215,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--solvers", action="store_true")
     arguments = parser.parse_args()
+    keep_solvers_on_one_thread()  # as a run does
     if arguments.solvers:
         benchmark_solvers(arguments)
     else:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy
 import torch
+from threadpoolctl import ThreadpoolController
 
 from mtlrun.errors import ConfigError
 
@@ -47,6 +48,11 @@ def set_seed(seed: int, *, deterministic: bool) -> None:
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
+
+
+def keep_solvers_on_one_thread() -> None:
+    """Let NumPy's OpenBLAS use one thread: on K x K matrices more of them only wait for each other. Not PyTorch's."""
+    ThreadpoolController().select(internal_api="openblas").limit(limits=1)
 
 
 def describe(device: torch.device) -> dict[str, Any]:

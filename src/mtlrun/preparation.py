@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from mtlrun.building import build
 from mtlrun.compatibility import check_targets, check_tasks, check_weighting, try_batch
 from mtlrun.datasets import SPLITS, Loader, MultiTaskDataset
-from mtlrun.environment import choose_device, set_seed
+from mtlrun.environment import choose_device, keep_solvers_on_one_thread, set_seed
 from mtlrun.errors import ConfigError, DataError
 from mtlrun.folder import check_writable
 from mtlrun.models import MultiTaskModel
@@ -114,6 +114,7 @@ def prepare(config: Mapping[str, Any]) -> Parts:
     runtime: Runtime | None = problems.attempt(_build_plain, Runtime, nodes.get("runtime"), "runtime")
     settings: Settings | None = problems.attempt(_build_plain, Settings, nodes.get("trainer"), "trainer")
     device = torch.device("cpu")
+    keep_solvers_on_one_thread()
     if runtime is not None:
         problems.attempt(check_writable, Path(runtime.root))
         device = problems.attempt(choose_device, runtime.device) or device

@@ -96,15 +96,18 @@ def test_mgda_is_the_same_when_both_are_solved_well(kind):
 
 
 @pytest.mark.parametrize("kind", [*independent(), *dependent()])
-def test_pcgrad_is_the_same_in_the_same_orders(kind):
-    # Both draw the orders by one permutation of all tasks per task; theirs from the global generator.
+def test_pcgrad_is_the_same_in_the_same_orders(kind, monkeypatch):
+    # Theirs draws an order of all tasks for each task with torch.randperm; here it is handed ours.
     jacobian = (independent() | dependent())[kind]
     weighting, theirs = PCGrad(), torchjd.PCGrad()
     weighting.setup(len(jacobian), seed=3)
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        for _ in range(4):
-            assert_same(combine(weighting, jacobian), theirs(jacobian))
+    generator = torch.Generator().manual_seed(3)
+    for _ in range(4):
+        orders = iter(torch.rand(len(jacobian), len(jacobian), generator=generator).argsort(dim=1))
+        monkeypatch.setattr(torch, "randperm", lambda *_, orders=orders, **__: next(orders))
+        expected = theirs(jacobian)
+        assert next(orders, None) is None
+        assert_same(combine(weighting, jacobian), expected)
 
 
 def test_gradvac_of_two_tasks_is_the_same():

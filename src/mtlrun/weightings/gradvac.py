@@ -1,13 +1,14 @@
 """GradVac: gradient vaccine."""
 
-from math import sqrt
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor
 
 from mtlrun.checks import check_one_of
 from mtlrun.weightings.base import GradientWeighting, Reduction
+from mtlrun.weightings.pcgrad import random_orders
 
 # A cosine aimed at is held below one by this: no finite share of a gradient makes another one parallel to it.
 _BELOW_ONE = 1e-6
@@ -56,28 +57,30 @@ class GradVac(GradientWeighting):
         products = gram.numpy()
         num_tasks = len(products)
         active = torch.arange(self.num_tasks)[self.active]
-        averages = self.rho[active[:, None], active].tolist()
-        squares = products.diagonal().tolist()
-        coefficients = torch.eye(num_tasks, dtype=torch.float64).numpy()
-        for task, own in enumerate(coefficients):
-            along, square = products[task].copy(), squares[task]  # products of g_i' with all gradients, and its own
-            for other in torch.randperm(num_tasks, generator=self.generator()).tolist():
-                if other == task or squares[other] == 0 or square <= _NOTHING_LEFT * squares[task]:
-                    continue
-                average = averages[task][other]
-                cosine = max(-1.0, min(1.0, float(along[other]) / sqrt(square * squares[other])))
-                averages[task][other] = (1 - self.beta) * average + self.beta * cosine
-                if cosine < average:
-                    share = sqrt(square / squares[other]) * share_of_other(cosine, min(average, 1 - _BELOW_ONE))
-                    own[other] += share
-                    along += share * products[other]
-                    square = max(0.0, float(own @ along))
-        self.rho[active[:, None], active] = torch.tensor(averages, dtype=torch.float64)
+        tasks, squares = numpy.arange(num_tasks), numpy.diagonal(products)
+        averages = self.rho[active[:, None], active].numpy()
+        coefficients, along = numpy.eye(num_tasks), products.copy()  # of g_i', and its products with all gradients
+        own_squares = squares.copy()
+        for others in random_orders(num_tasks, self.generator()).T:  # all tasks at once, each with another one
+            turnable = (others != tasks) & (squares[others] > 0) & (own_squares > _NOTHING_LEFT * squares)
+            length = numpy.sqrt(numpy.where(turnable, own_squares, 1.0))
+            other_length = numpy.sqrt(numpy.where(turnable, squares[others], 1.0))
+            cosine = numpy.clip(along[tasks, others] / (length * other_length), -1.0, 1.0)
+            average = averages[tasks, others]
+            averages[tasks, others] = numpy.where(turnable, (1 - self.beta) * average + self.beta * cosine, average)
+            turned = turnable & (cosine < average)
+            wanted = numpy.clip(average, _BELOW_ONE - 1, 1 - _BELOW_ONE)
+            share = numpy.where(turned, length / other_length * share_of_other(cosine, wanted), 0.0)
+            coefficients[tasks, others] += share
+            along += share[:, None] * products[others]
+            own_squares = numpy.where(turned, (coefficients * along).sum(axis=1).clip(min=0.0), own_squares)
+        self.rho[active[:, None], active] = torch.from_numpy(averages)
         total = torch.from_numpy(coefficients.sum(axis=0))
         return total if self.reduction == "sum" else total / num_tasks
 
 
-def share_of_other(cosine: float, wanted: float) -> float:
+def share_of_other(cosine: numpy.ndarray, wanted: numpy.ndarray) -> numpy.ndarray:
     """Return how much of a unit vector must be added to another one, for their cosine to rise to the `wanted` one."""
-    sine, wanted_sine = sqrt(1 - cosine**2), sqrt(1 - wanted**2)
-    return (wanted * sine - cosine * wanted_sine) / wanted_sine
+    sine, wanted_sine = numpy.sqrt(1 - cosine**2), numpy.sqrt(1 - wanted**2)
+    share: numpy.ndarray = (wanted * sine - cosine * wanted_sine) / wanted_sine
+    return share

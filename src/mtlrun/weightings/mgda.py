@@ -74,8 +74,8 @@ def minimum_norm_weights(gram: numpy.ndarray, max_iterations: int, tolerance: fl
         return numpy.full(num_tasks, 1 / num_tasks)
     gram = gram / scale
     weights = _best_pair(gram) if num_tasks > 1 else numpy.ones(1)
+    products = gram @ weights
     for _ in range(max_iterations):
-        products = gram @ weights
         squared_norm = weights @ products
         towards = int(numpy.argmin(products))
         gap = squared_norm - products[towards]
@@ -86,21 +86,19 @@ def minimum_norm_weights(gram: numpy.ndarray, max_iterations: int, tolerance: fl
         step = min(gap / curvature, 1.0)
         weights *= 1 - step
         weights[towards] += step
+        products = (1 - step) * products + step * gram[towards]
     return weights
 
 
 def _best_pair(gram: numpy.ndarray) -> numpy.ndarray:
     """Return the best weights that are zero for all but two tasks; for two tasks, the solution."""
-    num_tasks = len(gram)
-    best, best_value = numpy.full(num_tasks, 1 / num_tasks), numpy.inf
-    for first in range(num_tasks):
-        for second in range(first + 1, num_tasks):
-            a, b, c = gram[first, first], gram[first, second], gram[second, second]
-            distance = a - 2 * b + c
-            share = min(max((c - b) / distance, 0.0), 1.0) if distance > 0 else 0.5
-            value = share**2 * a + 2 * share * (1 - share) * b + (1 - share) ** 2 * c
-            if value < best_value:
-                best_value = value
-                best = numpy.zeros(num_tasks)
-                best[first], best[second] = share, 1 - share
-    return best
+    first, second = numpy.triu_indices(len(gram), k=1)
+    squares, products = numpy.diagonal(gram), gram[first, second]
+    a, c = squares[first], squares[second]
+    distance = a - 2 * products + c
+    share = numpy.where(distance > 0, (c - products) / numpy.where(distance > 0, distance, 1.0), 0.5).clip(0, 1)
+    values = share**2 * a + 2 * share * (1 - share) * products + (1 - share) ** 2 * c
+    best = int(values.argmin())
+    weights = numpy.zeros(len(gram))
+    weights[first[best]], weights[second[best]] = share[best], 1 - share[best]
+    return weights

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -31,11 +32,19 @@ class PCGrad(GradientWeighting):
     def weights(self, gram: Tensor, losses: Tensor) -> Tensor:
         products = gram.numpy()
         num_tasks = len(products)
-        coefficients = torch.eye(num_tasks, dtype=torch.float64).numpy()
-        for task, own in enumerate(coefficients):
-            for other in torch.randperm(num_tasks, generator=self.generator()).tolist():
-                product = own @ products[:, other]
-                if other != task and product < 0:
-                    own[other] -= product / products[other, other]
+        tasks, squares = numpy.arange(num_tasks), numpy.diagonal(products)
+        coefficients, along = numpy.eye(num_tasks), products.copy()  # of g_k', and its products with all gradients
+        for others in random_orders(num_tasks, self.generator()).T:  # all tasks at once, each with another one
+            conflict = along[tasks, others]
+            conflicting = (conflict < 0) & (others != tasks)
+            share = numpy.where(conflicting, -conflict / numpy.where(conflicting, squares[others], 1.0), 0.0)
+            coefficients[tasks, others] += share
+            along += share[:, None] * products[others]
         total = torch.from_numpy(coefficients.sum(axis=0))
         return total if self.reduction == "sum" else total / num_tasks
+
+
+def random_orders(num_tasks: int, generator: torch.Generator) -> numpy.ndarray:
+    """Return [num_tasks, num_tasks]: in each row all tasks, in an order of its own."""
+    orders: numpy.ndarray = torch.rand(num_tasks, num_tasks, generator=generator).argsort(dim=1).numpy()
+    return orders
