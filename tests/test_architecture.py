@@ -14,7 +14,7 @@ FLOORS = [
     ["building", "diagnosis", "folder", "comparison"],
     ["config"],
     ["datasets", "tasks", "models", "weightings", "optim", "checkpoint", "observers", "environment", "settings",
-     "selection", "window"],
+     "selection", "window", "divergence"],
     ["gradients"],
     ["trainer"],
     ["compatibility"],

@@ -11,7 +11,8 @@ from mtlrun.commands.list import entries
 from mtlrun.config import compose
 from mtlrun.gradients import backward
 from mtlrun.preparation import prepare
-from mtlrun.weightings import DWA, MGDA, Equal, GradDrop, GradientWeighting, PCGrad, Static
+from mtlrun.tasks import Regression, part_losses, split_labelled
+from mtlrun.weightings import DWA, MGDA, Equal, GradDrop, GradientWeighting, PartsWeighting, PCGrad, Static
 
 
 class Problem:
@@ -198,3 +199,57 @@ def test_a_weighting_beneath_is_chosen_by_a_group_of_its_own(quick):
     assert line["lr/weighting.losses"] == 0.5
     state = checkpoint.load(folder / "checkpoints" / "last.pt")["weighting"]
     assert state["losses.log_variance"].abs().max() > 0.01
+
+
+class Recording(PartsWeighting):
+    """Keeps the Jacobians that it is given, and takes the first."""
+
+    num_parts = 3
+
+    def combine_parts(self, jacobians, losses):
+        self.seen = (jacobians, losses)
+        return jacobians[0].sum(dim=0)
+
+
+@pytest.mark.parametrize("with_representation", [True, False])
+def test_a_method_of_several_parts_gets_the_gradients_of_each_part_of_the_batch(with_representation):
+    problem = Problem()
+    weighting = ready(Recording())
+    features = torch.tanh(problem.trunk(problem.inputs))
+    targets = torch.randn(5, dtype=torch.float64)
+    errors = [(head(features).squeeze(1) - targets).square() for head in problem.heads]
+    parts = [[error[part::3].mean() for error in errors] for part in range(3)]
+    expected = [torch.stack(problem.rows(part)) for part in parts]
+    own = [list(head.parameters()) for head in problem.heads]
+    expected_head = problem.flat(torch.autograd.grad(sum(part[0] for part in parts) / 3, own[0], retain_graph=True))
+    backward(
+        weighting,
+        parts[0],
+        list(problem.trunk.parameters()),
+        own,
+        representation=features if with_representation else None,
+        parts=parts,
+    )
+    jacobians, losses = weighting.seen
+    for found, wanted in zip(jacobians, expected, strict=True):
+        torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(losses, torch.stack([torch.stack(part).detach() for part in parts]))
+    trunk = problem.flat([parameter.grad for parameter in problem.trunk.parameters()])
+    torch.testing.assert_close(trunk, expected[0].sum(dim=0))
+    torch.testing.assert_close(problem.flat([parameter.grad for parameter in own[0]]), expected_head)
+
+
+def test_the_parts_of_a_batch_hold_each_labelled_sample_once():
+    tasks = {"a": Regression(), "b": Regression()}
+    predictions = {name: torch.zeros(7, 1) for name in tasks}
+    everything = torch.tensor([1.0, 2, 3, 4, 5, 6, 7])
+    missing = torch.tensor([float("nan"), 2, 3, float("nan"), 5, 6, float("nan")])
+    targets, labelled = split_labelled(tasks, {"a": everything, "b": missing}, torch.device("cpu"))
+    first, second = part_losses(tasks, predictions, targets, labelled, 2)
+    assert first["a"].item() == pytest.approx((1 + 9 + 25 + 49) / 4)
+    assert second["a"].item() == pytest.approx((4 + 16 + 36) / 3)
+    assert first["b"].item() == pytest.approx((9 + 25) / 2)
+    assert second["b"].item() == pytest.approx((4 + 36) / 2)
+    only_even = torch.tensor([1.0, float("nan")] * 3 + [1.0])
+    targets, labelled = split_labelled(tasks, {"a": everything, "b": only_even}, torch.device("cpu"))
+    assert [set(part) for part in part_losses(tasks, predictions, targets, labelled, 2)] == [{"a"}, {"a"}]

@@ -55,7 +55,7 @@ def test_every_option_says_what_it_is(group, name):
 )
 def test_every_exported_class_has_a_yaml(module, base, group):
     abstract = {"MultiTaskModel", "SharedRepresentationModel", "MultiTaskDataset", "Backbone"}
-    abstract |= {"Weighting", "LossWeighting", "GradientWeighting", "JacobianWeighting"}
+    abstract |= {"Weighting", "LossWeighting", "GradientWeighting", "JacobianWeighting", "PartsWeighting"}
     found = [getattr(module, name) for name in module.__all__]
     classes = {item for item in found if isinstance(item, type) and issubclass(item, base)}
     targets = set()
@@ -95,7 +95,10 @@ def test_what_list_says_of_a_weighting_is_true(entry):
     node = yaml.safe_load((CONF / "weighting" / f"{entry.name}.yaml").read_text())
     target = locate(node["_target_"], "weighting")
     assert issubclass(target, KINDS[entry.facts["sees"]])
-    assert entry.facts["passes"][0] == {"one": "1", "one per task": "K"}[target.backward_passes]
+    passes = {"one": "1", "one per task": "K"}[target.backward_passes]
+    if issubclass(target, mtlrun.weightings.PartsWeighting):
+        passes = f"{target.num_parts} K, on parts of the batch"
+    assert entry.facts["passes"].startswith(passes)
     assert ("2 forward" in entry.facts["passes"]) == target.needs_losses_after_step
     assert entry.facts["paper"]
 

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mtlrun.weightings.base import GradientWeighting, JacobianWeighting, LossWeighting, RowWeighting, Weighting
+from mtlrun.weightings.base import (
+    GradientWeighting,
+    JacobianWeighting,
+    LossWeighting,
+    PartsWeighting,
+    RowWeighting,
+    Weighting,
+)
 
 # Length of the sums of products that are made in the rows' own precision.
 _CHUNK = 2**12
@@ -53,6 +60,7 @@ def backward(
     last_layer: Sequence[nn.Parameter] = (),
     regulariser: Tensor | None = None,
     want_gram: bool = False,
+    parts: Sequence[Sequence[Tensor]] = (),
 ) -> Update:
     """Fill `.grad` of all parameters with the update that `weighting` makes of `losses`.
 
@@ -68,6 +76,7 @@ def backward(
         regulariser: a scalar that joins the objective outside the weighting.
         want_gram: take the Gram matrix for the log even where the method does not need it; for a
             weighting of losses this costs as many passes as there are tasks.
+        parts: for a PartsWeighting, the K losses of each part of the batch, in the place of `losses`.
 
     Raises:
         NonFiniteGradientError: before anything is combined.
@@ -79,6 +88,8 @@ def backward(
         case GradientWeighting() | JacobianWeighting():
             if regulariser is not None:
                 torch.autograd.backward(regulariser, retain_graph=True)  # it may be made of features, used again below
+            if isinstance(weighting, PartsWeighting) and parts:
+                return _combine_parts(weighting, problem, parts)
             slopes = _transform(weighting, problem)
             with torch.no_grad():
                 if isinstance(weighting, GradientWeighting):
@@ -181,40 +192,69 @@ def _reuse(weighting: GradientWeighting, problem: _Problem, factors: list[float]
 
 def _combine_by_entries(weighting: JacobianWeighting, problem: _Problem, want_gram: bool) -> Update:
     rows, _, own_grads = _rows(weighting, problem)
+    jacobian = _flatten(rows)
+    update = Update(gram=gram_matrix(rows).cpu() if want_gram else None)
+    direction = weighting.combine(jacobian, problem.stacked())
+    _fill_own(problem.own, own_grads, [1.0] * len(own_grads))
+    _fill_flat(weighting, problem, direction, rows[0])
+    return update
+
+
+def _combine_parts(weighting: PartsWeighting, problem: _Problem, parts: Sequence[Sequence[Tensor]]) -> Update:
+    jacobians, losses = [], []
+    for number, part in enumerate(parts):
+        problem.losses = list(part)
+        losses.append(problem.stacked())
+        _transform(weighting, problem)
+        rows, _, own_grads = _rows(weighting, problem, retain=number < len(parts) - 1)
+        jacobians.append(_flatten(rows))
+        _fill_own(problem.own, own_grads, [1 / len(parts)] * len(own_grads))  # adds up to the mean over the parts
+    with torch.no_grad():
+        direction = weighting.combine_parts(jacobians, torch.stack(losses))
+    _fill_flat(weighting, problem, direction, rows[0])
+    return Update()
+
+
+def _flatten(rows: list[Row]) -> Tensor:
+    """Return the rows as one matrix [K, P], of finite numbers."""
     jacobian = torch.stack([torch.cat([part.reshape(-1) for part in row]) for row in rows])
     finite = torch.isfinite(jacobian).all(dim=1).cpu()
     if not finite.all():
         raise NonFiniteGradientError(int((~finite).nonzero()[0]))
-    update = Update(gram=gram_matrix(rows).cpu() if want_gram else None)
-    direction = weighting.combine(jacobian, problem.stacked())
-    _fill_own(problem.own, own_grads, [1.0] * len(own_grads))
-    pieces = [
-        piece.view_as(part)
-        for piece, part in zip(direction.split([part.numel() for part in rows[0]]), rows[0], strict=True)
-    ]
+    return jacobian
+
+
+def _fill_flat(weighting: JacobianWeighting, problem: _Problem, direction: Tensor, like: Row) -> None:
+    """Give the shared parameters a direction [P], cut into pieces like those of a row."""
+    sizes = [part.numel() for part in like]
+    pieces = [piece.view_as(part) for piece, part in zip(direction.split(sizes), like, strict=True)]
     if weighting.grad_source == "shared":
         _fill(problem.shared, pieces)
     else:
         _push(problem, pieces)
-    return update
 
 
-def _rows(weighting: RowWeighting, problem: _Problem) -> tuple[list[Row], list[Row], list[Row]]:
-    """Return the rows that the method looks at, those at the representation, and the gradients of the tasks' own."""
+def _rows(
+    weighting: RowWeighting, problem: _Problem, *, retain: bool = False
+) -> tuple[list[Row], list[Row], list[Row]]:
+    """Return the rows that the method looks at, those at the representation, and the gradients of the tasks' own.
+
+    The graph is freed on the way unless `retain`, or where the direction is still to be sent through it.
+    """
     source = weighting.grad_source
     if problem.representation is None:
         if source != "shared":
             raise ValueError(f"grad_source={source} needs a model with a shared representation")
-        rows, own_grads = _full_rows(problem)
+        rows, own_grads = _full_rows(problem, retain=retain)
         return rows, [], own_grads
-    z_rows, own_grads = _representation_rows(problem)
+    z_rows, own_grads = _representation_rows(problem, retain=retain)
     if source == "representation":
         return z_rows, z_rows, own_grads
     if source == "last_layer" and not problem.last_layer:
         raise ValueError("grad_source=last_layer needs the parameters of the last shared layer")
     if source == "last_layer":
         return _trunk_rows(problem.representation, problem.last_layer, z_rows, retain=True), z_rows, own_grads
-    return _trunk_rows(problem.representation, problem.shared, z_rows), z_rows, own_grads
+    return _trunk_rows(problem.representation, problem.shared, z_rows, retain=retain), z_rows, own_grads
 
 
 def gram_matrix(rows: Sequence[Row]) -> Tensor:
@@ -274,14 +314,14 @@ def _full_rows(problem: _Problem, *, retain: bool = False) -> tuple[list[Row], l
     return rows, own_grads
 
 
-def _representation_rows(problem: _Problem) -> tuple[list[Row], list[Row]]:
+def _representation_rows(problem: _Problem, *, retain: bool = False) -> tuple[list[Row], list[Row]]:
     """Return the rows by the representation and the gradients of the tasks' own parameters; frees the heads' graphs."""
     assert problem.representation is not None
     rows, own_grads = [], []
     for position, (loss, own) in enumerate(zip(problem.losses, problem.own, strict=True)):
-        last = position == len(problem.losses) - 1
+        keep = retain or position < len(problem.losses) - 1
         # Heads may have common nodes, a regulariser's say, so only the last pass may free the graph.
-        grads = _grads([loss], [problem.representation, *own], None, retain=not last)
+        grads = _grads([loss], [problem.representation, *own], None, retain=keep)
         rows.append(grads[:1])
         own_grads.append(grads[1:])
     return rows, own_grads

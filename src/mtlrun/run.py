@@ -142,7 +142,7 @@ def _new_record(config: Mapping[str, Any], parts: Parts, overrides: list[str]) -
         parameters={group["name"]: _count(group["params"]) for group in parts.optimizer.param_groups},
         passes_per_step={
             "forward": 1 + parts.weighting.needs_losses_after_step,
-            "backward": 1 if kind == "one" else len(parts.tasks),
+            "backward": 1 if kind == "one" else len(parts.tasks) * getattr(parts.weighting, "num_parts", 1),
         },
         started=_now(),
         environment=describe(parts.device),

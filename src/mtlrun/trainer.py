@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from mtlrun import checkpoint
 from mtlrun.datasets import Batch, Loader
+from mtlrun.divergence import find_non_finite
 from mtlrun.errors import CheckpointError, DivergedError, FallbackError, RunInterruptedError
 from mtlrun.gradients import NonFiniteGradientError, backward
 from mtlrun.models import MultiTaskModel, SharedRepresentationModel
@@ -19,8 +20,8 @@ from mtlrun.observers import Observer
 from mtlrun.optim import Schedule, set_learning_rates
 from mtlrun.selection import Selection
 from mtlrun.settings import Settings
-from mtlrun.tasks import Task, split_labelled, task_losses, task_performances
-from mtlrun.weightings import LossWeighting, Weighting
+from mtlrun.tasks import Task, part_losses, split_labelled, task_losses, task_performances
+from mtlrun.weightings import LossWeighting, PartsWeighting, Weighting
 from mtlrun.window import Window
 
 logger = logging.getLogger(__name__)
@@ -150,6 +151,10 @@ class Trainer:
 
         predictions, representation = self.predict(inputs)
         losses = task_losses(self.tasks, predictions, targets, labelled)
+        parts: list[dict[str, Tensor]] = []
+        if isinstance(self.weighting, PartsWeighting):
+            parts = part_losses(self.tasks, predictions, targets, labelled, self.weighting.num_parts)
+            losses = {name: loss for name, loss in losses.items() if name in parts[0]}
         if not losses:
             return  # no task has a label in this batch
         active = list(losses)
@@ -167,6 +172,7 @@ class Trainer:
                 last_layer=self._last_layer,
                 regulariser=torch.stack(list(regularisers.values())).sum() if regularisers else None,
                 want_gram=self.gradients_are_due(self.progress.step + 1),
+                parts=[list(part.values()) for part in parts],
             )
         except NonFiniteGradientError as error:
             raise self.diverged(
@@ -208,29 +214,18 @@ class Trainer:
         """Return the error that names the task and the step; the slow path may look at everything again."""
         step = self.progress.step + 1
         if what is None:
-            what, task = self.find_non_finite(batch)
+            self.optimizer.zero_grad(set_to_none=True)
+            targets, labelled = split_labelled(self.tasks, batch[1], self.device)
+            predictions, _ = self.predict(batch[0].to(self.device))
+            what, task = find_non_finite(
+                task_losses(self.tasks, predictions, targets, labelled), self._shared, self._own
+            )
         return DivergedError(
             f"step {step}: {what} is not finite (NaN or infinite); this step was not applied. "
             "Try a lower learning rate or trainer.clip_norm=1",
             step,
             task,
         )
-
-    def find_non_finite(self, batch: Batch) -> tuple[str, str | None]:
-        """Compute the batch once more, task by task, and return what is not finite and whose it is."""
-        self.optimizer.zero_grad(set_to_none=True)
-        targets, labelled = split_labelled(self.tasks, batch[1], self.device)
-        predictions, _ = self.predict(batch[0].to(self.device))
-        losses = task_losses(self.tasks, predictions, targets, labelled)
-        for name, loss in losses.items():
-            if not torch.isfinite(loss):
-                return f"the loss of task {name}", name
-        for name, loss in losses.items():
-            parameters = [*self._shared, *self._own[name]]
-            for grad in torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True):
-                if grad is not None and not torch.isfinite(grad).all():
-                    return f"the gradient of task {name}", name
-        return "the weighted sum of the task gradients", None
 
     # ------------------------------------------------------------------------------------- evaluation and log
 

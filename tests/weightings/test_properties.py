@@ -37,9 +37,12 @@ from mtlrun.weightings import (
     JacobianWeighting,
     LossWeighting,
     MoCo,
+    MoDo,
     NashMTL,
+    PartsWeighting,
     PCGrad,
     ScaleInvariant,
+    SDMGrad,
     Static,
     Uncertainty,
     UncertaintySO,
@@ -87,10 +90,12 @@ METHODS = {
     "lbtw": LBTW,
     "mgda": MGDA,
     "moco": MoCo,
+    "modo": lambda: MoDo(gamma=0.05),
     "nash_mtl": NashMTL,
     "pcgrad": PCGrad,
     "rlw": RLW,
     "scale_invariant": ScaleInvariant,
+    "sdmgrad": SDMGrad,
     "static": lambda: Static(TASK_WEIGHTS),
     "stch": lambda: STCH(warmup_epochs=1),
     "uncertainty": Uncertainty,
@@ -110,6 +115,7 @@ STATEFUL = [
     "imtl_l",
     "lbtw",
     "moco",
+    "modo",
     "pcgrad",
     "rlw",
     "stch",
@@ -170,7 +176,7 @@ def drive(weighting, take_step, steps, start=0, width=6):
 
 
 def test_every_shipped_method_is_in_the_table():
-    kinds = {Weighting, LossWeighting, GradientWeighting, JacobianWeighting}
+    kinds = {Weighting, LossWeighting, GradientWeighting, JacobianWeighting, PartsWeighting}
     shipped = {cls for _, cls in inspect.getmembers(mtlrun.weightings, inspect.isclass)} - kinds
     assert {type(METHODS[name]()) for name in METHODS} == shipped
 
@@ -187,6 +193,8 @@ def test_direction_is_finite_and_not_longer_than_the_gradients_allow(method, kin
     assert direction.norm() <= bound
 
 
+# The weights of modo make a step of fixed size along products of gradients, before the first direction.
+@pytest.mark.parametrize("method", sorted(METHODS.keys() - {"modo"}))
 @pytest.mark.parametrize("scale", [1e8, 1e-8])
 def test_direction_scales_with_the_gradients(method, scale):
     jacobian = jacobians()["conflicting"]

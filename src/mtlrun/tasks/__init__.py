@@ -2,7 +2,16 @@
 
 from mtlrun.tasks.base import Meter, Task
 from mtlrun.tasks.classification import Classification
-from mtlrun.tasks.labels import split_labelled, task_losses, task_performances
+from mtlrun.tasks.labels import part_losses, split_labelled, task_losses, task_performances
 from mtlrun.tasks.regression import Regression
 
-__all__ = ["Classification", "Meter", "Regression", "Task", "split_labelled", "task_losses", "task_performances"]
+__all__ = [
+    "Classification",
+    "Meter",
+    "Regression",
+    "Task",
+    "part_losses",
+    "split_labelled",
+    "task_losses",
+    "task_performances",
+]

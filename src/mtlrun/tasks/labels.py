@@ -51,6 +51,34 @@ def task_losses(
     return found
 
 
+def part_losses(
+    tasks: Mapping[str, Task],
+    predictions: Mapping[str, Tensor],
+    targets: Mapping[str, Tensor],
+    labelled: Mapping[str, Tensor | None],
+    num_parts: int,
+) -> list[dict[str, Tensor]]:
+    """Return `task_losses` of each of `num_parts` parts of the batch, for the tasks with a label in every part.
+
+    Part p is made of every num_parts-th sample from the p-th on.
+    """
+    found = []
+    for part in range(num_parts):
+        part_targets, part_rows = {}, {}
+        for name in tasks:
+            rows = labelled[name]
+            if rows is None:
+                rows = torch.arange(part, len(targets[name]), num_parts, device=targets[name].device)
+                part_targets[name] = targets[name][rows]
+            else:
+                mine = rows % num_parts == part
+                rows, part_targets[name] = rows[mine], targets[name][mine]
+            part_rows[name] = rows
+        found.append(task_losses(tasks, predictions, part_targets, part_rows))
+    everywhere = [name for name in tasks if all(name in losses for losses in found)]
+    return [{name: losses[name] for name in everywhere} for losses in found]
+
+
 def task_performances(
     tasks: Mapping[str, Task],
     active: Sequence[str],

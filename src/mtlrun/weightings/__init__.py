@@ -1,7 +1,7 @@
 """Weightings: one method per file. `combine` runs any of them on a given Jacobian."""
 
 from mtlrun.weightings.aligned_mtl import AlignedMTL
-from mtlrun.weightings.base import GradientWeighting, JacobianWeighting, LossWeighting, Weighting
+from mtlrun.weightings.base import GradientWeighting, JacobianWeighting, LossWeighting, PartsWeighting, Weighting
 from mtlrun.weightings.cagrad import CAGrad
 from mtlrun.weightings.combining import combine
 from mtlrun.weightings.config import ConFIG
@@ -25,10 +25,12 @@ from mtlrun.weightings.imtl_l import IMTLL
 from mtlrun.weightings.lbtw import LBTW
 from mtlrun.weightings.mgda import MGDA
 from mtlrun.weightings.moco import MoCo
+from mtlrun.weightings.modo import MoDo
 from mtlrun.weightings.nash_mtl import NashMTL
 from mtlrun.weightings.pcgrad import PCGrad
 from mtlrun.weightings.rlw import RLW
 from mtlrun.weightings.scale_invariant import ScaleInvariant
+from mtlrun.weightings.sdmgrad import SDMGrad
 from mtlrun.weightings.static import Static
 from mtlrun.weightings.stch import STCH
 from mtlrun.weightings.uncertainty import Uncertainty
@@ -64,8 +66,11 @@ __all__ = [
     "JacobianWeighting",
     "LossWeighting",
     "MoCo",
+    "MoDo",
     "NashMTL",
     "PCGrad",
+    "PartsWeighting",
+    "SDMGrad",
     "ScaleInvariant",
     "Static",
     "UPGrad",

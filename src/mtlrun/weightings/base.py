@@ -247,3 +247,23 @@ class JacobianWeighting(RowWeighting):
 
         Called without gradient tracking.
         """
+
+
+class PartsWeighting(JacobianWeighting):
+    """A JacobianWeighting that wants gradients of independent samples: the batch of each step is split into parts.
+
+    So a step sees as many samples as under any other method, and costs K backward passes per part.
+
+    Args:
+        grad_source, losses, loss_transform: see `JacobianWeighting`.
+    """
+
+    #: Into how many parts of (nearly) equal size.
+    num_parts = 2
+
+    @abstractmethod
+    def combine_parts(self, jacobians: list[Tensor], losses: Tensor) -> Tensor:
+        """Return the direction [P] made of one Jacobian [K, P] per part; `losses` is [num_parts, K]."""
+
+    def combine(self, jacobian: Tensor, losses: Tensor) -> Tensor:
+        return self.combine_parts([jacobian] * self.num_parts, losses.expand(self.num_parts, -1))

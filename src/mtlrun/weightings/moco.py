@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mtlrun.weightings.base import JacobianWeighting
+from mtlrun.weightings.simplex import project_on_simplex
 from mtlrun.weightings.task_rows import TaskRows, check_by_parameter
 
 
@@ -86,13 +87,3 @@ class MoCo(JacobianWeighting):
         step_size = self.gamma / self.steps.max() ** self.gamma_decay
         self.task_weights[active] = part * project_on_simplex(weights - step_size * slopes)
         return weights.to(jacobian) @ tracked
-
-
-def project_on_simplex(point: Tensor) -> Tensor:
-    """Return the nearest point with entries >= 0 that sum to one; all of it on the point's device."""
-    point = point - point.max()  # changes nothing, and keeps the digits of large entries
-    descending = point.sort(descending=True).values
-    counts = torch.arange(1, len(point) + 1, dtype=point.dtype, device=point.device)
-    thresholds = (descending.cumsum(0) - 1) / counts
-    num_positive = (descending > thresholds).sum(dim=0, keepdim=True)
-    return (point - thresholds.gather(0, num_positive - 1)).clamp_min(0)
