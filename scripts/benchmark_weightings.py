@@ -12,15 +12,19 @@ that changes its speed slows them alike, and the figures are medians of ratios o
     mtlrun    `mtlrun.gradients.backward`
     torchjd   `mtl_backward` and `jac_to_grad`, with their defaults
 
-With --solvers, the time of each method's `weights` on a random K x K Gram matrix instead.
+With --solvers, the time of each method's `weights` on a random K x K Gram matrix instead; with --memory, by how much
+the peak memory of a process of its own grows in three steps.
 """
 
 import argparse
+import resource
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from itertools import pairwise
+from multiprocessing import get_context
 
 import torch
 from torch import Tensor, nn
@@ -183,6 +187,40 @@ def benchmark_engines(arguments: argparse.Namespace, device: torch.device) -> No
         print(f"| {num_tasks} | mgda, grad_source=representation | 1.00 | - | {found['mtlrun']:.2f} | - | - | - |")
 
 
+def peak_growth(trunk: str, num_tasks: int, contestant: str, method: str) -> float:
+    """Return by how many MiB three steps raise the peak memory of this process; meant for a fresh one."""
+    mine, theirs = METHODS[method]
+
+    def engine(problem: Problem) -> Callable[[Tensor, list[Tensor]], None]:
+        if contestant == "torchjd":
+            return torchjd_engine(problem, aggregator(theirs, len(problem.own)))
+        return mtlrun_engine(problem, getattr(ours, mine)()) if contestant == "mtlrun" else plain(problem)
+
+    # What is imported or loaded at first use is no contestant's: a small step, and a forward pass, come first.
+    small, problem = Problem("mlp", num_tasks, torch.device("cpu")), Problem(trunk, num_tasks, torch.device("cpu"))
+    engine(small)(*small.forward())
+    with torch.no_grad():
+        problem.forward()
+    run = engine(problem)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(3):
+        run(*problem.forward())
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
+
+
+def benchmark_memory(arguments: argparse.Namespace) -> None:
+    contestants = ("plain", "mtlrun", "torchjd")
+    print(f"| K | method | {' | '.join(contestants)} |\n|---|---|---|---|---|")
+    for num_tasks in arguments.tasks:
+        for method in arguments.methods:
+            cells = []
+            for contestant in contestants:
+                with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+                    growth = pool.submit(peak_growth, arguments.trunk, num_tasks, contestant, method).result()
+                cells.append(f"{growth:.0f}")
+            print(f"| {num_tasks} | {method} | " + " | ".join(cells) + " |", flush=True)
+
+
 def benchmark_solvers(arguments: argparse.Namespace) -> None:
     print("| method | K = 3, ms | K = 40, ms |")
     print("|---|---|---|")
@@ -214,10 +252,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--solvers", action="store_true")
+    parser.add_argument("--memory", action="store_true")
     arguments = parser.parse_args()
     keep_solvers_on_one_thread()  # as a run does
     if arguments.solvers:
         benchmark_solvers(arguments)
+    elif arguments.memory:
+        benchmark_memory(arguments)
     else:
         benchmark_engines(arguments, torch.device(arguments.device))
 

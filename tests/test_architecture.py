@@ -15,7 +15,7 @@ FLOORS = [
     ["config"],
     ["datasets", "tasks", "models", "weightings", "optim", "checkpoint", "observers", "environment", "settings",
      "selection", "window", "divergence"],
-    ["gradients"],
+    ["gradients", "look_ahead"],
     ["trainer"],
     ["compatibility"],
     ["preparation"],

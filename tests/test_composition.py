@@ -253,3 +253,17 @@ def test_the_parts_of_a_batch_hold_each_labelled_sample_once():
     only_even = torch.tensor([1.0, float("nan")] * 3 + [1.0])
     targets, labelled = split_labelled(tasks, {"a": everything, "b": only_even}, torch.device("cpu"))
     assert [set(part) for part in part_losses(tasks, predictions, targets, labelled, 2)] == [{"a"}, {"a"}]
+
+
+def test_auto_lambda_sees_another_batch_of_the_training_split_and_moves_its_weights(quick):
+    folder = quick("weighting=auto_lambda", "weighting.lr=0.05", "trainer.log_every=1")
+    lines = read_lines(folder, "train")
+    assert lines[0]["weight/left"] == lines[0]["weight/right"] == pytest.approx(0.1)
+    assert lines[-1]["weight/left"] != lines[-1]["weight/right"]
+    assert abs(lines[-1]["weight/left"] - 0.1) > 0.01
+    assert read_record(folder)["passes_per_step"] == {"forward": 5, "backward": 3}
+    assert list(read_record(folder)["split_sizes"]) == ["train", "val", "test"]
+    loaders = prepare(read_record(folder)["config"]).loaders
+    here, other = (next(loaders[name].batches(0))[0] for name in ("train", "again"))
+    assert here.shape == other.shape
+    assert not torch.equal(here, other)

@@ -42,6 +42,10 @@ ALIASES = {
         "ConFIG": "config",
         "ExcessMTL": "excess_mtl",
         "MGDA_UB": "mgda_ub",
+        "MoDo": "modo",
+        "SDMGrad": "sdmgrad",
+        "AutoLambda": "auto_lambda",
+        "RotoGrad": "rotograd",
     },
     "model": {"HPS": "hard", "STL": "single", "Cross_stitch": "cross_stitch"},
 }

@@ -69,6 +69,14 @@ def _check_model(weighting: Weighting, name: str, model: MultiTaskModel, model_n
             f"{name} combines the tasks' gradients by the shared parameters, and {model_name} has none; use a "
             "weighting of losses (equal, static, uncertainty, dwa) or a model that shares (hard, cross_stitch)"
         ]
+    if weighting.needs_rotations and not (
+        isinstance(model, SharedRepresentationModel)
+        and type(model).add_rotations is not SharedRepresentationModel.add_rotations
+    ):
+        return [
+            f"{name} rotates the shared representation in front of each task's head, and {model_name} has no place for "
+            "that; use model=hard"
+        ]
     if weighting.grad_source != "shared" and not isinstance(model, SharedRepresentationModel):
         return [
             f"weighting.grad_source={weighting.grad_source} needs a model with one shared representation, and "

@@ -16,7 +16,7 @@ from mtlrun.datasets import SPLITS, Loader, MultiTaskDataset
 from mtlrun.environment import choose_device, keep_solvers_on_one_thread, set_seed
 from mtlrun.errors import ConfigError, DataError
 from mtlrun.folder import check_writable
-from mtlrun.models import MultiTaskModel
+from mtlrun.models import MultiTaskModel, SharedRepresentationModel
 from mtlrun.optim import Group, Schedule, check_partition, make_param_groups
 from mtlrun.schema import GROUPS, check_root
 from mtlrun.selection import GAIN, Selection, check_rule
@@ -151,7 +151,8 @@ def prepare(config: Mapping[str, Any]) -> Parts:
     assert schedule is not None
     assert model is not None
 
-    loaders = _make_loaders(dataset, tasks, settings, runtime, device, seed)
+    look_ahead = weighting.needs_look_ahead
+    loaders = _make_loaders(dataset, tasks, settings, runtime, device, seed, look_ahead=look_ahead)
     try_batch(model, tasks, loaders["train"])
     model.to(device)
     for task in tasks.values():
@@ -160,6 +161,8 @@ def prepare(config: Mapping[str, Any]) -> Parts:
         weighting.to(device)
     elif isinstance(weighting, RowWeighting) and weighting.losses is not None:
         weighting.losses.to(device)  # while the state of what sees only the Gram matrix stays where its solver is
+    if weighting.needs_rotations and isinstance(model, SharedRepresentationModel):
+        weighting.attach(model.add_rotations())
     optimizer = _make_optimizer(nodes["optimizer"], model, tasks, weighting)
     return Parts(dataset, tasks, model, weighting, optimizer, schedule, loaders, settings, runtime, device)
 
@@ -212,7 +215,10 @@ def _make_loaders(
     runtime: Runtime,
     device: torch.device,
     seed: int,
+    *,
+    look_ahead: bool,
 ) -> dict[str, Loader]:
+    """Return a loader for each split, and with `look_ahead` a second one of the training split, in another order."""
     loaders: dict[str, Loader] = {}
     for name in SPLITS:
         split = dataset.split(name)
@@ -228,6 +234,8 @@ def _make_loaders(
             pin_memory=device.type == "cuda",
         )
         check_targets(split, name, tasks)
+    if look_ahead:
+        loaders["again"] = loaders["train"].in_another_order()
     return loaders
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
+from mtlrun.datasets import SPLITS
 from mtlrun.display import make_console
 from mtlrun.environment import describe, peak_memory_mib
 from mtlrun.errors import DivergedError, MtlrunError, RunInterruptedError
@@ -138,11 +139,12 @@ def _new_record(config: Mapping[str, Any], parts: Parts, overrides: list[str]) -
         overrides=overrides,
         directions=parts.directions,
         main_metrics=parts.main_metrics,
-        split_sizes={name: loader.num_samples for name, loader in parts.loaders.items()},
+        split_sizes={name: parts.loaders[name].num_samples for name in SPLITS},
         parameters={group["name"]: _count(group["params"]) for group in parts.optimizer.param_groups},
         passes_per_step={
-            "forward": 1 + parts.weighting.needs_losses_after_step,
-            "backward": 1 if kind == "one" else len(parts.tasks) * getattr(parts.weighting, "num_parts", 1),
+            "forward": 1 + parts.weighting.needs_losses_after_step + 4 * parts.weighting.needs_look_ahead,
+            "backward": (1 if kind == "one" else len(parts.tasks) * getattr(parts.weighting, "num_parts", 1))
+            + 2 * parts.weighting.needs_look_ahead,
         },
         started=_now(),
         environment=describe(parts.device),

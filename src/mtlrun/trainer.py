@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from mtlrun.datasets import Batch, Loader
 from mtlrun.divergence import find_non_finite
 from mtlrun.errors import CheckpointError, DivergedError, FallbackError, RunInterruptedError
 from mtlrun.gradients import NonFiniteGradientError, backward
+from mtlrun.look_ahead import try_step
 from mtlrun.models import MultiTaskModel, SharedRepresentationModel
 from mtlrun.observers import Observer
 from mtlrun.optim import Schedule, set_learning_rates
@@ -49,7 +50,7 @@ class Trainer:
         weighting: after `setup`.
         optimizer: over all parameters of model and weighting, with a `base_lr` in each group.
         schedule: the factor on all learning rates.
-        loaders: {"train", "val", "test"}.
+        loaders: {"train", "val", "test"}, and "again" for methods that look ahead: the training split in another order.
         selections: of each set of tasks that is judged together.
         settings: the group `trainer`.
         device: where to compute.
@@ -123,8 +124,8 @@ class Trainer:
         """Make the remaining steps of this epoch, and the evaluations that fall due on the way."""
         progress = self.progress
         self.model.train()
-        for batch in self.loaders["train"].batches(progress.epoch, start=progress.batch):
-            self.train_step(batch)
+        for batch, other in self.batches():
+            self.train_step(batch, other)
             progress.step += 1
             progress.batch += 1
             self.log_step()
@@ -140,7 +141,14 @@ class Trainer:
         progress.batch = 0
         self.save()
 
-    def train_step(self, batch: Batch) -> None:
+    def batches(self) -> Iterator[tuple[Batch, Batch | None]]:
+        """Give the rest of this epoch's batches, each with another one of the training split if the method wants it."""
+        names = ["train", "again"] if "again" in self.loaders else ["train"]
+        streams = [self.loaders[name].batches(self.progress.epoch, start=self.progress.batch) for name in names]
+        for found in zip(*streams, strict=True):
+            yield found[0], found[1] if len(found) > 1 else None
+
+    def train_step(self, batch: Batch, other: Batch | None = None) -> None:
         """Make one step: forward, losses, the weighting fills `.grad`, guard, clip, step."""
         targets, labelled = split_labelled(self.tasks, batch[1], self.device)
         inputs = batch[0].to(self.device, non_blocking=True)
@@ -148,8 +156,11 @@ class Trainer:
         set_learning_rates(
             self.optimizer, self.schedule.factor(self.progress.step, self.steps_per_epoch, self.total_steps)
         )
+        if other is not None:
+            lr = self.optimizer.param_groups[0]["lr"]
+            try_step(self.weighting, self.model, self.tasks, (batch, other), lr, self.device)
 
-        predictions, representation = self.predict(inputs)
+        predictions, representation = self.model.predict(inputs)
         losses = task_losses(self.tasks, predictions, targets, labelled)
         parts: list[dict[str, Tensor]] = []
         if isinstance(self.weighting, PartsWeighting):
@@ -187,21 +198,15 @@ class Trainer:
             for parameters, norm in zip(self._clipped, norms, strict=True):
                 nn.utils.clip_grads_with_norm_(parameters, self.settings.clip_norm, norm)
         self.optimizer.step()
+        self.weighting.stepped()
         if self.weighting.needs_losses_after_step:
             with torch.no_grad():
-                predictions, _ = self.predict(inputs)
+                predictions, _ = self.model.predict(inputs)
                 after = task_losses(self.tasks, predictions, targets, labelled)
             self.weighting.after_step(torch.stack([after[name] for name in active]))
         self.window.add(self.weighting.active, loss_values, update.weights, update.gram)
         if self.first_step_at is None:
             self.first_step_at = time.time()
-
-    def predict(self, inputs: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Return {task: prediction}, and the shared representation where the model has one."""
-        if isinstance(self.model, SharedRepresentationModel):
-            representation = self.model.encode(inputs)
-            return self.model.decode(representation), representation
-        return self.model(inputs), None
 
     def positions(self, active: Sequence[str]) -> slice | Tensor:
         """Return where the tasks stand among the K, as an index for tensors of length K."""
@@ -216,7 +221,7 @@ class Trainer:
         if what is None:
             self.optimizer.zero_grad(set_to_none=True)
             targets, labelled = split_labelled(self.tasks, batch[1], self.device)
-            predictions, _ = self.predict(batch[0].to(self.device))
+            predictions, _ = self.model.predict(batch[0].to(self.device))
             what, task = find_non_finite(
                 task_losses(self.tasks, predictions, targets, labelled), self._shared, self._own
             )

@@ -19,9 +19,12 @@ def take_step():
             own.grad = None
         if weighting.needs_performance:
             weighting.observe(torch.exp(-losses))
-        backward(weighting, task_losses, [parameter], [[] for _ in task_losses])
+        at_representation = getattr(weighting, "grad_source", "shared") == "representation"
+        representation = parameter if at_representation else None
+        backward(weighting, task_losses, [parameter], [[] for _ in task_losses], representation=representation)
         if own_parameters:
             torch.optim.SGD(own_parameters, lr=lr).step()
+        weighting.stepped()
         return parameter.grad
 
     return step

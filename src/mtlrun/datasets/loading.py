@@ -1,5 +1,6 @@
 """Batches of a split, in an order that depends on the seed and the epoch alone, from any position on."""
 
+import copy
 import random
 import signal
 from collections.abc import Iterator, Sequence
@@ -71,6 +72,12 @@ class Loader:
             # Its own generator: making an iterator must not move the global one, or resuming would show.
             generator=torch.Generator(),
         )
+
+    def in_another_order(self) -> "Loader":
+        """Return a loader of the same batches' sizes whose orders and augmentations have nothing to do with these."""
+        other = copy.copy(self)
+        other._seed = _mix(self._seed, 0, 0, 1)
+        return other
 
     def smallest_batch(self) -> Batch:
         """Return a batch of the smallest size that training will meet, in the order of the data set."""

@@ -51,6 +51,10 @@ class MultiTaskModel(nn.Module, ABC):
     def forward(self, inputs: Tensor) -> dict[str, Tensor]:
         """Return {task: prediction} for a batch of inputs."""
 
+    def predict(self, inputs: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Return {task: prediction}, and the shared representation on the way to it where the model has one."""
+        return self(inputs), None
+
     @abstractmethod
     def parameter_groups(self) -> list[ParameterGroup]:
         """Return the groups; together they hold every parameter once."""
@@ -91,6 +95,13 @@ class SharedRepresentationModel(MultiTaskModel):
     def decode(self, representation: Tensor) -> dict[str, Tensor]:
         """Return {task: prediction}: all task parameters lie after the representation."""
 
+    def add_rotations(self) -> Tensor:
+        """Put a rotation of the representation in front of each task's head, and return all of them [K, d, d].
+
+        They start as identities, are a part of the state, not of the parameters, and are written to by whoever asked.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no place for rotations of its representation")
+
     def last_layer(self) -> list[nn.Parameter]:
         """Return the parameters of the last shared layer: of the last shared module that has any of its own."""
         shared = {id(parameter) for parameter in self.shared_parameters()}
@@ -102,6 +113,10 @@ class SharedRepresentationModel(MultiTaskModel):
 
     def forward(self, inputs: Tensor) -> dict[str, Tensor]:
         return self.decode(self.encode(inputs))
+
+    def predict(self, inputs: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
+        representation = self.encode(inputs)
+        return self.decode(representation), representation
 
 
 def make_heads(tasks: Mapping[str, TaskLike], num_features: int) -> nn.ModuleDict:

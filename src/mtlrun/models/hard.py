@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from mtlrun.models.backbones import BackboneFactory
@@ -19,17 +20,29 @@ class HardSharing(SharedRepresentationModel):
         backbone: makes the trunk; filled in from the group `backbone`.
     """
 
+    rotations: Tensor | None
+
     def __init__(self, tasks: Mapping[str, TaskLike], backbone: BackboneFactory) -> None:
         super().__init__(tuple(tasks))
         self.trunk = backbone()
         self.heads = make_heads(tasks, self.trunk.num_features)
+        self.register_buffer("rotations", None)
 
     def encode(self, inputs: Tensor) -> Tensor:
         features: Tensor = self.trunk(inputs)
         return features
 
     def decode(self, representation: Tensor) -> dict[str, Tensor]:
-        return {task: head(representation) for task, head in self.heads.items()}
+        if self.rotations is None:
+            return {task: head(representation) for task, head in self.heads.items()}
+        views = (representation @ rotation.mT for rotation in self.rotations)
+        return {task: head(view) for (task, head), view in zip(self.heads.items(), views, strict=True)}
+
+    def add_rotations(self) -> Tensor:
+        like = next(self.trunk.parameters())
+        identity = torch.eye(self.trunk.num_features, dtype=like.dtype, device=like.device)
+        self.rotations = identity.repeat(len(self.heads), 1, 1)
+        return self.rotations
 
     def parameter_groups(self) -> list[ParameterGroup]:
         return [ParameterGroup("shared", list(self.trunk.parameters())), *head_groups(self.heads)]

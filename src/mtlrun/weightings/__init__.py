@@ -1,6 +1,7 @@
 """Weightings: one method per file. `combine` runs any of them on a given Jacobian."""
 
 from mtlrun.weightings.aligned_mtl import AlignedMTL
+from mtlrun.weightings.auto_lambda import AutoLambda
 from mtlrun.weightings.base import GradientWeighting, JacobianWeighting, LossWeighting, PartsWeighting, Weighting
 from mtlrun.weightings.cagrad import CAGrad
 from mtlrun.weightings.combining import combine
@@ -29,6 +30,7 @@ from mtlrun.weightings.modo import MoDo
 from mtlrun.weightings.nash_mtl import NashMTL
 from mtlrun.weightings.pcgrad import PCGrad
 from mtlrun.weightings.rlw import RLW
+from mtlrun.weightings.rotograd import RotoGrad
 from mtlrun.weightings.scale_invariant import ScaleInvariant
 from mtlrun.weightings.sdmgrad import SDMGrad
 from mtlrun.weightings.static import Static
@@ -51,6 +53,7 @@ __all__ = [
     "RLW",
     "STCH",
     "AlignedMTL",
+    "AutoLambda",
     "CAGrad",
     "CoVWeighting",
     "ConFIG",
@@ -70,6 +73,7 @@ __all__ = [
     "NashMTL",
     "PCGrad",
     "PartsWeighting",
+    "RotoGrad",
     "SDMGrad",
     "ScaleInvariant",
     "Static",

@@ -12,7 +12,7 @@ equals one that never stopped.
 
 import logging
 from abc import ABC, abstractmethod
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,17 @@ LossTransform = Literal["identity", "log"]
 LOG_EPSILON = 1e-8
 
 logger = logging.getLogger(__name__)
+
+
+class LookAhead(Protocol):
+    """The model's losses at whatever its parameters are at the moment, on this step's batch and on another one."""
+
+    parameters: list[nn.Parameter]
+    lr: float
+
+    def losses(self, *, second: bool = False) -> Tensor:
+        """Return the losses [K], with their graph."""
+        ...
 
 
 class Weighting(nn.Module, ABC):
@@ -48,8 +59,12 @@ class Weighting(nn.Module, ABC):
     needs_positive_losses = False
     #: True if the method is to be told, before each step, how well each task does on the batch: `observe`.
     needs_performance = False
+    #: True if the method is to try out each step before it is made: `look_ahead`.
+    needs_look_ahead = False
     #: True if the method is to be given the batch's losses once more after each step: `after_step`.
     needs_losses_after_step = False
+    #: True if the method rotates the shared representation in front of each task's head: `attach`.
+    needs_rotations = False
 
     def __init__(self, *, loss_transform: LossTransform = "identity") -> None:
         super().__init__()
@@ -60,6 +75,8 @@ class Weighting(nn.Module, ABC):
         #: Learning rate of the method's own parameters, for methods that have some; None for `optimizer.lr`.
         self.lr: float | None = None
         self.num_tasks = 0
+        #: How many passes over the training data have ended.
+        self.epoch = 0
         #: Which of the K tasks have a loss in this step. State of length K is to be indexed with it.
         self.active: slice | Tensor = slice(None)
         #: How often a solver failed and something else was done in its place; see `fall_back`.
@@ -73,15 +90,25 @@ class Weighting(nn.Module, ABC):
         self._seed = seed
 
     def epoch_ended(self) -> None:
-        """Called after the last step of each pass over the training data."""
+        """Called after the last step of each pass over the training data; an override calls this one, too."""
+        self.epoch += 1
 
     @property
     def first_epoch(self) -> int:
         """The epoch, from 1, from which on the method is what it is called, after a warm-up of its own."""
         return 1
 
+    def attach(self, rotations: Tensor) -> None:
+        """Called once after `setup`, where `needs_rotations`, with those of the model [K, d, d], to be written to."""
+
     def observe(self, performance: Tensor) -> None:
         """Called before each step where `needs_performance`: [K], in [0, 1], higher is better, without graph."""
+
+    def look_ahead(self, problem: "LookAhead") -> None:
+        """Called before each step, where `needs_look_ahead`, if all tasks have a label; leaves the model as it was."""
+
+    def stepped(self) -> None:
+        """Called after each optimizer step, before anything is predicted again."""
 
     def after_step(self, losses: Tensor) -> None:
         """Called after each optimizer step where `needs_losses_after_step`: the same batch's losses [K] by then."""
@@ -105,10 +132,10 @@ class Weighting(nn.Module, ABC):
 
     def get_extra_state(self) -> dict[str, Any]:
         states = {device: generator.get_state() for device, generator in self._generators.items()}
-        return {"generators": states, "fallbacks": self.fallbacks}
+        return {"generators": states, "fallbacks": self.fallbacks, "epoch": self.epoch}
 
     def set_extra_state(self, state: Any) -> None:
-        self.fallbacks = state["fallbacks"]
+        self.fallbacks, self.epoch = state["fallbacks"], state["epoch"]
         for device, generator_state in state["generators"].items():
             self.generator(device).set_state(generator_state.cpu())
 
@@ -153,6 +180,8 @@ class RowWeighting(Weighting):
     ) -> None:
         super().__init__(**common)
         check_one_of("grad_source", grad_source, GradSource)
+        if losses is not None and losses.needs_look_ahead:
+            raise ValueError(f"losses must be a weighting that does not look ahead, found {type(losses).__name__}")
         self.grad_source: GradSource = grad_source
         self.losses = losses
         if losses is not None:
@@ -167,6 +196,7 @@ class RowWeighting(Weighting):
             self.losses.setup(num_tasks, seed)
 
     def epoch_ended(self) -> None:
+        super().epoch_ended()
         if self.losses is not None:
             self.losses.epoch_ended()
 

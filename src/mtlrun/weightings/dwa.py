@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mtlrun.weightings.base import LossWeighting
+from mtlrun.weightings.epoch_means import EpochMeans
 
 
 class DWA(LossWeighting):
@@ -22,8 +23,6 @@ class DWA(LossWeighting):
 
     needs_positive_losses = True
     task_weights: Tensor
-    loss_sum: Tensor
-    loss_count: Tensor
     means: Tensor
 
     def __init__(self, temperature: float = 2.0, **common: Any) -> None:
@@ -34,23 +33,21 @@ class DWA(LossWeighting):
 
     def setup(self, num_tasks: int, seed: int = 0) -> None:
         super().setup(num_tasks, seed)
-        self.register_buffer("task_weights", torch.ones(num_tasks))
-        self.register_buffer("loss_sum", torch.zeros(num_tasks))
-        self.register_buffer("loss_count", torch.zeros(num_tasks))
-        self.register_buffer("means", torch.full((2, num_tasks), torch.nan))  # of the epochs t-2 and t-1
+        self.register_buffer("task_weights", torch.ones(num_tasks, dtype=torch.float64))
+        self.epoch_means = EpochMeans(num_tasks)
+        # Of the epochs t-2 and t-1.
+        self.register_buffer("means", torch.full((2, num_tasks), torch.nan, dtype=torch.float64))
 
     def objective(self, losses: Tensor) -> Tensor:
-        self.loss_sum[self.active] += losses.detach()
-        self.loss_count[self.active] += 1
-        return (self.task_weights[self.active] * losses).sum()
+        self.epoch_means.add(self.active, losses.detach())
+        return (self.task_weights[self.active].to(losses.dtype) * losses).sum()
 
     @property
     def first_epoch(self) -> int:
         return 3
 
     def epoch_ended(self) -> None:
-        self.means = torch.stack([self.means[1], self.loss_sum / self.loss_count])  # NaN where nothing was counted
-        self.loss_sum.zero_()
-        self.loss_count.zero_()
+        super().epoch_ended()
+        self.means = torch.stack([self.means[1], self.epoch_means.take()])
         ratio = torch.nan_to_num(self.means[1] / self.means[0], nan=1.0, posinf=1.0)
         self.task_weights = self.num_tasks * torch.softmax(ratio / self.temperature, dim=0)

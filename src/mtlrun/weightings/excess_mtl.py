@@ -48,7 +48,6 @@ class ExcessMTL(JacobianWeighting):
         self.eta = eta
         self.warmup_epochs = warmup_epochs
         self.reduction = reduction
-        self._epochs = 0
 
     def setup(self, num_tasks: int, seed: int = 0) -> None:
         super().setup(num_tasks, seed)
@@ -60,7 +59,7 @@ class ExcessMTL(JacobianWeighting):
     def combine(self, jacobian: Tensor, losses: Tensor) -> Tensor:
         active = self.active
         excess = self._excess(jacobian)
-        if self._epochs < self.warmup_epochs:
+        if self.epoch < self.warmup_epochs:
             self.initial_sum[active] += excess
             self.initial_count[active] += 1
         else:
@@ -82,14 +81,3 @@ class ExcessMTL(JacobianWeighting):
         squares[self.active] += jacobian**2
         roots = squares[self.active].sqrt()
         return torch.where(roots > 0, jacobian**2 / roots, 0.0).sum(dim=1, dtype=torch.float64)
-
-    def epoch_ended(self) -> None:
-        super().epoch_ended()
-        self._epochs += 1
-
-    def get_extra_state(self) -> dict[str, Any]:
-        return super().get_extra_state() | {"epochs": self._epochs}
-
-    def set_extra_state(self, state: Any) -> None:
-        super().set_extra_state(state)
-        self._epochs = state["epochs"]

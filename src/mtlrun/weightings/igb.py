@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mtlrun.weightings.base import LOG_EPSILON, LossWeighting
+from mtlrun.weightings.epoch_means import EpochMeans
 
 
 class IGB(LossWeighting):
@@ -24,8 +25,6 @@ class IGB(LossWeighting):
     """
 
     needs_positive_losses = True
-    loss_sum: Tensor
-    loss_count: Tensor
     base_losses: Tensor
 
     def __init__(self, base_epoch: int = 1, **common: Any) -> None:
@@ -33,19 +32,16 @@ class IGB(LossWeighting):
         if base_epoch < 0:
             raise ValueError(f"base_epoch must be >= 0, found {base_epoch}")
         self.base_epoch = base_epoch
-        self._epoch = 0
 
     def setup(self, num_tasks: int, seed: int = 0) -> None:
         super().setup(num_tasks, seed)
-        self.register_buffer("loss_sum", torch.zeros(num_tasks, dtype=torch.float64))
-        self.register_buffer("loss_count", torch.zeros(num_tasks, dtype=torch.float64))
+        self.means = EpochMeans(num_tasks)
         self.register_buffer("base_losses", torch.full((num_tasks,), torch.nan, dtype=torch.float64))
 
     def objective(self, losses: Tensor) -> Tensor:
-        values = losses.detach().to(self.loss_sum)
-        if self._epoch == self.base_epoch:
-            self.loss_sum[self.active] += values
-            self.loss_count[self.active] += 1
+        values = losses.detach().to(self.base_losses)
+        if self.epoch == self.base_epoch:
+            self.means.add(self.active, values)
         base = self.base_losses[self.active]  # NaN as long as it is not known: then all weights are one
         gaps = torch.where(base > 0, values / base, 1.0)
         weights = len(losses) * torch.softmax(gaps, dim=0)
@@ -56,13 +52,6 @@ class IGB(LossWeighting):
         return self.base_epoch + 2
 
     def epoch_ended(self) -> None:
-        if self._epoch == self.base_epoch:
-            self.base_losses = self.loss_sum / self.loss_count  # NaN where nothing was counted
-        self._epoch += 1
-
-    def get_extra_state(self) -> dict[str, Any]:
-        return super().get_extra_state() | {"epoch": self._epoch}
-
-    def set_extra_state(self, state: Any) -> None:
-        super().set_extra_state(state)
-        self._epoch = state["epoch"]
+        if self.epoch == self.base_epoch:
+            self.base_losses = self.means.take()
+        super().epoch_ended()

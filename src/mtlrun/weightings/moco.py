@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mtlrun.weightings.base import JacobianWeighting
-from mtlrun.weightings.simplex import project_on_simplex
+from mtlrun.weightings.simplex import project_on_simplex, share_out
 from mtlrun.weightings.task_rows import TaskRows, check_by_parameter
 
 
@@ -81,8 +81,7 @@ class MoCo(JacobianWeighting):
         tracked = averages[active] - step_sizes * (averages[active] - jacobian)
         averages[active] = tracked
 
-        part = self.task_weights[active].sum()  # of these tasks in lambda: one, if all have a loss
-        weights = torch.where(part > 0, self.task_weights[active] / part, 1 / len(jacobian))
+        part, weights = share_out(self.task_weights, active)
         slopes = (tracked @ tracked.T).double() @ weights + self.rho * weights
         step_size = self.gamma / self.steps.max() ** self.gamma_decay
         self.task_weights[active] = part * project_on_simplex(weights - step_size * slopes)

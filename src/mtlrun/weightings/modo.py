@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mtlrun.weightings.base import PartsWeighting
-from mtlrun.weightings.simplex import project_on_simplex
+from mtlrun.weightings.simplex import project_on_simplex, share_out
 
 
 class MoDo(PartsWeighting):
@@ -47,8 +47,7 @@ class MoDo(PartsWeighting):
     def combine_parts(self, jacobians: list[Tensor], losses: Tensor) -> Tensor:
         first, second, third = jacobians
         active = self.active
-        part = self.task_weights[active].sum()
-        weights = torch.where(part > 0, self.task_weights[active] / part, 1 / len(first))
+        part, weights = share_out(self.task_weights, active)
         slopes = (first @ (second.T @ weights.to(second))).double() + self.rho * weights
         weights = project_on_simplex(weights - self.gamma * slopes)
         self.task_weights[active] = part * weights

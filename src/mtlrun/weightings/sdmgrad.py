@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mtlrun.weightings.base import PartsWeighting
-from mtlrun.weightings.simplex import project_on_simplex
+from mtlrun.weightings.simplex import project_on_simplex, share_out
 
 
 class SDMGrad(PartsWeighting):
@@ -64,8 +64,7 @@ class SDMGrad(PartsWeighting):
     def combine_parts(self, jacobians: list[Tensor], losses: Tensor) -> Tensor:
         first, second, third = jacobians
         active = self.active
-        part = self.task_weights[active].sum()
-        weights = torch.where(part > 0, self.task_weights[active] / part, 1 / len(first))
+        part, weights = share_out(self.task_weights, active)
         weights = self._descend(weights, (first @ second.T).double())
         self.task_weights[active] = part * weights
         combined = weights.to(third) @ third + self.preference * third.mean(dim=0)

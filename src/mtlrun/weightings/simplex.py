@@ -12,3 +12,10 @@ def project_on_simplex(point: Tensor) -> Tensor:
     thresholds = (descending.cumsum(0) - 1) / counts
     num_positive = (descending > thresholds).sum(dim=0, keepdim=True)
     return (point - thresholds.gather(0, num_positive - 1)).clamp_min(0)
+
+
+def share_out(task_weights: Tensor, active: slice | Tensor) -> tuple[Tensor, Tensor]:
+    """Return what part of `task_weights` [K] belongs to the `active` tasks, and their weights scaled to sum to one."""
+    mine = task_weights[active]
+    part = mine.sum()
+    return part, torch.where(part > 0, mine / part, 1 / len(mine))

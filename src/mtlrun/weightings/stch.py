@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mtlrun.weightings.base import LOG_EPSILON, LossWeighting
+from mtlrun.weightings.epoch_means import EpochMeans
 
 
 class STCH(LossWeighting):
@@ -32,8 +33,6 @@ class STCH(LossWeighting):
     needs_positive_losses = True
     uses_task_weights = True
     preferences: Tensor
-    loss_sum: Tensor
-    loss_count: Tensor
     reference: Tensor
 
     def __init__(
@@ -49,7 +48,6 @@ class STCH(LossWeighting):
         self.mu = mu
         self.warmup_epochs = warmup_epochs
         self._preferences = preferences
-        self._epoch = 0
 
     def setup(self, num_tasks: int, seed: int = 0) -> None:
         super().setup(num_tasks, seed)
@@ -59,17 +57,15 @@ class STCH(LossWeighting):
                 f"preferences must hold one number for each of the {num_tasks} tasks, found {len(preferences)}"
             )
         self.register_buffer("preferences", torch.tensor(preferences, dtype=torch.float64))
-        self.register_buffer("loss_sum", torch.zeros(num_tasks, dtype=torch.float64))
-        self.register_buffer("loss_count", torch.zeros(num_tasks, dtype=torch.float64))
+        self.means = EpochMeans(num_tasks)
         self.register_buffer("reference", torch.full((num_tasks,), torch.nan, dtype=torch.float64))  # z
 
     def objective(self, losses: Tensor) -> Tensor:
         active, values = self.active, losses.detach().to(self.reference)
         logarithms = torch.log(losses + LOG_EPSILON)
-        if self._epoch <= self.warmup_epochs:
-            if self._epoch == self.warmup_epochs:
-                self.loss_sum[active] += values
-                self.loss_count[active] += 1
+        if self.epoch <= self.warmup_epochs:
+            if self.epoch == self.warmup_epochs:
+                self.means.add(active, values)
             return logarithms.sum()
         reference = torch.where(torch.isnan(self.reference[active]), values, self.reference[active])
         self.reference[active] = reference
@@ -82,13 +78,6 @@ class STCH(LossWeighting):
         return self.warmup_epochs + 2
 
     def epoch_ended(self) -> None:
-        if self._epoch == self.warmup_epochs:
-            self.reference = self.loss_sum / self.loss_count  # NaN where nothing was counted
-        self._epoch += 1
-
-    def get_extra_state(self) -> dict[str, Any]:
-        return super().get_extra_state() | {"epoch": self._epoch}
-
-    def set_extra_state(self, state: Any) -> None:
-        super().set_extra_state(state)
-        self._epoch = state["epoch"]
+        if self.epoch == self.warmup_epochs:
+            self.reference = self.means.take()
+        super().epoch_ended()

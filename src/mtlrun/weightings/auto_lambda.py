@@ -1,0 +1,80 @@
+"""Auto-lambda: weights learned by looking one step ahead."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mtlrun.weightings.base import LookAhead, LossWeighting, check_lr
+
+
+class AutoLambda(LossWeighting):
+    """sum_k lambda_k L_k, with lambda such that a step under it lowers the losses of another batch.
+
+    With theta' = theta - a grad sum_k lambda_k L_k(theta) a plain step on this batch, lambda descends along the
+    gradient of sum_k L_k(theta') on a second batch. By the chain rule and a finite difference (as in DARTS) that
+    gradient is
+
+        - a (L_k(theta + e h) - L_k(theta - e h)) / (2 e),   h = grad of the second batch's losses at theta', e = .01
+        / ‖h‖
+
+    with the losses of this batch: two more backward and four more forward passes in each step.
+
+    Source: Liu, James, Davison & Johns, "Auto-Lambda: Disentangling Dynamic Task Relationships" (TMLR 2022),
+    equations 3 to 6, with all tasks as primary ones. The second batch is another one of the training split, so that
+    the validation split stays unseen. Both finite-difference passes have the same dropout masks. A weight is held at
+    zero or above, so that no task is ever maximised. In a step in which a task has no label lambda is left alone.
+
+    Args:
+        init: lambda at the start, > 0. Paper: .1.
+        lr: learning rate of lambda, by the run's optimizer. Paper: 1e-4, 3e-5 on Cityscapes, with Adam.
+        loss_transform: see `Weighting`.
+    """
+
+    needs_look_ahead = True
+
+    def __init__(self, init: float = 0.1, *, lr: float | None = 1e-4, **common: Any) -> None:
+        super().__init__(**common)
+        self.lr = check_lr(lr)
+        if not init > 0:
+            raise ValueError(f"init must be > 0, found {init}")
+        self.init = init
+
+    def setup(self, num_tasks: int, seed: int = 0) -> None:
+        super().setup(num_tasks, seed)
+        self.task_weights = nn.Parameter(torch.full((num_tasks,), float(self.init)))
+
+    def look_ahead(self, problem: LookAhead) -> None:
+        with torch.no_grad():
+            self.task_weights.clamp_(min=0.0)  # the optimizer has moved them since
+        parameters = problem.parameters
+        start = [parameter.detach().clone() for parameter in parameters]
+
+        objective = (self.task_weights.detach() * self.transform(problem.losses())).sum()
+        step = torch.autograd.grad(objective, parameters, allow_unused=True, materialize_grads=True)
+        _move(parameters, start, step, -problem.lr)
+        ahead = self.transform(problem.losses(second=True)).sum()
+        direction = torch.autograd.grad(ahead, parameters, allow_unused=True, materialize_grads=True)
+
+        length = nn.utils.get_total_norm(list(direction))
+        distance = 0.01 / length.clamp_min(1e-12)
+        with torch.no_grad():
+            _move(parameters, start, direction, distance)
+            above = self.transform(problem.losses())
+            _move(parameters, start, direction, -distance)
+            below = self.transform(problem.losses())
+            _move(parameters, start, direction, 0.0)
+        self.task_weights.grad = -problem.lr * (above - below) / (2 * distance)
+
+    def objective(self, losses: Tensor) -> Tensor:
+        # Their gradient comes from looking ahead and not from the objective.
+        return (self.task_weights.detach()[self.active].clamp_min(0.0) * losses).sum()
+
+
+@torch.no_grad()
+def _move(
+    parameters: list[nn.Parameter], start: list[Tensor], direction: tuple[Tensor, ...], distance: Tensor | float
+) -> None:
+    """Put the parameters at `start` plus `distance` times `direction`."""
+    for parameter, origin, part in zip(parameters, start, direction, strict=True):
+        parameter.copy_(origin + distance * part)
