@@ -185,9 +185,9 @@ def _reuse(weighting: GradientWeighting, problem: _Problem, factors: list[float]
         if weighting.heads == "weighted":
             torch.autograd.backward(weighted, inputs=[*problem.shared, *own])
             return
-        torch.autograd.backward(weighted, inputs=problem.shared, retain_graph=bool(own))
         if own:
-            torch.autograd.backward(torch.stack(problem.losses).sum(), inputs=own)
+            torch.autograd.backward(torch.stack(problem.losses).sum(), inputs=own, retain_graph=True)
+        torch.autograd.backward(weighted, inputs=problem.shared)  # last, since it walks and frees the whole graph
 
 
 def _combine_by_entries(weighting: JacobianWeighting, problem: _Problem, want_gram: bool) -> Update:
@@ -227,7 +227,7 @@ def _flatten(rows: list[Row]) -> Tensor:
 def _fill_flat(weighting: JacobianWeighting, problem: _Problem, direction: Tensor, like: Row) -> None:
     """Give the shared parameters a direction [P], cut into pieces like those of a row."""
     sizes = [part.numel() for part in like]
-    pieces = [piece.view_as(part) for piece, part in zip(direction.split(sizes), like, strict=True)]
+    pieces = [piece.view_as(part).to(part.dtype) for piece, part in zip(direction.split(sizes), like, strict=True)]
     if weighting.grad_source == "shared":
         _fill(problem.shared, pieces)
     else:
@@ -277,8 +277,11 @@ def gram_matrix(rows: Sequence[Row]) -> Tensor:
 def _add_products(gram: Tensor, block: Tensor) -> None:
     """Add the inner products of the rows of `block` [K, n] to `gram`.
 
-    Long sums lose digits in float32: short ones are made of them, and these are summed in float64.
+    Long sums lose digits in float32: short ones are made of them, and these are summed in float64. Products in half
+    precision would lose more, and overflow.
     """
+    if block.dtype in (torch.float16, torch.bfloat16):
+        block = block.float()
     whole = block.shape[1] // _CHUNK * _CHUNK
     if whole:
         chunks = block[:, :whole].view(len(block), -1, _CHUNK).transpose(0, 1)
