@@ -413,3 +413,12 @@ def test_gram_matrix_is_precise_to_two_parts_in_a_hundred_thousand(shapes):
     norms = exact.diagonal().sqrt()
     error = ((gram_matrix(rows) - exact).abs() / torch.outer(norms, norms)).max().item()
     assert error < 2e-5
+
+
+@pytest.mark.parametrize("method", [PCGrad, GradDrop])
+def test_a_method_that_combines_gradients_of_nothing_says_so(method):
+    weighting = method()
+    weighting.setup(2)
+    own = [torch.nn.Parameter(torch.ones(2)) for _ in range(2)]
+    with pytest.raises(ValueError, match="needs shared parameters, found none"):
+        backward(weighting, [parameter.sum() for parameter in own], [], [[parameter] for parameter in own])

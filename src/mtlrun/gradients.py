@@ -86,6 +86,8 @@ def backward(
         case LossWeighting():
             return _backward_losses(weighting, problem, regulariser, want_gram)
         case GradientWeighting() | JacobianWeighting():
+            if not problem.shared:
+                raise ValueError(f"{type(weighting).__name__} needs shared parameters, found none")
             if regulariser is not None:
                 torch.autograd.backward(regulariser, retain_graph=True)  # it may be made of features, used again below
             if isinstance(weighting, PartsWeighting) and parts:

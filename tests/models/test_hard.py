@@ -5,6 +5,7 @@ import torch
 
 from mtlrun.models import HardSharing
 from mtlrun.models.backbones import MLP, LeNet
+from mtlrun.tasks import Regression
 
 
 def test_predictions_are_the_heads_on_the_trunk(mlp, tasks, make_inputs):
@@ -41,3 +42,13 @@ def test_last_layer_leaves_out_what_is_frozen(tasks):
     for parameter in model.trunk.stages[-1].parameters():
         parameter.requires_grad_(False)
     assert [tuple(parameter.shape) for parameter in model.last_layer()] == [(4, 5), (4,)]
+
+
+def test_a_head_that_changes_the_representation_in_place_is_named():
+    class Careless(HardSharing):
+        def decode(self, representation):
+            return super().decode(representation.add_(1))
+
+    model = Careless({"a": Regression()}, lambda: MLP((3,), [4]))
+    with pytest.raises(RuntimeError, match=r"Careless\.decode changes the representation in place"):
+        model.predict(torch.randn(2, 3))

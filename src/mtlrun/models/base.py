@@ -116,7 +116,13 @@ class SharedRepresentationModel(MultiTaskModel):
 
     def predict(self, inputs: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
         representation = self.encode(inputs)
-        return self.decode(representation), representation
+        version = representation._version
+        predictions = self.decode(representation)
+        if representation._version != version:
+            # Its gradient would be that of what it became, and the first task's would be lost without a word.
+            name = type(self).__name__
+            raise RuntimeError(f"{name}.decode changes the representation in place; let it make a new tensor")
+        return predictions, representation
 
 
 def make_heads(tasks: Mapping[str, TaskLike], num_features: int) -> nn.ModuleDict:
