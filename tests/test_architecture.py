@@ -15,7 +15,7 @@ FLOORS = [
     ["config"],
     ["datasets", "tasks", "models", "weightings", "optim", "checkpoint", "observers", "environment", "settings",
      "selection", "window", "divergence"],
-    ["gradients", "look_ahead"],
+    ["gradients", "look_ahead", "forward"],
     ["trainer"],
     ["compatibility"],
     ["preparation"],

@@ -3,6 +3,8 @@
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from itertools import product
 from pathlib import Path
@@ -184,6 +186,31 @@ def test_a_signal_lets_the_step_finish_and_leaves_a_checkpoint(number, code):
     assert signal.Signals(number).name in record["error"]
     state = checkpoint.load(folder / "checkpoints" / "last.pt")
     assert state["progress"]["step"] == record["steps"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
+def test_a_second_signal_stops_at_once(number, code, tmp_path):
+    # A step that would take a minute: the first signal waits for its end, the second does not.
+    program = (
+        "import pathlib, time\n"
+        "from mtlrun.cli import dispatch\n"
+        "from mtlrun.trainer import Trainer\n"
+        "def slow(self, batch, other=None):\n"
+        "    pathlib.Path('stepping').touch()\n"
+        "    for _ in range(600):\n"
+        "        time.sleep(0.1)\n"
+        "Trainer.train_step = slow\n"
+        f"raise SystemExit(dispatch({QUICK}))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE)
+    while not (tmp_path / "stepping").exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(number)
+    time.sleep(0.5)
+    assert process.poll() is None
+    process.send_signal(number)
+    process.communicate(timeout=20)
+    assert process.returncode == code
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip"])

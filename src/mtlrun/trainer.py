@@ -14,15 +14,16 @@ from mtlrun import checkpoint
 from mtlrun.datasets import Batch, Loader
 from mtlrun.divergence import find_non_finite
 from mtlrun.errors import CheckpointError, DivergedError, FallbackError, RunInterruptedError
-from mtlrun.gradients import NonFiniteGradientError, backward
+from mtlrun.forward import Forward
+from mtlrun.gradients import NonFiniteGradientError, Update, backward
 from mtlrun.look_ahead import try_step
 from mtlrun.models import MultiTaskModel, SharedRepresentationModel
 from mtlrun.observers import Observer
 from mtlrun.optim import Schedule, set_learning_rates
 from mtlrun.selection import Selection
 from mtlrun.settings import Settings
-from mtlrun.tasks import Task, part_losses, split_labelled, task_losses, task_performances
-from mtlrun.weightings import LossWeighting, PartsWeighting, Weighting
+from mtlrun.tasks import Task, split_labelled
+from mtlrun.weightings import LossWeighting, Weighting
 from mtlrun.window import Window
 
 logger = logging.getLogger(__name__)
@@ -149,82 +150,71 @@ class Trainer:
             yield found[0], found[1] if len(found) > 1 else None
 
     def train_step(self, batch: Batch, other: Batch | None = None) -> None:
-        """Make one step: forward, losses, the weighting fills `.grad`, guard, clip, step."""
-        targets, labelled = split_labelled(self.tasks, batch[1], self.device)
-        inputs = batch[0].to(self.device, non_blocking=True)
+        """Make one step: forward, losses, the weighting fills `.grad`, guard, clip, step.
+
+        Args:
+            batch: of this step.
+            other: another one of the training split, for a method that looks ahead.
+        """
+        step = self.progress.step
         self.optimizer.zero_grad(set_to_none=True)
-        set_learning_rates(
-            self.optimizer, self.schedule.factor(self.progress.step, self.steps_per_epoch, self.total_steps)
-        )
+        set_learning_rates(self.optimizer, self.schedule.factor(step, self.steps_per_epoch, self.total_steps))
         if other is not None:
             lr = self.optimizer.param_groups[0]["lr"]
             try_step(self.weighting, self.model, self.tasks, (batch, other), lr, self.device)
 
-        predictions, representation = self.model.predict(inputs)
-        losses = task_losses(self.tasks, predictions, targets, labelled)
-        parts: list[dict[str, Tensor]] = []
-        if isinstance(self.weighting, PartsWeighting):
-            parts = part_losses(self.tasks, predictions, targets, labelled, self.weighting.num_parts)
-            losses = {name: loss for name, loss in losses.items() if name in parts[0]}
-        if not losses:
+        forward = Forward(self.model, self.tasks, batch, self.device, getattr(self.weighting, "num_parts", 1))
+        if not forward.losses:
             return  # no task has a label in this batch
-        active = list(losses)
-        self.weighting.active = self.positions(active)
+        self.weighting.active = forward.positions()
         if self.weighting.needs_performance:
-            self.weighting.observe(task_performances(self.tasks, active, predictions, targets, labelled))
-        regularisers = self.model.regularisers()
+            self.weighting.observe(forward.performances())
+        update = self.fill_gradients(forward, batch)
+        losses = forward.values()
+        self.guard_and_clip(losses, batch)
+
+        self.optimizer.step()
+        self.weighting.stepped()
+        if self.weighting.needs_losses_after_step:
+            self.weighting.after_step(forward.values_now())
+        self.window.add(self.weighting.active, losses, update.weights, update.gram)
+        if self.first_step_at is None:
+            self.first_step_at = time.time()
+
+    def fill_gradients(self, forward: Forward, batch: Batch) -> Update:
+        """Let the weighting make an update of the losses."""
         try:
-            update = backward(
+            return backward(
                 self.weighting,
-                list(losses.values()),
+                list(forward.losses.values()),
                 self._shared,
-                [self._own[task] for task in active],
-                representation=representation,
+                [self._own[task] for task in forward.active],
+                representation=forward.representation,
                 last_layer=self._last_layer,
-                regulariser=torch.stack(list(regularisers.values())).sum() if regularisers else None,
+                regulariser=forward.regulariser(),
                 want_gram=self.gradients_are_due(self.progress.step + 1),
-                parts=[list(part.values()) for part in parts],
+                parts=forward.parts,
             )
         except NonFiniteGradientError as error:
-            raise self.diverged(
-                batch, f"the gradient of task {active[error.position]}", active[error.position]
-            ) from None
+            task = forward.active[error.position]
+            raise self.diverged(batch, f"the gradient of task {task}", task) from None
 
+    def guard_and_clip(self, losses: Tensor, batch: Batch) -> None:
+        """Raise DivergedError unless losses and gradients are finite; clip these where that is asked for."""
         norms = [nn.utils.get_total_norm(_gradients(parameters)) for parameters in self._clipped]
-        loss_values = torch.stack([loss.detach() for loss in losses.values()])
-        if not torch.isfinite(torch.stack([*norms, loss_values.sum()])).all():
+        if not torch.isfinite(torch.stack([*norms, losses.sum()])).all():
             raise self.diverged(batch)
         if self.settings.clip_norm is not None:
             for parameters, norm in zip(self._clipped, norms, strict=True):
                 nn.utils.clip_grads_with_norm_(parameters, self.settings.clip_norm, norm)
-        self.optimizer.step()
-        self.weighting.stepped()
-        if self.weighting.needs_losses_after_step:
-            with torch.no_grad():
-                predictions, _ = self.model.predict(inputs)
-                after = task_losses(self.tasks, predictions, targets, labelled)
-            self.weighting.after_step(torch.stack([after[name] for name in active]))
-        self.window.add(self.weighting.active, loss_values, update.weights, update.gram)
-        if self.first_step_at is None:
-            self.first_step_at = time.time()
-
-    def positions(self, active: Sequence[str]) -> slice | Tensor:
-        """Return where the tasks stand among the K, as an index for tensors of length K."""
-        if len(active) == len(self.tasks):
-            return slice(None)
-        names = list(self.tasks)
-        return torch.tensor([names.index(name) for name in active])
 
     def diverged(self, batch: Batch, what: str | None = None, task: str | None = None) -> DivergedError:
         """Return the error that names the task and the step; the slow path may look at everything again."""
-        step = self.progress.step + 1
         if what is None:
             self.optimizer.zero_grad(set_to_none=True)
-            targets, labelled = split_labelled(self.tasks, batch[1], self.device)
-            predictions, _ = self.model.predict(batch[0].to(self.device))
-            what, task = find_non_finite(
-                task_losses(self.tasks, predictions, targets, labelled), self._shared, self._own
-            )
+            losses = Forward(self.model, self.tasks, batch, self.device).losses
+            what, task = find_non_finite(losses, self._shared, self._own)
+        step = self.progress.step + 1
         return DivergedError(
             f"step {step}: {what} is not finite (NaN or infinite); this step was not applied. "
             "Try a lower learning rate or trainer.clip_norm=1",
