@@ -49,4 +49,5 @@ class LBTW(LossWeighting):
         return (weights.to(losses.dtype) * losses).sum()
 
     def epoch_ended(self) -> None:
+        super().epoch_ended()
         self.initial_losses.fill_(torch.nan)
