@@ -17,6 +17,9 @@ from omegaconf.errors import OmegaConfBaseException
 from mtlrun.schema import GROUPS, NAMING_GROUPS, ROOT_KEYS
 from mtlrun.suggest import suggest
 
+# Keys that choose an option; all others set a value.
+_CHOOSABLE = (*GROUPS, *NAMING_GROUPS)
+
 Compose = Callable[[Sequence[str]], DictConfig]
 
 
@@ -48,10 +51,6 @@ def diagnose(error: Exception, overrides: Sequence[str], compose: Compose) -> tu
     return problems or [_first_line(error)], sound
 
 
-def _groups() -> tuple[str, ...]:
-    return (*GROUPS, *NAMING_GROUPS)
-
-
 def _unreadable(text: str) -> str:
     if "=" not in text:
         return f"{text}: not understood; write key=value (see: mtlrun --help)"
@@ -74,7 +73,7 @@ def _try_options(parsed: Sequence[Override], compose: Compose) -> tuple[list[str
     sound, problems = [], []
     for override in parsed:
         group = override.key_or_group
-        if group not in _groups() or override.is_delete():
+        if group not in _CHOOSABLE or override.is_delete():
             continue
         for text in _single(override):
             try:
@@ -96,14 +95,14 @@ def _explain_option(text: str, group: str, error: Exception) -> str:
 
 def _try_values(parsed: Sequence[Override], choices: Sequence[str], compose: Compose) -> tuple[list[str], list[str]]:
     """Try each other override alone, on top of these choices; return those that work, and the problems."""
-    swept = {item.key_or_group for item in parsed if item.is_sweep_override() and item.key_or_group in _groups()}
+    swept = {item.key_or_group for item in parsed if item.is_sweep_override() and item.key_or_group in _CHOOSABLE}
     # As Hydra does it: what is not swept is tried on the groups' defaults, before any option of the sweep is chosen.
     fixed = [text for text in choices if text.split("=", 1)[0] not in swept]
     last = {text.split("=", 1)[0]: text for text in choices}
     base = compose(fixed)
     sound, problems = [], []
     for override in parsed:
-        if override.key_or_group in _groups() and not override.is_delete():
+        if override.key_or_group in _CHOOSABLE and not override.is_delete():
             continue
         beneath = list(last.values()) if override.is_sweep_override() else fixed
         for text in _single(override):

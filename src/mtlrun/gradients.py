@@ -220,9 +220,7 @@ def _combine_parts(weighting: PartsWeighting, problem: _Problem, parts: Sequence
 def _flatten(rows: list[Row]) -> Tensor:
     """Return the rows as one matrix [K, P], of finite numbers."""
     jacobian = torch.stack([torch.cat([part.reshape(-1) for part in row]) for row in rows])
-    finite = torch.isfinite(jacobian).all(dim=1).cpu()
-    if not finite.all():
-        raise NonFiniteGradientError(int((~finite).nonzero()[0]))
+    _refuse_non_finite(torch.isfinite(jacobian).all(dim=1).cpu())
     return jacobian
 
 
@@ -298,12 +296,12 @@ def _weigh(weighting: GradientWeighting, rows: list[Row], problem: _Problem) -> 
     num_tasks = len(rows)
     sent = torch.cat([gram_matrix(rows).flatten(), problem.stacked().double()]).cpu()
     gram, values = sent[: num_tasks**2].view(num_tasks, num_tasks), sent[num_tasks**2 :]
-    _check_finite(gram)
+    _refuse_non_finite(torch.isfinite(gram.diagonal()))
     return Update(weights=weighting.weights(gram, values), gram=gram)
 
 
-def _check_finite(gram: Tensor) -> None:
-    finite = torch.isfinite(gram.diagonal())
+def _refuse_non_finite(finite: Tensor) -> None:
+    """Raise for the first task whose entry of `finite` [K], on the CPU, is False."""
     if not finite.all():
         raise NonFiniteGradientError(int((~finite).nonzero()[0]))
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rich.console import Console
 
 from mtlrun.datasets import SPLITS
@@ -132,7 +133,7 @@ def _status_of(error: BaseException) -> Any:
 
 
 def _new_record(config: Mapping[str, Any], parts: Parts, overrides: list[str]) -> Record:
-    kind = parts.weighting.backward_passes
+    forward, backward = parts.weighting.passes(len(parts.tasks))
     return Record(
         run_id=run_id(config),
         config=dict(config),
@@ -141,11 +142,7 @@ def _new_record(config: Mapping[str, Any], parts: Parts, overrides: list[str]) -
         main_metrics=parts.main_metrics,
         split_sizes={name: parts.loaders[name].num_samples for name in SPLITS},
         parameters={group["name"]: _count(group["params"]) for group in parts.optimizer.param_groups},
-        passes_per_step={
-            "forward": 1 + parts.weighting.needs_losses_after_step + 4 * parts.weighting.needs_look_ahead,
-            "backward": (1 if kind == "one" else len(parts.tasks) * getattr(parts.weighting, "num_parts", 1))
-            + 2 * parts.weighting.needs_look_ahead,
-        },
+        passes_per_step={"forward": forward, "backward": backward},
         started=_now(),
         environment=describe(parts.device),
     )
@@ -189,8 +186,6 @@ def _now() -> str:
 
 
 def _as_yaml(config: Mapping[str, Any]) -> str:
-    import yaml
-
     return yaml.safe_dump(dict(config), sort_keys=False)
 
 

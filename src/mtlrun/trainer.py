@@ -22,7 +22,7 @@ from mtlrun.observers import Observer
 from mtlrun.optim import Schedule, set_learning_rates
 from mtlrun.selection import Selection
 from mtlrun.settings import Settings
-from mtlrun.tasks import Task, split_labelled
+from mtlrun.tasks import Task, pick, split_labelled
 from mtlrun.weightings import LossWeighting, Weighting
 from mtlrun.window import Window
 
@@ -163,7 +163,7 @@ class Trainer:
             lr = self.optimizer.param_groups[0]["lr"]
             try_step(self.weighting, self.model, self.tasks, (batch, other), lr, self.device)
 
-        forward = Forward(self.model, self.tasks, batch, self.device, getattr(self.weighting, "num_parts", 1))
+        forward = Forward(self.model, self.tasks, batch, self.device, self.weighting.num_parts)
         if not forward.losses:
             return  # no task has a label in this batch
         self.weighting.active = forward.positions()
@@ -269,8 +269,7 @@ class Trainer:
                 targets, labelled = split_labelled(self.tasks, all_targets, self.device)
                 predictions = self.model(inputs.to(self.device, non_blocking=True))
                 for name, meter in meters.items():
-                    rows = labelled[name]
-                    meter.update(predictions[name] if rows is None else predictions[name][rows], targets[name])
+                    meter.update(pick(predictions[name], labelled[name]), targets[name])
                 self.pause_if_asked()
         return {name: meter.compute() for name, meter in meters.items()}
 

@@ -40,12 +40,11 @@ class Screen(Observer):
         self._console = console
         self._quiet = quiet
         self._progress: Progress | None = None
-        self._directions: Mapping[str, Mapping[str, str]] = {}
         self._main_metrics: Mapping[str, str] = {}
         self._losses = self._validation = ""
 
     def started(self, info: RunInfo, step: int) -> None:
-        self._directions, self._main_metrics = info.directions, info.main_metrics
+        self._main_metrics = info.main_metrics
         if self._quiet:
             return
         self._console.print(config_tree(info))

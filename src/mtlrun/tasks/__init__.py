@@ -2,7 +2,7 @@
 
 from mtlrun.tasks.base import Meter, Task
 from mtlrun.tasks.classification import Classification
-from mtlrun.tasks.labels import part_losses, split_labelled, task_losses, task_performances
+from mtlrun.tasks.labels import part_losses, pick, split_labelled, task_losses, task_performances
 from mtlrun.tasks.regression import Regression
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Regression",
     "Task",
     "part_losses",
+    "pick",
     "split_labelled",
     "task_losses",
     "task_performances",

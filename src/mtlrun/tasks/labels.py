@@ -31,6 +31,11 @@ def split_labelled(
     return kept, labelled
 
 
+def pick(prediction: Tensor, rows: Tensor | None) -> Tensor:
+    """Return the predictions of the labelled samples, as `split_labelled` tells them; None stands for all."""
+    return prediction if rows is None else prediction[rows]
+
+
 def task_losses(
     tasks: Mapping[str, Task],
     predictions: Mapping[str, Tensor],
@@ -43,11 +48,8 @@ def task_losses(
     """
     found = {}
     for name, task in tasks.items():
-        rows = labelled[name]
-        if rows is None:
-            found[name] = task.loss(predictions[name], targets[name])
-        elif len(rows):
-            found[name] = task.loss(predictions[name][rows], targets[name])
+        if len(targets[name]):
+            found[name] = task.loss(pick(predictions[name], labelled[name]), targets[name])
     return found
 
 
@@ -89,9 +91,7 @@ def task_performances(
     """Return how well each of the `active` tasks does on the batch, [len(active)]; see `Task.performance`."""
     found = []
     for name in active:
-        rows = labelled[name]
-        prediction = predictions[name].detach()
-        value = tasks[name].performance(prediction if rows is None else prediction[rows], targets[name])
+        value = tasks[name].performance(pick(predictions[name].detach(), labelled[name]), targets[name])
         if value is None:
             raise ConfigError(f"tasks.{name}: {type(tasks[name]).__name__} gives no performance to weigh by")
         found.append(value)

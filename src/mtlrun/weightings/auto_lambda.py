@@ -44,6 +44,9 @@ class AutoLambda(LossWeighting):
         super().setup(num_tasks, seed)
         self.task_weights = nn.Parameter(torch.full((num_tasks,), float(self.init)))
 
+    def passes(self, num_tasks: int) -> tuple[int, int]:
+        return 5, 3
+
     def look_ahead(self, problem: LookAhead) -> None:
         with torch.no_grad():
             self.task_weights.clamp_(min=0.0)  # the optimizer has moved them since

@@ -55,6 +55,8 @@ class Weighting(nn.Module, ABC):
     uses_task_weights = False
     #: Backward passes per step as a function of the number of tasks.
     backward_passes: Literal["one", "one per task"] = "one"
+    #: Into how many parts of (nearly) equal size the batch of each step is split; see `PartsWeighting`.
+    num_parts = 1
     #: True if the method divides by losses or takes their logarithm.
     needs_positive_losses = False
     #: True if the method is to be told, before each step, how well each task does on the batch: `observe`.
@@ -88,6 +90,11 @@ class Weighting(nn.Module, ABC):
         """Learn how many tasks there are; called once, before training. Subclasses make their state here."""
         self.num_tasks = num_tasks
         self._seed = seed
+
+    def passes(self, num_tasks: int) -> tuple[int, int]:
+        """Return how many forward and backward passes a step makes."""
+        backward = 1 if self.backward_passes == "one" else self.num_parts * num_tasks
+        return 1 + self.needs_losses_after_step, backward
 
     def epoch_ended(self) -> None:
         """Called after the last step of each pass over the training data; an override calls this one, too."""
@@ -288,7 +295,6 @@ class PartsWeighting(JacobianWeighting):
         grad_source, losses, loss_transform: see `JacobianWeighting`.
     """
 
-    #: Into how many parts of (nearly) equal size.
     num_parts = 2
 
     @abstractmethod
