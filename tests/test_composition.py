@@ -9,9 +9,11 @@ from torch import nn
 from mtlrun import checkpoint
 from mtlrun.commands.list import entries
 from mtlrun.config import compose
+from mtlrun.forward import Forward
 from mtlrun.gradients import backward
+from mtlrun.models import MultiTaskModel, Output
 from mtlrun.preparation import prepare
-from mtlrun.tasks import Regression, part_losses, split_labelled
+from mtlrun.tasks import LabelledBatch, Regression
 from mtlrun.weightings import DWA, MGDA, Equal, GradDrop, GradientWeighting, PartsWeighting, PCGrad, Static
 
 
@@ -45,6 +47,24 @@ class Problem:
         update = backward(weighting, losses or self.losses(), list(self.trunk.parameters()), own)
         trunk = self.flat([parameter.grad for parameter in self.trunk.parameters()])
         return trunk, [self.flat([parameter.grad for parameter in group]) for group in own], update
+
+
+class Zeros(MultiTaskModel):
+    """Predicts zero, whatever the task."""
+
+    def __init__(self, tasks):
+        super().__init__(tuple(tasks))
+
+    def predict(self, inputs):
+        return Output({name: torch.zeros(len(inputs), 1) for name in self.task_names})
+
+    def parameter_groups(self):
+        return []
+
+
+def batch_of(tasks, **targets):
+    inputs = torch.zeros(len(next(iter(targets.values()))), 1)
+    return LabelledBatch.load(tasks, (inputs, targets), torch.device("cpu"))
 
 
 def ready(weighting):
@@ -241,18 +261,15 @@ def test_a_method_of_several_parts_gets_the_gradients_of_each_part_of_the_batch(
 
 def test_the_parts_of_a_batch_hold_each_labelled_sample_once():
     tasks = {"a": Regression(), "b": Regression()}
-    predictions = {name: torch.zeros(7, 1) for name in tasks}
     everything = torch.tensor([1.0, 2, 3, 4, 5, 6, 7])
     missing = torch.tensor([float("nan"), 2, 3, float("nan"), 5, 6, float("nan")])
-    targets, labelled = split_labelled(tasks, {"a": everything, "b": missing}, torch.device("cpu"))
-    first, second = part_losses(tasks, predictions, targets, labelled, 2)
-    assert first["a"].item() == pytest.approx((1 + 9 + 25 + 49) / 4)
-    assert second["a"].item() == pytest.approx((4 + 16 + 36) / 3)
-    assert first["b"].item() == pytest.approx((9 + 25) / 2)
-    assert second["b"].item() == pytest.approx((4 + 36) / 2)
+    first, second = Forward(Zeros(tasks), batch_of(tasks, a=everything, b=missing), 2).parts
+    assert [loss.item() for loss in first] == pytest.approx([(1 + 9 + 25 + 49) / 4, (9 + 25) / 2])
+    assert [loss.item() for loss in second] == pytest.approx([(4 + 16 + 36) / 3, (4 + 36) / 2])
     only_even = torch.tensor([1.0, float("nan")] * 3 + [1.0])
-    targets, labelled = split_labelled(tasks, {"a": everything, "b": only_even}, torch.device("cpu"))
-    assert [set(part) for part in part_losses(tasks, predictions, targets, labelled, 2)] == [{"a"}, {"a"}]
+    forward = Forward(Zeros(tasks), batch_of(tasks, a=everything, b=only_even), 2)
+    assert forward.active == ["a"]
+    assert [len(part) for part in forward.parts] == [1, 1]
 
 
 def test_auto_lambda_sees_another_batch_of_the_training_split_and_moves_its_weights(quick):

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mtlrun.gradients import backward, gram_matrix
 from mtlrun.models import HardSharing
+from mtlrun.models.backbones import Backbone
 from mtlrun.tasks import Regression
 from mtlrun.weightings import MGDA, GradDrop, MoDo, PCGrad, Uncertainty
 
@@ -379,9 +380,7 @@ def test_parameters_that_only_some_tasks_reach_get_the_gradients_of_these(method
 @methods
 def test_frozen_parameters_of_a_model_are_left_alone(method, with_representation):
     def backbone():
-        trunk = frozen_in_places()
-        trunk.num_features = 5
-        return trunk
+        return Backbone([frozen_in_places()], (6,))
 
     tasks = {name: Regression() for name in "abc"}
     model = HardSharing(tasks, backbone).double()

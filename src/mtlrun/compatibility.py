@@ -7,9 +7,10 @@ import torch
 
 from mtlrun.datasets import Loader, MultiTaskDataset
 from mtlrun.errors import ConfigError, DataError
+from mtlrun.forward import Forward
 from mtlrun.models import MultiTaskModel, SharedRepresentationModel
 from mtlrun.suggest import suggest
-from mtlrun.tasks import Task
+from mtlrun.tasks import LabelledBatch, Task
 from mtlrun.weightings import Equal, GradientWeighting, JacobianWeighting, Weighting
 
 
@@ -113,27 +114,24 @@ def try_batch(model: MultiTaskModel, tasks: Mapping[str, Task], loader: Loader) 
 
     Finds what no signature can tell: that data, backbone and heads do not fit, or that BatchNorm meets one sample.
     """
-    inputs, targets = loader.smallest_batch()
+    batch = LabelledBatch.load(tasks, loader.smallest_batch(), torch.device("cpu"))
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     model.train()
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            predictions = model(inputs)
-            for name, task in tasks.items():
-                rows = task.labelled(targets[name])
-                if rows.any():
-                    task.loss(predictions[name][rows], targets[name][rows])
+            forward = Forward(model, batch)
+            forward.regulariser()
     except (ValueError, RuntimeError, IndexError, KeyError) as error:
         message = str(error).splitlines()[0]
         if "more than 1 value per channel" in message:
             raise ConfigError(
-                f"trainer.batch_size={loader.batch_size}: the smallest batch has {len(inputs)} sample "
+                f"trainer.batch_size={loader.batch_size}: the smallest batch has {len(batch.inputs)} sample "
                 f"({loader.num_samples} samples in all), and BatchNorm needs 2 or more in each; "
                 f"use another batch size, or a backbone without BatchNorm"
             ) from error
         raise ConfigError(
             f"dataset, backbone, model and tasks do not fit together: {type(error).__name__}: {message} "
-            f"(inputs of shape {_shape(inputs)})"
+            f"(inputs of shape {_shape(batch.inputs)})"
         ) from error
     finally:
         with torch.no_grad():

@@ -1,13 +1,12 @@
 """One batch through the model: predictions, and the losses of the tasks that have a label in it."""
 
-from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mtlrun.datasets import Batch
-from mtlrun.models import MultiTaskModel
-from mtlrun.tasks import Task, part_losses, split_labelled, task_losses, task_performances
+from mtlrun.models import MultiTaskModel, Output
+from mtlrun.tasks import LabelledBatch
 
 
 class Forward:
@@ -15,27 +14,24 @@ class Forward:
 
     Args:
         model: in training mode.
-        tasks: {name: task}, in the order of the weighting's K tasks.
-        batch: as the loader gives it, on the CPU.
-        device: the model's.
-        num_parts: into how many parts of the batch the losses are split as well.
+        batch: on the model's device.
+        num_parts: into how many parts of the batch the losses are split as well, each of every num_parts-th sample;
+            tasks without a label in some part are then left out.
     """
 
-    def __init__(
-        self, model: MultiTaskModel, tasks: Mapping[str, Task], batch: Batch, device: torch.device, num_parts: int = 1
-    ) -> None:
-        self._model, self._tasks = model, tasks
-        self._targets, self._labelled = split_labelled(tasks, batch[1], device)
-        self._inputs = batch[0].to(device, non_blocking=True)
-        self._predictions, self.representation = model.predict(self._inputs)
-        #: {task: loss}; a task without a label in the batch, or in a part of it, is left out.
-        self.losses = task_losses(tasks, self._predictions, self._targets, self._labelled)
+    def __init__(self, model: MultiTaskModel, batch: LabelledBatch, num_parts: int = 1) -> None:
+        self._model, self._batch = model, batch
+        self._output = model.predict(batch.inputs)
+        self.representation = self._output.representation
+        #: {task: loss}; a task without a label in the batch is left out.
+        self.losses = _losses(self._output, batch)
         #: The losses [K] of each part, if there are several.
         self.parts: list[list[Tensor]] = []
         if num_parts > 1:
-            parts = part_losses(tasks, self._predictions, self._targets, self._labelled, num_parts)
-            self.losses = {name: loss for name, loss in self.losses.items() if name in parts[0]}
-            self.parts = [list(part.values()) for part in parts]
+            found = [_losses(*_part(self._output, batch, start, num_parts)) for start in range(num_parts)]
+            everywhere = [name for name in self.losses if all(name in losses for losses in found)]
+            self.losses = {name: self.losses[name] for name in everywhere}
+            self.parts = [[losses[name] for name in everywhere] for losses in found]
 
     @property
     def active(self) -> list[str]:
@@ -44,9 +40,9 @@ class Forward:
 
     def positions(self) -> slice | Tensor:
         """Return where the active tasks stand among the K, as an index for tensors of length K."""
-        if len(self.losses) == len(self._tasks):
+        names = list(self._batch.tasks)
+        if len(self.losses) == len(names):
             return slice(None)
-        names = list(self._tasks)
         return torch.tensor([names.index(name) for name in self.losses])
 
     def values(self) -> Tensor:
@@ -55,16 +51,36 @@ class Forward:
 
     def performances(self) -> Tensor:
         """Return how well the active tasks do on the batch; see `Task.performance`."""
-        return task_performances(self._tasks, self.active, self._predictions, self._targets, self._labelled)
+        return self._batch.performances(self._output.predictions, self.active)
 
     def regulariser(self) -> Tensor | None:
         """Return the sum of the model's regularisers, None if it has none."""
-        terms = self._model.regularisers()
-        return torch.stack(list(terms.values())).sum() if terms else None
+        terms = list(self._output.regularisers.values())
+        if self._output.domains is not None:
+            terms.append(nn.functional.cross_entropy(self._output.domains, self._batch.shares()))
+        return torch.stack(terms).sum() if terms else None
 
     @torch.no_grad()
     def values_now(self) -> Tensor:
         """Return the losses of the active tasks under the weights that the model has by now."""
-        predictions, _ = self._model.predict(self._inputs)
-        losses = task_losses(self._tasks, predictions, self._targets, self._labelled)
+        losses = _losses(self._model.predict(self._batch.inputs), self._batch)
         return torch.stack([losses[name] for name in self.losses])
+
+
+def _losses(output: Output, batch: LabelledBatch) -> dict[str, Tensor]:
+    """Return each active task's loss, with those of its predictions on the way to the final one."""
+    losses = batch.losses(output.predictions)
+    for supervised in output.on_the_way:
+        for name, loss in batch.losses(supervised.predictions).items():
+            losses[name] = losses[name] + supervised.weight * loss
+    return losses
+
+
+def _part(output: Output, batch: LabelledBatch, start: int, step: int) -> tuple[Output, LabelledBatch]:
+    """Return every step-th sample from `start` on."""
+
+    def pick(predictions: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: prediction[start::step] for name, prediction in predictions.items()}
+
+    on_the_way = [replace(supervised, predictions=pick(supervised.predictions)) for supervised in output.on_the_way]
+    return replace(output, predictions=pick(output.predictions), on_the_way=on_the_way), batch.part(start, step)

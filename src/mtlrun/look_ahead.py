@@ -1,6 +1,6 @@
 """What a weighting is given that tries out a step before it is made: the model's losses at whatever its weights are."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from types import TracebackType
@@ -9,8 +9,9 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from mtlrun.datasets import Batch
-from mtlrun.tasks import Task, split_labelled, task_losses
+from mtlrun.forward import Forward
+from mtlrun.models import MultiTaskModel
+from mtlrun.tasks import LabelledBatch
 from mtlrun.weightings import Weighting
 
 
@@ -51,22 +52,15 @@ class Trial(AbstractContextManager["Trial"]):
 
 
 def try_step(
-    weighting: Weighting,
-    model: nn.Module,
-    tasks: Mapping[str, Task],
-    batches: Sequence[Batch],
-    lr: float,
-    device: torch.device,
+    weighting: Weighting, model: MultiTaskModel, batch: LabelledBatch, other: LabelledBatch, lr: float
 ) -> None:
     """Let `weighting` look ahead on two batches, this step's and another one; not where a task has no label in one."""
-    prepared = [(inputs.to(device), *split_labelled(tasks, targets, device)) for inputs, targets in batches]
-    if any(rows is not None and len(rows) == 0 for _, _, labelled in prepared for rows in labelled.values()):
+    if any(len(each.active) < len(each.tasks) for each in (batch, other)):
         return
 
-    def losses(number: int) -> Tensor:
-        inputs, targets, labelled = prepared[number]
-        return torch.stack(list(task_losses(tasks, model(inputs), targets, labelled).values()))
+    def losses(batch: LabelledBatch) -> Tensor:
+        return torch.stack(list(Forward(model, batch).losses.values()))
 
-    with Trial(model, lr, partial(losses, 0), partial(losses, 1)) as trial:
+    with Trial(model, lr, partial(losses, batch), partial(losses, other)) as trial:
         weighting.active = slice(None)
         weighting.look_ahead(trial)

@@ -22,7 +22,7 @@ from mtlrun.observers import Observer
 from mtlrun.optim import Schedule, set_learning_rates
 from mtlrun.selection import Selection
 from mtlrun.settings import Settings
-from mtlrun.tasks import Task, pick, split_labelled
+from mtlrun.tasks import LabelledBatch, Task
 from mtlrun.weightings import LossWeighting, Weighting
 from mtlrun.window import Window
 
@@ -149,21 +149,25 @@ class Trainer:
         for found in zip(*streams, strict=True):
             yield found[0], found[1] if len(found) > 1 else None
 
-    def train_step(self, batch: Batch, other: Batch | None = None) -> None:
+    def load(self, batch: Batch) -> LabelledBatch:
+        """Bring a batch of the loader's to the device."""
+        return LabelledBatch.load(self.tasks, batch, self.device)
+
+    def train_step(self, loaded: Batch, other: Batch | None = None) -> None:
         """Make one step: forward, losses, the weighting fills `.grad`, guard, clip, step.
 
         Args:
-            batch: of this step.
+            loaded: the batch of this step.
             other: another one of the training split, for a method that looks ahead.
         """
         step = self.progress.step
         self.optimizer.zero_grad(set_to_none=True)
         set_learning_rates(self.optimizer, self.schedule.factor(step, self.steps_per_epoch, self.total_steps))
+        batch = self.load(loaded)
         if other is not None:
-            lr = self.optimizer.param_groups[0]["lr"]
-            try_step(self.weighting, self.model, self.tasks, (batch, other), lr, self.device)
+            try_step(self.weighting, self.model, batch, self.load(other), self.optimizer.param_groups[0]["lr"])
 
-        forward = Forward(self.model, self.tasks, batch, self.device, self.weighting.num_parts)
+        forward = Forward(self.model, batch, self.weighting.num_parts)
         if not forward.losses:
             return  # no task has a label in this batch
         self.weighting.active = forward.positions()
@@ -181,7 +185,7 @@ class Trainer:
         if self.first_step_at is None:
             self.first_step_at = time.time()
 
-    def fill_gradients(self, forward: Forward, batch: Batch) -> Update:
+    def fill_gradients(self, forward: Forward, batch: LabelledBatch) -> Update:
         """Let the weighting make an update of the losses."""
         try:
             return backward(
@@ -199,7 +203,7 @@ class Trainer:
             task = forward.active[error.position]
             raise self.diverged(batch, f"the gradient of task {task}", task) from None
 
-    def guard_and_clip(self, losses: Tensor, batch: Batch) -> None:
+    def guard_and_clip(self, losses: Tensor, batch: LabelledBatch) -> None:
         """Raise DivergedError unless losses and gradients are finite; clip these where that is asked for."""
         norms = [nn.utils.get_total_norm(_gradients(parameters)) for parameters in self._clipped]
         if not torch.isfinite(torch.stack([*norms, losses.sum()])).all():
@@ -208,11 +212,11 @@ class Trainer:
             for parameters, norm in zip(self._clipped, norms, strict=True):
                 nn.utils.clip_grads_with_norm_(parameters, self.settings.clip_norm, norm)
 
-    def diverged(self, batch: Batch, what: str | None = None, task: str | None = None) -> DivergedError:
+    def diverged(self, batch: LabelledBatch, what: str | None = None, task: str | None = None) -> DivergedError:
         """Return the error that names the task and the step; the slow path may look at everything again."""
         if what is None:
             self.optimizer.zero_grad(set_to_none=True)
-            losses = Forward(self.model, self.tasks, batch, self.device).losses
+            losses = Forward(self.model, batch).losses
             what, task = find_non_finite(losses, self._shared, self._own)
         step = self.progress.step + 1
         return DivergedError(
@@ -265,11 +269,11 @@ class Trainer:
         self.model.eval()
         meters = {name: task.meter().to(self.device) for name, task in self.tasks.items()}
         with torch.inference_mode():
-            for inputs, all_targets in self.loaders[split].batches():
-                targets, labelled = split_labelled(self.tasks, all_targets, self.device)
-                predictions = self.model(inputs.to(self.device, non_blocking=True))
+            for loaded in self.loaders[split].batches():
+                batch = self.load(loaded)
+                predictions = self.model(batch.inputs)
                 for name, meter in meters.items():
-                    meter.update(pick(predictions[name], labelled[name]), targets[name])
+                    meter.update(batch.pick(name, predictions[name]), batch.targets[name])
                 self.pause_if_asked()
         return {name: meter.compute() for name, meter in meters.items()}
 

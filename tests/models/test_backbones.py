@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from torchvision.models import resnet18
 
-from mtlrun.models.backbones import MLP, Backbone, LeNet, ResNet
+from mtlrun.models.backbones import MLP, LeNet, ResNet
 from mtlrun.models.heads import MLPHead
+from mtlrun.models.layers import pool
 
 
 @pytest.mark.parametrize(
@@ -29,8 +30,7 @@ def test_stages_have_the_channels_that_are_declared(make, input_shape, channels)
         features = stage(features)
         found.append(features.shape[1])
     assert tuple(found) == backbone.stage_channels == channels
-    assert features.shape == (2, channels[-1])
-    assert backbone.num_features == channels[-1]
+    assert features.shape == (2, *backbone.feature_shape)
 
 
 def test_backbone_applies_its_stages_in_order(backbone, make_inputs):
@@ -41,9 +41,15 @@ def test_backbone_applies_its_stages_in_order(backbone, make_inputs):
     assert torch.equal(features, expected)
 
 
-def test_number_of_stages_and_channels_must_agree():
-    with pytest.raises(ValueError, match="2 stages need as many stage_channels, found 1"):
-        Backbone([nn.Identity(), nn.Identity()], [3])
+def test_finding_out_shapes_leaves_a_backbone_as_it_was():
+    backbone, plain = ResNet((3, 8, 8), stem="small"), ResNet((3, 8, 8), stem="small")
+    plain.load_state_dict(backbone.state_dict())
+    state = torch.random.get_rng_state()
+    assert backbone.stage_shapes[-1] == backbone.feature_shape == (512, 1, 1)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert backbone.training
+    for before, after in zip(plain.state_dict().values(), backbone.state_dict().values(), strict=True):
+        assert torch.equal(before, after)
 
 
 def test_mlp_is_linear_and_relu_in_turn():
@@ -81,9 +87,9 @@ def test_resnet_equals_torchvisions_on_the_same_weights():
     network = resnet18()
     network.conv1, network.bn1 = backbone.stages[0][0], backbone.stages[0][1]
     network.layer1, network.layer2, network.layer3 = backbone.stages[1:4]
-    network.layer4, network.fc = backbone.stages[4][0], nn.Identity()
+    network.layer4, network.fc = backbone.stages[4], nn.Identity()
     inputs = torch.randn(2, 3, 32, 32)
-    torch.testing.assert_close(backbone(inputs), network.eval()(inputs))
+    torch.testing.assert_close(pool(backbone(inputs)), network.eval()(inputs))
 
 
 def test_small_stem_keeps_the_resolution():
@@ -104,7 +110,7 @@ def test_small_stem_keeps_the_resolution():
         (lambda: LeNet((1, 28, 15)), r"images of 16 x 16 or more, found inputs of shape \(1, 28, 15\)"),
         (lambda: LeNet((28,)), r"images of 16 x 16 or more, found inputs of shape \(28,\)"),
         (lambda: ResNet((28, 28)), r"needs images \(channels, height, width\), found inputs of shape \(28, 28\)"),
-        (lambda: MLPHead(4, 2, hidden=[0]), r"hidden must list widths >= 1, found \[0\]"),
+        (lambda: MLPHead((4,), (2,), hidden=[0]), r"hidden must list widths >= 1, found \[0\]"),
     ],
 )
 def test_arguments_out_of_bounds_are_refused(make, message):
@@ -113,13 +119,13 @@ def test_arguments_out_of_bounds_are_refused(make, message):
 
 
 def test_head_without_hidden_layers_is_linear():
-    head, features = MLPHead(4, 2), torch.randn(3, 4)
+    head, features = MLPHead((4,), (2,)), torch.randn(3, 4)
     weight, bias = head.parameters()
     torch.testing.assert_close(head(features), features @ weight.T + bias)
 
 
 def test_head_with_hidden_layers_has_relu_between_them_and_none_at_the_end():
-    head, features = MLPHead(4, 50, hidden=[6]), torch.randn(3, 4)
+    head, features = MLPHead((4,), (50,), hidden=[6]), torch.randn(3, 4)
     weight1, bias1, weight2, bias2 = head.parameters()
     hidden = (features @ weight1.T + bias1).clamp_min(0)
     torch.testing.assert_close(head(features), hidden @ weight2.T + bias2)

@@ -46,9 +46,37 @@ def test_last_layer_leaves_out_what_is_frozen(tasks):
 
 def test_a_head_that_changes_the_representation_in_place_is_named():
     class Careless(HardSharing):
-        def decode(self, representation):
-            return super().decode(representation.add_(1))
+        def decode(self, representation, memory=None):
+            return super().decode(representation.add_(1), memory)
 
     model = Careless({"a": Regression()}, lambda: MLP((3,), [4]))
     with pytest.raises(RuntimeError, match=r"Careless\.decode changes the representation in place"):
         model.predict(torch.randn(2, 3))
+
+
+@pytest.mark.parametrize("split", [1, 2])
+def test_stages_after_the_split_belong_to_the_tasks(maps, three_tasks, make_inputs, split):
+    model = HardSharing(three_tasks, maps.make, split=split)
+    inputs = make_inputs(maps)
+    shared = {
+        name.split(".")[2] for name, p in model.named_parameters() if id(p) in {*map(id, model.shared_parameters())}
+    }
+    assert shared == {str(index) for index in range(split)}
+    own = [sum(p.numel() for p in parameters) for parameters in model.task_parameters().values()]
+    whole = maps.make()
+    after = sum(p.numel() for stage in whole.stages[split:] for p in stage.parameters())
+    heads = [sum(p.numel() for p in head.parameters()) for head in model.heads.values()]
+    assert own == [after + head for head in heads]
+    features = model.trunk.stages[0](inputs) if split == 1 else model.trunk.stages[1](model.trunk.stages[0](inputs))
+    torch.testing.assert_close(model.encode(inputs), features)
+    for stage in model.branches["size"].stages[split:]:
+        features = stage(features)
+    torch.testing.assert_close(model(inputs)["size"], model.heads["size"](features))
+
+
+@pytest.mark.parametrize("split", [0, 4])
+def test_a_split_beyond_the_stages_is_refused(maps, tasks, split):
+    with pytest.raises(
+        ValueError, match=rf"split must be null or in 1\.\.3, the stages of the backbone, found {split}"
+    ):
+        HardSharing(tasks, maps.make, split=split)

@@ -2,12 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import Tensor, nn
 
-from mtlrun.models.heads import MLPHead
+from mtlrun.models.backbones import Shape
+from mtlrun.models.heads import ConvHead, MLPHead
 
 
 class TaskLike(Protocol):
@@ -17,7 +18,10 @@ class TaskLike(Protocol):
     def output_size(self) -> int: ...
 
     @property
-    def head(self) -> Callable[[int, int], nn.Module] | None: ...
+    def dense(self) -> bool: ...
+
+    @property
+    def head(self) -> Callable[[Shape, Shape], nn.Module] | None: ...
 
 
 @dataclass(frozen=True)
@@ -29,12 +33,48 @@ class ParameterGroup:
         parameters: each parameter of the model is in exactly one group.
         task: the task that they belong to alone, so that no other task's loss reaches them; None if they are shared.
         lr_scale: factor on the learning rate of the task, or on `optimizer.lr` for shared parameters.
+        shared_by: for shared parameters that the losses of some tasks only reach: which these are; empty for all.
     """
 
     name: str
     parameters: list[nn.Parameter]
     task: str | None = None
     lr_scale: float = 1.0
+    shared_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Supervised:
+    """Predictions on the way to the final ones that are trained by the same losses.
+
+    Args:
+        predictions: {task: prediction}, shaped like the final ones; tasks may be left out.
+        weight: factor of their losses, which are added to those of the final predictions.
+    """
+
+    predictions: dict[str, Tensor]
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a forward pass gives.
+
+    Args:
+        predictions: {task: prediction}, in the order of the tasks; see `make_heads` for shapes.
+        representation: the tensor that separates what is shared from what belongs to the tasks, if there is one.
+        on_the_way: earlier predictions that are supervised as well; only in training.
+        domains: logits [batch, K] of a discriminator that is to tell from shared features which task a sample belongs
+            to, that is, for which tasks it carries a label.
+        regularisers: named terms, scalars, that are added to the objective with their factors already applied, outside
+            the weighting; only in training.
+    """
+
+    predictions: dict[str, Tensor]
+    representation: Tensor | None = None
+    on_the_way: Sequence[Supervised] = ()
+    domains: Tensor | None = None
+    regularisers: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class MultiTaskModel(nn.Module, ABC):
@@ -48,20 +88,16 @@ class MultiTaskModel(nn.Module, ABC):
         self.task_names = task_names
 
     @abstractmethod
+    def predict(self, inputs: Tensor) -> Output:
+        """Return the predictions for a batch of inputs, and what else the training is to know."""
+
     def forward(self, inputs: Tensor) -> dict[str, Tensor]:
         """Return {task: prediction} for a batch of inputs."""
-
-    def predict(self, inputs: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Return {task: prediction}, and the shared representation on the way to it where the model has one."""
-        return self(inputs), None
+        return self.predict(inputs).predictions
 
     @abstractmethod
     def parameter_groups(self) -> list[ParameterGroup]:
         """Return the groups; together they hold every parameter once."""
-
-    def regularisers(self) -> dict[str, Tensor]:
-        """Return named terms, scalar tensors, that are added to the objective with their factors already applied."""
-        return {}
 
     def state_prefixes(self, tasks: Sequence[str]) -> list[str]:
         """Return the prefixes of the state_dict keys of these tasks' networks; only where tasks are independent."""
@@ -111,23 +147,44 @@ class SharedRepresentationModel(MultiTaskModel):
                 return found
         return []
 
-    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
-        return self.decode(self.encode(inputs))
+    def predict(self, inputs: Tensor) -> Output:
+        return self.output(self.encode(inputs), self.decode)
 
-    def predict(self, inputs: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
-        representation = self.encode(inputs)
-        version = representation._version
-        predictions = self.decode(representation)
-        if representation._version != version:
-            # Its gradient would be that of what it became, and the first task's would be lost without a word.
+    def output(self, representation: Tensor, decode: Callable[[Tensor], dict[str, Tensor]]) -> Output:
+        """Return the output that `decode` makes of the representation; RuntimeError if it changes that in place.
+
+        The gradient by it would be that of what it became, and the first task's would be lost without a word.
+        """
+        version = None if representation.is_inference() else representation._version
+        predictions = decode(representation)
+        if version is not None and representation._version != version:
             name = type(self).__name__
             raise RuntimeError(f"{name}.decode changes the representation in place; let it make a new tensor")
-        return predictions, representation
+        return Output(predictions, representation)
 
 
-def make_heads(tasks: Mapping[str, TaskLike], num_features: int) -> nn.ModuleDict:
-    """Return one head per task on a feature vector: the task's own choice, or one linear layer."""
-    return nn.ModuleDict({name: (task.head or MLPHead)(num_features, task.output_size) for name, task in tasks.items()})
+def output_shape(task: TaskLike, input_shape: Sequence[int]) -> Shape:
+    """Return the shape of one sample's prediction: (n,), or (n, height, width) of the input for a dense task."""
+    return (task.output_size, *input_shape[-2:]) if task.dense else (task.output_size,)
+
+
+def make_head(task: TaskLike, feature_shape: Sequence[int], input_shape: Sequence[int]) -> nn.Module:
+    """Return a head on features of one shape: the task's own choice, or the plainest one of its kind.
+
+    Args:
+        task: decides on the kind of head.
+        feature_shape: of one sample's features.
+        input_shape: of one sample, for the size of what dense tasks predict.
+    """
+    factory = task.head or (ConvHead if task.dense else MLPHead)
+    return factory(tuple(feature_shape), output_shape(task, input_shape))
+
+
+def make_heads(
+    tasks: Mapping[str, TaskLike], feature_shape: Sequence[int], input_shape: Sequence[int]
+) -> nn.ModuleDict:
+    """Return one head per task; see `make_head`."""
+    return nn.ModuleDict({name: make_head(task, feature_shape, input_shape) for name, task in tasks.items()})
 
 
 def head_groups(heads: nn.ModuleDict) -> list[ParameterGroup]:

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from mtlrun.models.backbones import BackboneFactory
-from mtlrun.models.base import MultiTaskModel, ParameterGroup, TaskLike, head_groups, make_heads
+from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, head_groups, make_heads
+from mtlrun.models.columns import Columns
+from mtlrun.models.layers import per_channel
 
 
 class CrossStitchUnit(nn.Module):
@@ -28,9 +30,8 @@ class CrossStitchUnit(nn.Module):
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         """Map K tensors [batch, channels, ...] to as many of the same shape."""
-        shape = (1, -1) + (1,) * (features[0].dim() - 2)
         return [
-            torch.stack([alpha.view(shape) * own for alpha, own in zip(row, features, strict=True)]).sum(dim=0)
+            torch.stack([per_channel(alpha, own) for alpha, own in zip(row, features, strict=True)]).sum(dim=0)
             for row in self.alpha
         ]
 
@@ -64,21 +65,17 @@ class CrossStitch(MultiTaskModel):
         if not unit_lr_scale > 0:
             raise ValueError(f"unit_lr_scale must be > 0, found {unit_lr_scale}")
         super().__init__(tuple(tasks))
-        backbones = [backbone() for _ in tasks]
-        channels = backbones[0].stage_channels
-        self.backbones = nn.ModuleDict(dict(zip(tasks, backbones, strict=True)))
+        self.backbones = Columns(tasks, backbone)
+        shapes = self.backbones.stage_shapes
         self.units = nn.ModuleList(
-            CrossStitchUnit(len(tasks), count if granularity == "channel" else 1, own) for count in channels
+            CrossStitchUnit(len(tasks), shape[0] if granularity == "channel" else 1, own) for shape in shapes
         )
-        self.heads = make_heads(tasks, channels[-1])
+        self.heads = make_heads(tasks, shapes[-1], self.backbones.first.input_shape)
         self.unit_lr_scale = unit_lr_scale
 
-    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
-        features = [inputs] * len(self.task_names)
-        columns = zip(*(backbone.stages for backbone in self.backbones.values()), strict=True)
-        for stages, unit in zip(columns, self.units, strict=True):
-            features = unit([stage(own) for stage, own in zip(stages, features, strict=True)])
-        return {task: self.heads[task](own) for task, own in zip(self.task_names, features, strict=True)}
+    def predict(self, inputs: Tensor) -> Output:
+        features = self.backbones(inputs, lambda index, features: self.units[index](features))
+        return Output({task: self.heads[task](own) for task, own in zip(self.task_names, features, strict=True)})
 
     def parameter_groups(self) -> list[ParameterGroup]:
         return [

@@ -1,48 +1,97 @@
 """Hard parameter sharing."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mtlrun.models.backbones import BackboneFactory
-from mtlrun.models.base import ParameterGroup, SharedRepresentationModel, TaskLike, head_groups, make_heads
+from mtlrun.models.backbones import Backbone, BackboneFactory, Memory
+from mtlrun.models.base import Output, ParameterGroup, SharedRepresentationModel, TaskLike, make_heads
+from mtlrun.models.layers import is_map
 
 
 class HardSharing(SharedRepresentationModel):
-    """One trunk for all tasks, one head per task.
+    """One trunk for all tasks; where it splits, each task goes on alone, at the latest with its head.
 
     Source: Caruana, "Multitask Learning: A Knowledge-Based Source of Inductive Bias" (ICML 1993).
-    Shared: the trunk. Task's own: its head. Size: one backbone, and one head per task.
+    Shared: the trunk's first stages. Task's own: its copy of the other stages, which starts from weights of its own,
+    and its head. Size: one backbone and one head per task, and for each further task the stages after the split.
 
     Args:
         tasks: {name: task}; filled in by the program.
         backbone: makes the trunk; filled in from the group `backbone`.
+        split: number of stages that are shared, from the first on; None for all, and only heads of the tasks' own.
     """
 
     rotations: Tensor | None
 
-    def __init__(self, tasks: Mapping[str, TaskLike], backbone: BackboneFactory) -> None:
+    def __init__(self, tasks: Mapping[str, TaskLike], backbone: BackboneFactory, split: int | None = None) -> None:
         super().__init__(tuple(tasks))
-        self.trunk = backbone()
-        self.heads = make_heads(tasks, self.trunk.num_features)
+        trunk = backbone()
+        shapes = trunk.stage_shapes
+        split = len(shapes) if split is None else split
+        if not 1 <= split <= len(shapes):
+            raise ValueError(f"split must be null or in 1..{len(shapes)}, the stages of the backbone, found {split}")
+        self.split = split
+        self.branches = nn.ModuleDict()
+        if split < len(shapes):
+            self.branches = nn.ModuleDict({task: _without(backbone(), range(split)) for task in tasks})
+        self.trunk = _without(trunk, range(split, len(shapes)))
+        self.heads = make_heads(tasks, shapes[-1], trunk.input_shape)
+        self._representation_shape = shapes[split - 1]
         self.register_buffer("rotations", None)
 
-    def encode(self, inputs: Tensor) -> Tensor:
-        features: Tensor = self.trunk(inputs)
-        return features
+    def encode(self, inputs: Tensor, memory: Memory | None = None) -> Tensor:
+        return self.trunk.run(inputs, {} if memory is None else memory, stop=self.split)
 
-    def decode(self, representation: Tensor) -> dict[str, Tensor]:
-        if self.rotations is None:
-            return {task: head(representation) for task, head in self.heads.items()}
-        views = (representation @ rotation.mT for rotation in self.rotations)
-        return {task: head(view) for (task, head), view in zip(self.heads.items(), views, strict=True)}
+    def decode(self, representation: Tensor, memory: Memory | None = None) -> dict[str, Tensor]:
+        predictions = {}
+        for index, (task, head) in enumerate(self.heads.items()):
+            features = representation
+            if self.rotations is not None:
+                features = _rotate(features, self.rotations[index])
+            if task in self.branches:
+                branch = self.branches[task]
+                features = branch.run(features, dict(memory or {}), start=self.split)  # type: ignore[operator]
+            predictions[task] = head(features)
+        return predictions
+
+    def predict(self, inputs: Tensor) -> Output:
+        memory: Memory = {}
+        return self.output(self.encode(inputs, memory), partial(self.decode, memory=memory))
 
     def add_rotations(self) -> Tensor:
         like = next(self.trunk.parameters())
-        identity = torch.eye(self.trunk.num_features, dtype=like.dtype, device=like.device)
+        identity = torch.eye(self._representation_shape[0], dtype=like.dtype, device=like.device)
         self.rotations = identity.repeat(len(self.heads), 1, 1)
         return self.rotations
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        return [ParameterGroup("shared", list(self.trunk.parameters())), *head_groups(self.heads)]
+        return [
+            ParameterGroup("shared", list(self.trunk.parameters())),
+            *(
+                ParameterGroup(task, [*_parameters_of(self.branches, task), *head.parameters()], task=task)
+                for task, head in self.heads.items()
+            ),
+        ]
+
+
+def _without(network: Backbone, stages: range) -> Backbone:
+    """Take the parameters of these stages out of a network that will not run them."""
+    shapes = network.stage_shapes  # found out while all stages are there
+    for index in stages:
+        network.stages[index] = nn.Identity()
+    assert network.stage_shapes == shapes
+    return network
+
+
+def _parameters_of(modules: nn.ModuleDict, name: str) -> list[nn.Parameter]:
+    return list(modules[name].parameters()) if name in modules else []
+
+
+def _rotate(features: Tensor, rotation: Tensor) -> Tensor:
+    """Rotate the channels of vectors or maps."""
+    if is_map(features.shape[1:]):
+        return torch.einsum("bc...,dc->bd...", features, rotation)
+    return features @ rotation.mT

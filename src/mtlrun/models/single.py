@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mtlrun.models.backbones import BackboneFactory
-from mtlrun.models.base import MultiTaskModel, ParameterGroup, TaskLike, make_heads
+from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_head
 
 
 class SingleTask(MultiTaskModel):
@@ -32,11 +32,11 @@ class SingleTask(MultiTaskModel):
         for name, task in tasks.items():
             torch.random.set_rng_state(start)
             trunk = backbone()
-            head = make_heads({name: task}, trunk.num_features)[name]
+            head = make_head(task, trunk.feature_shape, trunk.input_shape)
             self.networks[name] = nn.Sequential(trunk, head)
 
-    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
-        return {task: network(inputs) for task, network in self.networks.items()}
+    def predict(self, inputs: Tensor) -> Output:
+        return Output({task: network(inputs) for task, network in self.networks.items()})
 
     def state_prefixes(self, tasks: Sequence[str]) -> list[str]:
         return [f"networks.{task}" for task in tasks]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mtlrun.models.backbones import BackboneFactory
-from mtlrun.models.base import MultiTaskModel, ParameterGroup, TaskLike, make_heads
+from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
 
 
 class SoftSharing(MultiTaskModel):
@@ -33,21 +33,23 @@ class SoftSharing(MultiTaskModel):
         for other in others:
             other.load_state_dict(first.state_dict())
         self.backbones = nn.ModuleDict(dict(zip(tasks, backbones, strict=True)))
-        self.heads = make_heads(tasks, first.num_features)
+        self.heads = make_heads(tasks, first.feature_shape, first.input_shape)
         self.strength = strength
 
-    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
-        return {task: self.heads[task](backbone(inputs)) for task, backbone in self.backbones.items()}
+    def predict(self, inputs: Tensor) -> Output:
+        predictions = {task: self.heads[task](backbone(inputs)) for task, backbone in self.backbones.items()}
+        if not self.training or len(self.task_names) < 2:
+            return Output(predictions)
+        return Output(predictions, regularisers={"soft_sharing": self.strength * self.distance()})
 
-    def regularisers(self) -> dict[str, Tensor]:
-        if len(self.task_names) < 2:
-            return {}
+    def distance(self) -> Tensor:
+        """Return the mean over pairs of tasks and over tensors of the squared distance of the parameters. Shape []."""
         distances = [
             (ours - theirs).square().sum()
             for a, b in combinations(self.task_names, 2)
             for ours, theirs in zip(self.backbones[a].parameters(), self.backbones[b].parameters(), strict=True)
         ]
-        return {"soft_sharing": self.strength * torch.stack(distances).mean()}
+        return torch.stack(distances).mean()
 
     def parameter_groups(self) -> list[ParameterGroup]:
         return [

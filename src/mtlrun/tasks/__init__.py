@@ -2,17 +2,7 @@
 
 from mtlrun.tasks.base import Meter, Task
 from mtlrun.tasks.classification import Classification
-from mtlrun.tasks.labels import part_losses, pick, split_labelled, task_losses, task_performances
+from mtlrun.tasks.labels import LabelledBatch
 from mtlrun.tasks.regression import Regression
 
-__all__ = [
-    "Classification",
-    "Meter",
-    "Regression",
-    "Task",
-    "part_losses",
-    "pick",
-    "split_labelled",
-    "task_losses",
-    "task_performances",
-]
+__all__ = ["Classification", "LabelledBatch", "Meter", "Regression", "Task"]

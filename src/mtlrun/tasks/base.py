@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 Direction = Literal["max", "min"]
-# (length of the feature vector, output size) -> head
-HeadFactory = Callable[[int, int], nn.Module]
+# (shape of one sample's features, shape of its prediction) -> head
+HeadFactory = Callable[[tuple[int, ...], tuple[int, ...]], nn.Module]
 
 
 class Task(nn.Module, ABC):
@@ -20,14 +20,16 @@ class Task(nn.Module, ABC):
         lr: learning rate of the parameters that belong to this task alone.
         weight: the factor of this task's loss under `weighting=static`; every other weighting refuses one that is not
         1.
-        head: makes this task's head from (length of the feature vector, output size); in YAML a `_target_` with
-            `_partial_: true`. None leaves the choice to the model.
+        head: makes this task's head from the shapes of one sample's features and of its prediction; in YAML a
+            `_target_` with `_partial_: true`. None leaves the choice to the model.
     """
 
     #: The metric by which the task is judged when checkpoints are selected: a key of `metrics()`.
     main_metric: str
     #: True if the loss is never negative; some weightings divide by it or take its logarithm.
     nonnegative_loss = False
+    #: True if something is predicted at each pixel: predictions are [batch, output_size, height, width].
+    dense = False
 
     def __init__(self, *, lr: float = 1e-3, weight: float = 1.0, head: HeadFactory | None = None) -> None:
         super().__init__()
@@ -42,7 +44,7 @@ class Task(nn.Module, ABC):
     @property
     @abstractmethod
     def output_size(self) -> int:
-        """Number of values that the head gives per sample."""
+        """Number of values that the head gives per sample, or per pixel where the task is dense."""
 
     @abstractmethod
     def labelled(self, target: Tensor) -> Tensor:
@@ -51,6 +53,10 @@ class Task(nn.Module, ABC):
     @abstractmethod
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Return the mean loss over the samples; all of them are labelled. Shape []."""
+
+    def num_terms(self, target: Tensor) -> int | Tensor:
+        """Return over how many terms `loss` takes its mean, for means over several batches; samples, if not pixels."""
+        return len(target)
 
     @abstractmethod
     def metrics(self) -> dict[str, Metric]:
@@ -89,7 +95,7 @@ class Meter:
         self._task = task
         metrics = task.metrics()
         self._metrics = MetricCollection(dict(metrics)) if metrics else None
-        self._losses: list[tuple[Tensor, int]] = []  # (mean over the batch, samples), read only in compute()
+        self._losses: list[tuple[Tensor, int | Tensor]] = []  # (mean over the batch, of how many), for compute()
 
     def to(self, device: torch.device) -> "Meter":
         """Move the metrics' states to `device`."""
@@ -101,7 +107,7 @@ class Meter:
         """Add the labelled samples of a batch; the caller has removed the others."""
         if len(target) == 0:
             return
-        self._losses.append((self._task.loss(prediction, target).detach(), len(target)))
+        self._losses.append((self._task.loss(prediction, target).detach(), self._task.num_terms(target)))
         if self._metrics is not None:
             self._metrics.update(*self._task.metric_inputs(prediction, target))
 
@@ -109,8 +115,9 @@ class Meter:
         """Return `{loss: ..., metric: ...}`; NaN everywhere where no sample was labelled."""
         if not self._losses:
             return dict.fromkeys(self._task.directions(), float("nan"))
-        total = sum(count for _, count in self._losses)
-        values: dict[str, Any] = {"loss": sum(float(loss) * count for loss, count in self._losses) / total}
+        counted = [(float(loss), int(count)) for loss, count in self._losses]
+        total = sum(count for _, count in counted)
+        values: dict[str, Any] = {"loss": sum(loss * count for loss, count in counted if count) / max(total, 1)}
         if self._metrics is not None:
             values |= self._metrics.compute()
         return {name: float(value) for name, value in values.items()}

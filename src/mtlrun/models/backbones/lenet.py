@@ -37,4 +37,4 @@ class LeNet(Backbone):
             nn.Sequential(nn.Conv2d(first, second, 5), nn.Dropout2d(dropout), nn.MaxPool2d(2), nn.ReLU()),
             nn.Sequential(nn.Flatten(), nn.Linear(second * height * width, features), nn.ReLU()),
         ]
-        super().__init__(stages, (first, second, features))
+        super().__init__(stages, input_shape)

@@ -30,4 +30,4 @@ class MLP(Backbone):
                 layers.append(nn.Dropout(dropout))
             stages.append(nn.Sequential(*layers))
         stages[0].insert(0, nn.Flatten())
-        super().__init__(stages, hidden)
+        super().__init__(stages, input_shape)

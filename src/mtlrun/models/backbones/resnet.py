@@ -11,7 +11,7 @@ from mtlrun.models.backbones.base import Backbone
 class ResNet(Backbone):
     """ResNet-18 of He et al., "Deep Residual Learning for Image Recognition" (CVPR 2016), by torchvision.
 
-    Five stages: the stem, then the four residual layers, the last with global average pooling.
+    Five stages, all of which give maps: the stem, then the four residual layers.
 
     Args:
         input_shape: (channels, height, width).
@@ -37,12 +37,5 @@ class ResNet(Backbone):
         entry: list[nn.Module] = [first, network.bn1, network.relu]
         if stem == "imagenet":
             entry.append(network.maxpool)
-        num_features = network.fc.in_features
-        stages = [
-            nn.Sequential(*entry),
-            network.layer1,
-            network.layer2,
-            network.layer3,
-            nn.Sequential(network.layer4, nn.AdaptiveAvgPool2d(1), nn.Flatten()),
-        ]
-        super().__init__(stages, (channels, num_features // 8, num_features // 4, num_features // 2, num_features))
+        stages = [nn.Sequential(*entry), network.layer1, network.layer2, network.layer3, network.layer4]
+        super().__init__(stages, input_shape)
