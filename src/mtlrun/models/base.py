@@ -95,6 +95,14 @@ class MultiTaskModel(nn.Module, ABC):
         """Return {task: prediction} for a batch of inputs."""
         return self.predict(inputs).predictions
 
+    def advance(self, epochs: float, share: float) -> None:
+        """Called before each training step, for models with a warm-up or an annealing.
+
+        Args:
+            epochs: how many passes over the training data are made, with fractions.
+            share: the same as a share of the whole training, in [0, 1).
+        """
+
     @abstractmethod
     def parameter_groups(self) -> list[ParameterGroup]:
         """Return the groups; together they hold every parameter once."""
