@@ -12,8 +12,9 @@ that changes its speed slows them alike, and the figures are medians of ratios o
     mtlrun    `mtlrun.gradients.backward`
     torchjd   `mtl_backward` and `jac_to_grad`, with their defaults
 
-With --solvers, the time of each method's `weights` on a random K x K Gram matrix instead; with --memory, by how much
-the peak memory of a process of its own grows in three steps.
+With --batched, K backward passes of the trunk one after the other against one call that vmap batches
+(`is_grads_batched`). With --solvers, the time of each method's `weights` on a random K x K Gram matrix instead; with
+--memory, by how much the peak memory of a process of its own grows in three steps.
 """
 
 import argparse
@@ -187,6 +188,24 @@ def benchmark_engines(arguments: argparse.Namespace, device: torch.device) -> No
         print(f"| {num_tasks} | mgda, grad_source=representation | 1.00 | - | {found['mtlrun']:.2f} | - | - | - |")
 
 
+def benchmark_batched(arguments: argparse.Namespace, device: torch.device) -> None:
+    print(f"device {device}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
+    print("| trunk | K | batched / one after the other |\n|---|---|---|")
+    for trunk in ("conv", "mlp"):
+        for num_tasks in arguments.tasks:
+            problem = Problem(trunk, num_tasks, device)
+
+            def at_once(features: Tensor, losses: list[Tensor], problem: Problem = problem) -> None:
+                rows = [
+                    torch.autograd.grad(loss, [features, *own], retain_graph=True)[0]
+                    for loss, own in zip(losses, problem.own, strict=True)
+                ]
+                torch.autograd.grad(features, problem.shared, torch.stack(rows), is_grads_batched=True)
+
+            found = measure(problem, {"passes": passes(problem), "batched": at_once}, arguments.rounds)
+            print(f"| {trunk} | {num_tasks} | {found['batched']:.2f} |", flush=True)
+
+
 def peak_growth(trunk: str, num_tasks: int, contestant: str, method: str) -> float:
     """Return by how many MiB three steps raise the peak memory of this process; meant for a fresh one."""
     mine, theirs = METHODS[method]
@@ -251,12 +270,15 @@ def main() -> None:
     parser.add_argument("--trunk", default="conv", choices=["conv", "mlp"])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batched", action="store_true")
     parser.add_argument("--solvers", action="store_true")
     parser.add_argument("--memory", action="store_true")
     arguments = parser.parse_args()
     keep_solvers_on_one_thread()  # as a run does
     if arguments.solvers:
         benchmark_solvers(arguments)
+    elif arguments.batched:
+        benchmark_batched(arguments, torch.device(arguments.device))
     elif arguments.memory:
         benchmark_memory(arguments)
     else:

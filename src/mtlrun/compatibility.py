@@ -7,11 +7,12 @@ import torch
 
 from mtlrun.datasets import Loader, MultiTaskDataset
 from mtlrun.errors import ConfigError, DataError
-from mtlrun.forward import Forward
+from mtlrun.forward import Forward, untouched
 from mtlrun.models import MultiTaskModel, SharedRepresentationModel
 from mtlrun.suggest import suggest
 from mtlrun.tasks import LabelledBatch, Task
 from mtlrun.weightings import Equal, GradientWeighting, JacobianWeighting, Weighting
+from mtlrun.weightings.base import RowWeighting
 
 
 def check_weighting(
@@ -52,9 +53,23 @@ def check_weighting(
             for task, options in tasks.items()
             if type(options).performance is Task.performance
         ]
+    if config.get("trainer", {}).get("accumulate", 1) != 1:
+        problems += _check_pieces(weighting, name)
     if model is not None:
         problems += _check_model(weighting, name, model, f"model={config['names']['model']}")
     return problems
+
+
+def _check_pieces(weighting: Weighting, name: str) -> list[str]:
+    """Return why a step of this weighting cannot be made of pieces of a batch."""
+    if weighting.num_parts > 1 or weighting.needs_look_ahead:
+        return [f"{name} needs the whole batch of a step at once; use trainer.accumulate=1"]
+    if isinstance(weighting, RowWeighting) and weighting.grad_source != "shared":
+        return [
+            f"weighting.grad_source={weighting.grad_source} needs the whole batch of a step at once; use "
+            "weighting.grad_source=shared or trainer.accumulate=1"
+        ]
+    return []
 
 
 def _check_model(weighting: Weighting, name: str, model: MultiTaskModel, model_name: str) -> list[str]:
@@ -109,23 +124,24 @@ def check_targets(split: Any, name: str, tasks: Mapping[str, Task]) -> None:
             raise DataError(f"dataset: {name} split, task {task_name}: no sample has a label")
 
 
-def try_batch(model: MultiTaskModel, tasks: Mapping[str, Task], loader: Loader) -> None:
-    """Run the smallest batch that training will meet through the model, and leave everything as it was.
+def try_batch(model: MultiTaskModel, tasks: Mapping[str, Task], loader: Loader, num_pieces: int = 1) -> None:
+    """Run the smallest batch, or piece of one, that training will meet through the model; leave all as it was.
 
     Finds what no signature can tell: that data, backbone and heads do not fit, or that BatchNorm meets one sample.
     """
-    batch = LabelledBatch.load(tasks, loader.smallest_batch(), torch.device("cpu"))
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    whole = LabelledBatch.load(tasks, loader.smallest_batch(), torch.device("cpu"))
+    *_, batch = whole.pieces(num_pieces)
     model.train()
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        with untouched(model), torch.no_grad():
             forward = Forward(model, batch)
             forward.regulariser()
     except (ValueError, RuntimeError, IndexError, KeyError) as error:
         message = str(error).splitlines()[0]
         if "more than 1 value per channel" in message:
+            what = "batch" if num_pieces == 1 else "piece of a batch"
             raise ConfigError(
-                f"trainer.batch_size={loader.batch_size}: the smallest batch has {len(batch.inputs)} sample "
+                f"trainer.batch_size={loader.batch_size}: the smallest {what} has {len(batch.inputs)} sample "
                 f"({loader.num_samples} samples in all), and BatchNorm needs 2 or more in each; "
                 f"use another batch size, or a backbone without BatchNorm"
             ) from error
@@ -133,10 +149,6 @@ def try_batch(model: MultiTaskModel, tasks: Mapping[str, Task], loader: Loader) 
             f"dataset, backbone, model and tasks do not fit together: {type(error).__name__}: {message} "
             f"(inputs of shape {_shape(batch.inputs)})"
         ) from error
-    finally:
-        with torch.no_grad():
-            for name, buffer in model.named_buffers():
-                buffer.copy_(buffers[name])
 
 
 def _shape(inputs: Any) -> Any:

@@ -1,12 +1,32 @@
-"""One batch through the model: predictions, and the losses of the tasks that have a label in it."""
+"""One batch through the model: predictions, the losses of the tasks that have a label in it, and back to `.grad`."""
 
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from mtlrun.models import MultiTaskModel, Output
+from mtlrun.gradients import Update, backward
+from mtlrun.models import MultiTaskModel, Output, SharedRepresentationModel
 from mtlrun.tasks import LabelledBatch
+from mtlrun.weightings import Weighting
+
+
+class Reach:
+    """Which parameters the losses reach; read off a model once.
+
+    Args:
+        model: whose trainable parameters do not change any more.
+    """
+
+    def __init__(self, model: MultiTaskModel) -> None:
+        #: Parameters that several tasks' losses reach.
+        self.shared = model.shared_parameters()
+        #: {task: parameters that its loss alone reaches}.
+        self.own: Mapping[str, list[nn.Parameter]] = model.task_parameters()
+        #: The last shared parameters before the representation, if there is one.
+        self.last_layer = model.last_layer() if isinstance(model, SharedRepresentationModel) else []
 
 
 class Forward:
@@ -22,7 +42,6 @@ class Forward:
     def __init__(self, model: MultiTaskModel, batch: LabelledBatch, num_parts: int = 1) -> None:
         self._model, self._batch = model, batch
         self._output = model.predict(batch.inputs)
-        self.representation = self._output.representation
         #: {task: loss}; a task without a label in the batch is left out.
         self.losses = _losses(self._output, batch)
         #: The losses [K] of each part, if there are several.
@@ -38,12 +57,19 @@ class Forward:
         """The tasks that have a loss."""
         return list(self.losses)
 
-    def positions(self) -> slice | Tensor:
-        """Return where the active tasks stand among the K, as an index for tensors of length K."""
-        names = list(self._batch.tasks)
-        if len(self.losses) == len(names):
-            return slice(None)
-        return torch.tensor([names.index(name) for name in self.losses])
+    def fill_gradients(self, weighting: Weighting, reach: Reach, *, want_gram: bool) -> Update:
+        """Let the weighting make an update of the losses; see `mtlrun.gradients.backward`."""
+        return backward(
+            weighting,
+            list(self.losses.values()),
+            reach.shared,
+            [reach.own[name] for name in self.active],
+            representation=self._output.representation,
+            last_layer=reach.last_layer,
+            regulariser=self.regulariser(),
+            want_gram=want_gram,
+            parts=self.parts,
+        )
 
     def values(self) -> Tensor:
         """Return the losses of the active tasks, without graph."""
@@ -54,7 +80,7 @@ class Forward:
         return self._batch.performances(self._output.predictions, self.active)
 
     def regulariser(self) -> Tensor | None:
-        """Return the sum of the model's regularisers, None if it has none."""
+        """Return the sum of what joins the objective outside the weighting, None if there is nothing."""
         terms = list(self._output.regularisers.values())
         if self._output.domains is not None:
             terms.append(nn.functional.cross_entropy(self._output.domains, self._batch.shares()))
@@ -63,8 +89,30 @@ class Forward:
     @torch.no_grad()
     def values_now(self) -> Tensor:
         """Return the losses of the active tasks under the weights that the model has by now."""
-        losses = _losses(self._model.predict(self._batch.inputs), self._batch)
+        losses = Forward(self._model, self._batch).losses
         return torch.stack([losses[name] for name in self.losses])
+
+
+def positions(active: Sequence[str], batch: LabelledBatch) -> slice | Tensor:
+    """Return where the active tasks stand among the K, as an index for tensors of length K."""
+    names = list(batch.tasks)
+    if len(active) == len(names):
+        return slice(None)
+    return torch.tensor([names.index(name) for name in active])
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Leave the model's buffers and the random numbers as they were, whatever is predicted in between."""
+    devices = [device for device in {p.device for p in model.parameters()} if device.type == "cuda"]
+    buffers = [buffer.clone() for buffer in model.buffers()]
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        with torch.no_grad():
+            for buffer, before in zip(model.buffers(), buffers, strict=True):
+                buffer.copy_(before)
 
 
 def _losses(output: Output, batch: LabelledBatch) -> dict[str, Tensor]:

@@ -153,7 +153,7 @@ def prepare(config: Mapping[str, Any]) -> Parts:
 
     look_ahead = weighting.needs_look_ahead
     loaders = _make_loaders(dataset, tasks, settings, runtime, device, seed, look_ahead=look_ahead)
-    try_batch(model, tasks, loaders["train"])
+    try_batch(model, tasks, loaders["train"], settings.accumulate)
     model.to(device)
     for task in tasks.values():
         task.to(device)  # a loss may have weights of its own

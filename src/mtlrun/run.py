@@ -18,6 +18,7 @@ from mtlrun.display import make_console
 from mtlrun.environment import describe, peak_memory_mib
 from mtlrun.errors import DivergedError, MtlrunError, RunInterruptedError
 from mtlrun.folder import CHECKPOINTS, CONFIG, finished_record, hold, start_anew
+from mtlrun.gradients import needs_losses
 from mtlrun.identity import run_folder, run_id
 from mtlrun.observers import MetricsFile, Observer, RunInfo, Screen, TensorBoard
 from mtlrun.observers.console import logging_handler
@@ -134,6 +135,8 @@ def _status_of(error: BaseException) -> Any:
 
 def _new_record(config: Mapping[str, Any], parts: Parts, overrides: list[str]) -> Record:
     forward, backward = parts.weighting.passes(len(parts.tasks))
+    if parts.settings.accumulate > 1:
+        forward += needs_losses(parts.weighting)
     return Record(
         run_id=run_id(config),
         config=dict(config),

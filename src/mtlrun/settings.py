@@ -15,6 +15,7 @@ class Settings:
     epochs: int | None = 30
     steps: int | None = None
     batch_size: int = 256
+    accumulate: int = 1
     eval_batch_size: int = 1024
     evaluate_every: int = 1
     evaluate_every_steps: int | None = None
@@ -31,8 +32,8 @@ class Settings:
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(f"epochs or steps must be given, and the other null; found {self.epochs} and {self.steps}")
-        for name in ("epochs", "steps", "batch_size", "eval_batch_size", "evaluate_every", "evaluate_every_steps",
-                     "patience", "log_gradients_every", "log_every", "limit_batches"):  # fmt: skip
+        for name in ("epochs", "steps", "batch_size", "accumulate", "eval_batch_size", "evaluate_every", "patience",
+                     "evaluate_every_steps", "log_gradients_every", "log_every", "limit_batches"):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be >= 1, found {value}")

@@ -14,12 +14,13 @@ from mtlrun import checkpoint
 from mtlrun.datasets import Batch, Loader
 from mtlrun.divergence import find_non_finite
 from mtlrun.errors import CheckpointError, DivergedError, FallbackError, RunInterruptedError
-from mtlrun.forward import Forward
-from mtlrun.gradients import NonFiniteGradientError, Update, backward
+from mtlrun.forward import Forward, Reach, positions
+from mtlrun.gradients import NonFiniteGradientError, Update
 from mtlrun.look_ahead import try_step
-from mtlrun.models import MultiTaskModel, SharedRepresentationModel
+from mtlrun.models import MultiTaskModel
 from mtlrun.observers import Observer
 from mtlrun.optim import Schedule, set_learning_rates
+from mtlrun.pieces import InPieces
 from mtlrun.selection import Selection
 from mtlrun.settings import Settings
 from mtlrun.tasks import LabelledBatch, Task
@@ -99,12 +100,10 @@ class Trainer:
         self.first_step_at: float | None = None  # time.time()
         self._resumed_at = self._saved_at = time.monotonic()
         self._best: list[dict[str, Tensor]] = [{} for _ in selections]
-        self._shared = model.shared_parameters()
-        self._own = model.task_parameters()
-        self._last_layer = model.last_layer() if isinstance(model, SharedRepresentationModel) else []
+        self._reach = Reach(model)
         # What is clipped together: everything, or each network of a set of separate trainings.
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self._clipped = list(self._own.values()) if model.independent_tasks else [trainable]
+        self._clipped = list(self._reach.own.values()) if model.independent_tasks else [trainable]
 
     # ---------------------------------------------------------------------------------------------- the loop
 
@@ -168,10 +167,10 @@ class Trainer:
         if other is not None:
             try_step(self.weighting, self.model, batch, self.load(other), self.optimizer.param_groups[0]["lr"])
 
-        forward = Forward(self.model, batch, self.weighting.num_parts)
-        if not forward.losses:
+        forward = self.forward(batch)
+        if not forward.active:
             return  # no task has a label in this batch
-        self.weighting.active = forward.positions()
+        self.weighting.active = positions(forward.active, batch)
         if self.weighting.needs_performance:
             self.weighting.observe(forward.performances())
         update = self.fill_gradients(forward, batch)
@@ -186,20 +185,17 @@ class Trainer:
         if self.first_step_at is None:
             self.first_step_at = time.time()
 
-    def fill_gradients(self, forward: Forward, batch: LabelledBatch) -> Update:
+    def forward(self, batch: LabelledBatch) -> Forward | InPieces:
+        """Send a batch through the model, at once or in pieces."""
+        if self.settings.accumulate > 1:
+            return InPieces(self.model, batch, self.settings.accumulate)
+        return Forward(self.model, batch, self.weighting.num_parts)
+
+    def fill_gradients(self, forward: Forward | InPieces, batch: LabelledBatch) -> Update:
         """Let the weighting make an update of the losses."""
+        due = self.gradients_are_due(self.progress.step + 1)
         try:
-            return backward(
-                self.weighting,
-                list(forward.losses.values()),
-                self._shared,
-                [self._own[task] for task in forward.active],
-                representation=forward.representation,
-                last_layer=self._last_layer,
-                regulariser=forward.regulariser(),
-                want_gram=self.gradients_are_due(self.progress.step + 1),
-                parts=forward.parts,
-            )
+            return forward.fill_gradients(self.weighting, self._reach, want_gram=due)
         except NonFiniteGradientError as error:
             task = forward.active[error.position]
             raise self.diverged(batch, f"the gradient of task {task}", task) from None
@@ -217,8 +213,11 @@ class Trainer:
         """Return the error that names the task and the step; the slow path may look at everything again."""
         if what is None:
             self.optimizer.zero_grad(set_to_none=True)
-            losses = Forward(self.model, batch).losses
-            what, task = find_non_finite(losses, self._shared, self._own)
+            for piece in batch.pieces(self.settings.accumulate):
+                losses = Forward(self.model, piece).losses
+                what, task = find_non_finite(losses, self._reach.shared, self._reach.own)
+                if task is not None:
+                    break
         step = self.progress.step + 1
         return DivergedError(
             f"step {step}: {what} is not finite (NaN or infinite); this step was not applied. "

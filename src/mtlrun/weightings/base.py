@@ -161,6 +161,9 @@ class LossWeighting(Weighting):
         loss_transform: see `Weighting`.
     """
 
+    #: True if, without a transform, the weights depend on no loss, and nothing is learned or remembered of these.
+    ignores_losses = False
+
     @abstractmethod
     def objective(self, losses: Tensor) -> Tensor:
         """Return the scalar to be minimised, differentiable in `losses` [K].
@@ -196,6 +199,11 @@ class RowWeighting(Weighting):
             self.needs_losses_after_step |= losses.needs_losses_after_step
             self.needs_positive_losses |= losses.needs_positive_losses or losses.loss_transform == "log"
             self.uses_task_weights |= losses.uses_task_weights
+
+    @property
+    def transforms(self) -> bool:
+        """True if the method sees the losses otherwise than they are."""
+        return self.loss_transform != "identity" or self.losses is not None
 
     def setup(self, num_tasks: int, seed: int = 0) -> None:
         super().setup(num_tasks, seed)

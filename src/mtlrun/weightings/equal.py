@@ -18,6 +18,8 @@ class Equal(LossWeighting):
         loss_transform: see `Weighting`.
     """
 
+    ignores_losses = True
+
     def __init__(self, reduction: Reduction = "sum", **common: Any) -> None:
         super().__init__(**common)
         check_one_of("reduction", reduction, Reduction)

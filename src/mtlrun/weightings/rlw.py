@@ -23,6 +23,8 @@ class RLW(LossWeighting):
         loss_transform: see `Weighting`.
     """
 
+    ignores_losses = True
+
     def __init__(self, distribution: Distribution = "normal", **common: Any) -> None:
         super().__init__(**common)
         check_one_of("distribution", distribution, Distribution)

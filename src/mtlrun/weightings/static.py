@@ -21,6 +21,7 @@ class Static(LossWeighting):
     """
 
     uses_task_weights = True
+    ignores_losses = True
     weights: Tensor
 
     def __init__(self, weights: Sequence[float], **common: Any) -> None:
