@@ -3,6 +3,7 @@
 from torch import nn
 
 from mtlrun.models.backbones.base import Backbone
+from mtlrun.models.backbones.width import widened
 
 
 class LeNet(Backbone):
@@ -15,6 +16,7 @@ class LeNet(Backbone):
         channels: outputs of the two convolutions.
         features: length of the feature vector.
         dropout: probability of dropping a channel after the second convolution, in [0, 1). The paper's is .5.
+        width: factor on `channels` and `features`.
     """
 
     def __init__(
@@ -23,6 +25,7 @@ class LeNet(Backbone):
         channels: tuple[int, int] = (10, 20),
         features: int = 50,
         dropout: float = 0.5,
+        width: float = 1.0,
     ) -> None:
         if len(input_shape) != 3 or min(input_shape[1:]) < 16:
             raise ValueError(f"lenet needs images of 16 x 16 or more, found inputs of shape {tuple(input_shape)}")
@@ -30,7 +33,7 @@ class LeNet(Backbone):
             raise ValueError(f"channels and features must be >= 1, found {channels} and {features}")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), found {dropout}")
-        first, second = channels
+        first, second, features = widened([*channels, features], width)
         height, width = (((side - 4) // 2 - 4) // 2 for side in input_shape[1:])
         stages = [
             nn.Sequential(nn.Conv2d(input_shape[0], first, 5), nn.MaxPool2d(2), nn.ReLU()),

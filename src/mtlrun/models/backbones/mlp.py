@@ -6,6 +6,7 @@ from math import prod
 from torch import nn
 
 from mtlrun.models.backbones.base import Backbone
+from mtlrun.models.backbones.width import widened
 
 
 class MLP(Backbone):
@@ -13,19 +14,26 @@ class MLP(Backbone):
 
     Args:
         input_shape: shape of one input, any.
-        hidden: width of each layer.
+        hidden: size of each layer.
         dropout: probability after each layer, in [0, 1).
+        width: factor on all sizes in `hidden`.
     """
 
-    def __init__(self, input_shape: tuple[int, ...], hidden: Sequence[int] = (128, 64), dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        hidden: Sequence[int] = (128, 64),
+        dropout: float = 0.0,
+        width: float = 1.0,
+    ) -> None:
         if not hidden or min(hidden) < 1:
             raise ValueError(f"hidden must list one or more widths >= 1, found {list(hidden)}")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), found {dropout}")
-        widths = [prod(input_shape), *hidden]
+        sizes = [prod(input_shape), *widened(hidden, width)]
         stages = []
         for index in range(len(hidden)):
-            layers: list[nn.Module] = [nn.Linear(widths[index], widths[index + 1]), nn.ReLU()]
+            layers: list[nn.Module] = [nn.Linear(sizes[index], sizes[index + 1]), nn.ReLU()]
             if dropout:
                 layers.append(nn.Dropout(dropout))
             stages.append(nn.Sequential(*layers))

@@ -1,0 +1,98 @@
+"""SegNet, an encoder and a decoder for predictions at each pixel."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+from torch.nn.functional import max_pool2d
+
+from mtlrun.models.backbones.base import Backbone, Memory
+from mtlrun.models.backbones.pretrained import check_images
+from mtlrun.models.backbones.width import widened
+
+
+class SegNet(Backbone):
+    """Blocks of convolutions that end in max pooling, then blocks that begin with its inverse: twice as many stages.
+
+    Source: Badrinarayanan, Kendall & Cipolla, "SegNet: A Deep Convolutional Encoder-Decoder Architecture for Image
+    Segmentation" (TPAMI 2017), section 3. A stage of the decoder puts each value back to the place that the maximum
+    had in the encoder's stage of the same size, zeros elsewhere, and gives as many channels as that stage received;
+    the last gives `channels[0]` in the size of the input. Convolutions are 3x3 with BatchNorm and ReLU; they have no
+    bias, which BatchNorm would take away. Where a size is odd, pooling includes the border, as in the paper's code, so
+    that every size works; poolings of maps of one pixel change nothing. Weights start as in He et al. (ICCV 2015).
+
+    Args:
+        input_shape: (channels, height, width).
+        channels: of each encoder block. Paper: 64, 128, 256, 512, 512, those of VGG-16.
+        convolutions: in each encoder block, and in the decoder's of the same size. Paper: 2, 2, 3, 3, 3.
+        width: factor on all channels.
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        channels: Sequence[int] = (64, 128, 256, 512, 512),
+        convolutions: Sequence[int] = (2, 2, 3, 3, 3),
+        width: float = 1.0,
+    ) -> None:
+        check_images("segnet", input_shape)
+        if not channels or min(channels) < 1:
+            raise ValueError(f"channels must list one or more numbers >= 1, found {list(channels)}")
+        if len(convolutions) != len(channels) or min(convolutions) < 1:
+            raise ValueError(
+                f"convolutions must list a number >= 1 for each of the {len(channels)} blocks in channels, "
+                f"found {list(convolutions)}"
+            )
+        widths = [input_shape[0], *widened(channels, width)]
+        ends = [widths[1], *widths[1:-1]]  # the last stage does not go down to the channels of the input
+        encoder, decoder = [], []
+        for before, after, end, count in zip(widths[:-1], widths[1:], ends, convolutions, strict=True):
+            encoder.append(_block([before, *[after] * count]))
+            decoder.append(_block([*[after] * count, end]))
+        super().__init__([*encoder, *reversed(decoder)], input_shape)
+        self.depth = len(channels)
+
+    def stage(self, index: int, features: Tensor, memory: Memory) -> Tensor:
+        """Apply one stage; the encoder's leave in `memory` where their maxima were, the decoder's look it up."""
+        if index < self.depth:
+            features = self.stages[index](features)
+            pooled: Tensor
+            pooled, memory[f"places_{index}"] = max_pool2d(features, 2, ceil_mode=True, return_indices=True)
+            return pooled
+        partner = 2 * self.depth - 1 - index
+        if f"places_{partner}" not in memory:
+            raise RuntimeError(
+                f"segnet: stage {index} needs what stage {partner} left in the memory of the same forward pass; "
+                "give all stages of one network one memory"
+            )
+        features = unpool(features, memory[f"places_{partner}"], self.size_before(partner))
+        return super().stage(index, features, memory)
+
+    def size_before(self, index: int) -> tuple[int, int]:
+        """Return height and width of the maps that the encoder's stage pools."""
+        height, width = (-(-side // 2**index) for side in self.input_shape[1:])
+        return height, width
+
+
+def unpool(features: Tensor, places: Tensor, size: tuple[int, int]) -> Tensor:
+    """Put each value to its place in maps of zeros: max_unpool2d for places that do not coincide.
+
+    PyTorch's own has to reckon with places that do, and refuses to run when only deterministic algorithms are allowed.
+
+    Args:
+        features: [batch, channels, ...].
+        places: of the same shape, counted row by row in a map of the result.
+        size: height and width of the result.
+    """
+    maps = features.new_zeros(*features.shape[:2], size[0] * size[1])
+    return maps.scatter(2, places.view_as(features).flatten(2), features.flatten(2)).view(*features.shape[:2], *size)
+
+
+def _block(channels: Sequence[int]) -> nn.Sequential:
+    """Return convolutions from each number of channels to the next."""
+    layers: list[nn.Module] = []
+    for before, after in pairwise(channels):
+        convolution = nn.Conv2d(before, after, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+        layers += [convolution, nn.BatchNorm2d(after), nn.ReLU()]
+    return nn.Sequential(*layers)

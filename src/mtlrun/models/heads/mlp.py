@@ -1,0 +1,33 @@
+"""The head for what is predicted once per sample."""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from mtlrun.models.layers import Fit, is_map
+
+
+class MLPHead(nn.Sequential):
+    """Linear layers with ReLU between them; without hidden layers, one linear layer. Maps are averaged first.
+
+    Maps [batch, *feature_shape] to [batch, n].
+
+    Args:
+        feature_shape: shape of one sample's features; filled in by the model.
+        output_shape: (n,); filled in by the model.
+        hidden: widths of the layers between the two.
+    """
+
+    def __init__(self, feature_shape: Sequence[int], output_shape: Sequence[int], hidden: Sequence[int] = ()) -> None:
+        if any(width < 1 for width in hidden):
+            raise ValueError(f"hidden must list widths >= 1, found {list(hidden)}")
+        if len(output_shape) != 1:
+            raise ValueError(
+                f"MLPHead gives numbers for a whole sample, and the task wants maps of shape {tuple(output_shape)}; "
+                "use mtlrun.models.heads.ConvHead"
+            )
+        widths = [feature_shape[0], *hidden, output_shape[0]]
+        layers: list[nn.Module] = [Fit(())] if is_map(feature_shape) else []
+        for index in range(len(widths) - 1):
+            layers += [nn.Linear(widths[index], widths[index + 1]), nn.ReLU()]
+        super().__init__(*layers[:-1])
