@@ -1,0 +1,128 @@
+"""Depth estimation: how far away is what each pixel shows."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from mtlrun.tasks.base import HeadFactory, Task
+from mtlrun.tasks.dense import at, check_same_pixels, find_pixel
+
+_LOSSES: dict[str, Callable[..., Tensor]] = {
+    "l1": nn.functional.l1_loss,
+    "mse": nn.functional.mse_loss,
+    "huber": nn.functional.huber_loss,
+}
+
+
+class _DepthError(Metric):
+    """Sums of absolute and relative errors over the pixels that have a depth; subclasses give the mean of one.
+
+    Both have the same state, so that torchmetrics updates one for the two.
+    """
+
+    higher_is_better = False
+    full_state_update = False
+    absolute: Tensor
+    relative: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        # float32 would lose pixels of a large split: its 24 bits are full after some 16 million.
+        self.add_state("absolute", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("relative", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        valid = target > 0
+        error = (torch.where(valid, prediction, 0.0) - torch.where(valid, target, 0.0)).abs()
+        self.absolute += error.sum(dtype=torch.float64)
+        self.relative += (error / torch.where(valid, target, 1.0)).sum(dtype=torch.float64)
+        self.count += valid.sum()
+
+
+class _AbsoluteError(_DepthError):
+    def compute(self) -> Tensor:
+        return self.absolute / self.count
+
+
+class _RelativeError(_DepthError):
+    def compute(self) -> Tensor:
+        return self.relative / self.count
+
+
+class Depth(Task):
+    """The depth at each pixel; mean absolute error as the loss by default; absolute and relative error.
+
+    Predictions are [batch, 1, height, width], targets [batch, height, width] or [batch, 1, height, width]. A pixel
+    whose target is 0 (as in NYUv2) or NaN has no label; a sample counts as labelled if any of its pixels is.
+
+    Metrics, over all labelled pixels of the split:
+        abs_err: mean of |prediction - target|.
+        rel_err: mean of |prediction - target| / target.
+
+    Source: loss and metrics of Liu et al., "End-to-End Multi-Task Learning with Attention" (CVPR 2019). The authors'
+    code averages per batch first; here each pixel of the split counts the same.
+
+    Args:
+        criterion: `l1`, `mse` or `huber`.
+        lr, weight, head: see `Task`.
+    """
+
+    main_metric = "abs_err"
+    nonnegative_loss = True
+    dense = True
+
+    def __init__(
+        self,
+        criterion: Literal["l1", "mse", "huber"] = "l1",
+        *,
+        lr: float = 1e-3,
+        weight: float = 1.0,
+        head: HeadFactory | None = None,
+    ) -> None:
+        super().__init__(lr=lr, weight=weight, head=head)
+        self.criterion = criterion
+
+    @property
+    def output_size(self) -> int:
+        return 1
+
+    def labelled(self, target: Tensor) -> Tensor:
+        return (target > 0).flatten(1).any(dim=1)
+
+    def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        prediction, target = self.metric_inputs(prediction, target)
+        valid = target > 0
+        # Both are masked before any arithmetic: a NaN that is multiplied by zero afterwards is still one.
+        prediction, target = torch.where(valid, prediction, 0.0), torch.where(valid, target, 0.0)
+        return _LOSSES[self.criterion](prediction, target, reduction="sum") / valid.sum()
+
+    def num_terms(self, target: Tensor) -> Tensor:
+        return (target > 0).sum()
+
+    def metrics(self) -> dict[str, Metric]:
+        return {"abs_err": _AbsoluteError(), "rel_err": _RelativeError()}
+
+    def metric_inputs(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        check_same_pixels(prediction, target)
+        return prediction, target.reshape(prediction.shape).to(prediction.dtype)
+
+    def check_targets(self, target: Tensor) -> None:
+        if not target.is_floating_point():
+            raise ValueError(f"targets must be floating-point numbers, found {target.dtype}")
+        if target.dim() != 3 and not (target.dim() == 4 and target.shape[1] == 1):
+            raise ValueError(
+                "targets must be of shape [samples, height, width] or [samples, 1, height, width], "
+                f"found {tuple(target.shape)}"
+            )
+        place = find_pixel(target, lambda part: (part < 0) | part.isinf())
+        if place is not None:
+            sample, row, column = place
+            raise ValueError(
+                "targets must be finite and > 0, or 0 or NaN where a pixel has no depth, "
+                f"found {float(target[sample, ..., row, column].squeeze()):g} {at(place)}"
+            )
