@@ -19,7 +19,7 @@ FLOORS = [
     ["forward"],
     ["look_ahead", "pieces"],
     ["trainer"],
-    ["compatibility"],
+    ["compatibility", "sizes", "warm_start"],
     ["preparation"],
     ["run"],
     ["commands"],

@@ -77,7 +77,7 @@ PAIRS = [
 
 @pytest.mark.parametrize(("model", "weighting"), PAIRS)
 def test_every_pair_trains_or_is_refused_with_the_reason(model, weighting, mtlrun):
-    check_pair("multidigits", model, weighting, mtlrun, *SMOKE)
+    check_pair("multidigits", model, weighting, mtlrun, *SMOKE, "backbone.hidden=[16,8]")
 
 
 def check_pair(dataset, model, weighting, mtlrun, *overrides):
@@ -135,11 +135,10 @@ def test_every_optimizer_and_scheduler_trains(optimizer, scheduler, mtlrun):
 
 
 @pytest.mark.parametrize("backbone", options("backbone"))
-@pytest.mark.parametrize("model", options("model"))
-def test_every_model_takes_every_backbone(model, backbone, mtlrun):
+def test_every_backbone_trains(backbone, mtlrun):
     code, _, err = mtlrun(
         "trainer=smoke", "trainer.batch_size=8", "trainer.eval_batch_size=8", "runtime.quiet=true",
-        "dataset.pairs_per_image=1", "dataset.size=16", f"model={model}", f"backbone={backbone}",
+        "dataset.pairs_per_image=1", "dataset.size=16", f"backbone={backbone}", "backbone.width=0.125",
     )  # fmt: skip
     assert code == 0, err
 

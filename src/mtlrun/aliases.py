@@ -51,6 +51,10 @@ ALIASES = {
 }
 
 
+#: What is typed, and the group that Hydra knows it as: an option of one group, put at another place.
+PLACED = {"match_parameters": "model@match_parameters"}
+
+
 def canonical(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     """Replace aliases in `group=name` and `group=name,name`.
 
@@ -60,9 +64,9 @@ def canonical(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     found, notes = [], []
     for override in overrides:
         group, separator, value = override.partition("=")
-        known = ALIASES.get(group, {})
+        known = ALIASES.get("model" if group in PLACED else group, {})
         if separator and any(name in known for name in value.split(",")):
             notes += [f"{group}={name} is {group}={known[name]}" for name in value.split(",") if name in known]
             value = ",".join(known.get(name, name) for name in value.split(","))
-        found.append(f"{group}{separator}{value}")
+        found.append(f"{PLACED.get(group, group)}{separator}{value}")
     return found, notes

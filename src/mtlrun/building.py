@@ -49,6 +49,9 @@ def build(node: Any, key: str, *, partial: bool = False, **given: Any) -> Any:
         raise ConfigError(problems)
 
     def make(*late: Any, **later: Any) -> Any:
+        for name in inspect.signature(target).bind_partial(*late).arguments:
+            if name in built:
+                raise ConfigError(f"{key}.{name} is filled in by the program; leave it out")
         try:
             return target(*late, **built, **given, **later)
         except ValueError as error:
@@ -98,6 +101,12 @@ def check_arguments(
         elif not _matches(value, parameters[name].annotation):
             allowed = _describe(parameters[name].annotation)
             problems.append(f"{key}.{name} must be {allowed}, found {value!r}")
+        elif (
+            isinstance(value, Mapping)
+            and value.get("_partial_") is not True
+            and _is_factory(parameters[name].annotation)
+        ):
+            problems.append(f"{key}.{name} needs _partial_: true; the program adds the arguments that only it knows")
     for name, parameter in parameters.items() if complete else ():
         if parameter.default is inspect.Parameter.empty and name not in arguments and name not in given:
             problems.append(f"{key}.{name} is missing; {getattr(target, '__name__', target)} needs it")
@@ -183,7 +192,8 @@ def _describe(hint: Any) -> str:
     """Say in words what `hint` allows."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        simple = [option for option in inner if not _is_class(option)]
+        # A class that stands beside plain types is for callers in Python, a tensor for a number say; a factory is not.
+        simple = [option for option in inner if not _is_class(option) or _is_factory(option)]
         return " or ".join(_describe(option) for option in simple or inner)
     if origin is typing.Literal:
         return "one of " + ", ".join(repr(option) for option in inner)
@@ -201,7 +211,15 @@ def _describe(hint: Any) -> str:
         return "a list" + (f" of [{', '.join(_describe(item) for item in items)}]" if items else "")
     if (origin or hint) in (dict, Mapping):
         return "a mapping"
+    if origin is Callable:
+        return "a _target_ with _partial_: true"
     return f"a _target_ that builds {getattr(hint, '__name__', hint)}"
+
+
+def _is_factory(hint: Any) -> bool:
+    """Say whether something is wanted that the program calls."""
+    options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    return any(typing.get_origin(option) is Callable for option in options)
 
 
 def _is_class(hint: Any) -> bool:

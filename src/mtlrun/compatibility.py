@@ -83,7 +83,7 @@ def _check_model(weighting: Weighting, name: str, model: MultiTaskModel, model_n
     if not model.shared_parameters():
         return [
             f"{name} combines the tasks' gradients by the shared parameters, and {model_name} has none; use a "
-            "weighting of losses (equal, static, uncertainty, dwa) or a model that shares (hard, cross_stitch)"
+            "weighting of losses (equal, static, uncertainty, dwa) or a model that shares (see: mtlrun list models)"
         ]
     if weighting.needs_rotations and not (
         isinstance(model, SharedRepresentationModel)

@@ -38,6 +38,8 @@ def resolve(cfg: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: an interpolation fails, or a mandatory value is missing.
     """
     names = {group: choices.get(group) for group in ("dataset", "model", "backbone", "weighting")}
+    if "match_parameters" in cfg:
+        names["match_parameters"] = choices.get("model@match_parameters")
     try:
         plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:

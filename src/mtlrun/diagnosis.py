@@ -90,6 +90,7 @@ def _explain_option(text: str, group: str, error: Exception) -> str:
         return f"{text}: {_first_line(error)}"
     names = [line.strip() for line in options.group(1).splitlines()]
     chosen = text.split("=", 1)[-1]
+    text, group = text.split("@")[-1], group.split("@")[0]
     return f"{text}: there is no {group} named '{chosen}'; {suggest(chosen, names, 'available')}"
 
 

@@ -1,7 +1,7 @@
 """From a resolved config to everything that a run is made of; problems are found here, before anything is on disk."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,11 @@ from mtlrun.optim import Group, Schedule, check_partition, make_param_groups
 from mtlrun.schema import GROUPS, check_root
 from mtlrun.selection import GAIN, Selection, check_rule
 from mtlrun.settings import Runtime, Settings
+from mtlrun.sizes import Match, match_width, multiply_adds
 from mtlrun.suggest import suggest
 from mtlrun.tasks import Task
 from mtlrun.trainer import Trainer
+from mtlrun.warm_start import start_from
 from mtlrun.weightings import JacobianWeighting, LossWeighting, Weighting
 from mtlrun.weightings.base import RowWeighting
 
@@ -42,6 +44,8 @@ class Parts:
     settings: Settings
     runtime: Runtime
     device: torch.device
+    multiply_adds: int
+    match: Match | None
 
     @property
     def directions(self) -> dict[str, dict[str, str]]:
@@ -132,11 +136,19 @@ def prepare(config: Mapping[str, Any]) -> Parts:
     seed = config["seed"] if isinstance(config.get("seed"), int) else 0
     set_seed(max(seed, 0), deterministic=settings is not None and settings.deterministic)
     model: MultiTaskModel | None = None
+    match: Match | None = None
     if dataset is not None:
         problems += check_tasks(tasks, dataset, str(config["names"]["dataset"]))
         backbone = attempt("backbone", partial=True, input_shape=dataset.input_shape)
+        if tasks and backbone is not None and config.get("match_parameters") is not None:
+            match = problems.attempt(_match, nodes, config["match_parameters"], tasks, dataset.input_shape)
+            if match is not None:
+                nodes["backbone"] = {**nodes["backbone"], "width": match.width}
+                backbone = attempt("backbone", partial=True, input_shape=dataset.input_shape)
         if tasks and backbone is not None:
             model = attempt("model", tasks=tasks, backbone=backbone)
+        if model is not None and model.init_from is not None:
+            problems.attempt(start_from, model, model.init_from)
     if weighting is not None:
         problems += check_weighting(weighting, model, tasks, config)
         problems.attempt(_setup, weighting, len(tasks), seed)
@@ -154,6 +166,7 @@ def prepare(config: Mapping[str, Any]) -> Parts:
     look_ahead = weighting.needs_look_ahead
     loaders = _make_loaders(dataset, tasks, settings, runtime, device, seed, look_ahead=look_ahead)
     try_batch(model, tasks, loaders["train"], settings.accumulate)
+    cost = multiply_adds(model, loaders["train"].smallest_batch()[0])
     model.to(device)
     for task in tasks.values():
         task.to(device)  # a loss may have weights of its own
@@ -164,12 +177,31 @@ def prepare(config: Mapping[str, Any]) -> Parts:
     if weighting.needs_rotations and isinstance(model, SharedRepresentationModel):
         weighting.attach(model.add_rotations())
     optimizer = _make_optimizer(nodes["optimizer"], model, tasks, weighting)
-    return Parts(dataset, tasks, model, weighting, optimizer, schedule, loaders, settings, runtime, device)
+    return Parts(dataset, tasks, model, weighting, optimizer, schedule, loaders, settings, runtime, device, cost, match)
 
 
 def _build_plain(target: type, node: Mapping[str, Any] | None, key: str) -> Any:
     """Build a group that has one class only, which its YAML therefore does not name."""
     return None if node is None else build({"_target_": f"{target.__module__}.{target.__name__}", **node}, key)
+
+
+def _match(
+    nodes: Mapping[str, Any], reference: Mapping[str, Any], tasks: Mapping[str, Task], input_shape: tuple[int, ...]
+) -> Match:
+    """Find the width of the backbone at which this run's model has as many parameters as the one to be matched."""
+    node = nodes["backbone"]
+    if "width" not in node:
+        raise ConfigError(f"match_parameters needs a backbone with a width, and {node.get('_target_')} has none")
+
+    def model(what: Mapping[str, Any], key: str, width: float) -> MultiTaskModel:
+        backbone = build({**node, "width": width}, "backbone", partial=True, input_shape=input_shape)
+        found: MultiTaskModel = build(what, key, tasks=tasks, backbone=backbone)
+        return found
+
+    width = float(node["width"])
+    return match_width(
+        lambda: model(reference, "match_parameters", width), lambda width: model(nodes["model"], "model", width), width
+    )
 
 
 def _setup(weighting: Weighting, num_tasks: int, seed: int) -> None:
@@ -250,6 +282,7 @@ def _make_optimizer(
         trainable = [parameter for parameter in group.parameters if parameter.requires_grad]
         groups.append(Group(group.name, trainable, lr * group.lr_scale))
     check_partition(model, groups)
+    _check_names(groups, tasks)
     methods = {"weighting": weighting, "weighting.losses": getattr(weighting, "losses", None)}
     for name, method in methods.items():
         if isinstance(method, Weighting):
@@ -257,6 +290,14 @@ def _make_optimizer(
             groups.append(Group(name, own, method.lr or shared_lr, weight_decay=False))
     optimizer: Optimizer = build(node, "optimizer", params=make_param_groups(groups))
     return optimizer
+
+
+def _check_names(groups: Sequence[Group], tasks: Mapping[str, Task]) -> None:
+    """Refuse a task that has the name of a parameter group: their learning rates could not be told apart."""
+    names = [group.name for group in groups]
+    for name in tasks:
+        if names.count(name) > 1:
+            raise ConfigError(f"tasks.{name}: the model has a parameter group of that name; call the task otherwise")
 
 
 def make_trainer(parts: Parts, **options: Any) -> Trainer:

@@ -33,7 +33,10 @@ class Record:
     steps: int = 0
     epochs: int = 0
     split_sizes: dict[str, int] = field(default_factory=dict)
-    parameters: dict[str, int] = field(default_factory=dict)  # per group: shared, <task>, ...
+    parameters: dict[str, int] = field(default_factory=dict)  # per group: shared, <task>, ..., and frozen ones
+    multiply_adds: int = 0  # of one sample's predictions for all tasks
+    # With match_parameters: the backbone's width, the parameters of the model that was to be matched, and of this one
+    match: dict[str, float] | None = None
     passes_per_step: dict[str, int] = field(default_factory=dict)  # forward, backward
     # train: training, validation and checkpoints; to_first_step: from the start of the program; test
     seconds: dict[str, float] = field(default_factory=dict)

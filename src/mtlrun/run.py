@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,7 @@ def _train(
                 logger.info("continued at epoch %d, step %d", trainer.progress.epoch + 1, trainer.progress.step)
             for observer in observers:
                 observer.started(_run_info(config, parts, folder, trainer), trainer.progress.step)
+            _tell_match(config, parts)
             _warn_of_warm_up(trainer)
             trainer.fit()
             _test(trainer, record, observers)
@@ -104,6 +106,18 @@ def _train(
             record.write(folder)
             logger.info("%s: %s%s", folder, record.status, f" ({record.error})" if record.error else "")
     return record
+
+
+def _tell_match(config: Mapping[str, Any], parts: Parts) -> None:
+    """Say which width was chosen, and how near it comes."""
+    if parts.match is not None:
+        logger.info(
+            "backbone.width=%g: %s parameters, model=%s has %s",
+            parts.match.width,
+            f"{parts.match.parameters:,}",
+            config["names"]["match_parameters"],
+            f"{parts.match.wanted:,}",
+        )
 
 
 def _warn_of_warm_up(trainer: Trainer) -> None:
@@ -144,7 +158,9 @@ def _new_record(config: Mapping[str, Any], parts: Parts, overrides: list[str]) -
         directions=parts.directions,
         main_metrics=parts.main_metrics,
         split_sizes={name: parts.loaders[name].num_samples for name in SPLITS},
-        parameters={group["name"]: _count(group["params"]) for group in parts.optimizer.param_groups},
+        parameters={name: count for name, count, _ in _groups(parts)},
+        multiply_adds=parts.multiply_adds,
+        match=None if parts.match is None else asdict(parts.match),
         passes_per_step={"forward": forward, "backward": backward},
         started=_now(),
         environment=describe(parts.device),
@@ -167,17 +183,24 @@ def _complete(record: Record, trainer: Trainer, parts: Parts, started: float) ->
 
 
 def _run_info(config: Mapping[str, Any], parts: Parts, folder: Path, trainer: Trainer) -> RunInfo:
-    groups = [(group["name"], _count(group["params"]), group["base_lr"]) for group in parts.optimizer.param_groups]
     return RunInfo(
         run_id=run_id(config),
         folder=folder,
         config=config,
         directions=parts.directions,
         main_metrics=parts.main_metrics,
-        parameter_groups=groups,
+        parameter_groups=_groups(parts),
+        multiply_adds=parts.multiply_adds,
         total_steps=trainer.total_steps,
         steps_per_epoch=trainer.steps_per_epoch,
     )
+
+
+def _groups(parts: Parts) -> list[tuple[str, int, float]]:
+    """Return (name, number of parameters, learning rate) of each group, with one for what is frozen."""
+    found = [(group["name"], _count(group["params"]), group["base_lr"]) for group in parts.optimizer.param_groups]
+    frozen = _count([parameter for parameter in parts.model.parameters() if not parameter.requires_grad])
+    return [*found, ("frozen", frozen, 0.0)] if frozen else found
 
 
 def _count(parameters: Sequence[Any]) -> int:

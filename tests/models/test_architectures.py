@@ -27,7 +27,18 @@ def make(name, tasks, backbone, **changes):
 
 NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
 #: What makes a model of one task the plain network, besides its defaults.
-PLAIN_ALONE = {"hard": {}, "single": {}, "soft": {}, "cross_stitch": {}}
+PLAIN_ALONE = {
+    "hard": {},
+    "single": {},
+    "soft": {},
+    "cross_stitch": {},
+    "nddr": {},
+    "soft_trace": {},
+    "lora": {},
+    "adapters": {},
+    "task_routing": {},
+    "sluice": {"own": 1.0, "last": 1.0, "orthogonality": 0.0},
+}
 
 
 @pytest.fixture(params=NAMES)
@@ -79,6 +90,20 @@ def test_every_shipped_model_has_a_yaml():
     shipped = {cls for _, cls in inspect.getmembers(mtlrun.models, inspect.isclass) if issubclass(cls, MultiTaskModel)}
     targets = {yaml.safe_load((CONF / f"{name}.yaml").read_text())["_target_"] for name in NAMES}
     assert {f"mtlrun.models.{cls.__name__}" for cls in shipped - {MultiTaskModel, SharedRepresentationModel}} == targets
+
+
+@pytest.mark.parametrize("backbone_name", sorted(path.stem for path in (CONF.parent / "backbone").glob("*.yaml")))
+def test_every_model_trains_on_every_backbone(architecture, backbone_name, tasks):
+    node = yaml.safe_load((CONF.parent / "backbone" / f"{backbone_name}.yaml").read_text()) | {"width": 0.25}
+    backbone = build(node, "backbone", partial=True, input_shape=(3, 16, 16))
+    model = architecture(tasks, backbone)
+    output = model.predict(torch.randn(4, 3, 16, 16))
+    assert {task: tuple(prediction.shape) for task, prediction in output.predictions.items()} == {
+        "kind": (4, 3),
+        "place": (4, 2),
+    }
+    torch.stack([*losses_of(output).values(), *penalties_of(output)]).sum().backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters() if p.requires_grad)
 
 
 def test_predictions_have_the_output_size_of_their_task(architecture, backbone, tasks, make_inputs):

@@ -82,6 +82,8 @@ class MultiTaskModel(nn.Module, ABC):
 
     #: True if nothing at all ties the tasks together, so that one run is a set of separate trainings.
     independent_tasks = False
+    #: The folder of a run of model=single whose networks this model starts from, for models with a network per task.
+    init_from: str | None = None
 
     def __init__(self, task_names: tuple[str, ...]) -> None:
         super().__init__()
@@ -110,6 +112,11 @@ class MultiTaskModel(nn.Module, ABC):
     def state_prefixes(self, tasks: Sequence[str]) -> list[str]:
         """Return the prefixes of the state_dict keys of these tasks' networks; only where tasks are independent."""
         raise NotImplementedError(f"the tasks of {type(self).__name__} are not independent")
+
+    def task_networks(self) -> dict[str, tuple[nn.Module, nn.Module]]:
+        """Return each task's own backbone and head, for models that have these: `backbones` and `heads`, by task."""
+        backbones, heads = self.get_submodule("backbones"), self.get_submodule("heads")
+        return {task: (backbones.get_submodule(task), heads.get_submodule(task)) for task in self.task_names}
 
     def shared_parameters(self) -> list[nn.Parameter]:
         """Return the trainable parameters that more than one task's loss reaches."""

@@ -42,7 +42,7 @@ class CrossStitch(MultiTaskModel):
     Source: Misra et al., "Cross-stitch Networks for Multi-task Learning" (CVPR 2016), section 3.
     Every unit mixes all networks, the last one after the last stage, so every backbone is reached by every task's
     loss. Shared: all backbones and units. Task's own: its head. Size: one backbone and one head per task.
-    Each backbone starts from random weights of its own (the paper starts from networks trained on one task each).
+    Each backbone starts from random weights of its own, or, as in the paper, from a network trained on one task.
 
     Args:
         tasks: {name: task}; filled in by the program.
@@ -50,6 +50,7 @@ class CrossStitch(MultiTaskModel):
         own: initial weight of a network's own features, in [0, 1]; the others share the rest. Paper: .9.
         granularity: `channel`, as in the paper: one weight per channel and pair of tasks; `layer`: one per pair.
         unit_lr_scale: learning rate of the units as a multiple of `optimizer.lr`. Paper: 100, with SGD.
+        init_from: folder of a run of model=single whose networks these are to start from; None for random weights.
     """
 
     def __init__(
@@ -59,12 +60,14 @@ class CrossStitch(MultiTaskModel):
         own: float = 0.9,
         granularity: Literal["channel", "layer"] = "channel",
         unit_lr_scale: float = 100.0,
+        init_from: str | None = None,
     ) -> None:
         if not 0 <= own <= 1:
             raise ValueError(f"own must be in [0, 1], found {own}")
         if not unit_lr_scale > 0:
             raise ValueError(f"unit_lr_scale must be > 0, found {unit_lr_scale}")
         super().__init__(tuple(tasks))
+        self.init_from = init_from
         self.backbones = Columns(tasks, backbone)
         shapes = self.backbones.stage_shapes
         self.units = nn.ModuleList(

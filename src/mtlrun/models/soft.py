@@ -23,12 +23,20 @@ class SoftSharing(MultiTaskModel):
         tasks: {name: task}; filled in by the program.
         backbone: makes the networks; filled in from the group `backbone`.
         strength: factor of the penalty, >= 0; 0 leaves the networks alone.
+        init_from: folder of a run of model=single whose networks these are to start from; None for random weights.
     """
 
-    def __init__(self, tasks: Mapping[str, TaskLike], backbone: BackboneFactory, strength: float = 0.01) -> None:
+    def __init__(
+        self,
+        tasks: Mapping[str, TaskLike],
+        backbone: BackboneFactory,
+        strength: float = 0.01,
+        init_from: str | None = None,
+    ) -> None:
         if not strength >= 0:
             raise ValueError(f"strength must be >= 0, found {strength}")
         super().__init__(tuple(tasks))
+        self.init_from = init_from
         first, *others = backbones = [backbone() for _ in tasks]
         for other in others:
             other.load_state_dict(first.state_dict())

@@ -20,6 +20,7 @@ class RunInfo:
         directions: {task: {metric: "max" or "min"}}.
         main_metrics: {task: metric}.
         parameter_groups: (name, number of parameters, learning rate) of each group of the optimizer.
+        multiply_adds: of one sample's predictions for all tasks.
         total_steps, steps_per_epoch: the length of the training, if it is not stopped early.
     """
 
@@ -29,6 +30,7 @@ class RunInfo:
     directions: Mapping[str, Mapping[str, str]]
     main_metrics: Mapping[str, str]
     parameter_groups: Sequence[tuple[str, int, float]]
+    multiply_adds: int
     total_steps: int
     steps_per_epoch: int
 

@@ -49,6 +49,7 @@ class Screen(Observer):
             return
         self._console.print(config_tree(info))
         self._console.print(group_table(info))
+        self._console.print(f"{_short(info.multiply_adds)} multiply-adds per sample, all tasks together", style="dim")
         if self._console.is_terminal:
             self._progress = Progress(
                 TextColumn("{task.description}"),
@@ -123,5 +124,16 @@ def group_table(info: RunInfo) -> Table:
     table.add_column("parameters", justify="right")
     table.add_column("learning rate", justify="right")
     for name, count, lr in info.parameter_groups:
-        table.add_row(name, f"{count:,}", f"{lr:g}")
+        table.add_row(name, f"{count:,}", f"{lr:g}" if lr else "-")
+    total = sum(count for _, count, _ in info.parameter_groups)
+    table.add_row("total", f"{total:,}", "", style="bold")
     return table
+
+
+def _short(number: float) -> str:
+    """Return a large number in three digits: 1.23 M."""
+    for unit in ("", " k", " M", " G"):
+        if number < 1000:
+            return f"{number:.3g}{unit}"
+        number /= 1000
+    return f"{number:.3g} T"

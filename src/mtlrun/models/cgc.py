@@ -1,0 +1,62 @@
+"""Customized gate control."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from mtlrun.models.backbones import BackboneFactory
+from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
+from mtlrun.models.columns import Columns
+from mtlrun.models.experts import GateInput, SoftmaxGate, mixture, name_experts, stack_units
+
+
+class CGC(MultiTaskModel):
+    """Shared experts, and experts that belong to one task; each task mixes its own with the shared ones.
+
+    Source: Tang et al., "Progressive Layered Extraction (PLE): A Novel Multi-Task Learning Model for Personalized
+    Recommendations" (RecSys 2020), section 4.1: g_k(x) = softmax(W_k x) weights task k's own and the shared experts.
+    An expert is a whole backbone (in the paper: a multi-layer perceptron). Of images the gates see a small grid of
+    means instead of x, see `GateInput`. Shared: the shared experts. Task's own: its experts, gate and head. Size:
+    `task_experts` backbones, a gate and a head per task, and `shared_experts` backbones.
+
+    Args:
+        tasks: {name: task}; filled in by the program.
+        backbone: makes the experts; filled in from the group `backbone`.
+        shared_experts: number of shared experts, at least 1. Default: the fewest; the paper does not settle on one.
+        task_experts: number of experts of each task, at least 1. Default: as for `shared_experts`.
+    """
+
+    def __init__(
+        self, tasks: Mapping[str, TaskLike], backbone: BackboneFactory, shared_experts: int = 1, task_experts: int = 1
+    ) -> None:
+        if shared_experts < 1:
+            raise ValueError(f"shared_experts must be >= 1, found {shared_experts}; none is model=single")
+        if task_experts < 1:
+            raise ValueError(f"task_experts must be >= 1, found {task_experts}; none is model=mmoe")
+        super().__init__(tuple(tasks))
+        self.unit_sizes = [task_experts] * len(tasks) + [shared_experts]
+        self.experts = Columns(name_experts(tasks, task_experts, shared_experts), backbone)
+        first = self.experts.first
+        self.view = GateInput(first)
+        self.gates = nn.ModuleDict({task: SoftmaxGate(self.view.size, task_experts + shared_experts) for task in tasks})
+        self.heads = make_heads(tasks, first.feature_shape, first.input_shape)
+
+    def predict(self, inputs: Tensor) -> Output:
+        *own, shared = stack_units([expert(inputs) for expert in self.experts.values()], self.unit_sizes)
+        seen = self.view(inputs)
+        return Output(
+            {
+                task: self.heads[task](mixture(gate(seen), [mine, shared]))
+                for (task, gate), mine in zip(self.gates.items(), own, strict=True)
+            }
+        )
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        experts = list(self.experts.values())
+        size = self.unit_sizes[0]
+        groups = []
+        for index, (task, gate) in enumerate(self.gates.items()):
+            modules = [*experts[index * size : (index + 1) * size], gate, self.heads[task]]
+            groups.append(ParameterGroup(task, [p for module in modules for p in module.parameters()], task=task))
+        shared = [p for expert in experts[size * len(self.gates) :] for p in expert.parameters()]
+        return [ParameterGroup("shared", shared), *groups]

@@ -1,0 +1,102 @@
+"""DSelect-k: a mixture of few experts."""
+
+from collections.abc import Mapping
+from math import log2
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from mtlrun.models.backbones import BackboneFactory
+from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
+from mtlrun.models.columns import Columns
+from mtlrun.models.experts import GateInput, mixture, stack_units
+from mtlrun.models.sparse_gate import DSelectKGate
+
+#: Keeps the logarithm and the quotient of the penalties finite, as in the authors' code.
+EPSILON = 1e-6
+
+
+class DSelectK(MultiTaskModel):
+    """Experts that all tasks share; each task chooses at most k of them.
+
+    Source: Hazimeh et al., "DSelect-k: Differentiable Selection in the Mixture of Experts with Applications to
+    Multi-Task Learning" (NeurIPS 2021), and the authors' code.
+    Two penalties join the objective, summed over tasks and selectors, averaged over samples (the authors' code sums):
+    the entropy of r, which drives the selectors to a single expert; and, where n is no power of two, 1 / sum(r) - 1,
+    which keeps them off numbers that are no expert's (less one than in the code, so that 0 means none).
+    An expert is a whole backbone; all of them run, chosen or not. Of images, per-example gates see a small grid of
+    means, see `GateInput`. Shared: all experts. Task's own: its gate and head. Size: `num_experts` backbones, however
+    many tasks there are; a gate and a head per task.
+
+    Args:
+        tasks: {name: task}; filled in by the program.
+        backbone: makes the experts; filled in from the group `backbone`.
+        num_experts: n, at least 2. Default: 8, as for mmoe.
+        k: number of selectors, in 1..n. Default: 2.
+        gate: `static`, the same weights for all samples; or `per_example`, linear in the input.
+        gamma: width of the smooth-step, > 0. Default: that of the authors' code.
+        entropy_penalty: factor of the entropy, >= 0. Default: that of the authors' code.
+        unused_penalty: factor of the other penalty, >= 0. Default: that of the authors' code.
+    """
+
+    def __init__(
+        self,
+        tasks: Mapping[str, TaskLike],
+        backbone: BackboneFactory,
+        num_experts: int = 8,
+        k: int = 2,
+        gate: Literal["static", "per_example"] = "static",
+        gamma: float = 1.0,
+        entropy_penalty: float = 1e-6,
+        unused_penalty: float = 1.0,
+    ) -> None:
+        if num_experts < 2:
+            raise ValueError(f"num_experts must be >= 2, found {num_experts}; a single one is model=hard")
+        if not 1 <= k <= num_experts:
+            raise ValueError(f"k must be in 1..{num_experts}, the number of experts, found {k}")
+        if not gamma > 0:
+            raise ValueError(f"gamma must be > 0, found {gamma}")
+        if not entropy_penalty >= 0:
+            raise ValueError(f"entropy_penalty must be >= 0, found {entropy_penalty}")
+        if not unused_penalty >= 0:
+            raise ValueError(f"unused_penalty must be >= 0, found {unused_penalty}")
+        super().__init__(tuple(tasks))
+        self.experts = Columns((f"expert_{index + 1}" for index in range(num_experts)), backbone)
+        first = self.experts.first
+        self.view = GateInput(first) if gate == "per_example" else None
+        size = self.view.size if self.view else None
+        self.gates = nn.ModuleDict({task: DSelectKGate(num_experts, k, gamma, size) for task in tasks})
+        self.heads = make_heads(tasks, first.feature_shape, first.input_shape)
+        self.entropy_penalty = entropy_penalty
+        self.unused_penalty = unused_penalty if log2(num_experts) % 1 else 0.0
+
+    def predict(self, inputs: Tensor) -> Output:
+        experts = stack_units([expert(inputs) for expert in self.experts.values()], [len(self.experts)])
+        seen = self.view(inputs) if self.view else inputs
+        predictions, selectors = {}, []
+        for task, gate in self.gates.items():
+            weights, r = gate(seen)
+            predictions[task] = self.heads[task](mixture(weights, experts))
+            selectors.append(r)
+        return Output(predictions, regularisers=self.penalties(torch.stack(selectors)) if self.training else {})
+
+    def penalties(self, r: Tensor) -> dict[str, Tensor]:
+        """Return the penalties on the tasks' selectors r, [K, k, n] or [K, batch, k, n]."""
+        found = {}
+        num_samples = r.shape[1] if r.dim() == 4 else 1
+        if self.entropy_penalty:
+            found["entropy"] = -self.entropy_penalty / num_samples * (r * (r + EPSILON).log()).sum()
+        if self.unused_penalty:
+            excess = r.sum(dim=-1).clamp(min=EPSILON).reciprocal() - 1
+            found["unused_codes"] = self.unused_penalty / num_samples * excess.sum()
+        return found
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        return [
+            ParameterGroup("shared", list(self.experts.parameters())),
+            *(
+                ParameterGroup(task, [*gate.parameters(), *self.heads[task].parameters()], task=task)
+                for task, gate in self.gates.items()
+            ),
+        ]

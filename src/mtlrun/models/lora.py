@@ -1,0 +1,129 @@
+"""Low-rank adaptation."""
+
+from collections.abc import Mapping
+from math import prod
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from mtlrun.models.backbones import BackboneFactory
+from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
+from mtlrun.models.trunk import TaskTrunk
+
+#: What attention calls its projections: all three in one tensor, or one each.
+PROJECTIONS = {"in_proj_weight": 3, "q_proj_weight": 1, "k_proj_weight": 1, "v_proj_weight": 1}
+
+
+def adaptable_weights(network: nn.Module) -> dict[str, int]:
+    """Return {name of a weight that can be adapted: number of matrices it holds, one below the other}."""
+    found = {}
+    for layer, module in network.named_modules():
+        prefix = f"{layer}." if layer else ""
+        if isinstance(module, nn.Linear | _ConvNd):
+            found[f"{prefix}weight"] = 1
+        elif isinstance(module, nn.MultiheadAttention):
+            found |= {prefix + name: parts for name, parts in PROJECTIONS.items() if getattr(module, name) is not None}
+    return found
+
+
+class LowRank(nn.Module):
+    """What is added to a weight: (alpha / r) B A, zero at the start (paper, equation 3).
+
+    A convolution's weight is taken as a matrix [out, in * height * width]: what is added is then a convolution A of
+    the same kernel with r outputs and a 1x1 convolution B, in one.
+
+    Args:
+        weight: what is adapted.
+        rank: r; a smaller matrix lowers it to its own rank.
+        alpha: of the factor alpha / r.
+        parts: number of matrices that the weight holds, one below the other; each gets a pair of its own.
+    """
+
+    def __init__(self, weight: Tensor, rank: int, alpha: float, parts: int = 1) -> None:
+        super().__init__()
+        rows, columns = weight.shape[0] // parts, prod(weight.shape[1:])
+        rank = min(rank, rows, columns)
+        self.scale = alpha / rank
+        self.a = nn.Parameter(torch.empty(parts, rank, columns).uniform_(-1, 1) / columns**0.5)
+        self.b = nn.Parameter(torch.zeros(parts, rows, rank))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return the adapted weight."""
+        return weight + self.scale * (self.b @ self.a).view(weight.shape)
+
+
+class LoRA(MultiTaskModel):
+    """One backbone; each task adds a matrix of low rank to the weights of its layers.
+
+    Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models" (ICLR 2022), equation 3:
+    W_t x = W x + (alpha / r) B_t A_t x, with B_t zero, so that the model starts as hard sharing, and A_t uniform as a
+    linear layer is in the authors' code (the paper: normal). Departures: all linear layers, convolutions and attention
+    projections of the backbone are adapted, where the paper adapts query and value; the product is added to the
+    weight, which costs one layer and not three; the backbone is trained along unless `frozen`, which the paper does
+    with a pretrained one; each task has its own BatchNorm statistics.
+
+    Shared: the backbone; frozen, nothing. Task's own: its low-rank matrices and its head. Size: one backbone, and per
+    task r (in + out) parameters for each weight of `out` x `in`, and a head; one pass per task.
+
+    Args:
+        tasks: {name: task}; filled in by the program.
+        backbone: makes the trunk; filled in from the group `backbone`.
+        rank: r, >= 1. Paper: 1 to 64, mostly 4 or 8.
+        alpha: of the factor alpha / r, > 0. Paper: the first r that one tries.
+        frozen: train matrices and heads alone, with the backbone in evaluation mode; for pretrained weights.
+    """
+
+    def __init__(
+        self,
+        tasks: Mapping[str, TaskLike],
+        backbone: BackboneFactory,
+        rank: int = 8,
+        alpha: float = 8.0,
+        frozen: bool = False,
+    ) -> None:
+        if rank < 1:
+            raise ValueError(f"rank must be >= 1, found {rank}")
+        if not alpha > 0:
+            raise ValueError(f"alpha must be > 0, found {alpha}")
+        super().__init__(tuple(tasks))
+        network = backbone()
+        self.adapted = adaptable_weights(network)
+        if not self.adapted:
+            raise ValueError(
+                "lora adapts linear layers, convolutions and attention, and the backbone has none of them; "
+                "use model=adapters"
+            )
+        self.trunk = TaskTrunk(tasks, network, frozen=frozen)
+        self.heads = make_heads(tasks, network.feature_shape, network.input_shape)
+        self.matrices = nn.ModuleDict(
+            {
+                task: nn.ModuleList(
+                    LowRank(network.get_parameter(name), rank, alpha, parts) for name, parts in self.adapted.items()
+                )
+                for task in tasks
+            }
+        )
+
+    def predict(self, inputs: Tensor) -> Output:
+        return Output(
+            {
+                task: head(self.trunk.run(task, inputs, {}, weights=self.weights(task)))
+                for task, head in self.heads.items()
+            }
+        )
+
+    def weights(self, task: str) -> dict[str, Tensor]:
+        """Return {name in the backbone: the weight as this task has adapted it}."""
+        get = self.trunk.network.get_parameter
+        matrices = self.matrices[task]
+        return {name: low_rank(get(name)) for name, low_rank in zip(self.adapted, matrices, strict=True)}  # type: ignore[call-overload]
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        return [
+            ParameterGroup("shared", list(self.trunk.parameters())),
+            *(
+                ParameterGroup(task, [*self.matrices[task].parameters(), *head.parameters()], task=task)
+                for task, head in self.heads.items()
+            ),
+        ]

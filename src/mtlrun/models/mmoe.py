@@ -1,0 +1,50 @@
+"""Multi-gate mixture of experts."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from mtlrun.models.backbones import BackboneFactory
+from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
+from mtlrun.models.columns import Columns
+from mtlrun.models.experts import GateInput, SoftmaxGate, mixture, stack_units
+
+
+class MMoE(MultiTaskModel):
+    """Experts that all tasks share; each task weights them with a gate of its own.
+
+    Source: Ma et al., "Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts" (KDD
+    2018), equations 6-8: y_k = h_k(sum_i g_k(x)_i f_i(x)) with g_k(x) = softmax(W_k x).
+    An expert is a whole backbone (in the paper: one layer). Of images the gates see a small grid of means instead of
+    x, see `GateInput`. Shared: all experts. Task's own: its gate and head. Size: `num_experts` backbones, however many
+    tasks there are; a gate and a head per task.
+
+    Args:
+        tasks: {name: task}; filled in by the program.
+        backbone: makes the experts; filled in from the group `backbone`.
+        num_experts: number of experts, at least 2. Paper: 8.
+    """
+
+    def __init__(self, tasks: Mapping[str, TaskLike], backbone: BackboneFactory, num_experts: int = 8) -> None:
+        if num_experts < 2:
+            raise ValueError(f"num_experts must be >= 2, found {num_experts}; a single one is model=hard")
+        super().__init__(tuple(tasks))
+        self.experts = Columns((f"expert_{index + 1}" for index in range(num_experts)), backbone)
+        first = self.experts.first
+        self.view = GateInput(first)
+        self.gates = nn.ModuleDict({task: SoftmaxGate(self.view.size, num_experts) for task in tasks})
+        self.heads = make_heads(tasks, first.feature_shape, first.input_shape)
+
+    def predict(self, inputs: Tensor) -> Output:
+        experts = stack_units([expert(inputs) for expert in self.experts.values()], [len(self.experts)])
+        seen = self.view(inputs)
+        return Output({task: self.heads[task](mixture(gate(seen), experts)) for task, gate in self.gates.items()})
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        return [
+            ParameterGroup("shared", list(self.experts.parameters())),
+            *(
+                ParameterGroup(task, [*gate.parameters(), *self.heads[task].parameters()], task=task)
+                for task, gate in self.gates.items()
+            ),
+        ]

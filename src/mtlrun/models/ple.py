@@ -1,0 +1,84 @@
+"""Progressive layered extraction."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from mtlrun.models.backbones import Backbone, BackboneFactory
+from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
+from mtlrun.models.columns import Columns
+from mtlrun.models.experts import GateInput, SoftmaxGate, mixture, name_experts, stack_units
+from mtlrun.models.layers import pool
+
+
+class PLE(MultiTaskModel):
+    """Shared and per-task experts at each level, mixed by gates; the shared path takes up all tasks' experts.
+
+    Source: Tang et al., "Progressive Layered Extraction (PLE): A Novel Multi-Task Learning Model for Personalized
+    Recommendations" (RecSys 2020), section 4.2. A level is a stage of the backbone: the experts at
+    level l are the l-th stages of networks side by side, so each network gives one expert to every level. Task k's
+    path goes on with the sum over its own and the shared experts; the shared path with that over the experts of all,
+    and ends before the last level, where nothing would use it. A gate is softmax(W v), v being what its own path gave
+    one level below: the features, and of maps their mean over all places; at the first level the input, of images a
+    small grid of means, see `GateInput`.
+    Shared: the shared experts, and through the shared path each level but the last of the tasks' experts, and of the
+    tasks' gates all but the last two levels. Task's own: the last level of its experts, its last two gates, its head.
+    Size: `task_experts` backbones, a gate per level and a head for each task, and `shared_experts` backbones.
+
+    Args:
+        tasks: {name: task}; filled in by the program.
+        backbone: makes the networks; filled in from the group `backbone`.
+        shared_experts: number of shared experts at each level, at least 1. Default: the fewest; the paper does not
+            settle on one.
+        task_experts: number of experts of each task at each level, at least 1. Default: as for `shared_experts`.
+    """
+
+    def __init__(
+        self, tasks: Mapping[str, TaskLike], backbone: BackboneFactory, shared_experts: int = 1, task_experts: int = 1
+    ) -> None:
+        if shared_experts < 1:
+            raise ValueError(f"shared_experts must be >= 1, found {shared_experts}; none is model=single")
+        if task_experts < 1:
+            raise ValueError(f"task_experts must be >= 1, found {task_experts}")
+        super().__init__(tuple(tasks))
+        self.unit_sizes = [task_experts] * len(tasks) + [shared_experts]
+        self.experts = Columns(name_experts(tasks, task_experts, shared_experts), backbone)
+        first, shapes = self.experts.first, self.experts.stage_shapes
+        self.view = GateInput(first)
+        sizes = [self.view.size, *(shape[0] for shape in shapes[:-1])]
+        self.gates = nn.ModuleList(
+            nn.ModuleDict({task: SoftmaxGate(size, task_experts + shared_experts) for task in tasks}) for size in sizes
+        )
+        self.shared_gates = nn.ModuleList(SoftmaxGate(size, sum(self.unit_sizes)) for size in sizes[:-1])
+        self.heads = make_heads(tasks, shapes[-1], first.input_shape)
+
+    def predict(self, inputs: Tensor) -> Output:
+        seen = [self.view(inputs)] * len(self.unit_sizes)  # by each path's gate, the shared path's last
+
+        def fuse(level: int, features: list[Tensor]) -> list[Tensor]:
+            nonlocal seen
+            units = stack_units(features, self.unit_sizes)
+            gates = self.gates[level].values()  # type: ignore[operator]
+            paths = [mixture(gate(seen[task]), [units[task], units[-1]]) for task, gate in enumerate(gates)]
+            if level == len(self.shared_gates):
+                return paths
+            paths.append(mixture(self.shared_gates[level](seen[-1]), units))
+            seen = [pool(path) for path in paths]
+            return [path for path, size in zip(paths, self.unit_sizes, strict=True) for _ in range(size)]
+
+        features = self.experts(inputs, fuse)
+        return Output({task: self.heads[task](own) for task, own in zip(self.task_names, features, strict=True)})
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        networks: list[Backbone] = list(self.experts.values())  # type: ignore[arg-type]
+        size = self.unit_sizes[0]
+        groups = []
+        for index, task in enumerate(self.task_names):
+            own = networks[index * size : (index + 1) * size]
+            modules: list[nn.Module] = [self.heads[task], *own]
+            if len(self.gates) > 1:
+                modules[1:] = [network.stages[-1] for network in own]
+            modules += [level[task] for level in self.gates[-2:]]  # type: ignore[index]
+            groups.append(ParameterGroup(task, [p for module in modules for p in module.parameters()], task=task))
+        found = {id(parameter) for group in groups for parameter in group.parameters}
+        return [ParameterGroup("shared", [p for p in self.parameters() if id(p) not in found]), *groups]

@@ -1,0 +1,103 @@
+"""Adaptive task-to-task fusion."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from mtlrun.models import AdaTT
+from mtlrun.models.adatt import Fusion
+from mtlrun.models.backbones import MLP
+from mtlrun.models.experts import stack_units
+from mtlrun.models.heads import MLPHead
+from mtlrun.tasks import Classification
+
+
+def test_fusion_adds_the_own_experts_past_the_gate():
+    fusion = Fusion(2, [2, 2, 1], own=1)
+    fusion.gate.linear.weight.data.zero_()  # a fifth for each
+    fusion.native.data = torch.tensor([3.0, -1.0])
+    features = [torch.randn(4, 6) for _ in range(5)]
+    fused = fusion(torch.randn(4, 2), stack_units(features, [2, 2, 1]))
+    torch.testing.assert_close(fused, sum(features) / 5 + 3 * features[2] - features[3])
+
+
+@pytest.mark.parametrize("own", [0, 1, 2])
+def test_a_single_own_expert_has_the_weight_one(own):
+    fusion = Fusion(2, [1, 1, 1], own)
+    fusion.gate.linear.weight.data.zero_()
+    features = [torch.randn(4, 6, 3, 3) for _ in range(3)]
+    fused = fusion(torch.randn(4, 2), stack_units(features, [1, 1, 1]))
+    torch.testing.assert_close(fused, sum(features) / 3 + features[own])
+    assert [name for name, _ in fusion.named_parameters()] == ["gate.linear.weight"]
+
+
+def test_weights_of_own_experts_start_uniform():
+    weights = torch.cat([Fusion(2, [4, 4], own=0).native.detach() for _ in range(100)])
+    assert weights.abs().max() <= 0.5
+    assert weights.abs().max() > 0.45
+    assert weights.mean().abs() < 0.1
+
+
+@pytest.mark.parametrize("shared_experts", [0, 2])
+def test_all_units_are_fused_after_each_stage(tasks, shared_experts):
+    model = AdaTT(tasks, partial(MLP, (5,), hidden=[4, 3]), task_experts=2, shared_experts=shared_experts)
+    units = ["own_kind_", "own_place_", "shared_"][: 2 + (shared_experts > 0)]
+    inputs = torch.randn(3, 5)
+    paths = dict.fromkeys(units, inputs)
+    for level in range(2):
+        experts = {u: [model.experts[f"{u}{index}"].stages[level](paths[u]) for index in (1, 2)] for u in units}
+        everyone = [expert for unit in units for expert in experts[unit]]
+        fused = {}
+        for unit, fusion in zip(units, model.fusions[level], strict=False):
+            gate = torch.softmax(paths[unit] @ fusion.gate.linear.weight.mT, dim=1)
+            fused[unit] = sum(gate[:, index, None] * expert for index, expert in enumerate(everyone))
+            fused[unit] = fused[unit] + sum(w * expert for w, expert in zip(fusion.native, experts[unit], strict=True))
+        paths = fused
+    assert list(paths) == ["own_kind_", "own_place_"]  # the shared unit ends before the last fusion
+    predictions = model(inputs)
+    for task in tasks:
+        torch.testing.assert_close(predictions[task], model.heads[task](paths[f"own_{task}_"]))
+
+
+def test_the_gate_s_sight_of_maps_is_their_mean(maps, tasks, make_inputs):
+    model, inputs = AdaTT(tasks, maps.make), make_inputs(maps)
+    seen = []
+    model.fusions[1][0].register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    given = []
+    model.experts["own_kind_1"].stages[1].register_forward_pre_hook(lambda _, arguments: given.append(arguments[0]))
+    model(inputs)
+    torch.testing.assert_close(seen[0], given[0].mean(dim=(2, 3)))
+
+
+def test_one_task_with_one_expert_is_the_plain_network(backbone, make_inputs):
+    torch.manual_seed(3)
+    model = AdaTT({"kind": Classification(3)}, backbone.make)
+    torch.manual_seed(3)
+    trunk = backbone.make()
+    plain, inputs = nn.Sequential(trunk, MLPHead(trunk.feature_shape, (3,))), make_inputs(backbone)
+    torch.testing.assert_close(model(inputs)["kind"], plain(inputs))
+    assert len(list(model.parameters())) == len(list(plain.parameters()))
+
+
+@pytest.mark.parametrize("num_stages", [1, 2, 3])
+@pytest.mark.parametrize("shared_experts", [0, 2])
+def test_groups_are_what_autograd_sees_for_any_number_of_stages(three_tasks, num_stages, shared_experts):
+    factory = partial(MLP, (5,), hidden=[4] * num_stages)
+    model = AdaTT(three_tasks, factory, task_experts=2, shared_experts=shared_experts)
+    found = {id(p): set() for p in model.parameters()}
+    parameters = list(model.parameters())
+    for task, prediction in model(torch.randn(3, 5)).items():
+        gradients = torch.autograd.grad(prediction.sum(), parameters, retain_graph=True, allow_unused=True)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            found[id(parameter)] |= {task} if gradient is not None else set()
+    for group in model.parameter_groups():
+        for parameter in group.parameters:
+            assert found[id(parameter)] == ({group.task} if group.task else set(three_tasks))
+
+
+@pytest.mark.parametrize(("argument", "wrong", "bounds"), [("task_experts", 0, 1), ("shared_experts", -1, 0)])
+def test_arguments_out_of_bounds_are_refused(mlp, tasks, argument, wrong, bounds):
+    with pytest.raises(ValueError, match=f"{argument} must be >= {bounds}, found {wrong}"):
+        AdaTT(tasks, mlp.make, **{argument: wrong})
