@@ -12,8 +12,8 @@ that changes its speed slows them alike, and the figures are medians of ratios o
     mtlrun    `mtlrun.gradients.backward`
     torchjd   `mtl_backward` and `jac_to_grad`, with their defaults
 
-With --batched, K backward passes of the trunk one after the other against one call that vmap batches
-(`is_grads_batched`). With --solvers, the time of each method's `weights` on a random K x K Gram matrix instead; with
+With --batched, MGDA with K backward passes of the trunk one after the other, and with one call that vmap batches
+(`trainer.batch_rows`). With --solvers, the time of each method's `weights` on a random K x K Gram matrix instead; with
 --memory, by how much the peak memory of a process of its own grows in three steps.
 """
 
@@ -89,12 +89,22 @@ def passes(problem: Problem) -> Callable[[Tensor, list[Tensor]], None]:
     return run
 
 
-def mtlrun_engine(problem: Problem, weighting: ours.Weighting) -> Callable[[Tensor, list[Tensor]], None]:
+def mtlrun_engine(
+    problem: Problem, weighting: ours.Weighting, *, batched: bool = False
+) -> Callable[[Tensor, list[Tensor]], None]:
     weighting.setup(len(problem.own))
     last = problem.shared[-2:]
 
     def run(features: Tensor, losses: list[Tensor]) -> None:
-        backward(weighting, losses, problem.shared, problem.own, representation=features, last_layer=last)
+        backward(
+            weighting,
+            losses,
+            problem.shared,
+            problem.own,
+            representation=features,
+            last_layer=last,
+            batched=batched,
+        )
 
     return run
 
@@ -195,14 +205,10 @@ def benchmark_batched(arguments: argparse.Namespace, device: torch.device) -> No
         for num_tasks in arguments.tasks:
             problem = Problem(trunk, num_tasks, device)
 
-            def at_once(features: Tensor, losses: list[Tensor], problem: Problem = problem) -> None:
-                rows = [
-                    torch.autograd.grad(loss, [features, *own], retain_graph=True)[0]
-                    for loss, own in zip(losses, problem.own, strict=True)
-                ]
-                torch.autograd.grad(features, problem.shared, torch.stack(rows), is_grads_batched=True)
-
-            found = measure(problem, {"passes": passes(problem), "batched": at_once}, arguments.rounds)
+            contestants = {
+                name: mtlrun_engine(problem, ours.MGDA(), batched=name == "batched") for name in ("passes", "batched")
+            }
+            found = measure(problem, contestants, arguments.rounds)
             print(f"| {trunk} | {num_tasks} | {found['batched']:.2f} |", flush=True)
 
 

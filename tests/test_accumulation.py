@@ -195,6 +195,16 @@ def test_a_run_in_pieces_ends_like_one_at_once(quick):
     assert results[1] == pytest.approx(results[0], rel=1e-4)
 
 
+@pytest.mark.parametrize("model", ["hard", "cross_stitch"])
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_passes_in_one_call_train_alike(model, pieces, quick):
+    results = []
+    for batched in ("false", "true"):
+        arguments = [f"trainer.batch_rows={batched}", f"trainer.accumulate={pieces}", f"model={model}"]
+        results.append(read_record(quick(*arguments, "weighting=pcgrad"))["val"]["left"]["loss"])
+    assert results[1] == pytest.approx(results[0], rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("weighting", "reason"),
     [

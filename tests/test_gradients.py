@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from mtlrun.gradients import NonFiniteGradientError, backward, gram_matrix
+from mtlrun.gradients.rows import _tell_refusal
 from mtlrun.weightings import DWA, MGDA, Equal, GradDrop, GradNorm, PCGrad, Static, Uncertainty, Weighting, combine
 
 TASK_WEIGHTS = [0.5, 1.0, 2.0]
@@ -422,3 +423,76 @@ def test_a_method_that_combines_gradients_of_nothing_says_so(method):
     own = [torch.nn.Parameter(torch.ones(2)) for _ in range(2)]
     with pytest.raises(ValueError, match="needs shared parameters, found none"):
         backward(weighting, [parameter.sum() for parameter in own], [], [[parameter] for parameter in own])
+
+
+@pytest.mark.parametrize(
+    ("method", "source", "with_representation"),
+    [
+        *((method, source, True) for method in GRAM_METHODS for source in SOURCES),
+        *((method, "shared", False) for method in (*GRAM_METHODS, "graddrop")),
+        ("graddrop", "shared", True),
+        ("graddrop", "representation", True),
+    ],
+)
+def test_passes_in_one_call_give_the_same_update(problem, method, source, with_representation, monkeypatch):
+    found, calls = [], []
+    plain = torch.autograd.grad
+    monkeypatch.setattr(
+        torch.autograd, "grad", lambda *a, **k: (calls.append(k.get("is_grads_batched", False)), plain(*a, **k))[1]
+    )
+    for batched in (False, True):
+        graph = problem.graph()
+        for parameter in problem.parameters:
+            parameter.grad = None
+        update = backward(
+            make(method, grad_source=source),
+            graph.losses,
+            problem.shared,
+            problem.own,
+            representation=graph.representation if with_representation else None,
+            last_layer=problem.last_layer,
+            want_gram=True,
+            batched=batched,
+        )
+        found.append((grads(problem.parameters), update.gram))
+        assert any(calls) == (batched and source != "representation")
+    torch.testing.assert_close(found[1][0], found[0][0])
+    torch.testing.assert_close(found[1][1], found[0][1])
+
+
+class Cube(torch.autograd.Function):
+    """x ** 3, for which vmap is given no rule."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        return torch.from_numpy(3 * grad.numpy() * x.detach().numpy() ** 2)
+
+
+@pytest.mark.parametrize("with_representation", [True, False])
+def test_what_cannot_be_batched_is_done_one_after_the_other_and_said_once(with_representation, caplog):
+    _tell_refusal.cache_clear()
+    shared, own = nn.Parameter(torch.ones(3)), [nn.Parameter(torch.tensor(2.0)), nn.Parameter(torch.tensor(-1.0))]
+    for _ in range(2):
+        shared.grad = own[0].grad = own[1].grad = None
+        features = Cube.apply(shared)
+        losses = [(factor * features).sum() for factor in own]
+        weighting = METHODS["pcgrad"]()
+        weighting.setup(2)
+        backward(
+            weighting,
+            losses,
+            [shared],
+            [[factor] for factor in own],
+            representation=features if with_representation else None,
+            batched=True,
+        )
+        assert [factor.grad.item() for factor in own] == [3, 3]
+        torch.testing.assert_close(shared.grad, torch.zeros(3))  # 6 and -3, opposed
+    assert len(caplog.messages) == 1
+    assert "cannot be batched and are made one after the other" in caplog.messages[0]

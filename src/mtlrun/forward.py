@@ -57,7 +57,7 @@ class Forward:
         """The tasks that have a loss."""
         return list(self.losses)
 
-    def fill_gradients(self, weighting: Weighting, reach: Reach, *, want_gram: bool) -> Update:
+    def fill_gradients(self, weighting: Weighting, reach: Reach, *, want_gram: bool, batched: bool = False) -> Update:
         """Let the weighting make an update of the losses; see `mtlrun.gradients.backward`."""
         return backward(
             weighting,
@@ -69,6 +69,7 @@ class Forward:
             regulariser=self.regulariser(),
             want_gram=want_gram,
             parts=self.parts,
+            batched=batched,
         )
 
     def values(self) -> Tensor:

@@ -25,11 +25,11 @@ class InPieces:
         self.active = batch.active
         self._values: Tensor | None = None
 
-    def fill_gradients(self, weighting: Weighting, reach: Reach, *, want_gram: bool) -> Update:
+    def fill_gradients(self, weighting: Weighting, reach: Reach, *, want_gram: bool, batched: bool = False) -> Update:
         """Let the weighting make an update of the losses; see `mtlrun.gradients.Accumulation`."""
         own = [reach.own[name] for name in self.active]
         whole = self._survey()[0] if needs_losses(weighting) else None
-        accumulation = Accumulation(weighting, reach.shared, own, whole, want_gram=want_gram)
+        accumulation = Accumulation(weighting, reach.shared, own, whole, want_gram=want_gram, batched=batched)
         totals = self._batch.num_terms()
         for piece in self._batch.pieces(self._count):
             forward = Forward(self._model, piece)

@@ -16,6 +16,7 @@ class Settings:
     steps: int | None = None
     batch_size: int = 256
     accumulate: int = 1
+    batch_rows: bool = False
     eval_batch_size: int = 1024
     evaluate_every: int = 1
     evaluate_every_steps: int | None = None

@@ -195,7 +195,7 @@ class Trainer:
         """Let the weighting make an update of the losses."""
         due = self.gradients_are_due(self.progress.step + 1)
         try:
-            return forward.fill_gradients(self.weighting, self._reach, want_gram=due)
+            return forward.fill_gradients(self.weighting, self._reach, want_gram=due, batched=self.settings.batch_rows)
         except NonFiniteGradientError as error:
             task = forward.active[error.position]
             raise self.diverged(batch, f"the gradient of task {task}", task) from None

@@ -23,7 +23,7 @@ class Accumulation:
         shared: parameters that several losses reach.
         own: for each of the K active tasks, the parameters that its loss alone reaches.
         losses: of the whole batch [K], without graph; may be None if `needs_losses(weighting)` is False.
-        want_gram: take the Gram matrix for the log even where the method does not need it.
+        want_gram, batched: as for `backward`.
 
     Raises:
         ValueError: `grad_source` is not `shared`: the gradients of the pieces' representations cannot be added.
@@ -37,9 +37,10 @@ class Accumulation:
         losses: Tensor | None = None,
         *,
         want_gram: bool = False,
+        batched: bool = False,
     ) -> None:
         self._weighting = weighting
-        self._whole = Problem([], list(shared), [list(group) for group in own])
+        self._whole = Problem([], list(shared), [list(group) for group in own], batched=batched)
         self._want_gram = want_gram
         self._gradients: TaskGradients | None = None
         self._factors: Tensor | None = None  # of the losses, where they are known before the gradients
@@ -80,7 +81,8 @@ class Accumulation:
             torch.autograd.backward(regulariser, retain_graph=bool(losses))
         if not losses:
             return
-        piece = Problem(list(losses), self._whole.shared, [self._whole.own[place] for place in places])
+        own = [self._whole.own[place] for place in places]
+        piece = Problem(list(losses), self._whole.shared, own, batched=self._whole.batched)
         self._sums = self._sums.to(losses[0].device)
         self._dtype = losses[0].dtype
         self._sums[list(places)] += piece.values()

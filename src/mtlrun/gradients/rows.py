@@ -1,13 +1,17 @@
 """The rows of the Jacobian, one task's gradient each, and where the direction that is made of them goes."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 
 from mtlrun.gradients.gram import Row, refuse_non_finite
 from mtlrun.weightings.base import GradSource
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -20,6 +24,7 @@ class Problem:
         own: for each loss, the parameters that it alone reaches.
         representation: the tensor that separates the two, if there is one.
         last_layer: the last shared parameters before the representation.
+        batched: make the K passes over the shared part in one call, batched by vmap, where that can be done.
     """
 
     losses: list[Tensor]
@@ -27,6 +32,7 @@ class Problem:
     own: list[list[nn.Parameter]]
     representation: Tensor | None = None
     last_layer: list[nn.Parameter] = field(default_factory=list)
+    batched: bool = False
 
     def values(self) -> Tensor:
         """Return the values of the losses [K], without graph."""
@@ -79,8 +85,14 @@ class TaskGradients:
         if source == "last_layer" and not problem.last_layer:
             raise ValueError("grad_source=last_layer needs the parameters of the last shared layer")
         if source == "last_layer":
-            return cls(_pull_back(representation, problem.last_layer, z_rows, retain=True), z_rows, own)
-        return cls(_pull_back(representation, problem.shared, z_rows, retain=retain), z_rows, own)
+            return cls(
+                _pull_back(representation, problem.last_layer, z_rows, retain=True, batched=problem.batched),
+                z_rows,
+                own,
+            )
+        return cls(
+            _pull_back(representation, problem.shared, z_rows, retain=retain, batched=problem.batched), z_rows, own
+        )
 
     def add(self, other: "TaskGradients", places: Sequence[int]) -> None:
         """Add the gradients of further losses of the tasks at `places`; those at the representation are not kept."""
@@ -110,6 +122,14 @@ class TaskGradients:
 
 def passes(problem: Problem, inputs: Sequence[Tensor], *, retain: bool) -> tuple[list[Row], list[Row]]:
     """Return each loss's gradient by `inputs` and by its task's own parameters, in one pass per task."""
+    if problem.batched and problem.representation is None:
+        one_each = list(torch.eye(len(problem.losses)).to(problem.losses[0]).unbind())
+        rows = _batched(torch.stack(problem.losses), inputs, one_each)
+        if rows is not None:
+            own = [parameter for group in problem.own for parameter in group]
+            # No other loss reaches what is a task's own, so that of the sum is its gradient.
+            parts = iter(_grads([torch.stack(problem.losses).sum()], own, None, retain=retain))
+            return rows, [[next(parts) for _ in group] for group in problem.own]
     rows, own_rows = [], []
     for position, (loss, own) in enumerate(zip(problem.losses, problem.own, strict=True)):
         # Heads may have common nodes, a regulariser's say, so only the last pass may free the graph.
@@ -121,13 +141,41 @@ def passes(problem: Problem, inputs: Sequence[Tensor], *, retain: bool) -> tuple
 
 
 def _pull_back(
-    representation: Tensor, parameters: Sequence[nn.Parameter], z_rows: list[Row], *, retain: bool
+    representation: Tensor, parameters: Sequence[nn.Parameter], z_rows: list[Row], *, retain: bool, batched: bool
 ) -> list[Row]:
     """Pull each row at the representation back to `parameters`; the last pass frees the graph unless `retain`."""
+    if batched:
+        rows = _batched(representation, parameters, [row[0] for row in z_rows])
+        if rows is not None:
+            return rows
     return [
         _grads([representation], parameters, row, retain=retain or position < len(z_rows) - 1)
         for position, row in enumerate(z_rows)
     ]
+
+
+def _batched(output: Tensor, inputs: Sequence[Tensor], grad_outputs: list[Tensor]) -> list[Row] | None:
+    """Make K passes in one call; None where vmap has no rule for what is on the way."""
+    try:
+        found = torch.autograd.grad(
+            output,
+            inputs,
+            torch.stack(grad_outputs),
+            retain_graph=True,
+            is_grads_batched=True,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+    except RuntimeError as error:
+        _tell_refusal(str(error).splitlines()[0])
+        return None
+    return [list(row) for row in zip(*(part.unbind() for part in found), strict=True)]
+
+
+@cache
+def _tell_refusal(why: str) -> None:
+    """Say so, once."""
+    logger.warning("the tasks' backward passes cannot be batched and are made one after the other: %s", why)
 
 
 def _grads(outputs: list[Tensor], inputs: Sequence[Tensor], grad_outputs: Row | None, *, retain: bool) -> Row:

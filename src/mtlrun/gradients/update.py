@@ -42,6 +42,7 @@ def backward(
     regulariser: Tensor | None = None,
     want_gram: bool = False,
     parts: Sequence[Sequence[Tensor]] = (),
+    batched: bool = False,
 ) -> Update:
     """Fill `.grad` of all parameters with the update that `weighting` makes of `losses`.
 
@@ -58,11 +59,14 @@ def backward(
         want_gram: take the Gram matrix for the log even where the method does not need it; for a
             weighting of losses this costs as many passes as there are tasks.
         parts: for a PartsWeighting, the K losses of each part of the batch, in the place of `losses`.
+        batched: make the K backward passes over the shared part in one call, where vmap can; it takes more memory, and
+            is faster for small networks only.
 
     Raises:
         NonFiniteGradientError: before anything is combined.
     """
-    problem = Problem(list(losses), list(shared), [list(group) for group in own], representation, list(last_layer))
+    groups = [list(group) for group in own]
+    problem = Problem(list(losses), list(shared), groups, representation, list(last_layer), batched)
     match weighting:
         case LossWeighting():
             return _backward_losses(weighting, problem, regulariser, want_gram)
