@@ -80,6 +80,18 @@ def test_every_pair_trains_or_is_refused_with_the_reason(model, weighting, mtlru
     check_pair("multidigits", model, weighting, mtlrun, *SMOKE, "backbone.hidden=[16,8]")
 
 
+SCENES = [
+    "trainer=smoke", "trainer.batch_size=4", "trainer.eval_batch_size=4", "runtime.quiet=true", "backbone.width=0.0625",
+    "dataset.size=24", "dataset.num_train=10", "dataset.num_val=5", "dataset.num_test=5",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("model", options("model"))
+@pytest.mark.parametrize("weighting", sorted(ONE_OF_EACH_KIND))
+def test_every_model_trains_on_dense_tasks(model, weighting, mtlrun):
+    check_pair("scenes", model, weighting, mtlrun, *SCENES)
+
+
 def check_pair(dataset, model, weighting, mtlrun, *overrides):
     code, _, err = mtlrun(*overrides, f"dataset={dataset}", f"model={model}", f"weighting={weighting}")
     (facts,) = [entry.facts for entry in entries("weighting") if entry.name == weighting]

@@ -49,7 +49,7 @@ class Screen(Observer):
             return
         self._console.print(config_tree(info))
         self._console.print(group_table(info))
-        self._console.print(f"{_short(info.multiply_adds)} multiply-adds per sample, all tasks together", style="dim")
+        self._console.print(f"{short(info.multiply_adds)} multiply-adds per sample, all tasks together", style="dim")
         if self._console.is_terminal:
             self._progress = Progress(
                 TextColumn("{task.description}"),
@@ -130,7 +130,7 @@ def group_table(info: RunInfo) -> Table:
     return table
 
 
-def _short(number: float) -> str:
+def short(number: float) -> str:
     """Return a large number in three digits: 1.23 M."""
     for unit in ("", " k", " M", " G"):
         if number < 1000:
