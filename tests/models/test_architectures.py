@@ -269,3 +269,16 @@ def test_only_single_task_networks_are_independent(architecture, mlp, tasks):
     if not model.independent_tasks:
         with pytest.raises(NotImplementedError, match=f"the tasks of {type(model).__name__} are not independent"):
             model.state_prefixes(["kind"])
+
+
+def test_a_model_can_be_compiled_and_exported(architecture, maps, dense_tasks, make_inputs):
+    model = architecture(dense_tasks, maps.make).eval()
+    inputs = make_inputs(maps)
+    with torch.no_grad():
+        expected = model(inputs)
+        torch.compiler.reset()
+        compiled = torch.compile(model, backend="eager")(inputs)
+        exported = torch.export.export(model, (inputs,), strict=False).module()(inputs)
+    for task, prediction in expected.items():
+        torch.testing.assert_close(compiled[task], prediction)
+        torch.testing.assert_close(exported[task], prediction)
