@@ -279,7 +279,7 @@ def test_auto_lambda_sees_another_batch_of_the_training_split_and_moves_its_weig
     assert lines[-1]["weight/left"] != lines[-1]["weight/right"]
     assert abs(lines[-1]["weight/left"] - 0.1) > 0.01
     assert read_record(folder)["passes_per_step"] == {"forward": 5, "backward": 3}
-    assert list(read_record(folder)["split_sizes"]) == ["train", "val", "test"]
+    assert list(read_record(folder)["splits"]) == ["train", "val", "test"]
     loaders = prepare(read_record(folder)["config"]).loaders
     here, other = (next(loaders[name].batches(0))[0] for name in ("train", "again"))
     assert here.shape == other.shape

@@ -123,7 +123,12 @@ def test_the_record_says_what_was_done(quick):
     assert record["config"]["weighting"]["alpha"] == 1.5
     assert record["directions"]["left"] == {"loss": "min", "accuracy": "max", "f1": "max"}
     assert record["main_metrics"] == {"left": "accuracy", "right": "accuracy"}
-    assert record["split_sizes"] == {"train": 1077, "val": 360, "test": 360}
+    assert {name: split["samples"] for name, split in record["splits"].items()} == {
+        "train": 1077,
+        "val": 360,
+        "test": 360,
+    }
+    assert record["splits"]["val"]["labelled"] == {"left": 360, "right": 360}
     head = 16 * 50 + 50 + 50 * 10 + 10
     assert record["parameters"] == {"shared": 100 * 16 + 16, "left": head, "right": head, "weighting": 2}
     assert record["passes_per_step"] == {"forward": 1, "backward": 2}

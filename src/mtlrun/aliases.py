@@ -47,7 +47,27 @@ ALIASES = {
         "AutoLambda": "auto_lambda",
         "RotoGrad": "rotograd",
     },
-    "model": {"HPS": "hard", "STL": "single", "Cross_stitch": "cross_stitch"},
+    "model": {
+        "HPS": "hard",
+        "STL": "single",
+        "Cross_stitch": "cross_stitch",
+        "Sluice": "sluice",
+        "NDDR": "nddr",
+        "NDDR-CNN": "nddr",
+        "MTAN": "mtan",
+        "MMoE": "mmoe",
+        "CGC": "cgc",
+        "PLE": "ple",
+        "AdaTT": "adatt",
+        "DSelect_k": "dselect_k",
+        "DSelect-k": "dselect_k",
+        "LTB": "ltb",
+        "PAD-Net": "pad_net",
+        "PADNet": "pad_net",
+        "MTI-Net": "mti_net",
+        "MTINet": "mti_net",
+        "LoRA": "lora",
+    },
 }
 
 

@@ -1,13 +1,14 @@
 """From a resolved config to everything that a run is made of; problems are found here, before anything is on disk."""
 
+import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mtlrun.building import build
@@ -22,12 +23,15 @@ from mtlrun.schema import GROUPS, check_root
 from mtlrun.selection import GAIN, Selection, check_rule
 from mtlrun.settings import Runtime, Settings
 from mtlrun.sizes import Match, match_width, multiply_adds
+from mtlrun.splits import SplitSummary, summarise
 from mtlrun.suggest import suggest
 from mtlrun.tasks import Task
 from mtlrun.trainer import Trainer
 from mtlrun.warm_start import start_from
 from mtlrun.weightings import JacobianWeighting, LossWeighting, Weighting
 from mtlrun.weightings.base import RowWeighting
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -46,6 +50,7 @@ class Parts:
     device: torch.device
     multiply_adds: int
     match: Match | None
+    splits: dict[str, SplitSummary]
 
     @property
     def directions(self) -> dict[str, dict[str, str]]:
@@ -56,6 +61,21 @@ class Parts:
     def main_metrics(self) -> dict[str, str]:
         """The metric by which each task is judged."""
         return {name: task.main_metric for name, task in self.tasks.items()}
+
+    def tell_draws(self, total_steps: int) -> None:
+        """Say how often each task's samples come, where they come from several sources; of these if targets are hid."""
+        loader = self.loaders["train"]
+        if not loader.sources:
+            return
+        targets = getattr(loader.split, "targets", None)
+        if isinstance(targets, Mapping):
+            masks = {f"task {name}": task.labelled(targets[name]).cpu() for name, task in self.tasks.items()}
+        else:
+            samples = torch.arange(loader.num_samples)
+            masks = {f"source {name}": torch.isin(samples, source) for name, source in loader.sources.items()}
+        for name, (there, drawn) in loader.draws_per_epoch(masks).items():
+            passes = drawn / there * total_steps / loader.num_batches
+            logger.info("%s: %d samples, %d drawn per epoch, %.3g passes in all", name, there, drawn, passes)
 
     def selections(self) -> list[Selection]:
         """Return what is selected together: all tasks, or each one where they are independent."""
@@ -165,6 +185,8 @@ def prepare(config: Mapping[str, Any]) -> Parts:
 
     look_ahead = weighting.needs_look_ahead
     loaders = _make_loaders(dataset, tasks, settings, runtime, device, seed, look_ahead=look_ahead)
+    splits = {str(name): summarise(loaders[name].split, tasks) for name in SPLITS}
+    _fit_tasks(tasks, loaders["train"], runtime.num_workers)
     try_batch(model, tasks, loaders["train"], settings.accumulate)
     cost = multiply_adds(model, loaders["train"].smallest_batch()[0])
     model.to(device)
@@ -177,7 +199,21 @@ def prepare(config: Mapping[str, Any]) -> Parts:
     if weighting.needs_rotations and isinstance(model, SharedRepresentationModel):
         weighting.attach(model.add_rotations())
     optimizer = _make_optimizer(nodes["optimizer"], model, tasks, weighting)
-    return Parts(dataset, tasks, model, weighting, optimizer, schedule, loaders, settings, runtime, device, cost, match)
+    return Parts(
+        dataset=dataset,
+        tasks=tasks,
+        model=model,
+        weighting=weighting,
+        optimizer=optimizer,
+        schedule=schedule,
+        loaders=loaders,
+        settings=settings,
+        runtime=runtime,
+        device=device,
+        multiply_adds=cost,
+        match=match,
+        splits=splits,
+    )
 
 
 def _build_plain(target: type, node: Mapping[str, Any] | None, key: str) -> Any:
@@ -264,11 +300,35 @@ def _make_loaders(
             limit_batches=settings.limit_batches,
             num_workers=runtime.num_workers,
             pin_memory=device.type == "cuda",
+            sampling=getattr(dataset, "sampling", None) if name == "train" else None,
         )
         check_targets(split, name, tasks)
     if look_ahead:
         loaders["again"] = loaders["train"].in_another_order()
     return loaders
+
+
+def _fit_tasks(tasks: Mapping[str, Task], loader: Loader, num_workers: int) -> None:
+    """Give the tasks that ask for it the targets of the whole training split."""
+    held = getattr(loader.split, "targets", None)
+    # Neither the run's seed nor trainer.limit_batches changes what a task learns here.
+    samples = Loader(loader.split, loader.batch_size, shuffle=False, num_workers=num_workers)
+    for name, task in tasks.items():
+        if task.needs_fit:
+            try:
+                task.fit([held[name]] if isinstance(held, Mapping) else _targets(samples, name, task))
+            except ValueError as error:
+                raise DataError(f"dataset: train split, task {name}: {error}") from error
+
+
+def _targets(loader: Loader, name: str, task: Task) -> Iterator[Tensor]:
+    """Go through a split that does not hold its targets, and check them on the way."""
+    for number, (_, targets) in enumerate(loader.batches()):
+        try:
+            task.check_targets(targets[name])
+        except ValueError as error:
+            raise ValueError(f"in the samples from number {number * loader.batch_size} on: {error}") from error
+        yield targets[name]
 
 
 def _make_optimizer(

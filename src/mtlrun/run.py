@@ -1,5 +1,6 @@
 """run(): one resolved config, trained once, leaving one record. The page to read first."""
 
+import json
 import logging
 import signal
 import threading
@@ -72,6 +73,7 @@ def _train(
     write_atomically(folder / CONFIG, _as_yaml(config).encode())
     record = _new_record(config, parts, overrides)
     record.write(folder)
+    _write_identifiers(parts, folder)
     screen = Screen(console, quiet=parts.runtime.quiet)
     observers: list[Observer] = [MetricsFile(folder), TensorBoard(folder), screen]
     with _logging(folder, console, quiet=parts.runtime.quiet), _stop_signals() as stop_signal:
@@ -89,6 +91,7 @@ def _train(
             for observer in observers:
                 observer.started(_run_info(config, parts, folder, trainer), trainer.progress.step)
             _tell_match(config, parts)
+            parts.tell_draws(trainer.total_steps)
             _warn_of_warm_up(trainer)
             trainer.fit()
             _test(trainer, record, observers)
@@ -106,6 +109,13 @@ def _train(
             record.write(folder)
             logger.info("%s: %s%s", folder, record.status, f" ({record.error})" if record.error else "")
     return record
+
+
+def _write_identifiers(parts: Parts, folder: Path) -> None:
+    """Save which samples each split is made of, where the data set can tell."""
+    found = {name: getattr(parts.loaders[name].split, "identifiers", None) for name in SPLITS}
+    if any(names is not None for names in found.values()):
+        write_atomically(folder / "splits.json", json.dumps(found).encode())
 
 
 def _tell_match(config: Mapping[str, Any], parts: Parts) -> None:
@@ -157,7 +167,7 @@ def _new_record(config: Mapping[str, Any], parts: Parts, overrides: list[str]) -
         overrides=overrides,
         directions=parts.directions,
         main_metrics=parts.main_metrics,
-        split_sizes={name: parts.loaders[name].num_samples for name in SPLITS},
+        splits={name: asdict(summary) for name, summary in parts.splits.items()},
         parameters={name: count for name, count, _ in _groups(parts)},
         multiply_adds=parts.multiply_adds,
         match=None if parts.match is None else asdict(parts.match),
@@ -190,6 +200,7 @@ def _run_info(config: Mapping[str, Any], parts: Parts, folder: Path, trainer: Tr
         directions=parts.directions,
         main_metrics=parts.main_metrics,
         parameter_groups=_groups(parts),
+        labelled={name: (summary.samples, summary.labelled) for name, summary in parts.splits.items()},
         multiply_adds=parts.multiply_adds,
         total_steps=trainer.total_steps,
         steps_per_epoch=trainer.steps_per_epoch,

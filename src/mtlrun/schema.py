@@ -10,7 +10,7 @@ CONFIG_MODULE = "mtlrun.conf"
 # The groups of conf/ that a run consists of, in the order in which they are shown.
 GROUPS = ("dataset", "model", "backbone", "weighting", "optimizer", "scheduler", "trainer", "runtime")
 # Chosen by name only: what they hold lands elsewhere in the config.
-NAMING_GROUPS = ("experiment", "study", "weighting/losses", "model@match_parameters")
+NAMING_GROUPS = ("experiment", "study", "task", "weighting/losses", "model@match_parameters")
 OPTIONAL_KEYS = ("match_parameters",)
 ROOT_KEYS = ("names", "seed", "tasks", *GROUPS)
 

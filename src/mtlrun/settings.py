@@ -26,6 +26,7 @@ class Settings:
     clip_norm: float | None = None
     log_every: int = 10
     log_gradients_every: int | None = None
+    log_pictures: int = 4
     max_fallbacks: float = 0.1
     limit_batches: int | None = None
     deterministic: bool = False
@@ -38,6 +39,8 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be >= 1, found {value}")
+        if self.log_pictures < 0:
+            raise ValueError(f"log_pictures must be >= 0, found {self.log_pictures}")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"clip_norm must be > 0, or null for no clipping, found {self.clip_norm}")
         if not self.min_gain >= 0:

@@ -20,6 +20,7 @@ from mtlrun.look_ahead import try_step
 from mtlrun.models import MultiTaskModel
 from mtlrun.observers import Observer
 from mtlrun.optim import Schedule, set_learning_rates
+from mtlrun.pictures import draw, has_pictures
 from mtlrun.pieces import InPieces
 from mtlrun.selection import Selection
 from mtlrun.settings import Settings
@@ -262,6 +263,7 @@ class Trainer:
         progress.evaluated_step = progress.step
         for observer in self.observers:
             observer.validated(progress.step, progress.epoch + 1, metrics, improved)
+        self.show_pictures()
         self.model.train()
 
     def evaluate(self, split: str) -> dict[str, dict[str, float]]:
@@ -276,6 +278,14 @@ class Trainer:
                     meter.update(batch.pick(name, predictions[name]), batch.targets[name])
                 self.pause_if_asked()
         return {name: meter.compute() for name, meter in meters.items()}
+
+    def show_pictures(self) -> None:
+        """Hand pictures of the first validation samples to the observers, for the tasks that have some."""
+        if self.settings.log_pictures and has_pictures(self.tasks):
+            self.model.eval()
+            pictures = draw(self.model, self.load(self.loaders["val"].first(self.settings.log_pictures)))
+            for observer in self.observers if pictures else ():
+                observer.pictured(self.progress.step, pictures)
 
     def log_is_due(self, step: int) -> bool:
         """Say whether after this step the means since the last time are handed to the observers."""

@@ -1,8 +1,45 @@
 """Data sets: one file each, and the loader that gives their batches."""
 
 from mtlrun.datasets.base import SPLITS, MultiTaskDataset, SplitName, TensorSplit
+from mtlrun.datasets.celeba import CelebA
+from mtlrun.datasets.cityscapes import Cityscapes
+from mtlrun.datasets.images import Images
 from mtlrun.datasets.loading import Batch, Loader
 from mtlrun.datasets.multidigits import MultiDigits
+from mtlrun.datasets.multimnist import MultiMNIST
+from mtlrun.datasets.no_data import NoData
+from mtlrun.datasets.nyuv2 import NYUv2
+from mtlrun.datasets.office import Office
+from mtlrun.datasets.omniglot import OmniglotAlphabets
+from mtlrun.datasets.oxford_pets import OxfordPets
+from mtlrun.datasets.sampling import Sampling
 from mtlrun.datasets.scenes import Scenes
+from mtlrun.datasets.table import Table
+from mtlrun.datasets.tox21 import Tox21
+from mtlrun.datasets.toys import GradNormToy, KendallToy, MMoESynthetic
 
-__all__ = ["SPLITS", "Batch", "Loader", "MultiDigits", "MultiTaskDataset", "Scenes", "SplitName", "TensorSplit"]
+__all__ = [
+    "SPLITS",
+    "Batch",
+    "CelebA",
+    "Cityscapes",
+    "GradNormToy",
+    "Images",
+    "KendallToy",
+    "Loader",
+    "MMoESynthetic",
+    "MultiDigits",
+    "MultiMNIST",
+    "MultiTaskDataset",
+    "NYUv2",
+    "NoData",
+    "Office",
+    "OmniglotAlphabets",
+    "OxfordPets",
+    "Sampling",
+    "Scenes",
+    "SplitName",
+    "Table",
+    "TensorSplit",
+    "Tox21",
+]

@@ -40,14 +40,16 @@ class TensorSplit(Dataset[Sample]):
     Args:
         inputs: [num_samples, ...].
         targets: {task: [num_samples, ...]}.
+        identifiers: what each sample is called in the source: a row, a file, a pair of these; saved with the run.
     """
 
-    def __init__(self, inputs: Tensor, targets: Mapping[str, Tensor]) -> None:
+    def __init__(self, inputs: Tensor, targets: Mapping[str, Tensor], identifiers: Sequence[Any] | None = None) -> None:
         for task, target in targets.items():
             if len(target) != len(inputs):
                 raise ValueError(f"task {task} has {len(target)} targets for {len(inputs)} inputs")
         self.inputs = inputs
         self.targets = dict(targets)
+        self.identifiers = None if identifiers is None else list(identifiers)
 
     def __len__(self) -> int:
         return len(self.inputs)

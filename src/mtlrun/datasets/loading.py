@@ -3,7 +3,8 @@
 import copy
 import random
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy
@@ -12,6 +13,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from mtlrun.datasets.base import TensorSplit
+from mtlrun.datasets.sampling import Sampling, draws_per_epoch
+from mtlrun.datasets.seeds import mix
+from mtlrun.errors import ConfigError, DataError
 
 Batch = tuple[Any, dict[str, Tensor]]
 
@@ -30,6 +34,8 @@ class Loader:
         limit_batches: give only the first so many batches of each epoch; None for all.
         num_workers: processes that load; 0 loads in this one.
         pin_memory: whether batches are put into page-locked memory, for a faster copy to a GPU.
+        sampling: how batches are made of the split's `sources`, {name: indices of its samples}; None to shuffle all
+            samples together.
     """
 
     def __init__(
@@ -42,6 +48,7 @@ class Loader:
         limit_batches: int | None = None,
         num_workers: int = 0,
         pin_memory: bool = False,
+        sampling: Sampling | None = None,
     ) -> None:
         self.split = split
         self.batch_size = batch_size
@@ -50,7 +57,11 @@ class Loader:
         self._num_workers = num_workers
         self._pin_memory = pin_memory
         self.num_samples = len(split)  # type: ignore[arg-type]
+        self._sampling = sampling
+        self.sources: Mapping[str, Tensor] = getattr(split, "sources", None) or {}
         self.num_batches = -(-self.num_samples // batch_size)
+        if sampling is not None:
+            self.num_batches = sampling.num_batches(self._source_sizes(), batch_size)
         if limit_batches is not None:
             self.num_batches = min(self.num_batches, limit_batches)
 
@@ -76,23 +87,53 @@ class Loader:
     def in_another_order(self) -> "Loader":
         """Return a loader of the same batches' sizes whose orders and augmentations have nothing to do with these."""
         other = copy.copy(self)
-        other._seed = _mix(self._seed, 0, 0, 1)
+        other._seed = mix(self._seed, 0, 0, 1)
         return other
 
     def smallest_batch(self) -> Batch:
         """Return a batch of the smallest size that training will meet, in the order of the data set."""
-        last = self.num_samples - (self.num_batches - 1) * self.batch_size
-        size = min(self.batch_size, max(last, 1))
-        return _SeededBatches(self.split)[(self._seed, list(range(size)))]
+        if self._sampling is None:
+            last = self.num_samples - (self.num_batches - 1) * self.batch_size
+            size = min(self.batch_size, max(last, 1))
+            return _SeededBatches(self.split)[(self._seed, list(range(size)))]
+        batches = self._sampling.plan(self.sources, self.batch_size, self._seed, 0)
+        # Batches of one source come in another order in each epoch, so a limit may spare none of them.
+        size = min(len(batch) for batch in batches[: None if self._sampling.single else self.num_batches])
+        turns = zip_longest(*(source[:size].tolist() for source in self.sources.values()))
+        everyone = [index for turn in turns for index in turn if index is not None]
+        return _SeededBatches(self.split)[(self._seed, everyone[:size])]
+
+    def draws_per_epoch(self, labelled: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
+        """Return {task: (samples that carry its label, how often an epoch draws one)}; see the function of that name.
+
+        An epoch is the first one; others differ where `limit_batches` cuts them off.
+        """
+        return draws_per_epoch([torch.as_tensor(indices) for _, indices in self._plan(0)], labelled)
+
+    def _source_sizes(self) -> list[int]:
+        if not self.sources:
+            raise ConfigError("dataset.sampling is for data sets whose samples come from several sources")
+        for name, source in self.sources.items():
+            if not len(source):
+                raise DataError(f"dataset: source {name} has no samples in the split")
+        return [len(source) for source in self.sources.values()]
+
+    def first(self, count: int) -> Batch:
+        """Return the first `count` samples of the data set, or all if there are fewer."""
+        return _SeededBatches(self.split)[(self._seed, list(range(min(count, self.num_samples))))]
 
     def _plan(self, epoch: int) -> list[tuple[int, list[int] | Tensor]]:
         """Return (seed, indices) of every batch of the epoch."""
-        generator = torch.Generator().manual_seed(_mix(self._seed, epoch))
+        batches: Sequence[Tensor]
+        if self._sampling is not None:
+            batches = self._sampling.plan(self.sources, self.batch_size, self._seed, epoch)[: self.num_batches]
+            return [(mix(self._seed, epoch, number), indices) for number, indices in enumerate(batches)]
+        generator = torch.Generator().manual_seed(mix(self._seed, epoch))
         order = (
             torch.randperm(self.num_samples, generator=generator) if self._shuffle else torch.arange(self.num_samples)
         )
         batches = order.split(self.batch_size)[: self.num_batches]
-        return [(_mix(self._seed, epoch, number), indices) for number, indices in enumerate(batches)]
+        return [(mix(self._seed, epoch, number), indices) for number, indices in enumerate(batches)]
 
     def _pin(self, batch: Batch) -> Batch:
         if not self._pin_memory:
@@ -122,11 +163,6 @@ class _SeededBatches(Dataset[Any]):
         finally:
             random.setstate(python_state)
             numpy.random.set_state(numpy_state)
-
-
-def _mix(*numbers: int) -> int:
-    """Return one seed made from several numbers; how many they are counts too, since NumPy pads with zeros."""
-    return int(numpy.random.SeedSequence([len(numbers), *numbers]).generate_state(1, numpy.uint64)[0] >> 1)
 
 
 def _ignore_interrupts(_: int) -> None:

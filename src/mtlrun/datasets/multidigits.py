@@ -9,9 +9,9 @@ import numpy
 import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
-from torch import Tensor
 
 from mtlrun.datasets.base import SPLITS, MultiTaskDataset, SplitName, TensorSplit
+from mtlrun.datasets.overlay import draw_partners, overlay
 
 _SIDE = 8  # pixels of a source image
 
@@ -59,20 +59,15 @@ class MultiDigits(MultiTaskDataset):
         sources = self.source_indices[name]
         random = numpy.random.default_rng([self._pairs_seed, SPLITS.index(name)])
         left = numpy.tile(sources, self._pairs_per_image)
-        # A partner is any other image of the split: a step of 1..n-1 around the circle of its n images.
-        steps = random.integers(1, len(sources), size=len(left))
-        right = sources[(numpy.tile(numpy.arange(len(sources)), self._pairs_per_image) + steps) % len(sources)]
+        right = sources[draw_partners(random, len(sources), self._pairs_per_image)]
         targets = {"left": self._labels[left], "right": self._labels[right]}
-        return TensorSplit(self._overlay(self._images[left], self._images[right]), targets)
-
-    def _overlay(self, left: Tensor, right: Tensor) -> Tensor:
-        """Overlay images [n, 8, 8] by pairs, giving [n, 1, size, size], centred around 0 with unit-like spread."""
-        side = _SIDE + self._shift
-        canvas = torch.zeros(len(left), 1, side, side)
-        canvas[:, 0, :_SIDE, :_SIDE] = left
-        corner = canvas[:, 0, self._shift :, self._shift :]
-        corner.copy_(torch.maximum(corner, right))
-        resized = torch.nn.functional.interpolate(
-            canvas, (self._size, self._size), mode="bilinear", align_corners=False
+        pairs = overlay(
+            self._images[left],
+            self._images[right],
+            shift=self._shift,
+            canvas_side=_SIDE + self._shift,
+            size=self._size,
+            mode="bilinear",
         )
-        return (resized - 0.338) / 0.344  # mean and standard deviation of the training pairs
+        # Mean and standard deviation of the training pairs.
+        return TensorSplit((pairs - 0.338) / 0.344, targets)

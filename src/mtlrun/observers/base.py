@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from torch import Tensor
+
 Metrics = Mapping[str, Mapping[str, float]]
 
 
@@ -20,6 +22,7 @@ class RunInfo:
         directions: {task: {metric: "max" or "min"}}.
         main_metrics: {task: metric}.
         parameter_groups: (name, number of parameters, learning rate) of each group of the optimizer.
+        labelled: {split: (samples, {task: samples that carry its label})}; no tasks where that is not known.
         multiply_adds: of one sample's predictions for all tasks.
         total_steps, steps_per_epoch: the length of the training, if it is not stopped early.
     """
@@ -30,6 +33,7 @@ class RunInfo:
     directions: Mapping[str, Mapping[str, str]]
     main_metrics: Mapping[str, str]
     parameter_groups: Sequence[tuple[str, int, float]]
+    labelled: Mapping[str, tuple[int, Mapping[str, int]]]
     multiply_adds: int
     total_steps: int
     steps_per_epoch: int
@@ -50,6 +54,9 @@ class Observer:
 
     def validated(self, step: int, epoch: int, metrics: Metrics, selected: bool) -> None:
         """The validation split was evaluated; `selected`: this is now the best checkpoint."""
+
+    def pictured(self, step: int, pictures: Mapping[str, Tensor]) -> None:
+        """{task: image [3, height, width] of bytes} of some validation samples, right after `validated`."""
 
     def tested(self, step: int, metrics: Metrics) -> None:
         """The selected checkpoint was evaluated on the test split."""

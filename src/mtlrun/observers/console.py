@@ -49,6 +49,7 @@ class Screen(Observer):
             return
         self._console.print(config_tree(info))
         self._console.print(group_table(info))
+        self._console.print(sample_table(info))
         self._console.print(f"{short(info.multiply_adds)} multiply-adds per sample, all tasks together", style="dim")
         if self._console.is_terminal:
             self._progress = Progress(
@@ -115,6 +116,20 @@ def _inline(options: Mapping[str, Any]) -> str:
             shown = _inline(value) if isinstance(value, Mapping) else "null" if value is None else value
             arguments.append(f"{key}={shown}")
     return f"{target}({', '.join(arguments)})" if target else ", ".join(arguments)
+
+
+def sample_table(info: RunInfo) -> Table:
+    """Return how many samples each split has, and how many carry a task's label where not all do."""
+    table = Table(title="samples", title_justify="left", box=None, header_style="bold")
+    table.add_column("")
+    for split in info.labelled:
+        table.add_column(split, justify="right")
+    table.add_row("all", *(f"{samples:,}" for samples, _ in info.labelled.values()))
+    for task in info.main_metrics:
+        counts = [labelled.get(task, samples) for samples, labelled in info.labelled.values()]
+        if counts != [samples for samples, _ in info.labelled.values()]:
+            table.add_row(f"with {task}", *(f"{count:,}" for count in counts))
+    return table
 
 
 def group_table(info: RunInfo) -> Table:

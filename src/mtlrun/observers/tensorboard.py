@@ -9,6 +9,7 @@ import yaml
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
+from torch import Tensor
 from torch.utils.tensorboard import summary
 
 from mtlrun.observers.base import AppendFile, Metrics, Observer, RunInfo
@@ -49,6 +50,10 @@ class TensorBoard(Observer):
 
     def validated(self, step: int, epoch: int, metrics: Metrics, selected: bool) -> None:
         self._scalars(flatten("val", metrics), step)
+
+    def pictured(self, step: int, pictures: Mapping[str, Tensor]) -> None:
+        for task, image in pictures.items():
+            self._summary(summary.image(f"pictures/{task}", image.numpy(), dataformats="CHW"), step)
 
     def tested(self, step: int, metrics: Metrics) -> None:
         self._scalars(flatten("test", metrics), step)

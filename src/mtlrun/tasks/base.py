@@ -1,7 +1,7 @@
 """What a task is: a loss, metrics with a direction, and the shape of what its head must give."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import torch
@@ -30,6 +30,8 @@ class Task(nn.Module, ABC):
     nonnegative_loss = False
     #: True if something is predicted at each pixel: predictions are [batch, output_size, height, width].
     dense = False
+    #: True if `fit` has to be called before training.
+    needs_fit = False
 
     def __init__(self, *, lr: float = 1e-3, weight: float = 1.0, head: HeadFactory | None = None) -> None:
         super().__init__()
@@ -55,8 +57,23 @@ class Task(nn.Module, ABC):
         """Return the mean loss over the samples; all of them are labelled. Shape []."""
 
     def num_terms(self, target: Tensor) -> int | Tensor:
-        """Return over how many terms `loss` takes its mean, for means over several batches; samples, if not pixels."""
+        """Return over how many terms `loss` takes its mean, for means over several batches; samples, if not pixels.
+
+        Where the terms have weights, this is the sum of those.
+        """
         return len(target)
+
+    def fit(self, targets: Iterable[Tensor]) -> None:
+        """Learn what the loss has to know of the training split; called once before training where `needs_fit`.
+
+        What is learnt may depend on the targets alone, and is kept in buffers, so that it moves with the task.
+
+        Args:
+            targets: of the whole training split, in parts, so that those of many maps need not be in memory together.
+
+        Raises:
+            ValueError: the loss cannot be made from these targets.
+        """
 
     @abstractmethod
     def metrics(self) -> dict[str, Metric]:
@@ -75,6 +92,10 @@ class Task(nn.Module, ABC):
 
     def check_targets(self, target: Tensor) -> None:
         """Raise ValueError where a label cannot be one of this task's. Called once per split, before training."""
+
+    def picture(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return predictions and targets of some samples as images [n, 3, height, width] in [0, 1]; None for none."""
+        return None
 
     def directions(self) -> dict[str, Direction]:
         """Return which way each metric is better, the loss included."""
@@ -115,9 +136,9 @@ class Meter:
         """Return `{loss: ..., metric: ...}`; NaN everywhere where no sample was labelled."""
         if not self._losses:
             return dict.fromkeys(self._task.directions(), float("nan"))
-        counted = [(float(loss), int(count)) for loss, count in self._losses]
-        total = sum(count for _, count in counted)
-        values: dict[str, Any] = {"loss": sum(loss * count for loss, count in counted if count) / max(total, 1)}
+        counted = [(float(loss), float(count)) for loss, count in self._losses]
+        total = sum(count for _, count in counted)  # a sum of weights may be below 1
+        values: dict[str, Any] = {"loss": sum(loss * count for loss, count in counted if count) / (total or 1)}
         if self._metrics is not None:
             values |= self._metrics.compute()
         return {name: float(value) for name, value in values.items()}

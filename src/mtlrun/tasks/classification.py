@@ -1,11 +1,14 @@
 """Classification into one of several classes."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from mtlrun.tasks.base import HeadFactory, Task
+from mtlrun.tasks.class_weights import ClassWeights, balanced_weights, first_weights
 
 MISSING = -1
 
@@ -13,11 +16,14 @@ MISSING = -1
 class Classification(Task):
     """One of `num_classes` classes; cross-entropy; accuracy and macro F1. A target of -1 is a missing label.
 
-    Predictions are logits [batch, num_classes], targets class indices [batch].
+    Predictions are logits [batch, num_classes], targets class indices [batch]. With class weights, loss and
+    `performance` are weighted means, divided by the sum of the samples' weights; the metrics are not weighted.
 
     Args:
         num_classes: number of classes, 2 or more.
         label_smoothing: share of the target's mass that is spread over all classes, in [0, 1).
+        class_weights: `none`; `balanced`, which gives each class the same share of the loss, by its frequency in the
+            training split; or a number > 0 for each class.
         lr, weight, head: see `Task`.
     """
 
@@ -28,6 +34,7 @@ class Classification(Task):
         self,
         num_classes: int,
         label_smoothing: float = 0.0,
+        class_weights: ClassWeights = "none",
         *,
         lr: float = 1e-3,
         weight: float = 1.0,
@@ -40,6 +47,9 @@ class Classification(Task):
             raise ValueError(f"label_smoothing must be in [0, 1), found {label_smoothing}")
         self.num_classes = num_classes
         self.label_smoothing = label_smoothing
+        self.class_weights: Tensor | None
+        self.register_buffer("class_weights", first_weights(class_weights, num_classes))
+        self.needs_fit = class_weights == "balanced"
 
     @property
     def output_size(self) -> int:
@@ -49,7 +59,14 @@ class Classification(Task):
         return target != MISSING
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        return nn.functional.cross_entropy(prediction, target, label_smoothing=self.label_smoothing)
+        weights = None if self.class_weights is None else self.class_weights.to(prediction.dtype)
+        return nn.functional.cross_entropy(prediction, target, weights, label_smoothing=self.label_smoothing)
+
+    def num_terms(self, target: Tensor) -> int | Tensor:
+        return len(target) if self.class_weights is None else self.class_weights[target].sum()
+
+    def fit(self, targets: Iterable[Tensor]) -> None:
+        self.class_weights = balanced_weights(targets, self.num_classes)
 
     def metrics(self) -> dict[str, Metric]:
         return {
@@ -58,7 +75,10 @@ class Classification(Task):
         }
 
     def performance(self, prediction: Tensor, target: Tensor) -> Tensor:
-        return (prediction.argmax(dim=1) == target).float().mean()
+        right = (prediction.argmax(dim=1) == target).float()
+        if self.class_weights is not None:
+            right = right * self.class_weights[target]
+        return right.sum() / self.num_terms(target)
 
     def check_targets(self, target: Tensor) -> None:
         if target.dtype != torch.int64:

@@ -104,6 +104,15 @@ class Depth(Task):
     def num_terms(self, target: Tensor) -> Tensor:
         return (target > 0).sum()
 
+    def picture(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        true = target.reshape(prediction.shape)
+        deepest = true.nan_to_num().amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-6)
+        # Near is bright; what has no depth is black in the target.
+        return tuple(  # type: ignore[return-value]
+            torch.where(depth > 0, 1 - depth / deepest, 0.0).clamp(0, 1).expand(-1, 3, -1, -1)
+            for depth in (prediction, true)
+        )
+
     def metrics(self) -> dict[str, Metric]:
         return {"abs_err": _AbsoluteError(), "rel_err": _RelativeError()}
 

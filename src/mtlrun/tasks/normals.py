@@ -127,6 +127,11 @@ class SurfaceNormals(Task):
     def num_terms(self, target: Tensor) -> Tensor:
         return _has_normal(target).sum()
 
+    def picture(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        true = target.nan_to_num()
+        seen = true.norm(dim=1, keepdim=True) > 0
+        return (nn.functional.normalize(prediction, dim=1) + 1) / 2, torch.where(seen, (true + 1) / 2, 0.0)
+
     def metrics(self) -> dict[str, Metric]:
         return {
             "mean_angle": _MeanAngle(),

@@ -1,11 +1,14 @@
 """Semantic segmentation: a class for each pixel."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
 from mtlrun.tasks.base import HeadFactory, Task
+from mtlrun.tasks.class_weights import ClassWeights, balanced_weights, first_weights
 from mtlrun.tasks.dense import at, check_same_pixels, find_pixel
 
 
@@ -13,7 +16,8 @@ class Segmentation(Task):
     """One of `num_classes` classes at each pixel; cross-entropy; mean IoU and pixel accuracy.
 
     Predictions are logits [batch, num_classes, height, width], targets class indices [batch, height, width]. A pixel of
-    `ignore_index` has no label; a sample counts as labelled if any of its pixels is.
+    `ignore_index` has no label; a sample counts as labelled if any of its pixels is. With class weights, loss and
+    `performance` are weighted means, divided by the sum of the pixels' weights; the metrics are not weighted.
 
     Metrics, over all labelled pixels of the split:
         miou: the mean over the classes of TP / (TP + FP + FN), from one confusion matrix for the whole split. A class
@@ -27,6 +31,8 @@ class Segmentation(Task):
         num_classes: number of classes, 2 or more.
         ignore_index: what stands at a pixel without a label.
         label_smoothing: share of the target's mass that is spread over all classes, in [0, 1).
+        class_weights: `none`; `balanced`, which gives each class the same share of the loss, by its number of pixels in
+            the training split; or a number > 0 for each class.
         lr, weight, head: see `Task`.
     """
 
@@ -39,6 +45,7 @@ class Segmentation(Task):
         num_classes: int,
         ignore_index: int = -1,
         label_smoothing: float = 0.0,
+        class_weights: ClassWeights = "none",
         *,
         lr: float = 1e-3,
         weight: float = 1.0,
@@ -52,6 +59,9 @@ class Segmentation(Task):
         self.num_classes = num_classes
         self.ignore_index = ignore_index
         self.label_smoothing = label_smoothing
+        self.class_weights: Tensor | None
+        self.register_buffer("class_weights", first_weights(class_weights, num_classes))
+        self.needs_fit = class_weights == "balanced"
 
     @property
     def output_size(self) -> int:
@@ -66,12 +76,28 @@ class Segmentation(Task):
         return nn.functional.cross_entropy(
             prediction.movedim(1, -1).flatten(0, -2),
             target.flatten(),
+            None if self.class_weights is None else self.class_weights.to(prediction.dtype),
             ignore_index=self.ignore_index,
             label_smoothing=self.label_smoothing,
         )
 
     def num_terms(self, target: Tensor) -> Tensor:
-        return (target != self.ignore_index).sum()
+        return self._pixel_weights(target).sum()
+
+    def _pixel_weights(self, target: Tensor) -> Tensor:
+        """Return how much each pixel counts, in the shape of `target`; without class weights, whether it does."""
+        there = target != self.ignore_index
+        return there if self.class_weights is None else self.class_weights[torch.where(there, target, 0)] * there
+
+    def fit(self, targets: Iterable[Tensor]) -> None:
+        self.class_weights = balanced_weights(targets, self.num_classes, self.ignore_index)
+
+    def picture(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        hues = torch.arange(self.num_classes, device=target.device) * (5 / self.num_classes)  # red to magenta, and dark
+        colours = torch.stack([(1 - (hues - centre).abs() / 2).clamp(0, 1) for centre in (0.0, 2.0, 4.0)], dim=1)
+        colours = torch.cat([colours, torch.zeros(1, 3, device=target.device)])  # the last one: no label
+        true = torch.where((target >= 0) & (target < self.num_classes), target, self.num_classes)
+        return tuple(colours[classes].permute(0, 3, 1, 2) for classes in (prediction.argmax(dim=1), true))  # type: ignore[return-value]
 
     def metrics(self) -> dict[str, Metric]:
         classes, ignored = self.num_classes, self.ignore_index
@@ -84,8 +110,8 @@ class Segmentation(Task):
         return prediction.argmax(dim=1), target
 
     def performance(self, prediction: Tensor, target: Tensor) -> Tensor:
-        right = (prediction.argmax(dim=1) == target) & (target != self.ignore_index)
-        return right.sum() / self.num_terms(target)
+        right = prediction.argmax(dim=1) == target
+        return (right * self._pixel_weights(target)).sum() / self.num_terms(target)
 
     def check_targets(self, target: Tensor) -> None:
         if target.dtype != torch.int64:

@@ -1,0 +1,101 @@
+"""multimnist, multifashion, multifashionmnist: pairs of overlapping images of MNIST and FashionMNIST."""
+
+from pathlib import Path
+
+import numpy
+
+from mtlrun.datasets.base import SPLITS, MultiTaskDataset, SplitName, TensorSplit
+from mtlrun.datasets.idx import FOLDERS, SIDE, Source, fetch, read_part
+from mtlrun.datasets.overlay import draw_partners, overlay
+from mtlrun.errors import DataError
+
+_SHIFT, _CANVAS = 6, 36
+
+
+class MultiMNIST(MultiTaskDataset):
+    """Pairs of overlapping images; the tasks are to tell the `left` and the `right` one (10 classes each).
+
+    Source: Sener & Koltun, "Multi-Task Learning as Multi-Objective Optimization" (NeurIPS 2018), section 5.1, and Lin
+    et al., "Pareto Multi-Task Learning" (NeurIPS 2019), section 5.2, for those with garments. As in the first paper's
+    code: a canvas of 36 x 36, left image at [0:28, 0:28], right image at [6:34, 6:34], the brighter pixel wins; resized
+    to 28 x 28 by the nearest pixel; divided by 255, and normalised by MNIST's mean .1307 and deviation .3081.
+
+    Each image of a split is the left one once; its partner is drawn from the same split. The last sixth of the source's
+    training images (10 000) is the validation split, which the papers do not have; the test images are the test split.
+    No file of pairs was ever fixed, so results of other pairs are near, not equal.
+
+    Args:
+        root: folder with MNIST/raw and FashionMNIST/raw, as torchvision lays them out.
+        left, right: what is on either side, `mnist` or `fashion`.
+        num_train, num_val, num_test: use only the first so many pairs of a split; None for all.
+        pairs_seed: fixes the pairs. The data set's own: the run's seed does not change the data.
+        download: let torchvision fetch what is not there.
+
+    Raises:
+        DataError: files are absent or wrong.
+    """
+
+    input_shape = (1, SIDE, SIDE)
+    task_names = ("left", "right")
+
+    def __init__(
+        self,
+        root: str = "data",
+        left: Source = "mnist",
+        right: Source = "mnist",
+        num_train: int | None = None,
+        num_val: int | None = None,
+        num_test: int | None = None,
+        pairs_seed: int = 0,
+        download: bool = False,
+    ) -> None:
+        self._counts: dict[SplitName, int | None] = {"train": num_train, "val": num_val, "test": num_test}
+        for name, count in self._counts.items():
+            if count is not None and count < 1:
+                raise ValueError(f"num_{name} must be >= 1 or null, found {count}")
+        for key, source in {"left": left, "right": right}.items():
+            if source not in ("mnist", "fashion"):
+                raise ValueError(f"{key} must be 'mnist' or 'fashion', found {source!r}")
+        if pairs_seed < 0:
+            raise ValueError(f"pairs_seed must be >= 0, found {pairs_seed}")
+        self._left, self._right, self._pairs_seed = left, right, pairs_seed
+        self._images: dict[Source, dict[SplitName, TensorSplit]] = {}
+        for source in dict.fromkeys([left, right]):
+            if download:
+                fetch(Path(root), source)
+            self._images[source] = _read_splits(Path(root), source)
+        for name, count in self._counts.items():
+            available = len(self._images[left][name])
+            if count is not None and count > available:
+                raise ValueError(f"num_{name} must be <= {available}, the images of the split, found {count}")
+
+    def split(self, name: SplitName) -> TensorSplit:
+        left, right = self._images[self._left][name], self._images[self._right][name]
+        random = numpy.random.default_rng([self._pairs_seed, SPLITS.index(name)])
+        if self._left == self._right:
+            partners = draw_partners(random, len(left))
+        else:
+            partners = random.integers(0, len(right), size=len(left))
+        chosen = slice(self._counts[name])
+        first, second = left.inputs[chosen], right.inputs[partners[chosen]]
+        pairs = overlay(first, second, shift=_SHIFT, canvas_side=_CANVAS, size=SIDE, mode="nearest-exact")
+        inputs = pairs.float().div_(255).sub_(0.1307).div_(0.3081)
+        targets = {"left": left.targets["class"][chosen], "right": right.targets["class"][partners[chosen]]}
+        return TensorSplit(inputs, targets)
+
+
+def _read_splits(root: Path, source: Source) -> dict[SplitName, TensorSplit]:
+    """Return the single images of the splits, uint8 [n, 28, 28], with their class."""
+    images, labels = read_part(root, source, "train")
+    num_train = len(images) - len(images) // 6
+    parts = {
+        "train": (images[:num_train], labels[:num_train]),
+        "val": (images[num_train:], labels[num_train:]),
+        "test": read_part(root, source, "t10k"),
+    }
+    for name, (found, _) in parts.items():
+        if len(found) < 2:
+            raise DataError(
+                f"dataset: {root / FOLDERS[source]}: the {name} split has {len(found)} images, and pairs need 2 or more"
+            )
+    return {name: TensorSplit(parts[name][0], {"class": parts[name][1]}) for name in SPLITS}

@@ -1,0 +1,33 @@
+"""Problems without data, in which the tasks are functions of the parameters themselves."""
+
+from collections.abc import Sequence
+
+import torch
+
+from mtlrun.datasets.base import MultiTaskDataset, SplitName, TensorSplit
+
+
+class NoData(MultiTaskDataset):
+    """One constant sample, again and again, so that such a problem runs through the whole program.
+
+    Goes with the backbone `mtlrun.models.backbones.point.Point`, whose output is its parameter x whatever the input,
+    heads that change nothing (`torch.nn.Identity`), and tasks of the kind `mtlrun.tasks.Objective`.
+
+    Args:
+        size: number of coordinates of x.
+        tasks: names of the tasks.
+        num_train: how often the sample comes in an epoch; with trainer.batch_size=1, the number of its steps.
+    """
+
+    def __init__(self, size: int = 2, tasks: Sequence[str] = ("first", "second"), num_train: int = 1000) -> None:
+        for name, value in {"size": size, "num_train": num_train}.items():
+            if value < 1:
+                raise ValueError(f"{name} must be >= 1, found {value}")
+        self.input_shape = (size,)
+        self.task_names = tuple(tasks)
+        self._num_train = num_train
+
+    def split(self, name: SplitName) -> TensorSplit:
+        count = self._num_train if name == "train" else 1
+        targets = {task: torch.zeros(count) for task in self.task_names}
+        return TensorSplit(torch.zeros(1, *self.input_shape).expand(count, -1), targets)

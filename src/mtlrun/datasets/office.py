@@ -1,0 +1,141 @@
+"""Office-31 and Office-Home: the same classes of objects in images from several sources, a task for each source."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from mtlrun.datasets.base import SPLITS, MultiTaskDataset, SplitName
+from mtlrun.datasets.image_files import ImageFiles
+from mtlrun.datasets.splitting import split_by_class
+from mtlrun.errors import DataError
+
+_SUFFIXES = (".jpg", ".jpeg", ".png")
+_ADVICE = (
+    "office31 and office_home need <root>/<domain>/.../<class>/*.jpg, from "
+    "https://faculty.cc.gatech.edu/~judy/domainadapt and https://www.hemanthdv.org/officeHomeDataset.html; "
+    "set dataset.root"
+)
+
+Listing = list[tuple[str, int]]  # (path below the root, class)
+
+
+class Office(MultiTaskDataset):
+    """One task for each domain, on images of its own: a sample carries its own domain's label, -1 for other tasks.
+
+    Source: Saenko et al., "Adapting Visual Category Models to New Domains" (ECCV 2010); Venkateswara et al., "Deep
+    Hashing Network for Unsupervised Domain Adaptation" (CVPR 2017). Neither has official splits: each domain is split
+    60/20/20, stratified by class, or as lists say. An image's class is the folder that it lies in; classes are numbered
+    in alphabetic order. A split has `sources`, {domain: indices of its samples}. Images are scaled to squares, and
+    decoded when they are needed: give the loader several workers (runtime.num_workers).
+
+    Args:
+        root: folder that holds a folder for each domain.
+        domains: {task: folder of its domain}.
+        num_classes: how many classes there are, over all domains.
+        size: side of the images in pixels.
+        imagenet_normalisation: normalise as pretrained networks need it; else images are in [0, 1].
+        split_seed: fixes the splits; the run's seed does not.
+        lists: path of text files with lines `<path below root> <class index>`, with {domain} and {split} in place of
+            a domain's folder and of train, val and test; null for splits of the data set's own.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        domains: Mapping[str, str],
+        num_classes: int,
+        size: int = 64,
+        imagenet_normalisation: bool = False,
+        split_seed: int = 0,
+        lists: str | None = None,
+    ) -> None:
+        if not domains:
+            raise ValueError("domains must name one or more folders, found none")
+        if num_classes < 2:
+            raise ValueError(f"num_classes must be >= 2, found {num_classes}")
+        if size < 1:
+            raise ValueError(f"size must be >= 1, found {size}")
+        if split_seed < 0:
+            raise ValueError(f"split_seed must be >= 0, found {split_seed}")
+        if lists is not None and not ("{domain}" in lists and "{split}" in lists):
+            raise ValueError(f"lists must contain {{domain}} and {{split}}, found {lists!r}")
+        self.input_shape = (3, size, size)
+        self.task_names = tuple(domains)
+        self._root = Path(root)
+        self._normalise = imagenet_normalisation
+        self._files: dict[str, dict[SplitName, Listing]] = (
+            _split(_find(self._root, domains, num_classes), split_seed)
+            if lists is None
+            else {task: _read(self._root, lists, domain, num_classes) for task, domain in domains.items()}
+        )
+
+    def split(self, name: SplitName) -> ImageFiles:
+        listings = {task: parts[name] for task, parts in self._files.items()}
+        numbers = torch.arange(sum(map(len, listings.values())))
+        sources = dict(zip(listings, numbers.split([len(listing) for listing in listings.values()]), strict=True))
+        targets = {}
+        for task, listing in listings.items():
+            targets[task] = torch.full((len(numbers),), -1)
+            targets[task][sources[task]] = torch.tensor([label for _, label in listing], dtype=torch.int64)
+        paths = [self._root / path for listing in listings.values() for path, _ in listing]
+        size, normalise = self.input_shape[1], self._normalise
+        return ImageFiles(name, paths, targets, size, imagenet_normalisation=normalise, sources=sources)
+
+
+def _find(root: Path, domains: Mapping[str, str], num_classes: int) -> dict[str, Listing]:
+    """Return the images of each task's domain, in alphabetic order."""
+    found: dict[str, list[Path]] = {}
+    for task, domain in domains.items():
+        if not (root / domain).is_dir():
+            raise DataError(f"there is no folder {root / domain}; {_ADVICE}")
+        found[task] = sorted(path for path in (root / domain).rglob("*") if path.suffix.lower() in _SUFFIXES)
+        if not found[task]:
+            raise DataError(f"{root / domain} holds no images; {_ADVICE}")
+    classes = sorted({path.parent.name for paths in found.values() for path in paths})
+    if len(classes) != num_classes:
+        folders = ", ".join(domains.values())
+        raise DataError(
+            f"{root}/{{{folders}}} must hold {num_classes} folders of classes, found {len(classes)} "
+            f"({classes[0]}, ..., {classes[-1]}); {_ADVICE}, or dataset.num_classes"
+        )
+    numbers = {name: number for number, name in enumerate(classes)}
+    return {
+        task: [(path.relative_to(root).as_posix(), numbers[path.parent.name]) for path in paths]
+        for task, paths in found.items()
+    }
+
+
+def _split(images: Mapping[str, Listing], seed: int) -> dict[str, dict[SplitName, Listing]]:
+    found: dict[str, dict[SplitName, Listing]] = {}
+    for task, listing in images.items():
+        val, test, train = split_by_class([label for _, label in listing], [0.2, 0.2], seed)
+        parts = {"train": train, "val": val, "test": test}
+        found[task] = {name: [listing[index] for index in parts[name]] for name in SPLITS}
+    return found
+
+
+def _read(root: Path, lists: str, domain: str, num_classes: int) -> dict[SplitName, Listing]:
+    """Return the three lists of a domain."""
+    found: dict[SplitName, Listing] = {}
+    seen: dict[str, Path] = {}
+    for name in SPLITS:
+        path = Path(lists.replace("{domain}", domain).replace("{split}", name))
+        if not path.is_file():
+            raise DataError(
+                f"there is no list {path}; set dataset.lists, or dataset.lists=null for splits without lists"
+            )
+        found[name] = []
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            image, _, label = line.strip().rpartition(" ")  # a path may contain spaces
+            if not image or not label.isdecimal() or int(label) >= num_classes:
+                raise DataError(
+                    f"{path}, line {number}: must be a path and a class 0..{num_classes - 1}, found {line!r}"
+                )
+            if image in seen:
+                raise DataError(f"{path}, line {number}: {image} is listed in {seen[image]} already")
+            if not (root / image).is_file():
+                raise DataError(f"{path}, line {number}: there is no {root / image}; {_ADVICE}")
+            seen[image] = path
+            found[name].append((image, int(label)))
+    return found

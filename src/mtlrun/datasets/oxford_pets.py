@@ -1,0 +1,140 @@
+"""Oxford-IIIT Pet: cats and dogs; breed, species, and which pixels show the animal."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision.datasets import OxfordIIITPet
+
+from mtlrun.datasets.base import MultiTaskDataset, Sample, SplitName
+from mtlrun.datasets.image_files import ImageFiles, decode, find_missing
+from mtlrun.datasets.splitting import split_by_class
+from mtlrun.errors import DataError
+
+_FOLDER = "oxford-iiit-pet"  # torchvision's, in which it puts what it downloads
+_ADVICE = (
+    f"oxford_pets needs {{images,annotations,annotations/trimaps}} in <root>/{_FOLDER}, as torchvision has it, from "
+    "https://www.robots.ox.ac.uk/~vgg/data/pets; set dataset.root, or dataset.download=true"
+)
+
+
+class OxfordPets(MultiTaskDataset):
+    """3 680 images to train on and 3 669 to test on, in the official partition; three tasks.
+
+    Source: Parkhi et al., "Cats and Dogs" (CVPR 2012). The validation split is a share of `trainval`, the same of each
+    breed. Images and trimaps are scaled to squares, and decoded when they are needed: give the loader several workers
+    (runtime.num_workers). Targets:
+
+    - breed: one of 37.
+    - species: 0 for cats, 1 for dogs.
+    - segmentation: int64 [size, size], 0 for the animal, 1 for the background, 2 for the border between them.
+
+    Args:
+        root: folder that holds oxford-iiit-pet, the layout of torchvision.
+        download: let torchvision download 800 MB into `root` where they are not there.
+        size: side of the images in pixels.
+        imagenet_normalisation: normalise as pretrained networks need it; else images are in [0, 1].
+        val_share: share of `trainval` that is the validation split, in (0, 1).
+        split_seed: fixes which images those are; the run's seed does not.
+    """
+
+    task_names = ("breed", "species", "segmentation")
+
+    def __init__(
+        self,
+        root: str,
+        download: bool = False,
+        size: int = 128,
+        imagenet_normalisation: bool = False,
+        val_share: float = 0.2,
+        split_seed: int = 0,
+    ) -> None:
+        if size < 1:
+            raise ValueError(f"size must be >= 1, found {size}")
+        if not 0 < val_share < 1:
+            raise ValueError(f"val_share must be in (0, 1), found {val_share}")
+        if split_seed < 0:
+            raise ValueError(f"split_seed must be >= 0, found {split_seed}")
+        self.input_shape = (3, size, size)
+        self._normalise = imagenet_normalisation
+        if download:
+            try:
+                OxfordIIITPet(root, download=True)
+            except (OSError, RuntimeError) as error:
+                raise DataError(f"oxford_pets cannot be downloaded into {root}: {error}") from error
+        self._base = Path(root) / _FOLDER
+        trainval, test = (_read(self._base / "annotations" / f"{part}.txt") for part in ("trainval", "test"))
+        val, train = split_by_class([breed for _, breed, _ in trainval], [val_share], split_seed)
+        self._rows: dict[SplitName, list[tuple[str, int, int]]] = {
+            "train": [trainval[index] for index in train],
+            "val": [trainval[index] for index in val],
+            "test": test,
+        }
+        names = [name for name, _, _ in trainval + test]
+        find_missing(self._base / "images", [f"{name}.jpg" for name in names], _ADVICE)
+        find_missing(self._base / "annotations" / "trimaps", [f"{name}.png" for name in names], _ADVICE)
+
+    def split(self, name: SplitName) -> "PetFiles":
+        images, trimaps = self._base / "images", self._base / "annotations" / "trimaps"
+        names, breeds, species = zip(*self._rows[name], strict=True) if self._rows[name] else ((), (), ())
+        return PetFiles(
+            ImageFiles(
+                name,
+                [images / f"{stem}.jpg" for stem in names],
+                {"breed": torch.tensor(breeds, dtype=torch.int64), "species": torch.tensor(species, dtype=torch.int64)},
+                self.input_shape[1],
+                imagenet_normalisation=self._normalise,
+            ),
+            [trimaps / f"{stem}.png" for stem in names],
+            self.input_shape[1],
+        )
+
+
+class PetFiles(torch.utils.data.Dataset[Sample]):
+    """Images with their trimaps.
+
+    Args:
+        images: with the targets that are no maps.
+        trimaps: one file for each image.
+        size: side of the trimaps.
+    """
+
+    def __init__(self, images: ImageFiles, trimaps: Sequence[Path], size: int) -> None:
+        self._images = images
+        self._trimaps = trimaps
+        self._size = size
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Sample:
+        image, targets = self._images[index]
+        return image, {**targets, "segmentation": self._trimap(index)}
+
+    def _trimap(self, index: int) -> Tensor:
+        path, where = self._trimaps[index], self._images.where(index)
+        trimap = torch.from_numpy(decode(path, self._size, where, labels=True)).long()
+        if trimap.dim() != 2 or trimap.min() < 1 or trimap.max() > 3:
+            raise DataError(
+                f"{path} ({where}): a trimap must hold 1, 2 and 3 in one channel, "
+                f"found {int(trimap.min())}..{int(trimap.max())} in the shape {tuple(trimap.shape)}"
+            )
+        return trimap - 1
+
+
+def _read(path: Path) -> list[tuple[str, int, int]]:
+    """Return (name, breed 0..36, species 0..1) of each image."""
+    if not path.is_file():
+        raise DataError(f"there is no {path}; {_ADVICE}")
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        parts = line.split()
+        if len(parts) != 4 or parts[1] not in map(str, range(1, 38)) or parts[2] not in ("1", "2"):
+            raise DataError(
+                f"{path}, line {number}: must be a name, a breed 1..37, a species 1..2, a number; found {line!r}"
+            )
+        found.append((parts[0], int(parts[1]) - 1, int(parts[2]) - 1))
+    if not found:
+        raise DataError(f"{path} is empty; {_ADVICE}")
+    return found

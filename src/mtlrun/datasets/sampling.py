@@ -1,0 +1,159 @@
+"""How batches are made of several sources: parts of a split with inputs of their own, of unequal sizes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mtlrun.datasets.seeds import mix
+from mtlrun.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How many samples of each source an epoch has, and how they are put together to batches.
+
+    Every source is gone through again and again, in passes of a fresh order each: no sample comes a second time before
+    all of its source have come once. A pass that an epoch leaves unfinished goes on in the next one, so that nothing is
+    lost where an epoch ends. What comes when follows from the seed and the epoch alone.
+
+    Args:
+        strategy: how many samples of each source.
+            `proportional`: all of them, once per epoch.
+            `round_robin`: equally many of each; an epoch is one pass of the longest source, shorter ones come again.
+            `min`: equally many of each; an epoch is one pass of the shortest source.
+            `temperature`: shares proportional to size^(1/temperature); an epoch has as many samples as the split.
+            `cycle`: as `round_robin`, in batches of one source each, which take turns in a fixed order.
+        batches: `mixed`: a batch holds samples of all sources. `single`: each is of one source; with round_robin and
+            min the sources take turns, in an order that changes; else whose turn it is, is drawn. Null for mixed, or
+            single with `cycle`, which knows nothing else.
+        temperature: with strategy=temperature; 1 is proportional to the sizes, the higher the more equal.
+        epoch_length: batches of an epoch, in place of what the strategy says; shares stay the same.
+    """
+
+    strategy: Literal["proportional", "round_robin", "temperature", "cycle", "min"] = "proportional"
+    batches: Literal["mixed", "single"] | None = None
+    temperature: float = 2.0
+    epoch_length: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.strategy == "cycle" and self.batches == "mixed":
+            raise ValueError("batches must be single, or null, with strategy=cycle, found mixed")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be > 0, found {self.temperature}")
+        if self.epoch_length is not None and self.epoch_length < 1:
+            raise ValueError(f"epoch_length must be >= 1, or null for the strategy's own, found {self.epoch_length}")
+
+    @property
+    def single(self) -> bool:
+        """Whether each batch is of one source."""
+        return self.batches == "single" or self.strategy == "cycle"
+
+    def counts(self, sizes: Sequence[int], batch_size: int) -> list[int]:
+        """Return how many samples of each source an epoch has, the same in every epoch.
+
+        Args:
+            sizes: of the sources.
+            batch_size: samples of a batch.
+
+        Raises:
+            ConfigError: an epoch is too short for all sources to have a part in it.
+        """
+        if self.epoch_length is None:
+            if self.strategy == "temperature":
+                return _apportion(sum(sizes), self._shares(sizes))
+            if self.strategy == "proportional":
+                return list(sizes)
+            return [min(sizes) if self.strategy == "min" else max(sizes)] * len(sizes)
+        parts = self.epoch_length if self.single else self.epoch_length * batch_size
+        if parts < len(sizes):
+            what = "batches of one source each" if self.single else f"batches of {batch_size} samples"
+            raise ConfigError(
+                f"dataset.sampling.epoch_length={self.epoch_length}: so many {what} have no place for each of the "
+                f"{len(sizes)} sources"
+            )
+        found = _apportion(parts, self._shares(sizes))
+        return [count * batch_size for count in found] if self.single else found
+
+    def num_batches(self, sizes: Sequence[int], batch_size: int) -> int:
+        """Return how many batches an epoch has."""
+        counts = self.counts(sizes, batch_size)
+        return sum(-(-count // batch_size) for count in (counts if self.single else [sum(counts)]))
+
+    def plan(self, sources: Mapping[str, Tensor], batch_size: int, seed: int, epoch: int) -> list[Tensor]:
+        """Return the batches of an epoch, each as indices into the split.
+
+        Args:
+            sources: {name: indices of its samples}; none is empty.
+            batch_size: samples of a batch; the last one of an epoch, or of a source, may be smaller.
+            seed: of the run.
+            epoch: counted from 0.
+        """
+        counts = self.counts([len(source) for source in sources.values()], batch_size)
+        generator = torch.Generator().manual_seed(mix(seed, epoch))
+        parts = [
+            _stream(source, epoch * count, count, seed, number)
+            for number, (source, count) in enumerate(zip(sources.values(), counts, strict=True))
+        ]
+        if self.single:
+            streams = [iter(part.split(batch_size)) for part in parts]
+            turns = self._turns([-(-count // batch_size) for count in counts], generator)
+            return [next(streams[number]) for number in turns.tolist()]
+        together = torch.empty(sum(counts), dtype=torch.int64)
+        together[self._turns(counts, generator).argsort(stable=True)] = torch.cat(parts)
+        # Within a batch no source has a place of its own, for what cuts batches into parts.
+        return [batch[torch.randperm(len(batch), generator=generator)] for batch in together.split(batch_size)]
+
+    def _shares(self, sizes: Sequence[int]) -> list[float]:
+        if self.strategy == "proportional":
+            return [float(size) for size in sizes]
+        # Of the size relative to the largest, so that a low temperature does not overflow.
+        largest, power = max(sizes), 1 / self.temperature if self.strategy == "temperature" else 0.0
+        return [(size / largest) ** power for size in sizes]
+
+    def _turns(self, counts: Sequence[int], generator: torch.Generator) -> Tensor:
+        """Return which source's turn it is, sample by sample or batch by batch, as numbers of sources."""
+        numbers = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+        if self.strategy in ("proportional", "temperature"):
+            return numbers[torch.randperm(len(numbers), generator=generator)]
+        turns = torch.cat([torch.arange(count) for count in counts]).double()
+        if self.single and self.strategy != "cycle":
+            turns += torch.rand(len(turns), generator=generator, dtype=torch.float64)
+        return numbers[turns.argsort(stable=True)]
+
+
+def draws_per_epoch(batches: Sequence[Tensor], labelled: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
+    """Return {task: (samples that carry its label, how many of these an epoch's batches hold)}.
+
+    Args:
+        batches: of one epoch, as indices into the split.
+        labelled: for each task a mask over the split.
+    """
+    drawn = torch.cat(list(batches))
+    return {task: (int(mask.sum()), int(mask[drawn].sum())) for task, mask in labelled.items()}
+
+
+def _apportion(total: int, shares: Sequence[float]) -> list[int]:
+    """Return whole numbers that add up to `total`, each 1 or more, and near to the shares: by largest remainders."""
+    rest = total - len(shares)
+    exact = [max(total * share / sum(shares) - 1, 0.0) for share in shares]
+    scale = rest / sum(exact) if sum(exact) else 0.0
+    exact = [scale * value for value in exact]
+    found = [int(value) for value in exact]
+    by_remainder = sorted(range(len(shares)), key=lambda index: found[index] - exact[index])
+    for index in by_remainder[: rest - sum(found)]:
+        found[index] += 1
+    return [1 + count for count in found]
+
+
+def _stream(source: Tensor, start: int, count: int, seed: int, number: int) -> Tensor:
+    """Return `count` samples from position `start` on, of the source's passes one after the other."""
+    size = len(source)
+    passes = range(start // size, (start + count - 1) // size + 1)
+    orders = [
+        torch.randperm(size, generator=torch.Generator().manual_seed(mix(seed, number, turn, 2))) for turn in passes
+    ]
+    skipped = start - passes.start * size
+    return source[torch.cat(orders)[skipped : skipped + count]]

@@ -1,0 +1,145 @@
+"""The targets of a person's table: columns become class indices or numbers, as the kind of each task asks."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy
+import torch
+from torch import Tensor
+
+from mtlrun.building import locate
+from mtlrun.datasets.columns import Columns
+from mtlrun.datasets.row_splits import Rows
+from mtlrun.errors import DataError
+
+_MISSING = -1
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What the tasks of a table are to predict.
+
+    Args:
+        columns: {task: its columns}, of all tasks that are known, trained or not: none of them is an input.
+        tensors: {task: one target per row} of the tasks that are trained.
+        classes: {task: what the class indices stand for}.
+        scales: {task: (mean, standard deviation)} of standardised targets, each [num_columns].
+    """
+
+    columns: dict[str, list[str]]
+    tensors: dict[str, Tensor]
+    classes: dict[str, list[str]]
+    scales: dict[str, tuple[Tensor, Tensor]]
+
+
+def check_target_keys(
+    tasks: Sequence[str],
+    kinds: Sequence[str],
+    classes: Mapping[str, Sequence[object]],
+    standardise_targets: Sequence[str],
+) -> None:
+    """Raise ValueError where these keys of a data set do not say what to predict."""
+    if not tasks:
+        raise ValueError(
+            "tasks must name one or more tasks, found none; add them by +task@tasks.<column>=regression or "
+            "+task@tasks.<column>=classification tasks.<column>.num_classes=3"
+        )
+    if len(kinds) != len(tasks):
+        raise ValueError(f"kinds must name a class for each of {', '.join(tasks)}, found {list(kinds)}")
+    for task, values in classes.items():
+        if not isinstance(values, Sequence) or isinstance(values, str) or len(set(map(str, values))) != len(values):
+            raise ValueError(f"classes must map tasks to lists of different labels, found {task}: {values!r}")
+    for task in standardise_targets:
+        if task not in tasks:
+            raise ValueError(f"standardise_targets must name tasks ({', '.join(tasks)}), found {task!r}")
+
+
+def name_columns(table: Columns, tasks: Sequence[str], targets: Mapping[str, str | list[str]]) -> dict[str, list[str]]:
+    """Return the columns of each task: what `targets` says, or the one that is called as the task is."""
+    found: dict[str, list[str]] = {}
+    for task in dict.fromkeys([*targets, *tasks]):
+        named = targets.get(task, task)
+        found[task] = [named] if isinstance(named, str) else list(named)
+        for column in found[task]:
+            table.require(column, f"task {task}")
+    return found
+
+
+def read_targets(
+    table: Columns,
+    rows: Rows,
+    tasks: Mapping[str, str],
+    targets: Mapping[str, str | list[str]],
+    classes: Mapping[str, Sequence[object]],
+    standardise_targets: Sequence[str] = (),
+) -> Targets:
+    """Return the targets of all rows.
+
+    Args:
+        table: with the columns.
+        rows: of each split; labels must occur in training, and scales are those of training.
+        tasks: {task: importable name of its class}.
+        targets: {task: column or columns}; a task that is not named has the column of its own name.
+        classes: {task: labels in the order of their indices}; otherwise those that occur, sorted.
+        standardise_targets: tasks whose numbers get mean 0 and standard deviation 1 in training.
+
+    Raises:
+        DataError: a column is absent, or a cell is not what its task needs.
+    """
+    found = Targets(name_columns(table, list(tasks), targets), {}, {}, {})
+    for task, kind in tasks.items():
+        columns = found.columns[task]
+        if task in classes or _predicts_classes(task, kind):
+            if len(columns) != 1:
+                raise DataError(f"dataset.targets.{task}: classes are read from one column, found {columns}")
+            given = [str(label) for label in classes[task]] if task in classes else None
+            found.classes[task], found.tensors[task] = _classes(table, columns[0], rows, given)
+            if task in standardise_targets:
+                raise DataError(f"dataset.standardise_targets: task {task} predicts classes, and these have no scale")
+            continue
+        numbers = torch.tensor(numpy.stack([table.floats(column) for column in columns], axis=1))
+        if task in standardise_targets:
+            train = numbers[torch.from_numpy(rows["train"])]
+            mean, spread = train.nanmean(dim=0), (train - train.nanmean(dim=0)).square().nanmean(dim=0).sqrt()
+            if not (spread > 0).all():
+                raise DataError(f"dataset.standardise_targets: task {task} has no two different values in training")
+            found.scales[task] = mean, spread
+            numbers = (numbers - mean) / spread
+        found.tensors[task] = numbers.float().squeeze(1) if len(columns) == 1 else numbers.float()
+    return found
+
+
+def _predicts_classes(task: str, kind: str) -> bool:
+    """Say whether a kind of task takes class indices: it is told how many there are, or there are two of them."""
+    target = locate(kind, f"tasks.{task}._target_")
+    counted = {"num_classes", "num_levels"} & set(inspect.signature(target).parameters)
+    return bool(counted) or getattr(target, "__name__", "") == "BinaryClassification"
+
+
+def _classes(table: Columns, column: str, rows: Rows, given: list[str] | None) -> tuple[list[str], Tensor]:
+    cells = table.texts(column)
+    labels = _sorted({cell for cell in cells if cell is not None}) if given is None else given
+    index = {label: number for number, label in enumerate(labels)}
+    for row, cell in enumerate(cells):
+        if cell is not None and cell not in index:
+            raise DataError(f"{table.where(column, row)}: {cell!r} is none of dataset.classes: {', '.join(labels)}")
+    numbers = numpy.array([_MISSING if cell is None else index[cell] for cell in cells], dtype=numpy.int64)
+    known = set(numbers[rows["train"]].tolist()) | {_MISSING}
+    for name in ("val", "test"):
+        for row in rows[name]:
+            if numbers[row] not in known:
+                listing = ", ".join(f"{number} {label}" for label, number in index.items())
+                raise DataError(
+                    f"{table.where(column, int(row))}: {cells[row]!r} is in the {name} split and not in train "
+                    f"(classes: {listing}); set dataset.stratify={column}, or leave rare classes out"
+                )
+    return labels, torch.from_numpy(numbers)
+
+
+def _sorted(labels: set[str]) -> list[str]:
+    """Sort as numbers where all are, so that 10 comes after 2."""
+    try:
+        return sorted(labels, key=lambda label: (float(label), label))
+    except ValueError:
+        return sorted(labels)

@@ -1,0 +1,127 @@
+"""tox21: twelve toxicity tests of chemical compounds, read off the formulas' text."""
+
+import csv
+import gzip
+import io
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+from sklearn.feature_extraction.text import HashingVectorizer
+from torch import Tensor
+
+from mtlrun.datasets.base import SPLITS, MultiTaskDataset, Sample, SplitName, TensorSplit
+from mtlrun.errors import DataError
+
+_FILE = "tox21.csv.gz"
+_URL = "https://deepchemdata.s3-us-west-1.amazonaws.com/datasets/tox21.csv.gz"
+_TESTS = (
+    "NR-AR", "NR-AR-LBD", "NR-AhR", "NR-Aromatase", "NR-ER", "NR-ER-LBD", "NR-PPAR-gamma",
+    "SR-ARE", "SR-ATAD5", "SR-HSE", "SR-MMP", "SR-p53",
+)  # fmt: skip
+_ANSWERS = {"0": 0, "0.0": 0, "1": 1, "1.0": 1, "": -1}
+
+
+class Tox21(MultiTaskDataset):
+    """Compounds as hashed character n-grams; the tasks are the answers of twelve laboratory tests, yes or no.
+
+    Source: the Tox21 Data Challenge 2014, as distributed with MoleculeNet (Wu et al., Chemical Science 2018). Names of
+    tasks are those of the columns with _ for -. A sixth of the answers is missing: -1.
+
+    Inputs: which of all strings of 2 to 5 characters a SMILES formula holds, hashed to `num_features` places and scaled
+    to unit length. They are kept sparse and made dense batch by batch. A formula that comes again is dropped, with
+    the answers that it has there. 80/10/10 % at random.
+
+    Args:
+        root: folder with tox21.csv.gz, or with moleculenet/tox21.csv.gz.
+        num_features: length of an input, 2 or more.
+        split_seed: fixes the splits. The data set's own: the run's seed does not change the data.
+
+    Raises:
+        DataError: the file is absent or wrong.
+    """
+
+    task_names = tuple(test.replace("-", "_") for test in _TESTS)
+
+    def __init__(self, root: str = "data", num_features: int = 16384, split_seed: int = 0) -> None:
+        if num_features < 2:
+            raise ValueError(f"num_features must be >= 2, found {num_features}")
+        if split_seed < 0:
+            raise ValueError(f"split_seed must be >= 0, found {split_seed}")
+        self.input_shape = (num_features,)
+        self._names, formulas, self._answers = _read(Path(root))
+        # Upper case stays: C is an atom of a chain, c one of a ring. Presence beats counts, and no signs beat signs.
+        vectorizer = HashingVectorizer(
+            analyzer="char",
+            ngram_range=(2, 5),
+            lowercase=False,
+            n_features=num_features,
+            binary=True,
+            alternate_sign=False,
+            dtype=numpy.float32,
+        )
+        self._features = vectorizer.transform(formulas)
+        order = numpy.random.default_rng(split_seed).permutation(len(formulas))
+        parts = numpy.split(order, [int(0.8 * len(order)), int(0.9 * len(order))])
+        self._rows = {name: numpy.sort(part) for name, part in zip(SPLITS, parts, strict=True)}
+
+    def split(self, name: SplitName) -> "SparseSplit":
+        rows = self._rows[name]
+        answers = torch.from_numpy(self._answers[rows])
+        targets = dict(zip(self.task_names, answers.T.contiguous(), strict=True))
+        return SparseSplit(self._features[rows], targets, [self._names[row] for row in rows])
+
+
+class SparseSplit(TensorSplit):
+    """A split whose inputs are kept as the rows of a sparse matrix; what it gives is dense.
+
+    Args:
+        rows: float32 [num_samples, num_features], a SciPy matrix in CSR format.
+        targets, identifiers: see `TensorSplit`.
+    """
+
+    def __init__(self, rows: Any, targets: dict[str, Tensor], identifiers: Sequence[Any] | None = None) -> None:
+        super().__init__(torch.arange(rows.shape[0]), targets, identifiers)  # the inputs are the rows' numbers
+        self._matrix = rows
+
+    def __getitem__(self, index: int) -> Sample:
+        row, targets = super().__getitem__(index)
+        return self._dense(row[None])[0], targets
+
+    def batch(self, indices: Sequence[int] | Tensor) -> Sample:
+        rows, targets = super().batch(indices)
+        return self._dense(rows), targets
+
+    def _dense(self, rows: Tensor) -> Tensor:
+        return torch.from_numpy(self._matrix[rows.numpy()].toarray())
+
+
+def _read(root: Path) -> tuple[list[str], list[str], numpy.ndarray]:
+    """Return the compounds' names, their formulas, and the answers as int64 [num_compounds, 12]."""
+    places = [root / _FILE, root / "moleculenet" / _FILE]
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        raise DataError(f"dataset: no file {places[0]} or {places[1]}; set dataset.root, or fetch it from {_URL}")
+    try:
+        text = gzip.decompress(path.read_bytes()).decode()
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise DataError(f"dataset: {path} cannot be unpacked: {error}; fetch it anew from {_URL}") from error
+    table = csv.DictReader(io.StringIO(text))
+    lacking = [column for column in (*_TESTS, "mol_id", "smiles") if column not in (table.fieldnames or ())]
+    if lacking:
+        raise DataError(f"dataset: {path} lacks the columns {', '.join(lacking)}; fetch it anew from {_URL}")
+    found: dict[str, tuple[str, list[int]]] = {}
+    for number, row in enumerate(table, start=2):
+        if not row["smiles"]:
+            raise DataError(f"dataset: {path}, line {number}: no formula in the column smiles")
+        for test in _TESTS:
+            if row[test] not in _ANSWERS:
+                raise DataError(f"dataset: {path}, line {number}: {test} must be 0, 1 or empty, found {row[test]!r}")
+        found.setdefault(row["smiles"], (row["mol_id"], [_ANSWERS[row[test]] for test in _TESTS]))
+    if len(found) < 10:
+        raise DataError(f"dataset: {path} holds {len(found)} different formulas, and 10 or more are needed")
+    names, answers = zip(*found.values(), strict=True)
+    return list(names), list(found), numpy.array(answers, dtype=numpy.int64)

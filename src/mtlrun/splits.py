@@ -1,0 +1,67 @@
+"""What a run saw of its data, in a form that can be compared: sizes, labels that are there, a fingerprint per split."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mtlrun.tasks import Task
+
+# Inputs beyond this many bytes are left out of the fingerprint, so that a start does not wait for them.
+_LARGE = 2**26
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """One split.
+
+    Args:
+        samples: how many.
+        labelled: {task: samples that carry its label}; empty where labels cannot be seen without loading the inputs.
+        fingerprint: the same for the same samples in the same order; None where nothing is known but their number.
+    """
+
+    samples: int
+    labelled: dict[str, int]
+    fingerprint: str | None
+
+
+def summarise(split: Any, tasks: Mapping[str, Task]) -> SplitSummary:
+    """Look at a split without loading samples.
+
+    Args:
+        split: with `targets`, {task: tensor}, and `identifiers`, what each sample is called in the source, if it can.
+        tasks: that are trained.
+    """
+    targets = getattr(split, "targets", None)
+    labelled: dict[str, int] = {}
+    if isinstance(targets, Mapping):
+        labelled = {name: int(task.labelled(targets[name]).sum()) for name, task in tasks.items()}
+    return SplitSummary(len(split), labelled, _fingerprint(split, targets))
+
+
+def _fingerprint(split: Any, targets: Any) -> str | None:
+    digest = hashlib.blake2b(digest_size=16)
+    known = False
+    identifiers = getattr(split, "identifiers", None)
+    if identifiers is not None:
+        known = True
+        digest.update(json.dumps(list(identifiers)).encode())
+    if isinstance(targets, Mapping):
+        known = True
+        for name in sorted(targets):
+            digest.update(name.encode())
+            _add(digest, targets[name])
+    inputs = getattr(split, "inputs", None)
+    if isinstance(inputs, Tensor) and inputs.nbytes <= _LARGE:
+        _add(digest, inputs)
+    return digest.hexdigest() if known else None
+
+
+def _add(digest: Any, tensor: Tensor) -> None:
+    digest.update(str((tuple(tensor.shape), tensor.dtype)).encode())
+    digest.update(tensor.contiguous().view(torch.uint8).numpy().data if tensor.numel() else b"")

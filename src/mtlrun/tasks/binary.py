@@ -1,0 +1,116 @@
+"""Binary classification: one yes-or-no label."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+from torchmetrics.classification import BinaryAccuracy, BinaryF1Score
+
+from mtlrun.tasks.base import HeadFactory, Task
+from mtlrun.tasks.class_weights import ClassWeights, balanced_weights, first_weights
+from mtlrun.tasks.ranking import AUROC, AveragePrecision
+
+
+class BinaryClassification(Task):
+    """Yes or no; binary cross-entropy; ROC-AUC, average precision, accuracy and F1 of yes.
+
+    Predictions are one logit per sample, [batch, 1], targets 0 or 1, integers or floating-point numbers, [batch]. A
+    target of -1 or NaN is a missing label. This is a `Classification` of two classes whose logits are 0 and the
+    predicted one: the loss has the same values, smoothing and class weights included.
+
+    Metrics, over all labelled samples of the split:
+        auroc: area under the ROC curve; NaN where all labels are the same.
+        average_precision: sum over the thresholds of (R_n - R_(n-1)) P_n; NaN where no label is 1.
+        accuracy, f1: where a probability above 1/2 is a yes.
+
+    Args:
+        label_smoothing: share of the target's mass that is spread over both answers, in [0, 1).
+        class_weights: `none`; `balanced`, which gives both answers the same share of the loss, by their frequency in
+            the training split; or two numbers > 0, for 0 and for 1. Loss and `performance` are then weighted means,
+            divided by the sum of the samples' weights (which PyTorch's `pos_weight` is not); the metrics have no
+            weights.
+        lr, weight, head: see `Task`.
+    """
+
+    main_metric = "auroc"
+    nonnegative_loss = True
+
+    def __init__(
+        self,
+        label_smoothing: float = 0.0,
+        class_weights: ClassWeights = "none",
+        *,
+        lr: float = 1e-3,
+        weight: float = 1.0,
+        head: HeadFactory | None = None,
+    ) -> None:
+        super().__init__(lr=lr, weight=weight, head=head)
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be in [0, 1), found {label_smoothing}")
+        self.label_smoothing = label_smoothing
+        self.class_weights: Tensor | None
+        self.register_buffer("class_weights", first_weights(class_weights, 2))
+        self.needs_fit = class_weights == "balanced"
+
+    @property
+    def output_size(self) -> int:
+        return 1
+
+    def labelled(self, target: Tensor) -> Tensor:
+        return target.reshape(len(target)) >= 0  # which NaN is not
+
+    def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        logit = prediction.squeeze(1)
+        smooth = target.reshape(len(target)).to(logit.dtype) * (1 - self.label_smoothing) + self.label_smoothing / 2
+        if self.class_weights is None:
+            return nn.functional.binary_cross_entropy_with_logits(logit, smooth)
+        weights = self.class_weights.to(logit.dtype)
+        ratio = weights[1] / weights[0]
+        total = nn.functional.binary_cross_entropy_with_logits(logit, smooth, pos_weight=ratio, reduction="sum")
+        return weights[0] * total / self.num_terms(target)
+
+    def num_terms(self, target: Tensor) -> int | Tensor:
+        return len(target) if self.class_weights is None else self._sample_weights(target).sum()
+
+    def _sample_weights(self, target: Tensor) -> Tensor:
+        """Return how much each sample counts, [batch]."""
+        answer = target.reshape(len(target)).long()
+        return torch.ones_like(answer) if self.class_weights is None else self.class_weights[answer]
+
+    def fit(self, targets: Iterable[Tensor]) -> None:
+        self.class_weights = balanced_weights(targets, 2)
+
+    def metrics(self) -> dict[str, Metric]:
+        return {
+            "auroc": AUROC(),
+            "average_precision": AveragePrecision(),
+            "accuracy": BinaryAccuracy(validate_args=False),
+            "f1": BinaryF1Score(validate_args=False),
+        }
+
+    def metric_inputs(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        # Probabilities, since torchmetrics would guess by each batch whether it sees logits; in float64, where large
+        # logits do not become the same probability.
+        return prediction.squeeze(1).double().sigmoid(), target.reshape(len(target)).long()
+
+    def performance(self, prediction: Tensor, target: Tensor) -> Tensor:
+        right = (prediction.squeeze(1) > 0) == (target.reshape(len(target)) > 0)
+        return (right * self._sample_weights(target)).sum() / self.num_terms(target)
+
+    def check_targets(self, target: Tensor) -> None:
+        if target.numel() != len(target):
+            raise ValueError(f"targets must be one number per sample, found shape {tuple(target.shape)}")
+        check_answers(target.reshape(len(target)))
+
+
+def check_answers(target: Tensor) -> None:
+    """Raise ValueError, with the place, where something is neither 0 nor 1 nor missing; target: [samples, ...]."""
+    number = target.double()
+    wrong = ((number != 0) & (number != 1) & (number != -1) & ~number.isnan()).nonzero()
+    if len(wrong):
+        sample, *label = wrong[0].tolist()
+        raise ValueError(
+            "targets must be 0 or 1, or -1 or NaN where a label is missing, "
+            f"found {float(number[tuple(wrong[0])]):g} at sample {sample}" + "".join(f", label {at}" for at in label)
+        )

@@ -1,0 +1,92 @@
+"""A function that is to be minimised itself, and the two-task problems of the field that are made of such functions."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from mtlrun.tasks.base import HeadFactory, Task
+
+
+class Objective(Task):
+    """The loss is a function of the prediction alone; there are no labels, and targets are not looked at.
+
+    With `dataset=toy2d` or `dataset=concave_front` the prediction is the point x at which the functions are minimised.
+
+    Args:
+        function: maps points [batch, size] to values [batch]; in YAML a `_target_` with `_partial_: true`.
+        size: number of coordinates of a point.
+        lr, weight, head: see `Task`.
+    """
+
+    main_metric = "loss"
+
+    def __init__(
+        self,
+        function: Callable[[Tensor], Tensor],
+        size: int = 2,
+        *,
+        lr: float = 1e-3,
+        weight: float = 1.0,
+        head: HeadFactory | None = None,
+    ) -> None:
+        super().__init__(lr=lr, weight=weight, head=head)
+        if size < 1:
+            raise ValueError(f"size must be >= 1, found {size}")
+        self.function = function
+        self.size = size
+
+    @property
+    def output_size(self) -> int:
+        return self.size
+
+    def labelled(self, target: Tensor) -> Tensor:
+        return torch.ones(len(target), dtype=torch.bool, device=target.device)
+
+    def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        return self.function(prediction).mean()
+
+    def metrics(self) -> dict[str, Metric]:
+        return {}
+
+
+def toy2d(points: Tensor, objective: Literal["first", "second"], scale: float = 1.0) -> Tensor:
+    """Return one of two conflicting functions on the plane, which has steep walls, flat valleys and a curved ridge.
+
+        L_1 = scale (c_1 f_1 + c_2 g_1),    L_2 = c_1 f_2 + c_2 g_2,
+        c_1 = max(tanh(x_2 / 2), 0),        c_2 = max(tanh(-x_2 / 2), 0)
+
+    Source: Liu et al., "Conflict-Averse Gradient Descent for Multi-task Learning" (NeurIPS 2021), section 5 and
+    appendix, with scale 1; Navon et al., "Multi-Task Learning as a Bargaining Game" (ICML 2022), with scale 0.1. Both
+    print another sign of tanh in f_2 than all published code has; this is the code's.
+
+    Args:
+        points: [batch, 2].
+        objective: which of the two.
+        scale: factor on the first.
+    """
+    x1, x2 = points.unbind(dim=1)
+    upper, lower = torch.tanh(x2 / 2).clamp(min=0), torch.tanh(-x2 / 2).clamp(min=0)
+    if objective == "first":
+        f = ((-x1 - 7) / 2 - torch.tanh(-x2)).abs().clamp(min=5e-6).log() + 6
+        g = ((-x1 + 7).square() + 0.1 * (-x2 - 8).square()) / 10 - 20
+        return scale * (upper * f + lower * g)
+    f = ((-x1 + 3) / 2 + torch.tanh(-x2) + 2).abs().clamp(min=5e-6).log() + 6
+    g = ((-x1 - 7).square() + 0.1 * (-x2 - 8).square()) / 10 - 20
+    return upper * f + lower * g
+
+
+def concave_front(points: Tensor, objective: Literal["first", "second"]) -> Tensor:
+    """Return 1 - exp(-|x - e|^2), with e = (1, ..., 1) / sqrt(n) for the first of the two functions, -e for the other.
+
+    Their Pareto set is the line from e to -e, and their front is concave: the minimum of any weighted sum lies at one
+    of its two ends. Source: Lin et al., "Pareto Multi-Task Learning" (NeurIPS 2019), section 5.1.
+
+    Args:
+        points: [batch, n].
+        objective: which of the two.
+    """
+    end = points.shape[1] ** -0.5 * (1 if objective == "first" else -1)
+    return 1 - torch.exp(-(points - end).square().sum(dim=1))

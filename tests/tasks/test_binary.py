@@ -1,0 +1,164 @@
+"""Binary classification, against scikit-learn and by hand."""
+
+import math
+
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, average_precision_score, f1_score, log_loss, roc_auc_score
+
+from mtlrun.tasks import BinaryClassification, Classification
+
+SIZES = [1, 50, 7, 32]
+
+
+@pytest.fixture
+def split():
+    """Return logits and labels, a quarter of them 1."""
+    generator = torch.Generator().manual_seed(0)
+    target = (torch.rand(90, generator=generator) < 0.25).long()
+    return torch.randn(90, 1, generator=generator) + target[:, None] - 0.3, target
+
+
+def evaluate(task, logits, target, sizes=SIZES):
+    meter = task.meter()
+    for part, labels in zip(logits.split(sizes), target.split(sizes), strict=True):
+        meter.update(part, labels)
+    return meter.compute()
+
+
+def test_values_are_those_of_scikit_learn_over_the_whole_split(split):
+    logits, target = split
+    found = evaluate(BinaryClassification(), logits, target)
+    score = logits.squeeze(1).double().sigmoid()
+    assert found == pytest.approx(
+        {
+            "loss": log_loss(target, score),
+            "auroc": roc_auc_score(target, score),
+            "average_precision": average_precision_score(target, score),
+            "accuracy": accuracy_score(target, score > 0.5),
+            "f1": f1_score(target, score > 0.5),
+        },
+        rel=1e-5,
+    )
+    assert len({round(value, 3) for value in found.values()}) == 5
+
+
+def test_logits_between_0_and_1_are_no_probabilities():
+    # In its first batch all logits look like probabilities; 0.4 is a yes, and ranks below 2 and above -1.
+    found = evaluate(
+        BinaryClassification(), torch.tensor([[0.4], [0.1], [-1.0], [2.0]]), torch.tensor([1, 1, 0, 0]), [2, 2]
+    )
+    assert found["accuracy"] == 3 / 4
+    assert found["auroc"] == 1 / 2
+
+
+def test_large_logits_keep_their_order():
+    logits, target = torch.tensor([[18.0], [20.0], [22.0], [25.0]]), torch.tensor([0, 0, 1, 1])
+    assert evaluate(BinaryClassification(), logits, target, [4])["auroc"] == 1
+
+
+def test_equal_values_in_the_first_batch_merge_no_metrics(split):
+    logits, target = split
+    right = torch.where(target > 0, 3.0, -3.0)[:, None]  # all metrics are 1 there
+    found = evaluate(BinaryClassification(), torch.cat([right, logits]), torch.cat([target, target]), [90, 90])
+    both, score = torch.cat([target, target]), torch.cat([right, logits]).squeeze(1).double().sigmoid()
+    assert found["auroc"] == pytest.approx(roc_auc_score(both, score), rel=1e-5)
+    assert found["average_precision"] == pytest.approx(average_precision_score(both, score), rel=1e-5)
+    assert found["accuracy"] == pytest.approx(accuracy_score(both, score > 0.5))
+    assert found["f1"] == pytest.approx(f1_score(both, score > 0.5))
+
+
+@pytest.mark.parametrize(("label", "precision"), [(0, math.nan), (1, 1.0)])
+def test_a_split_of_one_class_has_no_auc(label, precision):
+    found = evaluate(BinaryClassification(), torch.tensor([[1.0], [-1.0]]), torch.tensor([label, label]), [1, 1])
+    assert math.isnan(found["auroc"])
+    assert found["average_precision"] == pytest.approx(precision, nan_ok=True)
+    assert found["accuracy"] == 1 / 2
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
+@pytest.mark.parametrize("class_weights", ["none", [0.5, 2.0]])
+def test_targets_of_any_type_and_shape_mean_the_same(split, dtype, shape, class_weights):
+    logits, target = split
+    task = BinaryClassification(class_weights=class_weights)
+    other = target.to(dtype).reshape(shape)
+    task.check_targets(other)
+    assert task.labelled(other).tolist() == [True] * 90
+    assert evaluate(task, logits, other) == evaluate(task, logits, target)
+    assert task.performance(logits, other) == task.performance(logits, target)
+    task.fit([other])
+    assert task.class_weights.tolist() == pytest.approx(
+        [90 / (2 * n) for n in (90 - int(target.sum()), int(target.sum()))]
+    )
+
+
+def test_minus_one_and_nan_are_missing_labels():
+    task = BinaryClassification()
+    assert task.labelled(torch.tensor([0.0, math.nan, 1.0, -1.0])).tolist() == [True, False, True, False]
+    assert task.labelled(torch.tensor([[0], [-1], [1]])).tolist() == [True, False, True]
+    task.fit([torch.tensor([0.0, math.nan, -1.0]), torch.tensor([1.0, 1.0, 1.0])])
+    assert task.class_weights.tolist() == pytest.approx([4 / 2, 4 / 6])
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("class_weights", ["none", [0.5, 3.0]])
+def test_it_is_a_classification_of_two_classes(split, label_smoothing, class_weights):
+    logits, target = split
+    pair = torch.cat([torch.zeros_like(logits), logits], dim=1)
+    task, other = (
+        BinaryClassification(label_smoothing, class_weights),
+        Classification(2, label_smoothing, class_weights),
+    )
+    torch.testing.assert_close(task.loss(logits, target), other.loss(pair, target))
+    assert task.num_terms(target) == other.num_terms(target)
+    assert task.performance(logits, target) == other.performance(pair, target)
+    assert evaluate(task, logits, target)["loss"] == pytest.approx(task.loss(logits, target).item(), rel=1e-5)
+
+
+def test_weighted_loss_by_hand():
+    # Probabilities of the labels 1/4, 1/2 with weights 3, 1: (3 log 4 + log 2) / 4.
+    task = BinaryClassification(class_weights=[1.0, 3.0])
+    loss = task.loss(torch.tensor([[-math.log(3)], [0.0]]), torch.tensor([1, 0]))
+    assert loss.item() == pytest.approx((3 * math.log(4) + math.log(2)) / 4)
+
+
+def test_output_and_directions():
+    task = BinaryClassification()
+    assert task.output_size == 1
+    assert task.nonnegative_loss
+    assert not task.needs_fit
+    names = ["auroc", "average_precision", "accuracy", "f1"]
+    assert task.directions() == {"loss": "min"} | dict.fromkeys(names, "max")
+    assert task.main_metric in names
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ([0, 1, 2], "must be 0 or 1, or -1 or NaN where a label is missing, found 2 at sample 2"),
+        ([0.0, 0.5], r"found 0\.5 at sample 1"),
+        ([math.inf, 1.0], "found inf at sample 0"),
+        ([[0, 1], [1, 0]], r"one number per sample, found shape \(2, 2\)"),
+    ],
+)
+def test_targets_that_cannot_be_labels_are_refused(target, message):
+    with pytest.raises(ValueError, match=message):
+        BinaryClassification().check_targets(torch.tensor(target))
+
+
+@pytest.mark.parametrize("target", [[0, 1, -1], [0.0, math.nan, -1.0], [[1], [0]], []])
+def test_targets_that_can_be_labels_are_accepted(target):
+    BinaryClassification().check_targets(torch.tensor(target))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\), found 1\.0"),
+        ({"class_weights": [1.0]}, "class_weights must be 2 numbers, one for each class, found 1"),
+    ],
+)
+def test_arguments_out_of_bounds_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        BinaryClassification(**arguments)

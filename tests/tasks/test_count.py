@@ -1,0 +1,72 @@
+"""Counts, against SciPy and by hand."""
+
+import math
+
+import numpy
+import pytest
+import torch
+from scipy.stats import poisson
+
+from mtlrun.tasks import Count
+
+
+def test_loss_is_minus_the_log_probability():
+    log_rate, target = torch.tensor([[0.3], [2.0], [-4.0], [1.0]]), torch.tensor([0, 9, 0, 60])
+    task = Count()
+    expected = -poisson.logpmf(target.numpy(), log_rate.squeeze(1).exp().numpy())
+    assert task.loss(log_rate, target).item() == pytest.approx(expected.mean(), rel=1e-5)
+    meter = task.meter()
+    meter.update(log_rate[:1], target[:1])
+    meter.update(log_rate[1:], target[1:])
+    error = log_rate.squeeze(1).exp().numpy() - target.numpy()
+    assert meter.compute() == pytest.approx(
+        {"loss": expected.mean(), "mae": numpy.abs(error).mean(), "rmse": numpy.sqrt((error**2).mean())}, rel=1e-5
+    )
+
+
+def test_the_rate_that_fits_best_is_the_mean():
+    target = torch.tensor([0, 1, 5, 2])
+    log_rate = torch.full((4, 1), math.log(2.0), requires_grad=True)
+    Count().loss(log_rate, target).backward()
+    assert log_rate.grad.sum().item() == pytest.approx(0, abs=1e-6)
+
+
+def test_the_loss_is_not_negative_where_it_is_least():
+    target = torch.tensor([0, 1, 2, 3, 1000])
+    for count in target:
+        best = count.clamp(min=1e-4).log().reshape(1, 1)
+        assert Count().loss(best, count.reshape(1)).item() > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int32, torch.uint8])
+def test_targets_of_any_type_and_shape_mean_the_same(dtype):
+    log_rate, target = torch.tensor([[0.3], [2.0]]), torch.tensor([3, 4])
+    task, other = Count(), target.to(dtype)[:, None]
+    task.check_targets(other)
+    assert task.labelled(other).tolist() == [True, True]
+    assert task.loss(log_rate, other) == task.loss(log_rate, target)
+
+
+def test_output_directions_and_missing_labels():
+    task = Count()
+    assert task.output_size == 1
+    assert task.nonnegative_loss
+    assert task.directions() == {"loss": "min", "mae": "min", "rmse": "min"}
+    assert task.main_metric == "mae"
+    target = torch.tensor([0.0, -1.0, math.nan, 7.0])
+    task.check_targets(target)
+    assert task.labelled(target).tolist() == [True, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ([1.0, 2.5], r"whole numbers >= 0, or -1 or NaN where a label is missing, found 2\.5 at sample 1"),
+        ([0, 3, -2], "found -2 at sample 2"),
+        ([math.inf], "found inf at sample 0"),
+        ([[1, 2]], r"one number per sample, found shape \(1, 2\)"),
+    ],
+)
+def test_targets_that_cannot_be_counts_are_refused(target, message):
+    with pytest.raises(ValueError, match=message):
+        Count().check_targets(torch.tensor(target))
