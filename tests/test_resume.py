@@ -192,9 +192,11 @@ def test_a_signal_lets_the_step_finish_and_leaves_a_checkpoint(number, code):
 def test_a_second_signal_stops_at_once(number, code, tmp_path):
     # A step that would take a minute: the first signal waits for its end, the second does not.
     program = (
-        "import pathlib, time\n"
+        "import pathlib, signal, time\n"
         "from mtlrun.cli import dispatch\n"
         "from mtlrun.trainer import Trainer\n"
+        # A shell that runs the tests in the background has its children ignore it.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def slow(self, batch, other=None):\n"
         "    pathlib.Path('stepping').touch()\n"
         "    for _ in range(600):\n"
