@@ -171,9 +171,12 @@ def test_equal_weights_need_no_second_forward_pass(monkeypatch):
     for name in ("equal", "pcgrad", "dwa"):
         model = make_model()
         calls = []
-        monkeypatch.setattr(
-            model, "predict", lambda x, calls=calls, model=model: (calls.append(1), type(model).predict(model, x))[1]
-        )
+
+        def predict(inputs, tasks=None, calls=calls, model=model):
+            calls.append(1)
+            return type(model).predict(model, inputs, tasks)
+
+        monkeypatch.setattr(model, "predict", predict)
         InPieces(model, make_batch(), 3).fill_gradients(configured(name), Reach(model), want_gram=False)
         counts.append(len(calls))
     assert counts == [3, 3, 6]

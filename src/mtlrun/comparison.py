@@ -26,6 +26,16 @@ class Row:
     label: dict[str, Any]
     records: list[Record] = field(default_factory=list)
 
+    @property
+    def test_selected(self) -> bool:
+        """Whether the results are means over the last evaluations of the test split."""
+        return self.records[0].protocol == "legacy"
+
+    def averaged(self) -> list[int]:
+        """Return over how many evaluations each result is a mean, where they are test-selected."""
+        with_result = [record for record in self.records if record.test] if self.test_selected else []
+        return [entry["evaluations"] for record in with_result for entry in record.selection]
+
     def values(self, task: str, metric: str) -> list[float]:
         """Return the test metric of each completed run."""
         return [record.test[task][metric] for record in self.records if task in record.test]
@@ -56,10 +66,13 @@ def read_records(folders: Iterable[Path]) -> list[Record]:
 
 
 def rows(records: Sequence[Record]) -> list[Row]:
-    """Put the runs together that differ in their seed alone; rows stand in the order of their first runs."""
+    """Put the runs together that differ in their seed alone; rows stand in the order of their first runs.
+
+    Runs of two protocols are never one row, whatever their configs say.
+    """
     grouped: dict[str, list[Record]] = {}
     for record in records:
-        grouped.setdefault(repr(_relevant(record.config)), []).append(record)
+        grouped.setdefault(repr((record.protocol, _relevant(record.config))), []).append(record)
     flat = [_flatten(_relevant(group[0].config)) for group in grouped.values()]
     keys = list(dict.fromkeys(key for entry in flat for key in entry))
     differing = [key for key in keys if len({repr(entry.get(key)) for entry in flat}) > 1]

@@ -101,6 +101,18 @@ def _check_model(weighting: Weighting, name: str, model: MultiTaskModel, model_n
     return []
 
 
+def check_apart(weighting: Weighting, name: str) -> None:
+    """Raise ConfigError if a weighting cannot be used where each source goes through the model on its own."""
+    source = weighting.grad_source if isinstance(weighting, RowWeighting) else "shared"
+    if weighting.needs_rotations or source != "shared":
+        what = f"weighting={name}" if weighting.needs_rotations else f"weighting.grad_source={source}"
+        raise ConfigError(
+            f"{what} compares the tasks by one representation, and here each source goes through the model on its own "
+            "(dataset.sampling.batch_norm=per_source, or inputs of several shapes); use another weighting, or "
+            "weighting.grad_source=shared"
+        )
+
+
 def check_tasks(tasks: Mapping[str, Task], dataset: MultiTaskDataset, name: str) -> list[str]:
     """Return the tasks that the data set has no labels for, as problems."""
     return [
@@ -139,15 +151,18 @@ def try_batch(model: MultiTaskModel, tasks: Mapping[str, Task], loader: Loader, 
     except (ValueError, RuntimeError, IndexError, KeyError) as error:
         message = str(error).splitlines()[0]
         if "more than 1 value per channel" in message:
+            smallest = min(len(stream) for stream in batch.streams)
             what = "batch" if num_pieces == 1 else "piece of a batch"
+            if loader.apart:
+                what += " of a source"
             raise ConfigError(
-                f"trainer.batch_size={loader.batch_size}: the smallest {what} has {len(batch.inputs)} sample "
+                f"trainer.batch_size={loader.batch_size}: the smallest {what} has {smallest} sample "
                 f"({loader.num_samples} samples in all), and BatchNorm needs 2 or more in each; "
                 f"use another batch size, or a backbone without BatchNorm"
             ) from error
         raise ConfigError(
             f"dataset, backbone, model and tasks do not fit together: {type(error).__name__}: {message} "
-            f"(inputs of shape {_shape(batch.inputs)})"
+            f"(inputs of shape {', '.join(str(_shape(stream.inputs)) for stream in batch.streams)})"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""What a model sees and says, as images: for the tasks that predict at each pixel."""
+"""What a model sees and says, as images: for the tasks that have pictures."""
 
 from collections.abc import Mapping
 
@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torchvision.utils import make_grid
 
+from mtlrun.forward import predict
 from mtlrun.models import MultiTaskModel
-from mtlrun.tasks import LabelledBatch
+from mtlrun.tasks import LabelledBatch, Task
 
 
 @torch.inference_mode()
@@ -20,15 +21,16 @@ def draw(model: MultiTaskModel, batch: LabelledBatch) -> dict[str, Tensor]:
         model: in evaluation mode.
         batch: of few samples, on the model's device.
     """
-    predictions = model(batch.inputs)
     found = {}
-    for name in batch.active:
-        drawn = batch.tasks[name].picture(batch.pick(name, predictions[name]), batch.targets[name])
-        if drawn is not None:
-            prediction, target = drawn
-            rows = [*_photographs(batch.pick(name, batch.inputs), target.shape[-2:]), target, prediction]
-            grid = make_grid(torch.cat(rows).float().clamp(0, 1), nrow=len(target))
-            found[name] = (grid * 255).round().to(torch.uint8).cpu()
+    for stream in batch.streams:
+        predictions = predict(model, stream).predictions
+        for name in stream.active:
+            drawn = stream.tasks[name].picture(stream.pick(name, predictions[name]), stream.targets[name])
+            if drawn is not None:
+                prediction, target = drawn
+                rows = [*_photographs(stream.pick(name, stream.inputs), target.shape[-2:]), target, prediction]
+                grid = make_grid(torch.cat(rows).float().clamp(0, 1), nrow=len(target))
+                found[name] = (grid * 255).round().to(torch.uint8).cpu()
     return found
 
 
@@ -40,6 +42,6 @@ def _photographs(inputs: Tensor, size: tuple[int, ...]) -> list[Tensor]:
     return [((inputs - low) / (high - low).clamp_min(1e-6)).expand(-1, 3, -1, -1)]
 
 
-def has_pictures(tasks: Mapping[str, object]) -> bool:
+def has_pictures(tasks: Mapping[str, Task]) -> bool:
     """Say whether any of the tasks may have pictures."""
-    return any(getattr(task, "dense", False) for task in tasks.values())
+    return any(type(task).picture is not Task.picture for task in tasks.values())

@@ -40,7 +40,7 @@ class InPieces:
                 losses = [share * loss for share, loss in zip(shares, losses, strict=True)]
             regulariser = forward.regulariser()
             if regulariser is not None:
-                regulariser = regulariser * (len(piece.inputs) / len(self._batch.inputs))
+                regulariser = regulariser * (piece.num_samples / self._batch.num_samples)
             accumulation.add(losses, places, regulariser)
         self._values = accumulation.losses()
         return accumulation.finish()

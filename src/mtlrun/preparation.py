@@ -2,30 +2,32 @@
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from mtlrun.building import build
-from mtlrun.compatibility import check_targets, check_tasks, check_weighting, try_batch
+from mtlrun.compatibility import check_apart, check_tasks, check_weighting, try_batch
 from mtlrun.datasets import SPLITS, Loader, MultiTaskDataset
 from mtlrun.environment import choose_device, keep_solvers_on_one_thread, set_seed
-from mtlrun.errors import ConfigError, DataError
+from mtlrun.errors import ConfigError
+from mtlrun.feeding import fit_tasks, make_loaders, own_statistics
 from mtlrun.folder import check_writable
-from mtlrun.models import MultiTaskModel, SharedRepresentationModel
+from mtlrun.last_mean import LastMean, check_unselected
+from mtlrun.models import MultiTaskModel, SharedRepresentationModel, SourceStatistics
 from mtlrun.optim import Group, Schedule, check_partition, make_param_groups
 from mtlrun.schema import GROUPS, check_root
-from mtlrun.selection import GAIN, Selection, check_rule
+from mtlrun.selection import GAIN, Choice, Selection, check_rule
 from mtlrun.settings import Runtime, Settings
 from mtlrun.sizes import Match, match_width, multiply_adds
 from mtlrun.splits import SplitSummary, summarise
 from mtlrun.suggest import suggest
-from mtlrun.tasks import Task
+from mtlrun.tasks import LabelledBatch, Task
 from mtlrun.trainer import Trainer
 from mtlrun.warm_start import start_from
 from mtlrun.weightings import JacobianWeighting, LossWeighting, Weighting
@@ -62,23 +64,10 @@ class Parts:
         """The metric by which each task is judged."""
         return {name: task.main_metric for name, task in self.tasks.items()}
 
-    def tell_draws(self, total_steps: int) -> None:
-        """Say how often each task's samples come, where they come from several sources; of these if targets are hid."""
-        loader = self.loaders["train"]
-        if not loader.sources:
-            return
-        targets = getattr(loader.split, "targets", None)
-        if isinstance(targets, Mapping):
-            masks = {f"task {name}": task.labelled(targets[name]).cpu() for name, task in self.tasks.items()}
-        else:
-            samples = torch.arange(loader.num_samples)
-            masks = {f"source {name}": torch.isin(samples, source) for name, source in loader.sources.items()}
-        for name, (there, drawn) in loader.draws_per_epoch(masks).items():
-            passes = drawn / there * total_steps / loader.num_batches
-            logger.info("%s: %d samples, %d drawn per epoch, %.3g passes in all", name, there, drawn, passes)
-
-    def selections(self) -> list[Selection]:
+    def selections(self) -> Sequence[Choice]:
         """Return what is selected together: all tasks, or each one where they are independent."""
+        if self.dataset.averaged_evaluations is not None:
+            return [LastMean(list(self.tasks), self.dataset.averaged_evaluations)]
         independent = self.model.independent_tasks and self.settings.select == GAIN
         sets = [[name] for name in self.tasks] if independent else [list(self.tasks)]
         return [
@@ -168,13 +157,16 @@ def prepare(config: Mapping[str, Any]) -> Parts:
         if tasks and backbone is not None:
             model = attempt("model", tasks=tasks, backbone=backbone)
         if model is not None and model.init_from is not None:
-            problems.attempt(start_from, model, model.init_from)
+            legacy = dataset.averaged_evaluations is not None
+            problems.attempt(start_from, model, model.init_from, legacy=legacy)
     if weighting is not None:
         problems += check_weighting(weighting, model, tasks, config)
         problems.attempt(_setup, weighting, len(tasks), seed)
     if settings is not None and tasks:
         directions = {name: dict(task.directions()) for name, task in tasks.items()}
         problems.attempt(check_rule, settings.select, directions)
+    if settings is not None and dataset is not None:
+        problems += check_unselected(dataset.averaged_evaluations, settings)
     problems.stop_if_any()
     assert runtime is not None
     assert settings is not None
@@ -184,11 +176,18 @@ def prepare(config: Mapping[str, Any]) -> Parts:
     assert model is not None
 
     look_ahead = weighting.needs_look_ahead
-    loaders = _make_loaders(dataset, tasks, settings, runtime, device, seed, look_ahead=look_ahead)
-    splits = {str(name): summarise(loaders[name].split, tasks) for name in SPLITS}
-    _fit_tasks(tasks, loaders["train"], runtime.num_workers)
+    loaders = make_loaders(dataset, tasks, settings, runtime, device, seed, look_ahead=look_ahead)
+    # Where evaluations are averaged, "val" is the test split under another name.
+    told = [name for name in SPLITS if name != "val" or dataset.averaged_evaluations is None]
+    splits = {str(name): summarise(loaders[name].split, tasks) for name in told}
+    _tell_sizes(weighting, splits["train"])
+    fit_tasks(tasks, loaders["train"], runtime.num_workers)
+    if loaders["train"].apart:
+        check_apart(weighting, str(config["names"]["weighting"]))
+    if own_statistics(dataset):
+        _separate_statistics(model, list(loaders["train"].sources))
     try_batch(model, tasks, loaders["train"], settings.accumulate)
-    cost = multiply_adds(model, loaders["train"].smallest_batch()[0])
+    cost = _cost(model, LabelledBatch.load(tasks, loaders["train"].first(1), torch.device("cpu")))
     model.to(device)
     for task in tasks.values():
         task.to(device)  # a loss may have weights of its own
@@ -276,59 +275,34 @@ def _check_optimizer(node: Mapping[str, Any]) -> None:
     build(node, "optimizer", params=[nn.Parameter(torch.zeros(1))])
 
 
-def _make_loaders(
-    dataset: MultiTaskDataset,
-    tasks: Mapping[str, Task],
-    settings: Settings,
-    runtime: Runtime,
-    device: torch.device,
-    seed: int,
-    *,
-    look_ahead: bool,
-) -> dict[str, Loader]:
-    """Return a loader for each split, and with `look_ahead` a second one of the training split, in another order."""
-    loaders: dict[str, Loader] = {}
-    for name in SPLITS:
-        split = dataset.split(name)
-        if len(split) == 0:  # type: ignore[arg-type]
-            raise DataError(f"dataset: the {name} split is empty")
-        loaders[name] = Loader(
-            split,
-            settings.batch_size if name == "train" else settings.eval_batch_size,
-            shuffle=name == "train",
-            seed=seed,
-            limit_batches=settings.limit_batches,
-            num_workers=runtime.num_workers,
-            pin_memory=device.type == "cuda",
-            sampling=getattr(dataset, "sampling", None) if name == "train" else None,
-        )
-        check_targets(split, name, tasks)
-    if look_ahead:
-        loaders["again"] = loaders["train"].in_another_order()
-    return loaders
+def _tell_sizes(weighting: Weighting, split: SplitSummary) -> None:
+    """Tell the methods that ask for it how large the tasks are."""
+    for method in (weighting, getattr(weighting, "losses", None)):
+        if isinstance(method, Weighting) and method.needs_sizes:
+            if not split.labelled:
+                raise ConfigError(
+                    "tasks.<t>.weight=size needs a data set that tells its labels without loading the samples; give "
+                    "the weights as numbers"
+                )
+            method.tell_sizes([count / split.samples for count in split.labelled.values()])
 
 
-def _fit_tasks(tasks: Mapping[str, Task], loader: Loader, num_workers: int) -> None:
-    """Give the tasks that ask for it the targets of the whole training split."""
-    held = getattr(loader.split, "targets", None)
-    # Neither the run's seed nor trainer.limit_batches changes what a task learns here.
-    samples = Loader(loader.split, loader.batch_size, shuffle=False, num_workers=num_workers)
-    for name, task in tasks.items():
-        if task.needs_fit:
-            try:
-                task.fit([held[name]] if isinstance(held, Mapping) else _targets(samples, name, task))
-            except ValueError as error:
-                raise DataError(f"dataset: train split, task {name}: {error}") from error
+def _separate_statistics(model: MultiTaskModel, sources: Sequence[str]) -> None:
+    """Give the model running statistics for each source."""
+    if model.independent_tasks:
+        return  # a network of one task alone sees the sources of that task alone
+    try:
+        model.source_statistics = SourceStatistics(model, sources)
+    except ValueError as error:
+        raise ConfigError(f"dataset.sampling.batch_norm=per_source: {error}; use shared") from error
 
 
-def _targets(loader: Loader, name: str, task: Task) -> Iterator[Tensor]:
-    """Go through a split that does not hold its targets, and check them on the way."""
-    for number, (_, targets) in enumerate(loader.batches()):
-        try:
-            task.check_targets(targets[name])
-        except ValueError as error:
-            raise ValueError(f"in the samples from number {number * loader.batch_size} on: {error}") from error
-        yield targets[name]
+def _cost(model: MultiTaskModel, batch: LabelledBatch) -> int:
+    """Return the multiply-adds of one sample, of one of each source where these go through the model apart."""
+    return sum(
+        multiply_adds(model, stream.inputs, None if stream.source is None else stream.active)
+        for stream in batch.streams
+    )
 
 
 def _make_optimizer(

@@ -11,6 +11,7 @@ SCHEMA_VERSION = 1
 FILE_NAME = "record.json"
 
 Status = Literal["running", "completed", "failed", "interrupted", "diverged"]
+Protocol = Literal["standard", "legacy"]
 TaskMetrics = dict[str, dict[str, float]]
 
 
@@ -26,10 +27,14 @@ class Record:
     # {task: {metric: "max" or "min"}}, and which of them is the task's main one
     directions: dict[str, dict[str, str]] = field(default_factory=dict)
     main_metrics: dict[str, str] = field(default_factory=dict)
-    # How the checkpoint was selected, and where: {tasks: [...], rule, epoch, step}, one entry per separate selection
+    # standard: selected on validation, tested once. legacy: test-selected; the test split was evaluated on the way,
+    # `test` is the mean over the last evaluations, `val` is empty, and best.pt holds the last weights.
+    protocol: Protocol = "standard"
+    # How the checkpoint was selected, and where: {tasks: [...], rule, epoch, step}, one entry per separate selection.
+    # legacy: one entry, rule "last_mean", with the number of `evaluations` in the mean, and the `first_epoch` of them.
     selection: list[dict[str, Any]] = field(default_factory=list)
     val: TaskMetrics = field(default_factory=dict)  # at the selected checkpoint
-    test: TaskMetrics = field(default_factory=dict)  # once, at the end, on the selected checkpoint
+    test: TaskMetrics = field(default_factory=dict)  # once, at the end, on the selected checkpoint; see protocol
     steps: int = 0
     epochs: int = 0
     # {split: {samples, labelled: {task: samples with its label}, fingerprint}}; the samples' names are in splits.json
@@ -39,7 +44,7 @@ class Record:
     # With match_parameters: the backbone's width, the parameters of the model that was to be matched, and of this one
     match: dict[str, float] | None = None
     passes_per_step: dict[str, int] = field(default_factory=dict)  # forward, backward
-    # train: training, validation and checkpoints; to_first_step: from the start of the program; test
+    # train: training, validation and checkpoints; to_first_step: from the start of the program; test, but for legacy
     seconds: dict[str, float] = field(default_factory=dict)
     peak_memory_mib: dict[str, float] = field(default_factory=dict)
     fallbacks: int = 0  # how often a solver failed and something else was done

@@ -19,6 +19,7 @@ from mtlrun.datasets import SPLITS
 from mtlrun.display import make_console
 from mtlrun.environment import describe, peak_memory_mib
 from mtlrun.errors import DivergedError, MtlrunError, RunInterruptedError
+from mtlrun.feeding import tell_draws
 from mtlrun.folder import CHECKPOINTS, CONFIG, finished_record, hold, start_anew
 from mtlrun.gradients import needs_losses
 from mtlrun.identity import run_folder, run_id
@@ -91,10 +92,10 @@ def _train(
             for observer in observers:
                 observer.started(_run_info(config, parts, folder, trainer), trainer.progress.step)
             _tell_match(config, parts)
-            parts.tell_draws(trainer.total_steps)
+            tell_draws(parts.loaders["train"], parts.tasks, trainer.total_steps)
             _warn_of_warm_up(trainer)
             trainer.fit()
-            _test(trainer, record, observers)
+            _find_result(trainer, parts, record, observers)
             record.status = "completed"
         except BaseException as error:
             record.status = _status_of(error)
@@ -140,13 +141,27 @@ def _warn_of_warm_up(trainer: Trainer) -> None:
         )
 
 
-def _test(trainer: Trainer, record: Record, observers: Sequence[Observer]) -> None:
-    """Evaluate the selected checkpoint on the test split: the only time that this split is looked at."""
-    trainer.load_best()
-    record.val = {task: values for selection in trainer.selections for task, values in selection.metrics.items()}
-    start = time.monotonic()
-    record.test = trainer.evaluate("test")
-    record.seconds["test"] = time.monotonic() - start
+def _find_result(trainer: Trainer, parts: Parts, record: Record, observers: Sequence[Observer]) -> None:
+    """Evaluate the selected checkpoint on the test split: the only time that this split is looked at.
+
+    Under the legacy protocol it was looked at all the time, and nothing is evaluated here.
+    """
+    found = {task: values for selection in trainer.selections for task, values in selection.metrics.items()}
+    wanted = parts.dataset.averaged_evaluations
+    if wanted is not None:
+        record.test = found
+        if trainer.progress.evaluations < wanted:
+            logger.warning(
+                "the result is the mean over %d evaluations, and the protocol's is over the last %d; train for longer",
+                trainer.progress.evaluations,
+                wanted,
+            )
+    else:
+        trainer.load_best()
+        record.val = found
+        start = time.monotonic()
+        record.test = trainer.evaluate("test")
+        record.seconds["test"] = time.monotonic() - start
     for observer in observers:
         observer.tested(trainer.progress.step, record.test)
 
@@ -167,6 +182,7 @@ def _new_record(config: Mapping[str, Any], parts: Parts, overrides: list[str]) -
         overrides=overrides,
         directions=parts.directions,
         main_metrics=parts.main_metrics,
+        protocol="standard" if parts.dataset.averaged_evaluations is None else "legacy",
         splits={name: asdict(summary) for name, summary in parts.splits.items()},
         parameters={name: count for name, count, _ in _groups(parts)},
         multiply_adds=parts.multiply_adds,
@@ -204,6 +220,7 @@ def _run_info(config: Mapping[str, Any], parts: Parts, folder: Path, trainer: Tr
         multiply_adds=parts.multiply_adds,
         total_steps=trainer.total_steps,
         steps_per_epoch=trainer.steps_per_epoch,
+        averaged_evaluations=parts.dataset.averaged_evaluations,
     )
 
 

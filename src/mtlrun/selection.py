@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
+from typing import Any, Protocol
 
 from mtlrun.errors import ConfigError
 
@@ -10,6 +11,40 @@ Metrics = Mapping[str, Mapping[str, float]]  # {task: {metric: value}}
 Directions = Mapping[str, Mapping[str, str]]  # {task: {metric: "max" or "min"}}
 
 GAIN = "gain"  # the rule that looks at all tasks
+
+
+class Choice(Protocol):
+    """What is made of the evaluations of some tasks: the weights that are kept, and the metrics of the record.
+
+    `Selection` takes the best evaluation, `mtlrun.last_mean.LastMean` the mean of the last ones.
+    """
+
+    @property
+    def tasks(self) -> Sequence[str]:
+        """The tasks that are judged together."""
+
+    @property
+    def number(self) -> int:
+        """The evaluation whose weights are kept, from 1; 0 before the first."""
+
+    @property
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """The metrics that stand for these tasks so far, {task: {metric: value}}."""
+
+    def exhausted(self, number: int) -> bool:
+        """Say whether, after evaluation `number`, these tasks need no more training."""
+
+    def offer(self, number: int, epoch: int, step: int, metrics: Metrics) -> bool:
+        """Take note of an evaluation; say whether the weights as they are now are to be kept."""
+
+    def state_dict(self) -> dict[str, object]:
+        """Return what a checkpoint needs to hold: dictionaries, lists, numbers and texts."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+
+    def summary(self) -> dict[str, object]:
+        """Return how and where, for the record; after the first evaluation."""
 
 
 def relative_gain(candidate: float, reference: float, direction: str) -> float:

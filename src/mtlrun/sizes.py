@@ -1,6 +1,6 @@
 """How large a model is: parameters, multiply-adds, and the width at which it is as large as another one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,18 +18,19 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def multiply_adds(model: nn.Module, inputs: Tensor) -> int:
-    """Return how many multiply-adds a prediction takes for one sample, of all tasks, by convolutions and products.
+def multiply_adds(model: nn.Module, inputs: Tensor, tasks: Sequence[str] | None = None) -> int:
+    """Return how many multiply-adds a prediction takes for one sample, by convolutions and products.
 
     Args:
         model: as it is; evaluated in evaluation mode, and left in the mode that it was in.
         inputs: a batch of one sample or more, on the model's device.
+        tasks: whose predictions are made; None for all.
     """
     was_training = model.training
     model.eval()
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
-        model(inputs[:1])
+        model(inputs[:1]) if tasks is None else model(inputs[:1], tasks)
     model.train(was_training)
     return int(counter.get_total_flops()) // 2
 

@@ -56,6 +56,9 @@ def _fingerprint(split: Any, targets: Any) -> str | None:
         for name in sorted(targets):
             digest.update(name.encode())
             _add(digest, targets[name])
+    weights = getattr(split, "weights", None)
+    if weights is not None:
+        _add(digest, weights)
     inputs = getattr(split, "inputs", None)
     if isinstance(inputs, Tensor) and inputs.nbytes <= _LARGE:
         _add(digest, inputs)
@@ -64,4 +67,4 @@ def _fingerprint(split: Any, targets: Any) -> str | None:
 
 def _add(digest: Any, tensor: Tensor) -> None:
     digest.update(str((tuple(tensor.shape), tensor.dtype)).encode())
-    digest.update(tensor.contiguous().view(torch.uint8).numpy().data if tensor.numel() else b"")
+    digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().data if tensor.numel() else b"")

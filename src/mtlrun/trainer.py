@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mtlrun import checkpoint
-from mtlrun.datasets import Batch, Loader
+from mtlrun.datasets import Loaded, Loader
 from mtlrun.divergence import find_non_finite
 from mtlrun.errors import CheckpointError, DivergedError, FallbackError, RunInterruptedError
-from mtlrun.forward import Forward, Reach, positions
+from mtlrun.forward import Forward, Reach, positions, predict
 from mtlrun.gradients import NonFiniteGradientError, Update
 from mtlrun.look_ahead import try_step
 from mtlrun.models import MultiTaskModel
@@ -22,7 +22,7 @@ from mtlrun.observers import Observer
 from mtlrun.optim import Schedule, set_learning_rates
 from mtlrun.pictures import draw, has_pictures
 from mtlrun.pieces import InPieces
-from mtlrun.selection import Selection
+from mtlrun.selection import Choice
 from mtlrun.settings import Settings
 from mtlrun.tasks import LabelledBatch, Task
 from mtlrun.weightings import LossWeighting, Weighting
@@ -54,7 +54,7 @@ class Trainer:
         optimizer: over all parameters of model and weighting, with a `base_lr` in each group.
         schedule: the factor on all learning rates.
         loaders: {"train", "val", "test"}, and "again" for methods that look ahead: the training split in another order.
-        selections: of each set of tasks that is judged together.
+        selections: what is made of the evaluations of each set of tasks that is judged together.
         settings: the group `trainer`.
         device: where to compute.
         folder: for checkpoints.
@@ -72,7 +72,7 @@ class Trainer:
         optimizer: Optimizer,
         schedule: Schedule,
         loaders: Mapping[str, Loader],
-        selections: Sequence[Selection],
+        selections: Sequence[Choice],
         settings: Settings,
         device: torch.device,
         folder: Path,
@@ -142,18 +142,18 @@ class Trainer:
         progress.batch = 0
         self.save()
 
-    def batches(self) -> Iterator[tuple[Batch, Batch | None]]:
+    def batches(self) -> Iterator[tuple[Loaded, Loaded | None]]:
         """Give the rest of this epoch's batches, each with another one of the training split if the method wants it."""
         names = ["train", "again"] if "again" in self.loaders else ["train"]
         streams = [self.loaders[name].batches(self.progress.epoch, start=self.progress.batch) for name in names]
         for found in zip(*streams, strict=True):
             yield found[0], found[1] if len(found) > 1 else None
 
-    def load(self, batch: Batch) -> LabelledBatch:
+    def load(self, batch: Loaded) -> LabelledBatch:
         """Bring a batch of the loader's to the device."""
         return LabelledBatch.load(self.tasks, batch, self.device)
 
-    def train_step(self, loaded: Batch, other: Batch | None = None) -> None:
+    def train_step(self, loaded: Loaded, other: Loaded | None = None) -> None:
         """Make one step: forward, losses, the weighting fills `.grad`, guard, clip, step.
 
         Args:
@@ -272,10 +272,10 @@ class Trainer:
         meters = {name: task.meter().to(self.device) for name, task in self.tasks.items()}
         with torch.inference_mode():
             for loaded in self.loaders[split].batches():
-                batch = self.load(loaded)
-                predictions = self.model(batch.inputs)
-                for name, meter in meters.items():
-                    meter.update(batch.pick(name, predictions[name]), batch.targets[name])
+                for stream in self.load(loaded).streams:
+                    predictions = predict(self.model, stream).predictions
+                    for name in stream.active:
+                        meters[name].update(stream.pick(name, predictions[name]), stream.targets[name])
                 self.pause_if_asked()
         return {name: meter.compute() for name, meter in meters.items()}
 
@@ -325,7 +325,7 @@ class Trainer:
             self.save()
             raise RunInterruptedError(number)
 
-    def weights_of(self, selection: Selection) -> dict[str, Tensor]:
+    def weights_of(self, selection: Choice) -> dict[str, Tensor]:
         """Return a copy, on the CPU, of the part of the model's state that this selection is about."""
         state = self.model.state_dict()
         if self.model.independent_tasks:

@@ -16,7 +16,7 @@ from mtlrun.suggest import suggest
 logger = logging.getLogger(__name__)
 
 
-def start_from(model: MultiTaskModel, run: str) -> None:
+def start_from(model: MultiTaskModel, run: str, *, legacy: bool = False) -> None:
     """Copy the selected weights of a finished run of `model=single` into each task's network.
 
     A head that has another shape here, since it sees more than its network, keeps its random weights.
@@ -24,12 +24,14 @@ def start_from(model: MultiTaskModel, run: str) -> None:
     Args:
         model: one that has a network per task.
         run: the folder of that run.
+        legacy: whether this run has `dataset.protocol=legacy`. Another one may not start from a run that has, whose
+            networks were trained on the validation split.
 
     Raises:
         ConfigError: there is no such run, it lacks a task, or its networks have other shapes.
     """
     key = f"model.init_from={run}"
-    weights = _weights_of(Path(run), key)
+    weights = _weights_of(Path(run), key, legacy=legacy)
     for task, (backbone, head) in model.task_networks().items():
         known = sorted({name.split(".")[1] for name in weights})
         if task not in known:
@@ -43,7 +45,7 @@ def start_from(model: MultiTaskModel, run: str) -> None:
             logger.info("%s: the head of task %s has other shapes and starts from random weights", key, task)
 
 
-def _weights_of(folder: Path, key: str) -> dict[str, Tensor]:
+def _weights_of(folder: Path, key: str, *, legacy: bool) -> dict[str, Tensor]:
     """Return the selected weights of a run of `model=single`."""
     record = Record.read(folder)
     if record is None:
@@ -53,6 +55,11 @@ def _weights_of(folder: Path, key: str) -> dict[str, Tensor]:
         raise ConfigError(f"{key}: that run has model={name}; give one with model=single, a network per task")
     if record.status != "completed":
         raise ConfigError(f"{key}: that run is {record.status}; give one that is completed")
+    if record.protocol == "legacy" and not legacy:
+        raise ConfigError(
+            f"{key}: that run has dataset.protocol=legacy, so it was trained on this run's validation split; give one "
+            "with dataset.protocol=standard"
+        )
     best = checkpoint.load(folder / CHECKPOINTS / checkpoint.BEST)
     if best is None:
         raise ConfigError(f"{key}: its {CHECKPOINTS}/{checkpoint.BEST} is gone, so there are no weights to start from")

@@ -77,6 +77,17 @@ def test_batches_hold_whole_numbers(tmp_path, workers):
     assert targets["Smiling"].tolist() == ((VALUES[[0, 1, 4, 6], ATTRIBUTES.index("Smiling")] + 1) // 2).tolist()
 
 
+def test_both_caches_give_the_same_batches_of_the_files_that_they_name(tmp_path):
+    root, found = write(tmp_path), []
+    for cache in ("none", "memory"):
+        split = CelebA(root, size=4, cache=cache).split("train")
+        assert split.identifiers == ["000001.jpg", "000002.jpg", "000005.jpg", "000007.jpg"]
+        found.append(next(Loader(split, 4, shuffle=True).batches()))
+    assert torch.equal(found[0][0], found[1][0])
+    assert all(torch.equal(found[0][1][task], found[1][1][task]) for task in ATTRIBUTES)
+    assert split.inputs.dtype == torch.uint8
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("content", [b"", b"no image", "half"])
 def test_broken_images_are_named_with_their_index(tmp_path, workers, content):

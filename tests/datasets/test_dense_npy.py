@@ -114,9 +114,18 @@ def test_what_is_in_memory_lies_there_as_tensors_and_only_training_is_augmented(
         assert split is dataset.split(name)
         plain = not (augment and name == "train")
         assert isinstance(split, TensorSplit) == (cache == "memory" and plain)
-        assert hasattr(split, "targets") == (cache == "memory")
+        assert (getattr(split, "targets", None) is not None) == (cache == "memory")
         draws = torch.stack([split[0][0] for _ in range(10)])
         assert (draws == draws[0]).all() == plain
+
+
+@pytest.mark.parametrize("cache", ["none", "memory"])
+def test_identifiers_are_the_folder_and_the_number_of_a_file(nyuv2, cache):
+    dataset = NYUv2(nyuv2, cache=cache, val_share=0.5)
+    for name in SPLITS:
+        split, folder, first = dataset.split(name), "val" if name == "test" else "train", 100 if name == "test" else 0
+        plain = NYUv2(nyuv2, augment=False, val_share=0.5).split(name)
+        assert split.identifiers == [f"{folder}/{number - first}" for number in numbers(plain)]
 
 
 @pytest.mark.parametrize("workers", [0, 1])

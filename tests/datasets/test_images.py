@@ -63,6 +63,17 @@ def test_memory_holds_bytes():
     assert build().split("train").inputs.dtype == torch.uint8
 
 
+def test_bytes_are_scaled_on_the_device_on_which_they_lie():
+    split = build(normalise="imagenet").split("train")
+    moved = split.to("meta")
+    images, targets = moved.batch([0, 2])
+    assert (images.device.type, images.shape, images.dtype) == ("meta", (2, 3, 2, 2), torch.float32)
+    assert targets["kind"].tolist() == [0, 0]
+    assert moved[1][0].device.type == "meta"
+    assert moved._scale._mean.device.type == "meta"  # "meta" lets a mixture of devices pass
+    assert split[1][0].device.type == "cpu"
+
+
 def test_grey_levels_have_one_channel():
     dataset = build(channels=1, normalise="none")
     image, _ = dataset.split("train")[0]
@@ -98,6 +109,39 @@ def test_deep_pixels_are_refused():
         build().split("train")
 
 
+def test_an_image_in_two_splits_is_refused():
+    table = Path("photos.csv")
+    table.write_text(table.read_text().replace("more/2.png", "more/1.png"))
+    assert len(build().split("train")) == 3
+    table.write_text(table.read_text().replace("more/4.png", "more/0.png"))
+    with pytest.raises(
+        DataError, match=r"column file, row 6: the image 'more/0.png' is in the test split here, .* row 2"
+    ):
+        build()
+
+
+def test_images_without_a_row_and_rows_without_a_label_or_with_the_same_id_are_told_apart():
+    table = Path("photos.csv")
+    Image.new("RGB", (4, 4)).save("photos/unlabelled.png")
+    assert sum(len(build().split(name)) for name in SPLITS) == 5
+    text = table.read_text()
+    table.write_text(text.replace("more/3.png,val,b", "more/3.png,val"))
+    with pytest.raises(DataError, match=r"photos.csv, row 5: found 2 cells, and the header names 3 columns"):
+        build()
+    table.write_text(
+        text.replace("file,part,kind", "file,part,kind,id").replace("a\n", "a,1\n").replace("b\n", "b,2\n")
+    )
+    with pytest.raises(DataError, match=r"photos.csv, column id, row 4: '1' is the id of row 2 too"):
+        build(id_column="id")
+
+
+@pytest.mark.parametrize("cache", ["memory", "none"])
+def test_an_empty_file_is_no_image(cache):
+    Path("photos/more/1.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"photos.csv, column file, row 3: photos/more/1.png is not a readable image"):
+        build(cache=cache).split("train")[1]
+
+
 def test_an_absent_image_is_named_with_its_row():
     Path("photos/more/4.png").unlink()
     with pytest.raises(DataError, match=r"photos.csv, column file, row 6: there is no file photos/more/4.png"):
@@ -127,6 +171,7 @@ def test_splits_are_those_of_the_column():
         ({"root": None}, "root must name the folder"),
         ({"labels": None}, "labels must name a CSV"),
         ({"size": 0}, "size must be >= 1, found 0"),
+        ({"cache": "disk"}, "cache must be one of 'memory', 'device', 'none', found 'disk'"),
         ({"channels": 1, "normalise": "imagenet"}, "normalise must be none or centred with channels=1"),
         ({"fractions": [0.5, 0.6, 0.1]}, "fractions must be three numbers"),
     ],

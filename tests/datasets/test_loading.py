@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 from mtlrun.datasets import Loader, TensorSplit
+from mtlrun.errors import DataError
 
 COUNT = 23
 
@@ -150,7 +151,7 @@ def test_global_generators_are_restored_when_a_sample_cannot_be_read():
             raise OSError("unreadable")
 
     before = global_state()
-    with pytest.raises(OSError, match="unreadable"):
+    with pytest.raises(DataError, match=r"sample [0-9]+ of the split: OSError: unreadable"):
         next(make(Broken()).batches())
     assert global_state() == before
 

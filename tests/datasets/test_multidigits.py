@@ -1,6 +1,7 @@
 """multidigits, against scikit-learn's digits."""
 
 import hashlib
+import json
 import random
 
 import numpy
@@ -56,6 +57,13 @@ def test_input_shape_and_task_names_are_those_of_the_samples(unresized):
     image, targets = unresized.split("val")[0]
     assert tuple(image.shape) == unresized.input_shape == (1, 10, 10)
     assert tuple(targets) == unresized.task_names == ("left", "right")
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_identifiers_are_the_places_of_both_digits_in_the_source(unresized, name):
+    split = unresized.split(name)
+    left, right = numpy.array(json.loads(json.dumps(split.identifiers))).T
+    assert (grey_levels(split.inputs) == overlay(DIGITS.images[left], DIGITS.images[right])).all()
 
 
 def test_every_source_image_is_in_exactly_one_split(unresized):

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import json
 
 import numpy
 import pytest
@@ -78,6 +79,9 @@ def test_samples_are_overlays_of_each_image_of_the_split_with_another_one_of_it(
         assert len(matching) == 1
         assert left != right or matching[0] != index
         assert targets["right"] == right_labels[matching[0]]
+        first = 30 if name == "val" else 0  # the places are those in the file
+        assert split.identifiers[index] == [first + index, first + matching[0]]
+    assert json.loads(json.dumps(split.identifiers)) == split.identifiers
 
 
 def test_pairs_are_frozen(root):

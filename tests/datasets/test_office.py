@@ -1,5 +1,7 @@
 """office31 and office_home, on tiny files in their layout."""
 
+import shutil
+
 import numpy
 import pytest
 import torch
@@ -132,9 +134,54 @@ def test_absent_folders_and_classes_are_named(tmp_path):
         Office(root, **{**OPTIONS, "domains": {"empty": "empty"}})
 
 
+def test_identifiers_are_the_files(tmp_path):
+    root = write(tmp_path)
+    for cache in ("memory", "none"):
+        split = Office(root, **OPTIONS, cache=cache).split("val")
+        names = [
+            f"{DOMAINS[domain]}/images/{CLASSES[label]}/{number:02}.{'png' if number % 2 else 'jpg'}"
+            for domain, label, number in VAL
+        ]
+        assert split.identifiers == names
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("normalise", [False, True])
+def test_both_caches_give_the_same_batches(tmp_path, workers, normalise):
+    root = write(tmp_path)
+    found = []
+    for cache in ("none", "memory"):
+        split = Office(root, **OPTIONS, imagenet_normalisation=normalise, cache=cache).split("train")
+        found.append(list(Loader(split, 5, shuffle=True, num_workers=workers).batches()))
+    for (first, labels), (second, others) in zip(*found, strict=True):
+        assert torch.equal(first, second)
+        assert all(torch.equal(labels[task], others[task]) for task in DOMAINS)
+
+
+def test_what_is_in_memory_is_decoded_once_to_bytes(tmp_path):
+    dataset = Office(write(tmp_path), **OPTIONS)
+    split = dataset.split("val")
+    assert split.inputs.dtype == torch.uint8
+    shutil.rmtree(tmp_path / "sketch")
+    assert contents(split) == VAL
+    assert dataset.split("val") is split
+    assert {domain: indices.tolist() for domain, indices in split.sources.items()} == {
+        "photo": [0, 1, 2],
+        "sketch": [3, 4, 5],
+    }
+
+
+@pytest.mark.parametrize("cache", ["memory", "device"])
+def test_broken_images_are_found_before_training(tmp_path, cache):
+    dataset = Office(write(tmp_path), **OPTIONS, cache=cache)
+    Office(str(tmp_path), **OPTIONS, cache="none").split("test").paths[3].write_bytes(b"GIF89a")
+    with pytest.raises(DataError, match=r"\(sample 3 of the test split\): not a readable image"):
+        dataset.split("test")
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_broken_images_are_named_with_their_index(tmp_path, workers):
-    dataset = Office(write(tmp_path), **OPTIONS)
+    dataset = Office(write(tmp_path), **OPTIONS, cache="none")
     split = dataset.split("test")
     split.paths[3].write_bytes(b"GIF89a")
     loader = Loader(split, 5, shuffle=False, num_workers=workers)
@@ -149,6 +196,7 @@ def test_broken_images_are_named_with_their_index(tmp_path, workers):
         ("num_classes", 1, "num_classes must be >= 2, found 1"),
         ("size", 0, "size must be >= 1, found 0"),
         ("split_seed", -1, "split_seed must be >= 0, found -1"),
+        ("cache", "disk", "cache must be one of 'memory', 'device', 'none', found 'disk'"),
         ("lists", "{domain}.txt", r"lists must contain \{domain\} and \{split\}, found '\{domain\}\.txt'"),
     ],
 )
@@ -171,3 +219,21 @@ def test_it_trains(tmp_path, mtlrun, name):
         "runtime.quiet=true", "backbone.width=0.05", "trainer.batch_size=4",
     )  # fmt: skip
     assert code == 0, err
+
+
+def test_batches_of_training_are_made_of_the_domains_as_the_command_line_says(tmp_path, mtlrun):
+    for folder in ("amazon", "dslr", "webcam"):
+        for label in range(2):
+            (tmp_path / folder / f"class_{label}").mkdir(parents=True)
+            for number in range(15 if folder == "amazon" else 5):
+                image = Image.fromarray(numpy.full((4, 4, 3), number, numpy.uint8))
+                image.save(tmp_path / folder / f"class_{label}" / f"{number}.jpg")
+    code, _, err = mtlrun(
+        "dataset=office31", f"dataset.root={tmp_path}", "dataset.num_classes=2", "dataset.size=8",
+        "runtime.quiet=true", "backbone.width=0.05", "trainer.batch_size=4", "trainer.epochs=1",
+        "dataset.sampling.strategy=round_robin", "dataset.cache=none",
+    )  # fmt: skip
+    assert code == 0, err
+    (log,) = tmp_path.rglob("run.log")
+    assert "task amazon: 18 samples, 18 drawn per epoch" in log.read_text()
+    assert "task dslr: 6 samples, 18 drawn per epoch" in log.read_text()

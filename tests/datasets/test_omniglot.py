@@ -163,8 +163,11 @@ SIX = [f"~tasks.{name}" for name in ("Balinese", "Early_Aramaic", "Korean", "Lat
 
 def test_it_trains_the_tasks_that_are_left(root, mtlrun):
     options = ["trainer=smoke", "trainer.batch_size=32", "runtime.quiet=true", "dataset=omniglot_alphabets"]
-    code, _, err = mtlrun(*options, f"dataset.root={root}", *SIX)
+    code, _, err = mtlrun(*options, f"dataset.root={root}", *SIX, "dataset.sampling.strategy=cycle")
     assert code == 0, err
+    (log,) = root.parent.rglob("run.log")
+    assert "task Greek: 42 samples, 32 drawn per epoch" in log.read_text()  # two batches of one source each
+    assert "task Japanese_katakana: 56 samples, 32 drawn per epoch" in log.read_text()
     code, _, err = mtlrun(*options, f"dataset.root={root}", *SIX, "tasks.Greek.num_classes=2")
     assert code == 2
     assert "task Greek: targets must be in 0..1" in err

@@ -1,5 +1,7 @@
 """oxford_pets, on tiny files in torchvision's layout."""
 
+import shutil
+
 import numpy
 import pytest
 import torch
@@ -76,11 +78,47 @@ def test_images_that_are_no_rgb_are_converted(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
+def test_both_caches_give_the_same_batches(tmp_path, workers):
+    root, found = write(tmp_path), []
+    for cache in ("none", "memory"):
+        split = OxfordPets(root, size=4, cache=cache).split("train")
+        found.append(list(Loader(split, 5, shuffle=True, num_workers=workers).batches()))
+    for (first, labels), (second, others) in zip(*found, strict=True):
+        assert torch.equal(first, second)
+        assert all(torch.equal(labels[task], others[task]) for task in OxfordPets.task_names)
+        assert {labels[task].dtype for task in labels} == {torch.int64}
+
+
+def test_what_is_in_memory_is_read_once(tmp_path):
+    dataset = OxfordPets(write(tmp_path), size=4)
+    split = dataset.split("test")
+    shutil.rmtree(tmp_path)
+    assert numbers(split) == [16, 17, 18, 19, 20, 21]
+    assert dataset.split("test") is split
+
+
+@pytest.mark.parametrize("cache", ["none", "memory"])
+def test_identifiers_are_the_names_of_the_images(tmp_path, cache):
+    found = OxfordPets(write(tmp_path), size=4, cache=cache).split("test").identifiers
+    assert found == [
+        "Abyssinian_16.jpg",
+        "Abyssinian_17.jpg",
+        "beagle_18.jpg",
+        "beagle_19.jpg",
+        "pug_20.jpg",
+        "pug_21.jpg",
+    ]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
 def test_broken_trimaps_are_named_with_their_index(tmp_path, workers):
     root = write(tmp_path)
     path = tmp_path / "oxford-iiit-pet" / "annotations" / "trimaps" / "beagle_18.png"
     path.write_bytes(path.read_bytes()[:-30])
-    loader = Loader(OxfordPets(root, size=4).split("test"), 6, shuffle=False, num_workers=workers)
+    with pytest.raises(DataError, match=r"beagle_18\.png \(sample 2 of the test split\): not a readable image"):
+        OxfordPets(root, size=4).split("test")
+    split = OxfordPets(root, size=4, cache="none").split("test")
+    loader = Loader(split, 6, shuffle=False, num_workers=workers)
     with pytest.raises(DataError, match=r"beagle_18\.png \(sample 2 of the test split\): not a readable image"):
         list(loader.batches())
 
@@ -88,7 +126,7 @@ def test_broken_trimaps_are_named_with_their_index(tmp_path, workers):
 def test_wrong_trimaps_and_broken_images_are_named_with_their_index(tmp_path):
     root = write(tmp_path)
     base = tmp_path / "oxford-iiit-pet"
-    split = OxfordPets(root, size=4).split("test")
+    split = OxfordPets(root, size=4, cache="none").split("test")
     path = base / "annotations" / "trimaps" / "beagle_18.png"
     Image.fromarray(numpy.full((8, 16), 4, numpy.uint8)).save(path)
     with pytest.raises(
@@ -141,10 +179,15 @@ def test_a_download_that_fails_is_said_in_one_line(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("argument", "wrong", "bounds"),
-    [("size", 0, ">= 1"), ("val_share", 1.0, r"in \(0, 1\)"), ("split_seed", -1, ">= 0")],
+    [
+        ("size", 0, ">= 1"),
+        ("val_share", 1.0, r"in \(0, 1\)"),
+        ("split_seed", -1, ">= 0"),
+        ("cache", "device", "one of 'memory', 'none'"),
+    ],
 )
 def test_arguments_out_of_bounds_are_refused(argument, wrong, bounds):
-    with pytest.raises(ValueError, match=f"{argument} must be {bounds}, found {wrong}"):
+    with pytest.raises(ValueError, match=f"{argument} must be {bounds}, found {wrong!r}"):
         OxfordPets("nowhere", **{argument: wrong})
 
 

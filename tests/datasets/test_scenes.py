@@ -9,11 +9,11 @@ import torch
 from helpers import read_record, run_folders
 
 from mtlrun.datasets import SPLITS, Scenes
-from mtlrun.datasets.rendering import SHAPES, SURFACES, Rooms, cast, classes, make_rays, shade
+from mtlrun.datasets.rendering import SHAPES, SURFACES, Rooms, cast, classes, make_rays, outlines, shade
 from mtlrun.datasets.scenes import draw_rooms
-from mtlrun.tasks import Depth, Segmentation, SurfaceNormals
+from mtlrun.tasks import Depth, Detection, Segmentation, SurfaceNormals
 
-TASKS = {"segmentation": Segmentation(6), "depth": Depth(), "normals": SurfaceNormals()}
+TASKS = {"segmentation": Segmentation(6), "depth": Depth(), "normals": SurfaceNormals(), "objects": Detection(3)}
 NUM = {"num_train": 20, "num_val": 6, "num_test": 6}
 FLOOR, WALL, CEILING, SPHERE, BOX, CYLINDER = range(6)
 
@@ -221,6 +221,27 @@ def test_the_camera_is_level_but_for_its_roll():
     assert (rooms.camera[:, 1, 2] < 0).all()  # looks down
 
 
+def test_boxes_are_around_what_is_seen_of_the_objects(rooms):
+    size = 64
+    hits = cast(rooms, make_rays(rooms, size))
+    painted = hits.painted.unflatten(1, (size, size))
+    counts = (painted[:, None] == torch.arange(3, 9)[:, None, None]).sum(dim=(2, 3))
+    least = int(counts[counts > 0].sort().values[20])  # pixels of one of them
+    found = outlines(rooms, hits, size, least)
+    assert found.shape == (40, 6, 6)
+    numbers = set()
+    for room in range(40):
+        for slot in range(6):
+            rows, columns = (painted[room] == 3 + slot).nonzero().T
+            numbers.add(min(len(rows), least))
+            if len(rows) < least:
+                assert found[room, slot].tolist() == [-1] * 6
+            else:
+                box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+                assert found[room, slot].tolist() == [*box, rooms.shapes[room, slot], 0]
+    assert {0, least} < numbers  # none, few and many pixels
+
+
 # --------------------------------------------------------------------------------------------------- the data set
 
 
@@ -238,12 +259,12 @@ def test_samples_are_what_the_tasks_take(dataset, name):
     assert (split.inputs.min() >= 0) & (split.inputs.max() <= 1)
     assert split.inputs.std() > 0.1
     shapes = {task: tuple(target.shape[1:]) for task, target in split.targets.items()}
-    assert shapes == {"segmentation": (32, 32), "depth": (1, 32, 32), "normals": (3, 32, 32)}
+    assert shapes == {"segmentation": (32, 32), "depth": (1, 32, 32), "normals": (3, 32, 32), "objects": (6, 6)}
     assert tuple(split.targets) == dataset.task_names
     for task, target in split.targets.items():
         TASKS[task].check_targets(target)
         assert TASKS[task].labelled(target).all()
-        assert TASKS[task].num_terms(target) == count * 32 * 32
+        assert TASKS[task].num_terms(target) == count * (1 if task == "objects" else 32 * 32)
 
 
 def test_all_classes_occur_and_none_is_all():
@@ -306,8 +327,8 @@ def test_scenes_are_frozen():
 def test_missing_labels_are_of_training_samples_and_others_for_each_task(dataset):
     gaps = Scenes(**NUM, size=32, missing=0.3)
     labelled = torch.stack([TASKS[task].labelled(target) for task, target in gaps.split("train").targets.items()])
-    assert labelled.sum(dim=1).tolist() == [14, 14, 14]
-    assert len(torch.unique(labelled, dim=0)) == 3
+    assert labelled.sum(dim=1).tolist() == [14, 14, 14, 14]
+    assert len(torch.unique(labelled, dim=0)) == 4
     assert torch.equal(gaps.split("train").inputs, dataset.split("train").inputs)
     for task, target in gaps.split("train").targets.items():
         TASKS[task].check_targets(target)
@@ -343,6 +364,8 @@ def test_rooms_hold_at_most_so_many_objects(most):
     assert sorted(set(numbers.tolist())) == (list(range(1, most + 1)) or [0])
     split = Scenes(num_train=10, size=16, max_objects=most).split("train")
     assert ((split.targets["segmentation"] > CEILING).any()) == (most > 0)
+    assert (split.targets["objects"][..., 4] >= 0).any() == (most > 0)
+    assert split.targets["objects"].shape == (10, max(most, 1), 6)
 
 
 @pytest.mark.parametrize(
@@ -390,6 +413,23 @@ def test_whole_runs(weighting, missing, mtlrun):
         "normals": {"loss", "mean_angle", "median_angle", "within_11", "within_22", "within_30"},
     }
     assert all(math.isfinite(value) for values in record["test"].values() for value in values.values())
+
+
+OBJECTS = [
+    "+task@tasks.objects=detection", "tasks.objects.num_classes=3", "tasks.objects.head.channels=32",
+    "tasks.objects.head.num_convs=1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("weighting", ["uncertainty", "pcgrad", "igb"])
+def test_boxes_are_a_fourth_task(weighting, mtlrun):
+    code, _, err = mtlrun(*SMOKE, *SMALL, *OBJECTS, f"weighting={weighting}", "trainer.accumulate=2")
+    assert code == 0, err
+    (folder,) = run_folders()
+    record = read_record(folder)
+    assert list(record["config"]["tasks"]) == ["segmentation", "depth", "normals", "objects"]
+    assert set(record["test"]["objects"]) == {"loss", "map50", "map"}
+    assert 0 <= record["test"]["objects"]["map"] <= record["test"]["objects"]["map50"] <= 1
 
 
 @pytest.mark.parametrize("model", ["cross_stitch", "single"])

@@ -190,7 +190,9 @@ def test_ids_are_those_of_the_column():
         ("", "", {"split_column": None, "fractions": [0.9, 0.05, 0.05]}, r"the val split is empty: 8 rows are too few"),
         ("", "", {"separator": ";"}, r"there is no column 'part' for dataset.split_column"),
         ("part,a,b", "part,a,a", {}, r"the header has the column 'a' twice"),
-        ("train,1,red", "train,1,red,more", {}, r"not a readable CSV file with separator ','"),
+        ("train,1,red", "train,1,red,more", {}, r"table.csv, row 2: found 8 cells, and the header names 7 columns; an"),
+        ("ant\nval", "ant\nval,7\nval", {}, r"table.csv, row 6: found 2 cells, and the header names 7 columns; an em"),
+        ("train,1", '"train,1', {}, r"not a readable CSV file with separator ','"),
         (SMALL, "", {}, r"table.csv: the file is empty"),
         (SMALL, "part,y,k\n", {}, r"there are no rows beneath the header"),
     ],
@@ -223,6 +225,7 @@ def test_a_column_without_a_value_in_training_is_refused():
         ({"classes": {"k": "cat"}}, "classes must map tasks to lists of different labels, found k: 'cat'"),
         ({"standardise_targets": ["z"]}, "standardise_targets must name tasks"),
         ({"max_categories": 0}, "max_categories must be >= 1, found 0"),
+        ({"cache": "none"}, "cache must be one of 'memory', 'device', found 'none'"),
     ],
 )
 def test_arguments_out_of_bounds_are_refused(options, message):

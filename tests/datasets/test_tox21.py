@@ -7,6 +7,7 @@ import numpy
 import pytest
 import torch
 
+from mtlrun.config import compose
 from mtlrun.datasets import SPLITS, Tox21
 from mtlrun.errors import DataError
 
@@ -140,3 +141,15 @@ def test_it_trains(root, mtlrun):
         "dataset.num_features=64",
     )  # fmt: skip
     assert code == 0, err
+
+
+def test_it_brings_settings_along_that_the_command_line_may_change():
+    config = compose(["dataset=tox21"])
+    assert config["backbone"]["hidden"] == [128]
+    assert (config["optimizer"]["lr"], config["optimizer"]["weight_decay"]) == (3e-3, 3e-4)
+    assert {task["lr"] for task in config["tasks"].values()} == {3e-3}
+    changed = compose(["dataset=tox21", "optimizer=sgd", "optimizer.lr=0.1", "backbone.hidden=[8,4]"])
+    assert changed["optimizer"]["lr"] == changed["tasks"]["SR_p53"]["lr"] == 0.1
+    assert changed["optimizer"]["momentum"] == 0.9
+    assert changed["optimizer"]["weight_decay"] == 3e-4
+    assert changed["backbone"]["hidden"] == [8, 4]

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from architectures import NAMES, make
 from torch import nn
 
 from mtlrun.models.backbones import MLP, Backbone, LeNet, ResNet
@@ -41,6 +42,12 @@ BACKBONES = {
     "maps": SimpleNamespace(make=partial(TinyMaps, (3, 8, 10)), input_shape=(3, 8, 10)),
     "resnet18": SimpleNamespace(make=partial(ResNet, (3, 8, 8), stem="small"), input_shape=(3, 8, 8)),
 }
+
+
+@pytest.fixture(params=NAMES)
+def architecture(request):
+    """Return a factory of one of the models, by (tasks, backbone)."""
+    return partial(make, request.param)
 
 
 @pytest.fixture(params=["mlp", "lenet", "maps"])

@@ -94,6 +94,14 @@ def test_penalty_is_summed_over_the_tasks_and_reaches_both_encoders(maps, tasks,
     assert all(parameter.grad is None for parameter in model.discriminator.parameters())
 
 
+def test_tasks_that_are_not_wanted_have_no_penalty_and_stay_classes_of_the_discriminator(mlp, tasks, make_inputs):
+    model, inputs = Adversarial(tasks, mlp.make, orthogonality=0.2), make_inputs(mlp)
+    full, output = model.predict(inputs), model.predict(inputs, ["place"])
+    expected = 0.2 * overlap(model.shared(inputs), model.private["place"](inputs))
+    torch.testing.assert_close(output.regularisers["orthogonality"], expected)
+    assert torch.equal(output.domains, full.domains)
+
+
 def test_a_head_sees_shared_and_private_features(mlp, tasks, make_inputs):
     model, inputs = Adversarial(tasks, mlp.make), make_inputs(mlp)
     for task, prediction in model(inputs).items():

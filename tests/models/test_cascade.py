@@ -5,6 +5,7 @@ import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
 from mtlrun.models import Cascade
+from mtlrun.tasks import Detection
 
 
 def gradients(model, loss):
@@ -94,3 +95,12 @@ def test_orders_that_do_not_name_each_task_once_are_refused(mlp, tasks, order, f
 def test_an_empty_order_is_refused(mlp, tasks):
     with pytest.raises(ValueError, match=r"^order must name each of kind, place once, found none$"):
         Cascade(tasks, mlp.make, order=[])
+
+
+def test_boxes_come_last(maps, tasks):
+    tasks = {"objects": Detection(2), **tasks}
+    with pytest.raises(ValueError, match="order must have a task with boxes last"):
+        Cascade(tasks, maps.make)
+    model = Cascade(tasks, maps.make, order=["kind", "place", "objects"])
+    predictions = model(torch.zeros(2, *maps.input_shape))
+    assert predictions["objects"].shape[-1] == 2 + 9

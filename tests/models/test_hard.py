@@ -46,12 +46,21 @@ def test_last_layer_leaves_out_what_is_frozen(tasks):
 
 def test_a_head_that_changes_the_representation_in_place_is_named():
     class Careless(HardSharing):
-        def decode(self, representation, memory=None):
-            return super().decode(representation.add_(1), memory)
+        def decode(self, representation, tasks=None, memory=None):
+            return super().decode(representation.add_(1), tasks, memory)
 
     model = Careless({"a": Regression()}, lambda: MLP((3,), [4]))
     with pytest.raises(RuntimeError, match=r"Careless\.decode changes the representation in place"):
         model.predict(torch.randn(2, 3))
+
+
+def test_each_task_keeps_its_own_rotation_where_others_are_not_wanted(mlp, three_tasks, make_inputs):
+    model = HardSharing(three_tasks, mlp.make)
+    model.add_rotations().normal_()
+    inputs = make_inputs(mlp)
+    full = model(inputs)
+    for task in three_tasks:
+        assert torch.equal(model(inputs, [task])[task], full[task])
 
 
 @pytest.mark.parametrize("split", [1, 2])

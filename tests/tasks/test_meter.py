@@ -110,5 +110,5 @@ def test_task_without_metrics_has_its_loss():
 @pytest.mark.parametrize("argument", ["lr", "weight"])
 @pytest.mark.parametrize("wrong", [0.0, -1.0, math.nan])
 def test_learning_rate_and_weight_must_be_positive(make, argument, wrong):
-    with pytest.raises(ValueError, match=f"{argument} must be > 0, found {wrong}"):
+    with pytest.raises(ValueError, match=f"{argument} must be > 0,( or size,)? found {wrong}"):
         make(**{argument: wrong})

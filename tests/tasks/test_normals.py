@@ -215,5 +215,5 @@ def test_maps_of_another_size_are_refused():
 
 @pytest.mark.parametrize("argument", ["lr", "weight"])
 def test_learning_rate_and_weight_must_be_positive(argument):
-    with pytest.raises(ValueError, match=rf"{argument} must be > 0, found 0\.0"):
+    with pytest.raises(ValueError, match=rf"{argument} must be > 0,( or size,)? found 0\.0"):
         SurfaceNormals(**{argument: 0.0})

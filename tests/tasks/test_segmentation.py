@@ -177,7 +177,7 @@ def test_maps_of_another_size_are_refused():
         ({"num_classes": 1}, "num_classes must be >= 2, found 1"),
         ({"num_classes": 3, "label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\), found 1\.0"),
         ({"num_classes": 3, "lr": 0.0}, r"lr must be > 0, found 0\.0"),
-        ({"num_classes": 3, "weight": -1.0}, r"weight must be > 0, found -1\.0"),
+        ({"num_classes": 3, "weight": -1.0}, r"weight must be > 0, or size, found -1\.0"),
     ],
 )
 def test_arguments_out_of_bounds_are_refused(arguments, message):

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.table import Table
 
 from mtlrun.comparison import Row, read_records, rows
-from mtlrun.display import ARROWS, make_console
+from mtlrun.display import ARROWS, MARK, explain_mark, make_console
 
 _USAGE = "usage: mtlrun compare <folder> [<folder> ...]"
 
@@ -21,7 +21,13 @@ def main(arguments: Sequence[str]) -> int:
     found = rows(records)
     console = make_console()
     console.print(_table(found))
-    console.print("test metrics on the checkpoint selected on validation; mean ± standard deviation over the seeds")
+    averaged = [count for row in found for count in row.averaged()]
+    if not all(row.test_selected for row in found):
+        unmarked = "not marked: " if averaged else ""
+        console.print(f"{unmarked}test metrics on the checkpoint selected on validation")
+    if averaged:
+        console.print(explain_mark(averaged))
+    console.print("mean ± standard deviation over the seeds")
     others = Counter(record.status for record in records if record.status != "completed")
     if others:
         counts = ", ".join(f"{count} {status}" for status, count in others.items())
@@ -47,7 +53,8 @@ def _table(found: Sequence[Row]) -> Table:
         cells, counts = [], []
         for task, metric, _ in columns:
             mean, spread, count = row.summary(task, metric)
-            cells.append("-" if count == 0 else f"{mean:.4f}" if count == 1 else f"{mean:.4f} ± {spread:.4f}")
+            cell = "-" if count == 0 else f"{mean:.4f}" if count == 1 else f"{mean:.4f} ± {spread:.4f}"
+            cells.append(cell + MARK if row.test_selected and count else cell)
             counts.append(count)
         table.add_row(*(str(row.label.get(label, "")) for label in labels), *cells, str(min(counts)))
     return table

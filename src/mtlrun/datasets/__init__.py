@@ -2,9 +2,11 @@
 
 from mtlrun.datasets.base import SPLITS, MultiTaskDataset, SplitName, TensorSplit
 from mtlrun.datasets.celeba import CelebA
+from mtlrun.datasets.cifar10_voc import Cifar10VOC
 from mtlrun.datasets.cityscapes import Cityscapes
+from mtlrun.datasets.fetching import Batch, Loaded
 from mtlrun.datasets.images import Images
-from mtlrun.datasets.loading import Batch, Loader
+from mtlrun.datasets.loading import Loader
 from mtlrun.datasets.multidigits import MultiDigits
 from mtlrun.datasets.multimnist import MultiMNIST
 from mtlrun.datasets.no_data import NoData
@@ -22,10 +24,12 @@ __all__ = [
     "SPLITS",
     "Batch",
     "CelebA",
+    "Cifar10VOC",
     "Cityscapes",
     "GradNormToy",
     "Images",
     "KendallToy",
+    "Loaded",
     "Loader",
     "MMoESynthetic",
     "MultiDigits",

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy
 import torch
 
-from mtlrun.datasets.base import SPLITS, MultiTaskDataset, SplitName
-from mtlrun.datasets.image_files import ImageFiles, find_missing
+from mtlrun.datasets.base import SPLITS, Cache, SplitName
+from mtlrun.datasets.image_files import FileDataset, ImageFiles, find_missing
 from mtlrun.errors import DataError
 
 # In the order of the file. The first is 5_o_Clock_Shadow there, which cannot be the name of a task.
@@ -25,22 +25,24 @@ _ADVICE = (
 )
 
 
-class CelebA(MultiTaskDataset):
+class CelebA(FileDataset):
     """202 599 aligned faces, 162 770 to train on, in the official partition; a task for each of `ATTRIBUTES`.
 
     Source: Liu et al., "Deep Learning Face Attributes in the Wild" (ICCV 2015). Targets are int64, 1 where a face has
-    the attribute and 0 where not. Images are decoded when they are needed: give the loader several workers
-    (runtime.num_workers).
+    the attribute and 0 where not. With cache=none give the loader several workers (runtime.num_workers).
 
     Args:
         root: folder with Anno, Eval and Img, as distributed, or with a folder celeba as torchvision has it.
         size: side of the images in pixels; faces are scaled to squares, as in Sener & Koltun (NeurIPS 2018).
         imagenet_normalisation: normalise as pretrained networks need it; else images are in [0, 1].
+        cache: `none` decodes an image whenever it is needed; `memory` decodes everything once, before training, into
+            2.5 GB at the default size; `device` holds these bytes on the GPU.
     """
 
     task_names = ATTRIBUTES
 
-    def __init__(self, root: str, size: int = 64, imagenet_normalisation: bool = False) -> None:
+    def __init__(self, root: str, size: int = 64, imagenet_normalisation: bool = False, cache: Cache = "none") -> None:
+        super().__init__(cache)
         if size < 1:
             raise ValueError(f"size must be >= 1, found {size}")
         self.input_shape = (3, size, size)
@@ -54,7 +56,7 @@ class CelebA(MultiTaskDataset):
         self._parts = parts[:, 0]
         find_missing(self._images, self._names, _ADVICE)
 
-    def split(self, name: SplitName) -> ImageFiles:
+    def files(self, name: SplitName) -> ImageFiles:
         chosen = numpy.flatnonzero(self._parts == SPLITS.index(name))
         targets = {task: (self._labels[chosen, column] > 0).long() for column, task in enumerate(ATTRIBUTES)}
         paths = [self._images / self._names[index] for index in chosen]

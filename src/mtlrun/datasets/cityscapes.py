@@ -3,7 +3,8 @@
 from typing import Literal
 
 from mtlrun.checks import check_one_of
-from mtlrun.datasets.dense_npy import Cache, DenseNpy
+from mtlrun.datasets.base import FileCache
+from mtlrun.datasets.dense_npy import DenseNpy, Protocol
 from mtlrun.datasets.npy_kinds import depth_kind, image_kind, segmentation_kind
 
 Classes = Literal[7, 19]
@@ -27,6 +28,10 @@ class Cityscapes(DenseNpy):
         cache: `memory` reads everything once, before training, into 2.7 GB; `none` reads each sample when it is needed.
         val_share: share of the folder `train` that is the validation split, in (0, 1).
         split_seed: fixes which images those are; the run's seed does not.
+        protocol: `standard` selects on the validation split and evaluates the test split once; `legacy` is what the
+            literature prints: all of the folder `train` is trained on, the test split is evaluated on the way, and the
+            result is the mean over the last 10 evaluations, marked as test-selected; val_share and split_seed have no
+            effect then.
     """
 
     def __init__(
@@ -34,9 +39,10 @@ class Cityscapes(DenseNpy):
         root: str,
         classes: Classes = 7,
         augment: bool = True,
-        cache: Cache = "none",
+        cache: FileCache = "none",
         val_share: float = 0.1,
         split_seed: int = 0,
+        protocol: Protocol = "standard",
     ) -> None:
         check_one_of("classes", classes, Classes)
         kinds = {
@@ -54,4 +60,5 @@ class Cityscapes(DenseNpy):
             cache=cache,
             val_share=val_share,
             split_seed=split_seed,
+            protocol=protocol,
         )

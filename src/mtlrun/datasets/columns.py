@@ -1,5 +1,6 @@
 """A person's table: read from a file, so that every error can name column, row and value."""
 
+import csv
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -82,6 +83,17 @@ class Columns:
             raise DataError(f"{self.where(column, row)}: {self.frame[column][row]!r} is not a finite number")
         return values
 
+    def weights(self, column: str) -> numpy.ndarray:
+        """Return the cells as weights of the rows, float64 [num_rows], >= 0."""
+        self.require(column, "dataset.weight_column")
+        values = self.floats(column)
+        wrong = ~(values >= 0)
+        if wrong.any():
+            row = int(wrong.argmax())
+            found = "the cell is empty" if numpy.isnan(values[row]) else f"found {values[row]:g}"
+            raise DataError(f"{self.where(column, row)}: a weight must be a number >= 0, {found}")
+        return values
+
     def _parse(self, column: str) -> numpy.ndarray:
         cells = self.frame[column]
         if not pandas.api.types.is_numeric_dtype(cells) or pandas.api.types.is_bool_dtype(cells):
@@ -115,6 +127,7 @@ def _read_csv(path: str, separator: str, missing: Sequence[str]) -> Any:
         "sep": separator, "dtype": str, "encoding": "utf-8-sig", "skip_blank_lines": False, "skipinitialspace": True,
     }  # fmt: skip
     try:
+        _check_lengths(path, separator)
         with warnings.catch_warnings():
             warnings.simplefilter("error", pandas.errors.ParserWarning)
             header = pandas.read_csv(path, header=None, nrows=1, keep_default_na=False, **options).iloc[0].tolist()
@@ -126,6 +139,24 @@ def _read_csv(path: str, separator: str, missing: Sequence[str]) -> Any:
         raise DataError(f"{path}: the file is empty") from error
     except (pandas.errors.ParserError, pandas.errors.ParserWarning, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not a readable CSV file with separator {separator!r}: {error}".strip()) from error
+
+
+def _check_lengths(path: str, separator: str) -> None:
+    """Raise DataError where a row has more or fewer cells than the header: pandas would fill up what is too short."""
+    if len(separator) != 1:
+        return  # a pattern, which pandas knows and csv does not
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        rows = csv.reader(file, delimiter=separator, skipinitialspace=True, strict=True)
+        try:
+            columns = len(next(rows, []))
+            for number, cells in enumerate(rows, start=2):
+                if columns and len(cells) != columns and any(cell.strip() for cell in cells):
+                    raise DataError(
+                        f"{path}, row {number}: found {len(cells)} cells, and the header names {columns} columns; an "
+                        f"empty cell needs its separator, and a cell that holds {separator!r} needs quotes"
+                    )
+        except csv.Error:
+            return  # pandas says what is wrong, if anything is
 
 
 def _read_parquet(path: str, missing: Sequence[str]) -> Any:

@@ -1,7 +1,8 @@
 """Augmentation of images with labels at each pixel: what is done to the image is done to the labels as well."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,8 +26,9 @@ class Augmented(Dataset[Sample]):
     def __init__(self, split: Dataset[Sample], *, inverse_depth: bool) -> None:
         self._split = split
         self._inverse_depth = inverse_depth
-        if hasattr(split, "targets"):
-            self.targets: Mapping[str, Tensor] = split.targets  # for the checks; a crop makes no new labels
+        # For the checks: a crop makes no new labels.
+        self.targets: Mapping[str, Tensor] | None = getattr(split, "targets", None)
+        self.identifiers: Sequence[Any] | None = getattr(split, "identifiers", None)
 
     def __len__(self) -> int:
         return len(self._split)  # type: ignore[arg-type]

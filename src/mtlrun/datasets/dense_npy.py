@@ -8,13 +8,16 @@ from typing import Literal
 from torch.utils.data import Dataset
 
 from mtlrun.checks import check_one_of
-from mtlrun.datasets.base import MultiTaskDataset, Sample, SplitName, TensorSplit
+from mtlrun.datasets.base import FileCache, MultiTaskDataset, Sample, SplitName, TensorSplit
 from mtlrun.datasets.dense_augmentation import Augmented
 from mtlrun.datasets.npy_kinds import Kind, map_file
 from mtlrun.datasets.splitting import split_by_class
 from mtlrun.errors import DataError
 
-Cache = Literal["memory", "none"]
+Protocol = Literal["standard", "legacy"]
+
+# MTAN and the papers after it print the mean over the last 10 epochs, each evaluated on the test split.
+_LEGACY_EVALUATIONS = 10
 
 
 class NpySplit(Dataset[Sample]):
@@ -31,6 +34,8 @@ class NpySplit(Dataset[Sample]):
     def __init__(
         self, name: SplitName, folder: Path, stems: Sequence[str], kinds: Mapping[str, Kind], size: tuple[int, int]
     ) -> None:
+        #: As files are called in the folder of each kind: train/12.
+        self.identifiers = [f"{folder.name}/{stem}" for stem in stems]
         self._name, self._folder, self._stems, self._kinds, self._size = name, folder, stems, dict(kinds), size
 
     def __len__(self) -> int:
@@ -64,21 +69,21 @@ class NpySplit(Dataset[Sample]):
             images[index], targets = self[index]
             for task, target in targets.items():
                 stacked[task][index] = target
-        return TensorSplit(images, stacked)
+        return TensorSplit(images, stacked, self.identifiers)
 
 
 class DenseNpy(MultiTaskDataset):
     """Base of the data sets in this layout: <root>/{train,val}/<folder of a kind>/<i>.npy.
 
     The folder `val` is what the field reports its results on: the test split. The validation split is a share of the
-    folder `train`.
+    folder `train`; with `protocol="legacy"` there is none, and the test split stands in its place.
 
     Args:
         name: of the data set, for errors.
         source: where the files can be had, for errors.
         root: folder that holds `train` and `val`.
         kinds: of the inputs, under the name "image", and of each task.
-        inverse_depth, augment, cache, val_share, split_seed: see the subclasses.
+        inverse_depth, augment, cache, val_share, split_seed, protocol: see the subclasses.
     """
 
     def __init__(
@@ -90,39 +95,47 @@ class DenseNpy(MultiTaskDataset):
         *,
         inverse_depth: bool,
         augment: bool,
-        cache: Cache,
+        cache: FileCache,
         val_share: float,
         split_seed: int,
+        protocol: Protocol,
     ) -> None:
-        check_one_of("cache", cache, Cache)
+        check_one_of("cache", cache, FileCache)
+        check_one_of("protocol", protocol, Protocol)
         if not 0 < val_share < 1:
             raise ValueError(f"val_share must be in (0, 1), found {val_share}")
         if split_seed < 0:
             raise ValueError(f"split_seed must be >= 0, found {split_seed}")
         self.task_names = tuple(task for task in kinds if task != "image")
-        self._kinds, self._inverse_depth, self._augment, self._cache = kinds, inverse_depth, augment, cache
+        self._kinds, self._inverse_depth, self._augment, self.cache = kinds, inverse_depth, augment, cache
         folders = ",".join(kind.folder for kind in kinds.values())
         self._advice = f"{name} needs <root>/{{train,val}}/{{{folders}}}/<i>.npy as in {source}; set dataset.root"
         train, test = (self._list(Path(root) / folder) for folder in ("train", "val"))
-        val, rest = split_by_class([0] * len(train), [val_share], split_seed)
-        if not (len(val) and len(rest)):
-            raise DataError(f"{root}/train: {len(train)} images leave none for one of the splits train and val")
         self._files: dict[SplitName, tuple[Path, list[str]]] = {
-            "train": (Path(root) / "train", [train[index] for index in rest]),
-            "val": (Path(root) / "train", [train[index] for index in val]),
+            "train": (Path(root) / "train", train),
             "test": (Path(root) / "val", test),
         }
+        if protocol == "legacy":
+            self.averaged_evaluations = _LEGACY_EVALUATIONS
+        else:
+            val, rest = split_by_class([0] * len(train), [val_share], split_seed)
+            if not (len(val) and len(rest)):
+                raise DataError(f"{root}/train: {len(train)} images leave none for one of the splits train and val")
+            self._files["train"] = Path(root) / "train", [train[index] for index in rest]
+            self._files["val"] = Path(root) / "train", [train[index] for index in val]
         height, width = self._first_size(Path(root) / "train" / kinds["image"].folder / f"{train[0]}.npy")
         self.input_shape = (3, height, width)
         self._splits: dict[SplitName, Dataset[Sample]] = {}
 
     def split(self, name: SplitName) -> Dataset[Sample]:
+        if name == "val" and self.averaged_evaluations is not None:
+            name = "test"  # the same object: it may be large
         if name not in self._splits:
             folder, stems = self._files[name]
             files = NpySplit(name, folder, stems, self._kinds, (self.input_shape[1], self.input_shape[2]))
-            if self._cache == "none":
+            if self.cache == "none":
                 files.check()
-            split: Dataset[Sample] = files.in_memory() if self._cache == "memory" else files
+            split: Dataset[Sample] = files.in_memory() if self.cache == "memory" else files
             if self._augment and name == "train":
                 split = Augmented(split, inverse_depth=self._inverse_depth)
             self._splits[name] = split

@@ -1,7 +1,10 @@
-"""Images in ordinary files, decoded when they are asked for."""
+"""Images in ordinary files: decoded when they are asked for, or once for all."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy
 import torch
@@ -9,12 +12,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mtlrun.datasets.base import Sample
+from mtlrun.checks import check_one_of
+from mtlrun.datasets.base import Cache, MultiTaskDataset, Sample, SplitName
+from mtlrun.datasets.pixels import UNREADABLE, ByteSplit, Scale
 from mtlrun.errors import DataError
-
-# Of ImageNet's training images, in [0, 1]: what torchvision's pretrained networks were trained with.
-_MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
-_STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
 
 
 def decode(path: Path, size: int, where: str, *, labels: bool = False) -> numpy.ndarray:
@@ -28,8 +29,7 @@ def decode(path: Path, size: int, where: str, *, labels: bool = False) -> numpy.
                 return numpy.array(image.resize((size, size), Image.Resampling.NEAREST))
             image.draft("RGB", (size, size))  # a JPEG that is larger is decoded at a half or less: faster
             return numpy.array(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
-    # What Pillow raises for a broken file depends on its format.
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
         raise DataError(f"{path} ({where}): not a readable image: {error}") from error
 
 
@@ -41,7 +41,67 @@ def find_missing(folder: Path, names: Iterable[str], advice: str) -> None:
         raise DataError(f"{folder} lacks {len(missing)} of the listed files, such as {missing[0]}; {advice}")
 
 
-class ImageFiles(Dataset[Sample]):
+class FileSplit(Dataset[Sample], ABC):
+    """Base of splits that decode an image when it is asked for.
+
+    Args:
+        shape: of an image, (channels, height, width).
+        targets: {task: [num_samples, ...]}.
+        identifiers: [num_samples], what each sample is called in the source.
+        sources: {source: indices of its samples}, where each sample belongs to one of several.
+        scale: makes numbers of bytes.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        targets: Mapping[str, Tensor],
+        identifiers: Sequence[Any],
+        sources: Mapping[str, Tensor] | None,
+        scale: Scale,
+    ) -> None:
+        self.targets = dict(targets)
+        self.identifiers = list(identifiers)
+        self.sources = None if sources is None else dict(sources)
+        self._shape, self._scale = shape, scale
+
+    def __len__(self) -> int:
+        return len(self.identifiers)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._scale(self.pixels(index)), self.labels(index)
+
+    @abstractmethod
+    def pixels(self, index: int) -> Tensor:
+        """Decode one image: uint8 [channels, height, width].
+
+        Raises:
+            DataError: that cannot be done.
+        """
+
+    def labels(self, index: int) -> dict[str, Any]:
+        """Return the targets of one sample."""
+        return {task: target[index] for task, target in self.targets.items()}
+
+    def decoded(self) -> ByteSplit:
+        """Return the split in memory. Pillow decodes without Python's lock, so threads do it side by side."""
+        pixels = torch.empty(len(self), *self._shape, dtype=torch.uint8)
+
+        def fill(index: int) -> None:
+            pixels[index] = self.pixels(index)
+
+        side_by_side(fill, len(self))
+        return ByteSplit(pixels, self.targets, self.identifiers, self.sources, self._scale)
+
+
+def side_by_side(function: Callable[[int], None], count: int) -> None:
+    """Call a function with 0, 1, ... in threads; the error of the lowest number is raised."""
+    with ThreadPoolExecutor(4) as pool:
+        for _ in pool.map(function, range(count)):
+            pass
+
+
+class ImageFiles(FileSplit):
     """A split of images [3, size, size] in files, with a class for each task.
 
     Args:
@@ -50,6 +110,7 @@ class ImageFiles(Dataset[Sample]):
         targets: {task: int64 [num_samples]}, -1 where a label is missing.
         size: side of the images.
         imagenet_normalisation: subtract ImageNet's mean and divide by its standard deviation; else in [0, 1].
+        identifiers: what each sample is called; None for the names of the files.
         sources: {source: indices of its samples}, where each sample belongs to one of several.
     """
 
@@ -61,30 +122,49 @@ class ImageFiles(Dataset[Sample]):
         size: int,
         *,
         imagenet_normalisation: bool,
+        identifiers: Sequence[str] | None = None,
         sources: Mapping[str, Tensor] | None = None,
     ) -> None:
+        scale = Scale("imagenet" if imagenet_normalisation else "none")
+        names = [path.name for path in paths] if identifiers is None else identifiers
+        super().__init__((3, size, size), targets, names, sources, scale)
         self.paths = paths
-        self.targets = dict(targets)
-        if sources is not None:
-            self.sources = dict(sources)
         self._name = name
-        self._size = size
-        self._normalise = imagenet_normalisation
         self._rows = torch.stack(list(targets.values()), dim=1).numpy()
-
-    def __len__(self) -> int:
-        return len(self.paths)
 
     def where(self, index: int) -> str:
         """Return which sample this is in words."""
         return f"sample {index} of the {self._name} split"
 
-    def image(self, index: int) -> Tensor:
-        """Decode one image."""
-        pixels = torch.from_numpy(decode(self.paths[index], self._size, self.where(index)))
-        image = pixels.permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
-        return image.sub_(_MEAN).div_(_STD) if self._normalise else image
+    def pixels(self, index: int) -> Tensor:
+        found = decode(self.paths[index], self._shape[1], self.where(index))
+        return torch.from_numpy(found).permute(2, 0, 1).contiguous()
 
-    def __getitem__(self, index: int) -> Sample:
+    def labels(self, index: int) -> dict[str, Any]:
         # Plain numbers: stacking tensors of one number each would take longer than decoding, with many tasks.
-        return self.image(index), dict(zip(self.targets, self._rows[index].tolist(), strict=True))
+        return dict(zip(self.targets, self._rows[index].tolist(), strict=True))
+
+
+class FileDataset(MultiTaskDataset):
+    """Base of the data sets of images in files.
+
+    Args:
+        cache: `none`: an image is decoded whenever it is needed; `memory`: each split is decoded once, to bytes, when
+            it is first asked for; `device`: and these lie on the device that is trained on.
+        choices: which of them there are: a Literal type.
+    """
+
+    def __init__(self, cache: Cache, choices: Any = Cache) -> None:
+        check_one_of("cache", cache, choices)
+        self.cache = cache
+        self._splits: dict[SplitName, Dataset[Sample]] = {}
+
+    def split(self, name: SplitName) -> Dataset[Sample]:
+        if name not in self._splits:
+            files = self.files(name)
+            self._splits[name] = files if self.cache == "none" else files.decoded()
+        return self._splits[name]
+
+    @abstractmethod
+    def files(self, name: SplitName) -> Any:
+        """Return a split that reads its files whenever a sample is asked for, and has `decoded()`."""

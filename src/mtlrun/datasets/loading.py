@@ -1,23 +1,22 @@
 """Batches of a split, in an order that depends on the seed and the epoch alone, from any position on."""
 
 import copy
-import random
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
-import numpy
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from mtlrun.datasets.base import TensorSplit
+from mtlrun.datasets.fetching import Batch, Failure, Fetcher, Loaded
 from mtlrun.datasets.sampling import Sampling, draws_per_epoch
 from mtlrun.datasets.seeds import mix
 from mtlrun.errors import ConfigError, DataError
 
-Batch = tuple[Any, dict[str, Tensor]]
+#: (seed, indices of the samples) of one batch.
+Item = tuple[int, Tensor]
 
 
 class Loader:
@@ -32,10 +31,11 @@ class Loader:
         shuffle: whether each epoch has an order of its own.
         seed: the run's seed.
         limit_batches: give only the first so many batches of each epoch; None for all.
-        num_workers: processes that load; 0 loads in this one.
+        num_workers: processes that load; 0 loads in this one. They are started once and live as long as the loader.
         pin_memory: whether batches are put into page-locked memory, for a faster copy to a GPU.
         sampling: how batches are made of the split's `sources`, {name: indices of its samples}; None to shuffle all
             samples together.
+        apart: whether the sources are kept apart in each batch, which is then {source: its part of the batch}.
     """
 
     def __init__(
@@ -49,59 +49,109 @@ class Loader:
         num_workers: int = 0,
         pin_memory: bool = False,
         sampling: Sampling | None = None,
+        apart: bool = False,
     ) -> None:
         self.split = split
         self.batch_size = batch_size
         self._shuffle = shuffle
         self._seed = seed
-        self._num_workers = num_workers
         self._pin_memory = pin_memory
         self.num_samples = len(split)  # type: ignore[arg-type]
         self._sampling = sampling
         self.sources: Mapping[str, Tensor] = getattr(split, "sources", None) or {}
+        if (sampling is not None or apart) and not self.sources:
+            raise ConfigError("dataset.sampling is for data sets whose samples come from several sources")
+        # Batches that lie in memory are one gather; a process would add nothing but its own overhead.
+        self._num_workers = num_workers
+        self._fetcher = Fetcher(split, self.sources if apart else None, num_workers)
+        self._plan_of_workers = _Plan()
+        self._workers: DataLoader[Any] | None = None
         self.num_batches = -(-self.num_samples // batch_size)
         if sampling is not None:
             self.num_batches = sampling.num_batches(self._source_sizes(), batch_size)
         if limit_batches is not None:
             self.num_batches = min(self.num_batches, limit_batches)
 
-    def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
-        """Yield the batches of `epoch` from number `start` on."""
+    @property
+    def apart(self) -> bool:
+        """Whether sources are kept apart."""
+        return self._fetcher.apart
+
+    def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Loaded]:
+        """Yield the batches of `epoch` from number `start` on.
+
+        Raises:
+            DataError: a sample cannot be had, or a process that loads has died.
+        """
         plan = self._plan(epoch)[start:]
-        if isinstance(self.split, TensorSplit) and self._num_workers == 0:
-            # One gather per batch; a DataLoader would add nothing but its own overhead.
-            for _, indices in plan:
-                yield self._pin(self.split.batch(indices))
+        if self._num_workers == 0:
+            for item in plan:
+                yield self._pin(self._fetcher.fetch(*item))
             return
-        yield from DataLoader(
-            _SeededBatches(self.split),
-            sampler=plan,
-            batch_size=None,
-            num_workers=self._num_workers,
-            pin_memory=self._pin_memory,
-            worker_init_fn=_ignore_interrupts,
-            # Its own generator: making an iterator must not move the global one, or resuming would show.
-            generator=torch.Generator(),
-        )
+        self._plan_of_workers.items = plan
+        if self._workers is None:
+            self._workers = DataLoader(
+                self._fetcher,
+                sampler=self._plan_of_workers,
+                batch_size=None,
+                num_workers=self._num_workers,
+                pin_memory=self._pin_memory,
+                worker_init_fn=_ignore_interrupts,
+                persistent_workers=True,
+                # Its own generator: making an iterator must not move the global one, or resuming would show.
+                generator=torch.Generator(),
+            )
+        batches = iter(self._workers)
+        while (batch := self._next(batches)) is not None:
+            yield batch
+
+    def _next(self, batches: Iterator[Loaded | Failure]) -> Loaded | None:
+        """Return the next batch of the workers, None where there are no more."""
+        try:
+            batch = next(batches, None)
+        except (RuntimeError, OSError, EOFError) as error:  # PyTorch's if a worker is killed, or that of a broken pipe
+            self._workers = None
+            why = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise DataError(
+                f"dataset: a process that loads samples died while it held {self._fetcher.held_by(why)} of the split "
+                f"({why}); runtime.num_workers=0 loads in the main process, fewer workers take less memory"
+            ) from error
+        if isinstance(batch, Failure):
+            batch.reraise()
+        return batch  # type: ignore[return-value]
 
     def in_another_order(self) -> "Loader":
         """Return a loader of the same batches' sizes whose orders and augmentations have nothing to do with these."""
         other = copy.copy(self)
         other._seed = mix(self._seed, 0, 0, 1)
+        other._plan_of_workers, other._workers = _Plan(), None
         return other
 
-    def smallest_batch(self) -> Batch:
-        """Return a batch of the smallest size that training will meet, in the order of the data set."""
+    def smallest_batch(self) -> Loaded:
+        """Return a batch of the smallest size that training will meet, in the order of the data set.
+
+        Where sources are kept apart, each one's part is as small as the smallest of the first epoch.
+        """
         if self._sampling is None:
             last = self.num_samples - (self.num_batches - 1) * self.batch_size
-            size = min(self.batch_size, max(last, 1))
-            return _SeededBatches(self.split)[(self._seed, list(range(size)))]
+            return self._of_first(range(min(self.batch_size, max(last, 1))))
         batches = self._sampling.plan(self.sources, self.batch_size, self._seed, 0)
         # Batches of one source come in another order in each epoch, so a limit may spare none of them.
-        size = min(len(batch) for batch in batches[: None if self._sampling.single else self.num_batches])
+        batches = batches[: None if self._sampling.single else self.num_batches]
+        if self.apart:
+            return self._of_first(torch.cat([source[: _smallest(batches, source)] for source in self.sources.values()]))
+        size = min(len(batch) for batch in batches)
         turns = zip_longest(*(source[:size].tolist() for source in self.sources.values()))
-        everyone = [index for turn in turns for index in turn if index is not None]
-        return _SeededBatches(self.split)[(self._seed, everyone[:size])]
+        return self._of_first([index for turn in turns for index in turn if index is not None][:size])
+
+    def first(self, count: int) -> Loaded:
+        """Return the first `count` samples of the data set, of each source if they are kept apart; all if fewer."""
+        if self.apart:
+            return self._of_first(torch.cat([source[:count] for source in self.sources.values()]))
+        return self._of_first(range(min(count, self.num_samples)))
+
+    def _of_first(self, indices: Sequence[int] | Tensor) -> Loaded:
+        return self._fetcher.fetch(self._seed, indices)
 
     def draws_per_epoch(self, labelled: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
         """Return {task: (samples that carry its label, how often an epoch draws one)}; see the function of that name.
@@ -111,58 +161,56 @@ class Loader:
         return draws_per_epoch([torch.as_tensor(indices) for _, indices in self._plan(0)], labelled)
 
     def _source_sizes(self) -> list[int]:
-        if not self.sources:
-            raise ConfigError("dataset.sampling is for data sets whose samples come from several sources")
         for name, source in self.sources.items():
             if not len(source):
                 raise DataError(f"dataset: source {name} has no samples in the split")
         return [len(source) for source in self.sources.values()]
 
-    def first(self, count: int) -> Batch:
-        """Return the first `count` samples of the data set, or all if there are fewer."""
-        return _SeededBatches(self.split)[(self._seed, list(range(min(count, self.num_samples))))]
-
-    def _plan(self, epoch: int) -> list[tuple[int, list[int] | Tensor]]:
+    def _plan(self, epoch: int) -> list[Item]:
         """Return (seed, indices) of every batch of the epoch."""
         batches: Sequence[Tensor]
         if self._sampling is not None:
-            batches = self._sampling.plan(self.sources, self.batch_size, self._seed, epoch)[: self.num_batches]
-            return [(mix(self._seed, epoch, number), indices) for number, indices in enumerate(batches)]
-        generator = torch.Generator().manual_seed(mix(self._seed, epoch))
-        order = (
-            torch.randperm(self.num_samples, generator=generator) if self._shuffle else torch.arange(self.num_samples)
-        )
-        batches = order.split(self.batch_size)[: self.num_batches]
-        return [(mix(self._seed, epoch, number), indices) for number, indices in enumerate(batches)]
+            batches = self._sampling.plan(self.sources, self.batch_size, self._seed, epoch)
+        else:
+            generator = torch.Generator().manual_seed(mix(self._seed, epoch))
+            everything = torch.arange(self.num_samples)
+            order = torch.randperm(self.num_samples, generator=generator) if self._shuffle else everything
+            batches = order.split(self.batch_size)
+        return [(mix(self._seed, epoch, number), indices) for number, indices in enumerate(batches[: self.num_batches])]
 
-    def _pin(self, batch: Batch) -> Batch:
+    def _pin(self, batch: Loaded) -> Loaded:
         if not self._pin_memory:
             return batch
-        inputs, targets = batch
-        return inputs.pin_memory(), {task: target.pin_memory() for task, target in targets.items()}
+        if isinstance(batch, dict):
+            return {source: pin(part) for source, part in batch.items()}
+        return pin(batch)
 
 
-class _SeededBatches(Dataset[Any]):
-    """Fetches and stacks a whole batch under a seed of its own, and leaves the generators as they were."""
+class _Plan(Sampler[Item]):
+    """What workers that live on are told to load next."""
 
-    def __init__(self, split: "Dataset[Any]") -> None:
-        self._split = split
+    def __init__(self) -> None:
+        self.items: list[Item] = []
 
-    def __getitem__(self, item: tuple[int, Sequence[int] | Tensor]) -> Batch:
-        seed, indices = item
-        if isinstance(self._split, TensorSplit):
-            return self._split.batch(indices)
-        python_state, numpy_state = random.getstate(), numpy.random.get_state()
-        try:
-            with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(seed)  # not torch.manual_seed, which seeds GPUs as well
-                random.seed(seed)
-                numpy.random.seed(seed % 2**32)
-                batch: Batch = default_collate([self._split[int(index)] for index in indices])
-                return batch
-        finally:
-            random.setstate(python_state)
-            numpy.random.set_state(numpy_state)
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+def _smallest(batches: Sequence[Tensor], source: Tensor) -> int:
+    """Return how many samples of a source the batch with the fewest has, of those that have any."""
+    counts = [int(torch.isin(batch, source).sum()) for batch in batches]
+    return min((count for count in counts if count), default=0)
+
+
+def pin(batch: Batch) -> Batch:
+    """Copy a batch into page-locked memory; what lies on a GPU stays there."""
+    inputs, targets, *weights = batch
+    if inputs.device.type == "cpu":
+        inputs = inputs.pin_memory()
+    return inputs, {task: target.pin_memory() for task, target in targets.items()}, *(w.pin_memory() for w in weights)
 
 
 def _ignore_interrupts(_: int) -> None:

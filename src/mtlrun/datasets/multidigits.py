@@ -10,7 +10,8 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from mtlrun.datasets.base import SPLITS, MultiTaskDataset, SplitName, TensorSplit
+from mtlrun.checks import check_one_of
+from mtlrun.datasets.base import SPLITS, MultiTaskDataset, SplitName, TensorCache, TensorSplit
 from mtlrun.datasets.overlay import draw_partners, overlay
 
 _SIDE = 8  # pixels of a source image
@@ -20,17 +21,26 @@ class MultiDigits(MultiTaskDataset):
     """Pairs of overlapping digits; the tasks are to read the `left` and the `right` one (10 classes each).
 
     The source images are split 60/20/20, stratified by digit, before pairs are drawn, so no image is in two splits.
+    A sample is identified by the places of its two digits in scikit-learn's data set, [left, right].
 
     Args:
         pairs_per_image: how many partners each image is paired with. In each pair the image itself is the left digit.
         shift: by how many of a source image's 8 pixels the digits are moved against each other, 0 to 8.
         size: side of the resized image in pixels.
         pairs_seed: fixes splits and pairs. The data set's own: the run's seed does not change the data.
+        cache: `memory`, or `device`: the inputs lie on the GPU.
     """
 
     task_names = ("left", "right")
 
-    def __init__(self, pairs_per_image: int = 10, shift: int = 2, size: int = 28, pairs_seed: int = 0) -> None:
+    def __init__(
+        self,
+        pairs_per_image: int = 10,
+        shift: int = 2,
+        size: int = 28,
+        pairs_seed: int = 0,
+        cache: TensorCache = "memory",
+    ) -> None:
         if pairs_per_image < 1:
             raise ValueError(f"pairs_per_image must be >= 1, found {pairs_per_image}")
         if not 0 <= shift <= _SIDE:
@@ -39,6 +49,8 @@ class MultiDigits(MultiTaskDataset):
             raise ValueError(f"size must be >= {_SIDE}, found {size}")
         if pairs_seed < 0:
             raise ValueError(f"pairs_seed must be >= 0, found {pairs_seed}")
+        check_one_of("cache", cache, TensorCache)
+        self.cache = cache
         self.input_shape = (1, size, size)
         self._pairs_per_image = pairs_per_image
         self._shift = shift
@@ -70,4 +82,4 @@ class MultiDigits(MultiTaskDataset):
             mode="bilinear",
         )
         # Mean and standard deviation of the training pairs.
-        return TensorSplit((pairs - 0.338) / 0.344, targets)
+        return TensorSplit((pairs - 0.338) / 0.344, targets, numpy.stack([left, right], axis=1).tolist())

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import numpy
+import torch
 
-from mtlrun.datasets.base import SPLITS, MultiTaskDataset, SplitName, TensorSplit
+from mtlrun.checks import check_one_of
+from mtlrun.datasets.base import SPLITS, MultiTaskDataset, SplitName, TensorCache, TensorSplit
 from mtlrun.datasets.idx import FOLDERS, SIDE, Source, fetch, read_part
 from mtlrun.datasets.overlay import draw_partners, overlay
 from mtlrun.errors import DataError
@@ -22,7 +24,8 @@ class MultiMNIST(MultiTaskDataset):
 
     Each image of a split is the left one once; its partner is drawn from the same split. The last sixth of the source's
     training images (10 000) is the validation split, which the papers do not have; the test images are the test split.
-    No file of pairs was ever fixed, so results of other pairs are near, not equal.
+    No file of pairs was ever fixed, so results of other pairs are near, not equal. A pair is identified by the places
+    of its images in their files, [left, right]: of the test images for the test split, else of the training images.
 
     Args:
         root: folder with MNIST/raw and FashionMNIST/raw, as torchvision lays them out.
@@ -30,6 +33,7 @@ class MultiMNIST(MultiTaskDataset):
         num_train, num_val, num_test: use only the first so many pairs of a split; None for all.
         pairs_seed: fixes the pairs. The data set's own: the run's seed does not change the data.
         download: let torchvision fetch what is not there.
+        cache: `memory`, or `device`: the inputs lie on the GPU.
 
     Raises:
         DataError: files are absent or wrong.
@@ -48,7 +52,10 @@ class MultiMNIST(MultiTaskDataset):
         num_test: int | None = None,
         pairs_seed: int = 0,
         download: bool = False,
+        cache: TensorCache = "memory",
     ) -> None:
+        check_one_of("cache", cache, TensorCache)
+        self.cache = cache
         self._counts: dict[SplitName, int | None] = {"train": num_train, "val": num_val, "test": num_test}
         for name, count in self._counts.items():
             if count is not None and count < 1:
@@ -81,21 +88,27 @@ class MultiMNIST(MultiTaskDataset):
         pairs = overlay(first, second, shift=_SHIFT, canvas_side=_CANVAS, size=SIDE, mode="nearest-exact")
         inputs = pairs.float().div_(255).sub_(0.1307).div_(0.3081)
         targets = {"left": left.targets["class"][chosen], "right": right.targets["class"][partners[chosen]]}
-        return TensorSplit(inputs, targets)
+        places = [left.targets["place"][chosen], right.targets["place"][partners[chosen]]]
+        return TensorSplit(inputs, targets, torch.stack(places, dim=1).tolist())
 
 
 def _read_splits(root: Path, source: Source) -> dict[SplitName, TensorSplit]:
-    """Return the single images of the splits, uint8 [n, 28, 28], with their class."""
+    """Return the single images of the splits, uint8 [n, 28, 28], with their class and their place in the file."""
     images, labels = read_part(root, source, "train")
     num_train = len(images) - len(images) // 6
+    places = torch.arange(len(images))
+    test_images, test_labels = read_part(root, source, "t10k")
     parts = {
-        "train": (images[:num_train], labels[:num_train]),
-        "val": (images[num_train:], labels[num_train:]),
-        "test": read_part(root, source, "t10k"),
+        "train": (images[:num_train], labels[:num_train], places[:num_train]),
+        "val": (images[num_train:], labels[num_train:], places[num_train:]),
+        "test": (test_images, test_labels, torch.arange(len(test_images))),
     }
-    for name, (found, _) in parts.items():
+    for name, (found, *_) in parts.items():
         if len(found) < 2:
             raise DataError(
                 f"dataset: {root / FOLDERS[source]}: the {name} split has {len(found)} images, and pairs need 2 or more"
             )
-    return {name: TensorSplit(parts[name][0], {"class": parts[name][1]}) for name in SPLITS}
+    return {
+        name: TensorSplit(images, {"class": labels, "place": places})
+        for name, (images, labels, places) in ((name, parts[name]) for name in SPLITS)
+    }

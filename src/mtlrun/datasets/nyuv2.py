@@ -1,6 +1,7 @@
 """NYUv2: indoor scenes with segmentation, depth and surface normals, from the .npy files of MTAN's authors."""
 
-from mtlrun.datasets.dense_npy import Cache, DenseNpy
+from mtlrun.datasets.base import FileCache
+from mtlrun.datasets.dense_npy import DenseNpy, Protocol
 from mtlrun.datasets.npy_kinds import depth_kind, image_kind, normals_kind, segmentation_kind
 
 
@@ -22,10 +23,20 @@ class NYUv2(DenseNpy):
         cache: `memory` reads everything once, before training, into 6 GB; `none` reads each sample when it is needed.
         val_share: share of the folder `train` that is the validation split, in (0, 1).
         split_seed: fixes which images those are; the run's seed does not.
+        protocol: `standard` selects on the validation split and evaluates the test split once; `legacy` is what the
+            literature prints: all of the folder `train` is trained on, the test split is evaluated on the way, and the
+            result is the mean over the last 10 evaluations, marked as test-selected; val_share and split_seed have no
+            effect then.
     """
 
     def __init__(
-        self, root: str, augment: bool = True, cache: Cache = "none", val_share: float = 0.1, split_seed: int = 0
+        self,
+        root: str,
+        augment: bool = True,
+        cache: FileCache = "none",
+        val_share: float = 0.1,
+        split_seed: int = 0,
+        protocol: Protocol = "standard",
     ) -> None:
         kinds = {
             "image": image_kind(),
@@ -43,4 +54,5 @@ class NYUv2(DenseNpy):
             cache=cache,
             val_share=val_share,
             split_seed=split_seed,
+            protocol=protocol,
         )

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import torch
 
-from mtlrun.datasets.base import SPLITS, MultiTaskDataset, SplitName
-from mtlrun.datasets.image_files import ImageFiles
+from mtlrun.datasets.base import SPLITS, Cache, SplitName
+from mtlrun.datasets.image_files import FileDataset, ImageFiles
+from mtlrun.datasets.sampling import Sampling
 from mtlrun.datasets.splitting import split_by_class
 from mtlrun.errors import DataError
 
@@ -20,14 +21,14 @@ _ADVICE = (
 Listing = list[tuple[str, int]]  # (path below the root, class)
 
 
-class Office(MultiTaskDataset):
+class Office(FileDataset):
     """One task for each domain, on images of its own: a sample carries its own domain's label, -1 for other tasks.
 
     Source: Saenko et al., "Adapting Visual Category Models to New Domains" (ECCV 2010); Venkateswara et al., "Deep
     Hashing Network for Unsupervised Domain Adaptation" (CVPR 2017). Neither has official splits: each domain is split
     60/20/20, stratified by class, or as lists say. An image's class is the folder that it lies in; classes are numbered
-    in alphabetic order. A split has `sources`, {domain: indices of its samples}. Images are scaled to squares, and
-    decoded when they are needed: give the loader several workers (runtime.num_workers).
+    in alphabetic order. A split has `sources`, {task: indices of its samples}. Images are scaled to squares. With
+    cache=none give the loader several workers (runtime.num_workers).
 
     Args:
         root: folder that holds a folder for each domain.
@@ -38,6 +39,9 @@ class Office(MultiTaskDataset):
         split_seed: fixes the splits; the run's seed does not.
         lists: path of text files with lines `<path below root> <class index>`, with {domain} and {split} in place of
             a domain's folder and of train, val and test; null for splits of the data set's own.
+        cache: `memory` decodes everything once, before training; `device` holds these bytes on the GPU; `none` decodes
+            an image whenever it is needed.
+        sampling: how training batches are made of the domains; None to shuffle all samples together.
     """
 
     def __init__(
@@ -49,7 +53,10 @@ class Office(MultiTaskDataset):
         imagenet_normalisation: bool = False,
         split_seed: int = 0,
         lists: str | None = None,
+        cache: Cache = "memory",
+        sampling: Sampling | None = None,
     ) -> None:
+        super().__init__(cache)
         if not domains:
             raise ValueError("domains must name one or more folders, found none")
         if num_classes < 2:
@@ -62,6 +69,7 @@ class Office(MultiTaskDataset):
             raise ValueError(f"lists must contain {{domain}} and {{split}}, found {lists!r}")
         self.input_shape = (3, size, size)
         self.task_names = tuple(domains)
+        self.sampling = sampling
         self._root = Path(root)
         self._normalise = imagenet_normalisation
         self._files: dict[str, dict[SplitName, Listing]] = (
@@ -70,7 +78,7 @@ class Office(MultiTaskDataset):
             else {task: _read(self._root, lists, domain, num_classes) for task, domain in domains.items()}
         )
 
-    def split(self, name: SplitName) -> ImageFiles:
+    def files(self, name: SplitName) -> ImageFiles:
         listings = {task: parts[name] for task, parts in self._files.items()}
         numbers = torch.arange(sum(map(len, listings.values())))
         sources = dict(zip(listings, numbers.split([len(listing) for listing in listings.values()]), strict=True))
@@ -78,9 +86,16 @@ class Office(MultiTaskDataset):
         for task, listing in listings.items():
             targets[task] = torch.full((len(numbers),), -1)
             targets[task][sources[task]] = torch.tensor([label for _, label in listing], dtype=torch.int64)
-        paths = [self._root / path for listing in listings.values() for path, _ in listing]
-        size, normalise = self.input_shape[1], self._normalise
-        return ImageFiles(name, paths, targets, size, imagenet_normalisation=normalise, sources=sources)
+        names = [path for listing in listings.values() for path, _ in listing]
+        return ImageFiles(
+            name,
+            [self._root / path for path in names],
+            targets,
+            self.input_shape[1],
+            imagenet_normalisation=self._normalise,
+            identifiers=names,
+            sources=sources,
+        )
 
 
 def _find(root: Path, domains: Mapping[str, str], num_classes: int) -> dict[str, Listing]:

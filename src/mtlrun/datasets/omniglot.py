@@ -12,7 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mtlrun.datasets.base import SPLITS, MultiTaskDataset, SplitName, TensorSplit
+from mtlrun.checks import check_one_of
+from mtlrun.datasets.base import SPLITS, MultiTaskDataset, SplitName, TensorCache, TensorSplit
+from mtlrun.datasets.pixels import UNREADABLE
+from mtlrun.datasets.sampling import Sampling
 from mtlrun.errors import DataError
 from mtlrun.suggest import suggest
 
@@ -42,20 +45,30 @@ class OmniglotAlphabets(MultiTaskDataset):
         alphabets: which alphabets, by the names of their tasks; None for all that there are.
         size: side of the images in pixels.
         split_seed: fixes which drawers are in which split. The data set's own: the run's seed does not change the data.
+        cache: `memory`, or `device`: the inputs lie on the GPU.
+        sampling: how training batches are made of the alphabets; None to shuffle all samples together.
 
     Raises:
         DataError: files are absent or wrong.
     """
 
     def __init__(
-        self, root: str = "data", alphabets: list[str] | None = None, size: int = 28, split_seed: int = 0
+        self,
+        root: str = "data",
+        alphabets: list[str] | None = None,
+        size: int = 28,
+        split_seed: int = 0,
+        cache: TensorCache = "memory",
+        sampling: Sampling | None = None,
     ) -> None:
+        check_one_of("cache", cache, TensorCache)
         if size < 8:
             raise ValueError(f"size must be >= 8, found {size}")
         if split_seed < 0:
             raise ValueError(f"split_seed must be >= 0, found {split_seed}")
         if alphabets is not None and (not alphabets or len(set(alphabets)) < len(alphabets)):
             raise ValueError(f"alphabets must be one or more different names, found {alphabets}")
+        self.cache, self.sampling = cache, sampling
         self.input_shape = (1, size, size)
         drawings = _read(Path(root))
         self.task_names = tuple(sorted(drawings) if alphabets is None else alphabets)
@@ -95,14 +108,9 @@ class _Samples:
         masks = {alphabet: torch.from_numpy(own == alphabet) for alphabet in alphabets}
         targets = {alphabet: torch.where(mask, labels, -1) for alphabet, mask in masks.items()}
         # As files are called within each set, wherever that lies.
-        split = _Split(inputs, targets, ["/".join(file.split("/")[-3:]) for *_, file, _ in self._rows])
-        split.sources = {alphabet: mask.nonzero().squeeze(1) for alphabet, mask in masks.items()}
-        return split
-
-
-class _Split(TensorSplit):
-    #: {alphabet: indices of its samples}
-    sources: dict[str, Tensor]
+        names = ["/".join(file.split("/")[-3:]) for *_, file, _ in self._rows]
+        sources = {alphabet: mask.nonzero().squeeze(1) for alphabet, mask in masks.items()}
+        return TensorSplit(inputs, targets, names, sources)
 
 
 def _split_drawers(drawers: set[int], seed: int) -> dict[int, SplitName]:
@@ -153,6 +161,6 @@ def _decode(file: str, content: bytes, size: int) -> Tensor:
     try:
         with Image.open(io.BytesIO(content)) as image:
             pixels = image.convert("L").resize((size, size), Image.Resampling.BILINEAR)
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except UNREADABLE as error:
         raise DataError(f"dataset: {file} is not a readable image: {error}") from error
     return torch.from_numpy(255 - numpy.array(pixels))

@@ -113,6 +113,23 @@ def classes(rooms: Rooms, hits: Hits) -> Tensor:
     return torch.cat([room, rooms.shapes + _NUM_ROOM], dim=1).gather(1, hits.painted)
 
 
+def outlines(rooms: Rooms, hits: Hits, size: int, least: int) -> Tensor:
+    """Return what is seen of each object as a box: x1, y1, x2, y2 in pixels, index into SHAPES, 0; [N, S, 6].
+
+    Objects of which fewer than `least` pixels are seen, and places without an object, are rows of -1.
+    """
+    slots = torch.arange(rooms.shapes.shape[1])[:, None] + _NUM_ROOM
+    seen = (hits.painted[:, None] == slots).unflatten(2, (size, size))
+    ends = []
+    for along in (seen.any(dim=2), seen.any(dim=3)):  # columns, rows
+        steps = torch.arange(size)
+        ends.append((torch.where(along, steps, size).amin(dim=2), torch.where(along, steps + 1, 0).amax(dim=2)))
+    (left, right), (top, bottom) = ends
+    found = torch.stack([left, top, right, bottom, rooms.shapes, torch.zeros_like(left)], dim=2)
+    enough = seen.sum(dim=(2, 3)) >= least
+    return torch.where(enough[..., None], found, -1).float()
+
+
 def shade(rooms: Rooms, hits: Hits) -> Tensor:
     """Return the colours of the pixels, [N, 3, P] in [0, 1]: of paint that is lit by a lamp, with shadows.
 

@@ -71,7 +71,7 @@ def split_rows(
         if len(rows[name]) == 0:
             raise DataError(f"{table.path}: the {name} split is empty: {how} {name}")
     if split_column is not None and group_column is not None:
-        _check_groups(table, group_column, rows)
+        check_groups(table, group_column, rows)
     return rows
 
 
@@ -117,13 +117,14 @@ def _check_strata(table: Columns, column: str, rows: Rows) -> None:
             )
 
 
-def _check_groups(table: Columns, column: str, rows: Rows) -> None:
+def check_groups(table: Columns, column: str, rows: Rows, what: str = "group") -> None:
+    """Raise DataError if a value of a column is in two splits; `what` says what such a value is."""
     groups = numpy.asarray(_groups(table, column))
     for first, second in [*pairwise(SPLITS), (SPLITS[0], SPLITS[2])]:
         both = numpy.intersect1d(groups[rows[first]], groups[rows[second]])
         if len(both):
             one, other = (next(row for row in rows[name] if groups[row] == both[0]) for name in (first, second))
             raise DataError(
-                f"{table.where(column, int(other))}: the group {table.texts(column)[other]!r} is in the {second} split "
-                f"here, and in the {first} split by row {table.numbers[one]}"
+                f"{table.where(column, int(other))}: the {what} {table.texts(column)[other]!r} is in the {second} "
+                f"split here, and in the {first} split by row {table.numbers[one]}"
             )

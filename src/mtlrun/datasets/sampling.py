@@ -31,12 +31,16 @@ class Sampling:
             single with `cycle`, which knows nothing else.
         temperature: with strategy=temperature; 1 is proportional to the sizes, the higher the more equal.
         epoch_length: batches of an epoch, in place of what the strategy says; shares stay the same.
+        batch_norm: `shared`: the samples of a batch go through the model together, and BatchNorm has one set of running
+            statistics; `per_source`: the sources go through it apart, each normalised by its own statistics, in
+            training and in evaluation. Scales and shifts are shared either way.
     """
 
     strategy: Literal["proportional", "round_robin", "temperature", "cycle", "min"] = "proportional"
     batches: Literal["mixed", "single"] | None = None
     temperature: float = 2.0
     epoch_length: int | None = None
+    batch_norm: Literal["shared", "per_source"] = "shared"
 
     def __post_init__(self) -> None:
         if self.strategy == "cycle" and self.batches == "mixed":

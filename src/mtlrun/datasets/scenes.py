@@ -1,7 +1,7 @@
-"""scenes: rooms with spheres, boxes and cylinders, rendered when they are asked for; three dense tasks.
+"""scenes: rooms with spheres, boxes and cylinders, rendered when they are asked for; three dense tasks, and detection.
 
 Needs no files and no network. The tasks are those that the field trains together on NYUv2: segmentation, depth and
-surface normals, here with labels that are exact.
+surface normals, here with labels that are exact; and boxes around the objects for those who ask for them.
 """
 
 import math
@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from mtlrun.datasets.base import SPLITS, MultiTaskDataset, SplitName, TensorSplit
-from mtlrun.datasets.rendering import SHAPES, Rooms, cast, classes, make_rays, shade
+from mtlrun.checks import check_one_of
+from mtlrun.datasets.base import SPLITS, MultiTaskDataset, SplitName, TensorCache, TensorSplit
+from mtlrun.datasets.rendering import SHAPES, Rooms, cast, classes, make_rays, outlines, shade
 
 _CHUNK = 16  # rooms that are rendered together: their rays fit into a processor's cache
+_SEEN = 8  # pixels of an object that are to be seen at least, for it to have a box
 _IMAGES, _NOISE, _MISSING = range(3)  # what each split has random numbers of its own for
 
 
@@ -29,6 +31,9 @@ class Scenes(MultiTaskDataset):
       box, cylinder).
     - depth: [1, size, size], metres along the camera's axis (not along the ray), as depth sensors give it.
     - normals: [3, size, size], unit vectors in the camera's coordinates: x to the right, y down, z away from it.
+    - objects: float32 [max_objects, 6], for `mtlrun.tasks.Detection`: the box around what is seen of each object, x1,
+      y1, x2, y2 in pixels, the class (sphere, box, cylinder), 0. Objects of which fewer than 8 pixels are seen are left
+      out.
 
     Each split has random numbers of its own, so no scene is in two of them. The first scenes of a split are the same
     whatever its size. Splits are rendered when they are first asked for, some 400 images a second on one core.
@@ -41,9 +46,10 @@ class Scenes(MultiTaskDataset):
         noise: standard deviation of the camera's noise, on images in [0, 1].
         missing: share of the training images that lack a task's label, for each task others, in [0, 1).
         scenes_seed: fixes everything. The data set's own: the run's seed does not change the data.
+        cache: `memory`, or `device`: the inputs lie on the GPU.
     """
 
-    task_names = ("segmentation", "depth", "normals")
+    task_names = ("segmentation", "depth", "normals", "objects")
 
     def __init__(
         self,
@@ -56,6 +62,7 @@ class Scenes(MultiTaskDataset):
         noise: float = 0.05,
         missing: float = 0.0,
         scenes_seed: int = 0,
+        cache: TensorCache = "memory",
     ) -> None:
         for name, value in {"num_train": num_train, "num_val": num_val, "num_test": num_test}.items():
             if value < 1:
@@ -72,6 +79,8 @@ class Scenes(MultiTaskDataset):
             raise ValueError(f"missing must be in [0, 1), found {missing}")
         if scenes_seed < 0:
             raise ValueError(f"scenes_seed must be >= 0, found {scenes_seed}")
+        check_one_of("cache", cache, TensorCache)
+        self.cache = cache
         self.input_shape = (3, size, size)
         self._counts: dict[SplitName, int] = {"train": num_train, "val": num_val, "test": num_test}
         self._max_objects = max_objects
@@ -96,6 +105,7 @@ class Scenes(MultiTaskDataset):
         segmentation = torch.empty(count, size, size, dtype=torch.int64)
         depth = torch.empty(count, 1, size, size)
         normals = torch.empty(count, 3, size, size)
+        objects = torch.full((count, max(self._max_objects, 1), 6), -1.0)
         for start in range(0, count, _CHUNK):
             part = slice(start, min(start + _CHUNK, count))
             rooms = draw_rooms(random, part.stop - start, self._max_objects, self._texture)
@@ -106,7 +116,8 @@ class Scenes(MultiTaskDataset):
             segmentation[part] = classes(rooms, hits).reshape(-1, size, size)
             depth[part] = hits.depth.reshape(-1, 1, size, size)
             normals[part] = (rooms.camera.transpose(1, 2) @ hits.normals).reshape(-1, 3, size, size)
-        targets = {"segmentation": segmentation, "depth": depth, "normals": normals}
+            objects[part, : self._max_objects] = outlines(rooms, hits, size, _SEEN)
+        targets = {"segmentation": segmentation, "depth": depth, "normals": normals, "objects": objects}
         if name == "train":
             random = self._random(name, _MISSING)
             for task, target in targets.items():

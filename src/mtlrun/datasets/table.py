@@ -6,7 +6,8 @@ from typing import Any
 import numpy
 import torch
 
-from mtlrun.datasets.base import MultiTaskDataset, SplitName, TensorSplit
+from mtlrun.checks import check_one_of
+from mtlrun.datasets.base import MultiTaskDataset, SplitName, TensorCache, TensorSplit
 from mtlrun.datasets.columns import MISSING, Columns, read
 from mtlrun.datasets.row_splits import check_split_keys, split_rows
 from mtlrun.datasets.targets import check_target_keys, read_targets
@@ -28,7 +29,7 @@ class Table(MultiTaskDataset):
         path: CSV, or Parquet by its ending .parquet or .pq, which needs pyarrow.
         tasks, kinds: names of the tasks, and of their classes: `mtlrun.tasks.Regression`; filled in by the YAML.
         targets: {task: column, or list of columns}; a task that it does not name has the column of its own name.
-        inputs: columns; None for all that are no target and not the column of splits, groups or ids.
+        inputs: columns; None for all that are no target and not the column of splits, groups, ids or weights.
         categorical: columns of numbers that are to be treated as texts.
         classes: {task: list of its labels in the order of their indices}.
         standardise_targets: tasks whose numbers are scaled; their metrics are then in standard deviations.
@@ -38,9 +39,12 @@ class Table(MultiTaskDataset):
         stratify: a column whose values get equal shares in all splits.
         split_seed: fixes the drawing; the run's seed does not.
         id_column: what a row is called, in the record of the run; no two rows may have the same.
+        weight_column: how much each row counts in the losses of training, >= 0: a mean is one by weight. Metrics, and
+            the losses of validation and test, do not know of weights.
         missing: texts that stand for an empty cell.
         separator: between the cells of a CSV file.
         max_categories: so many different texts at most in a column of the inputs.
+        cache: `memory`, or `device`: the inputs lie on the GPU.
     """
 
     def __init__(
@@ -59,14 +63,18 @@ class Table(MultiTaskDataset):
         stratify: str | None = None,
         split_seed: int = 0,
         id_column: str | None = None,
+        weight_column: str | None = None,
         missing: Sequence[str] = MISSING,
         separator: str = ",",
         max_categories: int = 100,
+        cache: TensorCache = "memory",
     ) -> None:
         if path is None:
             raise ValueError("path must name a CSV or Parquet file, as in dataset.path=houses.csv, found null")
         if max_categories < 1:
             raise ValueError(f"max_categories must be >= 1, found {max_categories}")
+        check_one_of("cache", cache, TensorCache)
+        self.cache = cache
         check_split_keys(split_column, fractions, group_column, stratify, split_seed)
         check_target_keys(tasks, kinds, classes or {}, standardise_targets)
         table = read(path, separator, missing)
@@ -79,8 +87,9 @@ class Table(MultiTaskDataset):
         self.task_names = tuple(tasks)
         self.classes, self.scales, self._targets = found.classes, found.scales, found.tensors
         self._ids = identify(table, id_column)
+        self._weights = weigh(table, weight_column, self.rows["train"])
         taken = {column for columns in found.columns.values() for column in columns}
-        inputs = choose_inputs(table, inputs, taken, [split_column, group_column, id_column])
+        inputs = choose_inputs(table, inputs, taken, [split_column, group_column, id_column, weight_column])
         for column in categorical:
             if column not in inputs:
                 raise DataError(f"dataset.categorical: {column!r} is none of the inputs: {', '.join(inputs)}")
@@ -98,7 +107,9 @@ class Table(MultiTaskDataset):
     def split(self, name: SplitName) -> TensorSplit:
         rows = torch.from_numpy(self.rows[name])
         targets = {task: target[rows] for task, target in self._targets.items()}
-        return TensorSplit(self._inputs[rows], targets, [self._ids[row] for row in self.rows[name]])
+        split = TensorSplit(self._inputs[rows], targets, [self._ids[row] for row in self.rows[name]])
+        split.weights = self._weights if name == "train" else None
+        return split
 
 
 def identify(table: Columns, column: str | None) -> Sequence[str | int]:
@@ -114,6 +125,16 @@ def identify(table: Columns, column: str | None) -> Sequence[str | int]:
             raise DataError(f"{table.where(column, row)}: {cell!r} is the id of row {table.numbers[seen[cell]]} too")
         seen[cell] = row
     return list(seen)
+
+
+def weigh(table: Columns, column: str | None, train: numpy.ndarray) -> torch.Tensor | None:
+    """Return the weights of the training rows, float32 [num_train], or None for none."""
+    if column is None:
+        return None
+    weights = table.weights(column)[train]
+    if not weights.any():
+        raise DataError(f"{table.path}, column {column}: every weight of the training split is 0")
+    return torch.from_numpy(weights).float()
 
 
 def choose_inputs(

@@ -21,6 +21,7 @@ from mtlrun.models.single import SingleTask
 from mtlrun.models.sluice import Sluice
 from mtlrun.models.soft import SoftSharing
 from mtlrun.models.soft_trace import SoftTrace
+from mtlrun.models.statistics import SourceStatistics
 from mtlrun.models.task_routing import TaskRouting
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "Sluice",
     "SoftSharing",
     "SoftTrace",
+    "SourceStatistics",
     "Supervised",
     "TaskRouting",
 ]

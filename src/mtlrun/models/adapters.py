@@ -71,9 +71,10 @@ class Adapters(MultiTaskModel):
             {task: nn.ModuleList(Adapter(shape, max(1, shape[0] // reduction)) for shape in shapes) for task in tasks}
         )
 
-    def predict(self, inputs: Tensor) -> Output:
-        features = self.trunk.passes(self.task_names, inputs, self.adapt)
-        return Output({task: self.heads[task](own) for task, own in zip(self.task_names, features, strict=True)})
+    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
+        wanted = self.wanted(tasks)
+        features = self.trunk.passes(wanted, inputs, self.adapt)
+        return Output({task: self.heads[task](own) for task, own in zip(wanted, features, strict=True)})
 
     def adapt(self, task: str, stage: int, features: Tensor) -> Tensor:
         """Apply a task's adapter to what a stage gave."""

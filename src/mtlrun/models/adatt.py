@@ -82,21 +82,23 @@ class AdaTT(MultiTaskModel):
             self.fusions.append(nn.ModuleList(Fusion(size, self.unit_sizes, unit) for unit in range(units)))
         self.heads = make_heads(tasks, shapes[-1], first.input_shape)
 
-    def predict(self, inputs: Tensor) -> Output:
+    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
+        wanted = self.wanted(tasks)
         seen = [self.view(inputs)] * len(self.unit_sizes)
 
         def fuse(level: int, features: list[Tensor]) -> list[Tensor]:
             nonlocal seen
             units = stack_units(features, self.unit_sizes)
             fusions: nn.ModuleList = self.fusions[level]  # type: ignore[assignment]
-            fused = [fusion(seen[unit], units) for unit, fusion in enumerate(fusions)]
             if level == len(self.fusions) - 1:
-                return fused
+                last = zip(self.task_names, fusions, seen[: len(fusions)], strict=True)
+                return [fusion(own, units) for task, fusion, own in last if task in wanted]
+            fused = [fusion(own, units) for fusion, own in zip(fusions, seen, strict=True)]
             seen = [pool(own) for own in fused]
             return [own for own, size in zip(fused, self.unit_sizes, strict=True) for _ in range(size)]
 
         features = self.experts(inputs, fuse)
-        return Output({task: self.heads[task](own) for task, own in zip(self.task_names, features, strict=True)})
+        return Output({task: self.heads[task](own) for task, own in zip(wanted, features, strict=True)})
 
     def parameter_groups(self) -> list[ParameterGroup]:
         shared = [*self.experts.parameters(), *self.fusions[:-1].parameters()]

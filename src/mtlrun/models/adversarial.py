@@ -1,6 +1,6 @@
 """Shared and private encoders, told apart by an adversary."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -51,7 +51,7 @@ class Adversarial(MultiTaskModel):
     shared ones: orthogonality * sum over tasks of ‖SᵀP‖² / (‖S‖² ‖P‖²), over the batch, features averaged over all
     places. The paper does not divide; here the penalty is the same for any batch size, width and scale of the features,
     and smaller, so that the paper's factor is a mild one. S and P hold all samples of the batch, whichever tasks they
-    carry labels of. Both terms join the objective outside the weighting.
+    carry labels of; tasks that are not wanted have no P. Both terms join the objective outside the weighting.
 
     Made for tasks that have samples of their own: where each sample carries the labels of all tasks there is nothing to
     tell apart, the best discriminator says 1/K, and the adversary only keeps it there.
@@ -86,10 +86,11 @@ class Adversarial(MultiTaskModel):
         self.adversary = adversary
         self.orthogonality = orthogonality
 
-    def predict(self, inputs: Tensor) -> Output:
+    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
+        wanted = self.wanted(tasks)
         shared = self.shared(inputs)
-        private = {task: encoder(inputs) for task, encoder in self.private.items()}
-        predictions = {task: head(torch.cat([shared, private[task]], dim=1)) for task, head in self.heads.items()}
+        private = {task: self.private[task](inputs) for task in wanted}
+        predictions = {task: self.heads[task](torch.cat([shared, own], dim=1)) for task, own in private.items()}
         if not self.training:
             return Output(predictions)
         pooled = pool(shared)

@@ -3,12 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from torch import Tensor, nn
 
 from mtlrun.models.backbones import Shape
-from mtlrun.models.heads import ConvHead, MLPHead
+from mtlrun.models.heads import ConvHead, DetectionHead, MLPHead
+from mtlrun.models.statistics import SourceStatistics
 
 
 class TaskLike(Protocol):
@@ -19,6 +21,9 @@ class TaskLike(Protocol):
 
     @property
     def dense(self) -> bool: ...
+
+    @property
+    def boxes(self) -> bool: ...
 
     @property
     def head(self) -> Callable[[Shape, Shape], nn.Module] | None: ...
@@ -61,13 +66,13 @@ class Output:
     """What a forward pass gives.
 
     Args:
-        predictions: {task: prediction}, in the order of the tasks; see `make_heads` for shapes.
+        predictions: {task: prediction} of the tasks that are wanted, in the model's order; see `make_heads` for shapes.
         representation: the tensor that separates what is shared from what belongs to the tasks, if there is one.
         on_the_way: earlier predictions that are supervised as well; only in training.
         domains: logits [batch, K] of a discriminator that is to tell from shared features which task a sample belongs
-            to, that is, for which tasks it carries a label.
+            to, that is, for which tasks it carries a label; of all tasks, whichever are wanted.
         regularisers: named terms, scalars, that are added to the objective with their factors already applied, outside
-            the weighting; only in training.
+            the weighting; only in training. Terms of parameters alone are the same whichever tasks are wanted.
     """
 
     predictions: dict[str, Tensor]
@@ -88,14 +93,34 @@ class MultiTaskModel(nn.Module, ABC):
     def __init__(self, task_names: tuple[str, ...]) -> None:
         super().__init__()
         self.task_names = task_names
+        #: Sets of BatchNorm's running statistics, where each source of samples has one of its own.
+        self.source_statistics: SourceStatistics | None = None
 
     @abstractmethod
-    def predict(self, inputs: Tensor) -> Output:
-        """Return the predictions for a batch of inputs, and what else the training is to know."""
+    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
+        """Return the predictions for a batch of inputs, and what else the training is to know.
 
-    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
-        """Return {task: prediction} for a batch of inputs."""
-        return self.predict(inputs).predictions
+        Args:
+            inputs: [batch, ...].
+            tasks: those whose predictions are wanted; None for all. What only other tasks need is not computed.
+        """
+
+    def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """Return {task: prediction} for a batch of inputs; see `predict`."""
+        return self.predict(inputs, tasks).predictions
+
+    def wanted(self, tasks: Sequence[str] | None) -> tuple[str, ...]:
+        """Return the tasks whose predictions are wanted, in the model's order; None stands for all.
+
+        Raises:
+            ValueError: there are none, or the model lacks one.
+        """
+        if tasks is None:
+            return self.task_names
+        if not tasks or not set(tasks) <= set(self.task_names):
+            found = ", ".join(tasks) or "none"
+            raise ValueError(f"tasks must be null or one or more of {', '.join(self.task_names)}, found {found}")
+        return tuple(task for task in self.task_names if task in tasks)
 
     def advance(self, epochs: float, share: float) -> None:
         """Called before each training step, for models with a warm-up or an annealing.
@@ -143,8 +168,8 @@ class SharedRepresentationModel(MultiTaskModel):
         """Return the shared representation: all shared parameters lie before it."""
 
     @abstractmethod
-    def decode(self, representation: Tensor) -> dict[str, Tensor]:
-        """Return {task: prediction}: all task parameters lie after the representation."""
+    def decode(self, representation: Tensor, tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """Return {task: prediction} of the tasks that are wanted: all task parameters lie after the representation."""
 
     def add_rotations(self) -> Tensor:
         """Put a rotation of the representation in front of each task's head, and return all of them [K, d, d].
@@ -162,8 +187,9 @@ class SharedRepresentationModel(MultiTaskModel):
                 return found
         return []
 
-    def predict(self, inputs: Tensor) -> Output:
-        return self.output(self.encode(inputs), self.decode)
+    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
+        decode = self.decode if tasks is None else partial(self.decode, tasks=self.wanted(tasks))
+        return self.output(self.encode(inputs), decode)
 
     def output(self, representation: Tensor, decode: Callable[[Tensor], dict[str, Tensor]]) -> Output:
         """Return the output that `decode` makes of the representation; RuntimeError if it changes that in place.
@@ -179,8 +205,8 @@ class SharedRepresentationModel(MultiTaskModel):
 
 
 def output_shape(task: TaskLike, input_shape: Sequence[int]) -> Shape:
-    """Return the shape of one sample's prediction: (n,), or (n, height, width) of the input for a dense task."""
-    return (task.output_size, *input_shape[-2:]) if task.dense else (task.output_size,)
+    """Return what a head is to give for one sample: (n,), or (n, height, width) of the input for pixels and boxes."""
+    return (task.output_size, *input_shape[-2:]) if task.dense or task.boxes else (task.output_size,)
 
 
 def make_head(task: TaskLike, feature_shape: Sequence[int], input_shape: Sequence[int]) -> nn.Module:
@@ -189,9 +215,9 @@ def make_head(task: TaskLike, feature_shape: Sequence[int], input_shape: Sequenc
     Args:
         task: decides on the kind of head.
         feature_shape: of one sample's features.
-        input_shape: of one sample, for the size of what dense tasks predict.
+        input_shape: of one sample, for the size of what dense tasks predict, and for where boxes are.
     """
-    factory = task.head or (ConvHead if task.dense else MLPHead)
+    factory = task.head or (DetectionHead if task.boxes else ConvHead if task.dense else MLPHead)
     return factory(tuple(feature_shape), output_shape(task, input_shape))
 
 

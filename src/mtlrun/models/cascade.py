@@ -1,6 +1,6 @@
 """Tasks that see the estimates of earlier tasks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -42,26 +42,35 @@ class Cascade(MultiTaskModel):
     ) -> None:
         if order is not None and sorted(order) != sorted(tasks):
             raise ValueError(f"order must name each of {', '.join(tasks)} once, found {', '.join(order) or 'none'}")
+        names = list(order or tasks)
+        early = [name for name in names[:-1] if tasks[name].boxes]
+        if early:
+            raise ValueError(
+                f"order must have a task with boxes last, since no other head can see them, found {', '.join(names)}"
+            )
         super().__init__(tuple(tasks))
         self.trunk = backbone()
         channels, *size = self.trunk.feature_shape
         self.fit = Fit(size)
         self.heads = nn.ModuleDict()
-        for task in order or tasks:
+        for task in names:
             self.heads[task] = make_head(tasks[task], (channels, *size), self.trunk.input_shape)
             channels += tasks[task].output_size
         self.stop_gradient = stop_gradient
 
-    def predict(self, inputs: Tensor) -> Output:
+    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
+        wanted = self.wanted(tasks)
         features = self.trunk(inputs)
         predictions: dict[str, Tensor] = {}
         estimate: Tensor | None = None
         for task, head in self.heads.items():
+            if predictions.keys() >= set(wanted):
+                break  # nobody asks for later ones
             if estimate is not None:
                 features = torch.cat([features, self.fit(estimate)], dim=1)
             predictions[task] = head(features)
             estimate = predictions[task].detach() if self.stop_gradient else predictions[task]
-        return Output({task: predictions[task] for task in self.task_names})
+        return Output({task: predictions[task] for task in wanted})
 
     def parameter_groups(self) -> list[ParameterGroup]:
         groups = [ParameterGroup("shared", list(self.trunk.parameters()))]

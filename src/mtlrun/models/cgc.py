@@ -1,13 +1,13 @@
 """Customized gate control."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
 from mtlrun.models.backbones import BackboneFactory
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
 from mtlrun.models.columns import Columns
-from mtlrun.models.experts import GateInput, SoftmaxGate, mixture, name_experts, stack_units
+from mtlrun.models.experts import GateInput, SoftmaxGate, check_numbers, mixture, name_experts, stack_units
 
 
 class CGC(MultiTaskModel):
@@ -29,31 +29,31 @@ class CGC(MultiTaskModel):
     def __init__(
         self, tasks: Mapping[str, TaskLike], backbone: BackboneFactory, shared_experts: int = 1, task_experts: int = 1
     ) -> None:
-        if shared_experts < 1:
-            raise ValueError(f"shared_experts must be >= 1, found {shared_experts}; none is model=single")
-        if task_experts < 1:
-            raise ValueError(f"task_experts must be >= 1, found {task_experts}; none is model=mmoe")
+        check_numbers(shared_experts, task_experts)
         super().__init__(tuple(tasks))
-        self.unit_sizes = [task_experts] * len(tasks) + [shared_experts]
+        self.task_experts, self.shared_experts = task_experts, shared_experts
         self.experts = Columns(name_experts(tasks, task_experts, shared_experts), backbone)
         first = self.experts.first
         self.view = GateInput(first)
         self.gates = nn.ModuleDict({task: SoftmaxGate(self.view.size, task_experts + shared_experts) for task in tasks})
         self.heads = make_heads(tasks, first.feature_shape, first.input_shape)
 
-    def predict(self, inputs: Tensor) -> Output:
-        *own, shared = stack_units([expert(inputs) for expert in self.experts.values()], self.unit_sizes)
+    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
+        wanted = self.wanted(tasks)
+        names = name_experts(wanted, self.task_experts, self.shared_experts)
+        sizes = [self.task_experts] * len(wanted) + [self.shared_experts]
+        *own, shared = stack_units([self.experts[name](inputs) for name in names], sizes)
         seen = self.view(inputs)
         return Output(
             {
-                task: self.heads[task](mixture(gate(seen), [mine, shared]))
-                for (task, gate), mine in zip(self.gates.items(), own, strict=True)
+                task: self.heads[task](mixture(self.gates[task](seen), [mine, shared]))
+                for task, mine in zip(wanted, own, strict=True)
             }
         )
 
     def parameter_groups(self) -> list[ParameterGroup]:
         experts = list(self.experts.values())
-        size = self.unit_sizes[0]
+        size = self.task_experts
         groups = []
         for index, (task, gate) in enumerate(self.gates.items()):
             modules = [*experts[index * size : (index + 1) * size], gate, self.heads[task]]

@@ -1,12 +1,12 @@
 """Several networks of one kind side by side, run stage by stage: what coupled architectures are made of."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from torch import Tensor, nn
 
 from mtlrun.models.backbones import Backbone, BackboneFactory, Memory, Shape
 
-#: (number of the stage, its features in each network) -> what each network's next stage is given.
+#: (number of the stage, its features in each network that runs it) -> what each network's next stage is given.
 Mix = Callable[[int, list[Tensor]], list[Tensor]]
 
 
@@ -33,20 +33,22 @@ class Columns(nn.ModuleDict):
         """The shape of one sample's features after each stage, in each network."""
         return self.first.stage_shapes
 
-    def forward(self, inputs: Tensor | list[Tensor], mix: Mix) -> list[Tensor]:
+    def forward(self, inputs: Tensor | list[Tensor], mix: Mix, last: Collection[str] | None = None) -> list[Tensor]:
         """Return what the last mixing gives for each network.
 
         Args:
             inputs: one batch for all networks, or one for each.
             mix: called after each stage.
+            last: names of the networks whose last stage is run as well, in their order; None for all.
         """
-        networks: list[Backbone] = list(self.values())  # type: ignore[arg-type]
-        memories: list[Memory] = [{} for _ in networks]
-        features = inputs if isinstance(inputs, list) else [inputs] * len(networks)
-        for index in range(len(self.stage_shapes)):
+        whole, num_stages = list(self), len(self.stage_shapes)
+        running = [whole] * (num_stages - 1) + [whole if last is None else list(last)]  # at each stage
+        networks: dict[str, Backbone] = dict(self.items())  # type: ignore[arg-type]
+        memories: dict[str, Memory] = {name: {} for name in networks}
+        features = inputs if isinstance(inputs, list) else [inputs] * len(running[0])
+        for index, names in enumerate(running):
             after = [
-                network.stage(index, own, memory)
-                for network, own, memory in zip(networks, features, memories, strict=True)
+                networks[name].stage(index, own, memories[name]) for name, own in zip(names, features, strict=True)
             ]
             features = mix(index, after)
         return features

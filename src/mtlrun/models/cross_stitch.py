@@ -1,6 +1,6 @@
 """Cross-stitch networks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -76,9 +76,11 @@ class CrossStitch(MultiTaskModel):
         self.heads = make_heads(tasks, shapes[-1], self.backbones.first.input_shape)
         self.unit_lr_scale = unit_lr_scale
 
-    def predict(self, inputs: Tensor) -> Output:
-        features = self.backbones(inputs, lambda index, features: self.units[index](features))
-        return Output({task: self.heads[task](own) for task, own in zip(self.task_names, features, strict=True)})
+    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
+        wanted = self.wanted(tasks)
+        mixed = self.backbones(inputs, lambda index, features: self.units[index](features))
+        features = dict(zip(self.task_names, mixed, strict=True))
+        return Output({task: self.heads[task](features[task]) for task in wanted})
 
     def parameter_groups(self) -> list[ParameterGroup]:
         return [

@@ -1,6 +1,6 @@
 """DSelect-k: a mixture of few experts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import log2
 from typing import Literal
 
@@ -71,15 +71,15 @@ class DSelectK(MultiTaskModel):
         self.entropy_penalty = entropy_penalty
         self.unused_penalty = unused_penalty if log2(num_experts) % 1 else 0.0
 
-    def predict(self, inputs: Tensor) -> Output:
+    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
+        wanted = self.wanted(tasks)
         experts = stack_units([expert(inputs) for expert in self.experts.values()], [len(self.experts)])
         seen = self.view(inputs) if self.view else inputs
-        predictions, selectors = {}, []
-        for task, gate in self.gates.items():
-            weights, r = gate(seen)
-            predictions[task] = self.heads[task](mixture(weights, experts))
-            selectors.append(r)
-        return Output(predictions, regularisers=self.penalties(torch.stack(selectors)) if self.training else {})
+        # The penalties are on all gates: static ones are parameters, whichever tasks are wanted.
+        gates = {task: self.gates[task](seen) for task in (self.task_names if self.training else wanted)}
+        predictions = {task: self.heads[task](mixture(gates[task][0], experts)) for task in wanted}
+        selectors = torch.stack([r for _, r in gates.values()])
+        return Output(predictions, regularisers=self.penalties(selectors) if self.training else {})
 
     def penalties(self, r: Tensor) -> dict[str, Tensor]:
         """Return the penalties on the tasks' selectors r, [K, k, n] or [K, batch, k, n]."""

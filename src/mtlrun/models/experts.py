@@ -60,8 +60,16 @@ class SoftmaxGate(nn.Module):
         return found
 
 
+def check_numbers(shared_experts: int, task_experts: int) -> None:
+    """Refuse to go without shared experts or without those of each task, by a ValueError."""
+    if shared_experts < 1:
+        raise ValueError(f"shared_experts must be >= 1, found {shared_experts}; model=single has none")
+    if task_experts < 1:
+        raise ValueError(f"task_experts must be >= 1, found {task_experts}; model=mmoe has none")
+
+
 def name_experts(tasks: Iterable[str], task_experts: int, shared_experts: int) -> list[str]:
-    """Return names of the experts: each task's own one after the other, then the shared ones."""
+    """Return names of the experts: those of each of these tasks one after the other, then the shared ones."""
     own = [f"own_{task}_{index + 1}" for task in tasks for index in range(task_experts)]
     return own + [f"shared_{index + 1}" for index in range(shared_experts)]
 

@@ -1,6 +1,6 @@
 """Hard parameter sharing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
@@ -45,21 +45,23 @@ class HardSharing(SharedRepresentationModel):
     def encode(self, inputs: Tensor, memory: Memory | None = None) -> Tensor:
         return self.trunk.run(inputs, {} if memory is None else memory, stop=self.split)
 
-    def decode(self, representation: Tensor, memory: Memory | None = None) -> dict[str, Tensor]:
+    def decode(
+        self, representation: Tensor, tasks: Sequence[str] | None = None, memory: Memory | None = None
+    ) -> dict[str, Tensor]:
         predictions = {}
-        for index, (task, head) in enumerate(self.heads.items()):
+        for task in self.wanted(tasks):
             features = representation
             if self.rotations is not None:
-                features = _rotate(features, self.rotations[index])
+                features = _rotate(features, self.rotations[self.task_names.index(task)])
             if task in self.branches:
                 branch = self.branches[task]
                 features = branch.run(features, dict(memory or {}), start=self.split)  # type: ignore[operator]
-            predictions[task] = head(features)
+            predictions[task] = self.heads[task](features)
         return predictions
 
-    def predict(self, inputs: Tensor) -> Output:
+    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
         memory: Memory = {}
-        return self.output(self.encode(inputs, memory), partial(self.decode, memory=memory))
+        return self.output(self.encode(inputs, memory), partial(self.decode, tasks=self.wanted(tasks), memory=memory))
 
     def add_rotations(self) -> Tensor:
         like = next(self.trunk.parameters())

@@ -79,14 +79,6 @@ class Fit(nn.Module):
         return resize(features, self.size)
 
 
-def transition(source: Sequence[int], target: Sequence[int], *, bias: bool = True) -> nn.Module:
-    """Return a learned map from features of shape `source` to ones of shape `target`, for skips between stages.
-
-    A 3x3 convolution or a linear layer gives the channels, `Fit` the size.
-    """
-    return nn.Sequential(neighbourhood(source, target[0], bias=bias), Fit(target[1:]))
-
-
 def joined(shapes: Sequence[Shape]) -> Shape:
     """Return the shape of features that are joined along their channels; all must have one size."""
     if len({tuple(shape[1:]) for shape in shapes}) > 1:

@@ -1,6 +1,6 @@
 """Low-rank adaptation."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 
 import torch
@@ -105,11 +105,11 @@ class LoRA(MultiTaskModel):
             }
         )
 
-    def predict(self, inputs: Tensor) -> Output:
+    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
         return Output(
             {
-                task: head(self.trunk.run(task, inputs, {}, weights=self.weights(task)))
-                for task, head in self.heads.items()
+                task: self.heads[task](self.trunk.run(task, inputs, {}, weights=self.weights(task)))
+                for task in self.wanted(tasks)
             }
         )
 

@@ -1,7 +1,7 @@
 """Learning to branch."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,8 @@ class LTB(MultiTaskModel):
     temperature falls geometrically from `temperature` to `final_temperature`. In the warm-up nothing is drawn: each
     node gets the mean of all nodes before it, and the logits are not trained. (Before `advance` is first called, each
     gets the mean by the softmax of its logits.) In evaluation each node has its likeliest parent, the first among
-    equals, and what no task needs is not computed: nodes on no path, unless a later stage of the same copy is on one,
-    since that may look for the places of pooled maxima.
+    equals, and what no task needs whose prediction is wanted is not computed: nodes on no path, unless a later stage
+    of the same copy is on one, since that may look for the places of pooled maxima.
     BatchNorm's running statistics are of all parents that are drawn, so that while draws vary much, and in the warm-up,
     evaluation lags behind training.
     The paper trains the tree that was found once more from fresh weights; here weights and tree come from one training.
@@ -85,8 +85,9 @@ class LTB(MultiTaskModel):
         # At infinity all parents are equal, and the logits' gradient is zero.
         self._temperature.fill_(start * (end / start) ** progress if self._sampling else math.inf)
 
-    def predict(self, inputs: Tensor) -> Output:
-        heads = [self.head_branching[task] for task in self.task_names]
+    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
+        wanted = self.wanted(tasks)
+        heads = [self.head_branching[task] for task in wanted]
         if self.training or torch.compiler.is_compiling():  # a traced program cannot know the tree: it runs all nodes
             # Each head's logits are drawn from on their own, so that no other task's loss reaches them.
             chosen = [*(list(self._choose(layer)) for layer in self.branching), [self._choose(own) for own in heads]]
@@ -94,7 +95,7 @@ class LTB(MultiTaskModel):
         else:
             layers = [*self.branching, torch.stack(heads)]
             features = self._follow(inputs, [layer.argmax(dim=1).tolist() for layer in layers])
-        return Output({task: self.heads[task](own) for task, own in zip(self.task_names, features, strict=True)})
+        return Output({task: self.heads[task](own) for task, own in zip(wanted, features, strict=True)})
 
     def _choose(self, logits: Tensor) -> Tensor:
         """Return children's weights of their parents. [..., parents]."""

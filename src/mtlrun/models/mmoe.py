@@ -1,6 +1,6 @@
 """Multi-gate mixture of experts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -35,10 +35,11 @@ class MMoE(MultiTaskModel):
         self.gates = nn.ModuleDict({task: SoftmaxGate(self.view.size, num_experts) for task in tasks})
         self.heads = make_heads(tasks, first.feature_shape, first.input_shape)
 
-    def predict(self, inputs: Tensor) -> Output:
+    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
+        wanted = self.wanted(tasks)
         experts = stack_units([expert(inputs) for expert in self.experts.values()], [len(self.experts)])
         seen = self.view(inputs)
-        return Output({task: self.heads[task](mixture(gate(seen), experts)) for task, gate in self.gates.items()})
+        return Output({task: self.heads[task](mixture(self.gates[task](seen), experts)) for task in wanted})
 
     def parameter_groups(self) -> list[ParameterGroup]:
         return [

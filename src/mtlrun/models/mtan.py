@@ -1,6 +1,6 @@
 """MTAN: tasks attend to the features of one shared network."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -82,12 +82,13 @@ class MTAN(MultiTaskModel):
         )
         self.heads = make_heads(tasks, shapes[-1], self.trunk.input_shape)
 
-    def predict(self, inputs: Tensor) -> Output:
+    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
+        wanted = self.wanted(tasks)
         memory: Memory = {}
         stages = [inputs]
         for index in range(len(self.trunk.stages)):
             stages.append(self.trunk.stage(index, stages[-1], memory))
-        return Output({task: head(self.attend(task, stages[1:])) for task, head in self.heads.items()})
+        return Output({task: self.heads[task](self.attend(task, stages[1:])) for task in wanted})
 
     def attend(self, task: str, stages: list[Tensor]) -> Tensor:
         """Return what a task attends to after the last stage.

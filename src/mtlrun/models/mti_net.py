@@ -107,21 +107,22 @@ class MTINet(MultiTaskModel):
     def _scales(self) -> list[Scale]:
         return list(self.scales)  # type: ignore[arg-type]
 
-    def predict(self, inputs: Tensor) -> Output:
+    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
+        wanted = self.wanted(tasks)
         shared = self._run_trunk(inputs)
-        distilled: dict[str, list[Tensor]] = {task: [] for task in self.task_names}
+        distilled: dict[str, list[Tensor]] = {task: [] for task in wanted}
         on_the_way = []
         handed: dict[str, Tensor] = {}
         for index, scale in enumerate(self._scales):
             features = scale(shared[index], handed)
             if self.training:
-                first = {task: head(features[task]) for task, head in scale.first_heads.items()}
+                first = {task: scale.first_heads[task](features[task]) for task in wanted}
                 on_the_way.append(Supervised(first, self.intermediate_weight))
-            for task, distillation in scale.distillations.items():
-                distilled[task].append(self.fit(distillation(features)))
+            for task in wanted:
+                distilled[task].append(self.fit(scale.distillations[task](features)))
             if index < len(self.propagations):
                 handed = self.propagations[index](features)
-        predictions = {task: head(torch.cat(distilled[task], dim=1)) for task, head in self.heads.items()}
+        predictions = {task: self.heads[task](torch.cat(own, dim=1)) for task, own in distilled.items()}
         return Output(predictions, on_the_way=on_the_way)
 
     def _run_trunk(self, inputs: Tensor) -> list[Tensor]:

@@ -1,6 +1,6 @@
 """NDDR-CNN: neural discriminative dimensionality reduction."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -33,10 +33,10 @@ class NDDRLayer(nn.ModuleDict):
             with torch.no_grad():
                 weight.copy_(torch.cat(blocks, dim=1).view_as(weight))
 
-    def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """Map K tensors [batch, channels, ...] to as many of the same shape."""
+    def forward(self, features: list[Tensor], tasks: Sequence[str] | None = None) -> list[Tensor]:
+        """Map K tensors [batch, channels, ...] to one of the same shape for each of `tasks`, for all if None."""
         whole = torch.cat(features, dim=1)
-        return [reduction(whole) for reduction in self.values()]
+        return [self[task](whole) for task in (self if tasks is None else tasks)]
 
 
 class NDDR(MultiTaskModel):
@@ -91,20 +91,25 @@ class NDDR(MultiTaskModel):
         self.heads = make_heads(tasks, shapes[-1], self.backbones.first.input_shape)
         self.unit_lr_scale = unit_lr_scale
 
-    def predict(self, inputs: Tensor) -> Output:
-        after: list[list[Tensor]] = []  # the tasks' features after each stage
+    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
+        wanted = self.wanted(tasks)
+        after: list[dict[str, Tensor]] = []  # the tasks' features after each stage
 
         def fuse(index: int, features: list[Tensor]) -> list[Tensor]:
-            after.append(self.layers[index](features) if self.layers else features)
-            return after[-1]
+            going = wanted if index == len(self.layers) - 1 else self.task_names
+            if self.layers:
+                features = self.layers[index](features, going)
+            after.append(dict(zip(going, features, strict=True)))
+            return features
 
-        features = self.backbones(inputs, fuse)
+        self.backbones(inputs, fuse)
+        features = after[-1]
         if self.shortcuts:
-            features = [
-                reduction(torch.cat([self.fit(own) for own in stages], dim=1))
-                for reduction, stages in zip(self.shortcuts.values(), zip(*after, strict=True), strict=True)
-            ]
-        return Output({task: self.heads[task](own) for task, own in zip(self.task_names, features, strict=True)})
+            features = {
+                task: self.shortcuts[task](torch.cat([self.fit(stage[task]) for stage in after], dim=1))
+                for task in wanted
+            }
+        return Output({task: self.heads[task](features[task]) for task in wanted})
 
     def parameter_groups(self) -> list[ParameterGroup]:
         groups = [ParameterGroup("shared", list(self.backbones.parameters()))]

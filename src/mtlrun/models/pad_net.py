@@ -1,6 +1,6 @@
 """PAD-Net: predict, let the tasks inform each other, predict again."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from torch import Tensor, nn
@@ -56,13 +56,14 @@ class PADNet(MultiTaskModel):
         self.heads = make_heads(tasks, shape, input_shape)
         self.intermediate_weight = intermediate_weight
 
-    def predict(self, inputs: Tensor) -> Output:
+    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
+        wanted = self.wanted(tasks)
         shared = self.trunk(inputs)
         features = {task: branch(shared) for task, branch in self.branches.items()}
-        predictions = {task: head(self.distillations[task](features)) for task, head in self.heads.items()}
+        predictions = {task: self.heads[task](self.distillations[task](features)) for task in wanted}
         if not self.training:
             return Output(predictions)
-        first = {task: head(features[task]) for task, head in self.first_heads.items()}
+        first = {task: self.first_heads[task](features[task]) for task in wanted}
         return Output(predictions, on_the_way=[Supervised(first, self.intermediate_weight)])
 
     def parameter_groups(self) -> list[ParameterGroup]:

@@ -1,13 +1,13 @@
 """Progressive layered extraction."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
 from mtlrun.models.backbones import Backbone, BackboneFactory
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
 from mtlrun.models.columns import Columns
-from mtlrun.models.experts import GateInput, SoftmaxGate, mixture, name_experts, stack_units
+from mtlrun.models.experts import GateInput, SoftmaxGate, check_numbers, mixture, name_experts, stack_units
 from mtlrun.models.layers import pool
 
 
@@ -36,12 +36,9 @@ class PLE(MultiTaskModel):
     def __init__(
         self, tasks: Mapping[str, TaskLike], backbone: BackboneFactory, shared_experts: int = 1, task_experts: int = 1
     ) -> None:
-        if shared_experts < 1:
-            raise ValueError(f"shared_experts must be >= 1, found {shared_experts}; none is model=single")
-        if task_experts < 1:
-            raise ValueError(f"task_experts must be >= 1, found {task_experts}")
+        check_numbers(shared_experts, task_experts)
         super().__init__(tuple(tasks))
-        self.unit_sizes = [task_experts] * len(tasks) + [shared_experts]
+        self.task_experts, self.shared_experts = task_experts, shared_experts
         self.experts = Columns(name_experts(tasks, task_experts, shared_experts), backbone)
         first, shapes = self.experts.first, self.experts.stage_shapes
         self.view = GateInput(first)
@@ -49,29 +46,35 @@ class PLE(MultiTaskModel):
         self.gates = nn.ModuleList(
             nn.ModuleDict({task: SoftmaxGate(size, task_experts + shared_experts) for task in tasks}) for size in sizes
         )
-        self.shared_gates = nn.ModuleList(SoftmaxGate(size, sum(self.unit_sizes)) for size in sizes[:-1])
+        self.shared_gates = nn.ModuleList(SoftmaxGate(size, len(self.experts)) for size in sizes[:-1])
         self.heads = make_heads(tasks, shapes[-1], first.input_shape)
 
-    def predict(self, inputs: Tensor) -> Output:
-        seen = [self.view(inputs)] * len(self.unit_sizes)  # by each path's gate, the shared path's last
+    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
+        wanted, last = self.wanted(tasks), len(self.shared_gates)
+        view = self.view(inputs)
+        seen, shared_seen = dict.fromkeys(self.task_names, view), view  # by each path's gate
 
         def fuse(level: int, features: list[Tensor]) -> list[Tensor]:
-            nonlocal seen
-            units = stack_units(features, self.unit_sizes)
-            gates = self.gates[level].values()  # type: ignore[operator]
-            paths = [mixture(gate(seen[task]), [units[task], units[-1]]) for task, gate in enumerate(gates)]
-            if level == len(self.shared_gates):
-                return paths
-            paths.append(mixture(self.shared_gates[level](seen[-1]), units))
-            seen = [pool(path) for path in paths]
-            return [path for path, size in zip(paths, self.unit_sizes, strict=True) for _ in range(size)]
+            nonlocal seen, shared_seen
+            # The shared path takes up all tasks' experts, but for those of the last level, where it has ended.
+            here = wanted if level == last else self.task_names
+            onward = wanted if level >= last - 1 else self.task_names
+            units = stack_units(features, [self.task_experts] * len(here) + [self.shared_experts])
+            own = dict(zip(here, units[:-1], strict=True))
+            gates: nn.ModuleDict = self.gates[level]  # type: ignore[assignment]
+            paths = {task: mixture(gates[task](seen[task]), [own[task], units[-1]]) for task in onward}
+            if level == last:
+                return list(paths.values())
+            shared = mixture(self.shared_gates[level](shared_seen), units)
+            seen, shared_seen = {task: pool(path) for task, path in paths.items()}, pool(shared)
+            return [path for path in paths.values() for _ in range(self.task_experts)] + [shared] * self.shared_experts
 
-        features = self.experts(inputs, fuse)
-        return Output({task: self.heads[task](own) for task, own in zip(self.task_names, features, strict=True)})
+        features = self.experts(inputs, fuse, name_experts(wanted, self.task_experts, self.shared_experts))
+        return Output({task: self.heads[task](own) for task, own in zip(wanted, features, strict=True)})
 
     def parameter_groups(self) -> list[ParameterGroup]:
         networks: list[Backbone] = list(self.experts.values())  # type: ignore[arg-type]
-        size = self.unit_sizes[0]
+        size = self.task_experts
         groups = []
         for index, task in enumerate(self.task_names):
             own = networks[index * size : (index + 1) * size]

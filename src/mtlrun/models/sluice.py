@@ -125,7 +125,8 @@ class Sluice(MultiTaskModel):
         self.skips = nn.ModuleDict({task: Skip(shapes, last) for task in tasks})
         self.subspaces, self.orthogonality, self.unit_lr_scale = subspaces, orthogonality, unit_lr_scale
 
-    def predict(self, inputs: Tensor) -> Output:
+    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
+        wanted = self.wanted(tasks)
         after: list[list[Tensor]] = []  # the tasks' features after each stage
 
         def mix(index: int, features: list[Tensor]) -> list[Tensor]:
@@ -136,6 +137,7 @@ class Sluice(MultiTaskModel):
         predictions = {
             task: self.heads[task](self.skips[task](stages))
             for task, stages in zip(self.task_names, zip(*after, strict=True), strict=True)
+            if task in wanted
         }
         if not self.training or self.subspaces < 2 or self.orthogonality == 0:
             return Output(predictions)

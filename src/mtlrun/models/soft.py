@@ -1,6 +1,6 @@
 """Soft parameter sharing by an L2 penalty."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import torch
@@ -44,8 +44,8 @@ class SoftSharing(MultiTaskModel):
         self.heads = make_heads(tasks, first.feature_shape, first.input_shape)
         self.strength = strength
 
-    def predict(self, inputs: Tensor) -> Output:
-        predictions = {task: self.heads[task](backbone(inputs)) for task, backbone in self.backbones.items()}
+    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
+        predictions = {task: self.heads[task](self.backbones[task](inputs)) for task in self.wanted(tasks)}
         if not self.training or len(self.task_names) < 2:
             return Output(predictions)
         return Output(predictions, regularisers={"soft_sharing": self.strength * self.distance()})

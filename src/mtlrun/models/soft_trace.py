@@ -1,6 +1,6 @@
 """Soft parameter sharing by the trace norm."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -57,8 +57,8 @@ class SoftTrace(MultiTaskModel):
         self.strength = strength
         self.flattening: Flattening = flattening
 
-    def predict(self, inputs: Tensor) -> Output:
-        predictions = {task: self.heads[task](backbone(inputs)) for task, backbone in self.backbones.items()}
+    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
+        predictions = {task: self.heads[task](self.backbones[task](inputs)) for task in self.wanted(tasks)}
         if not self.training or len(self.task_names) < 2 or self.strength == 0:
             return Output(predictions)
         return Output(predictions, regularisers={"trace_norm": self.strength * self.norm()})

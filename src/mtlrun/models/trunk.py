@@ -5,27 +5,12 @@ from functools import partial
 
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from mtlrun.models.backbones import Backbone, Memory
+from mtlrun.models.statistics import Statistics
 
 #: (number of the stage, its features) -> what the next stage is given.
 Change = Callable[[int, Tensor], Tensor]
-
-
-class Statistics(nn.Module):
-    """A copy of the running statistics of a network's BatchNorm layers, and of no other buffer."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        for layer, module in network.named_modules():
-            if isinstance(module, _BatchNorm):
-                for name, statistic in module.named_buffers(recurse=False):
-                    self.register_buffer(f"{layer}.{name}".replace(".", "/"), statistic.clone())
-
-    def by_name(self) -> dict[str, Tensor]:
-        """Return {name in the network: statistic}."""
-        return {name.replace("/", "."): statistic for name, statistic in self.named_buffers()}
 
 
 class TaskTrunk(nn.Module):

@@ -25,6 +25,8 @@ class RunInfo:
         labelled: {split: (samples, {task: samples that carry its label})}; no tasks where that is not known.
         multiply_adds: of one sample's predictions for all tasks.
         total_steps, steps_per_epoch: the length of the training, if it is not stopped early.
+        averaged_evaluations: over how many of the last evaluations on the test split the result is a mean; None where a
+            checkpoint is selected on validation.
     """
 
     run_id: str
@@ -37,6 +39,17 @@ class RunInfo:
     multiply_adds: int
     total_steps: int
     steps_per_epoch: int
+    averaged_evaluations: int | None = None
+
+    @property
+    def evaluated(self) -> str:
+        """What stands before the metrics of the evaluations on the way."""
+        return "val" if self.averaged_evaluations is None else "test_selected"
+
+    @property
+    def result(self) -> str:
+        """What stands before the metrics that are the run's result."""
+        return "test" if self.averaged_evaluations is None else "test_selected_mean"
 
 
 class Observer:
@@ -53,13 +66,16 @@ class Observer:
         """`trainer.log_every` more steps were made; `values` are means over them, by TensorBoard's tags."""
 
     def validated(self, step: int, epoch: int, metrics: Metrics, selected: bool) -> None:
-        """The validation split was evaluated; `selected`: this is now the best checkpoint."""
+        """The validation split was evaluated; `selected`: this is now the best checkpoint.
+
+        With `RunInfo.averaged_evaluations` it was the test split, and nothing is selected, whatever `selected` says.
+        """
 
     def pictured(self, step: int, pictures: Mapping[str, Tensor]) -> None:
         """{task: image [3, height, width] of bytes} of some validation samples, right after `validated`."""
 
     def tested(self, step: int, metrics: Metrics) -> None:
-        """The selected checkpoint was evaluated on the test split."""
+        """The selected checkpoint was evaluated on the test split, or the last evaluations' means were taken."""
 
     def closed(self) -> None:
         """The run ended, in whatever way."""

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.tree import Tree
 
+from mtlrun.display import TEST_SELECTED
 from mtlrun.observers.base import Metrics, Observer, RunInfo
 
 logger = logging.getLogger("mtlrun.screen")
@@ -41,10 +42,18 @@ class Screen(Observer):
         self._quiet = quiet
         self._progress: Progress | None = None
         self._main_metrics: Mapping[str, str] = {}
+        self._averaged: int | None = None
         self._losses = self._validation = ""
 
     def started(self, info: RunInfo, step: int) -> None:
         self._main_metrics = info.main_metrics
+        self._averaged = info.averaged_evaluations
+        if self._averaged is not None:
+            logger.info(
+                "%s: the test split is evaluated on the way, and the result is the mean over the last %d evaluations",
+                TEST_SELECTED,
+                self._averaged,
+            )
         if self._quiet:
             return
         self._console.print(config_tree(info))
@@ -71,10 +80,9 @@ class Screen(Observer):
         self._advance(step)
 
     def validated(self, step: int, epoch: int, metrics: Metrics, selected: bool) -> None:
-        self._validation = "val " + ", ".join(
-            f"{task} {metric} {metrics[task][metric]:.4f}" for task, metric in self._main_metrics.items()
-        )
-        mark = " (selected)" if selected else ""
+        numbers = (f"{task} {metric} {metrics[task][metric]:.4f}" for task, metric in self._main_metrics.items())
+        self._validation = f"{'val' if self._averaged is None else 'test-selected'} {', '.join(numbers)}"
+        mark = " (selected)" if selected and self._averaged is None else ""
         logger.info("epoch %d, step %d: %s; %s%s", epoch, step, self._losses, self._validation, mark)
         self._advance(step)
 

@@ -5,11 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mtlrun.observers.base import AppendFile, Metrics, Observer
+from mtlrun.observers.base import AppendFile, Metrics, Observer, RunInfo
 
 
 class MetricsFile(Observer):
     """Writes `{"split": "train", "step": ..., "epoch": ..., <tag>: <value>, ...}` lines.
+
+    The splits are `train`, `val` and `test`; under the legacy protocol `train`, `test_selected` for the evaluations on
+    the way, and `test_selected_mean` for the result.
 
     Args:
         folder: the run's folder.
@@ -17,15 +20,20 @@ class MetricsFile(Observer):
 
     def __init__(self, folder: Path) -> None:
         self._file = AppendFile(folder / "metrics.jsonl")
+        self._evaluated, self._result, self._selects = "val", "test", True
+
+    def started(self, info: RunInfo, step: int) -> None:
+        self._evaluated, self._result, self._selects = info.evaluated, info.result, info.averaged_evaluations is None
 
     def trained(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
         self._line(split="train", step=step, epoch=epoch, **values)
 
     def validated(self, step: int, epoch: int, metrics: Metrics, selected: bool) -> None:
-        self._line(split="val", step=step, epoch=epoch, selected=selected, **flatten("val", metrics))
+        mark = {"selected": selected} if self._selects else {}
+        self._line(split=self._evaluated, step=step, epoch=epoch, **mark, **flatten(self._evaluated, metrics))
 
     def tested(self, step: int, metrics: Metrics) -> None:
-        self._line(split="test", step=step, **flatten("test", metrics))
+        self._line(split=self._result, step=step, **flatten(self._result, metrics))
 
     def _line(self, **values: Any) -> None:
         self._file.write(json.dumps(values).encode() + b"\n")

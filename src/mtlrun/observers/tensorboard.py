@@ -31,15 +31,18 @@ class TensorBoard(Observer):
         path = existing[0] if existing else folder / f"events.out.tfevents.{int(time.time())}.mtlrun"
         self._file = AppendFile(path)
         self._records = RecordWriter(self._file)
+        self._evaluated, self._result = "val", "test"
 
     def started(self, info: RunInfo, step: int) -> None:
+        self._evaluated, self._result = info.evaluated, info.result
         if self._file.file.tell() > 0:
             return
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
         self._summary(
             summary.text("config", "```yaml\n" + yaml.safe_dump(dict(info.config), sort_keys=False) + "```"), 0
         )
-        metrics = {f"val/{task}/{metric}": 0.0 for task, names in info.directions.items() for metric in names}
+        shown = info.evaluated if info.averaged_evaluations is None else info.result
+        metrics = {f"{shown}/{task}/{metric}": 0.0 for task, names in info.directions.items() for metric in names}
         experiment, session_start, _ = summary.hparams(_flat(info.config), metrics)
         self._summary(experiment, 0)
         self._summary(session_start, 0)
@@ -49,14 +52,14 @@ class TensorBoard(Observer):
         self._scalars(values, step)
 
     def validated(self, step: int, epoch: int, metrics: Metrics, selected: bool) -> None:
-        self._scalars(flatten("val", metrics), step)
+        self._scalars(flatten(self._evaluated, metrics), step)
 
     def pictured(self, step: int, pictures: Mapping[str, Tensor]) -> None:
         for task, image in pictures.items():
             self._summary(summary.image(f"pictures/{task}", image.numpy(), dataformats="CHW"), step)
 
     def tested(self, step: int, metrics: Metrics) -> None:
-        self._scalars(flatten("test", metrics), step)
+        self._scalars(flatten(self._result, metrics), step)
         self._summary(summary.hparams({}, {})[2], step)  # the session's end
 
     def closed(self) -> None:

@@ -5,7 +5,8 @@ from mtlrun.tasks.binary import BinaryClassification
 from mtlrun.tasks.classification import Classification
 from mtlrun.tasks.count import Count
 from mtlrun.tasks.depth import Depth
-from mtlrun.tasks.labels import LabelledBatch
+from mtlrun.tasks.detection import Detection
+from mtlrun.tasks.labels import LabelledBatch, Stream
 from mtlrun.tasks.multilabel import MultiLabel
 from mtlrun.tasks.normals import SurfaceNormals
 from mtlrun.tasks.objective import Objective
@@ -18,6 +19,7 @@ __all__ = [
     "Classification",
     "Count",
     "Depth",
+    "Detection",
     "LabelledBatch",
     "Meter",
     "MultiLabel",
@@ -25,6 +27,7 @@ __all__ = [
     "Ordinal",
     "Regression",
     "Segmentation",
+    "Stream",
     "SurfaceNormals",
     "Task",
 ]

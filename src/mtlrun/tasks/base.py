@@ -11,6 +11,8 @@ from torchmetrics import Metric, MetricCollection
 Direction = Literal["max", "min"]
 # (shape of one sample's features, shape of its prediction) -> head
 HeadFactory = Callable[[tuple[int, ...], tuple[int, ...]], nn.Module]
+#: A number > 0, or `size`.
+TaskWeight = float | Literal["size"]
 
 
 class Task(nn.Module, ABC):
@@ -19,7 +21,8 @@ class Task(nn.Module, ABC):
     Args:
         lr: learning rate of the parameters that belong to this task alone.
         weight: the factor of this task's loss under `weighting=static`; every other weighting refuses one that is not
-        1.
+            1. `size` is the share of the training samples that carry the task's label: with it for all tasks each label
+            counts the same, and not each task.
         head: makes this task's head from the shapes of one sample's features and of its prediction; in YAML a
             `_target_` with `_partial_: true`. None leaves the choice to the model.
     """
@@ -30,15 +33,17 @@ class Task(nn.Module, ABC):
     nonnegative_loss = False
     #: True if something is predicted at each pixel: predictions are [batch, output_size, height, width].
     dense = False
+    #: True if boxes in the image are predicted: predictions are [batch, locations, output_size + 9].
+    boxes = False
     #: True if `fit` has to be called before training.
     needs_fit = False
 
-    def __init__(self, *, lr: float = 1e-3, weight: float = 1.0, head: HeadFactory | None = None) -> None:
+    def __init__(self, *, lr: float = 1e-3, weight: TaskWeight = 1.0, head: HeadFactory | None = None) -> None:
         super().__init__()
         if not lr > 0:
             raise ValueError(f"lr must be > 0, found {lr}")
-        if not weight > 0:
-            raise ValueError(f"weight must be > 0, found {weight}")
+        if weight != "size" and not weight > 0:
+            raise ValueError(f"weight must be > 0, or size, found {weight}")
         self.lr = lr
         self.weight = weight
         self.head = head

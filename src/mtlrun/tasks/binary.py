@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import BinaryAccuracy, BinaryF1Score
 
-from mtlrun.tasks.base import HeadFactory, Task
+from mtlrun.tasks.base import HeadFactory, Task, TaskWeight
 from mtlrun.tasks.class_weights import ClassWeights, balanced_weights, first_weights
 from mtlrun.tasks.ranking import AUROC, AveragePrecision
 
@@ -42,7 +42,7 @@ class BinaryClassification(Task):
         class_weights: ClassWeights = "none",
         *,
         lr: float = 1e-3,
-        weight: float = 1.0,
+        weight: TaskWeight = 1.0,
         head: HeadFactory | None = None,
     ) -> None:
         super().__init__(lr=lr, weight=weight, head=head)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric
 
-from mtlrun.tasks.base import HeadFactory, Task
+from mtlrun.tasks.base import HeadFactory, Task, TaskWeight
 
 
 class Count(Task):
@@ -21,7 +21,7 @@ class Count(Task):
     main_metric = "mae"
     nonnegative_loss = True
 
-    def __init__(self, *, lr: float = 1e-3, weight: float = 1.0, head: HeadFactory | None = None) -> None:
+    def __init__(self, *, lr: float = 1e-3, weight: TaskWeight = 1.0, head: HeadFactory | None = None) -> None:
         super().__init__(lr=lr, weight=weight, head=head)
 
     @property

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from mtlrun.tasks.base import HeadFactory, Task
+from mtlrun.tasks.base import HeadFactory, Task, TaskWeight
 from mtlrun.tasks.dense import at, check_same_pixels, find_pixel
 
 _LOSSES: dict[str, Callable[..., Tensor]] = {
@@ -81,7 +81,7 @@ class Depth(Task):
         criterion: Literal["l1", "mse", "huber"] = "l1",
         *,
         lr: float = 1e-3,
-        weight: float = 1.0,
+        weight: TaskWeight = 1.0,
         head: HeadFactory | None = None,
     ) -> None:
         super().__init__(lr=lr, weight=weight, head=head)

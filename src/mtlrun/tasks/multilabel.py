@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MultilabelF1Score
 
-from mtlrun.tasks.base import HeadFactory, Task
+from mtlrun.tasks.base import HeadFactory, Task, TaskWeight
 from mtlrun.tasks.binary import check_answers
 from mtlrun.tasks.ranking import AUROC, AveragePrecision
 
@@ -37,7 +37,7 @@ class MultiLabel(Task):
         label_smoothing: float = 0.0,
         *,
         lr: float = 1e-3,
-        weight: float = 1.0,
+        weight: TaskWeight = 1.0,
         head: HeadFactory | None = None,
     ) -> None:
         super().__init__(lr=lr, weight=weight, head=head)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from mtlrun.tasks.base import HeadFactory, Task
+from mtlrun.tasks.base import HeadFactory, Task, TaskWeight
 from mtlrun.tasks.dense import at, check_same_pixels, find_pixel
 
 # Angles are counted in bins of 1/256 degree. A power of two: the thresholds of the metrics lie on edges, exactly.
@@ -110,7 +110,7 @@ class SurfaceNormals(Task):
     nonnegative_loss = True
     dense = True
 
-    def __init__(self, *, lr: float = 1e-3, weight: float = 1.0, head: HeadFactory | None = None) -> None:
+    def __init__(self, *, lr: float = 1e-3, weight: TaskWeight = 1.0, head: HeadFactory | None = None) -> None:
         super().__init__(lr=lr, weight=weight, head=head)
 
     @property

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from mtlrun.tasks.base import HeadFactory, Task
+from mtlrun.tasks.base import HeadFactory, Task, TaskWeight
 
 
 class Objective(Task):
@@ -29,7 +29,7 @@ class Objective(Task):
         size: int = 2,
         *,
         lr: float = 1e-3,
-        weight: float = 1.0,
+        weight: TaskWeight = 1.0,
         head: HeadFactory | None = None,
     ) -> None:
         super().__init__(lr=lr, weight=weight, head=head)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanAbsoluteError, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCohenKappa
 
-from mtlrun.tasks.base import HeadFactory, Task
+from mtlrun.tasks.base import HeadFactory, Task, TaskWeight
 
 MISSING = -1
 
@@ -48,7 +48,7 @@ class Ordinal(Task):
         criterion: Literal["frank_hall", "corn"] = "frank_hall",
         *,
         lr: float = 1e-3,
-        weight: float = 1.0,
+        weight: TaskWeight = 1.0,
         head: HeadFactory | None = None,
     ) -> None:
         super().__init__(lr=lr, weight=weight, head=head)

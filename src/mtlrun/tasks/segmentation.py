@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
-from mtlrun.tasks.base import HeadFactory, Task
+from mtlrun.tasks.base import HeadFactory, Task, TaskWeight
 from mtlrun.tasks.class_weights import ClassWeights, balanced_weights, first_weights
 from mtlrun.tasks.dense import at, check_same_pixels, find_pixel
 
@@ -48,7 +48,7 @@ class Segmentation(Task):
         class_weights: ClassWeights = "none",
         *,
         lr: float = 1e-3,
-        weight: float = 1.0,
+        weight: TaskWeight = 1.0,
         head: HeadFactory | None = None,
     ) -> None:
         super().__init__(lr=lr, weight=weight, head=head)

@@ -12,6 +12,7 @@ equals one that never stopped.
 
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 import torch
@@ -53,6 +54,8 @@ class Weighting(nn.Module, ABC):
     minimum_tasks = 1
     #: True if the method reads `tasks.<t>.weight`.
     uses_task_weights = False
+    #: True if the method is to be told, before training, how large the tasks are: `tell_sizes`.
+    needs_sizes = False
     #: Backward passes per step as a function of the number of tasks.
     backward_passes: Literal["one", "one per task"] = "one"
     #: Into how many parts of (nearly) equal size the batch of each step is split; see `PartsWeighting`.
@@ -104,6 +107,9 @@ class Weighting(nn.Module, ABC):
     def first_epoch(self) -> int:
         """The epoch, from 1, from which on the method is what it is called, after a warm-up of its own."""
         return 1
+
+    def tell_sizes(self, shares: Sequence[float]) -> None:
+        """Called once after `setup`, where `needs_sizes`: the share of the training samples with each task's label."""
 
     def attach(self, rotations: Tensor) -> None:
         """Called once after `setup`, where `needs_rotations`, with those of the model [K, d, d], to be written to."""

@@ -1,7 +1,8 @@
 """Fixed weights."""
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,7 +17,8 @@ class Static(LossWeighting):
     Optimization Methods in Deep Learning Even Help?" (NeurIPS 2022).
 
     Args:
-        weights: c, one number > 0 per task, in the order of the tasks.
+        weights: c, one number > 0 per task, in the order of the tasks; `size` for the share of the training samples
+            that carry the task's label.
         loss_transform: see `Weighting`.
     """
 
@@ -24,11 +26,13 @@ class Static(LossWeighting):
     ignores_losses = True
     weights: Tensor
 
-    def __init__(self, weights: Sequence[float], **common: Any) -> None:
+    def __init__(self, weights: Sequence[float | Literal["size"]], **common: Any) -> None:
         super().__init__(**common)
-        if not all(weight > 0 for weight in weights):
-            raise ValueError(f"weights must be > 0, found {list(weights)}")
-        self.register_buffer("weights", torch.tensor(weights, dtype=torch.float32))
+        if not all(weight == "size" or weight > 0 for weight in weights):
+            raise ValueError(f"weights must be > 0, or size, found {list(weights)}")
+        self.needs_sizes = "size" in weights
+        numbers = [math.nan if weight == "size" else weight for weight in weights]
+        self.register_buffer("weights", torch.tensor(numbers, dtype=torch.float32))
 
     def setup(self, num_tasks: int, seed: int = 0) -> None:
         super().setup(num_tasks, seed)
@@ -36,6 +40,9 @@ class Static(LossWeighting):
             raise ValueError(
                 f"weights must hold one number for each of the {num_tasks} tasks, found {len(self.weights)}"
             )
+
+    def tell_sizes(self, shares: Sequence[float]) -> None:
+        self.weights = torch.where(self.weights.isnan(), self.weights.new_tensor(shares), self.weights)
 
     def objective(self, losses: Tensor) -> Tensor:
         return (self.weights[self.active].to(losses.dtype) * losses).sum()

@@ -1,0 +1,60 @@
+"""Running statistics of BatchNorm layers, several sets of them for one network."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class Statistics(nn.Module):
+    """A copy of the running statistics of a network's BatchNorm layers, and of no other buffer."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        for layer, module in network.named_modules():
+            if isinstance(module, _BatchNorm):
+                for name, statistic in module.named_buffers(recurse=False):
+                    self.register_buffer(f"{layer}.{name}".replace(".", "/"), statistic.clone())
+
+    def by_name(self) -> dict[str, Tensor]:
+        """Return {name in the network: statistic}."""
+        return {name.replace("/", "."): statistic for name, statistic in self.named_buffers()}
+
+
+class SourceStatistics(nn.Module):
+    """A set of running statistics for each source that samples come from; weights are the same for all.
+
+    Source: Li et al., "Revisiting Batch Normalization For Practical Domain Adaptation" (arXiv 2016), for statistics of
+    each domain's own.
+
+    Args:
+        network: whose BatchNorm layers they are for.
+        sources: names of the sources.
+
+    Raises:
+        ValueError: the network has no such layers.
+    """
+
+    def __init__(self, network: nn.Module, sources: Sequence[str]) -> None:
+        super().__init__()
+        self._names = list(sources)
+        self.own = nn.ModuleList([Statistics(network) for _ in sources])  # a source may have any name, a module may not
+        if not list(self.own.buffers()):
+            raise ValueError(f"{type(network).__name__} has no BatchNorm layer that keeps running statistics")
+
+    @contextmanager
+    def of(self, network: nn.Module, source: str) -> Iterator[None]:
+        """Lend `network` the statistics of a source for the time of one pass; training updates these."""
+        own: Statistics = self.own[self._names.index(source)]  # type: ignore[assignment]
+        borrowed = []
+        for name, statistic in own.by_name().items():
+            path, _, attribute = name.rpartition(".")
+            layer = network.get_submodule(path)
+            borrowed.append((layer, attribute, getattr(layer, attribute)))
+            setattr(layer, attribute, statistic)
+        try:
+            yield
+        finally:
+            for layer, attribute, common in borrowed:
+                setattr(layer, attribute, common)

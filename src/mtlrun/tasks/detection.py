@@ -1,0 +1,147 @@
+"""Object detection: boxes around the objects in an image, and the class of each."""
+
+import colorsys
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchvision.utils import draw_bounding_boxes
+
+from mtlrun.tasks.base import HeadFactory, Task
+from mtlrun.tasks.box_precision import MAX_DETECTIONS, BoxPrecision, check_available
+from mtlrun.tasks.boxes import detect, fcos_loss, image_size
+
+_SHOWN = 0.3  # score from which on a detection is drawn
+
+
+class Detection(Task):
+    """Boxes around objects of `num_classes` classes; the loss of FCOS; mean average precision.
+
+    Predictions are those of `mtlrun.models.heads.DetectionHead`, [batch, locations, num_classes + 9]. Targets are
+    float32 [batch, max_objects, 6]: x1, y1, x2, y2 in pixels, the class, and 1 for an object that is to be ignored,
+    else 0 ("difficult" in Pascal VOC, a crowd in COCO). A row of class -1 is no object; an image of such rows alone has
+    a label and shows nothing. An image whose rows are all NaN has no label.
+
+    The loss of an image is that of torchvision's FCOS: focal loss of the classes, GIoU loss of the boxes, cross-entropy
+    of the centerness, each divided by the number of locations that have an object to find. Then the mean over the
+    images is taken; torchvision divides by the number in the whole batch, so that an image with many counts more. At
+    locations within an ignored object that have no other object to find, the classes have no loss.
+
+    Metrics, by torchmetrics and pycocotools; ignored objects are its crowds: finding one is neither right nor wrong.
+        map50: mean over the classes of the average precision at an IoU of 0.5, in COCO's way, at 101 levels of recall.
+        map: the same, and the mean over IoUs of 0.5, 0.55, ..., 0.95.
+        Classes without an object in the targets are left out of the mean; NaN if all are.
+
+    Source: Tian et al., "FCOS: Fully Convolutional One-Stage Object Detection" (ICCV 2019).
+
+    Args:
+        num_classes: number of classes, 1 or more; there is none for the background.
+        score_threshold: what is scored lower is not counted as found, in [0, 1).
+        nms_threshold: IoU with a better one of its class above which a detection is dropped, in (0, 1].
+        max_detections: the best so many of an image are kept; 100 at most.
+        lr, weight, head: see `Task`.
+    """
+
+    main_metric = "map50"
+    nonnegative_loss = True
+    boxes = True
+
+    def __init__(
+        self,
+        num_classes: int,
+        score_threshold: float = 0.05,
+        nms_threshold: float = 0.6,
+        max_detections: int = 100,
+        *,
+        lr: float = 1e-3,
+        weight: float = 1.0,
+        head: HeadFactory | None = None,
+    ) -> None:
+        super().__init__(lr=lr, weight=weight, head=head)
+        if num_classes < 1:
+            raise ValueError(f"num_classes must be >= 1, found {num_classes}")
+        if not 0 <= score_threshold < 1:
+            raise ValueError(f"score_threshold must be in [0, 1), found {score_threshold}")
+        if not 0 < nms_threshold <= 1:
+            raise ValueError(f"nms_threshold must be in (0, 1], found {nms_threshold}")
+        if not 1 <= max_detections <= MAX_DETECTIONS:
+            raise ValueError(f"max_detections must be in 1..{MAX_DETECTIONS}, found {max_detections}")
+        check_available()
+        self.num_classes = num_classes
+        self.score_threshold = score_threshold
+        self.nms_threshold = nms_threshold
+        self.max_detections = max_detections
+
+    @property
+    def output_size(self) -> int:
+        return self.num_classes
+
+    def labelled(self, target: Tensor) -> Tensor:
+        return ~target.isnan().flatten(1).any(dim=1)
+
+    def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        return fcos_loss(prediction, target).mean()
+
+    def metrics(self) -> dict[str, Metric]:
+        map50 = BoxPrecision("map_50")
+        return {"map50": map50, "map": BoxPrecision("map", twin=map50)}
+
+    def metric_inputs(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        objects, scores = self._detect(prediction)
+        return torch.cat([objects, scores[..., None]], dim=2), target
+
+    def _detect(self, prediction: Tensor) -> tuple[Tensor, Tensor]:
+        return detect(
+            prediction,
+            score_threshold=self.score_threshold,
+            nms_threshold=self.nms_threshold,
+            max_detections=self.max_detections,
+        )
+
+    def picture(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        height, width = (round(side) for side in image_size(prediction))
+        objects, scores = self._detect(prediction)
+        objects[..., 4] = torch.where(scores < _SHOWN, -1, objects[..., 4])
+        found, wanted = (torch.stack([self._draw(rows, height, width) for rows in part]) for part in (objects, target))
+        return found, wanted
+
+    def _draw(self, objects: Tensor, height: int, width: int) -> Tensor:
+        """Return the outlines of objects [n, 6], [3, height, width] in [0, 1]: a colour per class, grey for ignored."""
+        image = torch.zeros(3, height, width, dtype=torch.uint8)
+        objects = objects[objects[:, 4] >= 0].cpu()
+        if len(objects):
+            colours = []
+            for *_, label, ignored in objects.tolist():
+                hue = label / self.num_classes * 5 / 6  # red to magenta
+                parts = colorsys.hsv_to_rgb(hue, 0.0 if ignored else 1.0, 0.5 if ignored else 1.0)
+                colours.append(tuple(round(255 * part) for part in parts))
+            last = torch.tensor([width, height, width, height]) - 1
+            image = draw_bounding_boxes(image, torch.minimum(objects[:, :4].round().long(), last), colors=colours)
+        return image / 255
+
+    def check_targets(self, target: Tensor) -> None:
+        if target.dtype != torch.float32:
+            raise ValueError(f"targets must be objects of type float32, found {target.dtype}")
+        if target.dim() != 3 or target.shape[1] < 1 or target.shape[2] != 6:
+            raise ValueError(f"targets must be of shape [samples, objects >= 1, 6], found {tuple(target.shape)}")
+        missing = target.isnan().flatten(1)
+        partly = (missing.any(dim=1) & ~missing.all(dim=1)).nonzero()
+        if len(partly):
+            raise ValueError(
+                f"targets must be numbers, or NaN throughout where a sample has no label, found both at sample "
+                f"{int(partly[0])}"
+            )
+        there = ~missing[:, :1] & (target[..., 4] != -1)
+        low, high, label, ignored = target[..., :2], target[..., 2:4], target[..., 4], target[..., 5]
+        no_class = (label < 0) | (label >= self.num_classes) | (label != label.round())
+        rules = {
+            f"of a class in 0..{self.num_classes - 1}, or of -1 for no object": no_class,
+            "boxes x1 < x2, y1 < y2 in pixels, >= 0": ~((low >= 0) & (low < high) & (high < torch.inf)).all(dim=2),
+            "marked by 0, or by 1 if they are to be ignored": (ignored != 0) & (ignored != 1),
+        }
+        for rule, broken in rules.items():
+            places = (broken & there).nonzero()
+            if len(places):
+                sample, row = places[0].tolist()
+                found = ", ".join(f"{number:g}" for number in target[sample, row].tolist())
+                raise ValueError(f"objects must be {rule}, found [{found}] at sample {sample}, object {row}")

@@ -1,0 +1,107 @@
+"""What must hold for every sharing architecture where the predictions of some tasks only are wanted."""
+
+import pytest
+import torch
+from architectures import NAMES, losses_of, make, perturbed, reached_by
+
+#: Models that are run in another way than with the defaults of their YAML file.
+VARIANTS = [
+    ("adatt", {"task_experts": 2, "shared_experts": 1}),
+    ("cascade", {"order": ["size", "kind", "place"]}),
+    ("cgc", {"task_experts": 2, "shared_experts": 2}),
+    ("dselect_k", {"gate": "per_example", "num_experts": 5}),
+    ("hard", {"split": 1}),
+    ("nddr", {"shortcut": True}),
+    ("ple", {"task_experts": 2, "shared_experts": 2}),
+]
+
+
+def check_subsets(model, inputs):
+    """Check that subsets of the predictions are those of the full pass; any order may be asked for."""
+    perturbed(model).eval()
+    full = model.predict(inputs)
+    first, second, third = model.task_names
+    for asked in ([first], [second], [third], [third, first], [third, second, first]):
+        output = model.predict(inputs, asked)
+        assert list(output.predictions) == [task for task in model.task_names if task in asked]
+        parts = [output.predictions, model(inputs, asked)]
+        if full.representation is not None:
+            assert torch.equal(output.representation, full.representation)
+            parts.append(model.decode(full.representation, asked))
+        for predictions in parts:
+            for task in asked:
+                assert torch.equal(predictions[task], full.predictions[task]), task
+
+
+def test_predictions_that_are_wanted_are_those_of_the_full_pass(architecture, backbone, three_tasks, make_inputs):
+    check_subsets(architecture(three_tasks, backbone.make), make_inputs(backbone))
+
+
+def test_dense_predictions_that_are_wanted_are_those_of_the_full_pass(architecture, maps, dense_tasks, make_inputs):
+    check_subsets(architecture(dense_tasks, maps.make), make_inputs(maps))
+
+
+@pytest.mark.parametrize(("name", "changes"), VARIANTS)
+def test_wanted_predictions_of_variants_are_those_of_the_full_pass(name, changes, maps, three_tasks, make_inputs):
+    check_subsets(make(name, three_tasks, maps.make, **changes), make_inputs(maps))
+
+
+@pytest.mark.parametrize("asked", [["kind"], ["place", "size"]])
+def test_in_training_only_what_is_wanted_is_supervised_and_reached(architecture, maps, three_tasks, make_inputs, asked):
+    model = perturbed(architecture(three_tasks, maps.make))
+    full, output = model.predict(make_inputs(maps)), model.predict(make_inputs(maps), asked)
+    assert list(output.predictions) == asked
+    assert [list(supervised.predictions) for supervised in output.on_the_way] == [asked] * len(full.on_the_way)
+    own = {id(p): task for task, parameters in model.task_parameters().items() for p in parameters}
+    for name, reached in reached_by(model, losses_of(output)).items():
+        assert not reached or own.get(id(model.get_parameter(name)), asked[0]) in asked, name
+    assert (output.domains is None) == (full.domains is None)
+    assert output.regularisers.keys() == full.regularisers.keys()
+    if architecture.args[0] != "adversarial":  # its penalty is on features, which other tasks do not have then
+        for term, value in full.regularisers.items():
+            assert torch.equal(output.regularisers[term], value), term
+
+
+def own_modules(model, task):
+    """Return {name: module} of those that have parameters, all of which belong to this task alone."""
+    own = {id(parameter) for parameter in model.task_parameters()[task]}
+    parameters = {name: {id(p) for p in module.parameters()} for name, module in model.named_modules()}
+    return {name: model.get_submodule(name) for name, found in parameters.items() if found and found <= own}
+
+
+def modules_run(model, inputs, asked, task):
+    """Return the names of a task's own modules that are run where `asked` are wanted."""
+    found = set()
+    hooks = [
+        module.register_forward_hook(lambda *_, name=name: found.add(name))
+        for name, module in own_modules(model, task).items()
+    ]
+    model.eval().predict(inputs, asked)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def check_what_is_run(model, inputs):
+    first, *others = model.task_names
+    for task in others:
+        assert modules_run(model, inputs, None, task)
+        assert not modules_run(model, inputs, [first], task)
+    assert modules_run(model, inputs, [first], first) == modules_run(model, inputs, None, first)
+
+
+def test_what_only_other_tasks_need_is_not_run(architecture, maps, three_tasks, make_inputs):
+    check_what_is_run(architecture(three_tasks, maps.make), make_inputs(maps))
+
+
+@pytest.mark.parametrize(("name", "changes"), [pair for pair in VARIANTS if pair[0] != "cascade"])
+def test_what_only_other_tasks_need_is_not_run_by_variants(name, changes, maps, three_tasks, make_inputs):
+    check_what_is_run(make(name, three_tasks, maps.make, **changes), make_inputs(maps))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tasks_that_the_model_lacks_are_refused(name, mlp, three_tasks, make_inputs):
+    model = make(name, three_tasks, mlp.make)
+    for asked, found in [(["kind", "sizes"], "kind, sizes"), ([], "none")]:
+        with pytest.raises(ValueError, match=f"tasks must be null or one or more of kind, place, size, found {found}$"):
+            model.predict(make_inputs(mlp), asked)

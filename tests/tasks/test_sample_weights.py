@@ -1,0 +1,118 @@
+"""Weights of samples: a sample of weight 3 counts as three of weight 1."""
+
+import pytest
+import torch
+
+from mtlrun.tasks import (
+    BinaryClassification,
+    Classification,
+    Count,
+    Depth,
+    LabelledBatch,
+    MultiLabel,
+    Ordinal,
+    Regression,
+    Segmentation,
+    SurfaceNormals,
+)
+from mtlrun.tasks.sample_weights import num_weighted_terms, weighted_loss
+
+COUNT = 7
+WEIGHTS = torch.tensor([1.0, 3.0, 2.0, 1.0, 4.0, 1.0, 2.0])
+
+
+def classes(number, *shape):
+    return torch.arange(COUNT * max(1, int(torch.tensor(shape).prod()))).reshape(COUNT, *shape) * 7 % number
+
+
+def some_missing(target):
+    target = target.clone()
+    target[::2, ..., :1] = -1 if not target.is_floating_point() else torch.nan
+    return target
+
+
+def vectors(*shape):
+    return torch.nn.functional.normalize(torch.randn(COUNT, *shape), dim=1)
+
+
+KINDS = {
+    "classes": (Classification(3), lambda: classes(3)),
+    "weighted classes": (Classification(3, 0.1, [1.0, 2.0, 5.0]), lambda: classes(3)),
+    "yes or no": (BinaryClassification(), lambda: classes(2).float()),
+    "weighted yes or no": (BinaryClassification(class_weights=[1.0, 4.0]), lambda: classes(2).float()),
+    "labels": (MultiLabel(4), lambda: some_missing(classes(2, 4))),
+    "numbers": (Regression(2), lambda: torch.randn(COUNT, 2)),
+    "huber": (Regression(criterion="huber"), lambda: torch.randn(COUNT)),
+    "levels": (Ordinal(4), lambda: classes(4)),
+    "conditional levels": (Ordinal(4, criterion="corn"), lambda: classes(4)),
+    "counts": (Count(), lambda: classes(9).float()),
+    "segmentation": (Segmentation(3), lambda: some_missing(classes(3, 4, 5))),
+    "weighted segmentation": (Segmentation(3, class_weights=[1.0, 2.0, 5.0]), lambda: some_missing(classes(3, 4, 5))),
+    "depth": (Depth(), lambda: torch.rand(COUNT, 1, 4, 5) * (torch.rand(COUNT, 1, 4, 5) > 0.3)),
+    "normals": (SurfaceNormals(), lambda: vectors(3, 4, 5)),
+}
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    """Return a task, targets of it, and predictions that want a gradient."""
+    task, make = KINDS[request.param]
+    target = make()
+    place = target.shape[-2:] if task.dense else ()
+    return task, target, torch.randn(COUNT, task.output_size, *place, requires_grad=True)
+
+
+def test_a_weight_is_a_number_of_repetitions(kind):
+    task, target, prediction = kind
+    repeated = torch.arange(COUNT).repeat_interleave(WEIGHTS.long())
+    expected = task.loss(prediction[repeated], target[repeated])
+    found = weighted_loss(task, prediction, target, WEIGHTS)
+    torch.testing.assert_close(found, expected)
+    wanted = torch.autograd.grad(expected, prediction)[0]
+    torch.testing.assert_close(torch.autograd.grad(found, prediction)[0], wanted)
+    terms = num_weighted_terms(task, target, WEIGHTS)
+    assert float(terms) == pytest.approx(float(task.num_terms(target[repeated])))
+
+
+def test_equal_weights_are_none(kind):
+    task, target, prediction = kind
+    found = weighted_loss(task, prediction, target, torch.full((COUNT,), 0.3))
+    torch.testing.assert_close(found, task.loss(prediction, target))
+
+
+def load(task, target, weights):
+    return LabelledBatch.load({"it": task}, (torch.zeros(COUNT, 1), {"it": target}, weights), torch.device("cpu"))
+
+
+def test_pieces_of_a_weighted_batch_add_up(kind):
+    task, target, prediction = kind
+    batch = load(task, target, WEIGHTS)
+    whole = batch.streams[0].losses({"it": prediction})["it"]
+    assert not torch.isclose(whole, task.loss(prediction, target), rtol=1e-4)
+    total, position = 0.0, 0
+    for piece in batch.pieces(3):
+        (stream,) = piece.streams
+        part = prediction[position : position + len(stream)]
+        total += stream.losses({"it": part})["it"] * (piece.num_terms() / batch.num_terms())[0]
+        position += len(stream)
+    torch.testing.assert_close(total.to(whole.dtype), whole)
+
+
+def test_a_weight_of_zero_is_a_missing_label():
+    target = torch.tensor([0, 1, -1, 2, 0, 1, 2])
+    batch = load(Classification(3), target, torch.tensor([1.0, 0.0, 2.0, 0.5, 0.0, 1.0, 1.0]))
+    (stream,) = batch.streams
+    assert stream.rows["it"].tolist() == [0, 3, 5, 6]
+    assert stream.weights["it"].tolist() == [1.0, 0.5, 1.0, 1.0]
+    assert batch.num_terms().tolist() == [3.5]
+
+
+def test_a_loss_that_vmap_cannot_follow_is_taken_apart_all_the_same():
+    class Picky(Regression):
+        def loss(self, prediction, target):
+            return super().loss(prediction, target) * (2 if float(target.sum()) > 0 else 1)
+
+    prediction, target = torch.randn(3, 1), torch.tensor([1.0, -1.0, 2.0])
+    squares = (prediction[:, 0] - target).square()
+    found = weighted_loss(Picky(), prediction, target, torch.tensor([1.0, 2.0, 5.0]))
+    torch.testing.assert_close(found, (2 * squares[0] + 2 * squares[1] + 10 * squares[2]) / 8)
