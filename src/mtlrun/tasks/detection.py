@@ -7,7 +7,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchvision.utils import draw_bounding_boxes
 
-from mtlrun.tasks.base import HeadFactory, Task
+from mtlrun.tasks.base import HeadFactory, Task, TaskWeight
 from mtlrun.tasks.box_precision import MAX_DETECTIONS, BoxPrecision, check_available
 from mtlrun.tasks.boxes import detect, fcos_loss, image_size
 
@@ -54,7 +54,7 @@ class Detection(Task):
         max_detections: int = 100,
         *,
         lr: float = 1e-3,
-        weight: float = 1.0,
+        weight: TaskWeight = 1.0,
         head: HeadFactory | None = None,
     ) -> None:
         super().__init__(lr=lr, weight=weight, head=head)
