@@ -10,7 +10,7 @@ from helpers import read_record, run_folders
 from torch.utils.data import Dataset
 
 from mtlrun.datasets import Loader, MultiTaskDataset, Sampling, TensorSplit
-from mtlrun.datasets.sampling import draws_per_epoch
+from mtlrun.datasets.batches.sampling import draws_per_epoch
 from mtlrun.errors import ConfigError, DataError
 
 # 12 samples of a, 6 of b, 3 of c; not in one piece, since nothing says that they are.

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from mtlrun.datasets import SPLITS, Table
-from mtlrun.datasets.columns import read
-from mtlrun.datasets.row_splits import split_rows
+from mtlrun.datasets.rows.columns import read
+from mtlrun.datasets.rows.splits import split_rows
 from mtlrun.errors import DataError
 
 REGRESSION, CLASSIFICATION = "mtlrun.tasks.Regression", "mtlrun.tasks.Classification"

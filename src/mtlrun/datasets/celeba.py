@@ -6,7 +6,7 @@ import numpy
 import torch
 
 from mtlrun.datasets.base import SPLITS, Cache, SplitName
-from mtlrun.datasets.image_files import FileDataset, ImageFiles, find_missing
+from mtlrun.datasets.files.images import FileDataset, ImageFiles, find_missing
 from mtlrun.errors import DataError
 
 # In the order of the file. The first is 5_o_Clock_Shadow there, which cannot be the name of a task.

@@ -13,11 +13,11 @@ from torchvision.datasets import CIFAR10, VOCDetection
 
 from mtlrun.checks import check_one_of
 from mtlrun.datasets.base import FileCache, MultiTaskDataset, Sample, SplitName
-from mtlrun.datasets.image_files import decode, find_missing, side_by_side
-from mtlrun.datasets.pixels import Scale
-from mtlrun.datasets.sampling import Sampling
+from mtlrun.datasets.batches.sampling import Sampling
+from mtlrun.datasets.files.images import decode, find_missing, side_by_side
+from mtlrun.datasets.files.pixels import Scale
+from mtlrun.datasets.files.voc import FOLDER, VOCImage, list_path, read_list, read_objects
 from mtlrun.datasets.splitting import split_by_class
-from mtlrun.datasets.voc import FOLDER, VOCImage, list_path, read_list, read_objects
 from mtlrun.errors import DataError
 
 _VAL_SHARE = 0.1  # of CIFAR-10's training images

@@ -4,8 +4,8 @@ from typing import Literal
 
 from mtlrun.checks import check_one_of
 from mtlrun.datasets.base import FileCache
-from mtlrun.datasets.dense_npy import DenseNpy, Protocol
-from mtlrun.datasets.npy_kinds import depth_kind, image_kind, segmentation_kind
+from mtlrun.datasets.files.npy import DenseNpy, Protocol
+from mtlrun.datasets.files.npy_kinds import depth_kind, image_kind, segmentation_kind
 
 Classes = Literal[7, 19]
 
@@ -24,7 +24,7 @@ class Cityscapes(DenseNpy):
     Args:
         root: folder that holds `train` and `val`.
         classes: 7 or 19; which of the folders label_7 and label_19 is read.
-        augment: crop, scale and flip training images at random, see `mtlrun.datasets.dense_augmentation`.
+        augment: crop, scale and flip training images at random, see `mtlrun.datasets.files.augmentation`.
         cache: `memory` reads everything once, before training, into 2.7 GB; `none` reads each sample when it is needed.
         val_share: share of the folder `train` that is the validation split, in (0, 1).
         split_seed: fixes which images those are; the run's seed does not.

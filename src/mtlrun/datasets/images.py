@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mtlrun.datasets.base import Cache, Sample, SplitName
-from mtlrun.datasets.columns import MISSING, read
-from mtlrun.datasets.image_files import FileDataset, FileSplit
-from mtlrun.datasets.pixels import UNREADABLE, Normalisation, Scale
-from mtlrun.datasets.row_splits import check_groups, check_split_keys, split_rows
+from mtlrun.datasets.files.images import FileDataset, FileSplit
+from mtlrun.datasets.files.pixels import UNREADABLE, Normalisation, Scale
+from mtlrun.datasets.rows.columns import MISSING, read
+from mtlrun.datasets.rows.splits import check_groups, check_split_keys, split_rows
+from mtlrun.datasets.rows.targets import check_target_keys, read_targets
 from mtlrun.datasets.table import identify, weigh
-from mtlrun.datasets.targets import check_target_keys, read_targets
 from mtlrun.errors import DataError
 
 

@@ -7,7 +7,7 @@ import torch
 
 from mtlrun.checks import check_one_of
 from mtlrun.datasets.base import SPLITS, MultiTaskDataset, SplitName, TensorCache, TensorSplit
-from mtlrun.datasets.idx import FOLDERS, SIDE, Source, fetch, read_part
+from mtlrun.datasets.files.idx import FOLDERS, SIDE, Source, fetch, read_part
 from mtlrun.datasets.overlay import draw_partners, overlay
 from mtlrun.errors import DataError
 

@@ -1,8 +1,8 @@
 """NYUv2: indoor scenes with segmentation, depth and surface normals, from the .npy files of MTAN's authors."""
 
 from mtlrun.datasets.base import FileCache
-from mtlrun.datasets.dense_npy import DenseNpy, Protocol
-from mtlrun.datasets.npy_kinds import depth_kind, image_kind, normals_kind, segmentation_kind
+from mtlrun.datasets.files.npy import DenseNpy, Protocol
+from mtlrun.datasets.files.npy_kinds import depth_kind, image_kind, normals_kind, segmentation_kind
 
 
 class NYUv2(DenseNpy):
@@ -19,7 +19,7 @@ class NYUv2(DenseNpy):
 
     Args:
         root: folder that holds `train` and `val`.
-        augment: crop, scale and flip training images at random, see `mtlrun.datasets.dense_augmentation`.
+        augment: crop, scale and flip training images at random, see `mtlrun.datasets.files.augmentation`.
         cache: `memory` reads everything once, before training, into 6 GB; `none` reads each sample when it is needed.
         val_share: share of the folder `train` that is the validation split, in (0, 1).
         split_seed: fixes which images those are; the run's seed does not.

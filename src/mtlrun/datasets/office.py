@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 
 from mtlrun.datasets.base import SPLITS, Cache, SplitName
-from mtlrun.datasets.image_files import FileDataset, ImageFiles
-from mtlrun.datasets.sampling import Sampling
+from mtlrun.datasets.batches.sampling import Sampling
+from mtlrun.datasets.files.images import FileDataset, ImageFiles
 from mtlrun.datasets.splitting import split_by_class
 from mtlrun.errors import DataError
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from mtlrun.checks import check_one_of
 from mtlrun.datasets.base import SPLITS, MultiTaskDataset, SplitName, TensorCache, TensorSplit
-from mtlrun.datasets.pixels import UNREADABLE
-from mtlrun.datasets.sampling import Sampling
+from mtlrun.datasets.batches.sampling import Sampling
+from mtlrun.datasets.files.pixels import UNREADABLE
 from mtlrun.errors import DataError
 from mtlrun.suggest import suggest
 

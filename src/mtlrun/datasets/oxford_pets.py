@@ -8,8 +8,8 @@ from torch import Tensor
 from torchvision.datasets import OxfordIIITPet
 
 from mtlrun.datasets.base import FileCache, Sample, SplitName
-from mtlrun.datasets.image_files import FileDataset, ImageFiles, decode, find_missing, side_by_side
-from mtlrun.datasets.pixels import ByteSplit
+from mtlrun.datasets.files.images import FileDataset, ImageFiles, decode, find_missing, side_by_side
+from mtlrun.datasets.files.pixels import ByteSplit
 from mtlrun.datasets.splitting import split_by_class
 from mtlrun.errors import DataError
 

@@ -8,9 +8,9 @@ import torch
 
 from mtlrun.checks import check_one_of
 from mtlrun.datasets.base import MultiTaskDataset, SplitName, TensorCache, TensorSplit
-from mtlrun.datasets.columns import MISSING, Columns, read
-from mtlrun.datasets.row_splits import check_split_keys, split_rows
-from mtlrun.datasets.targets import check_target_keys, read_targets
+from mtlrun.datasets.rows.columns import MISSING, Columns, read
+from mtlrun.datasets.rows.splits import check_split_keys, split_rows
+from mtlrun.datasets.rows.targets import check_target_keys, read_targets
 from mtlrun.errors import DataError
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mtlrun.datasets.seeds import mix
+from mtlrun.datasets.batches.seeds import mix
 from mtlrun.errors import ConfigError
 
 

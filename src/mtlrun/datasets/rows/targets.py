@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from mtlrun.building import locate
-from mtlrun.datasets.columns import Columns
-from mtlrun.datasets.row_splits import Rows
+from mtlrun.datasets.rows.columns import Columns
+from mtlrun.datasets.rows.splits import Rows
 from mtlrun.errors import DataError
 
 _MISSING = -1

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mtlrun.datasets import TensorSplit
-from mtlrun.datasets.dense_augmentation import SCALES, Augmented, flipped, scaled_crop
+from mtlrun.datasets.files.augmentation import SCALES, Augmented, flipped, scaled_crop
 
 
 def sample(height=6, width=12):

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from mtlrun.checks import check_one_of
 from mtlrun.datasets.base import Cache, MultiTaskDataset, Sample, SplitName
-from mtlrun.datasets.pixels import UNREADABLE, ByteSplit, Scale
+from mtlrun.datasets.files.pixels import UNREADABLE, ByteSplit, Scale
 from mtlrun.errors import DataError
 
 

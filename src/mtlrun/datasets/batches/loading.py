@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from mtlrun.datasets.fetching import Batch, Failure, Fetcher, Loaded
-from mtlrun.datasets.sampling import Sampling, draws_per_epoch
-from mtlrun.datasets.seeds import mix
+from mtlrun.datasets.batches.fetching import Batch, Failure, Fetcher, Loaded
+from mtlrun.datasets.batches.sampling import Sampling, draws_per_epoch
+from mtlrun.datasets.batches.seeds import mix
 from mtlrun.errors import ConfigError, DataError
 
 #: (seed, indices of the samples) of one batch.
