@@ -1,25 +1,22 @@
 """What a weighting is given that tries out a step before it is made: the model's losses at whatever its weights are."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from functools import partial
-from types import TracebackType
-from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from mtlrun.forward import Forward
+from mtlrun.forward import Forward, untouched
 from mtlrun.models import MultiTaskModel
 from mtlrun.tasks import LabelledBatch
 from mtlrun.weightings import Weighting
 
 
-class Trial(AbstractContextManager["Trial"]):
-    """The losses of two batches under the model's present weights; buffers and random numbers are left as they were.
+class Trial:
+    """The losses of two batches under the model's present weights.
 
     Each call of `losses` sees the same random numbers, and so the same dropout masks. The weighting puts the parameters
-    back itself.
+    back itself; buffers are left to `untouched`.
 
     Args:
         model: in training mode.
@@ -30,7 +27,6 @@ class Trial(AbstractContextManager["Trial"]):
     def __init__(self, model: nn.Module, lr: float, first: Callable[[], Tensor], second: Callable[[], Tensor]) -> None:
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.lr = lr
-        self._model = model
         self._first, self._second = first, second
 
     def losses(self, *, second: bool = False) -> Tensor:
@@ -38,17 +34,6 @@ class Trial(AbstractContextManager["Trial"]):
         devices = [device for device in {p.device for p in self.parameters} if device.type == "cuda"]
         with torch.random.fork_rng(devices=devices):
             return self._second() if second else self._first()
-
-    def __enter__(self) -> Self:
-        self._buffers = [buffer.clone() for buffer in self._model.buffers()]
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with torch.no_grad():
-            for buffer, before in zip(self._model.buffers(), self._buffers, strict=True):
-                buffer.copy_(before)
 
 
 def try_step(
@@ -61,6 +46,6 @@ def try_step(
     def losses(batch: LabelledBatch) -> Tensor:
         return torch.stack(list(Forward(model, batch).losses.values()))
 
-    with Trial(model, lr, partial(losses, batch), partial(losses, other)) as trial:
-        weighting.active = slice(None)
-        weighting.look_ahead(trial)
+    weighting.active = slice(None)
+    with untouched(model):
+        weighting.look_ahead(Trial(model, lr, partial(losses, batch), partial(losses, other)))
