@@ -206,7 +206,8 @@ def test_fallbacks_are_counted_logged_recorded_and_too_many_fail_the_run(mtlrun,
 
 def test_a_task_that_cannot_say_how_well_it_does_is_refused_by_dtp(mtlrun):
     code, _, err = mtlrun("weighting=dtp", "tasks.left._target_=mtlrun.tasks.Regression", "~tasks.left.num_classes",
-                          "~tasks.left.label_smoothing", "~tasks.left.class_weights")  # fmt: skip
+                          "~tasks.left.label_smoothing", "~tasks.left.class_weights", "~tasks.left.criterion",
+                          "~tasks.left.focal_gamma")  # fmt: skip
     assert code == 2
     assert "tasks.left: weighting=dtp needs a performance in [0, 1], and Regression gives none" in err
 

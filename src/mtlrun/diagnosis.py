@@ -134,6 +134,11 @@ def _explain_key(text: str, override: Override, base: DictConfig, error: Excepti
             return f"{text}: {where} has no key '{name}'; {suggest(name, names)}{_option_hint(where, base)}"
         passed.append(name)
         node = OmegaConf.select(node, name) if isinstance(node, DictConfig) else node[name]
+    value = override.value()
+    if isinstance(node, DictConfig) and isinstance(value, dict):
+        for name in value:
+            if name not in node:  # Hydra takes a mapping for changes of keys that are there
+                return f"{text}: {key} has no key '{name}' yet; add it as in +{key}.{name}=..."
     return f"{text}: {_first_line(error)}"
 
 

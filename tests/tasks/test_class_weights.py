@@ -61,11 +61,13 @@ def test_loss_and_performance_are_weighted_means_over_the_whole_split(split):
     assert {name: value for name, value in found.items() if unweighted[name] == value}.keys() == {"accuracy", "f1"}
 
 
-@pytest.mark.parametrize("label_smoothing", [0.0, 0.3])
+@pytest.mark.parametrize(
+    ("label_smoothing", "criterion"), [(0.0, "cross_entropy"), (0.3, "cross_entropy"), (0.0, "focal")]
+)
 @pytest.mark.parametrize("scale", [1.0, 1e-3])  # the sum of a batch's weights may be below 1
-def test_means_over_batches_are_those_over_all(split, label_smoothing, scale):
+def test_means_over_batches_are_those_over_all(split, label_smoothing, criterion, scale):
     logits, target = split
-    task = Classification(3, label_smoothing, [scale, 2 * scale, 5 * scale])
+    task = Classification(3, label_smoothing, [scale, 2 * scale, 5 * scale], criterion)
     loss = task.loss(logits, target)
     counts = torch.bincount(target).tolist()
     assert task.num_terms(target).item() == pytest.approx(scale * (counts[0] + 2 * counts[1] + 5 * counts[2]))
@@ -116,6 +118,10 @@ def test_weights_of_pixels(ignored):
     assert task.num_terms(target).item() == pytest.approx(weights.sum(), rel=1e-5)
     expected = log_loss(labels, maps, sample_weight=weights, labels=[0, 1, 2])
     assert evaluate(task, logits, target, [1, 3])["loss"] == pytest.approx(expected, rel=1e-5)
+    focal = Segmentation(3, ignored, class_weights=[*task.class_weights[:2].tolist(), 1.0], criterion="focal")
+    whole = focal.loss(logits, target).item()
+    assert 0 < whole < expected
+    assert evaluate(focal, logits, target, [1, 3])["loss"] == pytest.approx(whole, rel=1e-5)
     right = balanced_accuracy_score(labels, maps.argmax(axis=1)) if ignored != 2 else None
     if right is not None:
         assert task.performance(logits, target).item() == pytest.approx(right, rel=1e-5)

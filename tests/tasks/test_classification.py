@@ -68,8 +68,10 @@ def test_targets_in_range_or_missing_are_accepted():
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ([0, 3], r"targets must be in 0\.\.2, or -1 where a label is missing, found 0\.\.3"),
-        ([-2, 1], r"targets must be in 0\.\.2, or -1 where a label is missing, found -2\.\.1"),
+        ([0, 3], r"targets must be in 0\.\.2, or -1 where a label is missing, found 3 at sample 1"),
+        ([-2, 1], r"targets must be in 0\.\.2, or -1 where a label is missing, found -2 at sample 0"),
+        ([0, -1, 12, 1, 5], "found 12 at sample 2"),
+        ([[0], [1]], r"targets must be one number per sample, found shape \(2, 1\)"),
         ([0.0, 1.0], r"targets must be class indices of type int64, found torch\.float32"),
     ],
 )

@@ -116,6 +116,52 @@ def test_loss_is_one_minus_the_cosine_and_the_length_does_not_matter():
     assert SurfaceNormals().loss(prediction, target * 0.7).item() == pytest.approx(loss.item())
 
 
+@pytest.mark.parametrize(
+    ("criterion", "expected"),
+    [
+        # Differences of the components x and z, over three.
+        ("l1", (0 + (math.sqrt(3) / 2 + 1 / 2) + (1 + 1) + 2) / 3 / 4),
+        ("angle", (0 + math.pi / 3 + math.pi / 2 + math.pi) / 4),
+    ],
+)
+def test_other_losses_by_hand(criterion, expected):
+    prediction, target = turned(0, 60, 90, 180)
+    prediction = torch.cat([prediction, torch.ones(1, 3, 1, 4)], dim=-1) * 3
+    target = torch.cat([target, torch.full((1, 3, 1, 4), NAN)], dim=-1) * 0.7
+    for dtype in (torch.float32, torch.float64):
+        loss = SurfaceNormals(criterion).loss(prediction.to(dtype), target)
+        assert loss.dtype == dtype
+        assert loss.item() == pytest.approx(expected)
+
+
+def test_the_angle_is_that_of_the_metric(split):
+    prediction, target = split
+    meter = SurfaceNormals("angle").meter()
+    for part, labels in zip(prediction.split(SIZES), target.split(SIZES), strict=True):
+        meter.update(part, labels)
+    found = meter.compute()
+    assert math.degrees(found["loss"]) == pytest.approx(found["mean_angle"], rel=1e-5)
+    assert found["mean_angle"] == pytest.approx(numpy.degrees(numpy.arccos(cosines(*split))).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("degrees", [1e-4, 60.0, 179.999])
+def test_the_gradient_of_the_angle_has_the_length_one(degrees):
+    prediction, target = turned(degrees)
+    prediction = prediction.double().requires_grad_()
+    SurfaceNormals("angle").loss(prediction, target).backward()
+    assert prediction.grad.norm().item() == pytest.approx(1, rel=1e-3)
+
+
+@pytest.mark.parametrize("criterion", ["cosine", "l1", "angle"])
+def test_gradients_are_finite_where_there_is_no_angle_or_a_straight_one(criterion):
+    target = turned(0, 0, 0)[1]
+    prediction = (target * torch.tensor([3.0, -2.0, 0.0])).requires_grad_()
+    loss = SurfaceNormals(criterion).loss(prediction, target)
+    loss.backward()
+    assert loss.isfinite()
+    assert prediction.grad.isfinite().all()
+
+
 def test_loss_is_never_negative():
     target = torch.nn.functional.normalize(torch.randn(50, 3, 8, 8), dim=1)
     losses = torch.stack([SurfaceNormals().loss(sample * 3.3, sample) for sample in target.split(1)])
@@ -134,12 +180,13 @@ def test_gradient_is_that_of_the_cosine(split):
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("criterion", ["cosine", "l1", "angle"])
 @pytest.mark.parametrize("predicted", [0.0, NAN, math.inf])
-def test_pixels_without_a_normal_reach_no_gradient(split, predicted):
+def test_pixels_without_a_normal_reach_no_gradient(split, predicted, criterion):
     prediction, target = split
     valid = target.abs().sum(dim=1, keepdim=True) > 0
     prediction = torch.where(valid, prediction, predicted).requires_grad_()
-    SurfaceNormals().loss(prediction, target).backward()
+    SurfaceNormals(criterion).loss(prediction, target).backward()
     assert torch.equal((prediction.grad != 0).any(dim=1, keepdim=True), valid)
     assert prediction.grad.isfinite().all()
 
@@ -211,6 +258,11 @@ def test_targets_that_cannot_be_labels_are_refused(target, message):
 def test_maps_of_another_size_are_refused():
     with pytest.raises(ValueError, match="targets are maps of 3 x 4 pixels, and predictions of 4 x 3"):
         SurfaceNormals().loss(torch.zeros(1, 3, 4, 3), torch.ones(1, 3, 3, 4))
+
+
+def test_a_criterion_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="criterion must be one of 'cosine', 'l1', 'angle', found 'mse'"):
+        SurfaceNormals("mse")
 
 
 @pytest.mark.parametrize("argument", ["lr", "weight"])

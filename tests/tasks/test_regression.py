@@ -100,8 +100,10 @@ def test_targets_of_the_right_shape_are_accepted_with_gaps(size, shape):
         (1, [1, 2], r"targets must be floating-point numbers, found torch\.int64"),
         (2, [1.0, 2.0], r"targets must hold 2 numbers per sample, found shape \(2,\)"),
         (1, [[1.0, 2.0]], r"targets must hold 1 numbers per sample, found shape \(1, 2\)"),
-        (1, [1.0, math.inf], "targets must be finite, or NaN where a label is missing; found an infinite one"),
-        (1, [1.0, -math.inf], "targets must be finite"),
+        (1, [1.0, math.inf], "targets must be finite, or NaN where a label is missing, found inf at sample 1$"),
+        (1, [1.0, -math.inf], "found -inf at sample 1$"),
+        (1, [[NAN], [math.inf]], "found inf at sample 1$"),
+        (2, [[1.0, 2.0], [NAN, 0.0], [3.0, math.inf]], "found inf at sample 2, number 1$"),
     ],
 )
 def test_targets_that_cannot_be_labels_are_refused(size, target, message):
@@ -109,6 +111,8 @@ def test_targets_that_cannot_be_labels_are_refused(size, target, message):
         Regression(size).check_targets(torch.tensor(target))
 
 
-def test_size_below_one_is_refused():
+def test_arguments_out_of_bounds_are_refused():
     with pytest.raises(ValueError, match="size must be >= 1, found 0"):
         Regression(0)
+    with pytest.raises(ValueError, match="criterion must be one of 'mse', 'l1', 'huber', found 'hinge'"):
+        Regression(criterion="hinge")

@@ -40,6 +40,13 @@ KINDS = {
     "weighted classes": (Classification(3, 0.1, [1.0, 2.0, 5.0]), lambda: classes(3)),
     "yes or no": (BinaryClassification(), lambda: classes(2).float()),
     "weighted yes or no": (BinaryClassification(class_weights=[1.0, 4.0]), lambda: classes(2).float()),
+    "focal classes": (Classification(3, criterion="focal"), lambda: classes(3)),
+    "weighted focal classes": (Classification(3, 0.0, [1.0, 2.0, 5.0], "focal"), lambda: classes(3)),
+    "weighted focal yes or no": (
+        BinaryClassification(class_weights=[1.0, 4.0], criterion="focal"),
+        lambda: classes(2).float(),
+    ),
+    "focal labels": (MultiLabel(4, criterion="focal"), lambda: some_missing(classes(2, 4))),
     "labels": (MultiLabel(4), lambda: some_missing(classes(2, 4))),
     "numbers": (Regression(2), lambda: torch.randn(COUNT, 2)),
     "huber": (Regression(criterion="huber"), lambda: torch.randn(COUNT)),
@@ -48,8 +55,15 @@ KINDS = {
     "counts": (Count(), lambda: classes(9).float()),
     "segmentation": (Segmentation(3), lambda: some_missing(classes(3, 4, 5))),
     "weighted segmentation": (Segmentation(3, class_weights=[1.0, 2.0, 5.0]), lambda: some_missing(classes(3, 4, 5))),
+    "focal segmentation": (Segmentation(3, criterion="focal"), lambda: some_missing(classes(3, 4, 5))),
+    "weighted focal segmentation": (
+        Segmentation(3, class_weights=[1.0, 2.0, 5.0], criterion="focal"),
+        lambda: some_missing(classes(3, 4, 5)),
+    ),
     "depth": (Depth(), lambda: torch.rand(COUNT, 1, 4, 5) * (torch.rand(COUNT, 1, 4, 5) > 0.3)),
-    "normals": (SurfaceNormals(), lambda: vectors(3, 4, 5)),
+    "normals": (SurfaceNormals(), lambda: some_missing(vectors(3, 4, 5))),
+    "normals, l1": (SurfaceNormals("l1"), lambda: some_missing(vectors(3, 4, 5))),
+    "normals, angle": (SurfaceNormals("angle"), lambda: some_missing(vectors(3, 4, 5))),
 }
 
 
@@ -72,6 +86,18 @@ def test_a_weight_is_a_number_of_repetitions(kind):
     torch.testing.assert_close(torch.autograd.grad(found, prediction)[0], wanted)
     terms = num_weighted_terms(task, target, WEIGHTS)
     assert float(terms) == pytest.approx(float(task.num_terms(target[repeated])))
+
+
+def test_losses_and_terms_are_taken_apart_without_a_loop(kind):
+    task, target, prediction = kind
+    if getattr(task, "label_smoothing", 0):
+        return  # with class weights PyTorch's cross-entropy selects by value
+
+    def alone(*sample):
+        return task.loss(*(part[None] for part in sample)), torch.as_tensor(task.num_terms(sample[1][None]))
+
+    losses, terms = torch.vmap(alone)(prediction, target)
+    assert losses.shape == terms.shape == (COUNT,)
 
 
 def test_equal_weights_are_none(kind):

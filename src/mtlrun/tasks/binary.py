@@ -9,20 +9,24 @@ from torchmetrics.classification import BinaryAccuracy, BinaryF1Score
 
 from mtlrun.tasks.base import HeadFactory, Task, TaskWeight
 from mtlrun.tasks.class_weights import ClassWeights, balanced_weights, first_weights
+from mtlrun.tasks.focal import Criterion, binary_focal_losses, check_criterion
 from mtlrun.tasks.ranking import AUROC, AveragePrecision
 
 
 class BinaryClassification(Task):
-    """Yes or no; binary cross-entropy; ROC-AUC, average precision, accuracy and F1 of yes.
+    """Yes or no; binary cross-entropy by default; ROC-AUC, average precision, accuracy and F1 of yes.
 
     Predictions are one logit per sample, [batch, 1], targets 0 or 1, integers or floating-point numbers, [batch]. A
     target of -1 or NaN is a missing label. This is a `Classification` of two classes whose logits are 0 and the
-    predicted one: the loss has the same values, smoothing and class weights included.
+    predicted one: the losses have the same values, smoothing and class weights included.
 
     Metrics, over all labelled samples of the split:
         auroc: area under the ROC curve; NaN where all labels are the same.
         average_precision: sum over the thresholds of (R_n - R_(n-1)) P_n; NaN where no label is 1.
         accuracy, f1: where a probability above 1/2 is a yes.
+
+    Source of `focal`: Lin et al., "Focal Loss for Dense Object Detection" (ICCV 2017). Their alpha is
+    `class_weights=[1 - alpha, alpha]`.
 
     Args:
         label_smoothing: share of the target's mass that is spread over both answers, in [0, 1).
@@ -30,6 +34,9 @@ class BinaryClassification(Task):
             the training split; or two numbers > 0, for 0 and for 1. Loss and `performance` are then weighted means,
             divided by the sum of the samples' weights (which PyTorch's `pos_weight` is not); the metrics have no
             weights.
+        criterion: `cross_entropy`, or `focal`, in which a sample counts (1 - p)^focal_gamma times, p being the
+            probability that its label is predicted with; without label smoothing.
+        focal_gamma: >= 0, with `focal`; 0 is cross-entropy.
         lr, weight, head: see `Task`.
     """
 
@@ -40,6 +47,8 @@ class BinaryClassification(Task):
         self,
         label_smoothing: float = 0.0,
         class_weights: ClassWeights = "none",
+        criterion: Criterion = "cross_entropy",
+        focal_gamma: float = 2.0,
         *,
         lr: float = 1e-3,
         weight: TaskWeight = 1.0,
@@ -48,7 +57,10 @@ class BinaryClassification(Task):
         super().__init__(lr=lr, weight=weight, head=head)
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be in [0, 1), found {label_smoothing}")
+        check_criterion(criterion, focal_gamma, label_smoothing)
         self.label_smoothing = label_smoothing
+        self.criterion = criterion
+        self.focal_gamma = focal_gamma
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", first_weights(class_weights, 2))
         self.needs_fit = class_weights == "balanced"
@@ -62,6 +74,9 @@ class BinaryClassification(Task):
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         logit = prediction.squeeze(1)
+        if self.criterion == "focal":
+            losses = binary_focal_losses(logit, target.reshape(len(target)), self.focal_gamma)
+            return ((losses * self._sample_weights(target)).sum() / self.num_terms(target)).to(logit.dtype)
         smooth = target.reshape(len(target)).to(logit.dtype) * (1 - self.label_smoothing) + self.label_smoothing / 2
         if self.class_weights is None:
             return nn.functional.binary_cross_entropy_with_logits(logit, smooth)

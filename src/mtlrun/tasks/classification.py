@@ -9,21 +9,28 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from mtlrun.tasks.base import HeadFactory, Task, TaskWeight
 from mtlrun.tasks.class_weights import ClassWeights, balanced_weights, first_weights
+from mtlrun.tasks.focal import Criterion, check_criterion, focal_losses
 
 MISSING = -1
 
 
 class Classification(Task):
-    """One of `num_classes` classes; cross-entropy; accuracy and macro F1. A target of -1 is a missing label.
+    """One of `num_classes` classes; cross-entropy by default; accuracy and macro F1. A target of -1 is a missing label.
 
     Predictions are logits [batch, num_classes], targets class indices [batch]. With class weights, loss and
     `performance` are weighted means, divided by the sum of the samples' weights; the metrics are not weighted.
+
+    Source of `focal`: Lin et al., "Focal Loss for Dense Object Detection" (ICCV 2017), for several classes. Class
+    weights are its alpha; the factors (1 - p)^focal_gamma are not divided by their sum.
 
     Args:
         num_classes: number of classes, 2 or more.
         label_smoothing: share of the target's mass that is spread over all classes, in [0, 1).
         class_weights: `none`; `balanced`, which gives each class the same share of the loss, by its frequency in the
             training split; or a number > 0 for each class.
+        criterion: `cross_entropy`, or `focal`, in which a sample counts (1 - p)^focal_gamma times, p being the
+            probability that its label is predicted with; without label smoothing.
+        focal_gamma: >= 0, with `focal`; 0 is cross-entropy.
         lr, weight, head: see `Task`.
     """
 
@@ -35,6 +42,8 @@ class Classification(Task):
         num_classes: int,
         label_smoothing: float = 0.0,
         class_weights: ClassWeights = "none",
+        criterion: Criterion = "cross_entropy",
+        focal_gamma: float = 2.0,
         *,
         lr: float = 1e-3,
         weight: TaskWeight = 1.0,
@@ -45,8 +54,11 @@ class Classification(Task):
             raise ValueError(f"num_classes must be >= 2, found {num_classes}")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be in [0, 1), found {label_smoothing}")
+        check_criterion(criterion, focal_gamma, label_smoothing)
         self.num_classes = num_classes
         self.label_smoothing = label_smoothing
+        self.criterion = criterion
+        self.focal_gamma = focal_gamma
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", first_weights(class_weights, num_classes))
         self.needs_fit = class_weights == "balanced"
@@ -60,6 +72,9 @@ class Classification(Task):
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         weights = None if self.class_weights is None else self.class_weights.to(prediction.dtype)
+        if self.criterion == "focal":
+            losses = focal_losses(prediction, target, self.focal_gamma, weights)
+            return (losses.sum() / self.num_terms(target)).to(prediction.dtype)
         return nn.functional.cross_entropy(prediction, target, weights, label_smoothing=self.label_smoothing)
 
     def num_terms(self, target: Tensor) -> int | Tensor:
@@ -83,8 +98,12 @@ class Classification(Task):
     def check_targets(self, target: Tensor) -> None:
         if target.dtype != torch.int64:
             raise ValueError(f"targets must be class indices of type int64, found {target.dtype}")
-        if len(target) and not (int(target.min()) >= MISSING and int(target.max()) < self.num_classes):
+        if target.dim() != 1:
+            raise ValueError(f"targets must be one number per sample, found shape {tuple(target.shape)}")
+        wrong = ((target < MISSING) | (target >= self.num_classes)).nonzero()
+        if len(wrong):
+            sample = int(wrong[0])
             raise ValueError(
                 f"targets must be in 0..{self.num_classes - 1}, or -1 where a label is missing, "
-                f"found {int(target.min())}..{int(target.max())}"
+                f"found {int(target[sample])} at sample {sample}"
             )

@@ -7,8 +7,11 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from mtlrun.checks import check_one_of
 from mtlrun.tasks.base import HeadFactory, Task, TaskWeight
 from mtlrun.tasks.dense import at, check_same_pixels, find_pixel
+
+Criterion = Literal["l1", "mse", "huber"]
 
 _LOSSES: dict[str, Callable[..., Tensor]] = {
     "l1": nn.functional.l1_loss,
@@ -78,13 +81,14 @@ class Depth(Task):
 
     def __init__(
         self,
-        criterion: Literal["l1", "mse", "huber"] = "l1",
+        criterion: Criterion = "l1",
         *,
         lr: float = 1e-3,
         weight: TaskWeight = 1.0,
         head: HeadFactory | None = None,
     ) -> None:
         super().__init__(lr=lr, weight=weight, head=head)
+        check_one_of("criterion", criterion, Criterion)
         self.criterion = criterion
 
     @property

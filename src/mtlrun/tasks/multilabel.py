@@ -7,11 +7,12 @@ from torchmetrics.classification import MultilabelF1Score
 
 from mtlrun.tasks.base import HeadFactory, Task, TaskWeight
 from mtlrun.tasks.binary import check_answers
+from mtlrun.tasks.focal import Criterion, binary_focal_losses, check_criterion
 from mtlrun.tasks.ranking import AUROC, AveragePrecision
 
 
 class MultiLabel(Task):
-    """Yes or no for each of `num_labels` labels; binary cross-entropy; macro ROC-AUC, mAP and macro F1.
+    """Yes or no for each of `num_labels` labels; binary cross-entropy by default; macro ROC-AUC, mAP and macro F1.
 
     Predictions are logits [batch, num_labels], targets 0 or 1, integers or floating-point numbers, of the same shape. A
     target of -1 or NaN is a missing label; a sample counts as labelled if any of its labels is there. The loss is the
@@ -22,9 +23,14 @@ class MultiLabel(Task):
         map: average precision. A label that is 1 in no sample is left out of the mean.
         f1: where a probability above 1/2 is a yes; 0 for a label that is neither there nor predicted.
 
+    Source of `focal`: Lin et al., "Focal Loss for Dense Object Detection" (ICCV 2017).
+
     Args:
         num_labels: number of labels, 2 or more.
         label_smoothing: share of the target's mass that is spread over both answers, in [0, 1).
+        criterion: `cross_entropy`, or `focal`, in which a label counts (1 - p)^focal_gamma times, p being the
+            probability that its label is predicted with; without label smoothing.
+        focal_gamma: >= 0, with `focal`; 0 is cross-entropy.
         lr, weight, head: see `Task`.
     """
 
@@ -35,6 +41,8 @@ class MultiLabel(Task):
         self,
         num_labels: int,
         label_smoothing: float = 0.0,
+        criterion: Criterion = "cross_entropy",
+        focal_gamma: float = 2.0,
         *,
         lr: float = 1e-3,
         weight: TaskWeight = 1.0,
@@ -45,8 +53,11 @@ class MultiLabel(Task):
             raise ValueError(f"num_labels must be >= 2, found {num_labels}; one label is a BinaryClassification")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be in [0, 1), found {label_smoothing}")
+        check_criterion(criterion, focal_gamma, label_smoothing)
         self.num_labels = num_labels
         self.label_smoothing = label_smoothing
+        self.criterion = criterion
+        self.focal_gamma = focal_gamma
 
     @property
     def output_size(self) -> int:
@@ -59,8 +70,11 @@ class MultiLabel(Task):
         there = target >= 0
         # A NaN that is multiplied by zero afterwards is still one: it is replaced first.
         answer = torch.where(there, target, 0).to(prediction.dtype)
-        smooth = answer * (1 - self.label_smoothing) + self.label_smoothing / 2
-        losses = nn.functional.binary_cross_entropy_with_logits(prediction, smooth, reduction="none")
+        if self.criterion == "focal":
+            losses = binary_focal_losses(prediction, answer, self.focal_gamma)
+        else:
+            smooth = answer * (1 - self.label_smoothing) + self.label_smoothing / 2
+            losses = nn.functional.binary_cross_entropy_with_logits(prediction, smooth, reduction="none")
         return (losses * there).sum() / there.sum()
 
     def num_terms(self, target: Tensor) -> Tensor:

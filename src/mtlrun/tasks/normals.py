@@ -1,13 +1,17 @@
 """Surface normals: the direction that the surface at each pixel faces."""
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from mtlrun.checks import check_one_of
 from mtlrun.tasks.base import HeadFactory, Task, TaskWeight
 from mtlrun.tasks.dense import at, check_same_pixels, find_pixel
+
+Criterion = Literal["cosine", "l1", "angle"]
 
 # Angles are counted in bins of 1/256 degree. A power of two: the thresholds of the metrics lie on edges, exactly.
 _BINS_PER_DEGREE = 256
@@ -30,6 +34,15 @@ def _directions(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Ten
     return predicted, wanted, valid
 
 
+def _angles(predicted: Tensor, wanted: Tensor) -> Tensor:
+    """Return the angles between unit vectors [batch, 3, height, width] in radians, [batch, height, width].
+
+    Precise for all angles, where the arc cosine in float32 is not for those below a tenth of a degree. The gradient has
+    the length 1, and is 0 at the angles 0 and pi, where there is none.
+    """
+    return 2 * torch.atan2((predicted - wanted).norm(dim=1), (predicted + wanted).norm(dim=1))
+
+
 class _Angles(Metric):
     """Counts and sums the angles between predicted and true normals; subclasses compute a number of them.
 
@@ -49,9 +62,7 @@ class _Angles(Metric):
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         predicted, wanted, valid = _directions(prediction, target)
-        # Precise for all angles, where the arc cosine in float32 is not for those below a tenth of a degree.
-        half = torch.atan2((predicted - wanted).norm(dim=1), (predicted + wanted).norm(dim=1))
-        angles = (half * (360 / math.pi)).clamp(max=180)  # 0 at the pixels without a normal
+        angles = (_angles(predicted, wanted) * (180 / math.pi)).clamp(max=180)  # 0 at the pixels without a normal
         bins = torch.where(valid.squeeze(1), (angles * _BINS_PER_DEGREE).long(), _NUM_BINS)
         self.histogram += torch.bincount(bins.flatten(), minlength=_NUM_BINS + 1)[:_NUM_BINS]
         self.total += angles.sum(dtype=torch.float64)
@@ -86,7 +97,7 @@ class _ShareWithin(_Angles):
 
 
 class SurfaceNormals(Task):
-    """The unit normal of the surface at each pixel; 1 - cosine as the loss; angles between prediction and target.
+    """The unit normal of the surface at each pixel; 1 - cosine by default; angles between prediction and target.
 
     Predictions are vectors [batch, 3, height, width] of any length, of which the direction counts; so are targets. A
     pixel whose target is the zero vector (as in NYUv2) or holds a NaN has no label; a sample counts as labelled if any
@@ -98,11 +109,14 @@ class SurfaceNormals(Task):
         within_11, within_22, within_30: share of the pixels whose angle is below 11.25, 22.5 and 30 degrees. (There is
             no dot in the names, so that `trainer.select` and TensorBoard take them as they are.)
 
-    Source: loss and metrics of Liu et al., "End-to-End Multi-Task Learning with Attention" (CVPR 2019); thresholds of
-    Eigen & Fergus (ICCV 2015). The authors' code averages per batch first; here each pixel of the split counts the
-    same. The loss is written as |p - t|^2 / 2 of unit vectors, which is 1 - p.t and cannot be negative by rounding.
+    Source: `cosine` and the metrics of Liu et al., "End-to-End Multi-Task Learning with Attention" (CVPR 2019);
+    thresholds of Eigen & Fergus (ICCV 2015). The authors' code averages per batch first; here each pixel of the split
+    counts the same.
 
     Args:
+        criterion: of the unit vectors p and t of prediction and target, as a mean over the labelled pixels: `cosine` is
+            1 - p.t, written as |p - t|^2 / 2, which cannot be negative by rounding; `l1` the mean of |p - t| over the
+            three components; `angle` the angle in radians.
         lr, weight, head: see `Task`.
     """
 
@@ -110,8 +124,17 @@ class SurfaceNormals(Task):
     nonnegative_loss = True
     dense = True
 
-    def __init__(self, *, lr: float = 1e-3, weight: TaskWeight = 1.0, head: HeadFactory | None = None) -> None:
+    def __init__(
+        self,
+        criterion: Criterion = "cosine",
+        *,
+        lr: float = 1e-3,
+        weight: TaskWeight = 1.0,
+        head: HeadFactory | None = None,
+    ) -> None:
         super().__init__(lr=lr, weight=weight, head=head)
+        check_one_of("criterion", criterion, Criterion)
+        self.criterion = criterion
 
     @property
     def output_size(self) -> int:
@@ -122,7 +145,13 @@ class SurfaceNormals(Task):
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         predicted, wanted, valid = _directions(prediction, target)
-        return (predicted - wanted).square().sum() / 2 / valid.sum()
+        if self.criterion == "l1":
+            total = (predicted - wanted).abs().sum() / 3
+        elif self.criterion == "angle":
+            total = _angles(predicted, wanted).sum()
+        else:
+            total = (predicted - wanted).square().sum() / 2
+        return total / valid.sum()
 
     def num_terms(self, target: Tensor) -> Tensor:
         return _has_normal(target).sum()

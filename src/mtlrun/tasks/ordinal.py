@@ -7,7 +7,10 @@ from torch import Tensor, nn
 from torchmetrics import MeanAbsoluteError, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCohenKappa
 
+from mtlrun.checks import check_one_of
 from mtlrun.tasks.base import HeadFactory, Task, TaskWeight
+
+Criterion = Literal["frank_hall", "corn"]
 
 MISSING = -1
 
@@ -45,7 +48,7 @@ class Ordinal(Task):
     def __init__(
         self,
         num_levels: int,
-        criterion: Literal["frank_hall", "corn"] = "frank_hall",
+        criterion: Criterion = "frank_hall",
         *,
         lr: float = 1e-3,
         weight: TaskWeight = 1.0,
@@ -55,6 +58,7 @@ class Ordinal(Task):
         if num_levels < 2:
             raise ValueError(f"num_levels must be >= 2, found {num_levels}")
         self.num_levels = num_levels
+        check_one_of("criterion", criterion, Criterion)
         self.criterion = criterion
 
     @property

@@ -7,7 +7,10 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, R2Score
 
+from mtlrun.checks import check_one_of
 from mtlrun.tasks.base import HeadFactory, Task, TaskWeight
+
+Criterion = Literal["mse", "l1", "huber"]
 
 _LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mse": nn.functional.mse_loss,
@@ -41,7 +44,7 @@ class Regression(Task):
     def __init__(
         self,
         size: int = 1,
-        criterion: Literal["mse", "l1", "huber"] = "mse",
+        criterion: Criterion = "mse",
         *,
         lr: float = 1e-3,
         weight: TaskWeight = 1.0,
@@ -50,6 +53,7 @@ class Regression(Task):
         super().__init__(lr=lr, weight=weight, head=head)
         if size < 1:
             raise ValueError(f"size must be >= 1, found {size}")
+        check_one_of("criterion", criterion, Criterion)
         self.size = size
         self.criterion = criterion
 
@@ -80,5 +84,11 @@ class Regression(Task):
             raise ValueError(f"targets must be floating-point numbers, found {target.dtype}")
         if target.numel() != len(target) * self.size:
             raise ValueError(f"targets must hold {self.size} numbers per sample, found shape {tuple(target.shape)}")
-        if torch.isinf(target).any():
-            raise ValueError("targets must be finite, or NaN where a label is missing; found an infinite one")
+        numbers = target.reshape(len(target), self.size)
+        wrong = numbers.isinf().nonzero()
+        if len(wrong):
+            sample, number = wrong[0].tolist()
+            raise ValueError(
+                f"targets must be finite, or NaN where a label is missing, found {float(numbers[sample, number]):g} "
+                f"at sample {sample}" + (f", number {number}" if self.size > 1 else "")
+            )

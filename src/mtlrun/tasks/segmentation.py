@@ -10,10 +10,11 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardInd
 from mtlrun.tasks.base import HeadFactory, Task, TaskWeight
 from mtlrun.tasks.class_weights import ClassWeights, balanced_weights, first_weights
 from mtlrun.tasks.dense import at, check_same_pixels, find_pixel
+from mtlrun.tasks.focal import Criterion, check_criterion, focal_losses
 
 
 class Segmentation(Task):
-    """One of `num_classes` classes at each pixel; cross-entropy; mean IoU and pixel accuracy.
+    """One of `num_classes` classes at each pixel; cross-entropy by default; mean IoU and pixel accuracy.
 
     Predictions are logits [batch, num_classes, height, width], targets class indices [batch, height, width]. A pixel of
     `ignore_index` has no label; a sample counts as labelled if any of its pixels is. With class weights, loss and
@@ -25,7 +26,8 @@ class Segmentation(Task):
         pixel_accuracy: share of the pixels that are classified right.
 
     Source: the definitions of Liu et al., "End-to-End Multi-Task Learning with Attention" (CVPR 2019), in the revised
-    code of the authors, which LibMTL shares.
+    code of the authors, which LibMTL shares. `focal`: Lin et al., "Focal Loss for Dense Object Detection" (ICCV 2017),
+    for several classes; class weights are its alpha, and the factors (1 - p)^focal_gamma are not divided by their sum.
 
     Args:
         num_classes: number of classes, 2 or more.
@@ -33,6 +35,9 @@ class Segmentation(Task):
         label_smoothing: share of the target's mass that is spread over all classes, in [0, 1).
         class_weights: `none`; `balanced`, which gives each class the same share of the loss, by its number of pixels in
             the training split; or a number > 0 for each class.
+        criterion: `cross_entropy`, or `focal`, in which a pixel counts (1 - p)^focal_gamma times, p being the
+            probability that its label is predicted with; without label smoothing.
+        focal_gamma: >= 0, with `focal`; 0 is cross-entropy.
         lr, weight, head: see `Task`.
     """
 
@@ -46,6 +51,8 @@ class Segmentation(Task):
         ignore_index: int = -1,
         label_smoothing: float = 0.0,
         class_weights: ClassWeights = "none",
+        criterion: Criterion = "cross_entropy",
+        focal_gamma: float = 2.0,
         *,
         lr: float = 1e-3,
         weight: TaskWeight = 1.0,
@@ -56,9 +63,12 @@ class Segmentation(Task):
             raise ValueError(f"num_classes must be >= 2, found {num_classes}")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be in [0, 1), found {label_smoothing}")
+        check_criterion(criterion, focal_gamma, label_smoothing)
         self.num_classes = num_classes
         self.ignore_index = ignore_index
         self.label_smoothing = label_smoothing
+        self.criterion = criterion
+        self.focal_gamma = focal_gamma
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", first_weights(class_weights, num_classes))
         self.needs_fit = class_weights == "balanced"
@@ -73,12 +83,13 @@ class Segmentation(Task):
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         check_same_pixels(prediction, target)
         # One row per pixel: unlike the loss on maps, this one has a deterministic kernel on GPUs.
+        rows, classes = prediction.movedim(1, -1).flatten(0, -2), target.flatten()
+        weights = None if self.class_weights is None else self.class_weights.to(prediction.dtype)
+        if self.criterion == "focal":
+            losses = focal_losses(rows, classes, self.focal_gamma, weights, self.ignore_index)
+            return (losses.sum() / self.num_terms(target)).to(prediction.dtype)
         return nn.functional.cross_entropy(
-            prediction.movedim(1, -1).flatten(0, -2),
-            target.flatten(),
-            None if self.class_weights is None else self.class_weights.to(prediction.dtype),
-            ignore_index=self.ignore_index,
-            label_smoothing=self.label_smoothing,
+            rows, classes, weights, ignore_index=self.ignore_index, label_smoothing=self.label_smoothing
         )
 
     def num_terms(self, target: Tensor) -> Tensor:
