@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mtlrun.compatibility import check_targets
 from mtlrun.datasets import SPLITS, Loader, MultiTaskDataset, TensorSplit
+from mtlrun.datasets.batches.fetching import check_finite
 from mtlrun.errors import ConfigError, DataError
 from mtlrun.settings import Runtime, Settings
 from mtlrun.tasks import Task
@@ -54,6 +55,8 @@ def make_loaders(
             apart=dataset.inputs_differ or own_statistics(dataset),
         )
         check_targets(split, name, tasks)
+        if isinstance(split, TensorSplit):
+            check_finite(split.inputs, range(len(split)), name)
     if look_ahead:
         loaders["again"] = loaders["train"].in_another_order()
     return loaders

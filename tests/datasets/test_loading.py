@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 from mtlrun.datasets import Loader, TensorSplit
+from mtlrun.datasets.batches.fetching import check_finite
 from mtlrun.errors import DataError
 
 COUNT = 23
@@ -154,6 +155,24 @@ def test_global_generators_are_restored_when_a_sample_cannot_be_read():
     with pytest.raises(DataError, match=r"sample [0-9]+ of the split: OSError: unreadable"):
         next(make(Broken()).batches())
     assert global_state() == before
+
+
+class Holes(Augmented):
+    """Sample 7 has an input that is no number."""
+
+    def __getitem__(self, index):
+        inputs, targets = super().__getitem__(index)
+        return inputs * (torch.nan if index == 7 else 1), targets
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_inputs_that_are_no_numbers_are_named(num_workers):
+    with pytest.raises(DataError, match=r"^dataset: sample 7: the input holds NaN or an infinite number"):
+        list(make(Holes(), num_workers=num_workers).batches())
+
+
+def test_large_inputs_may_have_a_sum_that_is_not_finite():
+    check_finite(torch.full((2, 3), 3e38), [0, 1], "train")
 
 
 def test_limit_gives_the_first_batches_of_the_epoch(split):

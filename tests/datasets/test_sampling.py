@@ -345,3 +345,18 @@ def test_a_wrong_strategy_is_refused_before_anything_is_on_disk(two_sources):
     assert code == 2
     assert "dataset.sampling.epoch_length=1: so many batches of one source each have no place for each of the 2" in err
     assert not run_folders()
+
+
+class Hole(TwoSources):
+    def split(self, name):
+        split = super().split(name)
+        if name == "val":
+            split.inputs[3, 1] = torch.inf
+        return split
+
+
+def test_an_input_that_is_no_number_is_named_before_the_run(two_sources):
+    code, _, err = two_sources(f"dataset._target_={__name__}.Hole")
+    assert code == 2
+    assert "dataset: val split, sample 3: the input holds NaN or an infinite number; only labels may be missing" in err
+    assert not run_folders()

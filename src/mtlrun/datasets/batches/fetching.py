@@ -89,6 +89,7 @@ class Fetcher(Dataset[Any]):
             inputs, targets = self._split.batch(indices)
         else:
             inputs, targets = default_collate([self._sample(index) for index in indices.tolist()])
+            check_finite(inputs, indices.tolist(), "")
         return (inputs, targets) if self._weights is None else (inputs, targets, self._weights[indices])
 
     def _sample(self, index: int) -> Any:
@@ -113,6 +114,25 @@ class Fetcher(Dataset[Any]):
         held = [] if self._held is None else [(pid, index) for pid, index in self._held.tolist() if pid >= 0]
         dead = [index for pid, index in held if str(pid) in message] or [index for _, index in held]
         return "no sample" if not dead else "sample " + " or ".join(str(index) for index in dead)
+
+
+def check_finite(inputs: Any, indices: Sequence[int], split: str) -> None:
+    """Raise DataError where an input holds NaN or an infinite number, which would be everywhere after one step.
+
+    Args:
+        inputs: [num_samples, ...].
+        indices: of the samples in their split.
+        split: its name, or nothing where that is not known.
+    """
+    if not isinstance(inputs, Tensor) or not inputs.is_floating_point() or inputs.sum().isfinite():
+        return
+    wrong = (~inputs.isfinite()).flatten(1).any(dim=1).nonzero()
+    if len(wrong):
+        where = f"{split} split, sample" if split else "sample"
+        raise DataError(
+            f"dataset: {where} {indices[int(wrong[0])]}: the input holds NaN or an infinite number; only labels may be "
+            "missing"
+        )
 
 
 @contextmanager
