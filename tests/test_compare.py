@@ -64,3 +64,27 @@ def test_a_folder_without_records_is_refused(mtlrun, tmp_path):
     code, _, err = mtlrun("compare", "empty")
     assert code == 2
     assert "no run has left a record" in err
+
+
+def test_runs_of_other_tasks_are_told_apart_by_the_names_of_these():
+    both, one = record(0, 0.5), record(0, 0.6)
+    task = {"_target_": "Classification", "lr": 0.1}
+    both.config["tasks"], one.config["tasks"] = {"left": task, "right": task}, {"left": task}
+    assert [row.label for row in rows([both, one])] == [{"tasks": "left, right"}, {"tasks": "left"}]
+
+
+def test_each_data_set_has_a_table_of_its_own(mtlrun):
+    assert mtlrun(*QUICK)[0] == 0
+    assert mtlrun(*QUICK, "~tasks.right", "weighting=equal")[0] == 0
+    toy = ["dataset=kendall_toy", "trainer.epochs=1", "trainer.limit_batches=2", "runtime.quiet=true"]
+    assert mtlrun(*toy)[0] == 0
+    code, out, err = mtlrun("compare", "outputs")
+    assert code == 0, err
+    lines = [line.split() for line in out.splitlines()]
+    digits, toys = lines.index(["multidigits"]), lines.index(["kendall_toy"])
+    assert lines[digits + 1][:1] == ["tasks"]
+    cells = {" ".join(line[:-3]).rstrip(","): line[-3:] for line in lines[digits + 2 : digits + 4]}
+    assert cells["left"][1:] == ["-", "1"]
+    assert "-" not in cells["left, right"]
+    assert lines[toys + 1][-1] == "seeds"
+    assert "accuracy" not in lines[toys + 1]

@@ -73,7 +73,7 @@ def rows(records: Sequence[Record]) -> list[Row]:
     grouped: dict[str, list[Record]] = {}
     for record in records:
         grouped.setdefault(repr((record.protocol, _relevant(record.config))), []).append(record)
-    flat = [_flatten(_relevant(group[0].config)) for group in grouped.values()]
+    flat = _name_tasks([_relevant(group[0].config) for group in grouped.values()])
     keys = list(dict.fromkeys(key for entry in flat for key in entry))
     differing = [key for key in keys if len({repr(entry.get(key)) for entry in flat}) > 1]
     named = [key for key in differing if key.startswith("names.")]
@@ -83,6 +83,20 @@ def rows(records: Sequence[Record]) -> list[Row]:
         Row({key.removeprefix("names."): entry[key] for key in shown if key in entry}, group)
         for entry, group in zip(flat, grouped.values(), strict=True)
     ]
+
+
+def _name_tasks(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the configs with flat keys; a task that not all of them have is named, and none of its keys are told."""
+    tasks = [list(config.get("tasks", {})) for config in configs]
+    common = set(tasks[0]).intersection(*tasks[1:])
+    found = []
+    for config, own in zip(configs, tasks, strict=True):
+        flat = _flatten(config)
+        if any(set(each) != common for each in tasks):
+            theirs = tuple(f"tasks.{task}." for task in own if task not in common)
+            flat = {"tasks": ", ".join(own)} | {key: value for key, value in flat.items() if not key.startswith(theirs)}
+        found.append(flat)
+    return found
 
 
 def _relevant(config: Mapping[str, Any]) -> dict[str, Any]:

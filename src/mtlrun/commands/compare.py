@@ -8,19 +8,25 @@ from rich.table import Table
 
 from mtlrun.comparison import Row, read_records, rows
 from mtlrun.display import ARROWS, MARK, explain_mark, make_console
+from mtlrun.record import Record
 
 _USAGE = "usage: mtlrun compare <folder> [<folder> ...]"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print a row for each config: its main metrics on test, mean ± standard deviation over the seeds."""
+    """Print a row for each config, in a table per data set: main metrics on test, mean ± deviation over the seeds."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_USAGE)
         return 0
     records = read_records(Path(argument) for argument in arguments)
-    found = rows(records)
+    by_dataset: dict[str, list[Record]] = {}
+    for record in records:
+        by_dataset.setdefault(record.config["names"]["dataset"], []).append(record)
+    tables = {name: rows(own) for name, own in by_dataset.items()}
+    found = [row for own in tables.values() for row in own]
     console = make_console()
-    console.print(_table(found))
+    for name, own in tables.items():
+        console.print(_table(own, name if len(tables) > 1 else None))
     averaged = [count for row in found for count in row.averaged()]
     if not all(row.test_selected for row in found):
         unmarked = "not marked: " if averaged else ""
@@ -35,26 +41,27 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _table(found: Sequence[Row]) -> Table:
-    first = found[0].records[0]
-    columns = [
-        (task, metric, direction)
-        for task, metric in first.main_metrics.items()
-        for direction in [first.directions[task][metric]]
-    ]
+def _table(found: Sequence[Row], title: str | None) -> Table:
+    """Return the table of one data set; a run that has not all the tasks has no number for the others."""
+    columns = {
+        (task, metric): record.directions[task][metric]
+        for row in found
+        for record in row.records
+        for task, metric in record.main_metrics.items()
+    }
     labels = list(dict.fromkeys(key for row in found for key in row.label))
-    table = Table(box=None, header_style="bold")
+    table = Table(box=None, header_style="bold", title=title, title_justify="left", title_style="bold")
     for label in labels:
         table.add_column(label)
-    for task, metric, direction in columns:
+    for (task, metric), direction in columns.items():
         table.add_column(f"{task} {metric} {ARROWS[direction]}", justify="right")
     table.add_column("seeds", justify="right")
     for row in found:
         cells, counts = [], []
-        for task, metric, _ in columns:
+        for task, metric in columns:
             mean, spread, count = row.summary(task, metric)
             cell = "-" if count == 0 else f"{mean:.4f}" if count == 1 else f"{mean:.4f} ± {spread:.4f}"
             cells.append(cell + MARK if row.test_selected and count else cell)
             counts.append(count)
-        table.add_row(*(str(row.label.get(label, "")) for label in labels), *cells, str(min(counts)))
+        table.add_row(*(str(row.label.get(label, "")) for label in labels), *cells, str(max(counts, default=0)))
     return table
