@@ -251,11 +251,51 @@ def test_networks_of_tasks_without_labels_are_not_run():
     assert run == ["kind", "both"]
 
 
+def test_separate_trainings_see_the_samples_of_their_own_sources_alone(mtlrun, tmp_path, monkeypatch):
+    class TwoDomains(MultiTaskDataset):
+        input_shape, task_names = (4,), ("one", "two")
+
+        def split(self, name):
+            one, two = torch.randn(12), torch.randn(12)
+            one[8:], two[:8] = torch.nan, torch.nan
+            inputs = torch.cat([torch.full((8, 4), 1.0), torch.full((4, 4), 2.0)])
+            return TensorSplit(
+                inputs, {"one": one, "two": two}, sources={"a": torch.arange(8), "b": torch.arange(8, 12)}
+            )
+
+    monkeypatch.setattr(f"{__name__}.TwoDomains", TwoDomains, raising=False)
+    task = {"_target_": "mtlrun.tasks.Regression"}
+    content = {"dataset": {"_target_": f"{__name__}.TwoDomains"}, "tasks": {"one": task, "two": task}}
+    file = tmp_path / "conf" / "dataset" / "two_domains.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("# @package _global_\n" + yaml.safe_dump(content))
+    seen = {"one": set(), "two": set()}
+    real = SingleTask.predict
+
+    def predict(self, inputs, tasks=None):
+        for task in tasks or seen:
+            seen[task] |= set(inputs.unique().tolist())
+        return real(self, inputs, tasks)
+
+    monkeypatch.setattr(SingleTask, "predict", predict)
+    command = [
+        "--config-dir",
+        "conf",
+        "dataset=two_domains",
+        "backbone=mlp",
+        "trainer.batch_size=4",
+        "trainer.epochs=1",
+    ]
+    assert mtlrun(*command, "model=single", "runtime.quiet=true")[0] == 0
+    assert seen == {"one": {1.0}, "two": {2.0}}
+
+
 # ---------------------------------------------------------------------------------------------------- the loader
 
 
 def make_loader(split=None, **options):
-    return Loader(split or Images((12, 5)), 6, **({"shuffle": True, "seed": 3, "apart": True} | options))
+    defaults = {"batch_size": 6, "shuffle": True, "seed": 3, "apart": True}
+    return Loader(split or Images((12, 5)), **(defaults | options))
 
 
 def in_memory():
@@ -292,6 +332,14 @@ def test_smallest_and_first_batches_have_samples_of_all_sources():
     loader = make_loader(sampling=Sampling("round_robin"))  # 12 of each, in batches of 6
     assert {source: len(part[0]) for source, part in loader.smallest_batch().items()} == {"small": 3, "large": 3}
     assert {source: len(part[0]) for source, part in loader.first(2).items()} == {"small": 2, "large": 2}
+
+
+@pytest.mark.parametrize("sampling", [None, Sampling("proportional"), Sampling("temperature")])
+def test_no_source_has_a_smaller_part_in_the_first_epochs(sampling):
+    loader = make_loader(in_memory(), sampling=sampling, batch_size=3)
+    parts = [part for epoch in range(5) for batch in loader.batches(epoch) for part in batch.items()]
+    expected = {name: min(len(part[0]) for source, part in parts if source == name) for name in ("a", "b")}
+    assert {source: len(part[0]) for source, part in loader.smallest_batch().items()} == expected
 
 
 def test_without_sources_there_is_nothing_to_keep_apart():

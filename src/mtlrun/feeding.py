@@ -25,8 +25,12 @@ def make_loaders(
     seed: int,
     *,
     look_ahead: bool,
+    independent: bool,
 ) -> dict[str, Loader]:
-    """Return a loader for each split, and with `look_ahead` a second one of the training split, in another order."""
+    """Return a loader for each split, and with `look_ahead` a second one of the training split, in another order.
+
+    Where tasks are `independent`, sources are kept apart, so that no network sees another task's samples.
+    """
     if dataset.cache == "device" and device.type == "cuda" and runtime.num_workers:
         raise ConfigError(
             f"runtime.num_workers={runtime.num_workers}: with dataset.cache=device batches are made on the GPU, where "
@@ -41,6 +45,7 @@ def make_loaders(
                     "dataset.cache=device needs splits in memory, of the class TensorSplit; use another one"
                 )
             split = split.to(device)
+        has_sources = bool(getattr(split, "sources", None))
         if len(split) == 0:  # type: ignore[arg-type]
             raise DataError(f"dataset: the {name} split is empty")
         loaders[name] = Loader(
@@ -52,7 +57,7 @@ def make_loaders(
             num_workers=runtime.num_workers,
             pin_memory=device.type == "cuda",
             sampling=dataset.sampling if name == "train" else None,
-            apart=dataset.inputs_differ or own_statistics(dataset),
+            apart=dataset.inputs_differ or own_statistics(dataset) or (independent and has_sources),
         )
         check_targets(split, name, tasks)
         if isinstance(split, TensorSplit):

@@ -176,7 +176,9 @@ def prepare(config: Mapping[str, Any]) -> Parts:
     assert model is not None
 
     look_ahead = weighting.needs_look_ahead
-    loaders = make_loaders(dataset, tasks, settings, runtime, device, seed, look_ahead=look_ahead)
+    loaders = make_loaders(
+        dataset, tasks, settings, runtime, device, seed, look_ahead=look_ahead, independent=model.independent_tasks
+    )
     # Where evaluations are averaged, "val" is the test split under another name.
     told = [name for name in SPLITS if name != "val" or dataset.averaged_evaluations is None]
     splits = {str(name): summarise(loaders[name].split, tasks) for name in told}

@@ -17,6 +17,7 @@ from mtlrun.errors import ConfigError, DataError
 
 #: (seed, indices of the samples) of one batch.
 Item = tuple[int, Tensor]
+_EPOCHS_SEEN = 5  # in which the smallest part of a source is looked for
 
 
 class Loader:
@@ -130,16 +131,17 @@ class Loader:
     def smallest_batch(self) -> Loaded:
         """Return a batch of the smallest size that training will meet, in the order of the data set.
 
-        Where sources are kept apart, each one's part is as small as the smallest of the first epoch.
+        Where sources are kept apart, each one's part is as small as the smallest of the first epochs; how many samples
+        of a source a batch has may be left to chance.
         """
+        if self.apart:
+            return self._of_first(torch.cat([source[: self._smallest(source)] for source in self.sources.values()]))
         if self._sampling is None:
             last = self.num_samples - (self.num_batches - 1) * self.batch_size
             return self._of_first(range(min(self.batch_size, max(last, 1))))
         batches = self._sampling.plan(self.sources, self.batch_size, self._seed, 0)
         # Batches of one source come in another order in each epoch, so a limit may spare none of them.
         batches = batches[: None if self._sampling.single else self.num_batches]
-        if self.apart:
-            return self._of_first(torch.cat([source[: _smallest(batches, source)] for source in self.sources.values()]))
         size = min(len(batch) for batch in batches)
         turns = zip_longest(*(source[:size].tolist() for source in self.sources.values()))
         return self._of_first([index for turn in turns for index in turn if index is not None][:size])
@@ -149,6 +151,14 @@ class Loader:
         if self.apart:
             return self._of_first(torch.cat([source[:count] for source in self.sources.values()]))
         return self._of_first(range(min(count, self.num_samples)))
+
+    def _smallest(self, source: Tensor) -> int:
+        """Return how many samples of a source the batch with the fewest has, of those that have any."""
+        belongs = torch.zeros(self.num_samples, dtype=torch.bool)
+        belongs[source] = True
+        batches = [indices for epoch in range(_EPOCHS_SEEN) for _, indices in self._plan(epoch)]
+        counts = [int(belongs[indices].sum()) for indices in batches]
+        return min((count for count in counts if count), default=0)
 
     def _of_first(self, indices: Sequence[int] | Tensor) -> Loaded:
         return self._fetcher.fetch(self._seed, indices)
@@ -197,12 +207,6 @@ class _Plan(Sampler[Item]):
 
     def __len__(self) -> int:
         return len(self.items)
-
-
-def _smallest(batches: Sequence[Tensor], source: Tensor) -> int:
-    """Return how many samples of a source the batch with the fewest has, of those that have any."""
-    counts = [int(torch.isin(batch, source).sum()) for batch in batches]
-    return min((count for count in counts if count), default=0)
 
 
 def pin(batch: Batch) -> Batch:
