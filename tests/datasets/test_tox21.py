@@ -153,3 +153,14 @@ def test_it_brings_settings_along_that_the_command_line_may_change():
     assert changed["optimizer"]["momentum"] == 0.9
     assert changed["optimizer"]["weight_decay"] == 3e-4
     assert changed["backbone"]["hidden"] == [8, 4]
+
+
+def test_on_a_device_the_inputs_are_dense_and_the_same(tmp_path):
+    split = Tox21(str(write(tmp_path, lines())), num_features=64, cache="device").split("train")
+    moved = split.to("cpu")
+    rows = [3, 0, 7]
+    (found, targets), (expected, _) = moved.batch(rows), split.batch(rows)
+    assert torch.equal(found, expected)
+    assert torch.equal(moved[3][0], split[3][0])
+    assert moved.inputs.shape == (len(split), 64)
+    assert set(targets) == set(Tox21.task_names)
