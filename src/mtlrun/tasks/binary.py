@@ -7,13 +7,14 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import BinaryAccuracy, BinaryF1Score
 
-from mtlrun.tasks.base import HeadFactory, Task, TaskWeight
-from mtlrun.tasks.class_weights import ClassWeights, balanced_weights, first_weights
-from mtlrun.tasks.focal import Criterion, binary_focal_losses, check_criterion
+from mtlrun.tasks.base import HeadFactory, TaskWeight
+from mtlrun.tasks.class_task import ClassTask
+from mtlrun.tasks.class_weights import ClassWeights, balanced_weights
+from mtlrun.tasks.focal import Criterion, binary_focal_losses
 from mtlrun.tasks.ranking import AUROC, AveragePrecision
 
 
-class BinaryClassification(Task):
+class BinaryClassification(ClassTask):
     """Yes or no; binary cross-entropy by default; ROC-AUC, average precision, accuracy and F1 of yes.
 
     Predictions are one logit per sample, [batch, 1], targets 0 or 1, integers or floating-point numbers, [batch]. A
@@ -41,7 +42,6 @@ class BinaryClassification(Task):
     """
 
     main_metric = "auroc"
-    nonnegative_loss = True
 
     def __init__(
         self,
@@ -54,16 +54,10 @@ class BinaryClassification(Task):
         weight: TaskWeight = 1.0,
         head: HeadFactory | None = None,
     ) -> None:
-        super().__init__(lr=lr, weight=weight, head=head)
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing must be in [0, 1), found {label_smoothing}")
-        check_criterion(criterion, focal_gamma, label_smoothing)
-        self.label_smoothing = label_smoothing
-        self.criterion = criterion
-        self.focal_gamma = focal_gamma
-        self.class_weights: Tensor | None
-        self.register_buffer("class_weights", first_weights(class_weights, 2))
-        self.needs_fit = class_weights == "balanced"
+        super().__init__(
+            2, label_smoothing=label_smoothing, criterion=criterion, focal_gamma=focal_gamma,
+            class_weights=class_weights, lr=lr, weight=weight, head=head,
+        )  # fmt: skip
 
     @property
     def output_size(self) -> int:
@@ -78,9 +72,9 @@ class BinaryClassification(Task):
             losses = binary_focal_losses(logit, target.reshape(len(target)), self.focal_gamma)
             return ((losses * self._sample_weights(target)).sum() / self.num_terms(target)).to(logit.dtype)
         smooth = target.reshape(len(target)).to(logit.dtype) * (1 - self.label_smoothing) + self.label_smoothing / 2
-        if self.class_weights is None:
+        weights = self.weights_for(logit)
+        if weights is None:
             return nn.functional.binary_cross_entropy_with_logits(logit, smooth)
-        weights = self.class_weights.to(logit.dtype)
         ratio = weights[1] / weights[0]
         total = nn.functional.binary_cross_entropy_with_logits(logit, smooth, pos_weight=ratio, reduction="sum")
         return weights[0] * total / self.num_terms(target)

@@ -48,7 +48,7 @@ def match(cells: Tensor, objects: Tensor) -> Matches:
     size = sides.amax(dim=2)
     lower = torch.where(size < 1.5 * size.amin(dim=1, keepdim=True), 0.0, _SMALL * size)
     upper = torch.where(size > size.amax(dim=1, keepdim=True) / 1.5, torch.inf, _LARGE * size)
-    places = ((cells[..., :2] + cells[..., 2:]) / 2)[:, :, None]
+    places = middles(cells)[:, :, None]
     low, high = objects[:, None, :, :2], objects[:, None, :, 2:4]
     distances = torch.cat([places - low, high - places], dim=3)  # [batch, locations, max_objects, 4]
     inside, furthest = distances.amin(dim=3) > 0, distances.amax(dim=3)
@@ -123,10 +123,15 @@ def split(prediction: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return logits, distances, centerness.squeeze(-1), cells
 
 
+def middles(cells: Tensor) -> Tensor:
+    """Return the middles of boxes [..., 4] as points [..., 2]."""
+    return (cells[..., :2] + cells[..., 2:]) / 2
+
+
 def decode(distances: Tensor, cells: Tensor) -> Tensor:
     """Return boxes [..., 4] in pixels from the distances of their sides to the middles of cells, in cells' sides."""
     sides = cells[..., 2:] - cells[..., :2]
-    places = (cells[..., :2] + cells[..., 2:]) / 2
+    places = middles(cells)
     return torch.cat([places - distances[..., :2] * sides, places + distances[..., 2:] * sides], dim=-1)
 
 
@@ -155,6 +160,6 @@ def giou_loss(found: Tensor, wanted: Tensor) -> Tensor:
 
 def _centerness(cells: Tensor, boxes: Tensor) -> Tensor:
     """Return how near the middles of cells are to those of boxes around them, in [0, 1]."""
-    places = (cells[..., :2] + cells[..., 2:]) / 2
+    places = middles(cells)
     before, after = places - boxes[..., :2], boxes[..., 2:] - places
     return (torch.minimum(before, after) / torch.maximum(before, after)).prod(dim=-1).sqrt()

@@ -7,14 +7,15 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from mtlrun.tasks.base import HeadFactory, Task, TaskWeight
-from mtlrun.tasks.class_weights import ClassWeights, balanced_weights, first_weights
-from mtlrun.tasks.focal import Criterion, check_criterion, focal_losses
+from mtlrun.tasks.base import HeadFactory, TaskWeight
+from mtlrun.tasks.class_task import ClassTask
+from mtlrun.tasks.class_weights import ClassWeights, balanced_weights
+from mtlrun.tasks.focal import Criterion, focal_losses
 
 MISSING = -1
 
 
-class Classification(Task):
+class Classification(ClassTask):
     """One of `num_classes` classes; cross-entropy by default; accuracy and macro F1. A target of -1 is a missing label.
 
     Predictions are logits [batch, num_classes], targets class indices [batch]. With class weights, loss and
@@ -35,7 +36,6 @@ class Classification(Task):
     """
 
     main_metric = "accuracy"
-    nonnegative_loss = True
 
     def __init__(
         self,
@@ -49,19 +49,13 @@ class Classification(Task):
         weight: TaskWeight = 1.0,
         head: HeadFactory | None = None,
     ) -> None:
-        super().__init__(lr=lr, weight=weight, head=head)
         if num_classes < 2:
             raise ValueError(f"num_classes must be >= 2, found {num_classes}")
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing must be in [0, 1), found {label_smoothing}")
-        check_criterion(criterion, focal_gamma, label_smoothing)
+        super().__init__(
+            num_classes, label_smoothing=label_smoothing, criterion=criterion, focal_gamma=focal_gamma,
+            class_weights=class_weights, lr=lr, weight=weight, head=head,
+        )  # fmt: skip
         self.num_classes = num_classes
-        self.label_smoothing = label_smoothing
-        self.criterion = criterion
-        self.focal_gamma = focal_gamma
-        self.class_weights: Tensor | None
-        self.register_buffer("class_weights", first_weights(class_weights, num_classes))
-        self.needs_fit = class_weights == "balanced"
 
     @property
     def output_size(self) -> int:
@@ -71,7 +65,7 @@ class Classification(Task):
         return target != MISSING
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        weights = None if self.class_weights is None else self.class_weights.to(prediction.dtype)
+        weights = self.weights_for(prediction)
         if self.criterion == "focal":
             losses = focal_losses(prediction, target, self.focal_gamma, weights)
             return (losses.sum() / self.num_terms(target)).to(prediction.dtype)
@@ -96,14 +90,25 @@ class Classification(Task):
         return right.sum() / self.num_terms(target)
 
     def check_targets(self, target: Tensor) -> None:
-        if target.dtype != torch.int64:
-            raise ValueError(f"targets must be class indices of type int64, found {target.dtype}")
-        if target.dim() != 1:
-            raise ValueError(f"targets must be one number per sample, found shape {tuple(target.shape)}")
-        wrong = ((target < MISSING) | (target >= self.num_classes)).nonzero()
-        if len(wrong):
-            sample = int(wrong[0])
-            raise ValueError(
-                f"targets must be in 0..{self.num_classes - 1}, or -1 where a label is missing, "
-                f"found {int(target[sample])} at sample {sample}"
-            )
+        check_indices(target, self.num_classes, "class indices")
+
+
+def check_indices(target: Tensor, count: int, what: str) -> None:
+    """Raise ValueError, with the sample, where something is neither one of 0..count-1 nor missing.
+
+    Args:
+        target: what should be int64 [samples].
+        count: number of classes.
+        what: these are, in words.
+    """
+    if target.dtype != torch.int64:
+        raise ValueError(f"targets must be {what} of type int64, found {target.dtype}")
+    if target.dim() != 1:
+        raise ValueError(f"targets must be one number per sample, found shape {tuple(target.shape)}")
+    wrong = ((target < MISSING) | (target >= count)).nonzero()
+    if len(wrong):
+        sample = int(wrong[0])
+        raise ValueError(
+            f"targets must be in 0..{count - 1}, or -1 where a label is missing, "
+            f"found {int(target[sample])} at sample {sample}"
+        )

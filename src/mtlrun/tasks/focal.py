@@ -13,6 +13,8 @@ Criterion = Literal["cross_entropy", "focal"]
 
 def check_criterion(criterion: Criterion, focal_gamma: float, label_smoothing: float) -> None:
     """Raise ValueError, beginning with the argument's name, where these cannot be arguments of a task."""
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"label_smoothing must be in [0, 1), found {label_smoothing}")
     check_one_of("criterion", criterion, Criterion)
     if not 0 <= focal_gamma < math.inf:
         raise ValueError(f"focal_gamma must be >= 0 and finite, found {focal_gamma}")

@@ -5,13 +5,14 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MultilabelF1Score
 
-from mtlrun.tasks.base import HeadFactory, Task, TaskWeight
+from mtlrun.tasks.base import HeadFactory, TaskWeight
 from mtlrun.tasks.binary import check_answers
-from mtlrun.tasks.focal import Criterion, binary_focal_losses, check_criterion
+from mtlrun.tasks.class_task import ClassTask
+from mtlrun.tasks.focal import Criterion, binary_focal_losses
 from mtlrun.tasks.ranking import AUROC, AveragePrecision
 
 
-class MultiLabel(Task):
+class MultiLabel(ClassTask):
     """Yes or no for each of `num_labels` labels; binary cross-entropy by default; macro ROC-AUC, mAP and macro F1.
 
     Predictions are logits [batch, num_labels], targets 0 or 1, integers or floating-point numbers, of the same shape. A
@@ -35,7 +36,6 @@ class MultiLabel(Task):
     """
 
     main_metric = "auroc"
-    nonnegative_loss = True
 
     def __init__(
         self,
@@ -48,16 +48,13 @@ class MultiLabel(Task):
         weight: TaskWeight = 1.0,
         head: HeadFactory | None = None,
     ) -> None:
-        super().__init__(lr=lr, weight=weight, head=head)
         if num_labels < 2:
             raise ValueError(f"num_labels must be >= 2, found {num_labels}; one label is a BinaryClassification")
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing must be in [0, 1), found {label_smoothing}")
-        check_criterion(criterion, focal_gamma, label_smoothing)
+        super().__init__(
+            num_labels, label_smoothing=label_smoothing, criterion=criterion, focal_gamma=focal_gamma,
+            lr=lr, weight=weight, head=head,
+        )  # fmt: skip
         self.num_labels = num_labels
-        self.label_smoothing = label_smoothing
-        self.criterion = criterion
-        self.focal_gamma = focal_gamma
 
     @property
     def output_size(self) -> int:

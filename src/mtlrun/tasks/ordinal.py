@@ -9,10 +9,9 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassCohenKappa
 
 from mtlrun.checks import check_one_of
 from mtlrun.tasks.base import HeadFactory, Task, TaskWeight
+from mtlrun.tasks.classification import MISSING, check_indices
 
 Criterion = Literal["frank_hall", "corn"]
-
-MISSING = -1
 
 
 class Ordinal(Task):
@@ -108,14 +107,4 @@ class Ordinal(Task):
         return 1 - (self.levels(prediction) - target).abs().float().mean() / (self.num_levels - 1)
 
     def check_targets(self, target: Tensor) -> None:
-        if target.dtype != torch.int64:
-            raise ValueError(f"targets must be levels of type int64, found {target.dtype}")
-        if target.dim() != 1:
-            raise ValueError(f"targets must be one number per sample, found shape {tuple(target.shape)}")
-        wrong = ((target < MISSING) | (target >= self.num_levels)).nonzero()
-        if len(wrong):
-            sample = int(wrong[0])
-            raise ValueError(
-                f"targets must be in 0..{self.num_levels - 1}, or -1 where a label is missing, "
-                f"found {int(target[sample])} at sample {sample}"
-            )
+        check_indices(target, self.num_levels, "levels")

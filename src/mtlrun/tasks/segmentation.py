@@ -7,13 +7,14 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
-from mtlrun.tasks.base import HeadFactory, Task, TaskWeight
-from mtlrun.tasks.class_weights import ClassWeights, balanced_weights, first_weights
+from mtlrun.tasks.base import HeadFactory, TaskWeight
+from mtlrun.tasks.class_task import ClassTask
+from mtlrun.tasks.class_weights import ClassWeights, balanced_weights
 from mtlrun.tasks.dense import at, check_same_pixels, find_pixel
-from mtlrun.tasks.focal import Criterion, check_criterion, focal_losses
+from mtlrun.tasks.focal import Criterion, focal_losses
 
 
-class Segmentation(Task):
+class Segmentation(ClassTask):
     """One of `num_classes` classes at each pixel; cross-entropy by default; mean IoU and pixel accuracy.
 
     Predictions are logits [batch, num_classes, height, width], targets class indices [batch, height, width]. A pixel of
@@ -42,7 +43,6 @@ class Segmentation(Task):
     """
 
     main_metric = "miou"
-    nonnegative_loss = True
     dense = True
 
     def __init__(
@@ -58,20 +58,14 @@ class Segmentation(Task):
         weight: TaskWeight = 1.0,
         head: HeadFactory | None = None,
     ) -> None:
-        super().__init__(lr=lr, weight=weight, head=head)
         if num_classes < 2:
             raise ValueError(f"num_classes must be >= 2, found {num_classes}")
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing must be in [0, 1), found {label_smoothing}")
-        check_criterion(criterion, focal_gamma, label_smoothing)
+        super().__init__(
+            num_classes, label_smoothing=label_smoothing, criterion=criterion, focal_gamma=focal_gamma,
+            class_weights=class_weights, lr=lr, weight=weight, head=head,
+        )  # fmt: skip
         self.num_classes = num_classes
         self.ignore_index = ignore_index
-        self.label_smoothing = label_smoothing
-        self.criterion = criterion
-        self.focal_gamma = focal_gamma
-        self.class_weights: Tensor | None
-        self.register_buffer("class_weights", first_weights(class_weights, num_classes))
-        self.needs_fit = class_weights == "balanced"
 
     @property
     def output_size(self) -> int:
@@ -84,7 +78,7 @@ class Segmentation(Task):
         check_same_pixels(prediction, target)
         # One row per pixel: unlike the loss on maps, this one has a deterministic kernel on GPUs.
         rows, classes = prediction.movedim(1, -1).flatten(0, -2), target.flatten()
-        weights = None if self.class_weights is None else self.class_weights.to(prediction.dtype)
+        weights = self.weights_for(prediction)
         if self.criterion == "focal":
             losses = focal_losses(rows, classes, self.focal_gamma, weights, self.ignore_index)
             return (losses.sum() / self.num_terms(target)).to(prediction.dtype)
