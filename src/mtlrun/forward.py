@@ -1,7 +1,7 @@
 """One batch through the model: predictions, the losses of the tasks that have a label in it, and back to `.grad`."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 from inspect import signature
@@ -186,13 +186,18 @@ def positions(active: Sequence[str], batch: LabelledBatch) -> slice | Tensor:
     return torch.tensor([names.index(name) for name in active])
 
 
+def forked_random_numbers(parameters: Iterable[Tensor]) -> AbstractContextManager[None]:
+    """Return a context after which random numbers, on the CPU and on the parameters' GPUs, go on as before it."""
+    devices = {parameter.device for parameter in parameters}
+    return torch.random.fork_rng(devices=[device for device in devices if device.type == "cuda"])
+
+
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
     """Leave the model's buffers and the random numbers as they were, whatever is predicted in between."""
-    devices = [device for device in {p.device for p in model.parameters()} if device.type == "cuda"]
     buffers = [buffer.clone() for buffer in model.buffers()]
     try:
-        with torch.random.fork_rng(devices=devices):
+        with forked_random_numbers(model.parameters()):
             yield
     finally:
         with torch.no_grad():

@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from mtlrun.forward import Forward, untouched
+from mtlrun.forward import Forward, forked_random_numbers, untouched
 from mtlrun.models import MultiTaskModel
 from mtlrun.tasks import LabelledBatch
 from mtlrun.weightings import Weighting
@@ -31,8 +31,7 @@ class Trial:
 
     def losses(self, *, second: bool = False) -> Tensor:
         """Return the losses [K], with their graph."""
-        devices = [device for device in {p.device for p in self.parameters} if device.type == "cuda"]
-        with torch.random.fork_rng(devices=devices):
+        with forked_random_numbers(self.parameters):
             return self._second() if second else self._first()
 
 

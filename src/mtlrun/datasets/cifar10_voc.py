@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Sequence
-from typing import Any
 
 import numpy
 import torch
@@ -14,8 +13,8 @@ from torchvision.datasets import CIFAR10, VOCDetection
 from mtlrun.checks import check_one_of
 from mtlrun.datasets.base import FileCache, MultiTaskDataset, Sample, SplitName
 from mtlrun.datasets.batches.sampling import Sampling
-from mtlrun.datasets.files.images import decode, find_missing, side_by_side
-from mtlrun.datasets.files.pixels import Scale
+from mtlrun.datasets.files.images import decode, find_missing, in_memory
+from mtlrun.datasets.files.pixels import Scale, channels_first
 from mtlrun.datasets.files.voc import FOLDER, VOCImage, list_path, read_list, read_objects
 from mtlrun.datasets.splitting import split_by_class
 from mtlrun.errors import DataError
@@ -180,14 +179,8 @@ class Cifar10VOCSplit(Dataset[Sample]):
         return self._scale(image), {"objects": objects}
 
     def decode(self) -> None:
-        """Decode all images of VOC, and keep them. Pillow does so without Python's lock, so threads do it."""
-        pixels = torch.empty(len(self._voc), 3, self._size, self._size, dtype=torch.uint8)
-
-        def fill(index: int) -> None:
-            pixels[index] = self._large(index)
-
-        side_by_side(fill, len(self._voc))
-        self._decoded = pixels
+        """Decode all images of VOC, and keep them."""
+        self._decoded = in_memory(self._large, len(self._voc), (3, self._size, self._size))
 
     def _small(self, index: int) -> Tensor:
         pixels = self._pixels[index]
@@ -197,23 +190,19 @@ class Cifar10VOCSplit(Dataset[Sample]):
             around = numpy.pad(pixels, ((_PADDING, _PADDING), (_PADDING, _PADDING), (0, 0)))
             pixels = around[top : top + height, left : left + width]
         side = self._cifar_size
-        return _to_tensor(Image.fromarray(pixels).resize((side, side), Image.Resampling.BILINEAR))
+        image = Image.fromarray(pixels).resize((side, side), Image.Resampling.BILINEAR)
+        return channels_first(numpy.array(image))
 
     def _large(self, index: int) -> Tensor:
         if self._decoded is not None:
             return self._decoded[index]
-        return _to_tensor(decode(self._voc[index].image, self._size, self._wheres[index]))
+        return channels_first(decode(self._voc[index].image, self._size, self._wheres[index]))
 
 
 def flipped(objects: Tensor, size: int) -> Tensor:
     """Return objects [n, 6] of an image whose left and right are swapped; rows without an object stay as they are."""
     turned = torch.cat([size - objects[:, 2:3], objects[:, 1:2], size - objects[:, :1], objects[:, 3:]], dim=1)
     return torch.where(objects[:, 4:5] < 0, objects, turned)
-
-
-def _to_tensor(pixels: Any) -> Tensor:
-    """Return uint8 [3, height, width] of what NumPy takes as [height, width, 3]."""
-    return torch.from_numpy(numpy.array(pixels)).permute(2, 0, 1).contiguous()
 
 
 def _read_cifar(root: str, *, train: bool, download: bool) -> CIFAR10:

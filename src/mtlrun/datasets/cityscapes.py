@@ -52,7 +52,6 @@ class Cityscapes(DenseNpy):
         }
         super().__init__(
             "cityscapes",
-            "the preprocessed data that https://github.com/lorenmt/mtan links to",
             root,
             kinds,
             inverse_depth=True,

@@ -5,18 +5,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy
-import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from mtlrun.datasets.base import Cache, Sample, SplitName
 from mtlrun.datasets.files.images import FileDataset, FileSplit
-from mtlrun.datasets.files.pixels import UNREADABLE, Normalisation, Scale
+from mtlrun.datasets.files.pixels import UNREADABLE, Normalisation, Scale, channels_first
 from mtlrun.datasets.rows.columns import MISSING, read
+from mtlrun.datasets.rows.names import identify, weigh
 from mtlrun.datasets.rows.splits import check_groups, check_split_keys, split_rows
 from mtlrun.datasets.rows.targets import check_target_keys, read_targets
-from mtlrun.datasets.table import identify, weigh
 from mtlrun.errors import DataError
 
 
@@ -152,4 +151,4 @@ def _decode(path: Path, place: str, shape: tuple[int, ...]) -> Tensor:
             pixels = numpy.array(image.resize((size, size), Image.Resampling.BILINEAR))
     except UNREADABLE as error:
         raise DataError(f"{place}: {path} is not a readable image: {error}") from error
-    return torch.from_numpy(pixels.reshape(size, size, channels)).permute(2, 0, 1).contiguous()
+    return channels_first(pixels.reshape(size, size, channels))

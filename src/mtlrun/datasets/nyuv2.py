@@ -46,7 +46,6 @@ class NYUv2(DenseNpy):
         }
         super().__init__(
             "nyuv2",
-            "the preprocessed data that https://github.com/lorenmt/mtan links to",
             root,
             kinds,
             inverse_depth=False,

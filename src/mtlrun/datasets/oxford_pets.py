@@ -8,7 +8,7 @@ from torch import Tensor
 from torchvision.datasets import OxfordIIITPet
 
 from mtlrun.datasets.base import FileCache, Sample, SplitName
-from mtlrun.datasets.files.images import FileDataset, ImageFiles, decode, find_missing, side_by_side
+from mtlrun.datasets.files.images import FileDataset, ImageFiles, decode, find_missing, in_memory
 from mtlrun.datasets.files.pixels import ByteSplit
 from mtlrun.datasets.splitting import split_by_class
 from mtlrun.errors import DataError
@@ -120,12 +120,7 @@ class PetFiles(torch.utils.data.Dataset[Sample]):
 
     def decoded(self) -> "PetBytes":
         """Return the split in memory."""
-        trimaps = torch.empty(len(self), self._size, self._size, dtype=torch.uint8)
-
-        def fill(index: int) -> None:
-            trimaps[index] = self._trimap(index)
-
-        side_by_side(fill, len(self))
+        trimaps = in_memory(self._trimap, len(self), (self._size, self._size))
         return PetBytes(self._images.decoded(), trimaps)
 
     def _trimap(self, index: int) -> Tensor:

@@ -32,10 +32,6 @@ class Failure:
 
     message: str
 
-    def reraise(self) -> None:
-        """Raise the error in this process."""
-        raise DataError(self.message)
-
 
 class Fetcher(Dataset[Any]):
     """Gives whole batches: item (seed, indices) is the samples at these indices, stacked.
@@ -88,8 +84,9 @@ class Fetcher(Dataset[Any]):
         if isinstance(self._split, TensorSplit):
             inputs, targets = self._split.batch(indices)
         else:
-            inputs, targets = default_collate([self._sample(index) for index in indices.tolist()])
-            check_finite(inputs, indices.tolist(), "")
+            numbers = indices.tolist()
+            inputs, targets = default_collate([self._sample(index) for index in numbers])
+            check_finite(inputs, numbers, "")
         return (inputs, targets) if self._weights is None else (inputs, targets, self._weights[indices])
 
     def _sample(self, index: int) -> Any:

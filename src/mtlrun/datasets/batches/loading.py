@@ -118,8 +118,8 @@ class Loader:
                 f"({why}); runtime.num_workers=0 loads in the main process, fewer workers take less memory"
             ) from error
         if isinstance(batch, Failure):
-            batch.reraise()
-        return batch  # type: ignore[return-value]
+            raise DataError(batch.message)
+        return batch
 
     def in_another_order(self) -> "Loader":
         """Return a loader of the same batches' sizes whose orders and augmentations have nothing to do with these."""
@@ -135,7 +135,10 @@ class Loader:
         of a source a batch has may be left to chance.
         """
         if self.apart:
-            return self._of_first(torch.cat([source[: self._smallest(source)] for source in self.sources.values()]))
+            batches = [indices for epoch in range(_EPOCHS_SEEN) for _, indices in self._plan(epoch)]
+            return self._of_first(
+                torch.cat([source[: self._smallest(batches, source)] for source in self.sources.values()])
+            )
         if self._sampling is None:
             last = self.num_samples - (self.num_batches - 1) * self.batch_size
             return self._of_first(range(min(self.batch_size, max(last, 1))))
@@ -152,11 +155,10 @@ class Loader:
             return self._of_first(torch.cat([source[:count] for source in self.sources.values()]))
         return self._of_first(range(min(count, self.num_samples)))
 
-    def _smallest(self, source: Tensor) -> int:
+    def _smallest(self, batches: Sequence[Tensor], source: Tensor) -> int:
         """Return how many samples of a source the batch with the fewest has, of those that have any."""
         belongs = torch.zeros(self.num_samples, dtype=torch.bool)
         belongs[source] = True
-        batches = [indices for epoch in range(_EPOCHS_SEEN) for _, indices in self._plan(epoch)]
         counts = [int(belongs[indices].sum()) for indices in batches]
         return min((count for count in counts if count), default=0)
 

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from mtlrun.checks import check_one_of
 from mtlrun.datasets.base import Cache, MultiTaskDataset, Sample, SplitName
-from mtlrun.datasets.files.pixels import UNREADABLE, ByteSplit, Scale
+from mtlrun.datasets.files.pixels import UNREADABLE, ByteSplit, Scale, channels_first
 from mtlrun.errors import DataError
 
 
@@ -84,21 +84,25 @@ class FileSplit(Dataset[Sample], ABC):
         return {task: target[index] for task, target in self.targets.items()}
 
     def decoded(self) -> ByteSplit:
-        """Return the split in memory. Pillow decodes without Python's lock, so threads do it side by side."""
-        pixels = torch.empty(len(self), *self._shape, dtype=torch.uint8)
-
-        def fill(index: int) -> None:
-            pixels[index] = self.pixels(index)
-
-        side_by_side(fill, len(self))
+        """Return the split in memory."""
+        pixels = in_memory(self.pixels, len(self), self._shape)
         return ByteSplit(pixels, self.targets, self.identifiers, self.sources, self._scale)
 
 
-def side_by_side(function: Callable[[int], None], count: int) -> None:
-    """Call a function with 0, 1, ... in threads; the error of the lowest number is raised."""
+def in_memory(decoded: Callable[[int], Tensor], count: int, shape: Sequence[int]) -> Tensor:
+    """Return the images 0, 1, ... as bytes, [count, *shape]; the error of the lowest number is raised.
+
+    Pillow decodes without Python's lock, so threads do it side by side.
+    """
+    found = torch.empty(count, *shape, dtype=torch.uint8)
+
+    def fill(index: int) -> None:
+        found[index] = decoded(index)
+
     with ThreadPoolExecutor(4) as pool:
-        for _ in pool.map(function, range(count)):
+        for _ in pool.map(fill, range(count)):
             pass
+    return found
 
 
 class ImageFiles(FileSplit):
@@ -138,7 +142,7 @@ class ImageFiles(FileSplit):
 
     def pixels(self, index: int) -> Tensor:
         found = decode(self.paths[index], self._shape[1], self.where(index))
-        return torch.from_numpy(found).permute(2, 0, 1).contiguous()
+        return channels_first(found)
 
     def labels(self, index: int) -> dict[str, Any]:
         # Plain numbers: stacking tensors of one number each would take longer than decoding, with many tasks.

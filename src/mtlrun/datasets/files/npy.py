@@ -16,6 +16,7 @@ from mtlrun.errors import DataError
 
 Protocol = Literal["standard", "legacy"]
 
+_SOURCE = "the preprocessed data that https://github.com/lorenmt/mtan links to"
 # MTAN and the papers after it print the mean over the last 10 epochs, each evaluated on the test split.
 _LEGACY_EVALUATIONS = 10
 
@@ -80,7 +81,6 @@ class DenseNpy(MultiTaskDataset):
 
     Args:
         name: of the data set, for errors.
-        source: where the files can be had, for errors.
         root: folder that holds `train` and `val`.
         kinds: of the inputs, under the name "image", and of each task.
         inverse_depth, augment, cache, val_share, split_seed, protocol: see the subclasses.
@@ -89,7 +89,6 @@ class DenseNpy(MultiTaskDataset):
     def __init__(
         self,
         name: str,
-        source: str,
         root: str,
         kinds: Mapping[str, Kind],
         *,
@@ -109,7 +108,7 @@ class DenseNpy(MultiTaskDataset):
         self.task_names = tuple(task for task in kinds if task != "image")
         self._kinds, self._inverse_depth, self._augment, self.cache = kinds, inverse_depth, augment, cache
         folders = ",".join(kind.folder for kind in kinds.values())
-        self._advice = f"{name} needs <root>/{{train,val}}/{{{folders}}}/<i>.npy as in {source}; set dataset.root"
+        self._advice = f"{name} needs <root>/{{train,val}}/{{{folders}}}/<i>.npy as in {_SOURCE}; set dataset.root"
         train, test = (self._list(Path(root) / folder) for folder in ("train", "val"))
         self._files: dict[SplitName, tuple[Path, list[str]]] = {
             "train": (Path(root) / "train", train),

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
+import numpy
 import torch
 from PIL import Image
 from torch import Tensor
@@ -19,6 +20,11 @@ UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBom
 # networks were trained with.
 _PLAIN: dict[Normalisation, tuple[float, float]] = {"none": (0.0, 1.0), "centred": (0.5, 0.5)}
 _IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+
+
+def channels_first(pixels: numpy.ndarray) -> Tensor:
+    """Return an image [height, width, channels] as [channels, height, width]."""
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 class Scale:

@@ -1,0 +1,34 @@
+"""What each row of a person's table is called, and how much it counts."""
+
+from collections.abc import Sequence
+
+import numpy
+import torch
+
+from mtlrun.datasets.rows.columns import Columns
+from mtlrun.errors import DataError
+
+
+def identify(table: Columns, column: str | None) -> Sequence[str | int]:
+    """Return what each row is called: its number in the file, or its cell of `column`, of which no two may be equal."""
+    if column is None:
+        return table.numbers
+    table.require(column, "dataset.id_column")
+    seen: dict[str, int] = {}
+    for row, cell in enumerate(table.texts(column)):
+        if cell is None:
+            raise DataError(f"{table.where(column, row)}: the cell is empty; every row needs an id")
+        if cell in seen:
+            raise DataError(f"{table.where(column, row)}: {cell!r} is the id of row {table.numbers[seen[cell]]} too")
+        seen[cell] = row
+    return list(seen)
+
+
+def weigh(table: Columns, column: str | None, train: numpy.ndarray) -> torch.Tensor | None:
+    """Return the weights of the training rows, float32 [num_train], or None for none."""
+    if column is None:
+        return None
+    weights = table.weights(column)[train]
+    if not weights.any():
+        raise DataError(f"{table.path}, column {column}: every weight of the training split is 0")
+    return torch.from_numpy(weights).float()
