@@ -13,12 +13,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from mtlrun.commands.list import entries
-from mtlrun.config import compose
-from mtlrun.observers.console import short
-from mtlrun.preparation import make_trainer, prepare
-from mtlrun.sizes import multiply_adds
-from mtlrun.trainer import Trainer
+from mtlrun.cli.list import entries
+from mtlrun.config.compose import compose
+from mtlrun.setup.model_size import multiply_adds
+from mtlrun.setup.prepare import make_trainer, prepare
+from mtlrun.training.observers.console import short
+from mtlrun.training.trainer import Trainer
 
 ROUNDS = 9
 

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import torch
 
-from mtlrun.config import compose
-from mtlrun.observers import MetricsFile, TensorBoard
-from mtlrun.preparation import Parts, make_trainer, prepare
-from mtlrun.trainer import Trainer
+from mtlrun.config.compose import compose
+from mtlrun.setup.prepare import Parts, make_trainer, prepare
+from mtlrun.training.observers import MetricsFile, TensorBoard
+from mtlrun.training.trainer import Trainer
 
 
 def mtlrun_epoch(trainer: Trainer, epoch: int) -> None:

@@ -31,8 +31,8 @@ import torch
 from torch import Tensor, nn
 
 import mtlrun.weightings as ours
-from mtlrun.environment import keep_solvers_on_one_thread
 from mtlrun.gradients import backward
+from mtlrun.setup.environment import keep_solvers_on_one_thread
 
 
 def conv_block(inputs: int, outputs: int, stride: int) -> nn.Sequential:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers import QUICK, run_folders
 
-from mtlrun.cli import dispatch
+from mtlrun.cli.main import dispatch
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
 # A run of a second or two: 3 epochs of 4 steps, a tiny network.
 QUICK = [
     "backbone=mlp",
@@ -32,3 +34,15 @@ def start(*arguments):
     """Start a command line in a process of its own."""
     command = [sys.executable, "-m", "mtlrun", *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def read_lines(folder, split):
+    """Return what metrics.jsonl says of a split."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["split"] == split]
+
+
+def curves(folder):
+    """Return the curves of a run as TensorBoard reads them."""
+    (path,) = folder.glob("events.out.tfevents.*")
+    return EventAccumulator(str(path), size_guidance={"tensors": 0}).Reload()

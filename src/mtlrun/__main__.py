@@ -1,6 +1,6 @@
 """`python -m mtlrun` is `mtlrun`."""
 
-from mtlrun.cli import main
+from mtlrun.cli.main import main
 
 if __name__ == "__main__":
     main()

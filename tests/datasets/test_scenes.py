@@ -9,7 +9,7 @@ import torch
 from helpers import read_record, run_folders
 
 from mtlrun.datasets import SPLITS, Scenes
-from mtlrun.datasets.rendering import SHAPES, SURFACES, Rooms, cast, classes, make_rays, outlines, shade
+from mtlrun.datasets.generation.rendering import SHAPES, SURFACES, Rooms, cast, classes, make_rays, outlines, shade
 from mtlrun.datasets.scenes import draw_rooms
 from mtlrun.tasks import Depth, Detection, Segmentation, SurfaceNormals
 

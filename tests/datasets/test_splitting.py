@@ -2,7 +2,7 @@
 
 import numpy
 
-from mtlrun.datasets.splitting import split_by_class
+from mtlrun.datasets.generation.splitting import split_by_class
 
 
 def test_each_class_has_its_share_in_each_part():

@@ -7,7 +7,7 @@ import numpy
 import pytest
 import torch
 
-from mtlrun.config import compose
+from mtlrun.config.compose import compose
 from mtlrun.datasets import SPLITS, Tox21
 from mtlrun.errors import DataError
 

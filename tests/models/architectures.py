@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 import yaml
 
-from mtlrun.building import build
+from mtlrun.config.instantiate import build
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
 

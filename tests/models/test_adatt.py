@@ -9,7 +9,7 @@ from torch import nn
 from mtlrun.models import AdaTT
 from mtlrun.models.adatt import Fusion
 from mtlrun.models.backbones import MLP
-from mtlrun.models.experts import stack_units
+from mtlrun.models.blocks.experts import stack_units
 from mtlrun.models.heads import MLPHead
 from mtlrun.tasks import Classification
 

@@ -10,7 +10,7 @@ from architectures import CONF, NAMES, losses_of, make, penalties_of, perturbed,
 from torch import nn
 
 import mtlrun.models
-from mtlrun.building import build
+from mtlrun.config.instantiate import build
 from mtlrun.models import MultiTaskModel, Output, SharedRepresentationModel
 from mtlrun.models.backbones import LeNet
 from mtlrun.models.heads import MLPHead

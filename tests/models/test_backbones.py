@@ -8,8 +8,8 @@ from torch import nn
 from torchvision.models import resnet18
 
 from mtlrun.models.backbones import MLP, LeNet, ResNet
+from mtlrun.models.blocks.layers import pool
 from mtlrun.models.heads import MLPHead
-from mtlrun.models.layers import pool
 
 
 @pytest.mark.parametrize(

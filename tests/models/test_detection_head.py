@@ -9,7 +9,7 @@ from torch import nn
 from mtlrun.models import HardSharing, SingleTask
 from mtlrun.models.heads import DetectionHead
 from mtlrun.tasks import Detection, Regression
-from mtlrun.tasks.boxes import image_size
+from mtlrun.tasks.losses.boxes import image_size
 
 make = partial(DetectionHead, channels=32, num_convs=1)
 

@@ -5,9 +5,9 @@ from functools import partial
 import pytest
 import torch
 
-from mtlrun.models.distillation import Distillation, ResidualBlock, make_branches, make_first_heads
+from mtlrun.models.blocks.distillation import Distillation, ResidualBlock, make_branches, make_first_heads
+from mtlrun.models.blocks.propagation import Propagation, SqueezeExcitation
 from mtlrun.models.heads import ConvHead, MLPHead
-from mtlrun.models.propagation import Propagation, SqueezeExcitation
 from mtlrun.tasks import Classification
 
 FEATURES = {"a": torch.tensor([[1.0, -2.0]]), "b": torch.tensor([[3.0, 0.5]]), "c": torch.tensor([[-1.0, 4.0]])}

@@ -8,7 +8,7 @@ import torch
 
 from mtlrun.models import DSelectK
 from mtlrun.models.backbones import MLP
-from mtlrun.models.sparse_gate import DSelectKGate, select, smooth_step
+from mtlrun.models.blocks.sparse_gate import DSelectKGate, select, smooth_step
 
 
 @pytest.mark.parametrize("gamma", [1.0, 0.3, 4.0])

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from mtlrun.models.backbones import MLP, Backbone
-from mtlrun.models.experts import GateInput, SoftmaxGate, mixture, name_experts, stack_units
-from mtlrun.models.layers import mix
+from mtlrun.models.blocks.experts import GateInput, SoftmaxGate, mixture, name_experts, stack_units
+from mtlrun.models.blocks.layers import mix
 
 
 def test_gates_see_vectors_as_they_are():

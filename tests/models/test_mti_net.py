@@ -7,7 +7,7 @@ import torch
 
 from mtlrun.models import MTINet
 from mtlrun.models.backbones import MLP, LeNet, SegNet
-from mtlrun.models.layers import Fit
+from mtlrun.models.blocks.layers import Fit
 from mtlrun.models.mti_net import pick_stages
 
 LENET = partial(LeNet, (1, 16, 16), channels=(3, 4), features=8, dropout=0.0)

@@ -10,7 +10,7 @@ from torch.nn.functional import max_pool2d, max_unpool2d
 from mtlrun.models import CrossStitch, HardSharing
 from mtlrun.models.backbones import MLP, LeNet, SegNet
 from mtlrun.models.backbones.segnet import unpool
-from mtlrun.models.columns import Columns
+from mtlrun.models.blocks.parallel_backbones import Columns
 
 TINY = partial(SegNet, channels=[4, 6, 5], convolutions=[1, 2, 1])
 

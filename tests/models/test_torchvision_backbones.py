@@ -10,7 +10,7 @@ from torchvision import models
 from torchvision.models.convnext import CNBlockConfig
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
-from mtlrun.building import build
+from mtlrun.config.instantiate import build
 from mtlrun.errors import ConfigError
 from mtlrun.models.backbones import ConvNeXt, MobileNet, ResNet, ViT, convnext, pretrained, vit
 

@@ -8,11 +8,12 @@ from sklearn.metrics import balanced_accuracy_score, log_loss
 from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
 from torch.utils.data import Dataset
 
-from mtlrun.config import compose
+from mtlrun.config.compose import compose
 from mtlrun.datasets import MultiDigits, TensorSplit
-from mtlrun.preparation import prepare
-from mtlrun.tasks import BinaryClassification, Classification, LabelledBatch, Segmentation
-from mtlrun.tasks.class_weights import balanced_weights
+from mtlrun.setup.prepare import prepare
+from mtlrun.tasks import BinaryClassification, Classification, Segmentation
+from mtlrun.tasks.losses.class_weights import balanced_weights
+from mtlrun.training.batch import LabelledBatch
 
 SIZES = [1, 50, 7, 32]
 PREPARED = [option for option in QUICK if "limit_batches" not in option] + ["tasks.left.class_weights=balanced"]

@@ -8,7 +8,7 @@ from torchvision.models.detection.fcos import FCOS, FCOSHead
 from torchvision.ops import generalized_box_iou_loss
 
 from mtlrun.tasks import Detection
-from mtlrun.tasks.boxes import decode, detect, giou_loss, image_size, match
+from mtlrun.tasks.losses.boxes import decode, detect, giou_loss, image_size, match
 
 SIZE = 64
 STRIDES = [2, 4, 8]
@@ -387,7 +387,7 @@ SCENES = [
 
 
 def test_without_pycocotools_the_refusal_comes_before_the_run(monkeypatch, mtlrun):
-    monkeypatch.setattr("mtlrun.tasks.box_precision.find_spec", lambda _: None)
+    monkeypatch.setattr("mtlrun.tasks.metrics.box_precision.find_spec", lambda _: None)
     code, _, err = mtlrun(*SCENES)
     assert code == 2
     assert "tasks.objects: detection needs pycocotools, which is not installed; pip install 'mtlrun[detection]'" in err

@@ -8,8 +8,8 @@ import yaml
 from helpers import read_record, run_folders
 
 import mtlrun.tasks
-from mtlrun.building import build, locate
-from mtlrun.config import compose
+from mtlrun.config.compose import compose
+from mtlrun.config.instantiate import build, locate
 from mtlrun.tasks import Task
 
 CONF = Path(__file__).parents[2] / "conf"

@@ -8,14 +8,14 @@ from mtlrun.tasks import (
     Classification,
     Count,
     Depth,
-    LabelledBatch,
     MultiLabel,
     Ordinal,
     Regression,
     Segmentation,
     SurfaceNormals,
 )
-from mtlrun.tasks.sample_weights import num_weighted_terms, weighted_loss
+from mtlrun.tasks.losses.sample_weights import num_weighted_terms, weighted_loss
+from mtlrun.training.batch import LabelledBatch
 
 COUNT = 7
 WEIGHTS = torch.tensor([1.0, 3.0, 2.0, 1.0, 4.0, 1.0, 2.0])

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from mtlrun.forward import untouched
-from mtlrun.look_ahead import Trial
+from mtlrun.training.forward import untouched
+from mtlrun.training.lookahead import Trial
 from mtlrun.weightings import AutoLambda
 
 

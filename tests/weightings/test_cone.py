@@ -4,7 +4,7 @@ import numpy
 import pytest
 from scipy.optimize import nnls
 
-from mtlrun.weightings.cone import cosines, project_on_dual_cone
+from mtlrun.weightings.solvers.cone import cosines, project_on_dual_cone
 
 
 def random_rows(num_tasks, num_parameters, seed):

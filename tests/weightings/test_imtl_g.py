@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from mtlrun.building import build
-from mtlrun.config import compose
+from mtlrun.config.compose import compose
+from mtlrun.config.instantiate import build
 from mtlrun.weightings import IMTLG, IMTLL, combine
 
 # A short gradient between two long ones: the paper's weights sum to one, but the equal projections are negative.

@@ -2,8 +2,8 @@
 
 import torch
 
-from mtlrun.building import build
-from mtlrun.config import compose
+from mtlrun.config.compose import compose
+from mtlrun.config.instantiate import build
 from mtlrun.gradients import backward
 from mtlrun.weightings import MGDA
 

@@ -5,15 +5,15 @@ import torch
 from helpers import QUICK, run_folders
 from torch.nn.functional import cosine_similarity
 
-from mtlrun import checkpoint
-from mtlrun.config import compose
+from mtlrun.config.compose import compose
 from mtlrun.errors import ConfigError
 from mtlrun.gradients import backward
 from mtlrun.models import HardSharing
 from mtlrun.models.backbones import MLP
-from mtlrun.preparation import make_trainer, prepare
-from mtlrun.run import run
+from mtlrun.runs.run import run
+from mtlrun.setup.prepare import make_trainer, prepare
 from mtlrun.tasks import Classification
+from mtlrun.training import checkpoint
 from mtlrun.weightings import Equal, RotoGrad, combine
 
 DOUBLE = {"dtype": torch.float64}

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mtlrun.weightings import DBMTL, ExcessMTL, MoCo
-from mtlrun.weightings.task_rows import TaskRows
+from mtlrun.weightings.state.task_rows import TaskRows
 
 
 def test_rows_are_zeros_of_the_gradients_precision_when_first_asked_for():

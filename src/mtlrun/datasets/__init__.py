@@ -10,7 +10,6 @@ from mtlrun.datasets.cityscapes import Cityscapes
 from mtlrun.datasets.images import Images
 from mtlrun.datasets.multidigits import MultiDigits
 from mtlrun.datasets.multimnist import MultiMNIST
-from mtlrun.datasets.no_data import NoData
 from mtlrun.datasets.nyuv2 import NYUv2
 from mtlrun.datasets.office import Office
 from mtlrun.datasets.omniglot import OmniglotAlphabets
@@ -19,6 +18,7 @@ from mtlrun.datasets.scenes import Scenes
 from mtlrun.datasets.table import Table
 from mtlrun.datasets.tox21 import Tox21
 from mtlrun.datasets.toys import GradNormToy, KendallToy, MMoESynthetic
+from mtlrun.datasets.without_data import NoData
 
 __all__ = [
     "SPLITS",

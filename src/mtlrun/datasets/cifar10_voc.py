@@ -10,13 +10,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.datasets import CIFAR10, VOCDetection
 
-from mtlrun.checks import check_one_of
+from mtlrun.config.checks import check_one_of
 from mtlrun.datasets.base import FileCache, MultiTaskDataset, Sample, SplitName
 from mtlrun.datasets.batches.sampling import Sampling
 from mtlrun.datasets.files.images import decode, find_missing, in_memory
 from mtlrun.datasets.files.pixels import Scale, channels_first
 from mtlrun.datasets.files.voc import FOLDER, VOCImage, list_path, read_list, read_objects
-from mtlrun.datasets.splitting import split_by_class
+from mtlrun.datasets.generation.splitting import split_by_class
 from mtlrun.errors import DataError
 
 _VAL_SHARE = 0.1  # of CIFAR-10's training images

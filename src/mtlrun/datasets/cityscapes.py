@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from mtlrun.checks import check_one_of
+from mtlrun.config.checks import check_one_of
 from mtlrun.datasets.base import FileCache
 from mtlrun.datasets.files.npy import DenseNpy, Protocol
 from mtlrun.datasets.files.npy_kinds import depth_kind, image_kind, segmentation_kind

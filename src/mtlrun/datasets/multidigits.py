@@ -10,9 +10,9 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from mtlrun.checks import check_one_of
+from mtlrun.config.checks import check_one_of
 from mtlrun.datasets.base import SPLITS, MultiTaskDataset, SplitName, TensorCache, TensorSplit
-from mtlrun.datasets.overlay import draw_partners, overlay
+from mtlrun.datasets.generation.overlay import draw_partners, overlay
 
 _SIDE = 8  # pixels of a source image
 

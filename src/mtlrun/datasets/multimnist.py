@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy
 import torch
 
-from mtlrun.checks import check_one_of
+from mtlrun.config.checks import check_one_of
 from mtlrun.datasets.base import SPLITS, MultiTaskDataset, SplitName, TensorCache, TensorSplit
 from mtlrun.datasets.files.idx import FOLDERS, SIDE, Source, fetch, read_part
-from mtlrun.datasets.overlay import draw_partners, overlay
+from mtlrun.datasets.generation.overlay import draw_partners, overlay
 from mtlrun.errors import DataError
 
 _SHIFT, _CANVAS = 6, 36

@@ -8,7 +8,7 @@ import torch
 from mtlrun.datasets.base import SPLITS, Cache, SplitName
 from mtlrun.datasets.batches.sampling import Sampling
 from mtlrun.datasets.files.images import FileDataset, ImageFiles
-from mtlrun.datasets.splitting import split_by_class
+from mtlrun.datasets.generation.splitting import split_by_class
 from mtlrun.errors import DataError
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")

@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mtlrun.checks import check_one_of
+from mtlrun.config.checks import check_one_of
+from mtlrun.config.suggest import suggest
 from mtlrun.datasets.base import SPLITS, MultiTaskDataset, SplitName, TensorCache, TensorSplit
 from mtlrun.datasets.batches.sampling import Sampling
 from mtlrun.datasets.files.pixels import UNREADABLE
 from mtlrun.errors import DataError
-from mtlrun.suggest import suggest
 
 _SETS = ("images_background_small1", "images_background_small2", "images_background", "images_evaluation")
 _URL = "https://github.com/brendenlake/omniglot/tree/master/python"

@@ -10,7 +10,7 @@ from torchvision.datasets import OxfordIIITPet
 from mtlrun.datasets.base import FileCache, Sample, SplitName
 from mtlrun.datasets.files.images import FileDataset, ImageFiles, decode, find_missing, in_memory
 from mtlrun.datasets.files.pixels import ByteSplit
-from mtlrun.datasets.splitting import split_by_class
+from mtlrun.datasets.generation.splitting import split_by_class
 from mtlrun.errors import DataError
 
 _FOLDER = "oxford-iiit-pet"  # torchvision's, in which it puts what it downloads

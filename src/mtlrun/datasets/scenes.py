@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from mtlrun.checks import check_one_of
+from mtlrun.config.checks import check_one_of
 from mtlrun.datasets.base import SPLITS, MultiTaskDataset, SplitName, TensorCache, TensorSplit
-from mtlrun.datasets.rendering import SHAPES, Rooms, cast, classes, make_rays, outlines, shade
+from mtlrun.datasets.generation.rendering import SHAPES, Rooms, cast, classes, make_rays, outlines, shade
 
 _CHUNK = 16  # rooms that are rendered together: their rays fit into a processor's cache
 _SEEN = 8  # pixels of an object that are to be seen at least, for it to have a box
@@ -27,8 +27,8 @@ class Scenes(MultiTaskDataset):
     that say nothing of what they are; a lamp in a random place gives shading and shadows; camera, room and objects are
     placed at random, and objects hide each other. Targets are exact at the middle of each pixel:
 
-    - segmentation: int64 [size, size], index into `mtlrun.datasets.rendering.SURFACES` (floor, wall, ceiling, sphere,
-      box, cylinder).
+    - segmentation: int64 [size, size], index into `mtlrun.datasets.generation.rendering.SURFACES` (floor, wall,
+      ceiling, sphere, box, cylinder).
     - depth: [1, size, size], metres along the camera's axis (not along the ray), as depth sensors give it.
     - normals: [3, size, size], unit vectors in the camera's coordinates: x to the right, y down, z away from it.
     - objects: float32 [max_objects, 6], for `mtlrun.tasks.Detection`: the box around what is seen of each object, x1,

@@ -6,7 +6,7 @@ from typing import Any
 import numpy
 import torch
 
-from mtlrun.checks import check_one_of
+from mtlrun.config.checks import check_one_of
 from mtlrun.datasets.base import MultiTaskDataset, SplitName, TensorCache, TensorSplit
 from mtlrun.datasets.rows.columns import MISSING, Columns, read
 from mtlrun.datasets.rows.names import identify, weigh

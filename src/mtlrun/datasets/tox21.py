@@ -14,7 +14,7 @@ import torch
 from sklearn.feature_extraction.text import HashingVectorizer
 from torch import Tensor
 
-from mtlrun.checks import check_one_of
+from mtlrun.config.checks import check_one_of
 from mtlrun.datasets.base import SPLITS, MultiTaskDataset, Sample, SplitName, TensorCache, TensorSplit
 from mtlrun.errors import DataError
 

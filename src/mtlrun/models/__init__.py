@@ -4,6 +4,7 @@ from mtlrun.models.adapters import Adapters
 from mtlrun.models.adatt import AdaTT
 from mtlrun.models.adversarial import Adversarial
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, SharedRepresentationModel, Supervised
+from mtlrun.models.blocks.batchnorm_statistics import SourceStatistics
 from mtlrun.models.cascade import Cascade
 from mtlrun.models.cgc import CGC
 from mtlrun.models.cross_stitch import CrossStitch
@@ -21,7 +22,6 @@ from mtlrun.models.single import SingleTask
 from mtlrun.models.sluice import Sluice
 from mtlrun.models.soft import SoftSharing
 from mtlrun.models.soft_trace import SoftTrace
-from mtlrun.models.statistics import SourceStatistics
 from mtlrun.models.task_routing import TaskRouting
 
 __all__ = [

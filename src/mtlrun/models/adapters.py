@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from mtlrun.models.backbones import BackboneFactory
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
-from mtlrun.models.layers import pointwise
-from mtlrun.models.trunk import TaskTrunk
+from mtlrun.models.blocks.layers import pointwise
+from mtlrun.models.blocks.task_trunk import TaskTrunk
 
 
 class Adapter(nn.Module):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mtlrun.models.backbones import BackboneFactory
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
-from mtlrun.models.layers import joined, pool
+from mtlrun.models.blocks.layers import joined, pool
 
 
 class ReverseGradient(torch.autograd.Function):

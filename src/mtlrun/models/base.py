@@ -9,8 +9,8 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from mtlrun.models.backbones import Shape
+from mtlrun.models.blocks.batchnorm_statistics import SourceStatistics
 from mtlrun.models.heads import ConvHead, DetectionHead, MLPHead
-from mtlrun.models.statistics import SourceStatistics
 
 
 class TaskLike(Protocol):

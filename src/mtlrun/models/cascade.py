@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from mtlrun.models.backbones import BackboneFactory
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_head
-from mtlrun.models.layers import Fit
+from mtlrun.models.blocks.layers import Fit
 
 
 class Cascade(MultiTaskModel):

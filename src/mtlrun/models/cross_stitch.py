@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from mtlrun.models.backbones import BackboneFactory
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, head_groups, make_heads
-from mtlrun.models.columns import Columns
-from mtlrun.models.layers import per_channel
+from mtlrun.models.blocks.layers import per_channel
+from mtlrun.models.blocks.parallel_backbones import Columns
 
 
 class CrossStitchUnit(nn.Module):

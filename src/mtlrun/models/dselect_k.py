@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from mtlrun.models.backbones import BackboneFactory
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
-from mtlrun.models.columns import Columns
-from mtlrun.models.experts import GateInput, mixture, stack_units
-from mtlrun.models.sparse_gate import DSelectKGate
+from mtlrun.models.blocks.experts import GateInput, mixture, stack_units
+from mtlrun.models.blocks.parallel_backbones import Columns
+from mtlrun.models.blocks.sparse_gate import DSelectKGate
 
 #: Keeps the logarithm and the quotient of the penalties finite, as in the authors' code.
 EPSILON = 1e-6

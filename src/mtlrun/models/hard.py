@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mtlrun.models.backbones import Backbone, BackboneFactory, Memory
 from mtlrun.models.base import Output, ParameterGroup, SharedRepresentationModel, TaskLike, make_heads
-from mtlrun.models.layers import is_map
+from mtlrun.models.blocks.layers import is_map
 
 
 class HardSharing(SharedRepresentationModel):

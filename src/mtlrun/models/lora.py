@@ -9,7 +9,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from mtlrun.models.backbones import BackboneFactory
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
-from mtlrun.models.trunk import TaskTrunk
+from mtlrun.models.blocks.task_trunk import TaskTrunk
 
 #: What attention calls its projections: all three in one tensor, or one each.
 PROJECTIONS = {"in_proj_weight": 3, "q_proj_weight": 1, "k_proj_weight": 1, "v_proj_weight": 1}

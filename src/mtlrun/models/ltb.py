@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mtlrun.models.backbones import Backbone, BackboneFactory, Memory
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
-from mtlrun.models.columns import Columns
+from mtlrun.models.blocks.parallel_backbones import Columns
 
 
 class LTB(MultiTaskModel):

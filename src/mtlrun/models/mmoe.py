@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from mtlrun.models.backbones import BackboneFactory
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
-from mtlrun.models.columns import Columns
-from mtlrun.models.experts import GateInput, SoftmaxGate, mixture, stack_units
+from mtlrun.models.blocks.experts import GateInput, SoftmaxGate, mixture, stack_units
+from mtlrun.models.blocks.parallel_backbones import Columns
 
 
 class MMoE(MultiTaskModel):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mtlrun.models.backbones import BackboneFactory, Memory, Shape
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
-from mtlrun.models.layers import Fit, batch_norm, joined, neighbourhood, pointwise
+from mtlrun.models.blocks.layers import Fit, batch_norm, joined, neighbourhood, pointwise
 
 
 class Attention(nn.Module):

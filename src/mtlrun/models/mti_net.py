@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from mtlrun.models.backbones import BackboneFactory, Memory, Shape
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, Supervised, TaskLike, make_heads
-from mtlrun.models.distillation import make_branches, make_distillations, make_first_heads
-from mtlrun.models.layers import Fit
-from mtlrun.models.propagation import Propagation
+from mtlrun.models.blocks.distillation import make_branches, make_distillations, make_first_heads
+from mtlrun.models.blocks.layers import Fit
+from mtlrun.models.blocks.propagation import Propagation
 
 
 class Scale(nn.Module):

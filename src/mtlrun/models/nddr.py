@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from mtlrun.models.backbones import BackboneFactory, Shape
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
-from mtlrun.models.columns import Columns
-from mtlrun.models.layers import Fit, batch_norm, joined, pointwise
+from mtlrun.models.blocks.layers import Fit, batch_norm, joined, pointwise
+from mtlrun.models.blocks.parallel_backbones import Columns
 
 
 class NDDRLayer(nn.ModuleDict):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from mtlrun.models.backbones import BackboneFactory
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, Supervised, TaskLike, make_heads
-from mtlrun.models.distillation import make_branches, make_distillations, make_first_heads
+from mtlrun.models.blocks.distillation import make_branches, make_distillations, make_first_heads
 
 
 class PADNet(MultiTaskModel):

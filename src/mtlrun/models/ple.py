@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 from mtlrun.models.backbones import Backbone, BackboneFactory
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
-from mtlrun.models.columns import Columns
-from mtlrun.models.experts import GateInput, SoftmaxGate, check_numbers, mixture, name_experts, stack_units
-from mtlrun.models.layers import pool
+from mtlrun.models.blocks.experts import GateInput, SoftmaxGate, check_numbers, mixture, name_experts, stack_units
+from mtlrun.models.blocks.layers import pool
+from mtlrun.models.blocks.parallel_backbones import Columns
 
 
 class PLE(MultiTaskModel):

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from mtlrun.models.backbones import Backbone, BackboneFactory, Shape
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
-from mtlrun.models.columns import Columns
-from mtlrun.models.layers import Fit, pointwise
+from mtlrun.models.blocks.layers import Fit, pointwise
+from mtlrun.models.blocks.parallel_backbones import Columns
 
 
 class SubspaceUnit(nn.Module):

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from mtlrun.models.backbones import BackboneFactory
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, head_groups, make_heads
-from mtlrun.models.layers import per_channel
-from mtlrun.models.trunk import TaskTrunk
+from mtlrun.models.blocks.layers import per_channel
+from mtlrun.models.blocks.task_trunk import TaskTrunk
 
 
 def draw_masks(num_tasks: int, channels: int, sigma: float, generator: torch.Generator) -> Tensor:

@@ -6,7 +6,6 @@ from mtlrun.tasks.classification import Classification
 from mtlrun.tasks.count import Count
 from mtlrun.tasks.depth import Depth
 from mtlrun.tasks.detection import Detection
-from mtlrun.tasks.labels import LabelledBatch, Stream
 from mtlrun.tasks.multilabel import MultiLabel
 from mtlrun.tasks.normals import SurfaceNormals
 from mtlrun.tasks.objective import Objective
@@ -20,14 +19,12 @@ __all__ = [
     "Count",
     "Depth",
     "Detection",
-    "LabelledBatch",
     "Meter",
     "MultiLabel",
     "Objective",
     "Ordinal",
     "Regression",
     "Segmentation",
-    "Stream",
     "SurfaceNormals",
     "Task",
 ]

@@ -9,9 +9,9 @@ from torchmetrics.classification import BinaryAccuracy, BinaryF1Score
 
 from mtlrun.tasks.base import HeadFactory, TaskWeight
 from mtlrun.tasks.class_task import ClassTask
-from mtlrun.tasks.class_weights import ClassWeights, balanced_weights
-from mtlrun.tasks.focal import Criterion, binary_focal_losses
-from mtlrun.tasks.ranking import AUROC, AveragePrecision
+from mtlrun.tasks.losses.class_weights import ClassWeights, balanced_weights
+from mtlrun.tasks.losses.focal import Criterion, binary_focal_losses
+from mtlrun.tasks.metrics.ranking import AUROC, AveragePrecision
 
 
 class BinaryClassification(ClassTask):

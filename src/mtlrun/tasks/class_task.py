@@ -3,8 +3,8 @@
 from torch import Tensor
 
 from mtlrun.tasks.base import HeadFactory, Task, TaskWeight
-from mtlrun.tasks.class_weights import ClassWeights, first_weights
-from mtlrun.tasks.focal import Criterion, check_criterion
+from mtlrun.tasks.losses.class_weights import ClassWeights, first_weights
+from mtlrun.tasks.losses.focal import Criterion, check_criterion
 
 
 class ClassTask(Task):
@@ -14,7 +14,7 @@ class ClassTask(Task):
         num_classes: how many classes `class_weights` are for.
         label_smoothing: in [0, 1), and 0 with `focal`.
         class_weights: `none`, `balanced`, or a number > 0 for each class.
-        criterion, focal_gamma: see `mtlrun.tasks.focal`.
+        criterion, focal_gamma: see `mtlrun.tasks.losses.focal`.
         lr, weight, head: see `Task`.
     """
 

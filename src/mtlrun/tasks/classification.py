@@ -9,8 +9,8 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from mtlrun.tasks.base import HeadFactory, TaskWeight
 from mtlrun.tasks.class_task import ClassTask
-from mtlrun.tasks.class_weights import ClassWeights, balanced_weights
-from mtlrun.tasks.focal import Criterion, focal_losses
+from mtlrun.tasks.losses.class_weights import ClassWeights, balanced_weights
+from mtlrun.tasks.losses.focal import Criterion, focal_losses
 
 MISSING = -1
 

@@ -8,8 +8,8 @@ from torchmetrics import Metric
 from torchvision.utils import draw_bounding_boxes
 
 from mtlrun.tasks.base import HeadFactory, Task, TaskWeight
-from mtlrun.tasks.box_precision import MAX_DETECTIONS, BoxPrecision, check_available
-from mtlrun.tasks.boxes import detect, fcos_loss, image_size
+from mtlrun.tasks.losses.boxes import detect, fcos_loss, image_size
+from mtlrun.tasks.metrics.box_precision import MAX_DETECTIONS, BoxPrecision, check_available
 
 _SHOWN = 0.3  # score from which on a detection is drawn
 

@@ -8,8 +8,8 @@ from torchmetrics.classification import MultilabelF1Score
 from mtlrun.tasks.base import HeadFactory, TaskWeight
 from mtlrun.tasks.binary import check_answers
 from mtlrun.tasks.class_task import ClassTask
-from mtlrun.tasks.focal import Criterion, binary_focal_losses
-from mtlrun.tasks.ranking import AUROC, AveragePrecision
+from mtlrun.tasks.losses.focal import Criterion, binary_focal_losses
+from mtlrun.tasks.metrics.ranking import AUROC, AveragePrecision
 
 
 class MultiLabel(ClassTask):

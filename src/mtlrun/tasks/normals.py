@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from mtlrun.checks import check_one_of
+from mtlrun.config.checks import check_one_of
 from mtlrun.tasks.base import HeadFactory, Task, TaskWeight
 from mtlrun.tasks.dense import at, check_same_pixels, find_pixel
 

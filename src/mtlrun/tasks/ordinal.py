@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanAbsoluteError, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCohenKappa
 
-from mtlrun.checks import check_one_of
+from mtlrun.config.checks import check_one_of
 from mtlrun.tasks.base import HeadFactory, Task, TaskWeight
 from mtlrun.tasks.classification import MISSING, check_indices
 

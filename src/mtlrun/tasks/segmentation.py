@@ -9,9 +9,9 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardInd
 
 from mtlrun.tasks.base import HeadFactory, TaskWeight
 from mtlrun.tasks.class_task import ClassTask
-from mtlrun.tasks.class_weights import ClassWeights, balanced_weights
 from mtlrun.tasks.dense import at, check_same_pixels, find_pixel
-from mtlrun.tasks.focal import Criterion, focal_losses
+from mtlrun.tasks.losses.class_weights import ClassWeights, balanced_weights
+from mtlrun.tasks.losses.focal import Criterion, focal_losses
 
 
 class Segmentation(ClassTask):

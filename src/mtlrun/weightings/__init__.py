@@ -4,8 +4,8 @@ from mtlrun.weightings.aligned_mtl import AlignedMTL
 from mtlrun.weightings.auto_lambda import AutoLambda
 from mtlrun.weightings.base import GradientWeighting, JacobianWeighting, LossWeighting, PartsWeighting, Weighting
 from mtlrun.weightings.cagrad import CAGrad
-from mtlrun.weightings.combining import combine
-from mtlrun.weightings.config import ConFIG
+from mtlrun.weightings.combine import combine
+from mtlrun.weightings.conflict_free import ConFIG
 from mtlrun.weightings.cov_weighting import CoVWeighting
 from mtlrun.weightings.db_mtl import DBMTL
 from mtlrun.weightings.dtp import DTP

@@ -6,9 +6,9 @@ import numpy
 import torch
 from torch import Tensor
 
-from mtlrun.checks import check_one_of
+from mtlrun.config.checks import check_one_of
 from mtlrun.weightings.base import GradientWeighting, Reduction
-from mtlrun.weightings.cone import RANK_TOLERANCE, cosines
+from mtlrun.weightings.solvers.cone import RANK_TOLERANCE, cosines
 
 Scale = Literal["min", "median", "rmse"]
 

@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from mtlrun.checks import check_one_of
+from mtlrun.config.checks import check_one_of
 
 GradSource = Literal["shared", "representation", "last_layer"]
 HeadTraining = Literal["own", "weighted"]

@@ -6,9 +6,9 @@ import numpy
 import torch
 from torch import Tensor
 
-from mtlrun.checks import check_one_of
+from mtlrun.config.checks import check_one_of
 from mtlrun.weightings.base import GradientWeighting
-from mtlrun.weightings.solvers import regular_cosines
+from mtlrun.weightings.solvers.fairness import regular_cosines
 
 Rescale = Literal[0, 1, 2]
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mtlrun.weightings.base import JacobianWeighting, LossTransform
-from mtlrun.weightings.task_rows import TaskRows, check_by_parameter
+from mtlrun.weightings.state.task_rows import TaskRows, check_by_parameter
 
 
 class DBMTL(JacobianWeighting):

@@ -6,9 +6,9 @@ import numpy
 import torch
 from torch import Tensor
 
-from mtlrun.checks import check_one_of
+from mtlrun.config.checks import check_one_of
 from mtlrun.weightings.base import GradientWeighting, Reduction
-from mtlrun.weightings.cone import check_regularisation, project_on_dual_cone
+from mtlrun.weightings.solvers.cone import check_regularisation, project_on_dual_cone
 
 
 class DualProj(GradientWeighting):

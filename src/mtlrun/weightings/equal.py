@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mtlrun.checks import check_one_of
+from mtlrun.config.checks import check_one_of
 from mtlrun.weightings.base import LossWeighting, Reduction
 
 

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mtlrun.checks import check_one_of
+from mtlrun.config.checks import check_one_of
 from mtlrun.weightings.base import JacobianWeighting, Reduction
-from mtlrun.weightings.task_rows import TaskRows, check_by_parameter
+from mtlrun.weightings.state.task_rows import TaskRows, check_by_parameter
 
 
 class ExcessMTL(JacobianWeighting):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mtlrun.weightings.base import GradientWeighting
-from mtlrun.weightings.solvers import check_max_norm, clip_norm, fair_weights
+from mtlrun.weightings.solvers.fairness import check_max_norm, clip_norm, fair_weights
 
 
 class FairGrad(GradientWeighting):

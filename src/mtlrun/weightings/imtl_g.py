@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mtlrun.weightings.base import GradientWeighting
-from mtlrun.weightings.solvers import regular_cosines
+from mtlrun.weightings.solvers.fairness import regular_cosines
 
 # Share of their magnitudes that the weights must add up to, for a sum of one to be asked of them.
 _SMALLEST_SUM = 1e-3

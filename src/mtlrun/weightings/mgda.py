@@ -6,7 +6,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from mtlrun.checks import check_one_of
+from mtlrun.config.checks import check_one_of
 from mtlrun.weightings.base import GradientWeighting, HeadTraining
 
 Normalisation = Literal["none", "l2", "loss", "loss+"]

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from mtlrun.weightings.base import JacobianWeighting
-from mtlrun.weightings.simplex import project_on_simplex, share_out
-from mtlrun.weightings.task_rows import TaskRows, check_by_parameter
+from mtlrun.weightings.solvers.simplex import project_on_simplex, share_out
+from mtlrun.weightings.state.task_rows import TaskRows, check_by_parameter
 
 
 class MoCo(JacobianWeighting):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mtlrun.weightings.base import PartsWeighting
-from mtlrun.weightings.simplex import project_on_simplex, share_out
+from mtlrun.weightings.solvers.simplex import project_on_simplex, share_out
 
 
 class SDMGrad(PartsWeighting):

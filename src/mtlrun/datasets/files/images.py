@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mtlrun.checks import check_one_of
+from mtlrun.config.checks import check_one_of
 from mtlrun.datasets.base import Cache, MultiTaskDataset, Sample, SplitName
 from mtlrun.datasets.files.pixels import UNREADABLE, ByteSplit, Scale, channels_first
 from mtlrun.errors import DataError

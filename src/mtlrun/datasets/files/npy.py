@@ -7,11 +7,11 @@ from typing import Literal
 
 from torch.utils.data import Dataset
 
-from mtlrun.checks import check_one_of
+from mtlrun.config.checks import check_one_of
 from mtlrun.datasets.base import FileCache, MultiTaskDataset, Sample, SplitName, TensorSplit
 from mtlrun.datasets.files.augmentation import Augmented
 from mtlrun.datasets.files.npy_kinds import Kind, map_file
-from mtlrun.datasets.splitting import split_by_class
+from mtlrun.datasets.generation.splitting import split_by_class
 from mtlrun.errors import DataError
 
 Protocol = Literal["standard", "legacy"]

@@ -10,8 +10,8 @@ from typing import Any
 import numpy
 import pandas
 
+from mtlrun.config.suggest import suggest
 from mtlrun.errors import DataError
-from mtlrun.suggest import suggest
 
 MISSING = ("", "NA", "NaN", "nan", "null")
 

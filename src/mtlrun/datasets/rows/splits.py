@@ -7,8 +7,8 @@ from math import isclose
 import numpy
 
 from mtlrun.datasets.base import SPLITS, SplitName
+from mtlrun.datasets.generation.splitting import split_by_class
 from mtlrun.datasets.rows.columns import Columns
-from mtlrun.datasets.splitting import split_by_class
 from mtlrun.errors import DataError
 
 Rows = dict[SplitName, numpy.ndarray]

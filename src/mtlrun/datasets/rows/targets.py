@@ -8,7 +8,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from mtlrun.building import locate
+from mtlrun.config.instantiate import locate
 from mtlrun.datasets.rows.columns import Columns
 from mtlrun.datasets.rows.splits import Rows
 from mtlrun.errors import DataError

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from torch import nn
 from torchvision.models import get_model
 
-from mtlrun.checks import check_one_of
+from mtlrun.config.checks import check_one_of
 from mtlrun.models.backbones.base import Backbone
 from mtlrun.models.backbones.pretrained import check_images, check_pretrained, load_weights
 from mtlrun.models.backbones.width import widened

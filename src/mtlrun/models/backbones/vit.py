@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import EncoderBlock
 
-from mtlrun.checks import check_one_of
+from mtlrun.config.checks import check_one_of
 from mtlrun.models.backbones.base import Backbone
 from mtlrun.models.backbones.pretrained import check_images, check_pretrained, fill, read_weights
 from mtlrun.models.backbones.width import widened

@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torchvision.models.segmentation.deeplabv3 import ASPP
 
-from mtlrun.models.layers import Fit, is_map, resize
+from mtlrun.models.blocks.layers import Fit, is_map, resize
 
 
 class DenseHead(nn.Module):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection.fcos import FCOSHead
 
-from mtlrun.models.layers import is_map
+from mtlrun.models.blocks.layers import is_map
 
 _NUM_GROUPS = 32  # of GroupNorm in torchvision's FCOSHead
 _FINEST = 8  # pixels: FCOS's finest level, where the image is large enough for it

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from mtlrun.models.layers import Fit, is_map
+from mtlrun.models.blocks.layers import Fit, is_map
 
 
 class MLPHead(nn.Sequential):

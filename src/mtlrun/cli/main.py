@@ -1,0 +1,165 @@
+"""The command line: a word without '=' is a subcommand; everything else goes to Hydra untouched.
+
+Imports neither torch nor anything that does: `--help` answers at once.
+"""
+
+import contextlib
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+from mtlrun import __version__
+from mtlrun.config.aliases import canonical
+from mtlrun.config.suggest import suggest
+from mtlrun.errors import ConfigError, MtlrunError, RunInterruptedError
+
+_STARTED = time.time()
+
+# Subcommand -> module with main(arguments) -> exit code.
+COMMANDS = {"list": "mtlrun.cli.list", "compare": "mtlrun.cli.compare"}
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(dispatch(sys.argv[1:]))
+
+
+def dispatch(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code; errors meant for the user end as one message, not as a traceback."""
+    try:
+        if "--version" in arguments:
+            print(f"mtlrun {__version__}")
+            return 0
+        command = arguments[0] if arguments else ""
+        if command in COMMANDS:
+            return int(import_module(COMMANDS[command]).main(arguments[1:]))
+        if command and "=" not in command and not command.startswith(("-", "~")):
+            allowed = suggest(command, COMMANDS, "commands")
+            raise ConfigError(f"{command}: no such command; {allowed}; to train, write key=value (see: mtlrun --help)")
+        return train(arguments)
+    except KeyboardInterrupt:
+        return 130
+    except SystemExit as error:  # of Hydra's parser of options, or the end of a sweep
+        return error.code if isinstance(error.code, int) else 1
+    except MtlrunError as error:
+        print_error(error)
+        return error.exit_code
+
+
+def print_error(error: MtlrunError) -> None:
+    """Print an error's message to standard error."""
+    if isinstance(error, RunInterruptedError):
+        print(f"mtlrun: {error}; the same command goes on from here", file=sys.stderr)
+    elif isinstance(error, ConfigError) and len(error.problems) > 1:
+        print(f"mtlrun: {len(error.problems)} problems; nothing was started", file=sys.stderr)
+        for problem in error.problems:
+            print(f"  - {problem}", file=sys.stderr)
+    else:
+        print(f"mtlrun: {error}", file=sys.stderr)
+
+
+def train(arguments: Sequence[str]) -> int:
+    """Let Hydra compose one run, or the runs of a sweep, and train them; return the exit code."""
+    import hydra
+    from hydra._internal.utils import get_args_parser
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
+    from hydra.types import RunMode
+    from omegaconf import DictConfig
+    from omegaconf.errors import OmegaConfBaseException
+
+    from mtlrun.config.compose import make_importable, register_resolvers, resolve
+
+    arguments, notes = canonical(arguments)
+    for note in notes:
+        print(note, file=sys.stderr)
+    parsed = get_args_parser().parse_args(arguments)
+    make_importable(parsed.config_dir)
+    register_resolvers()
+    exit_codes: list[int] = []
+
+    @hydra.main(version_base="1.3", config_path="pkg://mtlrun.conf", config_name="config")
+    def task(cfg: DictConfig) -> None:
+        hydra_config = HydraConfig.get()
+        overrides = list(hydra_config.overrides.task)
+        sweeping = hydra_config.mode == RunMode.MULTIRUN
+        if sweeping:
+            print(f"run {hydra_config.job.num + 1}: {' '.join(overrides)}", flush=True)
+        try:
+            config = resolve(cfg, hydra_config.runtime.choices)
+            # The program's start counts for the first run only.
+            started = time.time() if exit_codes else _STARTED
+            exit_codes.append(train_one(config, overrides, started))
+        except RunInterruptedError as error:
+            print_error(error)
+            sys.exit(error.exit_code)  # ends a sweep, too
+        except MtlrunError as error:
+            # Not raised: Hydra would put a line of its own before the message, and a run that cannot work does not end
+            # a sweep.
+            print_error(error)
+            exit_codes.append(error.exit_code)
+        except Exception:  # a bug, of ours or in a class of the user's, or the machine's: then where matters
+            traceback.print_exc()
+            exit_codes.append(1)
+
+    with _hydra_environment(arguments):
+        try:
+            task()
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(_all_problems(error, parsed.overrides, parsed.config_dir)) from error
+    return max(exit_codes, default=0)
+
+
+def _all_problems(error: Exception, overrides: Sequence[str], config_dir: str | None) -> list[str]:
+    """Return what is wrong with a command line that could not be composed, and with the rest of it."""
+    from functools import partial
+
+    from mtlrun.config.compose import compose, compose_with_hydra
+    from mtlrun.config.diagnosis import diagnose
+
+    problems, sound = diagnose(error, overrides, partial(compose_with_hydra, config_dir=config_dir))
+    if len(sound) + len(problems) == len(overrides):  # no sweep, whose values could not be set at the same time
+        from mtlrun.setup.prepare import prepare
+
+        try:
+            prepare(compose(sound, config_dir))
+        except ConfigError as more:
+            problems += more.problems
+        except MtlrunError as more:
+            problems.append(str(more))
+    return problems
+
+
+def train_one(config: dict[str, Any], overrides: list[str], started: float) -> int:
+    """Train one run, or show it if it is finished already; return the exit code."""
+    from mtlrun.cli.show import show
+    from mtlrun.records.folder import finished_record
+
+    record = finished_record(config)
+    again = record is not None
+    if record is None:
+        from mtlrun.runs.run import run  # imports torch, which a finished run can be shown without
+
+        record = run(config, overrides=overrides, started=started)
+    show(record, config, again=again)
+    return 3 if record.status == "diverged" else 0
+
+
+@contextlib.contextmanager
+def _hydra_environment(arguments: Sequence[str]) -> Any:
+    """Give Hydra its arguments, a folder for what it insists on writing, and the order to pass on its errors."""
+    saved_argv, saved_environment = sys.argv, dict(os.environ)
+    with tempfile.TemporaryDirectory(prefix="mtlrun-") as scratch:
+        sys.argv = ["mtlrun", *arguments]
+        os.environ |= {"HYDRA_FULL_ERROR": "1", "MTLRUN_SCRATCH": scratch}
+        try:
+            yield
+        finally:
+            sys.argv = saved_argv
+            os.environ.clear()
+            os.environ.update(saved_environment)

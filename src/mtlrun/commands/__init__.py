@@ -1,1 +1,0 @@
-"""Subcommands: one file each, with main(arguments) -> exit code."""

@@ -1,0 +1,95 @@
+"""From a composed Hydra config to the resolved one that a run is made from."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mtlrun.config.aliases import canonical
+from mtlrun.config.diagnosis import diagnose
+from mtlrun.config.schema import CONFIG_MODULE
+from mtlrun.errors import ConfigError
+
+
+def register_resolvers() -> None:
+    """Make `${per_task:key}` available in YAML: the list of `tasks.<t>.<key>` over all tasks, in their order."""
+
+    def per_task(key: str, *, _root_: DictConfig) -> list[Any]:
+        return [_root_.tasks[name][key] for name in _root_.tasks]
+
+    OmegaConf.register_new_resolver("per_task", per_task, replace=True)
+
+
+def resolve(cfg: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config as plain containers, all interpolations resolved, with the chosen option names filled in.
+
+    Args:
+        cfg: what Hydra composed, without the `hydra` node.
+        choices: the option chosen in each group, as in `hydra.runtime.choices`.
+
+    Raises:
+        ConfigError: an interpolation fails, or a mandatory value is missing.
+    """
+    names = {group: choices.get(group) for group in ("dataset", "model", "backbone", "weighting")}
+    if "match_parameters" in cfg:
+        names["match_parameters"] = choices.get("model@match_parameters")
+    try:
+        plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}") from error
+    assert isinstance(plain, dict)
+    config: dict[str, Any] = {"names": names, **{str(key): value for key, value in plain.items()}}
+    return config
+
+
+def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> dict[str, Any]:
+    """Compose and resolve the shipped configs in Python, as the command line would.
+
+    >>> compose(["model=hard", "weighting=gradnorm"])["names"]["weighting"]
+    'gradnorm'
+
+    Args:
+        overrides: what would stand on the command line.
+        config_dir: a folder of the user's own YAML, as given by `--config-dir`.
+
+    Raises:
+        ConfigError: with all problems of the overrides.
+    """
+    overrides, _ = canonical(overrides)
+    try:
+        cfg = compose_with_hydra(overrides, config_dir)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(diagnose(error, overrides, partial(compose_with_hydra, config_dir=config_dir))[0]) from error
+    choices = cfg.hydra.runtime.choices
+    return resolve(_without_hydra(cfg), choices)
+
+
+def compose_with_hydra(overrides: Sequence[str], config_dir: str | Path | None = None) -> DictConfig:
+    """Compose with Hydra's own API, the `hydra` node included; its exceptions are passed on."""
+    if config_dir is not None:
+        make_importable(config_dir)
+    register_resolvers()
+    GlobalHydra.instance().clear()
+    own = [] if config_dir is None else [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
+    with hydra.initialize_config_module(CONFIG_MODULE, version_base="1.3"):
+        return hydra.compose("config", overrides=[*own, *overrides], return_hydra_config=True)
+
+
+def make_importable(config_dir: str | Path | None) -> None:
+    """Let `_target_` name classes in the current folder, and in the folder beside --config-dir.
+
+    Appended, so that a file of the user's never hides an installed package.
+    """
+    folders = [Path.cwd()] + ([] if config_dir is None else [Path(config_dir).resolve().parent])
+    sys.path += [str(folder) for folder in folders if str(folder) not in sys.path]
+
+
+def _without_hydra(cfg: DictConfig) -> DictConfig:
+    return DictConfig({key: value for key, value in cfg.items_ex(resolve=False) if key != "hydra"})

@@ -1,0 +1,235 @@
+"""build(): the one place that turns a config node into an object, and refuses what its constructor does not take.
+
+The signature of the class is the schema: names, types and required arguments are read off it, so that a class
+of the user's own is checked exactly like a shipped one. Bounds are checked by the constructor, with ValueError.
+"""
+
+import inspect
+import pkgutil
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from mtlrun.config.suggest import suggest
+from mtlrun.errors import ConfigError
+
+
+def build(node: Any, key: str, *, partial: bool = False, **given: Any) -> Any:
+    """Build the object that `node` describes.
+
+    Where `partial` or the node's own `_partial_` asks for it, what is returned is a function that builds one at each
+    call and takes the arguments that are still missing.
+
+    Args:
+        node: a mapping with `_target_` (an importable name) and the arguments of that callable, as plain containers.
+            Arguments that hold a `_target_` themselves are built first.
+        key: where the node stands in the config; starts every message.
+        partial: return a function instead of the object.
+        given: further arguments, from the program and not from the config.
+
+    Raises:
+        ConfigError: with all problems of the node together: no or unknown target, an argument that the target does
+            not take or that is missing, a value of the wrong type, or a ValueError of the constructor's own (of a
+            partial: raised when it is called).
+    """
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        raise ConfigError(f"{key} must hold a _target_ (the class to build) and its arguments, found {node!r}")
+    target = locate(node["_target_"], f"{key}._target_")
+    arguments = {name: value for name, value in node.items() if name not in ("_target_", "_partial_")}
+    partial = partial or node.get("_partial_", False)
+    problems = check_arguments(target, arguments, key, given, complete=not partial)
+    built = {}
+    for name, value in arguments.items():
+        try:
+            built[name] = _build_nested(value, f"{key}.{name}")
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+
+    def make(*late: Any, **later: Any) -> Any:
+        for name in inspect.signature(target).bind_partial(*late).arguments:
+            if name in built:
+                raise ConfigError(f"{key}.{name} is filled in by the program; leave it out")
+        try:
+            return target(*late, **built, **given, **later)
+        except ValueError as error:
+            raise ConfigError(_prefix(str(error), key, arguments)) from error
+
+    return make if partial else make()
+
+
+def locate(name: Any, key: str) -> Callable[..., Any]:
+    """Import `package.module.Class`; a ConfigError says what could not be found."""
+    if not isinstance(name, str):
+        raise ConfigError(f"{key} must be the importable name of a class, found {name!r}")
+    try:
+        found = pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"{key}={name}: cannot be imported ({error}); a class of your own must be in an installed package, "
+            "in the current folder or beside the folder given by --config-dir"
+        ) from error
+    if not callable(found):
+        raise ConfigError(f"{key}={name} must be a class or a function, found {type(found).__name__}")
+    return typing.cast(Callable[..., Any], found)
+
+
+def check_arguments(
+    target: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    key: str,
+    given: Mapping[str, Any] | None = None,
+    *,
+    complete: bool = True,
+) -> list[str]:
+    """Return the problems of calling `target` with `arguments`, those in `given` being supplied by the program.
+
+    Unless `complete`, arguments may still be missing.
+    """
+    given = given or {}
+    parameters = _parameters(target)
+    configurable = [name for name in parameters if name not in given]
+    problems = []
+    for name, value in arguments.items():
+        if name in given:
+            problems.append(f"{key}.{name} is filled in by the program and cannot be set")
+        elif name not in parameters:
+            hint = suggest(name, configurable, f"{getattr(target, '__name__', target)} takes")
+            problems.append(f"{key}.{name}: unknown key; {hint}")
+        elif not _matches(value, parameters[name].annotation):
+            allowed = _describe(parameters[name].annotation)
+            problems.append(f"{key}.{name} must be {allowed}, found {value!r}")
+        elif (
+            isinstance(value, Mapping)
+            and value.get("_partial_") is not True
+            and _is_factory(parameters[name].annotation)
+        ):
+            problems.append(f"{key}.{name} needs _partial_: true; the program adds the arguments that only it knows")
+    for name, parameter in parameters.items() if complete else ():
+        if parameter.default is inspect.Parameter.empty and name not in arguments and name not in given:
+            problems.append(f"{key}.{name} is missing; {getattr(target, '__name__', target)} needs it")
+    return problems
+
+
+def _parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Return the named parameters of `target`, with evaluated annotations.
+
+    A class whose constructor passes **kwargs on takes what its base classes take as well.
+    """
+    if not inspect.isclass(target):
+        return _signature(target)
+    found: dict[str, inspect.Parameter] = {}
+    for base in inspect.getmro(target):
+        if "__init__" not in vars(base) or base is object:
+            continue
+        constructor = vars(base)["__init__"]
+        for name, parameter in list(_signature(constructor).items())[1:]:  # the first is self
+            found.setdefault(name, parameter)
+        kinds = [parameter.kind for parameter in inspect.signature(constructor).parameters.values()]
+        if inspect.Parameter.VAR_KEYWORD not in kinds:
+            break
+    return found or _signature(target)  # a class that is made by __new__ alone
+
+
+def _signature(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    try:
+        hints = typing.get_type_hints(function)
+    except (NameError, TypeError):  # annotations that exist only for a type checker: then types go unchecked
+        hints = {}
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {
+        name: parameter.replace(annotation=hints.get(name, Any))
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind in named
+    }
+
+
+def _build_nested(value: Any, key: str) -> Any:
+    if isinstance(value, Mapping):
+        if "_target_" in value:
+            return build(value, key)
+        return {name: _build_nested(item, f"{key}.{name}") for name, item in value.items()}
+    if isinstance(value, list):
+        return [_build_nested(item, f"{key}[{index}]") for index, item in enumerate(value)]
+    return value
+
+
+def _matches(value: Any, hint: Any) -> bool:
+    """Say whether a config value may be passed for `hint`. Objects (a `_target_`) and unknown hints always may."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any or (isinstance(value, Mapping) and "_target_" in value):
+        return True
+    if origin in (typing.Union, types.UnionType):
+        return any(_matches(value, option) for option in inner)
+    if origin is typing.Literal:
+        return value in inner
+    if hint is None or hint is type(None):
+        return value is None
+    if hint is bool or hint is str:
+        return isinstance(value, hint)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    container = origin or hint
+    if container is tuple:
+        if not isinstance(value, list):
+            return False
+        if inner and inner[-1] is not Ellipsis:
+            return len(value) == len(inner) and all(map(_matches, value, inner))
+        return all(_matches(item, inner[0]) for item in value) if inner else True
+    if container in (list, Sequence):
+        return isinstance(value, list) and all(_matches(item, inner[0]) for item in value if inner)
+    if container in (dict, Mapping):
+        return isinstance(value, Mapping)
+    # A class: the config can only describe it by a `_target_`, which was let through above.
+    return not _is_class(hint)
+
+
+def _describe(hint: Any) -> str:
+    """Say in words what `hint` allows."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        # A class that stands beside plain types is for callers in Python, a tensor for a number say; a factory is not.
+        simple = [option for option in inner if not _is_class(option) or _is_factory(option)]
+        return " or ".join(_describe(option) for option in simple or inner)
+    if origin is typing.Literal:
+        return "one of " + ", ".join(repr(option) for option in inner)
+    words: dict[Any, str] = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "a text",
+        type(None): "null",
+    }
+    if hint in words:
+        return words[hint]
+    if (origin or hint) in (list, tuple, Sequence):
+        items = [item for item in inner if item is not Ellipsis]
+        return "a list" + (f" of [{', '.join(_describe(item) for item in items)}]" if items else "")
+    if (origin or hint) in (dict, Mapping):
+        return "a mapping"
+    if origin is Callable:
+        return "a _target_ with _partial_: true"
+    return f"a _target_ that builds {getattr(hint, '__name__', hint)}"
+
+
+def _is_factory(hint: Any) -> bool:
+    """Say whether something is wanted that the program calls."""
+    options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    return any(typing.get_origin(option) is Callable for option in options)
+
+
+def _is_class(hint: Any) -> bool:
+    """Say whether `hint` is a class that no plain config value can be an instance of."""
+    plain = (int, float, bool, str, type(None), list, tuple, dict, Sequence, Mapping)
+    container = typing.get_origin(hint) or hint
+    return inspect.isclass(container) and container not in plain and container is not types.UnionType
+
+
+def _prefix(message: str, key: str, arguments: Mapping[str, Any]) -> str:
+    """Put the key before a constructor's message: `alpha must be ...` becomes `weighting.alpha must be ...`."""
+    first = message.split(maxsplit=1)[0].rstrip(":") if message else ""
+    return f"{key}.{message}" if first in arguments else f"{key}: {message}"

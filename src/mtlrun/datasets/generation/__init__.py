@@ -1,0 +1,1 @@
+"""How generated datasets are made: overlaid digits, rendered rooms, fixed splits."""

@@ -1,0 +1,171 @@
+"""Which data, tasks, model and weighting go together; what does not is refused before the run, with the reason."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from mtlrun.config.suggest import suggest
+from mtlrun.datasets import Loader, MultiTaskDataset
+from mtlrun.errors import ConfigError, DataError
+from mtlrun.models import MultiTaskModel, SharedRepresentationModel
+from mtlrun.tasks import Task
+from mtlrun.training.batch import LabelledBatch
+from mtlrun.training.forward import Forward, untouched
+from mtlrun.weightings import Equal, GradientWeighting, JacobianWeighting, Weighting
+from mtlrun.weightings.base import RowWeighting
+
+
+def check_weighting(
+    weighting: Weighting, model: MultiTaskModel | None, tasks: Mapping[str, Task], config: Mapping[str, Any]
+) -> list[str]:
+    """Return the problems of training `tasks` with `model` under `weighting`.
+
+    Args:
+        weighting: before `setup`.
+        model: None if it could not be built.
+        tasks: those that could be built.
+        config: the resolved config, for the names that the user chose.
+    """
+    name = f"weighting={config['names']['weighting']}"
+    problems = []
+    if tasks and len(tasks) < weighting.minimum_tasks:
+        problems.append(
+            f"{name} combines the gradients of {weighting.minimum_tasks} tasks or more, found {len(tasks)} "
+            f"({', '.join(tasks)}); use weighting=equal"
+        )
+    problems += [
+        f"tasks.{task}.weight={options.weight} has no effect with {name}; use weighting=static"
+        for task, options in tasks.items()
+        if options.weight != 1.0 and not weighting.uses_task_weights
+    ]
+    if weighting.needs_positive_losses or weighting.loss_transform == "log":
+        why = name if weighting.needs_positive_losses else "weighting.loss_transform=log"
+        problems += [
+            f"tasks.{task}: {why} needs losses that are never negative, and {type(options).__name__} does not say that "
+            "its is (nonnegative_loss)"
+            for task, options in tasks.items()
+            if not options.nonnegative_loss
+        ]
+    if weighting.needs_performance:
+        problems += [
+            f"tasks.{task}: {name} needs a performance in [0, 1], and {type(options).__name__} gives none; "
+            "use another weighting"
+            for task, options in tasks.items()
+            if type(options).performance is Task.performance
+        ]
+    if config.get("trainer", {}).get("accumulate", 1) != 1:
+        problems += _check_pieces(weighting, name)
+    if model is not None:
+        problems += _check_model(weighting, name, model, f"model={config['names']['model']}")
+    return problems
+
+
+def _check_pieces(weighting: Weighting, name: str) -> list[str]:
+    """Return why a step of this weighting cannot be made of pieces of a batch."""
+    if weighting.num_parts > 1 or weighting.needs_look_ahead:
+        return [f"{name} needs the whole batch of a step at once; use trainer.accumulate=1"]
+    if isinstance(weighting, RowWeighting) and weighting.grad_source != "shared":
+        return [
+            f"weighting.grad_source={weighting.grad_source} needs the whole batch of a step at once; use "
+            "weighting.grad_source=shared or trainer.accumulate=1"
+        ]
+    return []
+
+
+def _check_model(weighting: Weighting, name: str, model: MultiTaskModel, model_name: str) -> list[str]:
+    if model.independent_tasks and not (isinstance(weighting, Equal) and weighting.plain):
+        return [
+            f"{name}: {model_name} trains each task as if it were alone, so there is nothing to weigh; "
+            "use weighting=equal, with its defaults"
+        ]
+    if not isinstance(weighting, GradientWeighting | JacobianWeighting):
+        return []
+    if not model.shared_parameters():
+        return [
+            f"{name} combines the tasks' gradients by the shared parameters, and {model_name} has none; use a "
+            "weighting of losses (equal, static, uncertainty, dwa) or a model that shares (see: mtlrun list models)"
+        ]
+    if weighting.needs_rotations and not (
+        isinstance(model, SharedRepresentationModel)
+        and type(model).add_rotations is not SharedRepresentationModel.add_rotations
+    ):
+        return [
+            f"{name} rotates the shared representation in front of each task's head, and {model_name} has no place for "
+            "that; use model=hard"
+        ]
+    if weighting.grad_source != "shared" and not isinstance(model, SharedRepresentationModel):
+        return [
+            f"weighting.grad_source={weighting.grad_source} needs a model with one shared representation, and "
+            f"{model_name} has none; use weighting.grad_source=shared"
+        ]
+    return []
+
+
+def check_apart(weighting: Weighting, name: str) -> None:
+    """Raise ConfigError if a weighting cannot be used where each source goes through the model on its own."""
+    source = weighting.grad_source if isinstance(weighting, RowWeighting) else "shared"
+    if weighting.needs_rotations or source != "shared":
+        what = f"weighting={name}" if weighting.needs_rotations else f"weighting.grad_source={source}"
+        raise ConfigError(
+            f"{what} compares the tasks by one representation, and here each source goes through the model on its own "
+            "(dataset.sampling.batch_norm=per_source, or inputs of several shapes); use another weighting, or "
+            "weighting.grad_source=shared"
+        )
+
+
+def check_tasks(tasks: Mapping[str, Task], dataset: MultiTaskDataset, name: str) -> list[str]:
+    """Return the tasks that the data set has no labels for, as problems."""
+    return [
+        f"tasks.{task}: dataset={name} has no labels for it; {suggest(task, dataset.task_names, 'it has')}"
+        for task in tasks
+        if task not in dataset.task_names
+    ]
+
+
+def check_targets(split: Any, name: str, tasks: Mapping[str, Task]) -> None:
+    """Check all targets of a split that holds them as tensors."""
+    targets = getattr(split, "targets", None)
+    if not isinstance(targets, Mapping):
+        return
+    for task_name, task in tasks.items():
+        try:
+            task.check_targets(targets[task_name])
+        except ValueError as error:
+            raise DataError(f"dataset: {name} split, task {task_name}: {error}") from error
+        if name != "test" and not task.labelled(targets[task_name]).any():
+            raise DataError(f"dataset: {name} split, task {task_name}: no sample has a label")
+
+
+def try_batch(model: MultiTaskModel, tasks: Mapping[str, Task], loader: Loader, num_pieces: int = 1) -> None:
+    """Run the smallest batch, or piece of one, that training will meet through the model; leave all as it was.
+
+    Finds what no signature can tell: that data, backbone and heads do not fit, or that BatchNorm meets one sample.
+    """
+    whole = LabelledBatch.load(tasks, loader.smallest_batch(), torch.device("cpu"))
+    *_, batch = whole.pieces(num_pieces)
+    model.train()
+    try:
+        with untouched(model), torch.no_grad():
+            forward = Forward(model, batch)
+            forward.regulariser()
+    except (ValueError, RuntimeError, IndexError, KeyError) as error:
+        message = str(error).splitlines()[0]
+        if "more than 1 value per channel" in message:
+            smallest = min(len(stream) for stream in batch.streams)
+            what = "batch" if num_pieces == 1 else "piece of a batch"
+            if loader.apart:
+                what += " of a source"
+            raise ConfigError(
+                f"trainer.batch_size={loader.batch_size}: the smallest {what} has {smallest} sample "
+                f"({loader.num_samples} samples in all), and BatchNorm needs 2 or more in each; "
+                f"use another batch size, or a backbone without BatchNorm"
+            ) from error
+        raise ConfigError(
+            f"dataset, backbone, model and tasks do not fit together: {type(error).__name__}: {message} "
+            f"(inputs of shape {', '.join(str(_shape(stream.inputs)) for stream in batch.streams)})"
+        ) from error
+
+
+def _shape(inputs: Any) -> Any:
+    return tuple(inputs.shape) if isinstance(inputs, torch.Tensor) else type(inputs).__name__

@@ -1,0 +1,85 @@
+"""Coupled networks that start from networks trained on one task each: the recipe of cross-stitch networks."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from mtlrun.config.suggest import suggest
+from mtlrun.errors import ConfigError
+from mtlrun.models import MultiTaskModel
+from mtlrun.records.folder import CHECKPOINTS
+from mtlrun.records.record import Record
+from mtlrun.training import checkpoint
+
+logger = logging.getLogger(__name__)
+
+
+def start_from(model: MultiTaskModel, run: str, *, legacy: bool = False) -> None:
+    """Copy the selected weights of a finished run of `model=single` into each task's network.
+
+    A head that has another shape here, since it sees more than its network, keeps its random weights.
+
+    Args:
+        model: one that has a network per task.
+        run: the folder of that run.
+        legacy: whether this run has `dataset.protocol=legacy`. Another one may not start from a run that has, whose
+            networks were trained on the validation split.
+
+    Raises:
+        ConfigError: there is no such run, it lacks a task, or its networks have other shapes.
+    """
+    key = f"model.init_from={run}"
+    weights = _weights_of(Path(run), key, legacy=legacy)
+    for task, (backbone, head) in model.task_networks().items():
+        known = sorted({name.split(".")[1] for name in weights})
+        if task not in known:
+            raise ConfigError(f"{key}: that run has no task {task}; {suggest(task, known, 'it has')}")
+        prefix = f"networks.{task}."
+        _load(backbone, _beneath(weights, f"{prefix}0."), f"{key}: the network of task {task}")
+        found = _beneath(weights, f"{prefix}1.")
+        if _shapes(found) == _shapes(head.state_dict()):
+            head.load_state_dict(found)
+        else:
+            logger.info("%s: the head of task %s has other shapes and starts from random weights", key, task)
+
+
+def _weights_of(folder: Path, key: str, *, legacy: bool) -> dict[str, Tensor]:
+    """Return the selected weights of a run of `model=single`."""
+    record = Record.read(folder)
+    if record is None:
+        raise ConfigError(f"{key}: no run there (no readable record.json); give the folder of a finished run")
+    name = record.config["names"]["model"]
+    if name != "single":
+        raise ConfigError(f"{key}: that run has model={name}; give one with model=single, a network per task")
+    if record.status != "completed":
+        raise ConfigError(f"{key}: that run is {record.status}; give one that is completed")
+    if record.protocol == "legacy" and not legacy:
+        raise ConfigError(
+            f"{key}: that run has dataset.protocol=legacy, so it was trained on this run's validation split; give one "
+            "with dataset.protocol=standard"
+        )
+    best = checkpoint.load(folder / CHECKPOINTS / checkpoint.BEST)
+    if best is None:
+        raise ConfigError(f"{key}: its {CHECKPOINTS}/{checkpoint.BEST} is gone, so there are no weights to start from")
+    return {name: value for part in best["weights"] for name, value in part.items()}
+
+
+def _beneath(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in state.items()}
+
+
+def _load(module: nn.Module, state: dict[str, Tensor], what: str) -> None:
+    ours, theirs = _shapes(module.state_dict()), _shapes(state)
+    for name in [*ours, *theirs]:
+        if ours.get(name) != theirs.get(name):
+            raise ConfigError(
+                f"{what}: {name} has shape {ours.get(name, 'none')} here and {theirs.get(name, 'none')} in that run; "
+                "use the same backbone, with the same keys, and the same data"
+            )
+    module.load_state_dict(state)

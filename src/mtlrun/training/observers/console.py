@@ -1,0 +1,162 @@
+"""The screen: what is trained, how far it is, and how it ended."""
+
+import logging
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.tree import Tree
+
+from mtlrun.records.display import TEST_SELECTED
+from mtlrun.training.observers.base import Metrics, Observer, RunInfo
+
+logger = logging.getLogger("mtlrun.screen")
+
+
+def logging_handler(console: Console, *, quiet: bool) -> logging.Handler:
+    """Return the handler that brings log lines to the screen: above the progress bar, or plain into a pipe."""
+    handler: logging.Handler
+    if console.is_terminal:
+        handler = RichHandler(console=console, show_time=False, show_path=False, show_level=False, markup=False)
+    else:
+        handler = logging.StreamHandler(sys.stdout)
+    handler.setLevel(logging.WARNING if quiet else logging.INFO)
+    return handler
+
+
+class Screen(Observer):
+    """Shows the config, the parameter groups, the progress and each validation.
+
+    Args:
+        console: where to.
+        quiet: show nothing but warnings.
+    """
+
+    def __init__(self, console: Console, *, quiet: bool) -> None:
+        self._console = console
+        self._quiet = quiet
+        self._progress: Progress | None = None
+        self._main_metrics: Mapping[str, str] = {}
+        self._averaged: int | None = None
+        self._losses = self._validation = ""
+
+    def started(self, info: RunInfo, step: int) -> None:
+        self._main_metrics = info.main_metrics
+        self._averaged = info.averaged_evaluations
+        if self._averaged is not None:
+            logger.info(
+                "%s: the test split is evaluated on the way, and the result is the mean over the last %d evaluations",
+                TEST_SELECTED,
+                self._averaged,
+            )
+        if self._quiet:
+            return
+        self._console.print(config_tree(info))
+        self._console.print(group_table(info))
+        self._console.print(sample_table(info))
+        self._console.print(f"{short(info.multiply_adds)} multiply-adds per sample, all tasks together", style="dim")
+        if self._console.is_terminal:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                console=self._console,
+                transient=True,
+            )
+            self._progress.add_task("step", total=info.total_steps, completed=step)
+            self._progress.start()
+
+    def trained(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
+        losses = {tag.split("/")[1]: value for tag, value in values.items() if tag.startswith("train/")}
+        self._losses = "loss " + ", ".join(f"{task} {loss:.3f}" for task, loss in losses.items())
+        self._advance(step)
+
+    def validated(self, step: int, epoch: int, metrics: Metrics, selected: bool) -> None:
+        numbers = (f"{task} {metric} {metrics[task][metric]:.4f}" for task, metric in self._main_metrics.items())
+        self._validation = f"{'val' if self._averaged is None else 'test-selected'} {', '.join(numbers)}"
+        mark = " (selected)" if selected and self._averaged is None else ""
+        logger.info("epoch %d, step %d: %s; %s%s", epoch, step, self._losses, self._validation, mark)
+        self._advance(step)
+
+    def closed(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def _advance(self, step: int) -> None:
+        if self._progress is not None:
+            shown = "; ".join(part for part in (self._losses, self._validation) if part)
+            self._progress.update(self._progress.task_ids[0], completed=step, description=shown)
+
+
+def config_tree(info: RunInfo) -> Tree:
+    """Return the resolved config, a branch per group."""
+    tree = Tree(f"[bold]{info.run_id}[/bold]")
+    names = info.config["names"]
+    for group, content in info.config.items():
+        if group == "names":
+            continue
+        label = f"{group}={names[group]}" if group in names else group
+        if not isinstance(content, Mapping):
+            tree.add(f"[cyan]{group}[/cyan]: {content}")
+        elif group == "tasks":
+            branch = tree.add("[cyan]tasks[/cyan]")
+            for task, options in content.items():
+                branch.add(escape(f"{task}: {_inline(options)}"))
+        else:
+            tree.add(f"[cyan]{label}[/cyan]: {escape(_inline(content))}")
+    return tree
+
+
+def _inline(options: Mapping[str, Any]) -> str:
+    target = str(options.get("_target_", "")).rsplit(".", 1)[-1]
+    arguments = []
+    for key, value in options.items():
+        if key not in ("_target_", "_partial_"):
+            shown = _inline(value) if isinstance(value, Mapping) else "null" if value is None else value
+            arguments.append(f"{key}={shown}")
+    return f"{target}({', '.join(arguments)})" if target else ", ".join(arguments)
+
+
+def sample_table(info: RunInfo) -> Table:
+    """Return how many samples each split has, and how many carry a task's label where not all do."""
+    table = Table(title="samples", title_justify="left", box=None, header_style="bold")
+    table.add_column("")
+    for split in info.labelled:
+        table.add_column(split, justify="right")
+    table.add_row("all", *(f"{samples:,}" for samples, _ in info.labelled.values()))
+    for task in info.main_metrics:
+        counts = [labelled.get(task, samples) for samples, labelled in info.labelled.values()]
+        if counts != [samples for samples, _ in info.labelled.values()]:
+            table.add_row(f"with {task}", *(f"{count:,}" for count in counts))
+    return table
+
+
+def group_table(info: RunInfo) -> Table:
+    """Return the parameter groups with their learning rates: every parameter is in exactly one."""
+    table = Table(title="parameter groups", title_justify="left", box=None, header_style="bold")
+    table.add_column("group")
+    table.add_column("parameters", justify="right")
+    table.add_column("learning rate", justify="right")
+    for name, count, lr in info.parameter_groups:
+        table.add_row(name, f"{count:,}", f"{lr:g}" if lr else "-")
+    total = sum(count for _, count, _ in info.parameter_groups)
+    table.add_row("total", f"{total:,}", "", style="bold")
+    return table
+
+
+def short(number: float) -> str:
+    """Return a large number in three digits: 1.23 M."""
+    for unit in ("", " k", " M", " G"):
+        if number < 1000:
+            return f"{number:.3g}{unit}"
+        number /= 1000
+    return f"{number:.3g} T"

@@ -1,0 +1,53 @@
+"""metrics.jsonl: every number of the run's curves, one JSON object per line."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mtlrun.training.observers.base import AppendFile, Metrics, Observer, RunInfo
+
+
+class MetricsFile(Observer):
+    """Writes `{"split": "train", "step": ..., "epoch": ..., <tag>: <value>, ...}` lines.
+
+    The splits are `train`, `val` and `test`; under the legacy protocol `train`, `test_selected` for the evaluations on
+    the way, and `test_selected_mean` for the result.
+
+    Args:
+        folder: the run's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = AppendFile(folder / "metrics.jsonl")
+        self._evaluated, self._result, self._selects = "val", "test", True
+
+    def started(self, info: RunInfo, step: int) -> None:
+        self._evaluated, self._result, self._selects = info.evaluated, info.result, info.averaged_evaluations is None
+
+    def trained(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
+        self._line(split="train", step=step, epoch=epoch, **values)
+
+    def validated(self, step: int, epoch: int, metrics: Metrics, selected: bool) -> None:
+        mark = {"selected": selected} if self._selects else {}
+        self._line(split=self._evaluated, step=step, epoch=epoch, **mark, **flatten(self._evaluated, metrics))
+
+    def tested(self, step: int, metrics: Metrics) -> None:
+        self._line(split=self._result, step=step, **flatten(self._result, metrics))
+
+    def _line(self, **values: Any) -> None:
+        self._file.write(json.dumps(values).encode() + b"\n")
+
+    def closed(self) -> None:
+        self._file.close()
+
+    def state_dict(self) -> dict[str, int]:
+        return {"size": self._file.sync()}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        self._file.cut(state.get("size", 0))
+
+
+def flatten(split: str, metrics: Metrics) -> dict[str, float]:
+    """Return {"<split>/<task>/<metric>": value}."""
+    return {f"{split}/{task}/{name}": value for task, values in metrics.items() for name, value in values.items()}

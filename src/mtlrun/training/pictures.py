@@ -1,0 +1,48 @@
+"""What a model sees and says, as images: for the tasks that have pictures."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from mtlrun.models import MultiTaskModel
+from mtlrun.tasks import Task
+from mtlrun.training.batch import LabelledBatch
+from mtlrun.training.forward import predict
+
+
+@torch.inference_mode()
+def draw(model: MultiTaskModel, batch: LabelledBatch) -> dict[str, Tensor]:
+    """Return {task: image [3, height, width] of bytes}: a column per labelled sample, of input, label and prediction.
+
+    Tasks that have no picture are left out.
+
+    Args:
+        model: in evaluation mode.
+        batch: of few samples, on the model's device.
+    """
+    found = {}
+    for stream in batch.streams:
+        predictions = predict(model, stream).predictions
+        for name in stream.active:
+            drawn = stream.tasks[name].picture(stream.pick(name, predictions[name]), stream.targets[name])
+            if drawn is not None:
+                prediction, target = drawn
+                rows = [*_photographs(stream.pick(name, stream.inputs), target.shape[-2:]), target, prediction]
+                grid = make_grid(torch.cat(rows).float().clamp(0, 1), nrow=len(target))
+                found[name] = (grid * 255).round().to(torch.uint8).cpu()
+    return found
+
+
+def _photographs(inputs: Tensor, size: tuple[int, ...]) -> list[Tensor]:
+    """Return the inputs as one row of images, each stretched to [0, 1]; nothing if they are no images of that size."""
+    if inputs.dim() != 4 or inputs.shape[1] not in (1, 3) or tuple(inputs.shape[-2:]) != tuple(size):
+        return []
+    low, high = inputs.amin(dim=(1, 2, 3), keepdim=True), inputs.amax(dim=(1, 2, 3), keepdim=True)
+    return [((inputs - low) / (high - low).clamp_min(1e-6)).expand(-1, 3, -1, -1)]
+
+
+def has_pictures(tasks: Mapping[str, Task]) -> bool:
+    """Say whether any of the tasks may have pictures."""
+    return any(type(task).picture is not Task.picture for task in tasks.values())

@@ -1,0 +1,1 @@
+"""Solvers of the small problems that weightings pose, on K x K matrices."""

@@ -1,0 +1,1 @@
+"""What weightings remember between steps, per task."""

@@ -1,0 +1,219 @@
+"""The command line: what it refuses and how it says so, and what it answers without training."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import QUICK, read_record, run_folders, start
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["optimiser.lr=1"], ["optimiser.lr=1: unknown key 'optimiser'", "did you mean 'optimizer'?"]),
+        (["+optimizer.lrr=1"], ["optimizer.lrr: unknown key", "did you mean 'lr'?"]),
+        (["weighting=gradnorm", "weighting.alhpa=1"], ["weighting has no key 'alhpa'", "did you mean 'alpha'?"]),
+        (["+typo=1"], ["typo: unknown key", "allowed here: seed, tasks, dataset"]),
+        (["trainer.epoch=3"], ["trainer has no key 'epoch'", "did you mean 'epochs'?"]),
+        (["+trainer.epoch=3"], ["trainer.epoch: unknown key", "did you mean 'epochs'?"]),
+        (["+runtime.devise=cpu"], ["runtime.devise: unknown key", "did you mean 'device'?"]),
+        (["model=hrad"], ["no model named 'hrad'", "did you mean 'hard'?"]),
+        (["~weighting"], ["weighting is missing"]),
+        (["seed=abc"], ["seed must be a whole number >= 0, found 'abc'"]),
+        (["seed=-1"], ["seed must be a whole number >= 0, found -1"]),
+        (["optimizer.lr=0"], ["optimizer.lr must be > 0, found 0"]),
+        (["optimizer.lr=abc"], ["optimizer.lr must be a number, found 'abc'"]),
+        (["optimizer.betas=3"], ["optimizer.betas must be a list of [a number, a number], found 3"]),
+        (["optimizer.betas=[2,0.9]"], ["optimizer: Invalid beta parameter at index 0: 2"]),
+        (["tasks.left.lr=-0.1"], ["tasks.left.lr must be > 0, found -0.1"]),
+        (["tasks.lft.lr=1"], ["tasks has no key 'lft'", "did you mean 'left'?"]),
+        (["+tasks.lft.lr=1"], ["tasks.lft: unknown task", "did you mean 'left'?"]),
+        (["+tasks.up._target_=mtlrun.tasks.Regression"], ["dataset=multidigits has no labels for it", "left, right"]),
+        (["trainer.epochs=1.5"], ["trainer.epochs must be a whole number or null, found 1.5"]),
+        (["trainer.batch_size=0"], ["trainer.batch_size must be >= 1, found 0"]),
+        (["trainer.steps=5"], ["epochs or steps must be given, and the other null; found 30 and 5"]),
+        (["trainer.select=left/acc"], ["trainer.select must be one of gain, left/loss, left/accuracy"]),
+        (["trainer.clip_norm=-1"], ["trainer.clip_norm must be > 0, or null for no clipping, found -1"]),
+        (["runtime.device=gpu"], ["runtime.device must be one of auto, cpu", "found 'gpu'"]),
+        (["runtime.study=../x"], ["runtime.study must be a folder name, found '../x'"]),
+        (["backbone=lenet", "dataset.size=10"], ["backbone: lenet needs images of 16 x 16 or more"]),
+        (["dataset.shift=9"], ["dataset.shift must be in 0..8, found 9"]),
+        (["backbone.dropout=1"], ["backbone.dropout must be in [0, 1), found 1"]),
+        (["tasks.left.num_classes=5"], ["train split, task left: targets must be in 0..4", "at sample "]),
+        (["tasks.right.weight=0.2"], ["tasks.right.weight=0.2 has no effect", "use weighting=static"]),
+        (["weighting=static", "weighting.weights=[1]"], ["weights must hold one number for each of the 2 tasks"]),
+        (["~tasks.right", "weighting=pcgrad"], ["gradients of 2 tasks or more, found 1 (left)", "use weighting=equal"]),
+        (["model=soft", "weighting=mgda"], ["model=soft has none", "mtlrun list models"]),
+        (["model=single", "weighting=dwa"], ["nothing to weigh", "use weighting=equal"]),
+        (["model=cross_stitch", "weighting=mgda", "weighting.grad_source=representation"], ["grad_source=shared"]),
+        (
+            ["backbone=resnet18", "backbone.stem=imagenet", "trainer.batch_size=1", "dataset.pairs_per_image=1"],
+            ["trainer.batch_size=1: the smallest batch has 1 sample", "BatchNorm needs 2 or more"],
+        ),
+        (
+            ["backbone=resnet18", "backbone.stem=imagenet", "trainer.batch_size=359", "dataset.pairs_per_image=1"],
+            None,  # 1077 = 3 * 359: no batch of one
+        ),
+        (["optimizer.lr=[1"], ["optimizer.lr=[1: not understood"]),
+        (["model=hard", "gradnorm"], ["gradnorm: not understood; write key=value"]),
+        (["dataset=csv", "dataset.targets={place: [x, y]}"], ["add it as in +dataset.targets.place=..."]),
+        (["lst"], ["lst: no such command", "did you mean 'list'?"]),
+        (["list", "modl"], ["did you mean 'models'?"]),
+        (["optimizer._target_=torch.optim.Adm"], ["optimizer._target_=torch.optim.Adm: cannot be imported"]),
+        (["+weighting.c=${nowhere}"], ["Interpolation key 'nowhere' not found"]),
+        (["-m", "weighting=equal,pcgard"], ["there is no weighting named 'pcgard'", "did you mean 'pcgrad'?"]),
+        (["-m", "weighting=mgda,pcgrad", "weighting.heads=own"], ["write ++weighting.heads=own"]),
+        (["--no-such-flag"], ["--no-such-flag"]),
+    ],
+)  # fmt: skip
+def test_bad_input_gets_a_clear_message_exit_code_2_and_leaves_nothing(arguments, said, mtlrun):
+    if said is None:
+        from mtlrun.config.compose import compose
+        from mtlrun.setup.prepare import prepare
+
+        prepare(compose(arguments))
+        return
+    code, out, err = mtlrun(*arguments)
+    assert code == 2
+    assert all(part in err for part in said), err
+    assert "Traceback" not in out + err
+    assert not list(Path().iterdir())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here there is a GPU")
+def test_an_absent_gpu_is_named_with_what_there_is(mtlrun):
+    code, _, err = mtlrun("runtime.device=cuda")
+    assert code == 2
+    assert "runtime.device=cuda: PyTorch finds no such device here; available: auto, cpu" in err
+
+
+def test_all_problems_are_listed_together(mtlrun):
+    code, _, err = mtlrun(
+        "optimiser.lr=3", "model=hrad", "weighting.alhpa=2", "+typo=1", "trainer.batch_size=0", "optimizer.lr=-1"
+    )
+    assert code == 2
+    problems = [line for line in err.splitlines() if line.startswith("  - ")]
+    assert len(problems) == 6
+    assert err.startswith("mtlrun: 6 problems; nothing was started")
+    for name in ("'hrad'", "'optimiser'", "'alhpa'", "typo", "trainer.batch_size", "optimizer.lr must"):
+        assert sum(name in problem for problem in problems) == 1
+
+
+def test_a_wrong_shared_learning_rate_is_not_reported_for_every_task_that_inherits_it(mtlrun):
+    _, _, err = mtlrun("optimizer.lr=-1")
+    assert err == "mtlrun: optimizer.lr must be > 0, found -1\n"
+
+
+def test_a_folder_that_cannot_be_written_is_refused(mtlrun, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, _, err = mtlrun("runtime.root=file/below")
+    assert code == 2
+    assert "file is a file" in err
+    code, _, err = mtlrun("runtime.root=/proc/nothing")
+    assert code == 2
+    assert "runtime.root: /proc" in err
+
+
+def test_version_is_mtlruns_own(mtlrun):
+    from importlib.metadata import version
+
+    assert mtlrun("--version") == (0, f"mtlrun {version('mtlrun')}\n", "")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["list", "models"], ["--cfg", "job"], ["no_command"]])
+def test_what_trains_nothing_does_not_import_torch(arguments):
+    program = (
+        "import sys\nfrom mtlrun.cli.main import dispatch\n"
+        f"try:\n    dispatch({arguments})\nexcept SystemExit:\n    pass\n"
+        "assert 'torch' not in sys.modules\nassert 'tensorboard' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_names_groups_keys_and_commands():
+    process = start("--help")
+    out, _ = process.communicate()
+    assert process.returncode == 0
+    for part in ("equal, ", "batch_size: 256", "mtlrun list models", "runtime.rerun=true"):
+        assert part in out
+
+
+@pytest.mark.parametrize(("kind", "group"), [("models", "model"), ("weightings", "weighting"), ("datasets", "dataset")])
+def test_list_shows_each_option_with_what_it_is(kind, group, mtlrun):
+    code, out, _ = mtlrun("list", kind)
+    assert code == 0
+    title, _, *rows = out.splitlines()
+    assert title.strip() == kind
+    shipped = Path(__file__).parents[2].joinpath("conf", group).glob("*.yaml")
+    assert [row.split()[0] for row in rows] == sorted(path.stem for path in shipped)
+    assert all(len(row.split()) > 4 for row in rows)
+
+
+def test_names_from_papers_are_understood_and_the_canonical_one_is_said(mtlrun):
+    code, _, err = mtlrun("-m", *QUICK, "weighting=EW,UW", "model=HPS")
+    assert code == 0
+    assert err.splitlines() == [
+        "weighting=EW is weighting=equal",
+        "weighting=UW is weighting=uncertainty",
+        "model=HPS is model=hard",
+    ]
+    assert sorted(folder.name[:-9] for folder in run_folders()) == [
+        "multidigits-hard-equal-s0",
+        "multidigits-hard-uncertainty-s0",
+    ]
+
+
+def test_list_shows_papers(mtlrun):
+    _, out, _ = mtlrun("list", "weightings")
+    (row,) = [line for line in out.splitlines() if line.split()[0] == "gradnorm"]
+    assert "ICML 2018" in row
+
+
+def test_the_end_of_a_run_shows_test_metrics_with_arrows(mtlrun):
+    code, out, err = mtlrun(*QUICK[:-1], "runtime.num_threads=1")
+    assert code == 0, err
+    lines = [line.split() for line in out.splitlines()]
+    test = read_record(run_folders()[0])["test"]
+    assert ["left", "loss", "↓", f"{test['left']['loss']:.4f}"] in [line[:4] for line in lines]
+    assert ["accuracy", "↑", f"{test['right']['accuracy']:.4f}"] in [line[:3] for line in lines]
+    assert "multidigits-hard-equal-s0" in out  # the config tree
+    assert any(line[:2] == ["shared", "1,616"] for line in lines)  # the parameter groups: 100 * 16 + 16
+    assert "selected on validation: left, right at epoch" in out
+    assert max(len(line) for line in out.splitlines()) > 200  # a pipe's lines are neither wrapped nor cut
+    assert "\x1b" not in out
+
+
+def test_quiet_shows_one_line(mtlrun):
+    code, out, err = mtlrun(*QUICK)
+    assert (code, err) == (0, "")
+    (line,) = out.splitlines()
+    assert "completed: test left accuracy" in line
+
+
+def test_a_sweep_trains_each_combination_and_one_bad_run_does_not_end_it(mtlrun):
+    code, out, err = mtlrun("-m", *QUICK, "model=soft,hard", "weighting=equal,mgda", "seed=0,1")
+    assert code == 2
+    assert err.count("weighting=mgda combines the tasks' gradients") == 2
+    assert sorted(folder.name[:-9] for folder in run_folders()) == [
+        "multidigits-hard-equal-s0",
+        "multidigits-hard-equal-s1",
+        "multidigits-hard-mgda-s0",
+        "multidigits-hard-mgda-s1",
+        "multidigits-soft-equal-s0",
+        "multidigits-soft-equal-s1",
+    ]
+    assert out.count("completed") == 6
+    assert [path.name for path in Path().iterdir()] == ["outputs"]
+    assert [path.name for path in Path("outputs").iterdir()] == ["runs"]
+
+
+def test_a_study_is_a_named_sweep_with_a_folder_of_its_own(mtlrun):
+    code, _, err = mtlrun("-m", "study=models_digits", *QUICK, "seed=3", "model=hard,soft")
+    assert code == 0, err
+    assert sorted(folder.name[:-9] for folder in run_folders("outputs/models_digits")) == [
+        "multidigits-hard-equal-s3",
+        "multidigits-soft-equal-s3",
+    ]

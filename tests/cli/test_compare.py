@@ -1,0 +1,90 @@
+"""mtlrun compare: one row per config, its seeds put together, from records alone."""
+
+import shutil
+from statistics import fmean, stdev
+
+from helpers import QUICK, read_record, run_folders
+
+from mtlrun.records.comparison import rows
+from mtlrun.records.record import Record
+
+
+def record(seed, accuracy, weighting="equal", lr=0.1, status="completed"):
+    config = {
+        "names": {"weighting": weighting, "model": "hard"},
+        "seed": seed,
+        "optimizer": {"lr": lr},
+        "weighting": {"_target_": weighting, "alpha": len(weighting)},
+        "runtime": {"root": str(seed)},
+    }
+    test = {"left": {"accuracy": accuracy}} if status == "completed" else {}
+    return Record(f"{weighting}-{seed}-{lr}", config, status=status, test=test)
+
+
+def test_runs_that_differ_in_their_seed_alone_are_one_row():
+    found = rows([record(0, 0.5), record(1, 0.7), record(0, 0.9, "mgda")])
+    assert [row.label for row in found] == [{"weighting": "equal"}, {"weighting": "mgda"}]
+    mean, spread, count = found[0].summary("left", "accuracy")
+    assert (mean, spread, count) == (fmean([0.5, 0.7]), stdev([0.5, 0.7]), 2)
+    assert found[1].summary("left", "accuracy")[2] == 1
+
+
+def test_a_row_is_labelled_by_what_differs_and_not_by_what_follows_from_a_name():
+    found = rows([record(0, 0.5), record(0, 0.6, lr=0.2), record(0, 0.7, "mgda")])
+    assert [row.label for row in found] == [
+        {"weighting": "equal", "optimizer.lr": 0.1},
+        {"weighting": "equal", "optimizer.lr": 0.2},
+        {"weighting": "mgda", "optimizer.lr": 0.1},
+    ]
+
+
+def test_a_run_without_a_result_is_not_in_the_mean():
+    (row,) = rows([record(0, 0.5), record(1, 0.0, status="diverged")])
+    assert row.summary("left", "accuracy")[::2] == (0.5, 1)
+
+
+def test_the_table_shows_means_and_spreads_of_a_sweep(mtlrun):
+    assert mtlrun("-m", *QUICK, "weighting=equal,mgda", "seed=0,1")[0] == 0
+    shutil.move("outputs", "copied")
+    code, out, err = mtlrun("compare", "copied")
+    assert code == 0, err
+    head, *lines = out.splitlines()
+    assert head.split() == ["weighting", "left", "accuracy", "↑", "right", "accuracy", "↑", "seeds"]
+    values = [
+        read_record(folder)["test"]["left"]["accuracy"] for folder in run_folders("copied") if "mgda" in folder.name
+    ]
+    (line,) = [line for line in lines if line.split()[0] == "mgda"]
+    assert f"{fmean(values):.4f} ± {stdev(values):.4f}" in line
+    assert line.split()[-1] == "2"
+
+
+def test_a_folder_without_records_is_refused(mtlrun, tmp_path):
+    assert mtlrun("compare", "nowhere")[::2] == (2, "mtlrun: nowhere: there is no such folder\n")
+    (tmp_path / "empty").mkdir()
+    code, _, err = mtlrun("compare", "empty")
+    assert code == 2
+    assert "no run has left a record" in err
+
+
+def test_runs_of_other_tasks_are_told_apart_by_the_names_of_these():
+    both, one = record(0, 0.5), record(0, 0.6)
+    task = {"_target_": "Classification", "lr": 0.1}
+    both.config["tasks"], one.config["tasks"] = {"left": task, "right": task}, {"left": task}
+    assert [row.label for row in rows([both, one])] == [{"tasks": "left, right"}, {"tasks": "left"}]
+
+
+def test_each_data_set_has_a_table_of_its_own(mtlrun):
+    assert mtlrun(*QUICK)[0] == 0
+    assert mtlrun(*QUICK, "~tasks.right", "weighting=equal")[0] == 0
+    toy = ["dataset=kendall_toy", "trainer.epochs=1", "trainer.limit_batches=2", "runtime.quiet=true"]
+    assert mtlrun(*toy)[0] == 0
+    code, out, err = mtlrun("compare", "outputs")
+    assert code == 0, err
+    lines = [line.split() for line in out.splitlines()]
+    digits, toys = lines.index(["multidigits"]), lines.index(["kendall_toy"])
+    assert lines[digits + 1][:1] == ["tasks"]
+    cells = {" ".join(line[:-3]).rstrip(","): line[-3:] for line in lines[digits + 2 : digits + 4]}
+    assert cells["left"][1:] == ["-", "1"]
+    assert "-" not in cells["left, right"]
+    assert lines[toys + 1][-1] == "seeds"
+    assert "accuracy" not in lines[toys + 1]

@@ -1,0 +1,180 @@
+"""The shipped YAML: every option composes, builds and trains; what is exported has a YAML."""
+
+from itertools import product
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers import QUICK, read_record, run_folders
+
+import mtlrun.datasets
+import mtlrun.models
+import mtlrun.models.backbones
+import mtlrun.tasks
+import mtlrun.weightings
+from mtlrun.cli.list import entries
+from mtlrun.config.compose import compose
+from mtlrun.config.instantiate import build, check_arguments, locate
+from mtlrun.config.schema import GROUPS
+
+CONF = Path(__file__).parents[2] / "conf"
+SMOKE = [option for option in QUICK if not option.startswith("trainer.")] + ["trainer=smoke"]
+
+
+def options(group):
+    return [entry.name for entry in entries(group)]
+
+
+ALL = [(group, name) for group in (*GROUPS, "experiment", "study") for name in options(group)]
+
+
+@pytest.mark.parametrize(("group", "name"), ALL)
+def test_every_option_composes_and_its_arguments_are_the_constructors(group, name):
+    config = compose([f"{group}={name}"])
+    for node_name, node in config.items():
+        if isinstance(node, dict) and "_target_" in node:
+            arguments = {key: value for key, value in node.items() if key != "_target_"}
+            target = locate(node["_target_"], node_name)
+            assert check_arguments(target, arguments, node_name, complete=False) == []
+
+
+@pytest.mark.parametrize(("group", "name"), ALL)
+def test_every_option_says_what_it_is(group, name):
+    (entry,) = [entry for entry in entries(group) if entry.name == name]
+    assert len(entry.summary or entry.facts.get("paper", "")) > 10
+
+
+@pytest.mark.parametrize(
+    ("module", "base", "group"),
+    [
+        (mtlrun.models, mtlrun.models.MultiTaskModel, "model"),
+        (mtlrun.weightings, mtlrun.weightings.Weighting, "weighting"),
+        (mtlrun.datasets, mtlrun.datasets.MultiTaskDataset, "dataset"),
+        (mtlrun.models.backbones, mtlrun.models.backbones.Backbone, "backbone"),
+    ],
+)
+def test_every_exported_class_has_a_yaml(module, base, group):
+    abstract = {"MultiTaskModel", "SharedRepresentationModel", "MultiTaskDataset", "Backbone"}
+    abstract |= {"Weighting", "LossWeighting", "GradientWeighting", "JacobianWeighting", "PartsWeighting"}
+    found = [getattr(module, name) for name in module.__all__]
+    classes = {item for item in found if isinstance(item, type) and issubclass(item, base)}
+    targets = set()
+    for name in options(group):
+        node = yaml.safe_load((CONF / group / f"{name}.yaml").read_text())
+        targets.add(locate(node.get(group, node)["_target_"], group))
+    assert {item for item in classes if item.__name__ not in abstract} == targets
+
+
+#: Models that are run with every weighting; the others with one of each kind.
+THOROUGH = {"hard", "single", "soft", "cross_stitch"}
+ONE_OF_EACH_KIND = {"equal", "uncertainty", "pcgrad", "graddrop"}
+PAIRS = [
+    (model, weighting)
+    for model, weighting in product(options("model"), options("weighting"))
+    if model in THOROUGH or weighting in ONE_OF_EACH_KIND
+]
+
+
+@pytest.mark.parametrize(("model", "weighting"), PAIRS)
+def test_every_pair_trains_or_is_refused_with_the_reason(model, weighting, mtlrun):
+    check_pair("multidigits", model, weighting, mtlrun, *SMOKE, "backbone.hidden=[16,8]")
+
+
+SCENES = [
+    "trainer=smoke", "trainer.batch_size=4", "trainer.eval_batch_size=4", "runtime.quiet=true", "backbone.width=0.0625",
+    "dataset.size=24", "dataset.num_train=10", "dataset.num_val=5", "dataset.num_test=5",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("model", options("model"))
+@pytest.mark.parametrize("weighting", sorted(ONE_OF_EACH_KIND))
+def test_every_model_trains_on_dense_tasks(model, weighting, mtlrun):
+    check_pair("scenes", model, weighting, mtlrun, *SCENES)
+
+
+def check_pair(dataset, model, weighting, mtlrun, *overrides):
+    code, _, err = mtlrun(*overrides, f"dataset={dataset}", f"model={model}", f"weighting={weighting}")
+    (facts,) = [entry.facts for entry in entries("weighting") if entry.name == weighting]
+    (shares,) = [entry.facts["shares"] for entry in entries("model") if entry.name == model]
+    gradients = facts["sees"] != "losses"
+    representation = "representation" in facts["models"] and "one representation" not in shares
+    if (model == "single" and weighting != "equal") or ("nothing" in shares and gradients) or representation:
+        assert code == 2
+        assert f"weighting={weighting}" in err or "weighting.grad_source" in err
+        assert f"model={model}" in err
+        assert not run_folders()
+    else:
+        assert code == 0, err
+        assert read_record(run_folders()[0])["status"] == "completed"
+
+
+KINDS = {
+    "losses": mtlrun.weightings.LossWeighting,
+    "inner products": mtlrun.weightings.GradientWeighting,
+    "gradients": mtlrun.weightings.JacobianWeighting,
+}
+
+
+@pytest.mark.parametrize("entry", entries("weighting"), ids=lambda entry: entry.name)
+def test_what_list_says_of_a_weighting_is_true(entry):
+    node = yaml.safe_load((CONF / "weighting" / f"{entry.name}.yaml").read_text())
+    target = locate(node["_target_"], "weighting")
+    assert issubclass(target, KINDS[entry.facts["sees"]])
+    passes = {"one": "1", "one per task": "K"}[target.backward_passes]
+    if issubclass(target, mtlrun.weightings.PartsWeighting):
+        passes = f"{target.num_parts} K, on parts of the batch"
+    assert entry.facts["passes"].startswith(passes)
+    assert ("2 forward" in entry.facts["passes"]) == target.needs_losses_after_step
+    assert entry.facts["paper"]
+
+
+@pytest.mark.parametrize("entry", entries("weighting"), ids=lambda entry: entry.name)
+def test_every_weighting_has_the_keys_that_compose_with_all_of_its_kind(entry):
+    node = yaml.safe_load((CONF / "weighting" / f"{entry.name}.yaml").read_text())
+    expected = {
+        "losses": {"loss_transform"},
+        "inner products": {"loss_transform", "heads", "every", "grad_source"},
+        "gradients": {"loss_transform", "grad_source"},
+    }
+    assert expected[entry.facts["sees"]] <= set(node)
+
+
+@pytest.mark.parametrize("optimizer", options("optimizer"))
+@pytest.mark.parametrize("scheduler", options("scheduler"))
+def test_every_optimizer_and_scheduler_trains(optimizer, scheduler, mtlrun):
+    code, _, err = mtlrun(*SMOKE, f"optimizer={optimizer}", f"scheduler={scheduler}", "scheduler.warmup_epochs=0.5")
+    assert code == 0, err
+
+
+@pytest.mark.parametrize("backbone", options("backbone"))
+def test_every_backbone_trains(backbone, mtlrun):
+    code, _, err = mtlrun(
+        "trainer=smoke", "trainer.batch_size=8", "trainer.eval_batch_size=8", "runtime.quiet=true",
+        "dataset.pairs_per_image=1", "dataset.size=16", f"backbone={backbone}", "backbone.width=0.125",
+    )  # fmt: skip
+    assert code == 0, err
+
+
+def test_a_gradient_source_is_a_plain_key(mtlrun):
+    for source in ("shared", "representation", "last_layer"):
+        code, _, err = mtlrun(*SMOKE, "weighting=mgda", f"weighting.grad_source={source}")
+        assert code == 0, err
+    assert len(run_folders()) == 3
+
+
+def test_build_makes_nested_objects_first_and_passes_what_the_program_gives():
+    head = {"_target_": "mtlrun.models.heads.MLPHead", "_partial_": True, "hidden": [3]}
+    task = build({"_target_": "mtlrun.tasks.Regression", "head": head}, "task", size=2)
+    assert task.output_size == 2
+    assert len(task.head((5,), (2,))) == 3
+    with pytest.raises(mtlrun.errors.ConfigError, match=r"task.size is filled in by the program"):
+        build({"_target_": "mtlrun.tasks.Regression", "size": 1}, "task", size=2)
+    with pytest.raises(mtlrun.errors.ConfigError, match=r"task.head.hiden: unknown key; did you mean 'hidden'"):
+        build({"_target_": "mtlrun.tasks.Regression", "head": head | {"hiden": 1}}, "task")
+
+
+def test_a_partial_is_built_when_it_is_called_and_checked_before():
+    head = build({"_target_": "mtlrun.models.heads.MLPHead", "_partial_": True, "hidden": [3]}, "head")
+    assert [tuple(weight.shape) for weight in head((5,), (2,)).parameters()] == [(3, 5), (3,), (2, 3), (2,)]
+    with pytest.raises(mtlrun.errors.ConfigError, match=r"head.hiden: unknown key; did you mean 'hidden'"):
+        build({"_target_": "mtlrun.models.heads.MLPHead", "_partial_": True, "hiden": [3]}, "head")

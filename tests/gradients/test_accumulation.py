@@ -1,0 +1,251 @@
+"""A batch in pieces: the update is that of the whole batch, for every method that can be computed so."""
+
+import copy
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from helpers import QUICK, read_record, run_folders
+
+from mtlrun.cli.list import entries
+from mtlrun.config.instantiate import build
+from mtlrun.gradients import Accumulation
+from mtlrun.models import HardSharing, SoftSharing
+from mtlrun.models.backbones import MLP
+from mtlrun.tasks import Classification, Regression
+from mtlrun.training.batch import LabelledBatch
+from mtlrun.training.forward import Forward, Reach, positions
+from mtlrun.training.micro_batches import InPieces
+from mtlrun.weightings import DWA, MGDA, Equal, PartsWeighting, Uncertainty
+from mtlrun.weightings.base import RowWeighting
+
+CONF = Path(__file__).parents[2] / "conf" / "weighting"
+
+
+def node_of(name):
+    node = yaml.safe_load((CONF / f"{name}.yaml").read_text())
+    return {key: [1.0, 2.0, 0.5] if value == "${per_task:weight}" else value for key, value in node.items()}
+
+
+def configured(name, **changes):
+    """Build `weighting=<name>`, ready for three tasks."""
+    weighting = build(node_of(name) | changes, "weighting")
+    weighting.setup(3, seed=1)
+    return weighting
+
+
+def can_be_in_pieces(name):
+    weighting = build(node_of(name), "weighting")
+    whole = isinstance(weighting, PartsWeighting) or weighting.needs_look_ahead
+    return not whole and getattr(weighting, "grad_source", "shared") == "shared"
+
+
+NAMES = [entry.name for entry in entries("weighting") if can_be_in_pieces(entry.name)]
+TASKS = {"kind": Classification(3), "other": Classification(2), "third": Classification(4)}
+
+
+def make_batch(tasks=TASKS, size=11, *, missing=True, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(size, 5, generator=generator, dtype=torch.float64)
+    targets = {}
+    for name, task in tasks.items():
+        if isinstance(task, Classification):
+            targets[name] = torch.randint(task.output_size, (size,), generator=generator)
+        else:
+            targets[name] = torch.randn(size, 1, generator=generator, dtype=torch.float64)
+    if missing:
+        targets["other"][[0, 1, 2, 3, 7]] = -1  # none in the whole first piece
+        targets["third"][5] = -1
+    return LabelledBatch.load(tasks, (inputs, targets), torch.device("cpu"))
+
+
+def make_model(tasks=TASKS, kind=HardSharing, **options):
+    torch.manual_seed(0)
+    return kind(tasks, partial(MLP, (5,), hidden=[6, 4]), **options).double()
+
+
+def steps(weighting, model, count, in_pieces, *, want_gram=False, num_steps=3):
+    """Make steps of plain gradient descent; return the weights and matrices that the method reported."""
+    reach = Reach(model)
+    updates = []
+    for number in range(num_steps):
+        batch = make_batch(model.tasks, seed=number, missing=model.missing)
+        model.zero_grad()
+        weighting.zero_grad()
+        forward = InPieces(model, batch, count) if in_pieces else Forward(model, batch)
+        weighting.active = positions(forward.active, batch)
+        if weighting.needs_performance:
+            weighting.observe(forward.performances())
+        update = forward.fill_gradients(weighting, reach, want_gram=want_gram)
+        updates.append((update.weights, update.gram, forward.values()))
+        with torch.no_grad():
+            for parameter in [*model.parameters(), *weighting.parameters()]:
+                if parameter.grad is not None:
+                    parameter -= 0.05 * parameter.grad
+        if weighting.needs_losses_after_step:
+            weighting.after_step(forward.values_now())
+    return updates
+
+
+def check_same(make_weighting, model, count, **options):
+    model.missing = options.pop("missing", True)
+    model.tasks = options.pop("tasks", TASKS)
+    twin = copy.deepcopy(model)
+    ours, theirs = make_weighting(), make_weighting()
+    expected = steps(theirs, twin, count, in_pieces=False, **options)
+    found = steps(ours, model, count, in_pieces=True, **options)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter, twin.get_parameter(name), rtol=1e-7, atol=1e-10)
+    for (weights, gram, values), (weights2, gram2, values2) in zip(found, expected, strict=True):
+        torch.testing.assert_close(values, values2)
+        if weights2 is not None:
+            torch.testing.assert_close(weights, weights2, check_dtype=False, rtol=1e-6, atol=1e-9)
+        if gram2 is not None:
+            torch.testing.assert_close(gram, gram2, rtol=1e-6, atol=1e-12)
+    for name, parameter in ours.named_parameters():
+        torch.testing.assert_close(parameter, theirs.get_parameter(name), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_update_is_that_of_the_whole_batch(name):
+    check_same(partial(configured, name), make_model(), 3)
+
+
+@pytest.mark.parametrize("name", ["uncertainty", "pcgrad", "graddrop"])
+@pytest.mark.parametrize("count", [1, 2, 11, 20])
+def test_any_number_of_pieces_will_do(name, count):
+    check_same(partial(configured, name), make_model(), count)
+
+
+@pytest.mark.parametrize("changes", [{"every": 2}, {"every": 2, "heads": "weighted"}, {"loss_transform": "log"}])
+def test_what_composes_with_a_method_does_so_in_pieces(changes):
+    check_same(partial(configured, "mgda", **changes), make_model(), 3, missing=False)
+
+
+def test_a_weighting_beneath_learns_as_it_would_of_the_whole_batch():
+    def make():
+        weighting = MGDA(losses=Uncertainty(), every=2, loss_transform="log")
+        weighting.setup(3)
+        return weighting
+
+    check_same(make, make_model(), 4, missing=False)
+
+
+def test_regularisers_count_once():
+    tasks = {"a": Regression(), "b": Regression()}
+    model = make_model(tasks, SoftSharing, strength=0.5)
+    with torch.no_grad():
+        next(model.backbones["a"].parameters()).add_(0.3)
+
+    def make():
+        weighting = Equal()
+        weighting.setup(2)
+        return weighting
+
+    check_same(make, model, 3, missing=False, tasks=tasks)
+
+
+def test_gradients_for_the_log_are_those_of_the_whole_batch():
+    model = make_model()
+    check_same(partial(configured, "dwa"), model, 3, want_gram=True)
+    model.missing = True
+    assert steps(configured("dwa"), model, 3, in_pieces=True, want_gram=True)[0][1].shape == (3, 3)
+
+
+def test_random_numbers_are_those_of_the_pass_with_gradients_and_buffers_move_once():
+    torch.manual_seed(0)
+    model = HardSharing(TASKS, partial(MLP, (5,), hidden=[50, 40], dropout=0.5)).double()
+    model.trunk.stages[0].append(torch.nn.BatchNorm1d(50).double())
+    batch, weighting = make_batch(), configured("uncertainty")
+    forward = InPieces(model, batch, 3)
+    seen = []
+    weighting.objective = lambda losses: seen.append(losses.detach()) or Uncertainty.objective(weighting, losses)
+    forward.fill_gradients(weighting, Reach(model), want_gram=False)
+    torch.testing.assert_close(forward.values(), seen[0])
+    assert model.trunk.stages[0][-1].num_batches_tracked == 3
+
+
+def test_equal_weights_need_no_second_forward_pass(monkeypatch):
+    counts = []
+    for name in ("equal", "pcgrad", "dwa"):
+        model = make_model()
+        calls = []
+
+        def predict(inputs, tasks=None, calls=calls, model=model):
+            calls.append(1)
+            return type(model).predict(model, inputs, tasks)
+
+        monkeypatch.setattr(model, "predict", predict)
+        InPieces(model, make_batch(), 3).fill_gradients(configured(name), Reach(model), want_gram=False)
+        counts.append(len(calls))
+    assert counts == [3, 3, 6]
+
+
+@pytest.mark.parametrize("name", ["equal", "famo", "dtp", "pcgrad", "graddrop"])
+def test_a_run_in_pieces_trains_and_says_what_it_costs(name, quick):
+    record = read_record(quick("trainer.accumulate=3", f"weighting={name}"))
+    assert record["status"] == "completed"
+    plain = {"equal": 1, "famo": 2, "dtp": 1, "pcgrad": 1, "graddrop": 1}[name]
+    assert record["passes_per_step"]["forward"] == plain + (name in ("famo", "dtp"))
+
+
+def test_a_run_in_pieces_ends_like_one_at_once(quick):
+    results = []
+    for pieces in (1, 4):
+        record = read_record(quick(f"trainer.accumulate={pieces}", "backbone.dropout=0", "weighting=pcgrad", "seed=3"))
+        results.append(record["val"]["left"]["loss"])
+    assert results[1] == pytest.approx(results[0], rel=1e-4)
+
+
+@pytest.mark.parametrize("model", ["hard", "cross_stitch"])
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_passes_in_one_call_train_alike(model, pieces, quick):
+    results = []
+    for batched in ("false", "true"):
+        arguments = [f"trainer.batch_rows={batched}", f"trainer.accumulate={pieces}", f"model={model}"]
+        results.append(read_record(quick(*arguments, "weighting=pcgrad"))["val"]["left"]["loss"])
+    assert results[1] == pytest.approx(results[0], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("weighting", "reason"),
+    [
+        (["weighting=modo"], "weighting=modo needs the whole batch of a step at once; use trainer.accumulate=1"),
+        (["weighting=auto_lambda"], "weighting=auto_lambda needs the whole batch"),
+        (["weighting=mgda_ub"], "weighting.grad_source=representation needs the whole batch"),
+        (["weighting=mgda", "weighting.grad_source=last_layer"], "weighting.grad_source=last_layer needs the whole"),
+    ],
+)
+def test_methods_that_need_the_whole_batch_are_refused(weighting, reason, mtlrun):
+    code, _, err = mtlrun(*QUICK, *weighting, "trainer.accumulate=2")
+    assert code == 2
+    assert reason in err
+    assert not run_folders()
+
+
+def test_pieces_of_one_sample_are_refused_under_batch_norm(mtlrun):
+    code, _, err = mtlrun(
+        "trainer=smoke",
+        "dataset.size=8",
+        "backbone=resnet18",
+        "trainer.batch_size=8",
+        "trainer.accumulate=8",
+    )
+    assert code == 2
+    assert "the smallest piece of a batch has 1 sample" in err
+
+
+def test_an_accumulation_says_what_it_cannot_do():
+    model = make_model()
+    reach = Reach(model)
+    own = list(reach.own.values())
+    with pytest.raises(ValueError, match="DWA needs the losses of the whole batch before its gradients"):
+        Accumulation(configured("dwa"), reach.shared, own)
+    with pytest.raises(ValueError, match="grad_source=representation does not go with pieces of a batch"):
+        Accumulation(configured("mgda_ub"), reach.shared, own)
+    with pytest.raises(ValueError, match="MGDA needs shared parameters, found none"):
+        Accumulation(configured("mgda"), [], own)
+    assert isinstance(configured("mgda"), RowWeighting)
+    assert isinstance(configured("dwa"), DWA)

@@ -1,0 +1,273 @@
+"""A run that is stopped in whatever way and started again equals one that never stopped, bit by bit."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import QUICK, read_record, run_folders, start
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from mtlrun.cli.list import entries
+from mtlrun.config.compose import compose
+from mtlrun.errors import RunInterruptedError
+from mtlrun.runs.run import run
+from mtlrun.training import checkpoint
+
+STATELESS = {"equal", "static"}
+METHODS = [entry.name for entry in entries("weighting") if entry.name not in STATELESS]
+
+
+class PowerCutError(BaseException):
+    """The machine is gone; nothing may catch this."""
+
+
+def outcome(folder):
+    """Return all that must not depend on whether a run was stopped on the way."""
+    folder = Path(folder)
+    record = read_record(folder)
+    last = checkpoint.load(folder / "checkpoints" / "last.pt")
+    best = checkpoint.load(folder / "checkpoints" / "best.pt")
+    assert last is not None
+    assert best is not None
+    (events,) = folder.glob("events.out.tfevents.*")
+    accumulator = EventAccumulator(str(events)).Reload()
+    curves = {
+        tag: [(event.step, event.value) for event in accumulator.Scalars(tag)] for tag in accumulator.Tags()["scalars"]
+    }
+    return {
+        "status": record["status"],
+        "metrics": (record["val"], record["test"], record["selection"], record["steps"], record["epochs"]),
+        "curves": curves,
+        "lines": (folder / "metrics.jsonl").read_text(),
+        "weights": [last["model"], last["optimizer"], last["weighting"], best["weights"], last["generators"]],
+    }
+
+
+def assert_same(left, right):
+    """Compare two outcomes; tensors must be equal in every bit."""
+    assert type(left) is type(right)
+    if isinstance(left, dict):
+        assert left.keys() == right.keys()
+        for key in left:
+            assert_same(left[key], right[key])
+    elif isinstance(left, (list, tuple)):
+        assert len(left) == len(right)
+        for ours, theirs in zip(left, right, strict=True):
+            assert_same(ours, theirs)
+    elif isinstance(left, torch.Tensor):
+        torch.testing.assert_close(left, right, rtol=0, atol=0, equal_nan=True)
+    else:
+        assert left == right or (left != left and right != right)
+
+
+def config_of(*overrides):
+    return compose([*QUICK, *overrides])
+
+
+def train_until_step(config, step, monkeypatch):
+    """Ask for a stop after so many steps, as SIGTERM does."""
+    from mtlrun import run as module
+
+    made = []
+    make = module.make_trainer
+
+    def make_stopping(*arguments, **options):
+        trainer = make(*arguments, **options)
+        trainer.stop_signal = lambda: signal.SIGTERM if trainer.progress.step >= step else None
+        made.append(trainer)
+        return trainer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "make_trainer", make_stopping)
+        with pytest.raises(RunInterruptedError):
+            run(config)
+    return made[0]
+
+
+@pytest.mark.parametrize(
+    ("method", "step"), [(method, 7) for method in METHODS] + list(product(["dwa", "gradnorm", "pcgrad"], [2, 4]))
+)
+def test_a_stopped_and_continued_run_equals_an_uninterrupted_one(method, step, monkeypatch):
+    overrides = [f"weighting={method}", "trainer.clip_norm=1", "backbone.dropout=0.3", "scheduler=cosine"]
+    run(config_of(*overrides, "runtime.root=whole"))
+    config = config_of(*overrides, "runtime.root=parts")
+    train_until_step(config, step, monkeypatch)
+    assert read_record(run_folders("parts")[0])["status"] == "interrupted"
+    run(config)
+    assert read_record(run_folders("parts")[0])["resumed"] == 1
+    assert_same(outcome(run_folders("whole")[0]), outcome(run_folders("parts")[0]))
+
+
+@pytest.mark.parametrize("model", ["single", "cross_stitch", "soft"])
+def test_every_model_continues_where_it_stopped(model, monkeypatch):
+    overrides = [f"model={model}", "trainer.patience=2", "trainer.evaluate_every_steps=3", "optimizer=sgd"]
+    run(config_of(*overrides, "runtime.root=whole"))
+    config = config_of(*overrides, "runtime.root=parts")
+    train_until_step(config, 6, monkeypatch)
+    run(config)
+    assert_same(outcome(run_folders("whole")[0]), outcome(run_folders("parts")[0]))
+
+
+def test_a_power_cut_between_any_two_writes_changes_nothing(monkeypatch):
+    run(config_of("runtime.root=whole"))
+    expected = outcome(run_folders("whole")[0])
+    replace = os.replace
+    cuts = 0
+    for last_write in range(100):
+        root = f"cut{last_write}"
+        config = config_of(f"runtime.root={root}")
+        writes = 0
+
+        def cut(source, target, limit=last_write):
+            nonlocal writes
+            writes += 1
+            if writes > limit:
+                raise PowerCutError
+            replace(source, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", cut)
+            try:
+                run(config)
+            except PowerCutError:
+                cuts += 1
+            else:
+                break
+        run(config)
+        assert_same(expected, outcome(run_folders(root)[0]))
+    assert cuts >= 10  # records, configs, best and last checkpoints of 3 epochs
+
+
+def last_write(root):
+    """Return when the newest checkpoint below `root` was written, 0 if there is none."""
+    return max((path.stat().st_mtime_ns for path in Path(root).glob("**/last.pt")), default=0)
+
+
+def test_a_run_killed_again_and_again_equals_one_that_never_was():
+    overrides = [*QUICK, "trainer.epochs=40", "weighting=pcgrad", "runtime.checkpoint_minutes=0.0005"]
+    run(compose([*overrides, "runtime.root=whole"]))
+    generator = random.Random(0)
+    for _ in range(3):
+        before = last_write("killed")
+        process = start(*overrides, "runtime.root=killed")
+        while last_write("killed") == before and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(generator.random() * 0.1)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
+        assert read_record(run_folders("killed")[0])["status"] == "running"
+    process = start(*overrides, "runtime.root=killed")
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert read_record(run_folders("killed")[0])["resumed"] == 3
+    assert_same(outcome(run_folders("whole")[0]), outcome(run_folders("killed")[0]))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_lets_the_step_finish_and_leaves_a_checkpoint(number, code):
+    process = start(*QUICK, "trainer.epochs=100000")
+    while not last_write("outputs") and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "the same command goes on from here" in err
+    (folder,) = run_folders()
+    record = read_record(folder)
+    assert record["status"] == "interrupted"
+    assert signal.Signals(number).name in record["error"]
+    state = checkpoint.load(folder / "checkpoints" / "last.pt")
+    assert state["progress"]["step"] == record["steps"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
+def test_a_second_signal_stops_at_once(number, code, tmp_path):
+    # A step that would take a minute: the first signal waits for its end, the second does not.
+    program = (
+        "import pathlib, signal, time\n"
+        "from mtlrun.cli.main import dispatch\n"
+        "from mtlrun.training.trainer import Trainer\n"
+        # A shell that runs the tests in the background has its children ignore it.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "def slow(self, batch, other=None):\n"
+        "    pathlib.Path('stepping').touch()\n"
+        "    for _ in range(600):\n"
+        "        time.sleep(0.1)\n"
+        "Trainer.train_step = slow\n"
+        f"raise SystemExit(dispatch({QUICK}))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE)
+    try:
+        while not (tmp_path / "stepping").exists() and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(number)
+        time.sleep(2)  # a busy machine may take a while to deliver it, and two at once would count as one
+        assert process.poll() is None
+        process.send_signal(number)
+        process.communicate(timeout=45)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == code
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before_it_and_says_so(damage, monkeypatch):
+    run(config_of("runtime.root=whole"))
+    config = config_of("runtime.root=parts")
+    train_until_step(config, 9, monkeypatch)
+    (folder,) = run_folders("parts")
+    path = folder / "checkpoints" / "last.pt"
+    content = bytearray(path.read_bytes())
+    if damage == "truncate":
+        content = content[: len(content) // 2]
+    else:
+        content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    run(config)
+    assert "last.pt" in (folder / "run.log").read_text()
+    assert "going back to the one before it" in (folder / "run.log").read_text()
+    assert_same(outcome(run_folders("whole")[0]), outcome(folder))
+
+
+def test_without_a_readable_best_checkpoint_the_run_starts_anew_and_says_so(monkeypatch):
+    run(config_of("runtime.root=whole"))
+    config = config_of("runtime.root=parts")
+    train_until_step(config, 9, monkeypatch)
+    (folder,) = run_folders("parts")
+    (folder / "checkpoints" / "best.pt").write_bytes(b"nothing")
+    run(config)
+    assert "starts anew" in (folder / "run.log").read_text()
+    assert_same(outcome(run_folders("whole")[0]), outcome(folder))
+
+
+def test_a_full_disk_fails_the_run_and_the_next_try_goes_on(monkeypatch):
+    run(config_of("runtime.root=whole"))
+    config = config_of("runtime.root=parts")
+    calls = 0
+    save = torch.save
+
+    def fill_up(*arguments):
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise OSError(28, "No space left on device")
+        save(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", fill_up)
+        with pytest.raises(checkpoint.CheckpointError, match="No space left"):
+            run(config)
+    (folder,) = run_folders("parts")
+    assert read_record(folder)["status"] == "failed"
+    assert not list(folder.glob("checkpoints/.*"))
+    run(config)
+    assert_same(outcome(run_folders("whole")[0]), outcome(folder))

@@ -1,0 +1,287 @@
+"""What composes with every weighting: transforms of the losses, a weighting beneath another, reuse of weights."""
+
+import pytest
+import torch
+from helpers import QUICK, curves, read_lines, read_record, run_folders
+from torch import nn
+
+from mtlrun.cli.list import entries
+from mtlrun.config.compose import compose
+from mtlrun.gradients import backward
+from mtlrun.models import MultiTaskModel, Output
+from mtlrun.setup.prepare import prepare
+from mtlrun.tasks import Regression
+from mtlrun.training import checkpoint
+from mtlrun.training.batch import LabelledBatch
+from mtlrun.training.forward import Forward
+from mtlrun.weightings import DWA, MGDA, Equal, GradDrop, GradientWeighting, PartsWeighting, PCGrad, Static
+
+
+class Problem:
+    """A shared layer and two heads, in float64."""
+
+    def __init__(self):
+        torch.manual_seed(1)
+        self.trunk = nn.Linear(3, 4).double()
+        self.heads = nn.ModuleList([nn.Linear(4, 1).double(), nn.Linear(4, 1).double()])
+        self.inputs = torch.randn(5, 3, dtype=torch.float64)
+
+    def losses(self):
+        features = torch.tanh(self.trunk(self.inputs))
+        return [
+            (scale * head(features) - scale).square().mean() for scale, head in zip((1, 20), self.heads, strict=True)
+        ]
+
+    def rows(self, losses):
+        return [self.flat(torch.autograd.grad(loss, self.trunk.parameters(), retain_graph=True)) for loss in losses]
+
+    @staticmethod
+    def flat(grads):
+        return torch.cat([grad.reshape(-1) for grad in grads])
+
+    def step(self, weighting, losses=None):
+        """Return the gradients of trunk and heads, and the update."""
+        self.trunk.zero_grad()
+        self.heads.zero_grad()
+        own = [list(head.parameters()) for head in self.heads]
+        update = backward(weighting, losses or self.losses(), list(self.trunk.parameters()), own)
+        trunk = self.flat([parameter.grad for parameter in self.trunk.parameters()])
+        return trunk, [self.flat([parameter.grad for parameter in group]) for group in own], update
+
+
+class Zeros(MultiTaskModel):
+    """Predicts zero, whatever the task."""
+
+    def __init__(self, tasks):
+        super().__init__(tuple(tasks))
+
+    def predict(self, inputs):
+        return Output({name: torch.zeros(len(inputs), 1) for name in self.task_names})
+
+    def parameter_groups(self):
+        return []
+
+
+def batch_of(tasks, **targets):
+    inputs = torch.zeros(len(next(iter(targets.values()))), 1)
+    return LabelledBatch.load(tasks, (inputs, targets), torch.device("cpu"))
+
+
+def ready(weighting):
+    weighting.setup(2)
+    return weighting
+
+
+def test_the_logarithm_divides_each_gradient_by_its_loss():
+    problem = Problem()
+    losses = problem.losses()
+    first, second = problem.rows(losses)
+    expected = first / losses[0] + second / losses[1]
+    for weighting in (Equal(loss_transform="log"), Static([1.0, 1.0], loss_transform="log")):
+        trunk, _, update = problem.step(ready(weighting))
+        torch.testing.assert_close(trunk, expected.detach())
+        torch.testing.assert_close(update.weights, torch.stack([1 / loss.detach() for loss in losses]))
+
+
+def test_a_gradient_method_sees_the_gradients_of_the_logarithms():
+    problem = Problem()
+    losses = problem.losses()
+    rows = [row / loss.detach() for row, loss in zip(problem.rows(losses), losses, strict=True)]
+    share = ((rows[1] - rows[0]) @ rows[1] / (rows[1] - rows[0]).square().sum()).clamp(0, 1)
+    trunk, _, update = problem.step(ready(MGDA(loss_transform="log")))
+    torch.testing.assert_close(trunk, share * rows[0] + (1 - share) * rows[1])
+    effective = torch.stack([share / losses[0].detach(), (1 - share) / losses[1].detach()])
+    torch.testing.assert_close(update.weights, effective)
+
+
+@pytest.mark.parametrize("method", [PCGrad, MGDA, GradDrop])
+def test_a_weighting_of_losses_beneath_scales_the_gradients(method):
+    problem = Problem()
+    scaled = ready(method(losses=Static([3.0, 0.1])))
+    plain = ready(method())
+    trunk, heads, _ = problem.step(scaled)
+    losses = problem.losses()
+    expected, expected_heads, _ = problem.step(plain, [3.0 * losses[0], 0.1 * losses[1]])
+    torch.testing.assert_close(trunk, expected)
+    for ours, theirs in zip(heads, expected_heads, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_the_weighting_beneath_learns_and_hears_of_epochs():
+    inner = DWA(temperature=1.0)
+    weighting = ready(PCGrad(losses=inner))
+    problem = Problem()
+    for scale in (1.0, 1.0, 0.5):
+        losses = problem.losses()
+        problem.step(weighting, [losses[0], scale * losses[1]])
+        weighting.epoch_ended()
+    assert inner.task_weights[0] > inner.task_weights[1]
+    assert "losses.task_weights" in weighting.state_dict()
+
+
+class Counting(GradientWeighting):
+    """Gives other weights each time it is asked."""
+
+    asked = 0
+
+    def weights(self, gram, losses):
+        self.asked += 1
+        return torch.tensor([float(self.asked), 2.0], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("heads", ["own", "weighted"])
+def test_weights_are_used_again_between_the_steps_that_take_gradients(heads):
+    problem = Problem()
+    weighting = ready(Counting(every=3, heads=heads))
+    for asked in (1, 1, 1, 2, 2, 2, 3):
+        first, second = problem.rows(problem.losses())
+        trunk, own, update = problem.step(weighting)
+        assert weighting.asked == asked
+        torch.testing.assert_close(trunk, asked * first + 2 * second)
+        assert update.weights.tolist() == [asked, 2.0]
+        assert (update.gram is None) == (weighting._age > 1)
+        factors = [1.0, 1.0] if heads == "own" else [float(asked), 2.0]
+        for head, factor, gradient, loss in zip(problem.heads, factors, own, problem.losses(), strict=True):
+            torch.testing.assert_close(gradient, factor * problem.flat(torch.autograd.grad(loss, head.parameters())))
+
+
+def test_a_batch_without_all_tasks_takes_gradients_anew():
+    weighting = ready(Counting(every=5))
+    problem = Problem()
+    problem.step(weighting)
+    weighting.active = torch.tensor([0, 1])  # an index, as when some task is absent
+    problem.step(weighting)
+    assert weighting.asked == 2
+
+
+# ------------------------------------------------------------------------------------------------- in whole runs
+
+
+PAIRS = [
+    (model, entry.name)
+    for model in ("hard", "cross_stitch", "soft")
+    for entry in entries("weighting")
+    if not (model == "soft" and entry.facts["sees"] != "losses")
+    and not (model == "cross_stitch" and "representation" in entry.facts["models"])
+]
+
+
+@pytest.mark.parametrize(("model", "weighting"), PAIRS)
+def test_every_parameter_that_should_move_moves(model, weighting, mtlrun):
+    code, _, err = mtlrun(*QUICK, f"model={model}", f"weighting={weighting}", "optimizer=sgd", "optimizer.lr=0.05")
+    assert code == 0, err
+    (folder,) = run_folders()
+    first = prepare(read_record(folder)["config"]).model.state_dict()
+    last = checkpoint.load(folder / "checkpoints" / "last.pt")["model"]
+    assert [key for key in first if torch.equal(first[key], last[key])] == []
+
+
+def test_gradients_can_be_looked_at_under_a_weighting_of_losses(quick):
+    plain = quick("trainer.log_every=2")
+    looked_at = quick("trainer.log_every=2", "trainer.log_gradients_every=4")
+    scalars = curves(looked_at).Tags()["scalars"]
+    assert {"grad_norm/left", "grad_norm/right", "grad_cosine/left_right", "grad_conflict"} <= set(scalars)
+    assert [event.step for event in curves(looked_at).Scalars("grad_cosine/left_right")] == [4, 8, 12]
+    assert "grad_cosine/left_right" not in curves(plain).Tags()["scalars"]
+    assert read_record(looked_at)["test"] == read_record(plain)["test"]
+
+
+def test_fallbacks_are_counted_logged_recorded_and_too_many_fail_the_run(mtlrun, monkeypatch):
+    weights = MGDA.weights
+
+    def fail_sometimes(self, gram, losses):
+        self.fall_back("the test wants it")
+        return weights(self, gram, losses)
+
+    monkeypatch.setattr(MGDA, "weights", fail_sometimes)
+    assert mtlrun(*QUICK, "weighting=mgda", "trainer.max_fallbacks=1")[0] == 0
+    (folder,) = run_folders()
+    assert read_record(folder)["fallbacks"] == 12
+    assert [line["weighting/fallbacks"] for line in read_lines(folder, "train")] == [3, 6, 9, 12]
+    assert "MGDA falls back: the test wants it" in (folder / "run.log").read_text()
+    code, _, err = mtlrun(*QUICK, "weighting=mgda")
+    assert code == 1
+    assert "the weighting has fallen back in 12 steps, more than trainer.max_fallbacks=0.1 allows" in err
+
+
+def test_a_task_that_cannot_say_how_well_it_does_is_refused_by_dtp(mtlrun):
+    code, _, err = mtlrun("weighting=dtp", "tasks.left._target_=mtlrun.tasks.Regression", "~tasks.left.num_classes",
+                          "~tasks.left.label_smoothing", "~tasks.left.class_weights", "~tasks.left.criterion",
+                          "~tasks.left.focal_gamma")  # fmt: skip
+    assert code == 2
+    assert "tasks.left: weighting=dtp needs a performance in [0, 1], and Regression gives none" in err
+
+
+def test_a_weighting_beneath_is_chosen_by_a_group_of_its_own(quick):
+    folder = quick("weighting=pcgrad", "weighting/losses=uncertainty", "weighting.losses.lr=0.5")
+    config = compose([*QUICK, "weighting=pcgrad", "weighting/losses=uncertainty", "weighting.losses.lr=0.5"])
+    assert config["weighting"]["losses"]["_target_"] == "mtlrun.weightings.Uncertainty"
+    (line, *_) = read_lines(folder, "train")
+    assert line["lr/weighting.losses"] == 0.5
+    state = checkpoint.load(folder / "checkpoints" / "last.pt")["weighting"]
+    assert state["losses.log_variance"].abs().max() > 0.01
+
+
+class Recording(PartsWeighting):
+    """Keeps the Jacobians that it is given, and takes the first."""
+
+    num_parts = 3
+
+    def combine_parts(self, jacobians, losses):
+        self.seen = (jacobians, losses)
+        return jacobians[0].sum(dim=0)
+
+
+@pytest.mark.parametrize("with_representation", [True, False])
+def test_a_method_of_several_parts_gets_the_gradients_of_each_part_of_the_batch(with_representation):
+    problem = Problem()
+    weighting = ready(Recording())
+    features = torch.tanh(problem.trunk(problem.inputs))
+    targets = torch.randn(5, dtype=torch.float64)
+    errors = [(head(features).squeeze(1) - targets).square() for head in problem.heads]
+    parts = [[error[part::3].mean() for error in errors] for part in range(3)]
+    expected = [torch.stack(problem.rows(part)) for part in parts]
+    own = [list(head.parameters()) for head in problem.heads]
+    expected_head = problem.flat(torch.autograd.grad(sum(part[0] for part in parts) / 3, own[0], retain_graph=True))
+    backward(
+        weighting,
+        parts[0],
+        list(problem.trunk.parameters()),
+        own,
+        representation=features if with_representation else None,
+        parts=parts,
+    )
+    jacobians, losses = weighting.seen
+    for found, wanted in zip(jacobians, expected, strict=True):
+        torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(losses, torch.stack([torch.stack(part).detach() for part in parts]))
+    trunk = problem.flat([parameter.grad for parameter in problem.trunk.parameters()])
+    torch.testing.assert_close(trunk, expected[0].sum(dim=0))
+    torch.testing.assert_close(problem.flat([parameter.grad for parameter in own[0]]), expected_head)
+
+
+def test_the_parts_of_a_batch_hold_each_labelled_sample_once():
+    tasks = {"a": Regression(), "b": Regression()}
+    everything = torch.tensor([1.0, 2, 3, 4, 5, 6, 7])
+    missing = torch.tensor([float("nan"), 2, 3, float("nan"), 5, 6, float("nan")])
+    first, second = Forward(Zeros(tasks), batch_of(tasks, a=everything, b=missing), 2).parts
+    assert [loss.item() for loss in first] == pytest.approx([(1 + 9 + 25 + 49) / 4, (9 + 25) / 2])
+    assert [loss.item() for loss in second] == pytest.approx([(4 + 16 + 36) / 3, (4 + 36) / 2])
+    only_even = torch.tensor([1.0, float("nan")] * 3 + [1.0])
+    forward = Forward(Zeros(tasks), batch_of(tasks, a=everything, b=only_even), 2)
+    assert forward.active == ["a"]
+    assert [len(part) for part in forward.parts] == [1, 1]
+
+
+def test_auto_lambda_sees_another_batch_of_the_training_split_and_moves_its_weights(quick):
+    folder = quick("weighting=auto_lambda", "weighting.lr=0.05", "trainer.log_every=1")
+    lines = read_lines(folder, "train")
+    assert lines[0]["weight/left"] == lines[0]["weight/right"] == pytest.approx(0.1)
+    assert lines[-1]["weight/left"] != lines[-1]["weight/right"]
+    assert abs(lines[-1]["weight/left"] - 0.1) > 0.01
+    assert read_record(folder)["passes_per_step"] == {"forward": 5, "backward": 3}
+    assert list(read_record(folder)["splits"]) == ["train", "val", "test"]
+    loaders = prepare(read_record(folder)["config"]).loaders
+    here, other = (next(loaders[name].batches(0))[0] for name in ("train", "again"))
+    assert here.shape == other.shape
+    assert not torch.equal(here, other)
