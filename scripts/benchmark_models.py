@@ -4,7 +4,7 @@
     python scripts/benchmark_models.py dataset=scenes backbone.width=0.25 trainer.batch_size=32
 
 One process and one batch; each model takes turns with `hard`, so that a machine that changes its speed slows both.
-The figure is the median of the ratios of neighbours. Overrides are those of the program.
+The figure is the median of the ratios of neighbors. Overrides are those of the program.
 """
 
 import statistics

@@ -5,7 +5,7 @@
 Trains lenet with a shared trunk and equal weights on multidigits, batch 256, on one device: once by mtlrun's Trainer
 with all its guards, logging to TensorBoard and metrics.jsonl, and once by a loop with nothing but forward, losses,
 backward and step. The two take turns, an epoch each, so that a machine that changes its speed slows both. Prints the
-median of the ratios of neighbours, and their spread.
+median of the ratios of neighbors, and their spread.
 """
 
 import argparse

@@ -5,7 +5,7 @@
 
 One process, one network, one batch. For each number of tasks and method, the forward pass is made anew and what follows
 it is timed: the task gradients and the update in `.grad`. The contestants take turns round by round, so that a machine
-that changes its speed slows them alike, and the figures are medians of ratios of neighbours:
+that changes its speed slows them alike, and the figures are medians of ratios of neighbors:
 
     plain     one backward pass of the summed losses                                       = 1
     passes    one backward pass of the heads and K of the trunk, nothing combined: the floor of every exact method
@@ -13,7 +13,7 @@ that changes its speed slows them alike, and the figures are medians of ratios o
     torchjd   `mtl_backward` and `jac_to_grad`, with their defaults
 
 With --batched, MGDA with K backward passes of the trunk one after the other, and with one call that vmap batches
-(`trainer.batch_rows`). With --solvers, the time of each method's `weights` on a random K x K Gram matrix instead; with
+(`trainer.vmap_backward`). With --solvers, the time of each method's `weights` on a random K x K Gram matrix; with
 --memory, by how much the peak memory of a process of its own grows in three steps.
 """
 
@@ -193,9 +193,9 @@ def benchmark_engines(arguments: argparse.Namespace, device: torch.device) -> No
             row.append(f"{found['mtlrun'] / found['passes']:.3f}")
             row.append(f"{found['torchjd'] / found['mtlrun']:.2f}" if "torchjd" in found else "-")
             print(f"| {num_tasks} | {method} | " + " | ".join(row) + " |", flush=True)
-        cheap = ours.MGDA(grad_source="representation")
+        cheap = ours.MGDA(grad_wrt="representation")
         found = measure(problem, {"plain": plain(problem), "mtlrun": mtlrun_engine(problem, cheap)}, arguments.rounds)
-        print(f"| {num_tasks} | mgda, grad_source=representation | 1.00 | - | {found['mtlrun']:.2f} | - | - | - |")
+        print(f"| {num_tasks} | mgda, grad_wrt=representation | 1.00 | - | {found['mtlrun']:.2f} | - | - | - |")
 
 
 def benchmark_batched(arguments: argparse.Namespace, device: torch.device) -> None:

@@ -34,7 +34,7 @@ from helpers import QUICK, read_record, run_folders, start
         (["trainer.epochs=1.5"], ["trainer.epochs must be a whole number or null, found 1.5"]),
         (["trainer.batch_size=0"], ["trainer.batch_size must be >= 1, found 0"]),
         (["trainer.steps=5"], ["epochs or steps must be given, and the other null; found 30 and 5"]),
-        (["trainer.select=left/acc"], ["trainer.select must be one of gain, left/loss, left/accuracy"]),
+        (["trainer.monitor=left/acc"], ["trainer.monitor must be one of mean_relative_gain, left/loss, left/accuracy"]),
         (["trainer.clip_norm=-1"], ["trainer.clip_norm must be > 0, or null for no clipping, found -1"]),
         (["runtime.device=gpu"], ["runtime.device must be one of auto, cpu", "found 'gpu'"]),
         (["runtime.study=../x"], ["runtime.study must be a folder name, found '../x'"]),
@@ -47,7 +47,7 @@ from helpers import QUICK, read_record, run_folders, start
         (["~tasks.right", "weighting=pcgrad"], ["gradients of 2 tasks or more, found 1 (left)", "use weighting=equal"]),
         (["model=soft", "weighting=mgda"], ["model=soft has none", "mtlrun list models"]),
         (["model=single", "weighting=dwa"], ["nothing to weigh", "use weighting=equal"]),
-        (["model=cross_stitch", "weighting=mgda", "weighting.grad_source=representation"], ["grad_source=shared"]),
+        (["model=cross_stitch", "weighting=mgda", "weighting.grad_wrt=representation"], ["grad_wrt=shared"]),
         (
             ["backbone=resnet18", "backbone.stem=imagenet", "trainer.batch_size=1", "dataset.pairs_per_image=1"],
             ["trainer.batch_size=1: the smallest batch has 1 sample", "BatchNorm needs 2 or more"],
@@ -64,7 +64,7 @@ from helpers import QUICK, read_record, run_folders, start
         (["optimizer._target_=torch.optim.Adm"], ["optimizer._target_=torch.optim.Adm: cannot be imported"]),
         (["+weighting.c=${nowhere}"], ["Interpolation key 'nowhere' not found"]),
         (["-m", "weighting=equal,pcgard"], ["there is no weighting named 'pcgard'", "did you mean 'pcgrad'?"]),
-        (["-m", "weighting=mgda,pcgrad", "weighting.heads=own"], ["write ++weighting.heads=own"]),
+        (["-m", "weighting=mgda,pcgrad", "weighting.head_loss=unweighted"], ["write ++weighting.head_loss=unweighted"]),
         (["--no-such-flag"], ["--no-such-flag"]),
     ],
 )  # fmt: skip

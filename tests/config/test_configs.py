@@ -100,7 +100,7 @@ def check_pair(dataset, model, weighting, mtlrun, *overrides):
     representation = "representation" in facts["models"] and "one representation" not in shares
     if (model == "single" and weighting != "equal") or ("nothing" in shares and gradients) or representation:
         assert code == 2
-        assert f"weighting={weighting}" in err or "weighting.grad_source" in err
+        assert f"weighting={weighting}" in err or "weighting.grad_wrt" in err
         assert f"model={model}" in err
         assert not run_folders()
     else:
@@ -133,8 +133,8 @@ def test_every_weighting_has_the_keys_that_compose_with_all_of_its_kind(entry):
     node = yaml.safe_load((CONF / "weighting" / f"{entry.name}.yaml").read_text())
     expected = {
         "losses": {"loss_transform"},
-        "inner products": {"loss_transform", "heads", "every", "grad_source"},
-        "gradients": {"loss_transform", "grad_source"},
+        "inner products": {"loss_transform", "head_loss", "update_weights_every", "grad_wrt"},
+        "gradients": {"loss_transform", "grad_wrt"},
     }
     assert expected[entry.facts["sees"]] <= set(node)
 
@@ -157,18 +157,18 @@ def test_every_backbone_trains(backbone, mtlrun):
 
 def test_a_gradient_source_is_a_plain_key(mtlrun):
     for source in ("shared", "representation", "last_layer"):
-        code, _, err = mtlrun(*SMOKE, "weighting=mgda", f"weighting.grad_source={source}")
+        code, _, err = mtlrun(*SMOKE, "weighting=mgda", f"weighting.grad_wrt={source}")
         assert code == 0, err
     assert len(run_folders()) == 3
 
 
 def test_build_makes_nested_objects_first_and_passes_what_the_program_gives():
     head = {"_target_": "mtlrun.models.heads.MLPHead", "_partial_": True, "hidden": [3]}
-    task = build({"_target_": "mtlrun.tasks.Regression", "head": head}, "task", size=2)
+    task = build({"_target_": "mtlrun.tasks.Regression", "head": head}, "task", num_outputs=2)
     assert task.output_size == 2
     assert len(task.head((5,), (2,))) == 3
-    with pytest.raises(mtlrun.errors.ConfigError, match=r"task.size is filled in by the program"):
-        build({"_target_": "mtlrun.tasks.Regression", "size": 1}, "task", size=2)
+    with pytest.raises(mtlrun.errors.ConfigError, match=r"task.num_outputs is filled in by the program"):
+        build({"_target_": "mtlrun.tasks.Regression", "num_outputs": 1}, "task", num_outputs=2)
     with pytest.raises(mtlrun.errors.ConfigError, match=r"task.head.hiden: unknown key; did you mean 'hidden'"):
         build({"_target_": "mtlrun.tasks.Regression", "head": head | {"hiden": 1}}, "task")
 

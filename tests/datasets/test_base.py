@@ -11,21 +11,21 @@ def make(**options):
 
 
 def test_a_split_tells_names_and_sources_where_it_has_any():
-    split = make(identifiers=range(7, 11), sources={"one": torch.tensor([0, 2]), "two": torch.tensor([1, 3])})
-    assert split.identifiers == [7, 8, 9, 10]
+    split = make(sample_ids=range(7, 11), sources={"one": torch.tensor([0, 2]), "two": torch.tensor([1, 3])})
+    assert split.sample_ids == [7, 8, 9, 10]
     assert {source: indices.tolist() for source, indices in split.sources.items()} == {"one": [0, 2], "two": [1, 3]}
-    assert (make().identifiers, make().sources) == (None, None)
+    assert (make().sample_ids, make().sources) == (None, None)
 
 
 def test_too_few_identifiers_are_refused():
-    with pytest.raises(ValueError, match="there are 3 identifiers for 4 inputs"):
-        make(identifiers=["a", "b", "c"])
+    with pytest.raises(ValueError, match="there are 3 sample_ids for 4 inputs"):
+        make(sample_ids=["a", "b", "c"])
 
 
 def test_inputs_can_lie_on_a_device_and_targets_stay():
-    split = make(identifiers=range(4), sources={"one": torch.arange(4)})
+    split = make(sample_ids=range(4), sources={"one": torch.arange(4)})
     moved = split.to("meta")
-    assert (len(moved), moved.identifiers) == (4, split.identifiers)
+    assert (len(moved), moved.sample_ids) == (4, split.sample_ids)
     assert moved.sources.keys() == {"one"}
     for indices in ([3, 0], torch.tensor([3, 0])):
         inputs, targets = moved.batch(indices)

@@ -57,10 +57,10 @@ def test_the_names_of_the_tasks_are_those_of_the_columns():
     assert [ATTRIBUTES[index] for index in (0, 20, 31, 39)] == ["Five_o_Clock_Shadow", "Male", "Smiling", "Young"]
 
 
-def test_normalisation_is_that_of_imagenet(tmp_path):
+def test_normalization_is_that_of_imagenet(tmp_path):
     root = write(tmp_path)
     plain = CelebA(root, size=4).split("train")[2][0]
-    found = CelebA(root, size=4, imagenet_normalisation=True).split("train")[2][0]
+    found = CelebA(root, size=4, imagenet_normalization=True).split("train")[2][0]
     expected = (plain - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor([0.229, 0.224, 0.225]).view(
         3, 1, 1
     )
@@ -81,7 +81,7 @@ def test_both_caches_give_the_same_batches_of_the_files_that_they_name(tmp_path)
     root, found = write(tmp_path), []
     for cache in ("none", "memory"):
         split = CelebA(root, size=4, cache=cache).split("train")
-        assert split.identifiers == ["000001.jpg", "000002.jpg", "000005.jpg", "000007.jpg"]
+        assert split.sample_ids == ["000001.jpg", "000002.jpg", "000005.jpg", "000007.jpg"]
         found.append(next(Loader(split, 4, shuffle=True).batches()))
     assert torch.equal(found[0][0], found[1][0])
     assert all(torch.equal(found[0][1][task], found[1][1][task]) for task in ATTRIBUTES)

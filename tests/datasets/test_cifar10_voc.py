@@ -78,7 +78,7 @@ def root(tmp_path, monkeypatch):
 
 
 def grey(image):
-    """Return grey levels of a normalised image, [height, width]."""
+    """Return grey levels of a normalized image, [height, width]."""
     mean, std = (torch.tensor(values)[:, None, None] for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     levels = (image * std + mean) * 255
     assert levels.std(dim=0).max() < 2
@@ -102,7 +102,7 @@ def test_samples_are_those_of_the_files(root):
         assert image.shape == (3, 80, 80)
         assert grey(image)[:, :38].mean().item() == pytest.approx(10 * (index + 2), abs=1)
         assert {task: target.tolist() for task, target in targets.items()} == {"objects": [box]}
-    assert split.identifiers == [f"cifar10/test/{row}" for row in range(4)] + ["VOC2007/000006", "VOC2007/000007"]
+    assert split.sample_ids == [f"cifar10/test/{row}" for row in range(4)] + ["VOC2007/000006", "VOC2007/000007"]
 
 
 def test_boxes_are_from_edge_to_edge_and_difficult_objects_are_to_be_ignored(root):
@@ -128,7 +128,7 @@ def test_targets_are_what_the_tasks_take_and_missing_where_the_source_has_none(r
 def test_a_tenth_of_each_class_is_for_validation(root):
     def rows(name, **options):
         found = Cifar10VOC(root, size=32, **options).split(name)
-        return [int(text.split("/")[-1]) for text in found.identifiers if text.startswith("cifar10/train")]
+        return [int(text.split("/")[-1]) for text in found.sample_ids if text.startswith("cifar10/train")]
 
     assert sorted(row % 2 for row in rows("val")) == [0, 1]
     assert sorted(rows("train") + rows("val")) == list(range(20))
@@ -138,7 +138,7 @@ def test_a_tenth_of_each_class_is_for_validation(root):
 
 def test_2012_is_trained_on_if_asked_for(root):
     split = Cifar10VOC(root, size=100, years=[2007, 2012]).split("train")
-    assert split.identifiers[-1] == "VOC2012/2008_000001"
+    assert split.sample_ids[-1] == "VOC2012/2008_000001"
     assert len(split.sources["voc"]) == 4
     assert split.targets["objects"].shape == (22, 3, 6)
     assert split.targets["objects"][-1, 0].tolist() == pytest.approx([1, 0, 19, 25, CAT, 0])
@@ -165,7 +165,7 @@ def test_boxes_are_flipped_with_their_image(root):
 
 def test_small_images_are_cropped_in_training_alone(root):
     dataset = Cifar10VOC(root, size=32, cifar_size=32)
-    row = next(row for row, text in enumerate(dataset.split("train").identifiers) if text.endswith("/19"))
+    row = next(row for row, text in enumerate(dataset.split("train").sample_ids) if text.endswith("/19"))
     random.seed(1)
     borders = set()
     for _ in range(30):

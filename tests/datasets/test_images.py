@@ -17,7 +17,7 @@ PARTS = ["train", "train", "train", "val", "test"]
 
 @pytest.fixture(autouse=True)
 def photos():
-    """Five pictures of one colour each, 6 x 4, in a folder with a folder in it."""
+    """Five pictures of one color each, 6 x 4, in a folder with a folder in it."""
     Path("photos/more").mkdir(parents=True)
     lines = ["file,part,kind"]
     for number, part in enumerate(PARTS):
@@ -34,21 +34,21 @@ def build(**options):
 
 @pytest.mark.parametrize("cache", ["memory", "none"])
 @pytest.mark.parametrize(
-    ("normalise", "red"),
+    ("normalize", "red"),
     [
         ("none", [0, 50 / 255]),
         ("centred", [-1, 100 / 255 - 1]),
         ("imagenet", [-0.485 / 0.229, (50 / 255 - 0.485) / 0.229]),
     ],
 )
-def test_images_are_scaled_and_in_the_order_of_the_rows(cache, normalise, red):
-    split = build(cache=cache, normalise=normalise).split("train")
+def test_images_are_scaled_and_in_the_order_of_the_rows(cache, normalize, red):
+    split = build(cache=cache, normalize=normalize).split("train")
     image, targets = split[1]
     assert image.shape == (3, 2, 2)
     assert [split[index][0][0, 0, 0].item() for index in (0, 1)] == pytest.approx(red, abs=1e-6)
     assert targets["kind"].item() == 1
     assert split.targets["kind"].tolist() == [0, 1, 0]
-    assert split.identifiers == [2, 3, 4]
+    assert split.sample_ids == [2, 3, 4]
 
 
 def test_both_caches_give_the_same_batches():
@@ -64,7 +64,7 @@ def test_memory_holds_bytes():
 
 
 def test_bytes_are_scaled_on_the_device_on_which_they_lie():
-    split = build(normalise="imagenet").split("train")
+    split = build(normalize="imagenet").split("train")
     moved = split.to("meta")
     images, targets = moved.batch([0, 2])
     assert (images.device.type, images.shape, images.dtype) == ("meta", (2, 3, 2, 2), torch.float32)
@@ -75,7 +75,7 @@ def test_bytes_are_scaled_on_the_device_on_which_they_lie():
 
 
 def test_grey_levels_have_one_channel():
-    dataset = build(channels=1, normalise="none")
+    dataset = build(channels=1, normalize="none")
     image, _ = dataset.split("train")[0]
     assert image.shape == dataset.input_shape == (1, 2, 2)
     assert image.unique().tolist() == pytest.approx([29 / 255])  # blue is 0.114 of the brightness
@@ -86,7 +86,7 @@ def test_the_orientation_that_a_camera_noted_is_followed():
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned clockwise: dark at the top
     picture.save("photos/more/0.png", exif=exif)
-    image, _ = build(normalise="none").split("train")[0]
+    image, _ = build(normalize="none").split("train")[0]
     assert image[0].tolist() == [[0, 0], [1, 1]]
 
 
@@ -172,7 +172,7 @@ def test_splits_are_those_of_the_column():
         ({"labels": None}, "labels must name a CSV"),
         ({"size": 0}, "size must be >= 1, found 0"),
         ({"cache": "disk"}, "cache must be one of 'memory', 'device', 'none', found 'disk'"),
-        ({"channels": 1, "normalise": "imagenet"}, "normalise must be none or centred with channels=1"),
+        ({"channels": 1, "normalize": "imagenet"}, "normalize must be none or centred with channels=1"),
         ({"fractions": [0.5, 0.6, 0.1]}, "fractions must be three numbers"),
     ],
 )

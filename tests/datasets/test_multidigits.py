@@ -25,7 +25,7 @@ def overlay(left, right, shift=SHIFT):
 
 
 def grey_levels(inputs):
-    """Undo the normalisation: black is 0 and the brightest pixel 16, as in the source."""
+    """Undo the normalization: black is 0 and the brightest pixel 16, as in the source."""
     scaled = (inputs - inputs.min()) / (inputs.max() - inputs.min()) * 16
     assert (scaled - scaled.round()).abs().max() < 1e-4
     return scaled.round().squeeze(1).numpy()
@@ -62,7 +62,7 @@ def test_input_shape_and_task_names_are_those_of_the_samples(unresized):
 @pytest.mark.parametrize("name", SPLITS)
 def test_identifiers_are_the_places_of_both_digits_in_the_source(unresized, name):
     split = unresized.split(name)
-    left, right = numpy.array(json.loads(json.dumps(split.identifiers))).T
+    left, right = numpy.array(json.loads(json.dumps(split.sample_ids))).T
     assert (grey_levels(split.inputs) == overlay(DIGITS.images[left], DIGITS.images[right])).all()
 
 

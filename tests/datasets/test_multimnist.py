@@ -50,7 +50,7 @@ def images_of(name, split):
 
 
 def expected_pair(left, right):
-    """Overlay two images pixel by pixel, resize by the nearest pixel, normalise."""
+    """Overlay two images pixel by pixel, resize by the nearest pixel, normalize."""
     canvas = numpy.zeros((36, 36))
     canvas[0:28, 0:28] = left
     canvas[6:34, 6:34] = numpy.maximum(canvas[6:34, 6:34], right)
@@ -80,8 +80,8 @@ def test_samples_are_overlays_of_each_image_of_the_split_with_another_one_of_it(
         assert left != right or matching[0] != index
         assert targets["right"] == right_labels[matching[0]]
         first = 30 if name == "val" else 0  # the places are those in the file
-        assert split.identifiers[index] == [first + index, first + matching[0]]
-    assert json.loads(json.dumps(split.identifiers)) == split.identifiers
+        assert split.sample_ids[index] == [first + index, first + matching[0]]
+    assert json.loads(json.dumps(split.sample_ids)) == split.sample_ids
 
 
 def test_pairs_are_frozen(root):

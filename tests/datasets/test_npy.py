@@ -99,16 +99,16 @@ def test_a_map_may_lack_the_axis_of_its_one_channel(tmp_path):
 
 
 def test_validation_is_a_frozen_part_of_train_and_the_folder_val_is_the_test_split(nyuv2):
-    dataset = NYUv2(nyuv2, augment=False, val_share=0.25)
+    dataset = NYUv2(nyuv2, augment=False, val_fraction=0.25)
     found = {name: numbers(dataset.split(name)) for name in SPLITS}
     assert found == {"train": [0, 1, 3, 4, 5, 6, 8, 10, 11], "val": [2, 7, 9], "test": [100, 101, 102]}
     assert sorted(found["train"] + found["val"]) == list(range(TRAIN))  # 2 before 10
-    assert numbers(NYUv2(nyuv2, val_share=0.25, split_seed=1).split("val")) != found["val"]
+    assert numbers(NYUv2(nyuv2, val_fraction=0.25, split_seed=1).split("val")) != found["val"]
 
 
 @pytest.mark.parametrize(("cache", "augment"), [("memory", False), ("memory", True), ("none", False), ("none", True)])
 def test_what_is_in_memory_lies_there_as_tensors_and_only_training_is_augmented(nyuv2, cache, augment):
-    dataset = NYUv2(nyuv2, augment=augment, cache=cache, val_share=0.5)
+    dataset = NYUv2(nyuv2, augment=augment, cache=cache, val_fraction=0.5)
     for name in SPLITS:
         split = dataset.split(name)
         assert split is dataset.split(name)
@@ -121,11 +121,11 @@ def test_what_is_in_memory_lies_there_as_tensors_and_only_training_is_augmented(
 
 @pytest.mark.parametrize("cache", ["none", "memory"])
 def test_identifiers_are_the_folder_and_the_number_of_a_file(nyuv2, cache):
-    dataset = NYUv2(nyuv2, cache=cache, val_share=0.5)
+    dataset = NYUv2(nyuv2, cache=cache, val_fraction=0.5)
     for name in SPLITS:
         split, folder, first = dataset.split(name), "val" if name == "test" else "train", 100 if name == "test" else 0
-        plain = NYUv2(nyuv2, augment=False, val_share=0.5).split(name)
-        assert split.identifiers == [f"{folder}/{number - first}" for number in numbers(plain)]
+        plain = NYUv2(nyuv2, augment=False, val_fraction=0.5).split(name)
+        assert split.sample_ids == [f"{folder}/{number - first}" for number in numbers(plain)]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -164,7 +164,7 @@ def spoil(root, folder, array):
 )
 def test_wrong_files_are_named_before_training(nyuv2, tmp_path, cache, folder, array, message):
     spoil(tmp_path / "nyuv2", folder, array)
-    dataset = NYUv2(nyuv2, cache=cache, val_share=0.25)
+    dataset = NYUv2(nyuv2, cache=cache, val_fraction=0.25)
     with pytest.raises(DataError, match=rf"train/{folder}/0\.npy \(sample 0 of the train split\): {message}"):
         dataset.split("train")
 
@@ -209,14 +209,14 @@ def test_missing_folders_and_files_are_named(nyuv2, tmp_path):
 
 def test_a_share_that_leaves_a_split_empty_is_refused(nyuv2):
     with pytest.raises(DataError, match=r"train: 12 images leave none for one of the splits train and val"):
-        NYUv2(nyuv2, val_share=0.01)
+        NYUv2(nyuv2, val_fraction=0.01)
 
 
 @pytest.mark.parametrize(
     ("argument", "wrong", "bounds"),
     [
-        ("val_share", 0.0, r"in \(0, 1\)"),
-        ("val_share", 1.0, r"in \(0, 1\)"),
+        ("val_fraction", 0.0, r"in \(0, 1\)"),
+        ("val_fraction", 1.0, r"in \(0, 1\)"),
         ("split_seed", -1, ">= 0"),
         ("cache", "disk", "one of 'memory', 'none'"),
     ],

@@ -142,16 +142,16 @@ def test_identifiers_are_the_files(tmp_path):
             f"{DOMAINS[domain]}/images/{CLASSES[label]}/{number:02}.{'png' if number % 2 else 'jpg'}"
             for domain, label, number in VAL
         ]
-        assert split.identifiers == names
+        assert split.sample_ids == names
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("normalise", [False, True])
-def test_both_caches_give_the_same_batches(tmp_path, workers, normalise):
+@pytest.mark.parametrize("normalize", [False, True])
+def test_both_caches_give_the_same_batches(tmp_path, workers, normalize):
     root = write(tmp_path)
     found = []
     for cache in ("none", "memory"):
-        split = Office(root, **OPTIONS, imagenet_normalisation=normalise, cache=cache).split("train")
+        split = Office(root, **OPTIONS, imagenet_normalization=normalize, cache=cache).split("train")
         found.append(list(Loader(split, 5, shuffle=True, num_workers=workers).batches()))
     for (first, labels), (second, others) in zip(*found, strict=True):
         assert torch.equal(first, second)

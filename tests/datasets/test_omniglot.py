@@ -68,8 +68,8 @@ def test_each_sample_carries_the_label_of_its_own_alphabet(root):
                 (column,) = (image[0, 50] > 0).nonzero().flatten().tolist()
                 label, drawer = divmod(column, 25)
                 assert (targets[task], targets[other]) == (label, -1)
-                assert re.sub(r"\W", "", split.identifiers[row].split("/")[0]) == task
-                assert split.identifiers[row].endswith(f"/character{label + 1:02}/{label:04}_{drawer:02}.png")
+                assert re.sub(r"\W", "", split.sample_ids[row].split("/")[0]) == task
+                assert split.sample_ids[row].endswith(f"/character{label + 1:02}/{label:04}_{drawer:02}.png")
                 seen.add((name, task, label, drawer))
     assert len(seen) == 7 * DRAWERS
     for task in dataset.task_names:
@@ -97,7 +97,7 @@ def test_unpacked_folders_give_the_same(root, tmp_path):
     for name in SPLITS:
         packed, unpacked = (OmniglotAlphabets(str(place)).split(name) for place in (root, other.parent))
         assert torch.equal(packed.inputs, unpacked.inputs)
-        assert packed.identifiers == unpacked.identifiers
+        assert packed.sample_ids == unpacked.sample_ids
 
 
 def test_alphabets_can_be_chosen_which_changes_nothing_for_them(root):
@@ -110,7 +110,7 @@ def test_alphabets_can_be_chosen_which_changes_nothing_for_them(root):
 
 def test_splits_are_frozen_and_follow_their_seed(root):
     def drawers(seed):
-        names = OmniglotAlphabets(str(root), split_seed=seed).split("test").identifiers
+        names = OmniglotAlphabets(str(root), split_seed=seed).split("test").sample_ids
         return sorted({int(name[-6:-4]) for name in names})
 
     assert drawers(0) == [3, 14, 17]

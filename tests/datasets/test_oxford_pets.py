@@ -67,7 +67,7 @@ def test_validation_is_a_frozen_part_of_each_breed_of_trainval(tmp_path):
     assert found["val"] == [3, 10, 11]
     assert sorted(found["train"] + found["val"]) == list(range(1, 16))
     assert numbers(OxfordPets(root, size=4, split_seed=1).split("val")) != found["val"]
-    assert len(OxfordPets(root, val_share=0.4).split("val")) == 6
+    assert len(OxfordPets(root, val_fraction=0.4).split("val")) == 6
 
 
 def test_images_that_are_no_rgb_are_converted(tmp_path):
@@ -99,7 +99,7 @@ def test_what_is_in_memory_is_read_once(tmp_path):
 
 @pytest.mark.parametrize("cache", ["none", "memory"])
 def test_identifiers_are_the_names_of_the_images(tmp_path, cache):
-    found = OxfordPets(write(tmp_path), size=4, cache=cache).split("test").identifiers
+    found = OxfordPets(write(tmp_path), size=4, cache=cache).split("test").sample_ids
     assert found == [
         "Abyssinian_16.jpg",
         "Abyssinian_17.jpg",
@@ -181,7 +181,7 @@ def test_a_download_that_fails_is_said_in_one_line(tmp_path, monkeypatch):
     ("argument", "wrong", "bounds"),
     [
         ("size", 0, ">= 1"),
-        ("val_share", 1.0, r"in \(0, 1\)"),
+        ("val_fraction", 1.0, r"in \(0, 1\)"),
         ("split_seed", -1, ">= 0"),
         ("cache", "device", "one of 'memory', 'none'"),
     ],

@@ -161,7 +161,7 @@ def test_normals_are_those_of_the_surface_that_the_depth_describes(rooms):
     right, down = points[:, :, 1:-1, 2:] - points[:, :, 1:-1, :-2], points[:, :, 2:, 1:-1] - points[:, :, :-2, 1:-1]
     found = torch.nn.functional.normalize(torch.linalg.cross(down, right, dim=1), dim=1)
     wanted = normals[:, :, 1:-1, 1:-1]
-    # Away from edges: the four neighbours show the same surface, facing nearly the same way.
+    # Away from edges: the four neighbors show the same surface, facing nearly the same way.
     smooth = torch.ones_like(wanted[:, 0], dtype=torch.bool)
     for rows, columns in [(slice(2, None), slice(1, -1)), (slice(-2), slice(1, -1)),
                           (slice(1, -1), slice(2, None)), (slice(1, -1), slice(-2))]:  # fmt: skip
@@ -189,15 +189,15 @@ def test_the_shadow_of_a_sphere_and_the_light_of_a_lamp():
     assert light == pytest.approx(math.sqrt(0.5 * (0.3 + 0.7 * lit)), rel=1e-5)
 
 
-def test_patterns_lie_between_the_two_colours_of_a_surface():
+def test_patterns_lie_between_the_two_colors_of_a_surface():
     rooms = room_with()
     wave, no_wave, phases, sharpness = [9.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, math.pi / 2], 1e6
     paint = torch.tensor([0.2, 0.2, 0.2, 0.8, 0.8, 0.8, *wave, *no_wave, *phases, sharpness])
     rooms = Rooms(**{**vars(rooms), "paint": paint.expand(1, 3, 15), "ambient": torch.ones(1)})
     hits = cast(rooms, make_rays(rooms, 50))
-    colours = shade(rooms, hits)[0, 0]
+    colors = shade(rooms, hits)[0, 0]
     expected = torch.where(torch.sin(9.0 * hits.points[0, 0]) > 0, 0.8, 0.2).sqrt()
-    assert ((colours - expected).abs() < 1e-4).float().mean() > 0.99
+    assert ((colors - expected).abs() < 1e-4).float().mean() > 0.99
 
 
 def test_objects_are_turned_by_rotations_and_stand_in_the_room_away_from_the_camera(rooms):
@@ -423,7 +423,7 @@ OBJECTS = [
 
 @pytest.mark.parametrize("weighting", ["uncertainty", "pcgrad", "igb"])
 def test_boxes_are_a_fourth_task(weighting, mtlrun):
-    code, _, err = mtlrun(*SMOKE, *SMALL, *OBJECTS, f"weighting={weighting}", "trainer.accumulate=2")
+    code, _, err = mtlrun(*SMOKE, *SMALL, *OBJECTS, f"weighting={weighting}", "trainer.micro_batches=2")
     assert code == 0, err
     (folder,) = run_folders()
     record = read_record(folder)
@@ -439,7 +439,7 @@ def test_models_of_several_networks(model, mtlrun):
 
 
 def test_the_data_set_brings_a_backbone_that_fits_and_takes_another(mtlrun):
-    assert mtlrun(*SMOKE, "backbone.width=0.125", "trainer.select=normals/within_11")[0] == 0
+    assert mtlrun(*SMOKE, "backbone.width=0.125", "trainer.monitor=normals/within_11")[0] == 0
     (folder,) = run_folders()
     config = read_record(folder)["config"]
     assert (config["names"]["backbone"], config["backbone"]["depth"]) == ("resnet18", 18)

@@ -67,7 +67,7 @@ def test_targets_are_numbers_and_classes_with_missing_labels():
     assert train.targets["k"].tolist() == [1, 2, 1, 0]
     assert train.targets["k"].dtype == torch.int64
     assert test.targets["k"].tolist() == [-1, 0]
-    assert test.identifiers == [8, 9]
+    assert test.sample_ids == [8, 9]
 
 
 def test_inputs_may_be_chosen_and_numbers_be_categories():
@@ -105,7 +105,7 @@ def test_classes_are_sorted_by_value_or_as_told():
 
 
 def test_standardised_targets_have_the_scale_of_training():
-    dataset = small(standardise_targets=["y"])
+    dataset = small(standardize_targets=["y"])
     mean, spread = dataset.scales["y"]
     assert (mean.item(), spread.item()) == pytest.approx((2.5, math.sqrt(2 / 3)))
     assert dataset.split("test").targets["y"].tolist() == pytest.approx(
@@ -147,7 +147,7 @@ def test_strata_have_equal_shares():
 
 def test_an_empty_row_keeps_its_number():
     text = SMALL.replace("train,3", "\n,,,,,,\ntrain,3")
-    assert small(text).split("train").identifiers == [2, 5, 6, 7]
+    assert small(text).split("train").sample_ids == [2, 5, 6, 7]
     wrong = text.replace("test,1,,4,5,7", "test,1,,4,5,seven")
     with pytest.raises(DataError, match=r"table.csv, column y, row 11: 'seven' is not a finite number"):
         small(wrong)
@@ -156,7 +156,7 @@ def test_an_empty_row_keeps_its_number():
 def test_ids_are_those_of_the_column():
     text = "id,x,y,part\n007,1,1,train\n008,2,2,val\n009,3,3,test\n"
     dataset = small(text, id_column="id", tasks=["y"], kinds=[REGRESSION])
-    assert dataset.split("train").identifiers == ["007"]
+    assert dataset.split("train").sample_ids == ["007"]
     assert dataset.features == ["x"]
     options = {"id_column": "id", "tasks": ["y"], "kinds": [REGRESSION]}
     with pytest.raises(DataError, match=r"column id, row 4: '007' is the id of row 2 too"):
@@ -183,7 +183,7 @@ def test_ids_are_those_of_the_column():
         ("", "", {"inputs": []}, r"no column is left for the inputs"),
         ("", "", {"inputs": ["a"], "categorical": ["b"]}, r"dataset.categorical: 'b' is none of the inputs: a"),
         ("", "", {"max_categories": 2}, r"column b: 3 different texts in training, more than dataset.max_categories=2"),
-        ("", "", {"standardise_targets": ["k"]}, r"task k predicts classes, and these have no scale"),
+        ("", "", {"standardize_targets": ["k"]}, r"task k predicts classes, and these have no scale"),
         ("", "", {"group_column": "b"}, r"column b, row 5: the cell is empty; every row needs a group"),
         ("", "", {"group_column": "flat"}, r"row 7: the group '5' is in the val split here, and in the train .* 2"),
         ("", "", {"split_column": None, "stratify": "k"}, r"column k: '' is in 1 of the rows, too few for"),
@@ -223,7 +223,7 @@ def test_a_column_without_a_value_in_training_is_refused():
         ({"split_seed": -1}, "split_seed must be >= 0, found -1"),
         ({"stratify": "k"}, "stratify must be null where split_column is set, found 'k'"),
         ({"classes": {"k": "cat"}}, "classes must map tasks to lists of different labels, found k: 'cat'"),
-        ({"standardise_targets": ["z"]}, "standardise_targets must name tasks"),
+        ({"standardize_targets": ["z"]}, "standardize_targets must name tasks"),
         ({"max_categories": 0}, "max_categories must be >= 1, found 0"),
         ({"cache": "none"}, "cache must be one of 'memory', 'device', found 'none'"),
     ],
@@ -256,7 +256,7 @@ def test_parquet_has_typed_columns_and_rows_from_1(monkeypatch):
     assert dataset.classes == {"k": ["1", "2"]}
     assert dataset.split("train").inputs.tolist() == [[-1, 0, 1, 1, 0], [1, 1, 0, 0, 1]]
     assert dataset.split("val").targets["k"].tolist() == [-1]
-    assert dataset.split("test").identifiers == [4]
+    assert dataset.split("test").sample_ids == [4]
 
 
 def test_parquet_that_cannot_be_read_says_why(monkeypatch):

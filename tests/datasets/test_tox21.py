@@ -41,10 +41,10 @@ def root(tmp_path):
 def test_splits_are_all_compounds_once_with_their_answers(root):
     dataset = Tox21(str(root), num_features=64)
     assert {name: len(dataset.split(name)) for name in SPLITS} == {"train": 32, "val": 4, "test": 4}
-    names = [name for split in SPLITS for name in dataset.split(split).identifiers]
+    names = [name for split in SPLITS for name in dataset.split(split).sample_ids]
     assert sorted(names) == sorted(f"TOX{index}" for index in range(40))
     for split in map(dataset.split, SPLITS):
-        for sample, name in enumerate(split.identifiers):
+        for sample, name in enumerate(split.sample_ids):
             _, targets = split[sample]
             expected = [int(cell) if cell else -1 for cell in answers(int(name[3:]))]
             assert [int(target) for target in targets.values()] == expected
@@ -62,7 +62,7 @@ def test_inputs_say_which_strings_a_formula_holds(tmp_path):
         assert inputs.shape[1:] == dataset.input_shape == (2**18,)
         assert inputs.dtype == torch.float32
         torch.testing.assert_close(inputs.norm(dim=1), torch.ones(len(split)))
-        found |= dict(zip(split.identifiers, inputs, strict=True))
+        found |= dict(zip(split.sample_ids, inputs, strict=True))
     assert (found["TOX0"] > 0).sum() == 2  # CC, which it holds twice, and CCC
     assert found["TOX0"].max() == pytest.approx(2**-0.5)
     assert (found["TOX1"] > 0).sum() == 3  # Cc, cc, Ccc: case counts
@@ -81,13 +81,13 @@ def test_a_formula_that_comes_again_is_dropped(tmp_path):
     again = ",".join(["1"] * 12 + ["TOX99", FORMULAS[7]])
     dataset = Tox21(str(write(tmp_path, [*lines(), again])))
     assert sum(len(dataset.split(name)) for name in SPLITS) == 40
-    assert "TOX99" not in [name for split in SPLITS for name in dataset.split(split).identifiers]
+    assert "TOX99" not in [name for split in SPLITS for name in dataset.split(split).sample_ids]
 
 
 def test_splits_are_frozen_and_follow_their_seed(root):
     numpy.random.seed(1)
-    assert Tox21(str(root)).split("test").identifiers == ["TOX15", "TOX29", "TOX31", "TOX33"]
-    assert Tox21(str(root), split_seed=1).split("test").identifiers != Tox21(str(root)).split("test").identifiers
+    assert Tox21(str(root)).split("test").sample_ids == ["TOX15", "TOX29", "TOX31", "TOX33"]
+    assert Tox21(str(root), split_seed=1).split("test").sample_ids != Tox21(str(root)).split("test").sample_ids
 
 
 def test_moleculenets_folder_is_found(root):

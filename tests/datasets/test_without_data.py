@@ -14,7 +14,7 @@ from mtlrun.weightings import MGDA, Equal, NashMTL
 OBJECTIVES = ("first", "second")
 
 
-def minimise(weighting, function, start, lr, steps):
+def minimize(weighting, function, start, lr, steps):
     """Return the point at which Adam ends, and the values of both functions there."""
     backbone = Point((len(start),), start)
     (point,) = backbone.parameters()
@@ -86,7 +86,7 @@ def in_the_setting_of_nash_mtl(points, objective):
 )
 def test_equal_weights_do_not_reach_the_pareto_set_of_the_plane_and_others_do(weighting, reaches):
     # Nash-MTL's setting and the hardest of its starts, at 20 times its learning rate.
-    (x1, _), losses = minimise(weighting(), in_the_setting_of_nash_mtl, [9.0, 9.0], lr=0.02, steps=1000)
+    (x1, _), losses = minimize(weighting(), in_the_setting_of_nash_mtl, [9.0, 9.0], lr=0.02, steps=1000)
     # The set is the line x_2 = -8.36 with x_1 between -7 and 7.
     assert -7 <= x1 <= 7
     on_the_line = torch.tensor([[x1, -8.36]])
@@ -100,10 +100,10 @@ def test_equal_weights_do_not_reach_the_pareto_set_of_the_plane_and_others_do(we
 @pytest.mark.parametrize("start", [[0.3, -0.2], [-0.3, -0.1]])
 def test_equal_weights_end_at_an_end_of_the_concave_front_and_mgda_on_it(start):
     end = 0.5**0.5
-    point, losses = minimise(Equal(), concave_front, start, lr=0.05, steps=200)
+    point, losses = minimize(Equal(), concave_front, start, lr=0.05, steps=200)
     assert point.abs().tolist() == pytest.approx([end, end], abs=0.05)
     assert losses.min() < 0.01
-    point, losses = minimise(MGDA(), concave_front, start, lr=0.05, steps=200)
+    point, losses = minimize(MGDA(), concave_front, start, lr=0.05, steps=200)
     assert point[0].item() == pytest.approx(point[1].item(), abs=1e-3)
     assert point.abs().max() < 0.5
     assert losses.min() > 0.1

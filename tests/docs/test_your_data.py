@@ -45,7 +45,7 @@ def test_the_commands_of_the_document_work(mtlrun):
         ("houses", "price"),
         ("houses", "price", "kind", "quick"),
         ("houses", "price", "kind", "quick"),
-        ("images", "colour", "brightness"),
+        ("images", "color", "brightness"),
     ]
 
 

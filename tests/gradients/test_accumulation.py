@@ -39,7 +39,7 @@ def configured(name, **changes):
 def can_be_in_pieces(name):
     weighting = build(node_of(name), "weighting")
     whole = isinstance(weighting, PartsWeighting) or weighting.needs_look_ahead
-    return not whole and getattr(weighting, "grad_source", "shared") == "shared"
+    return not whole and getattr(weighting, "grad_wrt", "shared") == "shared"
 
 
 NAMES = [entry.name for entry in entries("weighting") if can_be_in_pieces(entry.name)]
@@ -119,21 +119,24 @@ def test_any_number_of_pieces_will_do(name, count):
     check_same(partial(configured, name), make_model(), count)
 
 
-@pytest.mark.parametrize("changes", [{"every": 2}, {"every": 2, "heads": "weighted"}, {"loss_transform": "log"}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"update_weights_every": 2}, {"update_weights_every": 2, "head_loss": "weighted"}, {"loss_transform": "log"}],
+)
 def test_what_composes_with_a_method_does_so_in_pieces(changes):
     check_same(partial(configured, "mgda", **changes), make_model(), 3, missing=False)
 
 
 def test_a_weighting_beneath_learns_as_it_would_of_the_whole_batch():
     def make():
-        weighting = MGDA(losses=Uncertainty(), every=2, loss_transform="log")
+        weighting = MGDA(losses=Uncertainty(), update_weights_every=2, loss_transform="log")
         weighting.setup(3)
         return weighting
 
     check_same(make, make_model(), 4, missing=False)
 
 
-def test_regularisers_count_once():
+def test_regularizers_count_once():
     tasks = {"a": Regression(), "b": Regression()}
     model = make_model(tasks, SoftSharing, strength=0.5)
     with torch.no_grad():
@@ -185,7 +188,7 @@ def test_equal_weights_need_no_second_forward_pass(monkeypatch):
 
 @pytest.mark.parametrize("name", ["equal", "famo", "dtp", "pcgrad", "graddrop"])
 def test_a_run_in_pieces_trains_and_says_what_it_costs(name, quick):
-    record = read_record(quick("trainer.accumulate=3", f"weighting={name}"))
+    record = read_record(quick("trainer.micro_batches=3", f"weighting={name}"))
     assert record["status"] == "completed"
     plain = {"equal": 1, "famo": 2, "dtp": 1, "pcgrad": 1, "graddrop": 1}[name]
     assert record["passes_per_step"]["forward"] == plain + (name in ("famo", "dtp"))
@@ -194,7 +197,9 @@ def test_a_run_in_pieces_trains_and_says_what_it_costs(name, quick):
 def test_a_run_in_pieces_ends_like_one_at_once(quick):
     results = []
     for pieces in (1, 4):
-        record = read_record(quick(f"trainer.accumulate={pieces}", "backbone.dropout=0", "weighting=pcgrad", "seed=3"))
+        record = read_record(
+            quick(f"trainer.micro_batches={pieces}", "backbone.dropout=0", "weighting=pcgrad", "seed=3")
+        )
         results.append(record["val"]["left"]["loss"])
     assert results[1] == pytest.approx(results[0], rel=1e-4)
 
@@ -204,7 +209,7 @@ def test_a_run_in_pieces_ends_like_one_at_once(quick):
 def test_passes_in_one_call_train_alike(model, pieces, quick):
     results = []
     for batched in ("false", "true"):
-        arguments = [f"trainer.batch_rows={batched}", f"trainer.accumulate={pieces}", f"model={model}"]
+        arguments = [f"trainer.vmap_backward={batched}", f"trainer.micro_batches={pieces}", f"model={model}"]
         results.append(read_record(quick(*arguments, "weighting=pcgrad"))["val"]["left"]["loss"])
     assert results[1] == pytest.approx(results[0], rel=1e-4)
 
@@ -212,14 +217,14 @@ def test_passes_in_one_call_train_alike(model, pieces, quick):
 @pytest.mark.parametrize(
     ("weighting", "reason"),
     [
-        (["weighting=modo"], "weighting=modo needs the whole batch of a step at once; use trainer.accumulate=1"),
+        (["weighting=modo"], "weighting=modo needs the whole batch of a step at once; use trainer.micro_batches=1"),
         (["weighting=auto_lambda"], "weighting=auto_lambda needs the whole batch"),
-        (["weighting=mgda_ub"], "weighting.grad_source=representation needs the whole batch"),
-        (["weighting=mgda", "weighting.grad_source=last_layer"], "weighting.grad_source=last_layer needs the whole"),
+        (["weighting=mgda_ub"], "weighting.grad_wrt=representation needs the whole batch"),
+        (["weighting=mgda", "weighting.grad_wrt=last_layer"], "weighting.grad_wrt=last_layer needs the whole"),
     ],
 )
 def test_methods_that_need_the_whole_batch_are_refused(weighting, reason, mtlrun):
-    code, _, err = mtlrun(*QUICK, *weighting, "trainer.accumulate=2")
+    code, _, err = mtlrun(*QUICK, *weighting, "trainer.micro_batches=2")
     assert code == 2
     assert reason in err
     assert not run_folders()
@@ -231,7 +236,7 @@ def test_pieces_of_one_sample_are_refused_under_batch_norm(mtlrun):
         "dataset.size=8",
         "backbone=resnet18",
         "trainer.batch_size=8",
-        "trainer.accumulate=8",
+        "trainer.micro_batches=8",
     )
     assert code == 2
     assert "the smallest piece of a batch has 1 sample" in err
@@ -243,7 +248,7 @@ def test_an_accumulation_says_what_it_cannot_do():
     own = list(reach.own.values())
     with pytest.raises(ValueError, match="DWA needs the losses of the whole batch before its gradients"):
         Accumulation(configured("dwa"), reach.shared, own)
-    with pytest.raises(ValueError, match="grad_source=representation does not go with pieces of a batch"):
+    with pytest.raises(ValueError, match="grad_wrt=representation does not go with pieces of a batch"):
         Accumulation(configured("mgda_ub"), reach.shared, own)
     with pytest.raises(ValueError, match="MGDA needs shared parameters, found none"):
         Accumulation(configured("mgda"), [], own)

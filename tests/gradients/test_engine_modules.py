@@ -328,10 +328,10 @@ def test_running_statistics_are_updated_once_per_step(method, with_representatio
     network = Network("batch norm")
     seen = network.trunk[0](network.inputs).detach()
     run(network, make(method), method, network.graph(), with_representation)
-    normalisation = network.trunk[1]
-    assert normalisation.num_batches_tracked == 1
-    torch.testing.assert_close(normalisation.running_mean, 0.1 * seen.mean(dim=0))
-    torch.testing.assert_close(normalisation.running_var, 0.9 + 0.1 * seen.var(dim=0))
+    normalization = network.trunk[1]
+    assert normalization.num_batches_tracked == 1
+    torch.testing.assert_close(normalization.running_mean, 0.1 * seen.mean(dim=0))
+    torch.testing.assert_close(normalization.running_var, 0.9 + 0.1 * seen.var(dim=0))
 
 
 @with_and_without
@@ -460,8 +460,8 @@ def test_a_checkpointed_trunk_gives_what_the_plain_trunk_gives(trunk, method, wi
         ("pcgrad", {}, 3),
         ("graddrop", {}, 3),
         ("modo", {}, 9),
-        ("pcgrad", {"grad_source": "representation"}, 1),
-        ("graddrop", {"grad_source": "representation"}, 1),
+        ("pcgrad", {"grad_wrt": "representation"}, 1),
+        ("graddrop", {"grad_wrt": "representation"}, 1),
     ],
 )
 def test_a_checkpointed_trunk_is_run_again_once_for_each_pass(method, options, passes):
@@ -624,16 +624,16 @@ STEPS = {
     "pcgrad": ("pcgrad", {}, True),
     "pcgrad, whole": ("pcgrad", {}, False),
     "pcgrad of a weighting": ("pcgrad", {"losses": Uncertainty()}, True),
-    "pcgrad at the representation": ("pcgrad", {"grad_source": "representation"}, True),
+    "pcgrad at the representation": ("pcgrad", {"grad_wrt": "representation"}, True),
     "mgda": ("mgda", {}, True),
     "mgda, whole": ("mgda", {}, False),
     "mgda of logarithms": ("mgda", {"loss_transform": "log"}, True),
     "graddrop": ("graddrop", {}, True),
     "graddrop, whole": ("graddrop", {}, False),
-    "graddrop at the representation": ("graddrop", {"grad_source": "representation"}, True),
+    "graddrop at the representation": ("graddrop", {"grad_wrt": "representation"}, True),
     "modo": ("modo", {}, True),
     "modo, whole": ("modo", {}, False),
-    "modo at the representation": ("modo", {"grad_source": "representation"}, True),
+    "modo at the representation": ("modo", {"grad_wrt": "representation"}, True),
 }
 steps = pytest.mark.parametrize("step", STEPS)
 
@@ -670,11 +670,11 @@ def test_the_graph_is_freed_when_the_gram_matrix_is_wanted_for_the_log(method, w
 
 @with_and_without
 @pytest.mark.parametrize("method", ["pcgrad", "graddrop"])
-def test_the_graph_is_freed_where_there_is_a_regulariser_of_features(method, with_representation):
+def test_the_graph_is_freed_where_there_is_a_regularizer_of_features(method, with_representation):
     network = Network(perceptron().double())
     graph = network.graph()
     penalty = graph.representation.square().sum()
-    run(network, make(method), method, graph, with_representation, regulariser=penalty)
+    run(network, make(method), method, graph, with_representation, regularizer=penalty)
     assert_graph_is_freed(network, graph, method)
     with pytest.raises(RuntimeError, match="backward through the graph a second time"):
         torch.autograd.grad(penalty, network.shared())
@@ -684,17 +684,17 @@ def test_the_graph_is_freed_where_there_is_a_regulariser_of_features(method, wit
 def test_the_graph_is_freed_with_gradients_by_the_last_layer(with_representation):
     network = Network(perceptron().double())
     graph = network.graph()
-    weighting = make("pcgrad", grad_source="last_layer" if with_representation else "shared")
+    weighting = make("pcgrad", grad_wrt="last_layer" if with_representation else "shared")
     last_layer = list(network.trunk[2].parameters())
     run(network, weighting, "pcgrad", graph, with_representation, last_layer=last_layer)
     assert_graph_is_freed(network, graph, "pcgrad")
 
 
-@pytest.mark.parametrize("heads", ["own", "weighted"])
+@pytest.mark.parametrize("heads", ["unweighted", "weighted"])
 @with_and_without
 def test_the_graph_is_freed_by_a_step_with_weights_of_an_earlier_one(heads, with_representation):
     network = Network(perceptron().double())
-    weighting = make("pcgrad", every=2, heads=heads)
+    weighting = make("pcgrad", update_weights_every=2, head_loss=heads)
     assert run(network, weighting, "pcgrad", network.graph(), with_representation).gram is not None
     network.zero_grad()
     graph = network.graph()

@@ -172,7 +172,7 @@ def test_gram_matrix_of_a_jacobian_weighting_is_taken_when_asked_for(problem):
 
 
 @pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("heads", ["own", "weighted"])
+@pytest.mark.parametrize("heads", ["unweighted", "weighted"])
 @pytest.mark.parametrize("method", GRAM_METHODS)
 def test_gradients_are_compared_at_the_source_and_weighted_everywhere(problem, method, heads, source):
     reference = problem.graph()
@@ -185,7 +185,7 @@ def test_gradients_are_compared_at_the_source_and_weighted_everywhere(problem, m
     weights = make(method).weights(rows @ rows.T, values(reference.losses))
     graph = problem.graph()
     update = backward(
-        make(method, heads=heads, grad_source=source),
+        make(method, head_loss=heads, grad_wrt=source),
         graph.losses,
         problem.shared,
         problem.own,
@@ -202,7 +202,7 @@ def test_sources_lead_to_different_weights(problem):
     for source in SOURCES:
         graph = problem.graph()
         update = backward(
-            make("mgda", grad_source=source),
+            make("mgda", grad_wrt=source),
             graph.losses,
             problem.shared,
             problem.own,
@@ -220,7 +220,7 @@ def test_direction_at_the_representation_is_sent_back_through_the_trunk(problem)
     expected = gradients(reference.representation, problem.shared, direction.view_as(reference.representation))
     graph = problem.graph()
     backward(
-        make("graddrop", grad_source="representation"),
+        make("graddrop", grad_wrt="representation"),
         graph.losses,
         problem.shared,
         problem.own,
@@ -243,8 +243,8 @@ def test_shared_parameters_that_some_losses_do_not_reach_count_as_zero_there(pro
 
 @pytest.mark.parametrize("with_representation", [True, False])
 @pytest.mark.parametrize("method", ["equal", "static", "mgda", "pcgrad", "gradnorm", "graddrop"])
-def test_regulariser_is_added_outside_the_weighting(problem, method, with_representation):
-    def run(with_regulariser):
+def test_regularizer_is_added_outside_the_weighting(problem, method, with_representation):
+    def run(with_regularizer):
         for parameter in problem.parameters:
             parameter.grad = None
         graph = problem.graph()
@@ -255,7 +255,7 @@ def test_regulariser_is_added_outside_the_weighting(problem, method, with_repres
             problem.shared,
             problem.own,
             representation=graph.representation if with_representation else None,
-            regulariser=penalty if with_regulariser else None,
+            regularizer=penalty if with_regularizer else None,
         )
         return grads(problem.parameters), update.weights
 
@@ -267,7 +267,7 @@ def test_regulariser_is_added_outside_the_weighting(problem, method, with_repres
 
 @pytest.mark.parametrize("with_representation", [True, False])
 @pytest.mark.parametrize("method", ["equal", "pcgrad", "graddrop"])
-def test_regulariser_may_be_made_of_the_features(problem, method, with_representation):
+def test_regularizer_may_be_made_of_the_features(problem, method, with_representation):
     reference = problem.graph()
     expected = combine(make(method), jacobian_of(reference.losses, problem.shared), values(reference.losses))
     expected = expected + flat(gradients(reference.representation.square().sum(), problem.shared))
@@ -278,7 +278,7 @@ def test_regulariser_may_be_made_of_the_features(problem, method, with_represent
         problem.shared,
         problem.own,
         representation=graph.representation if with_representation else None,
-        regulariser=graph.representation.square().sum(),
+        regularizer=graph.representation.square().sum(),
     )
     torch.testing.assert_close(grads(problem.shared), expected)
 
@@ -320,12 +320,12 @@ def test_parameters_whose_gradients_are_one_tensor_are_updated_once_each(method)
     assert torch.equal(second.grad, before)
 
 
-@pytest.mark.parametrize("heads", ["own", "weighted"])
+@pytest.mark.parametrize("heads", ["unweighted", "weighted"])
 def test_own_parameters_whose_gradients_are_one_tensor_are_scaled_once_each(heads):
     shared = nn.Parameter(torch.ones(2, dtype=torch.float64))
     first, second = (nn.Parameter(torch.zeros(2, dtype=torch.float64)) for _ in range(2))
     losses = [((shared + first + second) * torch.tensor([3.0, 1])).sum(), (2 * shared).sum()]
-    update = backward(make("mgda", num_tasks=2, heads=heads), losses, [shared], [[first, second], []])
+    update = backward(make("mgda", num_tasks=2, head_loss=heads), losses, [shared], [[first, second], []])
     factor = update.weights[0] if heads == "weighted" else 1.0
     expected = factor * torch.tensor([3.0, 1], dtype=torch.float64)
     torch.testing.assert_close(first.grad, expected)
@@ -385,8 +385,8 @@ def test_of_several_gradients_that_are_not_finite_the_first_is_named():
 
 @pytest.mark.parametrize("method", ["pcgrad", "graddrop"])
 def test_grad_source_needs_a_representation(problem, method):
-    with pytest.raises(ValueError, match="grad_source=representation needs a model with a shared representation"):
-        backward(make(method, grad_source="representation"), problem.graph().losses, problem.shared, problem.own)
+    with pytest.raises(ValueError, match="grad_wrt=representation needs a model with a shared representation"):
+        backward(make(method, grad_wrt="representation"), problem.graph().losses, problem.shared, problem.own)
 
 
 def test_what_is_none_of_the_three_kinds_is_refused(problem):
@@ -445,7 +445,7 @@ def test_passes_in_one_call_give_the_same_update(problem, method, source, with_r
         for parameter in problem.parameters:
             parameter.grad = None
         update = backward(
-            make(method, grad_source=source),
+            make(method, grad_wrt=source),
             graph.losses,
             problem.shared,
             problem.own,

@@ -40,7 +40,7 @@ def losses_of(output):
 
 def penalties_of(output):
     """Return all that joins the objective besides the tasks' losses."""
-    terms = list(output.regularisers.values())
+    terms = list(output.regularizers.values())
     if output.domains is not None:
         terms.append(output.domains.log_softmax(dim=1)[:, 0].sum())
     return terms

@@ -81,7 +81,7 @@ def test_overlap_of_features_that_are_all_zero_has_a_finite_gradient():
 
 def test_penalty_is_summed_over_the_tasks_and_reaches_both_encoders(maps, tasks, make_inputs):
     model, inputs = Adversarial(tasks, maps.make, orthogonality=0.2), make_inputs(maps)
-    penalty = model.predict(inputs).regularisers["orthogonality"]
+    penalty = model.predict(inputs).regularizers["orthogonality"]
     shared = model.shared(inputs).mean(dim=(2, 3))
     expected = 0
     for task in tasks:
@@ -98,7 +98,7 @@ def test_tasks_that_are_not_wanted_have_no_penalty_and_stay_classes_of_the_discr
     model, inputs = Adversarial(tasks, mlp.make, orthogonality=0.2), make_inputs(mlp)
     full, output = model.predict(inputs), model.predict(inputs, ["place"])
     expected = 0.2 * overlap(model.shared(inputs), model.private["place"](inputs))
-    torch.testing.assert_close(output.regularisers["orthogonality"], expected)
+    torch.testing.assert_close(output.regularizers["orthogonality"], expected)
     assert torch.equal(output.domains, full.domains)
 
 
@@ -118,7 +118,7 @@ def test_encoders_start_from_different_weights(mlp, tasks):
 def test_factors_of_zero_switch_their_terms_off(mlp, tasks, make_inputs):
     model = Adversarial(tasks, mlp.make, adversary=0.0, orthogonality=0.0)
     output = model.predict(make_inputs(mlp))
-    assert not output.regularisers
+    assert not output.regularizers
     output.domains.log_softmax(dim=1)[:, 0].sum().backward()
     assert all(parameter.grad.abs().sum() == 0 for parameter in model.shared.parameters())
     assert model.discriminator.weight.grad.abs().sum() > 0
@@ -135,7 +135,7 @@ def test_terms_are_finite_in_half_precision(maps, tasks, make_inputs):
     with torch.autocast("cpu", torch.bfloat16):
         output = model.predict(make_inputs(maps))
         loss = nn.functional.cross_entropy(output.domains, torch.tensor([0, 1, 0, 1]))
-    (loss + output.regularisers["orthogonality"]).backward()
+    (loss + output.regularizers["orthogonality"]).backward()
     gradients = [parameter.grad for parameter in model.shared.parameters()]
     assert all(torch.isfinite(gradient).all() for gradient in gradients)
     assert any(gradient.abs().sum() > 0 for gradient in gradients)

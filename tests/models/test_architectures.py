@@ -27,7 +27,7 @@ PLAIN_ALONE = {
     "lora": {},
     "adapters": {},
     "task_routing": {},
-    "sluice": {"own": 1.0, "last": 1.0, "orthogonality": 0.0},
+    "sluice": {"self_weight": 1.0, "last": 1.0, "orthogonality": 0.0},
 }
 
 
@@ -70,7 +70,7 @@ def test_dense_predictions_have_the_size_of_the_input(architecture, maps, dense_
 def check_partition(model, inputs):
     output = model.predict(inputs)
     found = reached_by(model, losses_of(output))
-    penalised = reached_by(model, {"penalty": sum(penalties_of(output))}) if penalties_of(output) else {}
+    penalized = reached_by(model, {"penalty": sum(penalties_of(output))}) if penalties_of(output) else {}
     groups = {id(p): group for group in model.parameter_groups() for p in group.parameters}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -82,7 +82,7 @@ def check_partition(model, inputs):
             assert found[name] == set(group.shared_by or model.task_names), name
             assert len(found[name]) > 1 or len(model.task_names) == 1, name
         else:
-            assert penalised[name], name  # a discriminator, say, which no task's loss reaches
+            assert penalized[name], name  # a discriminator, say, which no task's loss reaches
 
 
 def test_parameter_groups_are_exactly_what_autograd_sees(architecture, backbone, three_tasks, make_inputs):
@@ -112,7 +112,7 @@ def test_every_parameter_gets_a_gradient_other_than_zero(architecture, backbone,
 def test_what_joins_the_objective_is_left_out_in_evaluation(architecture, mlp, tasks, make_inputs):
     output = architecture(tasks, mlp.make).eval().predict(make_inputs(mlp))
     assert not output.on_the_way
-    assert not output.regularisers
+    assert not output.regularizers
     assert output.domains is None
 
 
@@ -153,7 +153,7 @@ def test_one_task_alone_is_the_plain_network(name, backbone, make_inputs):
     inputs = make_inputs(backbone)
     output = model.predict(inputs)
     torch.testing.assert_close(output.predictions["kind"], plain(inputs))
-    assert not output.regularisers
+    assert not output.regularizers
 
 
 def test_one_task_alone_works(architecture, backbone, make_inputs):

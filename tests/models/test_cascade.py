@@ -85,7 +85,7 @@ def test_groups_say_which_losses_reach_a_head(mlp, three_tasks, make_inputs, ord
 
 @pytest.mark.parametrize(
     ("order", "found"),
-    [(["kind"], "kind"), (["kind", "colour"], "kind, colour"), (["kind", "place", "kind"], "kind, place, kind")],
+    [(["kind"], "kind"), (["kind", "color"], "kind, color"), (["kind", "place", "kind"], "kind, place, kind")],
 )
 def test_orders_that_do_not_name_each_task_once_are_refused(mlp, tasks, order, found):
     with pytest.raises(ValueError, match=f"^order must name each of kind, place once, found {found}$"):

@@ -10,7 +10,7 @@ from mtlrun.models.cross_stitch import CrossStitchUnit
 @pytest.mark.parametrize("channels", [4, 1])
 @pytest.mark.parametrize("shape", [(2, 4, 3, 3), (2, 4)])
 def test_unit_gives_the_sum_over_the_tasks_channel_by_channel(shape, channels):
-    unit = CrossStitchUnit(3, channels, own=0.9)
+    unit = CrossStitchUnit(3, channels, self_weight=0.9)
     unit.alpha.data = torch.randn_like(unit.alpha)
     features = [torch.randn(shape) for _ in range(3)]
     mixed = unit(features)
@@ -24,14 +24,14 @@ def test_unit_gives_the_sum_over_the_tasks_channel_by_channel(shape, channels):
 
 
 def test_weights_start_with_own_on_the_diagonal_and_the_rest_shared():
-    unit = CrossStitchUnit(3, 2, own=0.8)
+    unit = CrossStitchUnit(3, 2, self_weight=0.8)
     expected = torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]])
     torch.testing.assert_close(unit.alpha, expected.unsqueeze(-1).expand(3, 3, 2))
 
 
 def test_unit_of_one_task_passes_its_features_on():
     features = torch.randn(2, 4)
-    (mixed,) = CrossStitchUnit(1, 4, own=0.3)([features])
+    (mixed,) = CrossStitchUnit(1, 4, self_weight=0.3)([features])
     assert torch.equal(mixed, features)
 
 
@@ -55,7 +55,7 @@ def test_features_are_mixed_after_each_stage(mlp, three_tasks, make_inputs):
 
 
 def test_networks_that_keep_to_themselves_are_separate(mlp, tasks, make_inputs):
-    model, inputs = CrossStitch(tasks, mlp.make, own=1.0), make_inputs(mlp)
+    model, inputs = CrossStitch(tasks, mlp.make, self_weight=1.0), make_inputs(mlp)
     for task in tasks:
         torch.testing.assert_close(model(inputs)[task], model.heads[task](model.backbones[task](inputs)))
 
@@ -78,7 +78,7 @@ def test_units_have_a_learning_rate_of_their_own(mlp, tasks):
 
 @pytest.mark.parametrize(
     ("argument", "wrong", "bounds"),
-    [("own", -0.1, r"in \[0, 1\]"), ("own", 1.5, r"in \[0, 1\]"), ("unit_lr_scale", 0.0, "> 0")],
+    [("self_weight", -0.1, r"in \[0, 1\]"), ("self_weight", 1.5, r"in \[0, 1\]"), ("unit_lr_scale", 0.0, "> 0")],
 )
 def test_arguments_out_of_bounds_are_refused(mlp, tasks, argument, wrong, bounds):
     with pytest.raises(ValueError, match=f"{argument} must be {bounds}, found {wrong}"):

@@ -51,7 +51,7 @@ def test_one_task_alone_keeps_its_features(gate):
 
 
 @pytest.mark.parametrize("gate", ["receiver", "sender"])
-def test_messages_of_maps_come_from_the_neighbourhood(gate):
+def test_messages_of_maps_come_from_the_neighborhood(gate):
     module = Distillation("a", ["a", "b"], (2, 5, 5), gate)
     features = {task: torch.randn(1, 2, 5, 5) for task in "ab"}
     changed = features["b"].clone()

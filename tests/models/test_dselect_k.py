@@ -115,7 +115,7 @@ def test_the_entropy_s_gradient_reaches_the_gates_and_decides_them(mlp, tasks, m
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     inputs = make_inputs(mlp)
     for _ in range(100):
-        (entropy,) = model.predict(inputs).regularisers.values()
+        (entropy,) = model.predict(inputs).regularizers.values()
         optimizer.zero_grad()
         entropy.backward()
         optimizer.step()
@@ -130,7 +130,7 @@ def test_selectors_are_driven_off_numbers_that_are_no_expert_s(mlp, tasks, make_
         gate.z.bias.data = torch.tensor([0.4, 0.4, 0.3, 0.4])  # 3 is the likeliest number, of 0, 1 and 2
     optimizer = torch.optim.SGD([p for gate in model.gates.values() for p in gate.parameters()], lr=0.01)
     for _ in range(200):
-        loss = model.predict(make_inputs(mlp)).regularisers["unused_codes"]
+        loss = model.predict(make_inputs(mlp)).regularizers["unused_codes"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -143,7 +143,7 @@ def test_a_selector_lost_on_no_expert_keeps_all_finite(mlp, tasks, make_inputs):
     for gate in model.gates.values():
         gate.z.bias.data.fill_(9.0)
     output = model.predict(make_inputs(mlp))
-    torch.stack([*output.regularisers.values(), *(p.sum() for p in output.predictions.values())]).sum().backward()
+    torch.stack([*output.regularizers.values(), *(p.sum() for p in output.predictions.values())]).sum().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
@@ -153,7 +153,7 @@ def test_penalties_of_nothing_are_left_out(mlp, tasks, make_inputs):
         (num_experts, entropy, unused): list(
             DSelectK(tasks, mlp.make, num_experts=num_experts, entropy_penalty=entropy, unused_penalty=unused)
             .predict(inputs)
-            .regularisers
+            .regularizers
         )
         for num_experts, entropy, unused in [(4, 1e-6, 1.0), (5, 1e-6, 1.0), (5, 0.0, 1.0), (5, 0.0, 0.0)]
     }

@@ -65,7 +65,7 @@ def test_each_task_keeps_its_own_rotation_where_others_are_not_wanted(mlp, three
 
 @pytest.mark.parametrize("split", [1, 2])
 def test_stages_after_the_split_belong_to_the_tasks(maps, three_tasks, make_inputs, split):
-    model = HardSharing(three_tasks, maps.make, split=split)
+    model = HardSharing(three_tasks, maps.make, shared_stages=split)
     inputs = make_inputs(maps)
     shared = {
         name.split(".")[2] for name, p in model.named_parameters() if id(p) in {*map(id, model.shared_parameters())}
@@ -86,6 +86,6 @@ def test_stages_after_the_split_belong_to_the_tasks(maps, three_tasks, make_inpu
 @pytest.mark.parametrize("split", [0, 4])
 def test_a_split_beyond_the_stages_is_refused(maps, tasks, split):
     with pytest.raises(
-        ValueError, match=rf"split must be null or in 1\.\.3, the stages of the backbone, found {split}"
+        ValueError, match=rf"shared_stages must be null or in 1\.\.3, the stages of the backbone, found {split}"
     ):
-        HardSharing(tasks, maps.make, split=split)
+        HardSharing(tasks, maps.make, shared_stages=split)

@@ -12,7 +12,7 @@ TASKS = ("a", "b", "c")
 
 @pytest.mark.parametrize("shape", [(4, 3, 3), (4,)])
 def test_layer_joins_the_tasks_and_reduces_them_once_for_each(shape):
-    layer = NDDRLayer(TASKS, shape, own=0.9)
+    layer = NDDRLayer(TASKS, shape, self_weight=0.9)
     for parameter in layer.parameters():
         nn.init.normal_(parameter)
     features = [torch.randn(5, *shape) for _ in TASKS]
@@ -30,7 +30,7 @@ def test_layer_joins_the_tasks_and_reduces_them_once_for_each(shape):
 
 @pytest.mark.parametrize("shape", [(4, 3, 3), (4,)])
 def test_layer_starts_as_a_weighted_mean_of_the_same_channel(shape):
-    layer = NDDRLayer(TASKS, shape, own=0.8).eval()  # BatchNorm of an untrained layer divides by sqrt(1 + 1e-5)
+    layer = NDDRLayer(TASKS, shape, self_weight=0.8).eval()  # BatchNorm of an untrained layer divides by sqrt(1 + 1e-5)
     features = [torch.rand(2, *shape) for _ in TASKS]
     for index, reduced in enumerate(layer(features)):
         expected = sum((0.8 if other == index else 0.1) * features[other] for other in range(3))
@@ -38,7 +38,7 @@ def test_layer_starts_as_a_weighted_mean_of_the_same_channel(shape):
 
 
 def test_layer_has_no_bias():
-    names = {name for name, _ in NDDRLayer(("a", "b"), (4, 2, 2), own=0.9).named_parameters()}
+    names = {name for name, _ in NDDRLayer(("a", "b"), (4, 2, 2), self_weight=0.9).named_parameters()}
     assert names == {f"{task}.{name}" for task in "ab" for name in ("0.weight", "1.weight", "1.bias")}
 
 
@@ -111,7 +111,7 @@ def test_backbones_start_from_different_weights(mlp, tasks):
 
 @pytest.mark.parametrize(
     ("argument", "wrong", "bounds"),
-    [("own", -0.1, r"in \[0, 1\]"), ("own", 1.5, r"in \[0, 1\]"), ("unit_lr_scale", 0.0, "> 0")],
+    [("self_weight", -0.1, r"in \[0, 1\]"), ("self_weight", 1.5, r"in \[0, 1\]"), ("unit_lr_scale", 0.0, "> 0")],
 )
 def test_arguments_out_of_bounds_are_refused(mlp, tasks, argument, wrong, bounds):
     with pytest.raises(ValueError, match=f"{argument} must be {bounds}, found {wrong}"):

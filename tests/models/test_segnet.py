@@ -121,7 +121,7 @@ def test_a_decoder_stage_without_its_encoder_is_named():
 
 @pytest.mark.parametrize("split", [None, 1, 3, 5])
 def test_a_trunk_may_split_within_the_encoder_or_the_decoder(dense_tasks, split):
-    model = HardSharing(dense_tasks, partial(TINY, (1, 8, 10)), split=split)
+    model = HardSharing(dense_tasks, partial(TINY, (1, 8, 10)), shared_stages=split)
     inputs = torch.randn(2, 1, 8, 10)
     predictions = model(inputs)
     assert {task: tuple(found.shape) for task, found in predictions.items()} == {

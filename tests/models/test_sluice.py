@@ -12,12 +12,12 @@ from mtlrun.tasks import Regression
 
 def penalty(model):
     inputs = torch.zeros(4, *model.backbones.first.input_shape)
-    return model.predict(inputs).regularisers["orthogonality"]
+    return model.predict(inputs).regularizers["orthogonality"]
 
 
 @pytest.mark.parametrize("shape", [(2, 6, 3, 3), (2, 6)])
 def test_unit_mixes_the_subspaces_of_all_tasks(shape):
-    unit = SubspaceUnit(2, 3, own=0.9)
+    unit = SubspaceUnit(2, 3, self_weight=0.9)
     nn.init.normal_(unit.alpha)
     features = [torch.randn(shape), torch.randn(shape)]
     mixed = unit(features)
@@ -32,7 +32,7 @@ def test_unit_mixes_the_subspaces_of_all_tasks(shape):
 
 
 def test_subspaces_of_unequal_size_are_mixed_as_if_filled_up_with_zeros():
-    unit = SubspaceUnit(1, 2, own=0.9)
+    unit = SubspaceUnit(1, 2, self_weight=0.9)
     unit.alpha.data = torch.tensor([[1.0, 10.0], [100.0, 1000.0]])
     features = torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0]])  # subspaces (1, 2, 3) and (4, 5)
     (mixed,) = unit([features])
@@ -41,8 +41,8 @@ def test_subspaces_of_unequal_size_are_mixed_as_if_filled_up_with_zeros():
 
 def test_alphas_start_with_own_on_the_diagonal_and_the_rest_shared():
     expected = torch.full((4, 4), 0.1 / 3).fill_diagonal_(0.9)
-    torch.testing.assert_close(SubspaceUnit(2, 2, own=0.9).alpha.data, expected)
-    assert SubspaceUnit(1, 1, own=0.3).alpha.item() == 1.0
+    torch.testing.assert_close(SubspaceUnit(2, 2, self_weight=0.9).alpha.data, expected)
+    assert SubspaceUnit(1, 1, self_weight=0.3).alpha.item() == 1.0
 
 
 def test_betas_start_with_the_last_stage_ahead_and_the_rest_shared():
@@ -126,11 +126,11 @@ def test_descent_on_the_penalty_makes_the_subspaces_orthogonal(mlp, tasks):
 
 @pytest.mark.parametrize("changes", [{"orthogonality": 0.0}, {"subspaces": 1}])
 def test_no_penalty_without_subspaces_or_factor(mlp, tasks, make_inputs, changes):
-    assert not Sluice(tasks, mlp.make, **changes).predict(make_inputs(mlp)).regularisers
+    assert not Sluice(tasks, mlp.make, **changes).predict(make_inputs(mlp)).regularizers
 
 
 def test_networks_that_keep_to_themselves_are_separate(backbone, tasks, make_inputs):
-    model, inputs = Sluice(tasks, backbone.make, own=1.0, last=1.0).eval(), make_inputs(backbone)
+    model, inputs = Sluice(tasks, backbone.make, self_weight=1.0, last=1.0).eval(), make_inputs(backbone)
     for task in tasks:
         torch.testing.assert_close(model(inputs)[task], model.heads[task](model.backbones[task](inputs)))
 
@@ -158,7 +158,7 @@ def test_backbones_start_from_different_weights(mlp, tasks):
 @pytest.mark.parametrize(
     ("argument", "wrong", "bounds"),
     [
-        ("own", -0.1, r"in \[0, 1\]"),
+        ("self_weight", -0.1, r"in \[0, 1\]"),
         ("last", 1.5, r"in \[0, 1\]"),
         ("orthogonality", -1.0, ">= 0"),
         ("unit_lr_scale", 0.0, "> 0"),

@@ -16,7 +16,7 @@ def shift(model):
 
 def penalty(model):
     inputs = torch.zeros(4, *model.backbones[model.task_names[0]].input_shape)
-    return model.predict(inputs).regularisers["soft_sharing"]
+    return model.predict(inputs).regularizers["soft_sharing"]
 
 
 def test_penalty_is_the_mean_squared_distance_over_pairs_and_tensors(mlp, three_tasks):

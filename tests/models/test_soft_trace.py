@@ -19,7 +19,7 @@ def gradient_of(matrix):
 
 def penalty(model):
     inputs = torch.zeros(4, *model.backbones[model.task_names[0]].input_shape)
-    return model.predict(inputs).regularisers["trace_norm"]
+    return model.predict(inputs).regularizers["trace_norm"]
 
 
 def fill(model, weights):
@@ -166,7 +166,7 @@ def test_each_task_has_a_network_of_its_own_that_starts_elsewhere(mlp, tasks, ma
 
 def test_strength_of_zero_gives_no_penalty(mlp, tasks, make_inputs):
     model = SoftTrace(tasks, mlp.make, strength=0.0)
-    assert not model.predict(make_inputs(mlp)).regularisers
+    assert not model.predict(make_inputs(mlp)).regularizers
 
 
 def test_negative_strength_is_refused(mlp, tasks):

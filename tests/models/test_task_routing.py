@@ -122,7 +122,7 @@ def test_sigma_one_is_hard_sharing(maps, tasks, make_inputs):
 
 
 def statistics_of(routed):
-    """Return the statistics that the first task's pass is normalised by, under the names of a hard-sharing model."""
+    """Return the statistics that the first task's pass is normalized by, under the names of a hard-sharing model."""
     own = routed.trunk.statistics["kind"].by_name()
     common = {name: value for name, value in routed.trunk.network.named_buffers() if name.startswith("stages.0.")}
     return {f"trunk.{name}": value for name, value in (own | common).items()}

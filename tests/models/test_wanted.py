@@ -10,7 +10,7 @@ VARIANTS = [
     ("cascade", {"order": ["size", "kind", "place"]}),
     ("cgc", {"task_experts": 2, "shared_experts": 2}),
     ("dselect_k", {"gate": "per_example", "num_experts": 5}),
-    ("hard", {"split": 1}),
+    ("hard", {"shared_stages": 1}),
     ("nddr", {"shortcut": True}),
     ("ple", {"task_experts": 2, "shared_experts": 2}),
 ]
@@ -56,10 +56,10 @@ def test_in_training_only_what_is_wanted_is_supervised_and_reached(architecture,
     for name, reached in reached_by(model, losses_of(output)).items():
         assert not reached or own.get(id(model.get_parameter(name)), asked[0]) in asked, name
     assert (output.domains is None) == (full.domains is None)
-    assert output.regularisers.keys() == full.regularisers.keys()
+    assert output.regularizers.keys() == full.regularizers.keys()
     if architecture.args[0] != "adversarial":  # its penalty is on features, which other tasks do not have then
-        for term, value in full.regularisers.items():
-            assert torch.equal(output.regularisers[term], value), term
+        for term, value in full.regularizers.items():
+            assert torch.equal(output.regularizers[term], value), term
 
 
 def own_modules(model, task):

@@ -104,7 +104,7 @@ def test_all_of_train_is_trained_on_and_the_test_split_stands_for_validation(nam
 
 def test_by_default_a_checkpoint_is_selected_on_a_part_of_train(name):
     write(name)
-    dataset = {"nyuv2": NYUv2, "cityscapes": Cityscapes}[name](f"data/{name}", augment=False, val_share=0.5)
+    dataset = {"nyuv2": NYUv2, "cityscapes": Cityscapes}[name](f"data/{name}", augment=False, val_fraction=0.5)
     assert dataset.averaged_evaluations is None
     assert sorted(files(dataset.split("train")) + files(dataset.split("val"))) == [1, 2, 3, 4, 5, 6]
     assert compose([f"dataset={name}"])["dataset"]["protocol"] == "standard"
@@ -240,8 +240,11 @@ def test_a_mean_over_fewer_evaluations_is_said(mtlrun):
     ("override", "message"),
     [
         ("trainer.patience=5", "which may not decide when training ends; use trainer.patience=null"),
-        ("trainer.select=depth/abs_err", "the result is a mean over the last evaluations; leave trainer.select=gain"),
-        ("trainer.min_gain=0.1", "has no effect with dataset.protocol=legacy, which selects nothing"),
+        (
+            "trainer.monitor=depth/abs_err",
+            "the result is a mean over the last evaluations; leave trainer.monitor=mean_relative_gain",
+        ),
+        ("trainer.min_delta=0.1", "has no effect with dataset.protocol=legacy, which selects nothing"),
     ],
 )
 def test_what_would_choose_by_the_test_split_is_refused(override, message, mtlrun):
@@ -404,7 +407,7 @@ def test_compare_marks_each_number_and_keeps_the_protocols_apart(mtlrun):
 
 def make_record(seed, protocol, **config):
     config = {"names": {"dataset": "mine"}, "seed": seed, "runtime": {}, **config}
-    selection = [{"evaluations": 10}] if protocol == "legacy" else [{"rule": "gain"}]
+    selection = [{"evaluations": 10}] if protocol == "legacy" else [{"rule": "mean_relative_gain"}]
     return Record(f"{protocol}-{seed}", config, protocol=protocol, test={"a": {"loss": 1.0}}, selection=selection)
 
 

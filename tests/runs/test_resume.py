@@ -73,7 +73,7 @@ def config_of(*overrides):
 
 def train_until_step(config, step, monkeypatch):
     """Ask for a stop after so many steps, as SIGTERM does."""
-    from mtlrun import run as module
+    from mtlrun.runs import run as module
 
     made = []
     make = module.make_trainer

@@ -37,7 +37,7 @@ def test_what_cannot_change_a_result_does_not_change_the_identity(override):
 def test_how_a_value_was_set_does_not_change_the_identity():
     assert config_hash(compose(["tasks.left.lr=0.001"])) == config_hash(compose())
     assert config_hash(compose(["experiment=digits_gradnorm"])) == config_hash(
-        compose(["weighting=gradnorm", "weighting.grad_source=last_layer"])
+        compose(["weighting=gradnorm", "weighting.grad_wrt=last_layer"])
     )
 
 
@@ -125,7 +125,7 @@ def test_the_record_says_what_was_done(quick):
     assert record["environment"]["versions"]["torch"] == torch.__version__.split("+")[0] or "+" in torch.__version__
     (selection,) = record["selection"]
     assert selection["tasks"] == ["left", "right"]
-    assert selection["rule"] == "gain"
+    assert selection["rule"] == "mean_relative_gain"
     assert selection["step"] == 4 * selection["epoch"]
 
 
@@ -162,7 +162,7 @@ def test_git_commit_and_dirty_flag_are_recorded(quick):
 
 
 def test_the_selected_checkpoint_is_the_best_on_validation_and_is_what_is_tested(quick):
-    folder = quick("trainer.epochs=6", "optimizer.lr=0.05", "trainer.select=left/accuracy")
+    folder = quick("trainer.epochs=6", "optimizer.lr=0.05", "trainer.monitor=left/accuracy")
     record = read_record(folder)
     validations = read_lines(folder, "val")
     accuracies = [line["val/left/accuracy"] for line in validations]
@@ -190,7 +190,7 @@ def test_the_selected_checkpoint_is_the_best_on_validation_and_is_what_is_tested
 
 
 def test_patience_ends_the_training(quick):
-    folder = quick("trainer.epochs=50", "trainer.patience=2", "trainer.min_gain=0.5")
+    folder = quick("trainer.epochs=50", "trainer.patience=2", "trainer.min_delta=0.5")
     record = read_record(folder)
     assert record["epochs"] == record["selection"][0]["epoch"] + 2 < 50
 

@@ -7,7 +7,7 @@ import torch
 from helpers import QUICK, read_record, run_folders
 
 from mtlrun.datasets import MultiDigits, TensorSplit
-from mtlrun.setup.split_summary import summarise
+from mtlrun.setup.split_summary import summarize
 from mtlrun.tasks import Classification, Regression
 
 TASKS = {"kind": Classification(3), "size": Regression()}
@@ -19,7 +19,7 @@ def make_split(inputs=None, kinds=(0, 1, 2, -1), **options):
 
 
 def test_labels_that_are_there_are_counted():
-    summary = summarise(make_split(), TASKS)
+    summary = summarize(make_split(), TASKS)
     assert summary.samples == 4
     assert summary.labelled == {"kind": 3, "size": 2}
 
@@ -30,16 +30,16 @@ def test_labels_that_are_there_are_counted():
         make_split(inputs=torch.arange(8.0).view(4, 2) + 1),
         make_split(inputs=torch.arange(8.0).view(4, 2).double()),
         make_split(kinds=(0, 1, 1, -1)),
-        make_split(identifiers=[0, 1, 2, 3]),
+        make_split(sample_ids=[0, 1, 2, 3]),
     ],
 )
 def test_a_fingerprint_tells_splits_apart(other):
-    assert summarise(make_split(), TASKS).fingerprint == summarise(make_split(), TASKS).fingerprint
-    assert summarise(make_split(), TASKS).fingerprint != summarise(other, TASKS).fingerprint
+    assert summarize(make_split(), TASKS).fingerprint == summarize(make_split(), TASKS).fingerprint
+    assert summarize(make_split(), TASKS).fingerprint != summarize(other, TASKS).fingerprint
 
 
 def test_of_a_split_that_shows_nothing_the_number_is_known():
-    summary = summarise([0, 1, 2], TASKS)
+    summary = summarize([0, 1, 2], TASKS)
     assert (summary.samples, summary.labelled, summary.fingerprint) == (3, {}, None)
 
 
@@ -59,7 +59,7 @@ def test_the_screen_counts_missing_labels(mtlrun, monkeypatch):
         found = plain(self, name)
         if name == "train":
             found.targets["right"][:77] = -1
-        found.identifiers = [f"{name}-{number}" for number in range(len(found))]
+        found.sample_ids = [f"{name}-{number}" for number in range(len(found))]
         return found
 
     monkeypatch.setattr(MultiDigits, "split", split)

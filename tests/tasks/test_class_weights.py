@@ -217,7 +217,7 @@ def test_a_run_with_balanced_weights_in_pieces_is_the_same(mtlrun):
             *PREPARED,
             "trainer.epochs=1",
             "trainer.limit_batches=3",
-            f"trainer.accumulate={pieces}",
+            f"trainer.micro_batches={pieces}",
             f"runtime.root=pieces{pieces}",
         )
         assert code == 0, err

@@ -233,7 +233,7 @@ def test_targets_of_the_right_shape_are_accepted_with_gaps():
     SurfaceNormals().check_targets(target)
 
 
-def test_normals_that_are_kept_as_colours_are_refused_with_their_place():
+def test_normals_that_are_kept_as_colors_are_refused_with_their_place():
     target = torch.zeros(130, 3, 4, 5)
     target[129, :, 2, 3] = torch.tensor([0.5, 0.5, 1.0])
     message = r"vectors of length 1, or 0 or NaN where .* found \(0\.5, 0\.5, 1\) at sample 129, pixel \[2, 3\]"

@@ -112,7 +112,7 @@ def test_targets_that_cannot_be_labels_are_refused(size, target, message):
 
 
 def test_arguments_out_of_bounds_are_refused():
-    with pytest.raises(ValueError, match="size must be >= 1, found 0"):
+    with pytest.raises(ValueError, match="num_outputs must be >= 1, found 0"):
         Regression(0)
     with pytest.raises(ValueError, match="criterion must be one of 'mse', 'l1', 'huber', found 'hinge'"):
         Regression(criterion="hinge")

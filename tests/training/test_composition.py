@@ -129,10 +129,10 @@ class Counting(GradientWeighting):
         return torch.tensor([float(self.asked), 2.0], dtype=torch.float64)
 
 
-@pytest.mark.parametrize("heads", ["own", "weighted"])
-def test_weights_are_used_again_between_the_steps_that_take_gradients(heads):
+@pytest.mark.parametrize("head_loss", ["unweighted", "weighted"])
+def test_weights_are_used_again_between_the_steps_that_take_gradients(head_loss):
     problem = Problem()
-    weighting = ready(Counting(every=3, heads=heads))
+    weighting = ready(Counting(update_weights_every=3, head_loss=head_loss))
     for asked in (1, 1, 1, 2, 2, 2, 3):
         first, second = problem.rows(problem.losses())
         trunk, own, update = problem.step(weighting)
@@ -140,13 +140,13 @@ def test_weights_are_used_again_between_the_steps_that_take_gradients(heads):
         torch.testing.assert_close(trunk, asked * first + 2 * second)
         assert update.weights.tolist() == [asked, 2.0]
         assert (update.gram is None) == (weighting._age > 1)
-        factors = [1.0, 1.0] if heads == "own" else [float(asked), 2.0]
+        factors = [1.0, 1.0] if head_loss == "unweighted" else [float(asked), 2.0]
         for head, factor, gradient, loss in zip(problem.heads, factors, own, problem.losses(), strict=True):
             torch.testing.assert_close(gradient, factor * problem.flat(torch.autograd.grad(loss, head.parameters())))
 
 
 def test_a_batch_without_all_tasks_takes_gradients_anew():
-    weighting = ready(Counting(every=5))
+    weighting = ready(Counting(update_weights_every=5))
     problem = Problem()
     problem.step(weighting)
     weighting.active = torch.tensor([0, 1])  # an index, as when some task is absent

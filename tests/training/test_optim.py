@@ -37,7 +37,7 @@ def test_warm_up_is_rounded_to_whole_steps():
 
 
 def test_cosine_starts_at_one_and_ends_at_its_final_value():
-    assert factors(Cosine(final=0.1), [0, 50, 100]) == pytest.approx([1.0, 0.55, 0.1])
+    assert factors(Cosine(final_factor=0.1), [0, 50, 100]) == pytest.approx([1.0, 0.55, 0.1])
     assert factors(Cosine(), [25, 99, 100, 120]) == pytest.approx(
         [0.5 + sqrt(2) / 4, 0.5 * (1 + cos(0.99 * pi)), 0.0, 0.0]
     )
@@ -49,12 +49,12 @@ def test_cosine_spans_what_is_left_after_the_warm_up():
 
 
 def test_step_multiplies_every_so_many_epochs():
-    schedule = Step(every=3, gamma=0.1)
+    schedule = Step(step_size=3, gamma=0.1)
     assert factors(schedule, [0, 29, 30, 59, 60, 99]) == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.001])
 
 
 def test_step_counts_epochs_from_the_end_of_the_warm_up():
-    assert factors(Step(every=1, gamma=0.5, warmup_epochs=1), [9, 10, 19, 20]) == pytest.approx([1, 1, 1, 0.5])
+    assert factors(Step(step_size=1, gamma=0.5, warmup_epochs=1), [9, 10, 19, 20]) == pytest.approx([1, 1, 1, 0.5])
 
 
 def test_exponential_multiplies_after_each_epoch():
@@ -71,9 +71,9 @@ def test_warm_up_as_long_as_the_training_is_possible():
     [
         (Constant, "warmup_epochs", -1.0, ">= 0"),
         (Cosine, "warmup_epochs", -1.0, ">= 0"),
-        (Cosine, "final", 1.5, r"in \[0, 1\]"),
-        (Cosine, "final", -0.5, r"in \[0, 1\]"),
-        (Step, "every", 0, ">= 1"),
+        (Cosine, "final_factor", 1.5, r"in \[0, 1\]"),
+        (Cosine, "final_factor", -0.5, r"in \[0, 1\]"),
+        (Step, "step_size", 0, ">= 1"),
         (Step, "gamma", 0.0, r"in \(0, 1\]"),
         (Step, "gamma", 1.5, r"in \(0, 1\]"),
         (Exponential, "gamma", 0.0, r"in \(0, 1\]"),
@@ -99,7 +99,7 @@ def test_learning_rates_are_each_groups_own_times_the_factor():
 def test_groups_keep_name_parameters_and_base_learning_rate_and_empty_ones_are_left_out():
     parameter = nn.Parameter(torch.ones(1))
     found = make_param_groups([Group("shared", [parameter], lr=0.1), Group("left", [], lr=0.4)])
-    assert found == [{"params": [parameter], "lr": 0.1, "base_lr": 0.1, "name": "shared"}]
+    assert found == [{"params": [parameter], "lr": 0.1, "initial_lr": 0.1, "name": "shared"}]
 
 
 def test_weight_decay_can_be_switched_off_for_a_group():

@@ -46,16 +46,16 @@ def test_no_pictures_where_none_are_wanted_or_none_make_sense(mtlrun):
     assert "trainer.log_pictures must be >= 0, found -1" in err
 
 
-def test_each_class_has_a_colour_of_its_own_and_a_missing_label_is_black():
+def test_each_class_has_a_color_of_its_own_and_a_missing_label_is_black():
     scores = torch.eye(7)[:, :, None].unsqueeze(0)  # [1, 7, 7, 1]: class c in row c
     target = torch.tensor([0, 1, 2, 3, 4, 5, -1]).view(1, 7, 1)
     prediction, true = Segmentation(7).picture(scores, target)
     assert prediction.shape == true.shape == (1, 3, 7, 1)
-    colours = prediction[0, :, :, 0].T
-    assert len(colours.unique(dim=0)) == 7
+    colors = prediction[0, :, :, 0].T
+    assert len(colors.unique(dim=0)) == 7
     assert torch.equal(true[0, :, :6], prediction[0, :, :6])
     assert true[0, :, 6].sum() == 0
-    assert colours.sum(dim=1).min() > 0
+    assert colors.sum(dim=1).min() > 0
 
 
 def test_near_is_bright_and_no_depth_is_black():
@@ -66,7 +66,7 @@ def test_near_is_bright_and_no_depth_is_black():
     assert prediction[0, 0].tolist() == [[0.5, 0.0], [0.0, 0.75]]
 
 
-def test_directions_become_colours():
+def test_directions_become_colors():
     target = torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]).T.reshape(1, 3, 1, 2)
     prediction, true = SurfaceNormals().picture(
         torch.tensor([[2.0, 0.0, 0.0], [0.0, -3.0, 0.0]]).T.reshape(1, 3, 1, 2), target

@@ -16,7 +16,7 @@ def metrics(accuracy, rmse, digit_loss=1.0):
     return {"digit": {"loss": digit_loss, "accuracy": accuracy}, "size": {"loss": rmse**2, "rmse": rmse}}
 
 
-def make(rule="gain", tasks=("digit", "size"), **options):
+def make(rule="mean_relative_gain", tasks=("digit", "size"), **options):
     return Selection(tasks, rule, DIRECTIONS, MAIN, **options)
 
 
@@ -60,7 +60,7 @@ def test_first_evaluation_is_selected_whatever_it_is():
 def test_gain_is_the_mean_over_the_tasks_main_metrics():
     selection = make()
     offer_all(selection, metrics(0.8, 4.0))
-    assert selection.gain(metrics(0.9, 5.0, digit_loss=99.0)) == pytest.approx((0.125 - 0.25) / 2)
+    assert selection.relative_gain(metrics(0.9, 5.0, digit_loss=99.0)) == pytest.approx((0.125 - 0.25) / 2)
 
 
 def test_an_evaluation_replaces_the_selected_one_only_if_the_tasks_gain_on_average():
@@ -89,7 +89,7 @@ def test_only_the_tasks_that_are_judged_together_count_and_are_kept():
 
 
 def test_gain_must_exceed_the_least_gain():
-    selection = make("size/rmse", min_gain=0.25)
+    selection = make("size/rmse", min_delta=0.25)
     assert offer_all(selection, metrics(0, 4.0), metrics(0, 3.5), metrics(0, 3.0), metrics(0, 2.99)) == [
         True,
         False,
@@ -142,16 +142,16 @@ def test_state_makes_another_selection_continue_as_the_first():
 def test_summary_says_how_and_where():
     selection = make(tasks=("digit",))
     offer_all(selection, metrics(0.8, 4.0), metrics(0.9, 4.0))
-    assert selection.summary() == {"tasks": ["digit"], "rule": "gain", "epoch": 2, "step": 20}
+    assert selection.summary() == {"tasks": ["digit"], "rule": "mean_relative_gain", "epoch": 2, "step": 20}
 
 
-@pytest.mark.parametrize("rule", ["gain", "digit/accuracy", "size/loss"])
+@pytest.mark.parametrize("rule", ["mean_relative_gain", "digit/accuracy", "size/loss"])
 def test_rules_that_can_be_followed_are_accepted(rule):
     check_rule(rule, DIRECTIONS)
 
 
 @pytest.mark.parametrize("rule", ["accuracy", "digit/rmse", "gains", ""])
 def test_rule_that_cannot_be_followed_is_answered_with_all_that_can(rule):
-    allowed = "gain, digit/loss, digit/accuracy, size/loss, size/rmse"
+    allowed = "mean_relative_gain, digit/loss, digit/accuracy, size/loss, size/rmse"
     with pytest.raises(ConfigError, match=re.escape(f"must be one of {allowed}, found {rule!r}")):
         check_rule(rule, DIRECTIONS)

@@ -120,7 +120,7 @@ def test_models_train_on_inputs_of_two_sizes(two_sizes, model):
         ["weighting=graddrop"],
         ["weighting=modo"],
         ["weighting=auto_lambda"],
-        ["weighting=pcgrad", "trainer.accumulate=2", "trainer.batch_size=12"],
+        ["weighting=pcgrad", "trainer.micro_batches=2", "trainer.batch_size=12"],
         ["dataset.sampling.batches=single", "dataset.sampling.batch_norm=per_source"],
     ],
     ids=" ".join,
@@ -131,9 +131,9 @@ def test_methods_and_batches_of_one_source_work(two_sizes, options):
 
 
 def test_what_needs_one_representation_is_refused(two_sizes):
-    code, err = two_sizes("weighting=mgda", "weighting.grad_source=representation")
+    code, err = two_sizes("weighting=mgda", "weighting.grad_wrt=representation")
     assert code == 2
-    assert "weighting.grad_source=representation compares the tasks by one representation" in err
+    assert "weighting.grad_wrt=representation compares the tasks by one representation" in err
     code, err = two_sizes("weighting=rotograd")
     assert code == 2
     assert "each source goes through the model on its own" in err
@@ -409,7 +409,7 @@ def test_a_worker_that_dies_says_which_sample_it_held(num_workers):
 # --------------------------------------------------------------------------------------- statistics of each source
 
 
-class Normalised(MLP):
+class Normalized(MLP):
     """One layer and BatchNorm."""
 
     def __init__(self, input_shape):
@@ -419,7 +419,7 @@ class Normalised(MLP):
 
 def test_each_source_is_normalised_by_its_own_statistics():
     torch.manual_seed(0)
-    model = HardSharing(TASKS, partial(Normalised, (4,)))
+    model = HardSharing(TASKS, partial(Normalized, (4,)))
     twins = {source: copy.deepcopy(model) for source in ("a", "b")}
     common = {name: buffer.clone() for name, buffer in model.named_buffers()}
     model.source_statistics = SourceStatistics(model, ["a", "b"])
@@ -432,7 +432,7 @@ def test_each_source_is_normalised_by_its_own_statistics():
             for task, prediction in predict(model, stream).predictions.items():
                 torch.testing.assert_close(prediction, expected[task])
     assert all(torch.equal(model.get_buffer(name), buffer) for name, buffer in common.items())
-    fresh = HardSharing(TASKS, partial(Normalised, (4,)))
+    fresh = HardSharing(TASKS, partial(Normalized, (4,)))
     fresh.source_statistics = SourceStatistics(fresh, ["a", "b"])
     fresh.load_state_dict(model.state_dict())
     fresh.eval()

@@ -19,7 +19,7 @@ def take_step():
             own.grad = None
         if weighting.needs_performance:
             weighting.observe(torch.exp(-losses))
-        at_representation = getattr(weighting, "grad_source", "shared") == "representation"
+        at_representation = getattr(weighting, "grad_wrt", "shared") == "representation"
         representation = parameter if at_representation else None
         backward(weighting, task_losses, [parameter], [[] for _ in task_losses], representation=representation)
         if own_parameters:

@@ -54,7 +54,7 @@ def test_projection_is_that_of_a_general_solver(num_tasks):
             numpy.testing.assert_allclose(found[0], start + added, atol=1e-9)
 
 
-def test_regularisation_is_relative_to_the_trace():
+def test_regularization_is_relative_to_the_trace():
     rows, start = random_rows(4, 6, 1), numpy.eye(4)
     longer = numpy.concatenate([rows, numpy.sqrt(1e-2 * (rows**2).sum()) * numpy.eye(4)], axis=1)
     expected, _ = project_on_dual_cone(longer @ longer.T, start, 0.0)
@@ -64,7 +64,7 @@ def test_regularisation_is_relative_to_the_trace():
     numpy.testing.assert_allclose(scaled, expected)
 
 
-def test_regularisation_bounds_what_is_added_for_rows_that_are_nearly_opposite():
+def test_regularization_bounds_what_is_added_for_rows_that_are_nearly_opposite():
     rows = numpy.array([[1.0, 1e-3], [-1.0, 1e-3], [0.0, -1.0]])
     exact, _ = project_on_dual_cone(rows @ rows.T, numpy.eye(3), 0.0)
     bounded, _ = project_on_dual_cone(rows @ rows.T, numpy.eye(3), 1e-4)

@@ -26,7 +26,7 @@ def test_direction_is_the_mean_gradient_and_the_least_that_must_be_added_to_it(n
         mean = jacobian.mean(dim=0)
         added, _ = nnls(jacobian.T.numpy(), -mean.numpy())
         expected = mean + torch.from_numpy(added) @ jacobian
-        torch.testing.assert_close(combine(DualProj(regularisation=0), jacobian), expected)
+        torch.testing.assert_close(combine(DualProj(regularization=0), jacobian), expected)
 
 
 def test_two_tasks_in_closed_form():
@@ -34,7 +34,7 @@ def test_two_tasks_in_closed_form():
     mean = jacobian.mean(dim=0)
     # The mean (-1, 1/2) conflicts with the first task; without its part along that task's gradient it is (0, 1/2).
     expected = mean - (mean @ first) / first.square().sum() * first
-    assert combine(DualProj(regularisation=0), jacobian).tolist() == pytest.approx(expected.tolist())
+    assert combine(DualProj(regularization=0), jacobian).tolist() == pytest.approx(expected.tolist())
     assert expected @ second > 0
 
 
@@ -53,7 +53,7 @@ def test_direction_conflicts_with_no_task(num_tasks):
     for seed in range(5):
         jacobian = conflicting_jacobian(num_tasks, seed)
         scale = jacobian.square().sum()
-        assert (jacobian @ combine(DualProj(regularisation=0), jacobian)).min() >= -1e-12 * scale
+        assert (jacobian @ combine(DualProj(regularization=0), jacobian)).min() >= -1e-12 * scale
         assert (jacobian @ combine(DualProj(), jacobian)).min() >= -1e-4 * scale
 
 
@@ -69,8 +69,8 @@ def test_projection_that_is_not_found_is_counted(monkeypatch):
     assert weighting.fallbacks == 1
 
 
-def test_regularisation_below_zero_is_refused():
-    with pytest.raises(ValueError, match=r"regularisation must be >= 0, found -1"):
-        DualProj(regularisation=-1)
+def test_regularization_below_zero_is_refused():
+    with pytest.raises(ValueError, match=r"regularization must be >= 0, found -1"):
+        DualProj(regularization=-1)
     with pytest.raises(ValueError, match=r"reduction must be one of .* found 'max'"):
         DualProj(reduction="max")

@@ -88,7 +88,7 @@ def test_what_the_solver_could_not_find_is_counted():
 
 
 def test_heads_are_trained_by_their_own_losses():
-    assert FairGrad().heads == "own"
+    assert FairGrad().head_loss == "unweighted"
 
 
 @pytest.mark.parametrize(("argument", "value"), [("alpha", 0), ("alpha", -1.0), ("max_norm", 0)])

@@ -16,7 +16,7 @@ def random_rows(num_tasks, seed, common=1.0, spread=1.0):
     return rows * numpy.exp(spread * random.normal(size=(num_tasks, 1)))
 
 
-def test_regular_cosines_are_those_of_the_rows_with_the_regularisation_on_the_diagonal():
+def test_regular_cosines_are_those_of_the_rows_with_the_regularization_on_the_diagonal():
     matrix, lengths = regular_cosines(numpy.array([[4.0, 3.0], [3.0, 9.0]]), 0.1)
     assert lengths.tolist() == [2, 3]
     assert matrix.tolist() == [[pytest.approx(1.1), 0.5], [0.5, pytest.approx(1.1)]]

@@ -8,7 +8,7 @@ from mtlrun.weightings import FAMO
 
 def test_weights_and_their_updates_follow_the_paper():
     """A slow rendering with autograd for the Jacobian of softmax and torch.optim.Adam for xi."""
-    weighting = FAMO(lr=0.1, decay=0.01)
+    weighting = FAMO(lr=0.1, weight_decay=0.01)
     weighting.setup(3)
     logits = torch.zeros(3, requires_grad=True)
     adam = torch.optim.Adam([logits], lr=0.1, weight_decay=0.01)
@@ -47,7 +47,7 @@ def test_a_task_whose_loss_fell_less_gains_weight():
 
 
 def test_a_task_without_a_label_stays_out_of_the_update():
-    weighting = FAMO(decay=0.0)
+    weighting = FAMO(weight_decay=0.0)
     weighting.setup(3)
     weighting.active = torch.tensor([0, 2])
     weighting.objective(torch.tensor([1.0, 1.0]))
@@ -56,7 +56,7 @@ def test_a_task_without_a_label_stays_out_of_the_update():
     assert weighting.logits[0] > 0 > weighting.logits[2]
 
 
-@pytest.mark.parametrize(("argument", "value"), [("lr", 0), ("decay", -1)])
+@pytest.mark.parametrize(("argument", "value"), [("lr", 0), ("weight_decay", -1)])
 def test_bounds_are_checked(argument, value):
     with pytest.raises(ValueError, match=f"{argument} must be .* found {value}"):
         FAMO(**{argument: value})

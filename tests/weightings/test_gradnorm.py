@@ -119,7 +119,7 @@ def test_task_whose_first_loss_is_zero_does_not_stop_the_others_from_being_balan
 
 def test_defaults_are_the_papers():
     weighting = GradNorm()
-    assert (weighting.alpha, weighting.lr, weighting.heads) == (1.5, 0.025, "weighted")
+    assert (weighting.alpha, weighting.lr, weighting.head_loss) == (1.5, 0.025, "weighted")
 
 
 def test_negative_alpha_is_refused():

@@ -101,7 +101,7 @@ def test_where_the_papers_direction_goes_uphill_its_sign_is_changed_and_a_fallba
 
 
 def test_heads_are_trained_by_their_own_losses():
-    assert IMTLG().heads == "own"
+    assert IMTLG().head_loss == "unweighted"
 
 
 def test_imtl_balances_the_gradients_of_the_losses_that_imtl_l_scales(take_step):

@@ -59,14 +59,14 @@ def test_weights_are_held_constant_in_the_objective():
 
 
 def test_normalised_weights_sum_to_the_number_of_tasks():
-    weighting = make(3, normalise=True)
+    weighting = make(3, normalize=True)
     weights(weighting, 4.0, 1.0, 1.0)
     found = weights(weighting, 1.0, 1.0, 0.25)
     assert found.tolist() == pytest.approx([3 * 0.5 / 2, 3 * 1 / 2, 3 * 0.5 / 2])
 
 
 def test_normalised_weights_sum_to_the_number_of_tasks_in_the_batch(take_step):
-    weighting = make(3, normalise=True)
+    weighting = make(3, normalize=True)
     weights(weighting, 4.0, 1.0, 1.0)
     found = take_step(weighting, torch.eye(2), torch.tensor([1.0, 1.0]), active=[0, 2])
     assert found.tolist() == pytest.approx([2 * 0.5 / 1.5, 2 * 1 / 1.5])
@@ -79,16 +79,16 @@ def test_first_batch_of_a_task_is_the_first_that_has_a_label_for_it(take_step):
     assert take_step(weighting, torch.eye(2), torch.tensor([4.0, 1.25])).tolist() == pytest.approx([1.0, 0.5])
 
 
-@pytest.mark.parametrize("normalise", [False, True])
-def test_losses_of_zero_give_finite_weights(normalise):
-    weighting = make(normalise=normalise)
+@pytest.mark.parametrize("normalize", [False, True])
+def test_losses_of_zero_give_finite_weights(normalize):
+    weighting = make(normalize=normalize)
     assert weights(weighting, 0.0, 1.0).tolist() == [1, 1]
     assert weights(weighting, 1.0, 1.0).tolist() == [1, 1]
     assert weights(weighting, 0.0, 0.0).isfinite().all()
 
 
 def test_all_losses_of_zero_after_the_first_batch_give_finite_weights():
-    weighting = make(normalise=True)
+    weighting = make(normalize=True)
     weights(weighting, 1.0, 1.0)
     assert weights(weighting, 0.0, 0.0).tolist() == [1, 1]
 

@@ -120,10 +120,10 @@ def test_loss_plus_divides_by_norm_and_loss():
     assert weigh(MGDA("loss+"), jacobian, losses).tolist() == pytest.approx([0.2, 0.8])
 
 
-@pytest.mark.parametrize("normalisation", ["l2", "loss", "loss+"])
-def test_normalisation_of_a_zero_gradient_and_a_zero_loss_is_finite(normalisation):
+@pytest.mark.parametrize("normalization", ["l2", "loss", "loss+"])
+def test_normalization_of_a_zero_gradient_and_a_zero_loss_is_finite(normalization):
     jacobian = torch.tensor([[3.0, 0], [0, 0]], dtype=torch.float64)
-    weights = weigh(MGDA(normalisation), jacobian, torch.tensor([0.0, 1.0], dtype=torch.float64))
+    weights = weigh(MGDA(normalization), jacobian, torch.tensor([0.0, 1.0], dtype=torch.float64))
     assert weights.tolist() == pytest.approx([0, 1])
 
 

@@ -73,7 +73,7 @@ def test_a_fallback_is_counted_where_the_solver_does_not_end(monkeypatch):
 
 
 def test_heads_are_trained_by_their_weighted_losses():
-    assert NashMTL().heads == "weighted"
+    assert NashMTL().head_loss == "weighted"
 
 
 @pytest.mark.parametrize("max_norm", [0, -1.0])

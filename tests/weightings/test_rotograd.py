@@ -242,7 +242,7 @@ def test_the_optimizer_has_each_parameter_once_and_the_turns_with_their_own_rate
     assert sorted(held) == sorted(expected)
     (group,) = [group for group in parts.optimizer.param_groups if group["name"] == "weighting"]
     assert group["params"] == [parts.weighting.turns]
-    assert (group["base_lr"], group["weight_decay"]) == (0.002, 0.0)
+    assert (group["initial_lr"], group["weight_decay"]) == (0.002, 0.0)
     assert parts.weighting.rotations is parts.model.rotations
 
 
@@ -267,7 +267,7 @@ def test_selected_weights_hold_the_rotations_that_they_were_selected_with(tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"grad_source": "shared"}, "grad_source must be 'representation', .* found 'shared'"),
+        ({"grad_wrt": "shared"}, "grad_wrt must be 'representation', .* found 'shared'"),
         ({"burn_in": -1}, "burn_in must be >= 0, found -1"),
         ({"lr": 0}, "lr must be > 0.* found 0"),
     ],

@@ -38,8 +38,8 @@ def test_loading_the_state_from_before_the_first_step_forgets_the_rows():
 
 @pytest.mark.parametrize("cls", [DBMTL, ExcessMTL, MoCo])
 def test_gradients_by_the_representation_are_refused_where_they_are_remembered(cls):
-    with pytest.raises(ValueError, match=r"grad_source must be 'shared' .* found 'representation'"):
-        cls(grad_source="representation")
+    with pytest.raises(ValueError, match=r"grad_wrt must be 'shared' .* found 'representation'"):
+        cls(grad_wrt="representation")
 
 
 @pytest.mark.parametrize("cls", [DBMTL, ExcessMTL, MoCo])

@@ -139,7 +139,7 @@ def test_imtl_g_is_the_same_where_its_weights_can_sum_to_one(kind):
         assert (jacobian @ expected).max() < 0
         assert (jacobian @ found).min() > 0
     else:
-        # Ours is regularised by 1e-8, theirs is a pseudo-inverse.
+        # Ours is regularized by 1e-8, theirs is a pseudo-inverse.
         assert_same(found, expected, share=1e-4)
 
 

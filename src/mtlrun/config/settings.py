@@ -15,14 +15,14 @@ class Settings:
     epochs: int | None = 30
     steps: int | None = None
     batch_size: int = 256
-    accumulate: int = 1
-    batch_rows: bool = False
+    micro_batches: int = 1
+    vmap_backward: bool = False
     eval_batch_size: int = 1024
     evaluate_every: int = 1
     evaluate_every_steps: int | None = None
-    select: str = "gain"
+    monitor: str = "mean_relative_gain"
     patience: int | None = None
-    min_gain: float = 0.0
+    min_delta: float = 0.0
     clip_norm: float | None = None
     log_every: int = 10
     log_gradients_every: int | None = None
@@ -34,7 +34,7 @@ class Settings:
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(f"epochs or steps must be given, and the other null; found {self.epochs} and {self.steps}")
-        for name in ("epochs", "steps", "batch_size", "accumulate", "eval_batch_size", "evaluate_every", "patience",
+        for name in ("epochs", "steps", "batch_size", "micro_batches", "eval_batch_size", "evaluate_every", "patience",
                      "evaluate_every_steps", "log_gradients_every", "log_every", "limit_batches"):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -43,8 +43,8 @@ class Settings:
             raise ValueError(f"log_pictures must be >= 0, found {self.log_pictures}")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"clip_norm must be > 0, or null for no clipping, found {self.clip_norm}")
-        if not self.min_gain >= 0:
-            raise ValueError(f"min_gain must be >= 0, found {self.min_gain}")
+        if not self.min_delta >= 0:
+            raise ValueError(f"min_delta must be >= 0, found {self.min_delta}")
         if not 0 <= self.max_fallbacks <= 1:
             raise ValueError(f"max_fallbacks must be in [0, 1], found {self.max_fallbacks}")
 

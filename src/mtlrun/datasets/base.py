@@ -55,7 +55,7 @@ class MultiTaskDataset(ABC):
 
         - targets: {task: tensor of all samples' targets}, of all tasks. They are checked before the run, and labels are
           counted and classes weighted without loading the inputs.
-        - identifiers: for each sample what it is called in the source, made of plain numbers, texts and lists: a row, a
+        - sample_ids: for each sample what it is called in the source, made of plain numbers, texts and lists: a row, a
           file, a pair of these. They are saved with the run, as `splits.json`. Samples that are generated have none,
           for their place in the split says it all.
         - sources: {source: indices of its samples, int64}, where each sample belongs to one of several sources.
@@ -69,7 +69,7 @@ class TensorSplit(Dataset[Sample]):
     Args:
         inputs: [num_samples, ...].
         targets: {task: [num_samples, ...]}.
-        identifiers: [num_samples], what each sample is called in the source: a row, a file, a pair of these.
+        sample_ids: [num_samples], what each sample is called in the source: a row, a file, a pair of these.
         sources: {source: indices of its samples}, where each sample belongs to one of several.
     """
 
@@ -80,17 +80,17 @@ class TensorSplit(Dataset[Sample]):
         self,
         inputs: Tensor,
         targets: Mapping[str, Tensor],
-        identifiers: Sequence[Any] | None = None,
+        sample_ids: Sequence[Any] | None = None,
         sources: Mapping[str, Tensor] | None = None,
     ) -> None:
         for task, target in targets.items():
             if len(target) != len(inputs):
                 raise ValueError(f"task {task} has {len(target)} targets for {len(inputs)} inputs")
-        if identifiers is not None and len(identifiers) != len(inputs):
-            raise ValueError(f"there are {len(identifiers)} identifiers for {len(inputs)} inputs")
+        if sample_ids is not None and len(sample_ids) != len(inputs):
+            raise ValueError(f"there are {len(sample_ids)} sample_ids for {len(inputs)} inputs")
         self.inputs = inputs
         self.targets = dict(targets)
-        self.identifiers = None if identifiers is None else list(identifiers)
+        self.sample_ids = None if sample_ids is None else list(sample_ids)
         self.sources = None if sources is None else dict(sources)
 
     def __len__(self) -> int:

@@ -34,19 +34,19 @@ class CelebA(FileDataset):
     Args:
         root: folder with Anno, Eval and Img, as distributed, or with a folder celeba as torchvision has it.
         size: side of the images in pixels; faces are scaled to squares, as in Sener & Koltun (NeurIPS 2018).
-        imagenet_normalisation: normalise as pretrained networks need it; else images are in [0, 1].
+        imagenet_normalization: normalize as pretrained networks need it; else images are in [0, 1].
         cache: `none` decodes an image whenever it is needed; `memory` decodes everything once, before training, into
             2.5 GB at the default size; `device` holds these bytes on the GPU.
     """
 
     task_names = ATTRIBUTES
 
-    def __init__(self, root: str, size: int = 64, imagenet_normalisation: bool = False, cache: Cache = "none") -> None:
+    def __init__(self, root: str, size: int = 64, imagenet_normalization: bool = False, cache: Cache = "none") -> None:
         super().__init__(cache)
         if size < 1:
             raise ValueError(f"size must be >= 1, found {size}")
         self.input_shape = (3, size, size)
-        self._normalise = imagenet_normalisation
+        self._normalize = imagenet_normalization
         attributes, partition, self._images = _find(Path(root))
         self._names, values = _read(attributes)
         names, parts = _read(partition, header=False)
@@ -60,7 +60,7 @@ class CelebA(FileDataset):
         chosen = numpy.flatnonzero(self._parts == SPLITS.index(name))
         targets = {task: (self._labels[chosen, column] > 0).long() for column, task in enumerate(ATTRIBUTES)}
         paths = [self._images / self._names[index] for index in chosen]
-        return ImageFiles(name, paths, targets, self.input_shape[1], imagenet_normalisation=self._normalise)
+        return ImageFiles(name, paths, targets, self.input_shape[1], imagenet_normalization=self._normalize)
 
 
 def _find(root: Path) -> tuple[Path, Path, Path]:

@@ -35,7 +35,7 @@ class Cifar10VOC(MultiTaskDataset):
     """Classification on CIFAR-10 and detection on Pascal VOC, over one network: no image has labels of both tasks.
 
     Source: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images" (2009); Everingham et al., "The Pascal
-    Visual Object Classes (VOC) Challenge" (IJCV 2010). Images are normalised as networks that are pretrained on
+    Visual Object Classes (VOC) Challenge" (IJCV 2010). Images are normalized as networks that are pretrained on
     ImageNet need it. Splits have `sources`, cifar10 and voc. Targets:
 
     - category, of CIFAR-10: one of 10. 45 000 images to train on and 5 000 to validate on, the same number of each
@@ -162,11 +162,11 @@ class Cifar10VOCSplit(Dataset[Sample]):
         numbers = torch.arange(len(category))
         self.sources = {"cifar10": numbers[: len(rows)], "voc": numbers[len(rows) :]}
         part = "test" if name == "test" else "train"
-        self.identifiers = [f"cifar10/{part}/{row}" for row in rows.tolist()]
-        self.identifiers += [f"{image.base.name}/{image.name}" for image in voc]
+        self.sample_ids = [f"cifar10/{part}/{row}" for row in rows.tolist()]
+        self.sample_ids += [f"{image.base.name}/{image.name}" for image in voc]
 
     def __len__(self) -> int:
-        return len(self.identifiers)
+        return len(self.sample_ids)
 
     def __getitem__(self, index: int) -> Sample:
         flip = self._augment and random.random() < 0.5

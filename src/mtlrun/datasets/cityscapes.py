@@ -26,12 +26,12 @@ class Cityscapes(DenseNpy):
         classes: 7 or 19; which of the folders label_7 and label_19 is read.
         augment: crop, scale and flip training images at random, see `mtlrun.datasets.files.augmentation`.
         cache: `memory` reads everything once, before training, into 2.7 GB; `none` reads each sample when it is needed.
-        val_share: share of the folder `train` that is the validation split, in (0, 1).
+        val_fraction: share of the folder `train` that is the validation split, in (0, 1).
         split_seed: fixes which images those are; the run's seed does not.
         protocol: `standard` selects on the validation split and evaluates the test split once; `legacy` is what the
             literature prints: all of the folder `train` is trained on, the test split is evaluated on the way, and the
-            result is the mean over the last 10 evaluations, marked as test-selected; val_share and split_seed have no
-            effect then.
+            result is the mean over the last 10 evaluations, marked as test-selected; val_fraction and split_seed then
+            have no effect.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Cityscapes(DenseNpy):
         classes: Classes = 7,
         augment: bool = True,
         cache: FileCache = "none",
-        val_share: float = 0.1,
+        val_fraction: float = 0.1,
         split_seed: int = 0,
         protocol: Protocol = "standard",
     ) -> None:
@@ -57,7 +57,7 @@ class Cityscapes(DenseNpy):
             inverse_depth=True,
             augment=augment,
             cache=cache,
-            val_share=val_share,
+            val_fraction=val_fraction,
             split_seed=split_seed,
             protocol=protocol,
         )

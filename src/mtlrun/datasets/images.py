@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from mtlrun.datasets.base import Cache, Sample, SplitName
 from mtlrun.datasets.files.images import FileDataset, FileSplit
-from mtlrun.datasets.files.pixels import UNREADABLE, Normalisation, Scale, channels_first
+from mtlrun.datasets.files.pixels import UNREADABLE, Normalization, Scale, channels_first
 from mtlrun.datasets.rows.columns import MISSING, read
 from mtlrun.datasets.rows.names import identify, weigh
 from mtlrun.datasets.rows.splits import check_groups, check_split_keys, split_rows
@@ -31,11 +31,11 @@ class Images(FileDataset):
         tasks, kinds: names of the tasks, and of their classes; filled in by the YAML.
         file_column: holds the path of each image below `root`.
         size: side of the images in pixels.
-        channels: 1 for grey levels, 3 for colours.
-        normalise: `none` for [0, 1], `centred` for [-1, 1], `imagenet` for what pretrained backbones expect.
+        channels: 1 for grey levels, 3 for colors.
+        normalize: `none` for [0, 1], `centred` for [-1, 1], `imagenet` for what pretrained backbones expect.
         cache: `memory`: each split is decoded once, to bytes; `device`: and these lie on the GPU; `none`: images are
             decoded whenever they are needed.
-        targets, classes, standardise_targets, split_column, fractions, group_column, stratify, split_seed, id_column,
+        targets, classes, standardize_targets, split_column, fractions, group_column, stratify, split_seed, id_column,
             weight_column, missing, separator: see `Table`.
     """
 
@@ -48,11 +48,11 @@ class Images(FileDataset):
         file_column: str = "file",
         size: int = 64,
         channels: Literal[1, 3] = 3,
-        normalise: Normalisation = "centred",
+        normalize: Normalization = "centred",
         cache: Cache = "memory",
         targets: Mapping[str, str | list[str]] | None = None,
         classes: Mapping[str, Sequence[Any]] | None = None,
-        standardise_targets: Sequence[str] = (),
+        standardize_targets: Sequence[str] = (),
         split_column: str | None = None,
         fractions: Sequence[float] = (0.7, 0.15, 0.15),
         group_column: str | None = None,
@@ -70,10 +70,10 @@ class Images(FileDataset):
             raise ValueError("labels must name a CSV or Parquet file with a row per image, found null")
         if size < 1:
             raise ValueError(f"size must be >= 1, found {size}")
-        if normalise == "imagenet" and channels != 3:
-            raise ValueError(f"normalise must be none or centred with channels={channels}, found imagenet")
+        if normalize == "imagenet" and channels != 3:
+            raise ValueError(f"normalize must be none or centred with channels={channels}, found imagenet")
         check_split_keys(split_column, fractions, group_column, stratify, split_seed)
-        check_target_keys(tasks, kinds, classes or {}, standardise_targets)
+        check_target_keys(tasks, kinds, classes or {}, standardize_targets)
         table = read(labels, separator, missing)
         table.require(file_column, "dataset.file_column")
         self.rows = split_rows(
@@ -81,11 +81,11 @@ class Images(FileDataset):
             split_seed=split_seed,
         )  # fmt: skip
         kind_of = dict(zip(tasks, kinds, strict=True))
-        found = read_targets(table, self.rows, kind_of, targets or {}, classes or {}, standardise_targets)
+        found = read_targets(table, self.rows, kind_of, targets or {}, classes or {}, standardize_targets)
         self.task_names = tuple(tasks)
         self.classes, self.scales, self._targets = found.classes, found.scales, found.tensors
         self.input_shape = (channels, size, size)
-        self._scale = Scale(normalise, channels)
+        self._scale = Scale(normalize, channels)
         self._places = [table.where(file_column, row) for row in range(len(table))]
         self._paths = []
         for place, cell in zip(self._places, table.texts(file_column), strict=True):
@@ -121,7 +121,7 @@ class ImageSplit(FileSplit):
     Args:
         paths: [num_samples].
         places: where each path is named, for errors.
-        targets, shape, scale, identifiers: see `FileSplit`.
+        targets, shape, scale, sample_ids: see `FileSplit`.
     """
 
     def __init__(
@@ -131,9 +131,9 @@ class ImageSplit(FileSplit):
         targets: Mapping[str, Tensor],
         shape: tuple[int, ...],
         scale: Scale,
-        identifiers: Sequence[str | int],
+        sample_ids: Sequence[str | int],
     ) -> None:
-        super().__init__(shape, targets, identifiers, None, scale)
+        super().__init__(shape, targets, sample_ids, None, scale)
         self._paths, self._places = paths, places
 
     def pixels(self, index: int) -> Tensor:

@@ -20,7 +20,7 @@ class MultiMNIST(MultiTaskDataset):
     Source: Sener & Koltun, "Multi-Task Learning as Multi-Objective Optimization" (NeurIPS 2018), section 5.1, and Lin
     et al., "Pareto Multi-Task Learning" (NeurIPS 2019), section 5.2, for those with garments. As in the first paper's
     code: a canvas of 36 x 36, left image at [0:28, 0:28], right image at [6:34, 6:34], the brighter pixel wins; resized
-    to 28 x 28 by the nearest pixel; divided by 255, and normalised by MNIST's mean .1307 and deviation .3081.
+    to 28 x 28 by the nearest pixel; divided by 255, and normalized by MNIST's mean .1307 and deviation .3081.
 
     Each image of a split is the left one once; its partner is drawn from the same split. The last sixth of the source's
     training images (10 000) is the validation split, which the papers do not have; the test images are the test split.

@@ -21,12 +21,12 @@ class NYUv2(DenseNpy):
         root: folder that holds `train` and `val`.
         augment: crop, scale and flip training images at random, see `mtlrun.datasets.files.augmentation`.
         cache: `memory` reads everything once, before training, into 6 GB; `none` reads each sample when it is needed.
-        val_share: share of the folder `train` that is the validation split, in (0, 1).
+        val_fraction: share of the folder `train` that is the validation split, in (0, 1).
         split_seed: fixes which images those are; the run's seed does not.
         protocol: `standard` selects on the validation split and evaluates the test split once; `legacy` is what the
             literature prints: all of the folder `train` is trained on, the test split is evaluated on the way, and the
-            result is the mean over the last 10 evaluations, marked as test-selected; val_share and split_seed have no
-            effect then.
+            result is the mean over the last 10 evaluations, marked as test-selected; val_fraction and split_seed then
+            have no effect.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class NYUv2(DenseNpy):
         root: str,
         augment: bool = True,
         cache: FileCache = "none",
-        val_share: float = 0.1,
+        val_fraction: float = 0.1,
         split_seed: int = 0,
         protocol: Protocol = "standard",
     ) -> None:
@@ -51,7 +51,7 @@ class NYUv2(DenseNpy):
             inverse_depth=False,
             augment=augment,
             cache=cache,
-            val_share=val_share,
+            val_fraction=val_fraction,
             split_seed=split_seed,
             protocol=protocol,
         )

@@ -35,7 +35,7 @@ class Office(FileDataset):
         domains: {task: folder of its domain}.
         num_classes: how many classes there are, over all domains.
         size: side of the images in pixels.
-        imagenet_normalisation: normalise as pretrained networks need it; else images are in [0, 1].
+        imagenet_normalization: normalize as pretrained networks need it; else images are in [0, 1].
         split_seed: fixes the splits; the run's seed does not.
         lists: path of text files with lines `<path below root> <class index>`, with {domain} and {split} in place of
             a domain's folder and of train, val and test; null for splits of the data set's own.
@@ -50,7 +50,7 @@ class Office(FileDataset):
         domains: Mapping[str, str],
         num_classes: int,
         size: int = 64,
-        imagenet_normalisation: bool = False,
+        imagenet_normalization: bool = False,
         split_seed: int = 0,
         lists: str | None = None,
         cache: Cache = "memory",
@@ -71,7 +71,7 @@ class Office(FileDataset):
         self.task_names = tuple(domains)
         self.sampling = sampling
         self._root = Path(root)
-        self._normalise = imagenet_normalisation
+        self._normalize = imagenet_normalization
         self._files: dict[str, dict[SplitName, Listing]] = (
             _split(_find(self._root, domains, num_classes), split_seed)
             if lists is None
@@ -92,8 +92,8 @@ class Office(FileDataset):
             [self._root / path for path in names],
             targets,
             self.input_shape[1],
-            imagenet_normalisation=self._normalise,
-            identifiers=names,
+            imagenet_normalization=self._normalize,
+            sample_ids=names,
             sources=sources,
         )
 

@@ -35,7 +35,7 @@ class OmniglotAlphabets(MultiTaskDataset):
     (Science 2015). Each character was drawn by 20 people; within an alphabet a drawing's number stands for the same
     drawer, so that splits by number have no drawer in common: 14 for training, 3 for validation, 3 for test.
 
-    Inputs are [1, size, size], ink bright, normalised. Targets are the character's place in its alphabet for the
+    Inputs are [1, size, size], ink bright, normalized. Targets are the character's place in its alphabet for the
     alphabet's own task and -1 for the others. A task has its alphabet's name with letters, digits and _ alone:
     Japanese_katakana for Japanese_(katakana). Splits have `sources`, {alphabet: indices of its samples}.
 

@@ -35,8 +35,8 @@ class OxfordPets(FileDataset):
         root: folder that holds oxford-iiit-pet, the layout of torchvision.
         download: let torchvision download 800 MB into `root` where they are not there.
         size: side of the images in pixels.
-        imagenet_normalisation: normalise as pretrained networks need it; else images are in [0, 1].
-        val_share: share of `trainval` that is the validation split, in (0, 1).
+        imagenet_normalization: normalize as pretrained networks need it; else images are in [0, 1].
+        val_fraction: share of `trainval` that is the validation split, in (0, 1).
         split_seed: fixes which images those are; the run's seed does not.
         cache: `memory` decodes everything once, before training, into 480 MB at the default size; `none` decodes an
             image whenever it is needed.
@@ -49,20 +49,20 @@ class OxfordPets(FileDataset):
         root: str,
         download: bool = False,
         size: int = 128,
-        imagenet_normalisation: bool = False,
-        val_share: float = 0.2,
+        imagenet_normalization: bool = False,
+        val_fraction: float = 0.2,
         split_seed: int = 0,
         cache: FileCache = "memory",
     ) -> None:
         super().__init__(cache, FileCache)
         if size < 1:
             raise ValueError(f"size must be >= 1, found {size}")
-        if not 0 < val_share < 1:
-            raise ValueError(f"val_share must be in (0, 1), found {val_share}")
+        if not 0 < val_fraction < 1:
+            raise ValueError(f"val_fraction must be in (0, 1), found {val_fraction}")
         if split_seed < 0:
             raise ValueError(f"split_seed must be >= 0, found {split_seed}")
         self.input_shape = (3, size, size)
-        self._normalise = imagenet_normalisation
+        self._normalize = imagenet_normalization
         if download:
             try:
                 OxfordIIITPet(root, download=True)
@@ -70,7 +70,7 @@ class OxfordPets(FileDataset):
                 raise DataError(f"oxford_pets cannot be downloaded into {root}: {error}") from error
         self._base = Path(root) / _FOLDER
         trainval, test = (_read(self._base / "annotations" / f"{part}.txt") for part in ("trainval", "test"))
-        val, train = split_by_class([breed for _, breed, _ in trainval], [val_share], split_seed)
+        val, train = split_by_class([breed for _, breed, _ in trainval], [val_fraction], split_seed)
         self._rows: dict[SplitName, list[tuple[str, int, int]]] = {
             "train": [trainval[index] for index in train],
             "val": [trainval[index] for index in val],
@@ -89,7 +89,7 @@ class OxfordPets(FileDataset):
                 [images / f"{stem}.jpg" for stem in names],
                 {"breed": torch.tensor(breeds, dtype=torch.int64), "species": torch.tensor(species, dtype=torch.int64)},
                 self.input_shape[1],
-                imagenet_normalisation=self._normalise,
+                imagenet_normalization=self._normalize,
             ),
             [trimaps / f"{stem}.png" for stem in names],
             self.input_shape[1],
@@ -106,7 +106,7 @@ class PetFiles(torch.utils.data.Dataset[Sample]):
     """
 
     def __init__(self, images: ImageFiles, trimaps: Sequence[Path], size: int) -> None:
-        self.identifiers = images.identifiers
+        self.sample_ids = images.sample_ids
         self._images = images
         self._trimaps = trimaps
         self._size = size
@@ -143,7 +143,7 @@ class PetBytes(torch.utils.data.Dataset[Sample]):
     """
 
     def __init__(self, images: ByteSplit, trimaps: Tensor) -> None:
-        self.identifiers = images.identifiers
+        self.sample_ids = images.sample_ids
         self._images = images
         self._trimaps = trimaps
 

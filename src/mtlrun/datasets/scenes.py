@@ -23,7 +23,7 @@ _IMAGES, _NOISE, _MISSING = range(3)  # what each split has random numbers of it
 class Scenes(MultiTaskDataset):
     """Images of random rooms, with the class, the depth and the surface normal at each pixel.
 
-    Inputs are [3, size, size] in [0, 1]. Floor, walls, ceiling and objects are painted with random colours and patterns
+    Inputs are [3, size, size] in [0, 1]. Floor, walls, ceiling and objects are painted with random colors and patterns
     that say nothing of what they are; a lamp in a random place gives shading and shadows; camera, room and objects are
     placed at random, and objects hide each other. Targets are exact at the middle of each pixel:
 
@@ -42,7 +42,7 @@ class Scenes(MultiTaskDataset):
         num_train, num_val, num_test: images of the splits.
         size: side of the images in pixels.
         max_objects: each room holds 1 to so many objects; 0 for empty rooms.
-        texture: contrast of the patterns, in [0, 1]; 0 for plain colours.
+        texture: contrast of the patterns, in [0, 1]; 0 for plain colors.
         noise: standard deviation of the camera's noise, on images in [0, 1].
         missing: share of the training images that lack a task's label, for each task others, in [0, 1).
         scenes_seed: fixes everything. The data set's own: the run's seed does not change the data.
@@ -111,8 +111,8 @@ class Scenes(MultiTaskDataset):
             rooms = draw_rooms(random, part.stop - start, self._max_objects, self._texture)
             hits = cast(rooms, make_rays(rooms, size))
             grain = torch.from_numpy(noise.standard_normal(images[part].shape, dtype=numpy.float32))
-            colours = shade(rooms, hits).reshape(grain.shape)
-            images[part] = (colours + self._noise * grain).clamp(0, 1)
+            colors = shade(rooms, hits).reshape(grain.shape)
+            images[part] = (colors + self._noise * grain).clamp(0, 1)
             segmentation[part] = classes(rooms, hits).reshape(-1, size, size)
             depth[part] = hits.depth.reshape(-1, 1, size, size)
             normals[part] = (rooms.camera.transpose(1, 2) @ hits.normals).reshape(-1, 3, size, size)
@@ -179,7 +179,7 @@ def draw_rooms(random: numpy.random.Generator, num_rooms: int, max_objects: int,
 
 
 def _draw_paint(draw: _Draws, surfaces: int, texture: float) -> Tensor:
-    """Return two colours, two wave vectors and the rest of `Rooms.paint`."""
+    """Return two colors, two wave vectors and the rest of `Rooms.paint`."""
     first, other = draw(surfaces, 3, low=0.1, high=0.9), draw(surfaces, 3, low=0.1, high=0.9)
     second = first + texture * (other - first)
     # A direction at random, and waves of 20 cm to 2 m.

@@ -18,7 +18,7 @@ from mtlrun.errors import DataError
 class Table(MultiTaskDataset):
     """Rows of a CSV or Parquet file: some columns are the input, others the targets of tasks.
 
-    Inputs are [num_features] float32. Statistics are those of the training split: numbers are standardised (a column
+    Inputs are [num_features] float32. Statistics are those of the training split: numbers are standardized (a column
     that is constant there is 0 everywhere), an empty cell is the mean, and a further feature says that it was empty
     if the column has empty cells in training. Texts are one-hot, with the categories of training in sorted order;
     an empty cell is a category of its own if training has one, and what is not in training is all zeros.
@@ -33,7 +33,7 @@ class Table(MultiTaskDataset):
         inputs: columns; None for all that are no target and not the column of splits, groups, ids or weights.
         categorical: columns of numbers that are to be treated as texts.
         classes: {task: list of its labels in the order of their indices}.
-        standardise_targets: tasks whose numbers are scaled; their metrics are then in standard deviations.
+        standardize_targets: tasks whose numbers are scaled; their metrics are then in standard deviations.
         split_column: holds train, val or test for each row; None to draw.
         fractions: of train, val and test, if they are drawn.
         group_column: rows with equal values are never in two splits.
@@ -57,7 +57,7 @@ class Table(MultiTaskDataset):
         inputs: Sequence[str] | None = None,
         categorical: Sequence[str] = (),
         classes: Mapping[str, Sequence[Any]] | None = None,
-        standardise_targets: Sequence[str] = (),
+        standardize_targets: Sequence[str] = (),
         split_column: str | None = None,
         fractions: Sequence[float] = (0.7, 0.15, 0.15),
         group_column: str | None = None,
@@ -77,14 +77,14 @@ class Table(MultiTaskDataset):
         check_one_of("cache", cache, TensorCache)
         self.cache = cache
         check_split_keys(split_column, fractions, group_column, stratify, split_seed)
-        check_target_keys(tasks, kinds, classes or {}, standardise_targets)
+        check_target_keys(tasks, kinds, classes or {}, standardize_targets)
         table = read(path, separator, missing)
         self.rows = split_rows(
             table, split_column=split_column, fractions=fractions, group_column=group_column, stratify=stratify,
             split_seed=split_seed,
         )  # fmt: skip
         kind_of = dict(zip(tasks, kinds, strict=True))
-        found = read_targets(table, self.rows, kind_of, targets or {}, classes or {}, standardise_targets)
+        found = read_targets(table, self.rows, kind_of, targets or {}, classes or {}, standardize_targets)
         self.task_names = tuple(tasks)
         self.classes, self.scales, self._targets = found.classes, found.scales, found.tensors
         self._ids = identify(table, id_column)
@@ -97,7 +97,7 @@ class Table(MultiTaskDataset):
         parts = [
             _one_hot(table, column, self.rows["train"], max_categories)
             if column in categorical or table.is_text(column)
-            else _standardise(table, column, self.rows["train"])
+            else _standardize(table, column, self.rows["train"])
             for column in inputs
         ]
         #: What each number of an input is: a column, `column=category`, or `column is empty`.
@@ -128,7 +128,7 @@ def choose_inputs(
     return list(dict.fromkeys(inputs))
 
 
-def _standardise(table: Columns, column: str, train: numpy.ndarray) -> tuple[list[str], numpy.ndarray]:
+def _standardize(table: Columns, column: str, train: numpy.ndarray) -> tuple[list[str], numpy.ndarray]:
     values = table.floats(column)
     absent = numpy.isnan(values)
     known = values[train][~absent[train]]

@@ -87,11 +87,11 @@ class SparseSplit(TensorSplit):
 
     Args:
         rows: float32 [num_samples, num_features], a SciPy matrix in CSR format. `to` makes it dense once for all.
-        targets, identifiers: see `TensorSplit`.
+        targets, sample_ids: see `TensorSplit`.
     """
 
-    def __init__(self, rows: Any, targets: dict[str, Tensor], identifiers: Sequence[Any] | None = None) -> None:
-        super().__init__(torch.arange(rows.shape[0]), targets, identifiers)  # the inputs are the rows' numbers
+    def __init__(self, rows: Any, targets: dict[str, Tensor], sample_ids: Sequence[Any] | None = None) -> None:
+        super().__init__(torch.arange(rows.shape[0]), targets, sample_ids)  # the inputs are the rows' numbers
         self._matrix = rows
 
     def __getitem__(self, index: int) -> Sample:

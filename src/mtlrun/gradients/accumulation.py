@@ -26,7 +26,7 @@ class Accumulation:
         want_gram, batched: as for `backward`.
 
     Raises:
-        ValueError: `grad_source` is not `shared`: the gradients of the pieces' representations cannot be added.
+        ValueError: `grad_wrt` is not `shared`: the gradients of the pieces' representations cannot be added.
     """
 
     def __init__(
@@ -55,9 +55,9 @@ class Accumulation:
             self._factors = leaf.grad
         elif isinstance(weighting, RowWeighting):
             check_shared(weighting, shared)
-            if weighting.grad_source != "shared":
+            if weighting.grad_wrt != "shared":
                 raise ValueError(
-                    f"grad_source={weighting.grad_source} does not go with pieces of a batch, use grad_source=shared"
+                    f"grad_wrt={weighting.grad_wrt} does not go with pieces of a batch, use grad_wrt=shared"
                 )
             if losses is not None:
                 self._seen, self._slopes = as_seen(weighting, losses)
@@ -68,17 +68,17 @@ class Accumulation:
         self._sums = torch.zeros(len(own), dtype=torch.float64)
         self._dtype = torch.float32
 
-    def add(self, losses: Sequence[Tensor], places: Sequence[int], regulariser: Tensor | None = None) -> None:
+    def add(self, losses: Sequence[Tensor], places: Sequence[int], regularizer: Tensor | None = None) -> None:
         """Make the backward passes of one piece.
 
         Args:
             losses: of the tasks with a label in the piece: the sums over its labelled samples, divided by the whole
                 batch's number of them, so that they add up to the whole batch's means.
             places: where these tasks stand among the K.
-            regulariser: this piece's part of what joins the objective outside the weighting.
+            regularizer: this piece's part of what joins the objective outside the weighting.
         """
-        if regulariser is not None:
-            torch.autograd.backward(regulariser, retain_graph=bool(losses))
+        if regularizer is not None:
+            torch.autograd.backward(regularizer, retain_graph=bool(losses))
         if not losses:
             return
         own = [self._whole.own[place] for place in places]

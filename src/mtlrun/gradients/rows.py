@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mtlrun.gradients.gram import Row, refuse_non_finite
-from mtlrun.weightings.base import GradSource
+from mtlrun.weightings.base import GradWrt
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class TaskGradients:
         return cls(rows, [], [[torch.zeros_like(parameter) for parameter in group] for group in problem.own])
 
     @classmethod
-    def take(cls, problem: Problem, source: GradSource = "shared", *, retain: bool = False) -> "TaskGradients":
+    def take(cls, problem: Problem, source: GradWrt = "shared", *, retain: bool = False) -> "TaskGradients":
         """Make the backward passes that `source` asks for.
 
         The graph is freed on the way unless `retain`, or where the direction is still to be sent through it.
@@ -76,14 +76,14 @@ class TaskGradients:
         representation = problem.representation
         if representation is None:
             if source != "shared":
-                raise ValueError(f"grad_source={source} needs a model with a shared representation")
+                raise ValueError(f"grad_wrt={source} needs a model with a shared representation")
             rows, own = passes(problem, problem.shared, retain=retain)
             return cls(rows, [], own)
         z_rows, own = passes(problem, [representation], retain=retain)  # frees the heads' graphs only
         if source == "representation":
             return cls(z_rows, z_rows, own)
         if source == "last_layer" and not problem.last_layer:
-            raise ValueError("grad_source=last_layer needs the parameters of the last shared layer")
+            raise ValueError("grad_wrt=last_layer needs the parameters of the last shared layer")
         if source == "last_layer":
             return cls(
                 _pull_back(representation, problem.last_layer, z_rows, retain=True, batched=problem.batched),
@@ -132,7 +132,7 @@ def passes(problem: Problem, inputs: Sequence[Tensor], *, retain: bool) -> tuple
             return rows, [[next(parts) for _ in group] for group in problem.own]
     rows, own_rows = [], []
     for position, (loss, own) in enumerate(zip(problem.losses, problem.own, strict=True)):
-        # Heads may have common nodes, a regulariser's say, so only the last pass may free the graph.
+        # Heads may have common nodes, a regularizer's say, so only the last pass may free the graph.
         keep = retain or position < len(problem.losses) - 1
         grads = _grads([loss], [*inputs, *own], None, retain=keep)
         rows.append(grads[: len(inputs)])
@@ -217,7 +217,7 @@ def send_flat(problem: Problem, source: str, direction: Tensor, like: Row) -> No
 
 
 def fill(parameters: Sequence[nn.Parameter], grads: Row) -> None:
-    """Give each parameter its gradient, on top of what it has already, a regulariser's say."""
+    """Give each parameter its gradient, on top of what it has already, a regularizer's say."""
     for parameter, grad in zip(parameters, grads, strict=True):
         parameter.grad = grad if parameter.grad is None else parameter.grad + grad
 

@@ -39,7 +39,7 @@ def backward(
     *,
     representation: Tensor | None = None,
     last_layer: Sequence[nn.Parameter] = (),
-    regulariser: Tensor | None = None,
+    regularizer: Tensor | None = None,
     want_gram: bool = False,
     parts: Sequence[Sequence[Tensor]] = (),
     batched: bool = False,
@@ -54,8 +54,8 @@ def backward(
         shared: parameters that several losses reach.
         own: for each loss, the parameters that it alone reaches.
         representation: the tensor that separates the two, if there is one: all shared parameters lie before it.
-        last_layer: the last shared parameters before the representation, for `grad_source: last_layer`.
-        regulariser: a scalar that joins the objective outside the weighting.
+        last_layer: the last shared parameters before the representation, for `grad_wrt: last_layer`.
+        regularizer: a scalar that joins the objective outside the weighting.
         want_gram: take the Gram matrix for the log even where the method does not need it; for a
             weighting of losses this costs as many passes as there are tasks.
         parts: for a PartsWeighting, the K losses of each part of the batch, in the place of `losses`.
@@ -69,11 +69,11 @@ def backward(
     problem = Problem(list(losses), list(shared), groups, representation, list(last_layer), batched)
     match weighting:
         case LossWeighting():
-            return _backward_losses(weighting, problem, regulariser, want_gram)
+            return _backward_losses(weighting, problem, regularizer, want_gram)
         case GradientWeighting() | JacobianWeighting():
             check_shared(weighting, problem.shared)
-            if regulariser is not None:
-                torch.autograd.backward(regulariser, retain_graph=True)  # it may be made of features, used again below
+            if regularizer is not None:
+                torch.autograd.backward(regularizer, retain_graph=True)  # it may be made of features, used again below
             if isinstance(weighting, PartsWeighting) and parts:
                 return _combine_parts(weighting, problem, parts)
             values, slopes = as_seen(weighting, problem.values())
@@ -82,7 +82,7 @@ def backward(
             if isinstance(weighting, GradientWeighting) and kept is not None:
                 weigh_losses(weighting, problem, kept)
                 return Update(weights=effective(kept, slopes))
-            gradients = TaskGradients.take(problem, weighting.grad_source)
+            gradients = TaskGradients.take(problem, weighting.grad_wrt)
             return combine_rows(weighting, problem, gradients, values, slopes, want_gram=want_gram)
         case _:
             raise TypeError(f"{type(weighting).__name__} is none of the three kinds of weighting")
@@ -94,15 +94,15 @@ def check_shared(weighting: Weighting, shared: Sequence[nn.Parameter]) -> None:
         raise ValueError(f"{type(weighting).__name__} needs shared parameters, found none")
 
 
-def _backward_losses(weighting: LossWeighting, problem: Problem, regulariser: Tensor | None, want_gram: bool) -> Update:
+def _backward_losses(weighting: LossWeighting, problem: Problem, regularizer: Tensor | None, want_gram: bool) -> Update:
     update = Update()
     if want_gram and problem.shared:
         update.gram = gram_matrix(passes(problem, problem.shared, retain=True)[0]).cpu()
     stacked = torch.stack(problem.losses)
     stacked.retain_grad()
     objective = weighting.objective(weighting.transform(stacked))
-    if regulariser is not None:
-        objective = objective + regulariser
+    if regularizer is not None:
+        objective = objective + regularizer
     objective.backward()
     update.weights = stacked.grad
     return update
@@ -145,7 +145,7 @@ def weigh_losses(weighting: GradientWeighting, problem: Problem, factors: list[f
     """Make a step with weights that are known: one pass over the shared part."""
     own = [parameter for group in problem.own for parameter in group]
     weighted = torch.stack([factor * loss for factor, loss in zip(factors, problem.losses, strict=True)]).sum()
-    if weighting.heads == "weighted":
+    if weighting.head_loss == "weighted":
         torch.autograd.backward(weighted, inputs=[*problem.shared, *own])
         return
     if own:
@@ -178,14 +178,14 @@ def combine_rows(
         update = Update(gram=gram_matrix(gradients.rows).cpu() if want_gram else None)
         direction = weighting.combine(jacobian, values)
         fill_own(problem.own, gradients.own, [1.0] * len(gradients.own))
-        send_flat(problem, weighting.grad_source, direction, gradients.rows[0])
+        send_flat(problem, weighting.grad_wrt, direction, gradients.rows[0])
         return update
     weights, gram = _weigh(weighting, gradients, values)
     factors = weights.tolist()
     weighting.keep(factors)
-    fill_own(problem.own, gradients.own, factors if weighting.heads == "weighted" else [1.0] * len(factors))
-    rows = gradients.rows if weighting.grad_source == "shared" else gradients.representation
-    send(problem, weighting.grad_source, weighted_sum(rows, factors))
+    fill_own(problem.own, gradients.own, factors if weighting.head_loss == "weighted" else [1.0] * len(factors))
+    rows = gradients.rows if weighting.grad_wrt == "shared" else gradients.representation
+    send(problem, weighting.grad_wrt, weighted_sum(rows, factors))
     return Update(weights=effective(factors, slopes), gram=gram)
 
 
@@ -205,10 +205,10 @@ def _combine_parts(weighting: PartsWeighting, problem: Problem, parts: Sequence[
         losses.append(problem.values())
         _, slopes = as_seen(weighting, problem.values())
         problem.scale(slopes)
-        gradients = TaskGradients.take(problem, weighting.grad_source, retain=number < len(parts) - 1)
+        gradients = TaskGradients.take(problem, weighting.grad_wrt, retain=number < len(parts) - 1)
         jacobians.append(gradients.jacobian())
         fill_own(problem.own, gradients.own, [1 / len(parts)] * len(gradients.own))  # adds up to the mean
     with torch.no_grad():
         direction = weighting.combine_parts(jacobians, torch.stack(losses))
-    send_flat(problem, weighting.grad_source, direction, gradients.rows[0])
+    send_flat(problem, weighting.grad_wrt, direction, gradients.rows[0])
     return Update()

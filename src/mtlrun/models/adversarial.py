@@ -94,13 +94,13 @@ class Adversarial(MultiTaskModel):
         if not self.training:
             return Output(predictions)
         pooled = pool(shared)
-        domains, regularisers = None, {}
+        domains, regularizers = None, {}
         if self.discriminator is not None:
             domains = self.discriminator(ReverseGradient.apply(pooled, self.adversary))
         if self.orthogonality > 0:
             overlaps = torch.stack([overlap(pooled, pool(own)) for own in private.values()])
-            regularisers["orthogonality"] = self.orthogonality * overlaps.sum()
-        return Output(predictions, domains=domains, regularisers=regularisers)
+            regularizers["orthogonality"] = self.orthogonality * overlaps.sum()
+        return Output(predictions, domains=domains, regularizers=regularizers)
 
     def parameter_groups(self) -> list[ParameterGroup]:
         groups = [ParameterGroup("shared", list(self.shared.parameters()))]

@@ -71,7 +71,7 @@ class Output:
         on_the_way: earlier predictions that are supervised as well; only in training.
         domains: logits [batch, K] of a discriminator that is to tell from shared features which task a sample belongs
             to, that is, for which tasks it carries a label; of all tasks, whichever are wanted.
-        regularisers: named terms, scalars, that are added to the objective with their factors already applied, outside
+        regularizers: named terms, scalars, that are added to the objective with their factors already applied, outside
             the weighting; only in training. Terms of parameters alone are the same whichever tasks are wanted.
     """
 
@@ -79,7 +79,7 @@ class Output:
     representation: Tensor | None = None
     on_the_way: Sequence[Supervised] = ()
     domains: Tensor | None = None
-    regularisers: Mapping[str, Tensor] = field(default_factory=dict)
+    regularizers: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class MultiTaskModel(nn.Module, ABC):

@@ -18,14 +18,14 @@ class CrossStitchUnit(nn.Module):
     Args:
         num_tasks: K.
         channels: size of dimension 1 of the features, or 1 for one alpha per pair of tasks.
-        own: initial alpha_aa; the others share 1 - own.
+        self_weight: initial alpha_aa; the others share 1 - self_weight.
     """
 
-    def __init__(self, num_tasks: int, channels: int, own: float) -> None:
+    def __init__(self, num_tasks: int, channels: int, self_weight: float) -> None:
         super().__init__()
-        others = (1 - own) / (num_tasks - 1) if num_tasks > 1 else 0.0
+        others = (1 - self_weight) / (num_tasks - 1) if num_tasks > 1 else 0.0
         alpha = torch.full((num_tasks, num_tasks), others)
-        alpha.fill_diagonal_(own if num_tasks > 1 else 1.0)
+        alpha.fill_diagonal_(self_weight if num_tasks > 1 else 1.0)
         self.alpha = nn.Parameter(alpha.unsqueeze(-1).repeat(1, 1, channels))  # [K, K, channels]
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
@@ -47,7 +47,7 @@ class CrossStitch(MultiTaskModel):
     Args:
         tasks: {name: task}; filled in by the program.
         backbone: makes the networks; filled in from the group `backbone`.
-        own: initial weight of a network's own features, in [0, 1]; the others share the rest. Paper: .9.
+        self_weight: initial weight of a network's own features, in [0, 1]; the others share the rest. Paper: .9.
         granularity: `channel`, as in the paper: one weight per channel and pair of tasks; `layer`: one per pair.
         unit_lr_scale: learning rate of the units as a multiple of `optimizer.lr`. Paper: 100, with SGD.
         init_from: folder of a run of model=single whose networks these are to start from; None for random weights.
@@ -57,13 +57,13 @@ class CrossStitch(MultiTaskModel):
         self,
         tasks: Mapping[str, TaskLike],
         backbone: BackboneFactory,
-        own: float = 0.9,
+        self_weight: float = 0.9,
         granularity: Literal["channel", "layer"] = "channel",
         unit_lr_scale: float = 100.0,
         init_from: str | None = None,
     ) -> None:
-        if not 0 <= own <= 1:
-            raise ValueError(f"own must be in [0, 1], found {own}")
+        if not 0 <= self_weight <= 1:
+            raise ValueError(f"self_weight must be in [0, 1], found {self_weight}")
         if not unit_lr_scale > 0:
             raise ValueError(f"unit_lr_scale must be > 0, found {unit_lr_scale}")
         super().__init__(tuple(tasks))
@@ -71,7 +71,7 @@ class CrossStitch(MultiTaskModel):
         self.backbones = Columns(tasks, backbone)
         shapes = self.backbones.stage_shapes
         self.units = nn.ModuleList(
-            CrossStitchUnit(len(tasks), shape[0] if granularity == "channel" else 1, own) for shape in shapes
+            CrossStitchUnit(len(tasks), shape[0] if granularity == "channel" else 1, self_weight) for shape in shapes
         )
         self.heads = make_heads(tasks, shapes[-1], self.backbones.first.input_shape)
         self.unit_lr_scale = unit_lr_scale

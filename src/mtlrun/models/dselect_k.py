@@ -79,7 +79,7 @@ class DSelectK(MultiTaskModel):
         gates = {task: self.gates[task](seen) for task in (self.task_names if self.training else wanted)}
         predictions = {task: self.heads[task](mixture(gates[task][0], experts)) for task in wanted}
         selectors = torch.stack([r for _, r in gates.values()])
-        return Output(predictions, regularisers=self.penalties(selectors) if self.training else {})
+        return Output(predictions, regularizers=self.penalties(selectors) if self.training else {})
 
     def penalties(self, r: Tensor) -> dict[str, Tensor]:
         """Return the penalties on the tasks' selectors r, [K, k, n] or [K, batch, k, n]."""

@@ -19,31 +19,35 @@ class HardSharing(SharedRepresentationModel):
     and its head. Size: one backbone and one head per task, and for each further task the stages after the split.
 
     Args:
-        tasks: {name: task}; filled in by the program.
-        backbone: makes the trunk; filled in from the group `backbone`.
-        split: number of stages that are shared, from the first on; None for all, and only heads of the tasks' own.
+        tasks: {name: task}; filled in by the program. backbone: makes the trunk; filled in from the group `backbone`.
+        shared_stages: number of stages that are shared, from the first on; None for all, and only heads of the tasks'
+        own.
     """
 
     rotations: Tensor | None
 
-    def __init__(self, tasks: Mapping[str, TaskLike], backbone: BackboneFactory, split: int | None = None) -> None:
+    def __init__(
+        self, tasks: Mapping[str, TaskLike], backbone: BackboneFactory, shared_stages: int | None = None
+    ) -> None:
         super().__init__(tuple(tasks))
         trunk = backbone()
         shapes = trunk.stage_shapes
-        split = len(shapes) if split is None else split
-        if not 1 <= split <= len(shapes):
-            raise ValueError(f"split must be null or in 1..{len(shapes)}, the stages of the backbone, found {split}")
-        self.split = split
+        shared_stages = len(shapes) if shared_stages is None else shared_stages
+        if not 1 <= shared_stages <= len(shapes):
+            raise ValueError(
+                f"shared_stages must be null or in 1..{len(shapes)}, the stages of the backbone, found {shared_stages}"
+            )
+        self.shared_stages = shared_stages
         self.branches = nn.ModuleDict()
-        if split < len(shapes):
-            self.branches = nn.ModuleDict({task: _without(backbone(), range(split)) for task in tasks})
-        self.trunk = _without(trunk, range(split, len(shapes)))
+        if shared_stages < len(shapes):
+            self.branches = nn.ModuleDict({task: _without(backbone(), range(shared_stages)) for task in tasks})
+        self.trunk = _without(trunk, range(shared_stages, len(shapes)))
         self.heads = make_heads(tasks, shapes[-1], trunk.input_shape)
-        self._representation_shape = shapes[split - 1]
+        self._representation_shape = shapes[shared_stages - 1]
         self.register_buffer("rotations", None)
 
     def encode(self, inputs: Tensor, memory: Memory | None = None) -> Tensor:
-        return self.trunk.run(inputs, {} if memory is None else memory, stop=self.split)
+        return self.trunk.run(inputs, {} if memory is None else memory, stop=self.shared_stages)
 
     def decode(
         self, representation: Tensor, tasks: Sequence[str] | None = None, memory: Memory | None = None
@@ -55,7 +59,7 @@ class HardSharing(SharedRepresentationModel):
                 features = _rotate(features, self.rotations[self.task_names.index(task)])
             if task in self.branches:
                 branch = self.branches[task]
-                features = branch.run(features, dict(memory or {}), start=self.split)  # type: ignore[operator]
+                features = branch.run(features, dict(memory or {}), start=self.shared_stages)  # type: ignore[operator]
             predictions[task] = self.heads[task](features)
         return predictions
 

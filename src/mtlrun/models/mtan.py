@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mtlrun.models.backbones import BackboneFactory, Memory, Shape
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
-from mtlrun.models.blocks.layers import Fit, batch_norm, joined, neighbourhood, pointwise
+from mtlrun.models.blocks.layers import Fit, batch_norm, joined, neighborhood, pointwise
 
 
 class Attention(nn.Module):
@@ -70,7 +70,7 @@ class MTAN(MultiTaskModel):
         shapes = self.trunk.stage_shapes
         self.passing = nn.ModuleList(
             nn.Sequential(
-                neighbourhood(source, target[0], bias=False), batch_norm(source, target[0]), nn.ReLU(), Fit(target[1:])
+                neighborhood(source, target[0], bias=False), batch_norm(source, target[0]), nn.ReLU(), Fit(target[1:])
             )
             for source, target in pairwise(shapes)
         )

@@ -20,15 +20,15 @@ class NDDRLayer(nn.ModuleDict):
     Args:
         tasks: names of the tasks.
         shape: of one sample's features in one network.
-        own: initial weight of the task's own features; those of the others share 1 - own.
+        self_weight: initial weight of the task's own features; those of the others share 1 - self_weight.
     """
 
-    def __init__(self, tasks: tuple[str, ...], shape: Shape, own: float) -> None:
+    def __init__(self, tasks: tuple[str, ...], shape: Shape, self_weight: float) -> None:
         super().__init__({task: _reduction(joined([shape] * len(tasks)), shape) for task in tasks})
-        others = (1 - own) / (len(tasks) - 1)
+        others = (1 - self_weight) / (len(tasks) - 1)
         identity = torch.eye(shape[0])
         for task in tasks:
-            blocks = [identity * (own if other == task else others) for other in tasks]
+            blocks = [identity * (self_weight if other == task else others) for other in tasks]
             weight: nn.Parameter = self[task][0].weight  # type: ignore[index]
             with torch.no_grad():
                 weight.copy_(torch.cat(blocks, dim=1).view_as(weight))
@@ -53,7 +53,7 @@ class NDDR(MultiTaskModel):
     Args:
         tasks: {name: task}; filled in by the program.
         backbone: makes the networks; filled in from the group `backbone`.
-        own: initial weight of a network's own features, in [0, 1]; the others share the rest. Paper: .9.
+        self_weight: initial weight of a network's own features, in [0, 1]; the others share the rest. Paper: .9.
         shortcut: NDDR-CNN-Shortcut: the head gets a reduction, of the same kind, of what all NDDR layers give its
             task, resized to the last one's size. Paper: without, and with as a variant.
         unit_lr_scale: learning rate of the reductions as a multiple of `optimizer.lr`. Paper: 100, with SGD.
@@ -64,13 +64,13 @@ class NDDR(MultiTaskModel):
         self,
         tasks: Mapping[str, TaskLike],
         backbone: BackboneFactory,
-        own: float = 0.9,
+        self_weight: float = 0.9,
         shortcut: bool = False,
         unit_lr_scale: float = 100.0,
         init_from: str | None = None,
     ) -> None:
-        if not 0 <= own <= 1:
-            raise ValueError(f"own must be in [0, 1], found {own}")
+        if not 0 <= self_weight <= 1:
+            raise ValueError(f"self_weight must be in [0, 1], found {self_weight}")
         if not unit_lr_scale > 0:
             raise ValueError(f"unit_lr_scale must be > 0, found {unit_lr_scale}")
         super().__init__(tuple(tasks))
@@ -79,7 +79,7 @@ class NDDR(MultiTaskModel):
         shapes = self.backbones.stage_shapes
         self.layers = nn.ModuleList()
         if len(tasks) > 1:
-            self.layers.extend(NDDRLayer(self.task_names, shape, own) for shape in shapes)
+            self.layers.extend(NDDRLayer(self.task_names, shape, self_weight) for shape in shapes)
         self.shortcuts = nn.ModuleDict()
         if shortcut:
             last = shapes[-1]

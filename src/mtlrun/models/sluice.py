@@ -21,15 +21,15 @@ class SubspaceUnit(nn.Module):
     Args:
         num_tasks: K.
         num_subspaces: S.
-        own: initial weight of a subspace in itself; the other K S - 1 share 1 - own.
+        self_weight: initial weight of a subspace in itself; the other K S - 1 share 1 - self_weight.
     """
 
-    def __init__(self, num_tasks: int, num_subspaces: int, own: float) -> None:
+    def __init__(self, num_tasks: int, num_subspaces: int, self_weight: float) -> None:
         super().__init__()
         self.num_subspaces = num_subspaces
         size = num_tasks * num_subspaces
-        alpha = torch.full((size, size), (1 - own) / (size - 1) if size > 1 else 0.0)
-        self.alpha = nn.Parameter(alpha.fill_diagonal_(own if size > 1 else 1.0))  # [K S, K S], task by task
+        alpha = torch.full((size, size), (1 - self_weight) / (size - 1) if size > 1 else 0.0)
+        self.alpha = nn.Parameter(alpha.fill_diagonal_(self_weight if size > 1 else 1.0))  # [K S, K S], task by task
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         """Map K tensors [batch, channels, ...] to as many of the same shape."""
@@ -79,8 +79,8 @@ class Sluice(MultiTaskModel):
         tasks: {name: task}; filled in by the program.
         backbone: makes the networks; filled in from the group `backbone`.
         subspaces: S, >= 1, not more than any stage has channels. Paper: 2.
-        own: initial weight of a subspace in itself, in [0, 1]; all others of its task and of the others share the
-            rest. .9, as in cross-stitch networks.
+        self_weight: initial weight of a subspace in itself, in [0, 1]; all others, of all tasks, share the rest. .9, as
+            in cross-stitch networks.
         last: initial weight of the last stage for the head, in [0, 1]; the others share the rest. Authors' code: .9.
         orthogonality: factor of the penalty, >= 0. .1, from the example of the authors' code.
         unit_lr_scale: learning rate of alphas and betas as a multiple of that of the other parameters. Authors' code:
@@ -93,13 +93,13 @@ class Sluice(MultiTaskModel):
         tasks: Mapping[str, TaskLike],
         backbone: BackboneFactory,
         subspaces: int = 2,
-        own: float = 0.9,
+        self_weight: float = 0.9,
         last: float = 0.9,
         orthogonality: float = 0.1,
         unit_lr_scale: float = 1.0,
         init_from: str | None = None,
     ) -> None:
-        for name, share in (("own", own), ("last", last)):
+        for name, share in (("self_weight", self_weight), ("last", last)):
             if not 0 <= share <= 1:
                 raise ValueError(f"{name} must be in [0, 1], found {share}")
         if not orthogonality >= 0:
@@ -120,7 +120,7 @@ class Sluice(MultiTaskModel):
                 "orthogonality must be 0 for a backbone with no linear layer or convolution that gives a stage's "
                 f"channels, found {orthogonality}"
             )
-        self.units = nn.ModuleList(SubspaceUnit(len(tasks), subspaces, own) for _ in shapes)
+        self.units = nn.ModuleList(SubspaceUnit(len(tasks), subspaces, self_weight) for _ in shapes)
         self.heads = make_heads(tasks, shapes[-1], self.backbones.first.input_shape)
         self.skips = nn.ModuleDict({task: Skip(shapes, last) for task in tasks})
         self.subspaces, self.orthogonality, self.unit_lr_scale = subspaces, orthogonality, unit_lr_scale
@@ -141,7 +141,7 @@ class Sluice(MultiTaskModel):
         }
         if not self.training or self.subspaces < 2 or self.orthogonality == 0:
             return Output(predictions)
-        return Output(predictions, regularisers={"orthogonality": self.orthogonality * self.overlap()})
+        return Output(predictions, regularizers={"orthogonality": self.orthogonality * self.overlap()})
 
     def overlap(self) -> Tensor:
         """Return the sum over tasks, stages and pairs of subspaces of ‖G_1^T G_2‖². Shape []."""

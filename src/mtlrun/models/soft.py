@@ -48,7 +48,7 @@ class SoftSharing(MultiTaskModel):
         predictions = {task: self.heads[task](self.backbones[task](inputs)) for task in self.wanted(tasks)}
         if not self.training or len(self.task_names) < 2:
             return Output(predictions)
-        return Output(predictions, regularisers={"soft_sharing": self.strength * self.distance()})
+        return Output(predictions, regularizers={"soft_sharing": self.strength * self.distance()})
 
     def distance(self) -> Tensor:
         """Return the mean over pairs of tasks and over tensors of the squared distance of the parameters. Shape []."""

@@ -18,10 +18,10 @@ Flattening = Literal["laf", "tucker", "tt"]
 class SoftTrace(MultiTaskModel):
     """K networks whose weights are drawn towards low rank, layer by layer, by the trace norm of all tasks' weights.
 
-    Source: Yang & Hospedales, "Trace Norm Regularised Deep Multi-Task Learning" (ICLR workshop 2017).
+    Source: Yang & Hospedales, "Trace Norm Regularized Deep Multi-Task Learning" (ICLR workshop 2017).
     The penalty is strength * sum over layers of ‖W‖_*, where W holds the layer's weights in all backbones, with the
     tasks as its last axis; it joins the objective outside the weighting. Stacked are all weights of the backbones
-    that have two axes or more; not biases and the scales of normalisations (as in the authors' code), nor heads.
+    that have two axes or more; not biases and the scales of normalizations (as in the authors' code), nor heads.
     The paper weighs the unfoldings of `tucker` and `tt` by numbers of choice; here all weigh the same and sum to 1,
     as in the authors' code. Unlike `SoftSharing`, which makes weights equal, this makes them depend on each other
     linearly, and so each backbone starts from random weights of its own: equal ones would be of rank 1 and stay so.
@@ -61,7 +61,7 @@ class SoftTrace(MultiTaskModel):
         predictions = {task: self.heads[task](self.backbones[task](inputs)) for task in self.wanted(tasks)}
         if not self.training or len(self.task_names) < 2 or self.strength == 0:
             return Output(predictions)
-        return Output(predictions, regularisers={"trace_norm": self.strength * self.norm()})
+        return Output(predictions, regularizers={"trace_norm": self.strength * self.norm()})
 
     def norm(self) -> Tensor:
         """Return the sum over layers of the trace norm of the tasks' stacked weights. Shape []."""

@@ -114,7 +114,7 @@ def _train(
 
 def _write_identifiers(parts: Parts, folder: Path) -> None:
     """Save which samples each split is made of, where the data set can tell."""
-    found = {name: getattr(parts.loaders[name].split, "identifiers", None) for name in SPLITS}
+    found = {name: getattr(parts.loaders[name].split, "sample_ids", None) for name in SPLITS}
     if any(names is not None for names in found.values()):
         write_atomically(folder / "splits.json", json.dumps(found).encode())
 
@@ -174,7 +174,7 @@ def _status_of(error: BaseException) -> Any:
 
 def _new_record(config: Mapping[str, Any], parts: Parts, overrides: list[str]) -> Record:
     forward, backward = parts.weighting.passes(len(parts.tasks))
-    if parts.settings.accumulate > 1:
+    if parts.settings.micro_batches > 1:
         forward += needs_losses(parts.weighting)
     return Record(
         run_id=run_id(config),
@@ -226,7 +226,7 @@ def _run_info(config: Mapping[str, Any], parts: Parts, folder: Path, trainer: Tr
 
 def _groups(parts: Parts) -> list[tuple[str, int, float]]:
     """Return (name, number of parameters, learning rate) of each group, with one for what is frozen."""
-    found = [(group["name"], _count(group["params"]), group["base_lr"]) for group in parts.optimizer.param_groups]
+    found = [(group["name"], _count(group["params"]), group["initial_lr"]) for group in parts.optimizer.param_groups]
     frozen = _count([parameter for parameter in parts.model.parameters() if not parameter.requires_grad])
     return [*found, ("frozen", frozen, 0.0)] if frozen else found
 

@@ -54,7 +54,7 @@ def check_weighting(
             for task, options in tasks.items()
             if type(options).performance is Task.performance
         ]
-    if config.get("trainer", {}).get("accumulate", 1) != 1:
+    if config.get("trainer", {}).get("micro_batches", 1) != 1:
         problems += _check_pieces(weighting, name)
     if model is not None:
         problems += _check_model(weighting, name, model, f"model={config['names']['model']}")
@@ -64,11 +64,11 @@ def check_weighting(
 def _check_pieces(weighting: Weighting, name: str) -> list[str]:
     """Return why a step of this weighting cannot be made of pieces of a batch."""
     if weighting.num_parts > 1 or weighting.needs_look_ahead:
-        return [f"{name} needs the whole batch of a step at once; use trainer.accumulate=1"]
-    if isinstance(weighting, RowWeighting) and weighting.grad_source != "shared":
+        return [f"{name} needs the whole batch of a step at once; use trainer.micro_batches=1"]
+    if isinstance(weighting, RowWeighting) and weighting.grad_wrt != "shared":
         return [
-            f"weighting.grad_source={weighting.grad_source} needs the whole batch of a step at once; use "
-            "weighting.grad_source=shared or trainer.accumulate=1"
+            f"weighting.grad_wrt={weighting.grad_wrt} needs the whole batch of a step at once; use "
+            "weighting.grad_wrt=shared or trainer.micro_batches=1"
         ]
     return []
 
@@ -94,23 +94,23 @@ def _check_model(weighting: Weighting, name: str, model: MultiTaskModel, model_n
             f"{name} rotates the shared representation in front of each task's head, and {model_name} has no place for "
             "that; use model=hard"
         ]
-    if weighting.grad_source != "shared" and not isinstance(model, SharedRepresentationModel):
+    if weighting.grad_wrt != "shared" and not isinstance(model, SharedRepresentationModel):
         return [
-            f"weighting.grad_source={weighting.grad_source} needs a model with one shared representation, and "
-            f"{model_name} has none; use weighting.grad_source=shared"
+            f"weighting.grad_wrt={weighting.grad_wrt} needs a model with one shared representation, and "
+            f"{model_name} has none; use weighting.grad_wrt=shared"
         ]
     return []
 
 
 def check_apart(weighting: Weighting, name: str) -> None:
     """Raise ConfigError if a weighting cannot be used where each source goes through the model on its own."""
-    source = weighting.grad_source if isinstance(weighting, RowWeighting) else "shared"
+    source = weighting.grad_wrt if isinstance(weighting, RowWeighting) else "shared"
     if weighting.needs_rotations or source != "shared":
-        what = f"weighting={name}" if weighting.needs_rotations else f"weighting.grad_source={source}"
+        what = f"weighting={name}" if weighting.needs_rotations else f"weighting.grad_wrt={source}"
         raise ConfigError(
             f"{what} compares the tasks by one representation, and here each source goes through the model on its own "
             "(dataset.sampling.batch_norm=per_source, or inputs of several shapes); use another weighting, or "
-            "weighting.grad_source=shared"
+            "weighting.grad_wrt=shared"
         )
 
 
@@ -148,7 +148,7 @@ def try_batch(model: MultiTaskModel, tasks: Mapping[str, Task], loader: Loader, 
     try:
         with untouched(model), torch.no_grad():
             forward = Forward(model, batch)
-            forward.regulariser()
+            forward.regularizer()
     except (ValueError, RuntimeError, IndexError, KeyError) as error:
         message = str(error).splitlines()[0]
         if "more than 1 value per channel" in message:

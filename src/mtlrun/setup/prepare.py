@@ -23,13 +23,13 @@ from mtlrun.setup.compatibility import check_apart, check_tasks, check_weighting
 from mtlrun.setup.environment import choose_device, keep_solvers_on_one_thread, set_seed
 from mtlrun.setup.loaders import fit_tasks, make_loaders, own_statistics
 from mtlrun.setup.model_size import Match, match_width, multiply_adds
-from mtlrun.setup.split_summary import SplitSummary, summarise
+from mtlrun.setup.split_summary import SplitSummary, summarize
 from mtlrun.setup.warm_start import start_from
 from mtlrun.tasks import Task
 from mtlrun.training.batch import LabelledBatch
 from mtlrun.training.last_mean import LastMean, check_unselected
 from mtlrun.training.optim import Group, Schedule, check_partition, make_param_groups
-from mtlrun.training.selection import GAIN, Choice, Selection, check_rule
+from mtlrun.training.selection import MEAN_RELATIVE_GAIN, Choice, Selection, check_rule
 from mtlrun.training.trainer import Trainer
 from mtlrun.weightings import JacobianWeighting, LossWeighting, Weighting
 from mtlrun.weightings.base import RowWeighting
@@ -69,16 +69,16 @@ class Parts:
         """Return what is selected together: all tasks, or each one where they are independent."""
         if self.dataset.averaged_evaluations is not None:
             return [LastMean(list(self.tasks), self.dataset.averaged_evaluations)]
-        independent = self.model.independent_tasks and self.settings.select == GAIN
+        independent = self.model.independent_tasks and self.settings.monitor == MEAN_RELATIVE_GAIN
         sets = [[name] for name in self.tasks] if independent else [list(self.tasks)]
         return [
             Selection(
                 tasks,
-                self.settings.select,
+                self.settings.monitor,
                 self.directions,
                 self.main_metrics,
                 self.settings.patience,
-                self.settings.min_gain,
+                self.settings.min_delta,
             )
             for tasks in sets
         ]
@@ -165,7 +165,7 @@ def prepare(config: Mapping[str, Any]) -> Parts:
         problems.attempt(_setup, weighting, len(tasks), seed)
     if settings is not None and tasks:
         directions = {name: dict(task.directions()) for name, task in tasks.items()}
-        problems.attempt(check_rule, settings.select, directions)
+        problems.attempt(check_rule, settings.monitor, directions)
     if settings is not None and dataset is not None:
         problems += check_unselected(dataset.averaged_evaluations, settings)
     problems.stop_if_any()
@@ -182,14 +182,14 @@ def prepare(config: Mapping[str, Any]) -> Parts:
     )
     # Where evaluations are averaged, "val" is the test split under another name.
     told = [name for name in SPLITS if name != "val" or dataset.averaged_evaluations is None]
-    splits = {str(name): summarise(loaders[name].split, tasks) for name in told}
+    splits = {str(name): summarize(loaders[name].split, tasks) for name in told}
     _tell_sizes(weighting, splits["train"])
     fit_tasks(tasks, loaders["train"], runtime.num_workers)
     if loaders["train"].apart:
         check_apart(weighting, str(config["names"]["weighting"]))
     if own_statistics(dataset):
         _separate_statistics(model, list(loaders["train"].sources))
-    try_batch(model, tasks, loaders["train"], settings.accumulate)
+    try_batch(model, tasks, loaders["train"], settings.micro_batches)
     cost = _cost(model, LabelledBatch.load(tasks, loaders["train"].first(1), torch.device("cpu")))
     model.to(device)
     for task in tasks.values():

@@ -30,11 +30,11 @@ class SplitSummary:
     fingerprint: str | None
 
 
-def summarise(split: Any, tasks: Mapping[str, Task]) -> SplitSummary:
+def summarize(split: Any, tasks: Mapping[str, Task]) -> SplitSummary:
     """Look at a split without loading samples.
 
     Args:
-        split: with `targets`, {task: tensor}, and `identifiers`, what each sample is called in the source, if it can.
+        split: with `targets`, {task: tensor}, and `sample_ids`, what each sample is called in the source, if it can.
         tasks: that are trained.
     """
     targets = getattr(split, "targets", None)
@@ -47,10 +47,10 @@ def summarise(split: Any, tasks: Mapping[str, Task]) -> SplitSummary:
 def _fingerprint(split: Any, targets: Any) -> str | None:
     digest = hashlib.blake2b(digest_size=16)
     known = False
-    identifiers = getattr(split, "identifiers", None)
-    if identifiers is not None:
+    sample_ids = getattr(split, "sample_ids", None)
+    if sample_ids is not None:
         known = True
-        digest.update(json.dumps(list(identifiers)).encode())
+        digest.update(json.dumps(list(sample_ids)).encode())
     if isinstance(targets, Mapping):
         known = True
         for name in sorted(targets):

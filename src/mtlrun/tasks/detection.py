@@ -106,17 +106,17 @@ class Detection(Task):
         return found, wanted
 
     def _draw(self, objects: Tensor, height: int, width: int) -> Tensor:
-        """Return the outlines of objects [n, 6], [3, height, width] in [0, 1]: a colour per class, grey for ignored."""
+        """Return the outlines of objects [n, 6], [3, height, width] in [0, 1]: a color per class, grey for ignored."""
         image = torch.zeros(3, height, width, dtype=torch.uint8)
         objects = objects[objects[:, 4] >= 0].cpu()
         if len(objects):
-            colours = []
+            colors = []
             for *_, label, ignored in objects.tolist():
                 hue = label / self.num_classes * 5 / 6  # red to magenta
                 parts = colorsys.hsv_to_rgb(hue, 0.0 if ignored else 1.0, 0.5 if ignored else 1.0)
-                colours.append(tuple(round(255 * part) for part in parts))
+                colors.append(tuple(round(255 * part) for part in parts))
             last = torch.tensor([width, height, width, height]) - 1
-            image = draw_bounding_boxes(image, torch.minimum(objects[:, :4].round().long(), last), colors=colours)
+            image = draw_bounding_boxes(image, torch.minimum(objects[:, :4].round().long(), last), colors=colors)
         return image / 255
 
     def check_targets(self, target: Tensor) -> None:

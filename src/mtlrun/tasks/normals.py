@@ -107,7 +107,7 @@ class SurfaceNormals(Task):
         mean_angle, median_angle: of the angle between prediction and target, in degrees. The median is taken from a
             histogram with bins of 1/256 degree, and is off by no more than that.
         within_11, within_22, within_30: share of the pixels whose angle is below 11.25, 22.5 and 30 degrees. (There is
-            no dot in the names, so that `trainer.select` and TensorBoard take them as they are.)
+            no dot in the names, so that `trainer.monitor` and TensorBoard take them as they are.)
 
     Source: `cosine` and the metrics of Liu et al., "End-to-End Multi-Task Learning with Attention" (CVPR 2019);
     thresholds of Eigen & Fergus (ICCV 2015). The authors' code averages per batch first; here each pixel of the split
@@ -175,7 +175,7 @@ class SurfaceNormals(Task):
             raise ValueError(f"targets must be floating-point numbers, found {target.dtype}")
         if target.dim() != 4 or target.shape[1] != 3:
             raise ValueError(f"targets must be of shape [samples, 3, height, width], found {tuple(target.shape)}")
-        # Normals that are kept as colours, or in another unit, would pass for directions. Resized ones are shorter.
+        # Normals that are kept as colors, or in another unit, would pass for directions. Resized ones are shorter.
         place = find_pixel(target, lambda part: part.norm(dim=1, keepdim=True) > 1.01)
         if place is not None:
             sample, row, column = place

@@ -1,4 +1,4 @@
-"""A function that is to be minimised itself, and the two-task problems of the field that are made of such functions."""
+"""A function that is to be minimized itself, and the two-task problems of the field that are made of such functions."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -13,7 +13,7 @@ from mtlrun.tasks.base import HeadFactory, Task, TaskWeight
 class Objective(Task):
     """The loss is a function of the prediction alone; there are no labels, and targets are not looked at.
 
-    With `dataset=toy2d` or `dataset=concave_front` the prediction is the point x at which the functions are minimised.
+    With `dataset=toy2d` or `dataset=concave_front` the prediction is the point x at which the functions are minimized.
 
     Args:
         function: maps points [batch, size] to values [batch]; in YAML a `_target_` with `_partial_: true`.

@@ -33,7 +33,7 @@ class Regression(Task):
     counts as labelled when none of its numbers is NaN.
 
     Args:
-        size: how many numbers are predicted.
+        num_outputs: how many numbers are predicted.
         criterion: `mse`, `l1` or `huber`.
         lr, weight, head: see `Task`.
     """
@@ -43,7 +43,7 @@ class Regression(Task):
 
     def __init__(
         self,
-        size: int = 1,
+        num_outputs: int = 1,
         criterion: Criterion = "mse",
         *,
         lr: float = 1e-3,
@@ -51,15 +51,15 @@ class Regression(Task):
         head: HeadFactory | None = None,
     ) -> None:
         super().__init__(lr=lr, weight=weight, head=head)
-        if size < 1:
-            raise ValueError(f"size must be >= 1, found {size}")
+        if num_outputs < 1:
+            raise ValueError(f"num_outputs must be >= 1, found {num_outputs}")
         check_one_of("criterion", criterion, Criterion)
-        self.size = size
+        self.num_outputs = num_outputs
         self.criterion = criterion
 
     @property
     def output_size(self) -> int:
-        return self.size
+        return self.num_outputs
 
     def labelled(self, target: Tensor) -> Tensor:
         return ~torch.isnan(target).reshape(len(target), -1).any(dim=1)
@@ -69,26 +69,28 @@ class Regression(Task):
 
     def metrics(self) -> dict[str, Metric]:
         found: dict[str, Metric] = {"rmse": MeanSquaredError(squared=False), "mae": MeanAbsoluteError()}
-        if self.size == 1:
+        if self.num_outputs == 1:
             found["r2"] = _R2()
         return found
 
     def metric_inputs(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         # In float64, since R2 is a difference of sums of squares.
-        if self.size == 1:
+        if self.num_outputs == 1:
             return prediction.squeeze(1).double(), target.reshape(len(target)).double()
         return prediction.double(), target.double()
 
     def check_targets(self, target: Tensor) -> None:
         if not target.is_floating_point():
             raise ValueError(f"targets must be floating-point numbers, found {target.dtype}")
-        if target.numel() != len(target) * self.size:
-            raise ValueError(f"targets must hold {self.size} numbers per sample, found shape {tuple(target.shape)}")
-        numbers = target.reshape(len(target), self.size)
+        if target.numel() != len(target) * self.num_outputs:
+            raise ValueError(
+                f"targets must hold {self.num_outputs} numbers per sample, found shape {tuple(target.shape)}"
+            )
+        numbers = target.reshape(len(target), self.num_outputs)
         wrong = numbers.isinf().nonzero()
         if len(wrong):
             sample, number = wrong[0].tolist()
             raise ValueError(
                 f"targets must be finite, or NaN where a label is missing, found {float(numbers[sample, number]):g} "
-                f"at sample {sample}" + (f", number {number}" if self.size > 1 else "")
+                f"at sample {sample}" + (f", number {number}" if self.num_outputs > 1 else "")
             )

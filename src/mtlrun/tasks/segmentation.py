@@ -99,10 +99,10 @@ class Segmentation(ClassTask):
 
     def picture(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         hues = torch.arange(self.num_classes, device=target.device) * (5 / self.num_classes)  # red to magenta, and dark
-        colours = torch.stack([(1 - (hues - centre).abs() / 2).clamp(0, 1) for centre in (0.0, 2.0, 4.0)], dim=1)
-        colours = torch.cat([colours, torch.zeros(1, 3, device=target.device)])  # the last one: no label
+        colors = torch.stack([(1 - (hues - centre).abs() / 2).clamp(0, 1) for centre in (0.0, 2.0, 4.0)], dim=1)
+        colors = torch.cat([colors, torch.zeros(1, 3, device=target.device)])  # the last one: no label
         true = torch.where((target >= 0) & (target < self.num_classes), target, self.num_classes)
-        return tuple(colours[classes].permute(0, 3, 1, 2) for classes in (prediction.argmax(dim=1), true))  # type: ignore[return-value]
+        return tuple(colors[classes].permute(0, 3, 1, 2) for classes in (prediction.argmax(dim=1), true))  # type: ignore[return-value]
 
     def metrics(self) -> dict[str, Metric]:
         classes, ignored = self.num_classes, self.ignore_index

@@ -30,9 +30,9 @@ class Pass:
                 losses[name] = losses[name] + supervised.weight * loss
         return losses
 
-    def regularisers(self) -> list[Tensor]:
+    def regularizers(self) -> list[Tensor]:
         """Return what joins the objective outside the weighting."""
-        terms = list(self.output.regularisers.values())
+        terms = list(self.output.regularizers.values())
         if self.output.domains is not None:
             terms.append(nn.functional.cross_entropy(self.output.domains, self.stream.shares()))
         return terms
@@ -143,7 +143,7 @@ class Forward:
             [reach.own[name] for name in self.active],
             representation=self.representation,
             last_layer=reach.last_layer,
-            regulariser=self.regulariser(),
+            regularizer=self.regularizer(),
             want_gram=want_gram,
             parts=self.parts,
             batched=batched,
@@ -163,12 +163,12 @@ class Forward:
             found.append((values * counts).sum() / counts.sum())
         return torch.stack(found)
 
-    def regulariser(self) -> Tensor | None:
+    def regularizer(self) -> Tensor | None:
         """Return the sum of what joins the objective outside the weighting, None if there is nothing."""
         terms = []
         for each in self._passes:
             share = len(each.stream) / self._batch.num_samples
-            terms += [term if share == 1 else share * term for term in each.regularisers()]
+            terms += [term if share == 1 else share * term for term in each.regularizers()]
         return torch.stack(terms).sum() if terms else None
 
     @torch.no_grad()

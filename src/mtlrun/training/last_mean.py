@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mtlrun.config.settings import Settings
-from mtlrun.training.selection import GAIN, Metrics
+from mtlrun.training.selection import MEAN_RELATIVE_GAIN, Metrics
 
 RULE = "last_mean"  # what the record calls it
 
@@ -113,14 +113,14 @@ def check_unselected(averaged_evaluations: int | None, settings: Settings) -> li
             f"trainer.patience={settings.patience}: {because}, which may not decide when training ends; use "
             "trainer.patience=null or dataset.protocol=standard"
         )
-    if settings.select != GAIN:
+    if settings.monitor != MEAN_RELATIVE_GAIN:
         problems.append(
-            f"trainer.select={settings.select}: {because} and selects nothing by it, the result is a mean over the "
-            f"last evaluations; leave trainer.select={GAIN} or use dataset.protocol=standard"
+            f"trainer.monitor={settings.monitor}: {because} and selects nothing by it, the result is a mean over the "
+            f"last evaluations; leave trainer.monitor={MEAN_RELATIVE_GAIN} or use dataset.protocol=standard"
         )
-    if settings.min_gain != 0:
+    if settings.min_delta != 0:
         problems.append(
-            f"trainer.min_gain={settings.min_gain} has no effect with dataset.protocol=legacy, which selects nothing; "
-            "leave trainer.min_gain=0 or use dataset.protocol=standard"
+            f"trainer.min_delta={settings.min_delta} has no effect with dataset.protocol=legacy, which selects "
+            "nothing; leave trainer.min_delta=0 or use dataset.protocol=standard"
         )
     return problems

@@ -38,10 +38,10 @@ class InPieces:
             if losses:
                 shares = (piece.num_terms() / totals[places]).to(losses[0].dtype)
                 losses = [share * loss for share, loss in zip(shares, losses, strict=True)]
-            regulariser = forward.regulariser()
-            if regulariser is not None:
-                regulariser = regulariser * (piece.num_samples / self._batch.num_samples)
-            accumulation.add(losses, places, regulariser)
+            regularizer = forward.regularizer()
+            if regularizer is not None:
+                regularizer = regularizer * (piece.num_samples / self._batch.num_samples)
+            accumulation.add(losses, places, regularizer)
         self._values = accumulation.losses()
         return accumulation.finish()
 

@@ -37,7 +37,7 @@ def make_param_groups(groups: Iterable[Group]) -> list[dict[str, Any]]:
             entry: dict[str, Any] = {
                 "params": group.parameters,
                 "lr": group.lr,
-                "base_lr": group.lr,
+                "initial_lr": group.lr,
                 "name": group.name,
             }
             found.append(entry if group.weight_decay else entry | {"weight_decay": 0.0})
@@ -79,57 +79,62 @@ class Schedule(ABC):
         return self.decay(passed / steps_per_epoch, passed / max(total_steps - warmup_steps, 1))
 
     @abstractmethod
-    def decay(self, epochs: float, share: float) -> float:
-        """Return the factor `epochs` epochs after the warm-up, when `share` of the remaining steps has been made."""
+    def decay(self, epochs: float, progress: float) -> float:
+        """Return the factor after the warm-up.
+
+        Args:
+            epochs: since the end of the warm-up.
+            progress: fraction of the steps after the warm-up that have been made.
+        """
 
 
 class Constant(Schedule):
     """The learning rates stay as they are, after a warm-up if there is one."""
 
-    def decay(self, epochs: float, share: float) -> float:
+    def decay(self, epochs: float, progress: float) -> float:
         return 1.0
 
 
 class Cosine(Schedule):
-    """Half a cosine from 1 to `final`, step by step, over the whole training.
+    """Half a cosine from 1 to `final_factor`, step by step, over the whole training.
 
     Source: Loshchilov & Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts" (ICLR 2017), without restarts.
 
     Args:
-        final: factor at the end, in [0, 1].
+        final_factor: factor at the end, in [0, 1].
         warmup_epochs: see `Schedule`.
     """
 
-    def __init__(self, final: float = 0.0, warmup_epochs: float = 0.0) -> None:
+    def __init__(self, final_factor: float = 0.0, warmup_epochs: float = 0.0) -> None:
         super().__init__(warmup_epochs)
-        if not 0 <= final <= 1:
-            raise ValueError(f"final must be in [0, 1], found {final}")
-        self.final = final
+        if not 0 <= final_factor <= 1:
+            raise ValueError(f"final_factor must be in [0, 1], found {final_factor}")
+        self.final_factor = final_factor
 
-    def decay(self, epochs: float, share: float) -> float:
-        return self.final + (1 - self.final) * 0.5 * (1 + cos(pi * min(share, 1.0)))
+    def decay(self, epochs: float, progress: float) -> float:
+        return self.final_factor + (1 - self.final_factor) * 0.5 * (1 + cos(pi * min(progress, 1.0)))
 
 
 class Step(Schedule):
-    """Multiply by `gamma` every `every` epochs.
+    """Multiply by `gamma` every `step_size` epochs.
 
     Args:
-        every: epochs, >= 1.
+        step_size: epochs, >= 1.
         gamma: factor, in (0, 1].
         warmup_epochs: see `Schedule`.
     """
 
-    def __init__(self, every: int = 10, gamma: float = 0.5, warmup_epochs: float = 0.0) -> None:
+    def __init__(self, step_size: int = 10, gamma: float = 0.5, warmup_epochs: float = 0.0) -> None:
         super().__init__(warmup_epochs)
-        if every < 1:
-            raise ValueError(f"every must be >= 1, found {every}")
+        if step_size < 1:
+            raise ValueError(f"step_size must be >= 1, found {step_size}")
         if not 0 < gamma <= 1:
             raise ValueError(f"gamma must be in (0, 1], found {gamma}")
-        self.every = every
+        self.step_size = step_size
         self.gamma = gamma
 
-    def decay(self, epochs: float, share: float) -> float:
-        return float(self.gamma ** int(epochs // self.every))
+    def decay(self, epochs: float, progress: float) -> float:
+        return float(self.gamma ** int(epochs // self.step_size))
 
 
 class Exponential(Schedule):
@@ -146,11 +151,11 @@ class Exponential(Schedule):
             raise ValueError(f"gamma must be in (0, 1], found {gamma}")
         self.gamma = gamma
 
-    def decay(self, epochs: float, share: float) -> float:
+    def decay(self, epochs: float, progress: float) -> float:
         return float(self.gamma ** int(epochs))
 
 
 def set_learning_rates(optimizer: Optimizer, factor: float) -> None:
     """Set each group's learning rate to `factor` times its own base."""
     for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] * factor
+        group["lr"] = group["initial_lr"] * factor

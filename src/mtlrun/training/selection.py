@@ -10,7 +10,7 @@ from mtlrun.errors import ConfigError
 Metrics = Mapping[str, Mapping[str, float]]  # {task: {metric: value}}
 Directions = Mapping[str, Mapping[str, str]]  # {task: {metric: "max" or "min"}}
 
-GAIN = "gain"  # the rule that looks at all tasks
+MEAN_RELATIVE_GAIN = "mean_relative_gain"  # the rule that looks at all tasks
 
 
 class Choice(Protocol):
@@ -65,16 +65,16 @@ class Selection:
     """The best evaluation so far of some tasks.
 
     An evaluation replaces the selected one if it is better by the rule: by the mean over the tasks of the relative
-    change of their main metric (`gain`), or by one metric (`<task>/<metric>`). The comparison is with the selected
-    evaluation itself, so no scale or reference from outside enters.
+    change of their main metric (`mean_relative_gain`), or by one metric (`<task>/<metric>`). The comparison is with the
+    selected evaluation itself, so no scale or reference from outside enters.
 
     Args:
         tasks: the tasks that are judged together.
-        rule: `gain` or `<task>/<metric>`.
+        rule: `mean_relative_gain` or `<task>/<metric>`.
         directions: which way each metric is better.
-        main_metrics: the metric of each task that `gain` looks at.
+        main_metrics: the metric of each task that `mean_relative_gain` looks at.
         patience: stop after so many evaluations without a better one; None for never.
-        min_gain: by how much, relatively, an evaluation must be better.
+        min_delta: by how much, relatively, an evaluation must be better.
     """
 
     tasks: Sequence[str]
@@ -82,7 +82,7 @@ class Selection:
     directions: Directions
     main_metrics: Mapping[str, str]
     patience: int | None = None
-    min_gain: float = 0.0
+    min_delta: float = 0.0
     # The selected evaluation; number counts evaluations from 1.
     number: int = 0
     epoch: int = 0
@@ -91,12 +91,12 @@ class Selection:
 
     def judged(self) -> list[tuple[str, str]]:
         """Return the (task, metric) pairs that the rule looks at."""
-        if self.rule == GAIN:
+        if self.rule == MEAN_RELATIVE_GAIN:
             return [(task, self.main_metrics[task]) for task in self.tasks]
         task, metric = self.rule.split("/")
         return [(task, metric)]
 
-    def gain(self, metrics: Metrics) -> float:
+    def relative_gain(self, metrics: Metrics) -> float:
         """Return the mean relative gain of `metrics` over the selected evaluation."""
         pairs = self.judged()
         gains = [
@@ -112,7 +112,7 @@ class Selection:
     def offer(self, number: int, epoch: int, step: int, metrics: Metrics) -> bool:
         """Select this evaluation if it is better; say whether it was."""
         # The number is the same where a run was killed after this evaluation was saved as the best one.
-        better = self.number in (0, number) or self.gain(metrics) > self.min_gain
+        better = self.number in (0, number) or self.relative_gain(metrics) > self.min_delta
         if better:
             self.number, self.epoch, self.step = number, epoch, step
             self.metrics = {task: dict(metrics[task]) for task in self.tasks}
@@ -133,7 +133,7 @@ class Selection:
 
 
 def check_rule(rule: str, directions: Directions) -> None:
-    """Raise ConfigError unless `rule` is `gain` or names a metric of a task."""
-    allowed = [GAIN, *(f"{task}/{metric}" for task, metrics in directions.items() for metric in metrics)]
+    """Raise ConfigError unless `rule` is `mean_relative_gain` or names a metric of a task."""
+    allowed = [MEAN_RELATIVE_GAIN, *(f"{task}/{metric}" for task, metrics in directions.items() for metric in metrics)]
     if rule not in allowed:
-        raise ConfigError(f"trainer.select must be one of {', '.join(allowed)}, found {rule!r}")
+        raise ConfigError(f"trainer.monitor must be one of {', '.join(allowed)}, found {rule!r}")

@@ -52,7 +52,7 @@ class Trainer:
         model: the network, on `device`.
         tasks: {name: task}, in the order of the weighting's K tasks.
         weighting: after `setup`.
-        optimizer: over all parameters of model and weighting, with a `base_lr` in each group.
+        optimizer: over all parameters of model and weighting, with a `initial_lr` in each group.
         schedule: the factor on all learning rates.
         loaders: {"train", "val", "test"}, and "again" for methods that look ahead: the training split in another order.
         selections: what is made of the evaluations of each set of tasks that is judged together.
@@ -189,15 +189,15 @@ class Trainer:
 
     def forward(self, batch: LabelledBatch) -> Forward | InPieces:
         """Send a batch through the model, at once or in pieces."""
-        if self.settings.accumulate > 1:
-            return InPieces(self.model, batch, self.settings.accumulate)
+        if self.settings.micro_batches > 1:
+            return InPieces(self.model, batch, self.settings.micro_batches)
         return Forward(self.model, batch, self.weighting.num_parts)
 
     def fill_gradients(self, forward: Forward | InPieces, batch: LabelledBatch) -> Update:
         """Let the weighting make an update of the losses."""
-        due = self.gradients_are_due(self.progress.step + 1)
+        due, vmap = self.gradients_are_due(self.progress.step + 1), self.settings.vmap_backward
         try:
-            return forward.fill_gradients(self.weighting, self._reach, want_gram=due, batched=self.settings.batch_rows)
+            return forward.fill_gradients(self.weighting, self._reach, want_gram=due, batched=vmap)
         except NonFiniteGradientError as error:
             task = forward.active[error.position]
             raise self.diverged(batch, f"the gradient of task {task}", task) from None
@@ -215,7 +215,7 @@ class Trainer:
         """Return the error that names the task and the step; the slow path may look at everything again."""
         if what is None:
             self.optimizer.zero_grad(set_to_none=True)
-            for piece in batch.pieces(self.settings.accumulate):
+            for piece in batch.pieces(self.settings.micro_batches):
                 losses = Forward(self.model, piece).losses
                 what, task = find_non_finite(losses, self._reach.shared, self._reach.own)
                 if task is not None:

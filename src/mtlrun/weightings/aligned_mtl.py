@@ -25,8 +25,8 @@ class AlignedMTL(GradientWeighting):
     Args:
         scale: which eigenvalue sigma² is: `min`, the smallest, as in the paper; `median`; or `rmse`, their mean.
         reduction: `mean` for w = 1/K, `sum` for w = 1, as in published code.
-        heads: `own` by default: the alignment does not concern what belongs to one task alone.
-        every, grad_source, losses, loss_transform: see `GradientWeighting`.
+        head_loss: `unweighted` by default: the alignment does not concern what belongs to one task alone.
+        every, grad_wrt, losses, loss_transform: see `GradientWeighting`.
     """
 
     def __init__(self, scale: Scale = "min", reduction: Reduction = "mean", **common: Any) -> None:

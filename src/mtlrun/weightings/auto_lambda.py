@@ -23,7 +23,7 @@ class AutoLambda(LossWeighting):
     Source: Liu, James, Davison & Johns, "Auto-Lambda: Disentangling Dynamic Task Relationships" (TMLR 2022),
     equations 3 to 6, with all tasks as primary ones. The second batch is another one of the training split, so that
     the validation split stays unseen. Both finite-difference passes have the same dropout masks. A weight is held at
-    zero or above, so that no task is ever maximised. In a step in which a task has no label lambda is left alone.
+    zero or above, so that no task is ever maximized. In a step in which a task has no label lambda is left alone.
 
     Args:
         init: lambda at the start, > 0. Paper: .1.

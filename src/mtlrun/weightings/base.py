@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from mtlrun.config.checks import check_one_of
 
-GradSource = Literal["shared", "representation", "last_layer"]
-HeadTraining = Literal["own", "weighted"]
+GradWrt = Literal["shared", "representation", "last_layer"]
+HeadLoss = Literal["unweighted", "weighted"]
 Reduction = Literal["sum", "mean"]
 LossTransform = Literal["identity", "log"]
 
@@ -172,7 +172,7 @@ class LossWeighting(Weighting):
 
     @abstractmethod
     def objective(self, losses: Tensor) -> Tensor:
-        """Return the scalar to be minimised, differentiable in `losses` [K].
+        """Return the scalar to be minimized, differentiable in `losses` [K].
 
         Its gradient by the losses is what is reported as effective weights.
         """
@@ -182,7 +182,7 @@ class RowWeighting(Weighting):
     """What the two kinds have in common that look at the tasks' gradients.
 
     Args:
-        grad_source: where the gradients are compared: by all `shared` parameters (exact), or, cheaper and
+        grad_wrt: where the gradients are compared: by all `shared` parameters (exact), or, cheaper and
             approximate, by the shared `representation` or the parameters of the `last_layer` before it.
         losses: a weighting of losses that scales each loss before its gradient is taken; None for none.
         loss_transform: see `Weighting`.
@@ -191,14 +191,12 @@ class RowWeighting(Weighting):
     minimum_tasks = 2
     backward_passes = "one per task"
 
-    def __init__(
-        self, *, grad_source: GradSource = "shared", losses: LossWeighting | None = None, **common: Any
-    ) -> None:
+    def __init__(self, *, grad_wrt: GradWrt = "shared", losses: LossWeighting | None = None, **common: Any) -> None:
         super().__init__(**common)
-        check_one_of("grad_source", grad_source, GradSource)
+        check_one_of("grad_wrt", grad_wrt, GradWrt)
         if losses is not None and losses.needs_look_ahead:
             raise ValueError(f"losses must be a weighting that does not look ahead, found {type(losses).__name__}")
-        self.grad_source: GradSource = grad_source
+        self.grad_wrt: GradWrt = grad_wrt
         self.losses = losses
         if losses is not None:
             self.needs_performance |= losses.needs_performance
@@ -236,20 +234,20 @@ class GradientWeighting(RowWeighting):
     """Makes weights from inner products of the task gradients; K backward passes.
 
     Args:
-        heads: how what belongs to a task alone is trained: by its `own` loss, or by its loss `weighted` as in the
-        update.
-        every: take the gradients in every so many steps only, and use the same weights in between.
-        grad_source, losses: see `RowWeighting`.
+        head_loss: which loss trains the parameters that belong to one task: its `unweighted` loss, or its loss
+            `weighted` as in the update.
+        update_weights_every: take the gradients every so many steps, and use the same weights in between.
+        grad_wrt, losses: see `RowWeighting`.
         loss_transform: see `Weighting`.
     """
 
-    def __init__(self, *, heads: HeadTraining = "own", every: int = 1, **common: Any) -> None:
+    def __init__(self, *, head_loss: HeadLoss = "unweighted", update_weights_every: int = 1, **common: Any) -> None:
         super().__init__(**common)
-        check_one_of("heads", heads, HeadTraining)
-        if every < 1:
-            raise ValueError(f"every must be >= 1, found {every}")
-        self.heads: HeadTraining = heads
-        self.every = every
+        check_one_of("head_loss", head_loss, HeadLoss)
+        if update_weights_every < 1:
+            raise ValueError(f"update_weights_every must be >= 1, found {update_weights_every}")
+        self.head_loss: HeadLoss = head_loss
+        self.update_weights_every = update_weights_every
         self._kept: list[float] | None = None  # the weights of the last step that took gradients
         self._age = 0  # steps that were made with them
 
@@ -263,7 +261,7 @@ class GradientWeighting(RowWeighting):
 
     def kept_weights(self) -> list[float] | None:
         """Return the weights to be used again in this step, None if the gradients are to be taken."""
-        if self._kept is None or self._age >= self.every or not isinstance(self.active, slice):
+        if self._kept is None or self._age >= self.update_weights_every or not isinstance(self.active, slice):
             return None
         self._age += 1
         return self._kept
@@ -284,13 +282,13 @@ class JacobianWeighting(RowWeighting):
     """Makes the update from every entry of the task gradients; K backward passes. Heads are trained by their own loss.
 
     Args:
-        grad_source: `shared` (exact) or `representation` (cheaper, approximate).
+        grad_wrt: `shared` (exact) or `representation` (cheaper, approximate).
         losses: see `RowWeighting`.
         loss_transform: see `Weighting`.
     """
 
-    def __init__(self, *, grad_source: Literal["shared", "representation"] = "shared", **common: Any) -> None:
-        super().__init__(grad_source=grad_source, **common)
+    def __init__(self, *, grad_wrt: Literal["shared", "representation"] = "shared", **common: Any) -> None:
+        super().__init__(grad_wrt=grad_wrt, **common)
 
     @abstractmethod
     def combine(self, jacobian: Tensor, losses: Tensor) -> Tensor:
@@ -306,7 +304,7 @@ class PartsWeighting(JacobianWeighting):
     So a step sees as many samples as under any other method, and costs K backward passes per part.
 
     Args:
-        grad_source, losses, loss_transform: see `JacobianWeighting`.
+        grad_wrt, losses, loss_transform: see `JacobianWeighting`.
     """
 
     num_parts = 2

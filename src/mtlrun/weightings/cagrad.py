@@ -17,9 +17,9 @@ class CAGrad(GradientWeighting):
     """Of the directions near the mean gradient, the one that is best for the task that it helps least.
 
     With g_0 = mean_k g_k it is argmax over ‖d - g_0‖ <= c ‖g_0‖ of min_k g_k . d, which is
-    d = g_0 + c ‖g_0‖ g_w / ‖g_w‖ for the g_w = sum_k w_k g_k that minimises g_w . g_0 + c ‖g_0‖ ‖g_w‖ over w in the
+    d = g_0 + c ‖g_0‖ g_w / ‖g_w‖ for the g_w = sum_k w_k g_k that minimizes g_w . g_0 + c ‖g_0‖ ‖g_w‖ over w in the
     simplex. c = 0 gives the mean gradient, large c tends to the direction of `mgda`; from c = 1 on, d conflicts with no
-    task. ‖g_w‖ is regularised, so that d is defined where g_w is zero. A task without a gradient counts in g_0 only.
+    task. ‖g_w‖ is regularized, so that d is defined where g_w is zero. A task without a gradient counts in g_0 only.
 
     Source: Liu et al., "Conflict-Averse Gradient Descent for Multi-task Learning" (NeurIPS 2021), algorithm 1. As in
     the paper's code, d is multiplied by K, to compare with a sum of losses, and divided as `rescale` says.
@@ -29,8 +29,8 @@ class CAGrad(GradientWeighting):
             stationary point of the mean loss. The paper's code: .4 for NYUv2, .4 and .6 for Cityscapes.
         rescale: what d is divided by: 0, nothing; 1, 1 + c², as in the paper's code; 2, 1 + c, which keeps d from being
             longer than g_0.
-        heads: `own`, as in the paper's code.
-        every, grad_source, losses, loss_transform: see `GradientWeighting`.
+        head_loss: `unweighted`, as in the paper's code.
+        every, grad_wrt, losses, loss_transform: see `GradientWeighting`.
     """
 
     def __init__(self, c: float = 0.4, rescale: Rescale = 1, **common: Any) -> None:
@@ -55,7 +55,7 @@ class CAGrad(GradientWeighting):
 
 
 def worst_case_weights(gram: numpy.ndarray, slopes: numpy.ndarray, radius: float) -> tuple[numpy.ndarray, float, bool]:
-    """Return the w in the simplex that minimises F(w) = slopes . w + radius ‖sum_k w_k g_k‖, by an active-set method.
+    """Return the w in the simplex that minimizes F(w) = slopes . w + radius ‖sum_k w_k g_k‖, by an active-set method.
 
     Args:
         gram: [K, K] with a positive diagonal, symmetric positive semi-definite but for rounding.
@@ -63,7 +63,7 @@ def worst_case_weights(gram: numpy.ndarray, slopes: numpy.ndarray, radius: float
         radius: > 0.
 
     Returns:
-        w [K]; the regularised norm ‖sum_k w_k g_k‖, which is never zero; and whether w was found. Where not, it is in
+        w [K]; the regularized norm ‖sum_k w_k g_k‖, which is never zero; and whether w was found. Where not, it is in
         the simplex, a little above the minimum.
     """
     num_tasks = len(gram)
@@ -111,9 +111,9 @@ def worst_case_weights(gram: numpy.ndarray, slopes: numpy.ndarray, radius: float
 def _minimum_on_hull(
     cosines: numpy.ndarray, lengths: numpy.ndarray, slopes: numpy.ndarray, radius: float
 ) -> tuple[numpy.ndarray, bool]:
-    """Return the w that minimises F where sum_k w_k = 1, whatever its signs, and True; or a way down and False.
+    """Return the w that minimizes F where sum_k w_k = 1, whatever its signs, and True; or a way down and False.
 
-    With M the regularised Gram matrix, x = M^-1 1, y = M^-1 slopes and z = sum(y) / sum(x) x - y it is
+    With M the regularized Gram matrix, x = M^-1 1, y = M^-1 slopes and z = sum(y) / sum(x) x - y it is
     w = x / sum(x) + p z with p = (sum(x) (radius² - z . M z))^(-1/2). Where the root is imaginary, F falls for ever
     along z.
     """

@@ -25,8 +25,8 @@ class ConFIG(GradientWeighting):
     one task per step, and not a weighting.
 
     Args:
-        heads: `own` by default: the direction does not concern what belongs to one task alone.
-        every, grad_source, losses, loss_transform: see `GradientWeighting`.
+        head_loss: `unweighted` by default: the direction does not concern what belongs to one task alone.
+        every, grad_wrt, losses, loss_transform: see `GradientWeighting`.
     """
 
     def __init__(self, **common: Any) -> None:

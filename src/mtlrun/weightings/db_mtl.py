@@ -23,7 +23,7 @@ class DBMTL(JacobianWeighting):
             LibMTL: .9.
         decay: how fast that share falls, >= 0; 0 for a constant one.
         loss_transform: paper: `log`. `combine` of this package takes the gradients as they are given.
-        grad_source: `shared` only.
+        grad_wrt: `shared` only.
         losses: see `JacobianWeighting`.
     """
 
@@ -33,7 +33,7 @@ class DBMTL(JacobianWeighting):
         self, beta: float = 0.1, decay: float = 0.0, *, loss_transform: LossTransform = "log", **common: Any
     ) -> None:
         super().__init__(loss_transform=loss_transform, **common)
-        check_by_parameter(self.grad_source)
+        check_by_parameter(self.grad_wrt)
         if not 0 <= beta < 1:
             raise ValueError(f"beta must be in [0, 1), found {beta}")
         if not decay >= 0:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mtlrun.config.checks import check_one_of
 from mtlrun.weightings.base import GradientWeighting, Reduction
-from mtlrun.weightings.solvers.cone import check_regularisation, project_on_dual_cone
+from mtlrun.weightings.solvers.cone import check_regularization, project_on_dual_cone
 
 
 class DualProj(GradientWeighting):
@@ -21,24 +21,24 @@ class DualProj(GradientWeighting):
     "Jacobian Descent for Multi-Objective Optimization" (2024, arXiv 2406.16232).
 
     Args:
-        regularisation: what is added to the squared lengths of the gradients, >= 0, as a share of the sum of all. It
+        regularization: what is added to the squared lengths of the gradients, >= 0, as a share of the sum of all. It
             keeps weights bounded where gradients nearly depend on each other, and leaves conflicts of its size;
             0 solves exactly.
         reduction: what is projected, the `mean` of the gradients or their `sum`.
-        heads: `own` by default: the projection does not concern what belongs to one task alone.
-        every, grad_source, losses, loss_transform: see `GradientWeighting`.
+        head_loss: `unweighted` by default: the projection does not concern what belongs to one task alone.
+        every, grad_wrt, losses, loss_transform: see `GradientWeighting`.
     """
 
-    def __init__(self, regularisation: float = 1e-4, reduction: Reduction = "mean", **common: Any) -> None:
+    def __init__(self, regularization: float = 1e-4, reduction: Reduction = "mean", **common: Any) -> None:
         super().__init__(**common)
         check_one_of("reduction", reduction, Reduction)
-        self.regularisation = check_regularisation(regularisation)
+        self.regularization = check_regularization(regularization)
         self.reduction = reduction
 
     def weights(self, gram: Tensor, losses: Tensor) -> Tensor:
         num_tasks = len(gram)
         start = numpy.full((1, num_tasks), 1.0 if self.reduction == "sum" else 1 / num_tasks)
-        projected, found = project_on_dual_cone(gram.numpy(), start, self.regularisation)
+        projected, found = project_on_dual_cone(gram.numpy(), start, self.regularization)
         if not found:
             self.fall_back("the projection on the dual cone was not found to the last digit; what was found is used")
         return torch.from_numpy(projected[0])

@@ -16,7 +16,7 @@ class ExcessMTL(JacobianWeighting):
     The excess of task k is estimated from its gradient and the sum of its squares over the steps, entry by entry, and
     taken relative to what it was at first, e_k0:
 
-        S_k <- S_k + g_k²        e_k = g_k^T diag(S_k)^(-1/2) g_k        w_k <- w_k exp(eta e_k / e_k0), normalised
+        S_k <- S_k + g_k²        e_k = g_k^T diag(S_k)^(-1/2) g_k        w_k <- w_k exp(eta e_k / e_k0), normalized
 
     d = sum_k w_k g_k. In the first epochs w stays equal, and e_k0 is the mean of e_k over them.
 
@@ -29,7 +29,7 @@ class ExcessMTL(JacobianWeighting):
         eta: step size of the weights, >= 0; 0 keeps them equal. LibMTL: .01.
         warmup_epochs: epochs before the weights begin to move, >= 0. Paper: 3.
         reduction: `mean` for weights that sum to one, as in the paper; `sum` for K, as in published code.
-        grad_source: `shared` only.
+        grad_wrt: `shared` only.
         losses, loss_transform: see `JacobianWeighting`.
     """
 
@@ -39,7 +39,7 @@ class ExcessMTL(JacobianWeighting):
 
     def __init__(self, eta: float = 1.0, warmup_epochs: int = 3, reduction: Reduction = "mean", **common: Any) -> None:
         super().__init__(**common)
-        check_by_parameter(self.grad_source)
+        check_by_parameter(self.grad_wrt)
         if not eta >= 0:
             raise ValueError(f"eta must be >= 0, found {eta}")
         if warmup_epochs < 0:

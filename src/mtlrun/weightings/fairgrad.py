@@ -12,8 +12,8 @@ from mtlrun.weightings.solvers.fairness import check_max_norm, clip_norm, fair_w
 class FairGrad(GradientWeighting):
     """(G G^T) w = w^(-1/alpha), w > 0: the direction d = G^T w that shares the decrease of the losses alpha-fairly.
 
-    Among directions d of one length it maximises sum_k (g_k . d)^(1 - alpha) / (1 - alpha), where g_k . d is the rate
-    at which task k's loss falls. alpha = 1 maximises the sum of logarithms and is `nash_mtl`; alpha near 0 tends to the
+    Among directions d of one length it maximizes sum_k (g_k . d)^(1 - alpha) / (1 - alpha), where g_k . d is the rate
+    at which task k's loss falls. alpha = 1 maximizes the sum of logarithms and is `nash_mtl`; alpha near 0 tends to the
     plain sum, large alpha to the largest of the smallest rates. The equation gives d a length of its own, which grows
     with that of the gradients, g, as g^((1 - alpha) / (1 + alpha)).
 
@@ -22,9 +22,9 @@ class FairGrad(GradientWeighting):
 
     Args:
         alpha: > 0, what is thought fair; above 10 the equation may have no solution that double precision can hold.
-        max_norm: > 0, the largest norm of d, by what `grad_source` names; None for no limit. The paper's code: 1.
-        heads: `own`, as in the paper's code.
-        every, grad_source, losses, loss_transform: see `GradientWeighting`.
+        max_norm: > 0, the largest norm of d, by what `grad_wrt` names; None for no limit. The paper's code: 1.
+        head_loss: `unweighted`, as in the paper's code.
+        every, grad_wrt, losses, loss_transform: see `GradientWeighting`.
     """
 
     def __init__(self, alpha: float = 2.0, max_norm: float | None = 1.0, **common: Any) -> None:

@@ -23,8 +23,8 @@ class FAMO(LossWeighting):
 
     Args:
         lr: learning rate of xi, > 0. Paper: .025.
-        decay: weight decay of xi, >= 0. Paper: .001; .01 on Cityscapes.
-        minimum: b, below every loss.
+        weight_decay: weight decay of xi, >= 0. Paper: .001; .01 on Cityscapes.
+        min_losses: b, below every loss.
         loss_transform: see `Weighting`.
     """
 
@@ -36,16 +36,16 @@ class FAMO(LossWeighting):
     second_moment: Tensor
     updates: Tensor
 
-    def __init__(self, lr: float = 0.025, decay: float = 1e-3, minimum: float = 0.0, **common: Any) -> None:
+    def __init__(self, lr: float = 0.025, weight_decay: float = 1e-3, min_losses: float = 0.0, **common: Any) -> None:
         super().__init__(**common)
         if not lr > 0:
             raise ValueError(f"lr must be > 0, found {lr}")
-        if not decay >= 0:
-            raise ValueError(f"decay must be >= 0, found {decay}")
+        if not weight_decay >= 0:
+            raise ValueError(f"weight_decay must be >= 0, found {weight_decay}")
         # Not the base's `lr`: xi is moved after the run's optimizer has made its step, by an Adam of its own.
         self.step_size = lr
-        self.decay = decay
-        self.minimum = minimum
+        self.weight_decay = weight_decay
+        self.min_losses = min_losses
 
     def setup(self, num_tasks: int, seed: int = 0) -> None:
         super().setup(num_tasks, seed)
@@ -55,7 +55,7 @@ class FAMO(LossWeighting):
 
     def objective(self, losses: Tensor) -> Tensor:
         self.before[self.active] = losses.detach().to(self.before)
-        shifted = losses - self.minimum + _EPSILON
+        shifted = losses - self.min_losses + _EPSILON
         shares = torch.softmax(self.logits[self.active], dim=0).to(losses.dtype)
         scale = 1 / (shares / shifted.detach()).sum()
         return (scale * shares * torch.log(shifted)).sum()
@@ -63,11 +63,13 @@ class FAMO(LossWeighting):
     def after_step(self, losses: Tensor) -> None:
         active = self.active
         after = self.transform(losses).to(self.before)
-        fall = torch.log(self.before[active] - self.minimum + _EPSILON) - torch.log(after - self.minimum + _EPSILON)
+        fall = torch.log(self.before[active] - self.min_losses + _EPSILON) - torch.log(
+            after - self.min_losses + _EPSILON
+        )
         shares = torch.softmax(self.logits[active], dim=0)
         gradient = torch.zeros_like(self.logits)
         gradient[active] = shares * (fall - (shares * fall).sum())  # J_softmax^T delta
-        self._adam(gradient + self.decay * self.logits)
+        self._adam(gradient + self.weight_decay * self.logits)
 
     def _adam(self, gradient: Tensor) -> None:
         """Move xi against `gradient`, with Adam's defaults."""

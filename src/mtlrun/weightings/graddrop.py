@@ -16,12 +16,12 @@ class GradDrop(JacobianWeighting):
 
     Source: Chen et al., "Just Pick a Sign: Optimizing Deep Multitask Models with Gradient Sign Dropout" (NeurIPS 2020),
     equations 1 and 2 and algorithm 1. The paper acts on the gradient by the shared representation
-    (`grad_source: representation`), multiplied there by the sign of the activations; the default here acts on the
+    (`grad_wrt: representation`), multiplied there by the sign of the activations; the default here acts on the
     gradient by the shared parameters.
 
     Args:
         leak: share of what would be dropped that is kept all the same, in [0, 1]; 1 is the plain sum. Paper: 0.
-        grad_source, losses, loss_transform: see `JacobianWeighting`.
+        grad_wrt, losses, loss_transform: see `JacobianWeighting`.
     """
 
     def __init__(self, leak: float = 0.0, **common: Any) -> None:

@@ -1,30 +1,30 @@
-"""GradNorm: gradient normalisation."""
+"""GradNorm: gradient normalization."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mtlrun.weightings.base import GradientWeighting, HeadTraining, check_lr
+from mtlrun.weightings.base import GradientWeighting, HeadLoss, check_lr
 
 
 class GradNorm(GradientWeighting):
     """Learns weights under which the tasks' gradients have norms that suit their training rates.
 
-    Minimises over w: sum_k | w_k ‖g_k‖ - Gbar r_k^alpha | with Gbar = mean_k w_k ‖g_k‖ and
+    Minimizes over w: sum_k | w_k ‖g_k‖ - Gbar r_k^alpha | with Gbar = mean_k w_k ‖g_k‖ and
     r_k = (L_k / L_k(0)) / mean_j (L_j / L_j(0)), the target held constant. Its gradient by w_k is
     ‖g_k‖ sign(w_k ‖g_k‖ - target_k). After each step w is scaled to sum to K.
 
     Source: Chen et al., "GradNorm: Gradient Normalization for Adaptive Loss Balancing in Deep Multitask Networks"
     (ICML 2018), equations 1 and 2 and algorithm 1. The paper takes the gradients by the last shared layer only
-    (`grad_source: last_layer`); the default here is exact. The paper leaves open what happens when a step takes a
-    weight to zero or below: here it is held at 1e-3 of the mean, so that no task is ever maximised.
+    (`grad_wrt: last_layer`); the default here is exact. The paper leaves open what happens when a step takes a
+    weight to zero or below: here it is held at 1e-3 of the mean, so that no task is ever maximized.
 
     Args:
         alpha: strength of the pull towards equal training rates, >= 0. Paper: 1.5, and .12 for near-symmetric tasks.
-        heads: paper: `weighted`.
+        head_loss: paper: `weighted`.
         lr: learning rate of w, by the run's optimizer. Paper: .025.
-        every, grad_source, losses, loss_transform: see `GradientWeighting`.
+        every, grad_wrt, losses, loss_transform: see `GradientWeighting`.
     """
 
     initial_losses: Tensor
@@ -33,11 +33,11 @@ class GradNorm(GradientWeighting):
         self,
         alpha: float = 1.5,
         *,
-        heads: HeadTraining = "weighted",
+        head_loss: HeadLoss = "weighted",
         lr: float | None = 0.025,
         **common: Any,
     ) -> None:
-        super().__init__(heads=heads, **common)
+        super().__init__(head_loss=head_loss, **common)
         self.lr = check_lr(lr)
         if not alpha >= 0:
             raise ValueError(f"alpha must be >= 0, found {alpha}")
@@ -50,7 +50,7 @@ class GradNorm(GradientWeighting):
 
     def weights(self, gram: Tensor, losses: Tensor) -> Tensor:
         active = self.active
-        self._normalise()
+        self._normalize()
         first_seen = torch.isnan(self.initial_losses[active])
         self.initial_losses[active] = torch.where(first_seen, losses, self.initial_losses[active])
 
@@ -69,7 +69,7 @@ class GradNorm(GradientWeighting):
         self.task_weights.grad = gradient
         return weights
 
-    def _normalise(self) -> None:
+    def _normalize(self) -> None:
         """Scale the weights, which the optimizer has moved since, to sum to K."""
         kept = self.task_weights.detach().clamp_min(1e-3 * self.task_weights.detach().abs().mean().clamp_min(1e-12))
         self.task_weights.data.copy_(kept * self.num_tasks / kept.sum())

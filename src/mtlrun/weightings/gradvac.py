@@ -35,8 +35,8 @@ class GradVac(GradientWeighting):
     Args:
         beta: share of the present cosine in the average, in [0, 1]. Published code: .5.
         reduction: `sum` of the gradients, as in the paper, or `mean`.
-        heads: `own` by default: what is turned is what the tasks share.
-        every, grad_source, losses, loss_transform: see `GradientWeighting`.
+        head_loss: `unweighted` by default: what is turned is what the tasks share.
+        every, grad_wrt, losses, loss_transform: see `GradientWeighting`.
     """
 
     rho: Tensor

@@ -18,7 +18,7 @@ class IMTLG(GradientWeighting):
 
     With u_k = g_k / ‖g_k‖, D = [g_1 - g_k] and U = [u_1 - u_k], k = 2..K, the paper's
     a_2..K = g_1 U^T (D U^T)^-1 and a_1 = 1 - sum a_2..K. The equations d . u_k = d . u_1 say the same without a first
-    task: with C the cosines between the gradients, a_k is proportional to (C^-1 1)_k / ‖g_k‖. C is regularised, which
+    task: with C the cosines between the gradients, a_k is proportional to (C^-1 1)_k / ‖g_k‖. C is regularized, which
     gives the limit where gradients depend on each other: d = 0 where opposed ones allow no equal projections but zero.
     A task without a gradient gets no weight.
 
@@ -27,11 +27,11 @@ class IMTLG(GradientWeighting):
     one in its place, which keeps the projections equal and positive, and is counted as a fallback.
 
     Source: Liu et al., "Towards Impartial Multi-task Learning" (ICLR 2021), algorithm 1, its gradient balance. The
-    paper takes the gradients by the shared feature (`grad_source: representation`); the default here is exact.
+    paper takes the gradients by the shared feature (`grad_wrt: representation`); the default here is exact.
 
     Args:
-        heads: `own`, as in the paper.
-        every, grad_source, losses, loss_transform: see `GradientWeighting`.
+        head_loss: `unweighted`, as in the paper.
+        every, grad_wrt, losses, loss_transform: see `GradientWeighting`.
     """
 
     def __init__(self, **common: Any) -> None:

@@ -15,23 +15,23 @@ class LBTW(LossWeighting):
     a task whose L_k(0) is zero has w_k = 1.
 
     Source: Liu, Liang & Gitter, "Loss-Balanced Task Weighting to Reduce Negative Transfer in Multi-Task Learning"
-    (AAAI 2019). The authors' code also scales the weights of each step to sum to K (`normalise`).
+    (AAAI 2019). The authors' code also scales the weights of each step to sum to K (`normalize`).
 
     Args:
         alpha: strength, >= 0; 0 gives equal weights. Paper: .5.
-        normalise: scale the weights of each step to sum to the number of tasks with a loss, as the authors' code does.
+        normalize: scale the weights of each step to sum to the number of tasks with a loss, as the authors' code does.
         loss_transform: see `Weighting`.
     """
 
     needs_positive_losses = True
     initial_losses: Tensor
 
-    def __init__(self, alpha: float = 0.5, normalise: bool = False, **common: Any) -> None:
+    def __init__(self, alpha: float = 0.5, normalize: bool = False, **common: Any) -> None:
         super().__init__(**common)
         if not alpha >= 0:
             raise ValueError(f"alpha must be >= 0, found {alpha}")
         self.alpha = alpha
-        self.normalise = normalise
+        self.normalize = normalize
 
     def setup(self, num_tasks: int, seed: int = 0) -> None:
         super().setup(num_tasks, seed)
@@ -43,7 +43,7 @@ class LBTW(LossWeighting):
         initial = torch.where(torch.isnan(before), now, before)
         self.initial_losses[self.active] = initial
         weights = torch.where(initial > 0, now / initial, 1.0) ** self.alpha
-        if self.normalise:
+        if self.normalize:
             total = weights.sum()
             weights = torch.where(total > 0, weights * len(weights) / total, 1.0)
         return (weights.to(losses.dtype) * losses).sum()

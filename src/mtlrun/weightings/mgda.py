@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from mtlrun.config.checks import check_one_of
-from mtlrun.weightings.base import GradientWeighting, HeadTraining
+from mtlrun.weightings.base import GradientWeighting, HeadLoss
 
-Normalisation = Literal["none", "l2", "loss", "loss+"]
+Normalization = Literal["none", "l2", "loss", "loss+"]
 
 
 class MGDA(GradientWeighting):
@@ -20,40 +20,40 @@ class MGDA(GradientWeighting):
     algorithm 2 (Frank-Wolfe with exact line search). Exact for two tasks.
 
     Args:
-        normalisation: what each gradient is divided by when the weights are sought: `none`, its norm (`l2`), its loss
+        normalization: what each gradient is divided by when the weights are sought: `none`, its norm (`l2`), its loss
             (`loss`) or both (`loss+`). The weights are then applied to the gradients as they are, as in the paper's
             code.
         max_iterations: Frank-Wolfe iterations at most, >= 1; what stands then is used, a little above the minimum.
         tolerance: stop when the duality gap is at most this share of the mean squared gradient norm.
-        heads: paper: `weighted`.
-        every, grad_source, losses, loss_transform: see `GradientWeighting`.
+        head_loss: paper: `weighted`.
+        every, grad_wrt, losses, loss_transform: see `GradientWeighting`.
     """
 
     def __init__(
         self,
-        normalisation: Normalisation = "none",
+        normalization: Normalization = "none",
         max_iterations: int = 250,
         tolerance: float = 1e-5,
         *,
-        heads: HeadTraining = "weighted",
+        head_loss: HeadLoss = "weighted",
         **common: Any,
     ) -> None:
-        super().__init__(heads=heads, **common)
+        super().__init__(head_loss=head_loss, **common)
         if max_iterations < 1:
             raise ValueError(f"max_iterations must be >= 1, found {max_iterations}")
         if not tolerance > 0:
             raise ValueError(f"tolerance must be > 0, found {tolerance}")
-        check_one_of("normalisation", normalisation, Normalisation)
-        self.normalisation = normalisation
+        check_one_of("normalization", normalization, Normalization)
+        self.normalization = normalization
         self.max_iterations = max_iterations
         self.tolerance = tolerance
 
     def weights(self, gram: Tensor, losses: Tensor) -> Tensor:
         products = gram.numpy()
         scale = numpy.ones(len(products))
-        if self.normalisation in ("l2", "loss+"):
+        if self.normalization in ("l2", "loss+"):
             scale *= numpy.sqrt(numpy.diagonal(products))
-        if self.normalisation in ("loss", "loss+"):
+        if self.normalization in ("loss", "loss+"):
             scale *= losses.numpy()
         scale = numpy.where(scale > 0, scale, 1.0)  # a zero gradient or loss stays as it is
         found = minimum_norm_weights(products / numpy.outer(scale, scale), self.max_iterations, self.tolerance)

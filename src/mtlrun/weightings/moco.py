@@ -24,7 +24,7 @@ class MoCo(JacobianWeighting):
 
     Source: Fernando et al., "Mitigating Gradient Bias in Multi-objective Learning: A Provably Convergent Approach"
     (ICLR 2023). Defaults are those of LibMTL, which is based on the authors' code, gives each gradient the length of
-    its loss first (`normalise`), and has a softmax in the place of the projection. For a task without a loss in a step
+    its loss first (`normalize`), and has a softmax in the place of the projection. For a task without a loss in a step
     nothing changes, and the others share out their part of lambda among themselves.
 
     Args:
@@ -33,8 +33,8 @@ class MoCo(JacobianWeighting):
         gamma: step size of the weights, >= 0; 0 keeps them equal.
         gamma_decay: how fast it falls, >= 0.
         rho: pull of the weights towards equal ones, >= 0.
-        normalise: give each gradient the length of its loss first; losses must then be positive.
-        grad_source: `shared` only.
+        normalize: give each gradient the length of its loss first; losses must then be positive.
+        grad_wrt: `shared` only.
         losses, loss_transform: see `JacobianWeighting`.
     """
 
@@ -48,11 +48,11 @@ class MoCo(JacobianWeighting):
         gamma: float = 0.1,
         gamma_decay: float = 0.5,
         rho: float = 0.0,
-        normalise: bool = False,
+        normalize: bool = False,
         **common: Any,
     ) -> None:
         super().__init__(**common)
-        check_by_parameter(self.grad_source)
+        check_by_parameter(self.grad_wrt)
         if not 0 < beta <= 1:
             raise ValueError(f"beta must be in (0, 1], found {beta}")
         for name, value in {"beta_decay": beta_decay, "gamma": gamma, "gamma_decay": gamma_decay, "rho": rho}.items():
@@ -61,8 +61,8 @@ class MoCo(JacobianWeighting):
         self.beta, self.beta_decay = beta, beta_decay
         self.gamma, self.gamma_decay = gamma, gamma_decay
         self.rho = rho
-        self.normalise = normalise
-        self.needs_positive_losses = normalise  # a negative one would turn its gradient round
+        self.normalize = normalize
+        self.needs_positive_losses = normalize  # a negative one would turn its gradient round
 
     def setup(self, num_tasks: int, seed: int = 0) -> None:
         super().setup(num_tasks, seed)
@@ -72,7 +72,7 @@ class MoCo(JacobianWeighting):
 
     def combine(self, jacobian: Tensor, losses: Tensor) -> Tensor:
         active = self.active
-        if self.normalise:
+        if self.normalize:
             lengths = jacobian.norm(dim=1)
             jacobian = torch.where(lengths > 0, losses.to(jacobian) / lengths, 0.0).unsqueeze(1) * jacobian
         averages = self.averages.like(jacobian, self.num_tasks)

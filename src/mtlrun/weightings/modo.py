@@ -26,7 +26,7 @@ class MoDo(PartsWeighting):
     Args:
         gamma: step size of the weights, >= 0; 0 keeps them equal.
         rho: pull of the weights towards equal ones, >= 0.
-        grad_source, losses, loss_transform: see `PartsWeighting`.
+        grad_wrt, losses, loss_transform: see `PartsWeighting`.
     """
 
     num_parts = 3

@@ -20,8 +20,8 @@ class PCGrad(GradientWeighting):
 
     Args:
         reduction: `sum`, as in the paper, or `mean`.
-        heads: `own` by default: projections do not concern what belongs to one task alone.
-        every, grad_source, losses, loss_transform: see `GradientWeighting`.
+        head_loss: `unweighted` by default: projections do not concern what belongs to one task alone.
+        every, grad_wrt, losses, loss_transform: see `GradientWeighting`.
     """
 
     def __init__(self, reduction: Reduction = "sum", **common: Any) -> None:

@@ -28,7 +28,7 @@ class RotoGrad(JacobianWeighting):
         burn_in: after so many steps G_k^0 is taken once more, since losses change quickly at first; >= 0. Authors: 20.
         scale: False for rotations only, d = sum_k G_k.
         lr: learning rate of the rotations, by the run's optimizer; an angle per step under Adam.
-        grad_source: `representation` only.
+        grad_wrt: `representation` only.
         losses, loss_transform: see `JacobianWeighting`.
     """
 
@@ -42,14 +42,12 @@ class RotoGrad(JacobianWeighting):
         scale: bool = True,
         *,
         lr: float | None = 1e-4,
-        grad_source: Literal["shared", "representation"] = "representation",
+        grad_wrt: Literal["shared", "representation"] = "representation",
         **common: Any,
     ) -> None:
-        super().__init__(grad_source=grad_source, **common)
-        if grad_source != "representation":
-            raise ValueError(
-                f"grad_source must be 'representation', which is what the method rotates, found {grad_source!r}"
-            )
+        super().__init__(grad_wrt=grad_wrt, **common)
+        if grad_wrt != "representation":
+            raise ValueError(f"grad_wrt must be 'representation', which is what the method rotates, found {grad_wrt!r}")
         if burn_in < 0:
             raise ValueError(f"burn_in must be >= 0, found {burn_in}")
         self.lr = check_lr(lr)

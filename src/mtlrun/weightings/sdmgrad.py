@@ -29,7 +29,7 @@ class SDMGrad(PartsWeighting):
         inner_steps: of w, >= 1.
         step_size: of w, > 0.
         momentum: of w, in [0, 1).
-        grad_source, losses, loss_transform: see `PartsWeighting`.
+        grad_wrt, losses, loss_transform: see `PartsWeighting`.
     """
 
     num_parts = 3

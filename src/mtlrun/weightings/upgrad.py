@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mtlrun.config.checks import check_one_of
 from mtlrun.weightings.base import GradientWeighting, Reduction
-from mtlrun.weightings.solvers.cone import check_regularisation, project_on_dual_cone
+from mtlrun.weightings.solvers.cone import check_regularization, project_on_dual_cone
 
 
 class UPGrad(GradientWeighting):
@@ -21,22 +21,22 @@ class UPGrad(GradientWeighting):
     and the aggregator A_UPGrad.
 
     Args:
-        regularisation: what is added to the squared lengths of the gradients, >= 0, as a share of the sum of all. It
+        regularization: what is added to the squared lengths of the gradients, >= 0, as a share of the sum of all. It
             keeps weights bounded where gradients nearly depend on each other, and leaves conflicts of its size;
             0 solves exactly.
         reduction: `mean` of the projected gradients, as in the paper, or `sum`.
-        heads: `own` by default: projections do not concern what belongs to one task alone.
-        every, grad_source, losses, loss_transform: see `GradientWeighting`.
+        head_loss: `unweighted` by default: projections do not concern what belongs to one task alone.
+        every, grad_wrt, losses, loss_transform: see `GradientWeighting`.
     """
 
-    def __init__(self, regularisation: float = 1e-4, reduction: Reduction = "mean", **common: Any) -> None:
+    def __init__(self, regularization: float = 1e-4, reduction: Reduction = "mean", **common: Any) -> None:
         super().__init__(**common)
         check_one_of("reduction", reduction, Reduction)
-        self.regularisation = check_regularisation(regularisation)
+        self.regularization = check_regularization(regularization)
         self.reduction = reduction
 
     def weights(self, gram: Tensor, losses: Tensor) -> Tensor:
-        projected, found = project_on_dual_cone(gram.numpy(), numpy.eye(len(gram)), self.regularisation)
+        projected, found = project_on_dual_cone(gram.numpy(), numpy.eye(len(gram)), self.regularization)
         if not found:
             self.fall_back("a projection on the dual cone was not found to the last digit; what was found is used")
         return torch.from_numpy(projected.sum(axis=0) if self.reduction == "sum" else projected.mean(axis=0))

@@ -32,7 +32,7 @@ class Sampling:
         temperature: with strategy=temperature; 1 is proportional to the sizes, the higher the more equal.
         epoch_length: batches of an epoch, in place of what the strategy says; shares stay the same.
         batch_norm: `shared`: the samples of a batch go through the model together, where they have one shape, and
-            BatchNorm has one set of running statistics; `per_source`: the sources go through it apart, each normalised
+            BatchNorm has one set of running statistics; `per_source`: the sources go through it apart, each normalized
             by its own statistics, in training and in evaluation. Scales and shifts are shared either way.
     """
 

@@ -28,7 +28,7 @@ class Augmented(Dataset[Sample]):
         self._inverse_depth = inverse_depth
         # For the checks: a crop makes no new labels.
         self.targets: Mapping[str, Tensor] | None = getattr(split, "targets", None)
-        self.identifiers: Sequence[Any] | None = getattr(split, "identifiers", None)
+        self.sample_ids: Sequence[Any] | None = getattr(split, "sample_ids", None)
 
     def __len__(self) -> int:
         return len(self._split)  # type: ignore[arg-type]

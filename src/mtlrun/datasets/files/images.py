@@ -47,7 +47,7 @@ class FileSplit(Dataset[Sample], ABC):
     Args:
         shape: of an image, (channels, height, width).
         targets: {task: [num_samples, ...]}.
-        identifiers: [num_samples], what each sample is called in the source.
+        sample_ids: [num_samples], what each sample is called in the source.
         sources: {source: indices of its samples}, where each sample belongs to one of several.
         scale: makes numbers of bytes.
     """
@@ -56,17 +56,17 @@ class FileSplit(Dataset[Sample], ABC):
         self,
         shape: tuple[int, ...],
         targets: Mapping[str, Tensor],
-        identifiers: Sequence[Any],
+        sample_ids: Sequence[Any],
         sources: Mapping[str, Tensor] | None,
         scale: Scale,
     ) -> None:
         self.targets = dict(targets)
-        self.identifiers = list(identifiers)
+        self.sample_ids = list(sample_ids)
         self.sources = None if sources is None else dict(sources)
         self._shape, self._scale = shape, scale
 
     def __len__(self) -> int:
-        return len(self.identifiers)
+        return len(self.sample_ids)
 
     def __getitem__(self, index: int) -> Sample:
         return self._scale(self.pixels(index)), self.labels(index)
@@ -86,7 +86,7 @@ class FileSplit(Dataset[Sample], ABC):
     def decoded(self) -> ByteSplit:
         """Return the split in memory."""
         pixels = in_memory(self.pixels, len(self), self._shape)
-        return ByteSplit(pixels, self.targets, self.identifiers, self.sources, self._scale)
+        return ByteSplit(pixels, self.targets, self.sample_ids, self.sources, self._scale)
 
 
 def in_memory(decoded: Callable[[int], Tensor], count: int, shape: Sequence[int]) -> Tensor:
@@ -113,8 +113,8 @@ class ImageFiles(FileSplit):
         paths: one for each sample.
         targets: {task: int64 [num_samples]}, -1 where a label is missing.
         size: side of the images.
-        imagenet_normalisation: subtract ImageNet's mean and divide by its standard deviation; else in [0, 1].
-        identifiers: what each sample is called; None for the names of the files.
+        imagenet_normalization: subtract ImageNet's mean and divide by its standard deviation; else in [0, 1].
+        sample_ids: what each sample is called; None for the names of the files.
         sources: {source: indices of its samples}, where each sample belongs to one of several.
     """
 
@@ -125,12 +125,12 @@ class ImageFiles(FileSplit):
         targets: Mapping[str, Tensor],
         size: int,
         *,
-        imagenet_normalisation: bool,
-        identifiers: Sequence[str] | None = None,
+        imagenet_normalization: bool,
+        sample_ids: Sequence[str] | None = None,
         sources: Mapping[str, Tensor] | None = None,
     ) -> None:
-        scale = Scale("imagenet" if imagenet_normalisation else "none")
-        names = [path.name for path in paths] if identifiers is None else identifiers
+        scale = Scale("imagenet" if imagenet_normalization else "none")
+        names = [path.name for path in paths] if sample_ids is None else sample_ids
         super().__init__((3, size, size), targets, names, sources, scale)
         self.paths = paths
         self._name = name

@@ -36,7 +36,7 @@ class NpySplit(Dataset[Sample]):
         self, name: SplitName, folder: Path, stems: Sequence[str], kinds: Mapping[str, Kind], size: tuple[int, int]
     ) -> None:
         #: As files are called in the folder of each kind: train/12.
-        self.identifiers = [f"{folder.name}/{stem}" for stem in stems]
+        self.sample_ids = [f"{folder.name}/{stem}" for stem in stems]
         self._name, self._folder, self._stems, self._kinds, self._size = name, folder, stems, dict(kinds), size
 
     def __len__(self) -> int:
@@ -70,7 +70,7 @@ class NpySplit(Dataset[Sample]):
             images[index], targets = self[index]
             for task, target in targets.items():
                 stacked[task][index] = target
-        return TensorSplit(images, stacked, self.identifiers)
+        return TensorSplit(images, stacked, self.sample_ids)
 
 
 class DenseNpy(MultiTaskDataset):
@@ -83,7 +83,7 @@ class DenseNpy(MultiTaskDataset):
         name: of the data set, for errors.
         root: folder that holds `train` and `val`.
         kinds: of the inputs, under the name "image", and of each task.
-        inverse_depth, augment, cache, val_share, split_seed, protocol: see the subclasses.
+        inverse_depth, augment, cache, val_fraction, split_seed, protocol: see the subclasses.
     """
 
     def __init__(
@@ -95,14 +95,14 @@ class DenseNpy(MultiTaskDataset):
         inverse_depth: bool,
         augment: bool,
         cache: FileCache,
-        val_share: float,
+        val_fraction: float,
         split_seed: int,
         protocol: Protocol,
     ) -> None:
         check_one_of("cache", cache, FileCache)
         check_one_of("protocol", protocol, Protocol)
-        if not 0 < val_share < 1:
-            raise ValueError(f"val_share must be in (0, 1), found {val_share}")
+        if not 0 < val_fraction < 1:
+            raise ValueError(f"val_fraction must be in (0, 1), found {val_fraction}")
         if split_seed < 0:
             raise ValueError(f"split_seed must be >= 0, found {split_seed}")
         self.task_names = tuple(task for task in kinds if task != "image")
@@ -117,7 +117,7 @@ class DenseNpy(MultiTaskDataset):
         if protocol == "legacy":
             self.averaged_evaluations = _LEGACY_EVALUATIONS
         else:
-            val, rest = split_by_class([0] * len(train), [val_share], split_seed)
+            val, rest = split_by_class([0] * len(train), [val_fraction], split_seed)
             if not (len(val) and len(rest)):
                 raise DataError(f"{root}/train: {len(train)} images leave none for one of the splits train and val")
             self._files["train"] = Path(root) / "train", [train[index] for index in rest]

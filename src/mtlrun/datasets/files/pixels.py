@@ -11,14 +11,14 @@ from torch import Tensor
 
 from mtlrun.datasets.base import Sample, TensorSplit
 
-Normalisation = Literal["none", "centred", "imagenet"]
+Normalization = Literal["none", "centred", "imagenet"]
 
 #: What Pillow raises for a broken file; it depends on the format.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
 # Mean and standard deviation of images in [0, 1]. Of ImageNet's training images they are what torchvision's pretrained
 # networks were trained with.
-_PLAIN: dict[Normalisation, tuple[float, float]] = {"none": (0.0, 1.0), "centred": (0.5, 0.5)}
+_PLAIN: dict[Normalization, tuple[float, float]] = {"none": (0.0, 1.0), "centred": (0.5, 0.5)}
 _IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
@@ -31,15 +31,15 @@ class Scale:
     """From the bytes of images, uint8 [..., channels, height, width], to float32 of the same shape.
 
     Args:
-        normalisation: `none` for [0, 1], `centred` for [-1, 1], `imagenet` for what pretrained networks expect.
+        normalization: `none` for [0, 1], `centred` for [-1, 1], `imagenet` for what pretrained networks expect.
         channels: of the images; 3 with `imagenet`.
     """
 
-    def __init__(self, normalisation: Normalisation, channels: int = 3) -> None:
+    def __init__(self, normalization: Normalization, channels: int = 3) -> None:
         mean, spread = (
-            _IMAGENET if normalisation == "imagenet" else ([value] * channels for value in _PLAIN[normalisation])
+            _IMAGENET if normalization == "imagenet" else ([value] * channels for value in _PLAIN[normalization])
         )
-        self._plain = normalisation == "none"
+        self._plain = normalization == "none"
         self._mean, self._spread = (torch.tensor(values)[:, None, None] for values in (mean, spread))
 
     def __call__(self, pixels: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ class ByteSplit(TensorSplit):
 
     Args:
         inputs: uint8 [num_samples, channels, height, width].
-        targets, identifiers, sources: see `TensorSplit`.
+        targets, sample_ids, sources: see `TensorSplit`.
         scale: makes numbers of bytes, on the device on which the inputs lie.
     """
 
@@ -67,11 +67,11 @@ class ByteSplit(TensorSplit):
         self,
         inputs: Tensor,
         targets: Mapping[str, Tensor],
-        identifiers: Sequence[Any] | None,
+        sample_ids: Sequence[Any] | None,
         sources: Mapping[str, Tensor] | None,
         scale: Scale,
     ) -> None:
-        super().__init__(inputs, targets, identifiers, sources)
+        super().__init__(inputs, targets, sample_ids, sources)
         self._scale = scale
 
     def __getitem__(self, index: int) -> Sample:

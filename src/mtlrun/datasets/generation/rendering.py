@@ -30,7 +30,7 @@ class Rooms:
         centres: [N, S, 3].
         halves: half of the extent along each of its own axes, [N, S, 3].
         axes: the object's own axes as columns, [N, S, 3, 3].
-        paint: of floor, walls, ceiling and objects, [N, 3 + S, 15]: two colours, two wave vectors, two phases, and how
+        paint: of floor, walls, ceiling and objects, [N, 3 + S, 15]: two colors, two wave vectors, two phases, and how
             sharp the edges of the pattern are; see `shade`.
     """
 
@@ -131,14 +131,14 @@ def outlines(rooms: Rooms, hits: Hits, size: int, least: int) -> Tensor:
 
 
 def shade(rooms: Rooms, hits: Hits) -> Tensor:
-    """Return the colours of the pixels, [N, 3, P] in [0, 1]: of paint that is lit by a lamp, with shadows.
+    """Return the colors of the pixels, [N, 3, P] in [0, 1]: of paint that is lit by a lamp, with shadows.
 
     The paint of a surface is a solid pattern, a product of two waves through space whose edges are more or less sharp.
     """
     first, second, wave_1, wave_2, rest = _of_pixels(rooms.paint, hits.painted).split(3, dim=1)
     phases = [(wave * hits.places).sum(dim=1) for wave in (wave_1, wave_2)]
     waves = torch.sin(phases[0] + rest[:, 0]) * torch.sin(phases[1] + rest[:, 1])
-    colours: Tensor = first + torch.sigmoid(rest[:, 2] * waves)[:, None] * (second - first)
+    colors: Tensor = first + torch.sigmoid(rest[:, 2] * waves)[:, None] * (second - first)
 
     to_lamp = rooms.light[:, :, None] - hits.points
     square = to_lamp.square().sum(dim=1)
@@ -147,7 +147,7 @@ def shade(rooms: Rooms, hits: Hits) -> Tensor:
     lit = torch.where(in_shadow, 0.0, facing) * 1.6 / (1 + 0.06 * square)
     ambient = rooms.ambient[:, None]
     # The root stands for a camera's gamma: what it records is closer to what is seen than to how much light there is.
-    return (colours * (ambient + (1 - ambient) * lit)[:, None]).clamp(0, 1).sqrt()
+    return (colors * (ambient + (1 - ambient) * lit)[:, None]).clamp(0, 1).sqrt()
 
 
 def _meet_objects(rooms: Rooms, origin: Tensor, rays: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ class Targets:
         columns: {task: its columns}, of all tasks that are known, trained or not: none of them is an input.
         tensors: {task: one target per row} of the tasks that are trained.
         classes: {task: what the class indices stand for}.
-        scales: {task: (mean, standard deviation)} of standardised targets, each [num_columns].
+        scales: {task: (mean, standard deviation)} of standardized targets, each [num_columns].
     """
 
     columns: dict[str, list[str]]
@@ -37,7 +37,7 @@ def check_target_keys(
     tasks: Sequence[str],
     kinds: Sequence[str],
     classes: Mapping[str, Sequence[object]],
-    standardise_targets: Sequence[str],
+    standardize_targets: Sequence[str],
 ) -> None:
     """Raise ValueError where these keys of a data set do not say what to predict."""
     if not tasks:
@@ -50,9 +50,9 @@ def check_target_keys(
     for task, values in classes.items():
         if not isinstance(values, Sequence) or isinstance(values, str) or len(set(map(str, values))) != len(values):
             raise ValueError(f"classes must map tasks to lists of different labels, found {task}: {values!r}")
-    for task in standardise_targets:
+    for task in standardize_targets:
         if task not in tasks:
-            raise ValueError(f"standardise_targets must name tasks ({', '.join(tasks)}), found {task!r}")
+            raise ValueError(f"standardize_targets must name tasks ({', '.join(tasks)}), found {task!r}")
 
 
 def name_columns(table: Columns, tasks: Sequence[str], targets: Mapping[str, str | list[str]]) -> dict[str, list[str]]:
@@ -72,7 +72,7 @@ def read_targets(
     tasks: Mapping[str, str],
     targets: Mapping[str, str | list[str]],
     classes: Mapping[str, Sequence[object]],
-    standardise_targets: Sequence[str] = (),
+    standardize_targets: Sequence[str] = (),
 ) -> Targets:
     """Return the targets of all rows.
 
@@ -82,7 +82,7 @@ def read_targets(
         tasks: {task: importable name of its class}.
         targets: {task: column or columns}; a task that is not named has the column of its own name.
         classes: {task: labels in the order of their indices}; otherwise those that occur, sorted.
-        standardise_targets: tasks whose numbers get mean 0 and standard deviation 1 in training.
+        standardize_targets: tasks whose numbers get mean 0 and standard deviation 1 in training.
 
     Raises:
         DataError: a column is absent, or a cell is not what its task needs.
@@ -95,15 +95,15 @@ def read_targets(
                 raise DataError(f"dataset.targets.{task}: classes are read from one column, found {columns}")
             given = [str(label) for label in classes[task]] if task in classes else None
             found.classes[task], found.tensors[task] = _classes(table, columns[0], rows, given)
-            if task in standardise_targets:
-                raise DataError(f"dataset.standardise_targets: task {task} predicts classes, and these have no scale")
+            if task in standardize_targets:
+                raise DataError(f"dataset.standardize_targets: task {task} predicts classes, and these have no scale")
             continue
         numbers = torch.tensor(numpy.stack([table.floats(column) for column in columns], axis=1))
-        if task in standardise_targets:
+        if task in standardize_targets:
             train = numbers[torch.from_numpy(rows["train"])]
             mean, spread = train.nanmean(dim=0), (train - train.nanmean(dim=0)).square().nanmean(dim=0).sqrt()
             if not (spread > 0).all():
-                raise DataError(f"dataset.standardise_targets: task {task} has no two different values in training")
+                raise DataError(f"dataset.standardize_targets: task {task} has no two different values in training")
             found.scales[task] = mean, spread
             numbers = (numbers - mean) / spread
         found.tensors[task] = numbers.float().squeeze(1) if len(columns) == 1 else numbers.float()

@@ -34,7 +34,7 @@ class ConvNeXt(Backbone):
             first block on. None for torchvision's: .1 for `tiny`, .4 for `small`, .5 for `base`.
         width: factor on all numbers of channels, rounded.
         weights: None for random ones, a name such as `IMAGENET1K_V1` or `DEFAULT` for torchvision's, or the path of a
-            file with a state_dict of torchvision's network. torchvision's expect images that are normalised as its
+            file with a state_dict of torchvision's network. torchvision's expect images that are normalized as its
             own were; that is up to the data set.
     """
 
@@ -64,7 +64,7 @@ class ConvNeXt(Backbone):
         layers: nn.Sequential = network.features
         stem: Any = layers[0]
         stem[0] = nn.Conv2d(input_shape[0], channels[0], patch_size, stride=patch_size)
-        nn.init.trunc_normal_(stem[0].weight, std=0.02)  # as torchvision initialises
+        nn.init.trunc_normal_(stem[0].weight, std=0.02)  # as torchvision initializes
         nn.init.zeros_(stem[0].bias)
         if weights is not None:
             load_weights(nn.ModuleDict({"features": layers}), weights, f"convnext_{size}", without="classifier.")

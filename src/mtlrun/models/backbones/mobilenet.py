@@ -29,7 +29,7 @@ class MobileNet(Backbone):
         stem: `imagenet` (first convolution of stride 2) or `small` (of stride 1, for images of about 32 x 32).
         width: factor on all numbers of channels, rounded to multiples of 8, as in the paper.
         weights: None for random ones, a name such as `IMAGENET1K_V1` or `DEFAULT` for torchvision's, or the path of a
-            file with a state_dict of torchvision's network. torchvision's expect images that are normalised as its
+            file with a state_dict of torchvision's network. torchvision's expect images that are normalized as its
             own were; that is up to the data set.
     """
 
@@ -52,7 +52,7 @@ class MobileNet(Backbone):
         first: Any = blocks[0]
         stride = 2 if stem == "imagenet" else 1
         first[0] = nn.Conv2d(input_shape[0], first[0].out_channels, 3, stride=stride, padding=1, bias=False)
-        nn.init.kaiming_normal_(first[0].weight, mode="fan_out")  # as torchvision initialises
+        nn.init.kaiming_normal_(first[0].weight, mode="fan_out")  # as torchvision initializes
         if weights is not None:
             load_weights(nn.ModuleDict({"features": blocks}), weights, model, without="classifier.")
         stages: list[nn.Sequential] = [nn.Sequential(first)]

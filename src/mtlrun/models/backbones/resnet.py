@@ -18,7 +18,7 @@ BLOCKS = {18: (BasicBlock, (2, 2, 2, 2)), 34: (BasicBlock, (3, 4, 6, 3)), 50: (B
 
 
 class ResNet(Backbone):
-    """ResNet-18, -34 or -50, with torchvision's structure and initialisation.
+    """ResNet-18, -34 or -50, with torchvision's structure and initialization.
 
     Source: He et al., "Deep Residual Learning for Image Recognition" (CVPR 2016), table 1; as torchvision does, the
     blocks of ResNet-50 halve the size in their 3x3 convolution. Dilation: Yu et al., "Dilated Residual Networks"
@@ -34,7 +34,7 @@ class ResNet(Backbone):
             a stride that is gone is dilated instead, by 2 and 4, so that the same weights see the same places.
         width: factor on all numbers of channels, rounded.
         weights: None for random ones, a name such as `IMAGENET1K_V1` or `DEFAULT` for torchvision's, or the path of a
-            file with a state_dict of torchvision's network. torchvision's expect images that are normalised as its
+            file with a state_dict of torchvision's network. torchvision's expect images that are normalized as its
             own were; that is up to the data set.
     """
 

@@ -58,7 +58,7 @@ class ViT(Backbone):
         dropout: probability, in [0, 1), on embeddings, after the attention and in the hidden layers. torchvision's: 0.
         width: factor on dim, rounded to a multiple of the heads, and so on the hidden layers.
         weights: None for random ones, a name such as `IMAGENET1K_V1` or `DEFAULT` for torchvision's, or the path of a
-            file with a state_dict of torchvision's network. torchvision's expect images that are normalised as its
+            file with a state_dict of torchvision's network. torchvision's expect images that are normalized as its
             own were; that is up to the data set.
     """
 
@@ -122,7 +122,7 @@ class Patches(nn.Module):
         super().__init__()
         self.projection = nn.Conv2d(input_shape[0], dim, patch_size, stride=patch_size)
         fan_in = input_shape[0] * patch_size**2
-        nn.init.trunc_normal_(self.projection.weight, std=math.sqrt(1 / fan_in))  # as torchvision initialises
+        nn.init.trunc_normal_(self.projection.weight, std=math.sqrt(1 / fan_in))  # as torchvision initializes
         nn.init.zeros_(torch.as_tensor(self.projection.bias))
         height, width = (side // patch_size for side in input_shape[1:])
         self.positions = nn.Parameter(torch.empty(1, dim, height, width).normal_(std=0.02))

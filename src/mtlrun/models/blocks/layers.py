@@ -28,7 +28,7 @@ def pointwise(shape: Sequence[int], out_channels: int, *, bias: bool = True) -> 
     return nn.Linear(shape[0], out_channels, bias=bias)
 
 
-def neighbourhood(shape: Sequence[int], out_channels: int, *, bias: bool = True) -> nn.Module:
+def neighborhood(shape: Sequence[int], out_channels: int, *, bias: bool = True) -> nn.Module:
     """Return a layer that sees the places around each: a 3x3 convolution for maps; `pointwise` for vectors."""
     if is_map(shape):
         return nn.Conv2d(shape[0], out_channels, 3, padding=1, bias=bias)

@@ -16,7 +16,7 @@ Change = Callable[[int, Tensor], Tensor]
 class TaskTrunk(nn.Module):
     """One backbone for all tasks, run once for each.
 
-    Each task has running statistics of its own for the backbone's BatchNorm layers: its pass is normalised by its own
+    Each task has running statistics of its own for the backbone's BatchNorm layers: its pass is normalized by its own
     features in training, and would be by a blend of all tasks' in evaluation. (A first stage that all tasks enter
     with the same features is run once and keeps the common ones.)
 

@@ -20,7 +20,7 @@ class DetectionHead(nn.Module):
 
     The pyramid is that of Li et al., "Exploring Plain Vision Transformer Backbones for Object Detection" (ECCV 2022),
     section 3: all levels come from the last feature map, by transposed convolutions, nothing, or max-pooling, and then
-    a 3x3 convolution. Here the channels are reduced before and not after, since a ResNet's are 2048, and normalised in
+    a 3x3 convolution. Here the channels are reduced before and not after, since a ResNet's are 2048, and normalized in
     groups. What is predicted is that of Tian et al., "FCOS: Fully Convolutional One-Stage Object Detection" (ICCV
     2019), by torchvision's FCOSHead, whose layers all levels share: four convolutions for the classes and four for the
     boxes.

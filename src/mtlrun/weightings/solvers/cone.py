@@ -12,11 +12,11 @@ _CONFLICT = 1e-10
 _RESIDUAL = 1e-9
 
 
-def check_regularisation(regularisation: float) -> float:
-    """Return the regularisation of a projection; ValueError unless it is >= 0."""
-    if not regularisation >= 0:
-        raise ValueError(f"regularisation must be >= 0, found {regularisation}")
-    return regularisation
+def check_regularization(regularization: float) -> float:
+    """Return the regularization of a projection; ValueError unless it is >= 0."""
+    if not regularization >= 0:
+        raise ValueError(f"regularization must be >= 0, found {regularization}")
+    return regularization
 
 
 def cosines(gram: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
@@ -30,7 +30,7 @@ def cosines(gram: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
 
 
 def project_on_dual_cone(
-    gram: numpy.ndarray, start: numpy.ndarray, regularisation: float
+    gram: numpy.ndarray, start: numpy.ndarray, regularization: float
 ) -> tuple[numpy.ndarray, bool]:
     """Return v with J^T v the vector nearest to J^T u that conflicts with no row of J, for each row u of `start`.
 
@@ -40,12 +40,12 @@ def project_on_dual_cone(
     Args:
         gram: G [K, K].
         start: [N, K], the coefficients u of the vectors to be projected.
-        regularisation: r >= 0.
+        regularization: r >= 0.
 
     Returns:
         v [N, K], and whether all were found; where not, v is admissible but a little above the minimum.
     """
-    regular = gram + regularisation * numpy.trace(gram) * numpy.eye(len(gram))
+    regular = gram + regularization * numpy.trace(gram) * numpy.eye(len(gram))
     # In units of the gradients' lengths, a task is not overlooked because its gradient is short.
     unit, lengths = cosines(regular)
     found = [_add_what_conflicts(unit, row) for row in start * lengths]

@@ -1,6 +1,6 @@
 """Solvers that methods share: pure functions of the Gram matrix, in float64.
 
-All work on the cosines between the task gradients, with a regularisation relative to them, so that the lengths of the
+All work on the cosines between the task gradients, with a regularization relative to them, so that the lengths of the
 gradients, however different, decide nothing about what counts as zero.
 """
 
@@ -12,19 +12,19 @@ from mtlrun.weightings.solvers.cone import RANK_TOLERANCE, cosines
 _SHORT_STEP = 0.1
 
 
-def regular_cosines(gram: numpy.ndarray, regularisation: float = RANK_TOLERANCE) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """Return the cosines [K, K] plus `regularisation` times the identity, positive definite, and the lengths [K].
+def regular_cosines(gram: numpy.ndarray, regularization: float = RANK_TOLERANCE) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """Return the cosines [K, K] plus `regularization` times the identity, positive definite, and the lengths [K].
 
     Args:
         gram: [K, K] with a positive diagonal; rounding may have made it slightly indefinite.
-        regularisation: > 0; by default as large as what rounding of the gradients may do to the cosines.
+        regularization: > 0; by default as large as what rounding of the gradients may do to the cosines.
     """
     matrix, lengths = cosines(gram)
-    matrix = matrix + regularisation * numpy.eye(len(gram))
+    matrix = matrix + regularization * numpy.eye(len(gram))
     try:
         numpy.linalg.cholesky(matrix)
     except numpy.linalg.LinAlgError:
-        matrix += (regularisation - numpy.linalg.eigvalsh(matrix)[0]) * numpy.eye(len(gram))
+        matrix += (regularization - numpy.linalg.eigvalsh(matrix)[0]) * numpy.eye(len(gram))
     return matrix, lengths
 
 
@@ -46,14 +46,14 @@ def clip_norm(weights: numpy.ndarray, gram: numpy.ndarray, max_norm: float | Non
 
 
 def fair_weights(
-    gram: numpy.ndarray, alpha: float = 1.0, *, regularisation: float = RANK_TOLERANCE, max_iterations: int = 100
+    gram: numpy.ndarray, alpha: float = 1.0, *, regularization: float = RANK_TOLERANCE, max_iterations: int = 100
 ) -> tuple[numpy.ndarray, bool]:
     """Return w > 0 with gram w = w^(-1/alpha), and whether it was found.
 
     With n the lengths of the gradients, C their cosines and v = n w, this is C v = s v^(-1/alpha) where
     s = n^(1/alpha - 1): the minimum over v > 0 of a convex function, found by a damped Newton method on relative
     changes of v. It has a solution, unique also for dependent gradients, unless a convex combination of the gradients
-    is zero. The regularisation of C gives one then too, with weights of about its inverse root over n: the direction
+    is zero. The regularization of C gives one then too, with weights of about its inverse root over n: the direction
     that they make is nearly zero.
 
     A task without a gradient has nothing to win or lose, and gets no weight.
@@ -61,7 +61,7 @@ def fair_weights(
     Args:
         gram: [K, K], symmetric positive semi-definite but for rounding.
         alpha: > 0.
-        regularisation: added to the diagonal of C, > 0.
+        regularization: added to the diagonal of C, > 0.
         max_iterations: Newton steps at most.
     """
     moved_by = numpy.diagonal(gram) > 0
@@ -70,11 +70,11 @@ def fair_weights(
         if moved_by.any():
             part = gram[numpy.ix_(moved_by, moved_by)]
             weights[moved_by], found = fair_weights(
-                part, alpha, regularisation=regularisation, max_iterations=max_iterations
+                part, alpha, regularization=regularization, max_iterations=max_iterations
             )
         return weights, found
 
-    matrix, lengths = regular_cosines(gram, regularisation)
+    matrix, lengths = regular_cosines(gram, regularization)
     unit = numpy.exp(numpy.log(lengths).mean())
     lengths = lengths / unit
     power = 1 - 1 / alpha

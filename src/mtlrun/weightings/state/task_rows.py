@@ -32,10 +32,10 @@ class TaskRows(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
-def check_by_parameter(grad_source: str) -> None:
+def check_by_parameter(grad_wrt: str) -> None:
     """Raise ValueError unless gradients are taken by parameters, which are the same ones in each step."""
-    if grad_source != "shared":
+    if grad_wrt != "shared":
         raise ValueError(
-            "grad_source must be 'shared' for a method that remembers gradients: those by the representation belong "
-            f"to other samples in each step, found {grad_source!r}"
+            "grad_wrt must be 'shared' for a method that remembers gradients: those by the representation belong "
+            f"to other samples in each step, found {grad_wrt!r}"
         )
