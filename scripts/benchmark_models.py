@@ -1,4 +1,4 @@
-"""What a sharing architecture costs: parameters, multiply-adds, and the time of a training step relative to `hard`.
+"""What a sharing architecture costs: parameters, MACs, and the time of a training step relative to `hard`.
 
     python scripts/benchmark_models.py
     python scripts/benchmark_models.py dataset=scenes backbone.width=0.25 trainer.batch_size=32
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mtlrun.cli.list import entries
 from mtlrun.config.compose import compose
-from mtlrun.setup.model_size import multiply_adds
+from mtlrun.setup.model_size import count_macs
 from mtlrun.setup.prepare import make_trainer, prepare
 from mtlrun.training.observers.console import short
 from mtlrun.training.trainer import Trainer
@@ -35,7 +35,7 @@ def main() -> None:
     overrides = sys.argv[1:]
     reference = make("hard", overrides)
     batch, _ = next(reference.batches())
-    print("| model | parameters | multiply-adds per sample | time per step |\n|---|---|---|---|")
+    print("| model | parameters | MACs per sample | time per step |\n|---|---|---|---|")
     for name in [entry.name for entry in entries("model")]:
         trainer = make(name, overrides)
         parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
@@ -48,7 +48,7 @@ def main() -> None:
                 times.append(time.perf_counter() - start)
             if number >= 2:  # the first ones warm up
                 ratios.append(times[1] / times[0])
-        cost = short(multiply_adds(trainer.model, batch[0]))
+        cost = short(count_macs(trainer.model, batch[0]))
         print(f"| `{name}` | {short(parameters)} | {cost} | {statistics.median(ratios):.2f} |", flush=True)
 
 

@@ -1,4 +1,4 @@
-"""What a logistic regression per task reaches on tox21: the inputs and splits of the data set, no network.
+"""What a logistic regression per task reaches on tox21: the inputs and splits of the dataset, no network.
 
     python scripts/tox21_logistic_regression.py --root data
 
@@ -39,8 +39,8 @@ def main() -> None:
             model = LogisticRegression(C=strength, max_iter=2000)
             areas = {}
             for name, (inputs, targets) in splits.items():
-                labelled = (targets[task] >= 0).numpy()
-                rows, answers = inputs[labelled], targets[task].numpy()[labelled]
+                labeled = (targets[task] >= 0).numpy()
+                rows, answers = inputs[labeled], targets[task].numpy()[labeled]
                 if name == "train":
                     model.fit(rows, answers)
                 else:

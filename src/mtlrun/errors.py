@@ -31,7 +31,7 @@ class ConfigError(MtlrunError):
 
 
 class DataError(MtlrunError):
-    """The data set is absent, unreadable or wrong."""
+    """The dataset is absent, unreadable or wrong."""
 
     exit_code = 2
 

@@ -29,7 +29,7 @@ def test_runs_that_differ_in_their_seed_alone_are_one_row():
     assert found[1].summary("left", "accuracy")[2] == 1
 
 
-def test_a_row_is_labelled_by_what_differs_and_not_by_what_follows_from_a_name():
+def test_a_row_is_labeled_by_what_differs_and_not_by_what_follows_from_a_name():
     found = rows([record(0, 0.5), record(0, 0.6, lr=0.2), record(0, 0.7, "mgda")])
     assert [row.label for row in found] == [
         {"weighting": "equal", "optimizer.lr": 0.1},

@@ -1,4 +1,4 @@
-"""What all splits in memory have in common, and what data sets say of where inputs are kept."""
+"""What all splits in memory have in common, and what datasets say of where inputs are kept."""
 
 import pytest
 import torch

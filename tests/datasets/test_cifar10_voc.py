@@ -121,7 +121,7 @@ def test_targets_are_what_the_tasks_take_and_missing_where_the_source_has_none(r
         split = dataset.split(name)
         for (task, kind), own in zip(tasks.items(), split.sources.values(), strict=True):
             kind.check_targets(split.targets[task])
-            assert kind.labelled(split.targets[task]).nonzero().flatten().tolist() == own.tolist()
+            assert kind.labeled(split.targets[task]).nonzero().flatten().tolist() == own.tolist()
     assert dataset.split("val") is dataset.split("val")
 
 

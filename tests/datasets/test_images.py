@@ -122,7 +122,7 @@ def test_an_image_in_two_splits_is_refused():
 
 def test_images_without_a_row_and_rows_without_a_label_or_with_the_same_id_are_told_apart():
     table = Path("photos.csv")
-    Image.new("RGB", (4, 4)).save("photos/unlabelled.png")
+    Image.new("RGB", (4, 4)).save("photos/unlabeled.png")
     assert sum(len(build().split(name)) for name in SPLITS) == 5
     text = table.read_text()
     table.write_text(text.replace("more/3.png,val,b", "more/3.png,val"))

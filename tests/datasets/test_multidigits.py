@@ -33,7 +33,7 @@ def grey_levels(inputs):
 
 @pytest.fixture(scope="module")
 def unresized():
-    """A data set in which resizing changes nothing."""
+    """A dataset in which resizing changes nothing."""
     return MultiDigits(pairs_per_image=2, shift=SHIFT, size=8 + SHIFT)
 
 

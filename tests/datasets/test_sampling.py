@@ -195,9 +195,9 @@ def test_epochs_too_short_for_all_sources_are_refused(options, message):
 
 
 def test_draws_per_epoch_by_hand():
-    labelled = {"one": torch.tensor([True, False, True, False]), "two": torch.tensor([False, True, False, False])}
+    labeled = {"one": torch.tensor([True, False, True, False]), "two": torch.tensor([False, True, False, False])}
     batches = [torch.tensor([0, 1, 0]), torch.tensor([3, 1, 2, 0])]
-    assert draws_per_epoch(batches, labelled) == {"one": (2, 4), "two": (1, 2)}
+    assert draws_per_epoch(batches, labeled) == {"one": (2, 4), "two": (1, 2)}
 
 
 # ------------------------------------------------------------------------------------------------ in the loader
@@ -278,7 +278,7 @@ def test_draws_are_those_of_the_batches_that_are_given():
 
 
 def test_splits_without_sources_and_empty_sources_are_refused():
-    with pytest.raises(ConfigError, match="sampling is for data sets whose samples come from several sources"):
+    with pytest.raises(ConfigError, match="sampling is for datasets whose samples come from several sources"):
         make(TensorSplit(torch.zeros(3), {}))
     split = in_memory()
     split.sources = SOURCES | {"d": torch.tensor([], dtype=torch.int64)}

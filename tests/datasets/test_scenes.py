@@ -1,4 +1,4 @@
-"""scenes: geometry against its definition, the data set's promises, and whole runs."""
+"""scenes: geometry against its definition, the dataset's promises, and whole runs."""
 
 import math
 import random
@@ -242,7 +242,7 @@ def test_boxes_are_around_what_is_seen_of_the_objects(rooms):
     assert {0, least} < numbers  # none, few and many pixels
 
 
-# --------------------------------------------------------------------------------------------------- the data set
+# --------------------------------------------------------------------------------------------------- the dataset
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +263,7 @@ def test_samples_are_what_the_tasks_take(dataset, name):
     assert tuple(split.targets) == dataset.task_names
     for task, target in split.targets.items():
         TASKS[task].check_targets(target)
-        assert TASKS[task].labelled(target).all()
+        assert TASKS[task].labeled(target).all()
         assert TASKS[task].num_terms(target) == count * (1 if task == "objects" else 32 * 32)
 
 
@@ -326,21 +326,21 @@ def test_scenes_are_frozen():
 
 def test_missing_labels_are_of_training_samples_and_others_for_each_task(dataset):
     gaps = Scenes(**NUM, size=32, missing=0.3)
-    labelled = torch.stack([TASKS[task].labelled(target) for task, target in gaps.split("train").targets.items()])
-    assert labelled.sum(dim=1).tolist() == [14, 14, 14, 14]
-    assert len(torch.unique(labelled, dim=0)) == 4
+    labeled = torch.stack([TASKS[task].labeled(target) for task, target in gaps.split("train").targets.items()])
+    assert labeled.sum(dim=1).tolist() == [14, 14, 14, 14]
+    assert len(torch.unique(labeled, dim=0)) == 4
     assert torch.equal(gaps.split("train").inputs, dataset.split("train").inputs)
     for task, target in gaps.split("train").targets.items():
         TASKS[task].check_targets(target)
-        rows = TASKS[task].labelled(target)
+        rows = TASKS[task].labeled(target)
         assert torch.equal(target[rows], dataset.split("train").targets[task][rows])
-        assert TASKS[task].labelled(gaps.split("val").targets[task]).all()
-        assert TASKS[task].labelled(gaps.split("test").targets[task]).all()
+        assert TASKS[task].labeled(gaps.split("val").targets[task]).all()
+        assert TASKS[task].labeled(gaps.split("test").targets[task]).all()
 
 
 def test_a_sample_at_least_keeps_its_label():
     split = Scenes(num_train=2, size=8, missing=0.99).split("train")
-    assert all(TASKS[task].labelled(target).sum() == 1 for task, target in split.targets.items())
+    assert all(TASKS[task].labeled(target).sum() == 1 for task, target in split.targets.items())
 
 
 def test_noise_is_as_strong_as_asked_for_and_changes_no_label():

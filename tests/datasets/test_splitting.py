@@ -21,7 +21,7 @@ def test_a_small_class_stays_whole_in_the_last_part():
 
 def test_parts_follow_from_the_seed_and_are_frozen():
     first, other = (split_by_class([0] * 12, [0.25], seed)[0].tolist() for seed in (0, 1))
-    # Another value means that published numbers no longer hold for what these data sets give.
+    # Another value means that published numbers no longer hold for what these datasets give.
     assert first == [2, 7, 9]
     assert other != first
     numpy.random.seed(5)

@@ -127,7 +127,7 @@ def test_the_program_moves_the_point(name, size, mtlrun):
 def test_an_objective_asks_for_no_label():
     task = Objective(lambda points: points.square().sum(dim=1), size=3)
     assert task.output_size == 3
-    assert task.labelled(torch.tensor([0.0, torch.nan])).tolist() == [True, True]
+    assert task.labeled(torch.tensor([0.0, torch.nan])).tolist() == [True, True]
     assert task.loss(torch.tensor([[1.0, 2.0, 0.0], [0.0, 0.0, 1.0]]), torch.zeros(2)).item() == 3
     assert task.directions() == {"loss": "min"}
     meter = task.meter()

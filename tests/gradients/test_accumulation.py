@@ -15,7 +15,7 @@ from mtlrun.gradients import Accumulation
 from mtlrun.models import HardSharing, SoftSharing
 from mtlrun.models.backbones import MLP
 from mtlrun.tasks import Classification, Regression
-from mtlrun.training.batch import LabelledBatch
+from mtlrun.training.batch import LabeledBatch
 from mtlrun.training.forward import Forward, Reach, positions
 from mtlrun.training.micro_batches import InPieces
 from mtlrun.weightings import DWA, MGDA, Equal, PartsWeighting, Uncertainty
@@ -58,7 +58,7 @@ def make_batch(tasks=TASKS, size=11, *, missing=True, seed=0):
     if missing:
         targets["other"][[0, 1, 2, 3, 7]] = -1  # none in the whole first piece
         targets["third"][5] = -1
-    return LabelledBatch.load(tasks, (inputs, targets), torch.device("cpu"))
+    return LabeledBatch.load(tasks, (inputs, targets), torch.device("cpu"))
 
 
 def make_model(tasks=TASKS, kind=HardSharing, **options):

@@ -42,7 +42,7 @@ def name(request):
 
 
 def write(name):
-    """Make a small data set in the current folder; the whole part of a depth says which file it is from."""
+    """Make a small dataset in the current folder; the whole part of a depth says which file it is from."""
     generator = numpy.random.default_rng(0)
     folder = "label" if name == "nyuv2" else "label_7"
     for split, count, first in (("train", TRAIN, 1), ("val", TEST, 101)):
@@ -86,7 +86,7 @@ def weights(folder, file):
     )
 
 
-# ------------------------------------------------------------------------------------------------------- data set
+# ------------------------------------------------------------------------------------------------------- dataset
 
 
 @pytest.mark.parametrize("cache", ["none", "memory"])

@@ -115,7 +115,7 @@ def test_the_record_says_what_was_done(quick):
         "val": 360,
         "test": 360,
     }
-    assert record["splits"]["val"]["labelled"] == {"left": 360, "right": 360}
+    assert record["splits"]["val"]["labeled"] == {"left": 360, "right": 360}
     head = 16 * 50 + 50 + 50 * 10 + 10
     assert record["parameters"] == {"shared": 100 * 16 + 16, "left": head, "right": head, "weighting": 2}
     assert record["passes_per_step"] == {"forward": 1, "backward": 2}

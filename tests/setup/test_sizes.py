@@ -12,7 +12,7 @@ from mtlrun.datasets import MultiDigits
 from mtlrun.errors import ConfigError
 from mtlrun.models import HardSharing
 from mtlrun.models.backbones import MLP
-from mtlrun.setup.model_size import count_parameters, match_width, multiply_adds
+from mtlrun.setup.model_size import count_macs, count_parameters, match_width
 from mtlrun.setup.prepare import prepare
 from mtlrun.tasks import Regression
 from mtlrun.training import checkpoint
@@ -20,13 +20,13 @@ from mtlrun.training import checkpoint
 
 def test_multiply_adds_are_those_of_products_and_convolutions():
     network = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(3 * 4 * 5, 7))
-    assert multiply_adds(network, torch.zeros(6, 2, 4, 5)) == 4 * 5 * 3 * 2 * 9 + 60 * 7
+    assert count_macs(network, torch.zeros(6, 2, 4, 5)) == 4 * 5 * 3 * 2 * 9 + 60 * 7
 
 
 def test_counting_leaves_the_model_as_it_was():
     network = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Dropout(0.5))
     state = torch.random.get_rng_state()
-    multiply_adds(network, torch.zeros(2, 2))
+    count_macs(network, torch.zeros(2, 2))
     assert network.training
     assert network[1].num_batches_tracked == 0
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -39,8 +39,8 @@ def test_the_record_and_the_screen_show_sizes(mtlrun):
     record = read_record(run_folders()[0])
     heads = 16 * 50 + 50 + 50 * 10 + 10
     assert record["parameters"] == {"shared": 100 * 16 + 16, "left": heads, "right": heads}
-    assert record["multiply_adds"] == 100 * 16 + 2 * (16 * 50 + 50 * 10)
-    assert "4.2 k multiply-adds per sample" in out
+    assert record["macs"] == 100 * 16 + 2 * (16 * 50 + 50 * 10)
+    assert "4.2 k MACs per sample" in out
     assert f"{1616 + 2 * heads:,}" in out
 
 

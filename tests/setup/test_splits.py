@@ -21,7 +21,7 @@ def make_split(inputs=None, kinds=(0, 1, 2, -1), **options):
 def test_labels_that_are_there_are_counted():
     summary = summarize(make_split(), TASKS)
     assert summary.samples == 4
-    assert summary.labelled == {"kind": 3, "size": 2}
+    assert summary.labeled == {"kind": 3, "size": 2}
 
 
 @pytest.mark.parametrize(
@@ -40,14 +40,14 @@ def test_a_fingerprint_tells_splits_apart(other):
 
 def test_of_a_split_that_shows_nothing_the_number_is_known():
     summary = summarize([0, 1, 2], TASKS)
-    assert (summary.samples, summary.labelled, summary.fingerprint) == (3, {}, None)
+    assert (summary.samples, summary.labeled, summary.fingerprint) == (3, {}, None)
 
 
 def test_the_record_holds_counts_and_fingerprints_that_no_seed_changes(quick):
     first, second = (read_record(quick(f"seed={seed}"))["splits"] for seed in (0, 1))
     assert first == second
     assert len({split["fingerprint"] for split in first.values()}) == 3
-    assert first["train"]["labelled"] == {"left": 1077, "right": 1077}
+    assert first["train"]["labeled"] == {"left": 1077, "right": 1077}
     other = read_record(quick("dataset.pairs_seed=1"))["splits"]
     assert other["train"]["fingerprint"] != first["train"]["fingerprint"]
 

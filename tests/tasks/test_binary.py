@@ -84,7 +84,7 @@ def test_targets_of_any_type_and_shape_mean_the_same(split, dtype, shape, class_
     task = BinaryClassification(class_weights=class_weights)
     other = target.to(dtype).reshape(shape)
     task.check_targets(other)
-    assert task.labelled(other).tolist() == [True] * 90
+    assert task.labeled(other).tolist() == [True] * 90
     assert evaluate(task, logits, other) == evaluate(task, logits, target)
     assert task.performance(logits, other) == task.performance(logits, target)
     task.fit([other])
@@ -95,8 +95,8 @@ def test_targets_of_any_type_and_shape_mean_the_same(split, dtype, shape, class_
 
 def test_minus_one_and_nan_are_missing_labels():
     task = BinaryClassification()
-    assert task.labelled(torch.tensor([0.0, math.nan, 1.0, -1.0])).tolist() == [True, False, True, False]
-    assert task.labelled(torch.tensor([[0], [-1], [1]])).tolist() == [True, False, True]
+    assert task.labeled(torch.tensor([0.0, math.nan, 1.0, -1.0])).tolist() == [True, False, True, False]
+    assert task.labeled(torch.tensor([[0], [-1], [1]])).tolist() == [True, False, True]
     task.fit([torch.tensor([0.0, math.nan, -1.0]), torch.tensor([1.0, 1.0, 1.0])])
     assert task.class_weights.tolist() == pytest.approx([4 / 2, 4 / 6])
 

@@ -13,7 +13,7 @@ from mtlrun.datasets import MultiDigits, TensorSplit
 from mtlrun.setup.prepare import prepare
 from mtlrun.tasks import BinaryClassification, Classification, Segmentation
 from mtlrun.tasks.losses.class_weights import balanced_weights
-from mtlrun.training.batch import LabelledBatch
+from mtlrun.training.batch import LabeledBatch
 
 SIZES = [1, 50, 7, 32]
 PREPARED = [option for option in QUICK if "limit_batches" not in option] + ["tasks.left.class_weights=balanced"]
@@ -73,7 +73,7 @@ def test_means_over_batches_are_those_over_all(split, label_smoothing, criterion
     counts = torch.bincount(target).tolist()
     assert task.num_terms(target).item() == pytest.approx(scale * (counts[0] + 2 * counts[1] + 5 * counts[2]))
     assert evaluate(task, logits, target)["loss"] == pytest.approx(loss.item(), rel=1e-5)
-    batch = LabelledBatch.load({"it": task}, (logits, {"it": target}), torch.device("cpu"))
+    batch = LabeledBatch.load({"it": task}, (logits, {"it": target}), torch.device("cpu"))
     pieces = list(batch.pieces(4))
     for whole, name in [(loss, "loss"), (task.performance(logits, target), "performance")]:
         streams = [stream for piece in pieces for stream in piece.streams]

@@ -47,7 +47,7 @@ def test_label_smoothing_spreads_its_share_over_all_classes():
 
 
 def test_minus_one_is_a_missing_label():
-    mask = Classification(3).labelled(torch.tensor([0, -1, 2, -1]))
+    mask = Classification(3).labeled(torch.tensor([0, -1, 2, -1]))
     assert mask.tolist() == [True, False, True, False]
 
 

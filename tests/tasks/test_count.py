@@ -43,7 +43,7 @@ def test_targets_of_any_type_and_shape_mean_the_same(dtype):
     log_rate, target = torch.tensor([[0.3], [2.0]]), torch.tensor([3, 4])
     task, other = Count(), target.to(dtype)[:, None]
     task.check_targets(other)
-    assert task.labelled(other).tolist() == [True, True]
+    assert task.labeled(other).tolist() == [True, True]
     assert task.loss(log_rate, other) == task.loss(log_rate, target)
 
 
@@ -55,7 +55,7 @@ def test_output_directions_and_missing_labels():
     assert task.main_metric == "mae"
     target = torch.tensor([0.0, -1.0, math.nan, 7.0])
     task.check_targets(target)
-    assert task.labelled(target).tolist() == [True, False, False, True]
+    assert task.labeled(target).tolist() == [True, False, False, True]
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def flat(prediction, target):
 
 
 @pytest.mark.parametrize("channel", [True, False])
-def test_values_are_those_of_all_labelled_pixels_together(split, channel):
+def test_values_are_those_of_all_labeled_pixels_together(split, channel):
     prediction, target = split
     found = evaluate(Depth(), prediction, target if channel else target.squeeze(1))
     predicted, true = flat(prediction, target)
@@ -73,7 +73,7 @@ def test_sums_keep_their_digits_over_a_large_split():
 )
 @pytest.mark.parametrize("shape", [(2, 2, 1), (2, 1, 2, 1)])
 @pytest.mark.parametrize("missing", [0.0, NAN])
-def test_loss_is_the_mean_of_the_criterion_over_the_labelled_pixels(criterion, expected, shape, missing):
+def test_loss_is_the_mean_of_the_criterion_over_the_labeled_pixels(criterion, expected, shape, missing):
     prediction = torch.tensor([1.5, 7.0, 3.0, 4.0]).view(2, 1, 2, 1)
     target = torch.tensor([1.0, missing, 1.0, 1.0]).view(shape)
     task = Depth(criterion=criterion)
@@ -92,10 +92,10 @@ def test_pixels_without_a_depth_reach_no_gradient(split, criterion, predicted):
     assert prediction.grad.isfinite().all()
 
 
-def test_a_sample_with_any_depth_is_labelled():
+def test_a_sample_with_any_depth_is_labeled():
     target = torch.tensor([[0.0, 0.0], [NAN, 2.0], [NAN, 0.0]]).view(3, 1, 2)
-    assert Depth().labelled(target).tolist() == [False, True, False]
-    assert Depth().labelled(target[:, None]).tolist() == [False, True, False]
+    assert Depth().labeled(target).tolist() == [False, True, False]
+    assert Depth().labeled(target[:, None]).tolist() == [False, True, False]
 
 
 def test_depths_of_another_precision_leave_that_of_the_loss_alone():

@@ -309,7 +309,7 @@ def test_output_and_directions():
 def test_an_image_of_nan_has_no_label():
     target = OBJECTS.clone()
     target[1] = torch.nan
-    assert Detection(3).labelled(target).tolist() == [True, False, True]
+    assert Detection(3).labeled(target).tolist() == [True, False, True]
     Detection(3).check_targets(target)
 
 

@@ -92,7 +92,7 @@ def test_task_without_metrics_has_its_loss():
     class Bare(Task):
         output_size = 1
 
-        def labelled(self, target):
+        def labeled(self, target):
             return torch.ones(len(target), dtype=torch.bool)
 
         def loss(self, prediction, target):

@@ -98,9 +98,9 @@ def test_integers_mean_the_same(split, dtype):
     assert evaluate(task, logits, target.to(dtype)) == evaluate(task, logits, target)
 
 
-def test_a_sample_with_any_label_is_labelled():
+def test_a_sample_with_any_label_is_labeled():
     target = torch.tensor([[math.nan, -1.0], [math.nan, 0.0], [1.0, 1.0]])
-    assert MultiLabel(2).labelled(target).tolist() == [False, True, True]
+    assert MultiLabel(2).labeled(target).tolist() == [False, True, True]
 
 
 def test_performance_is_the_share_of_the_labels_that_are_right():

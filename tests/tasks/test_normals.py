@@ -49,7 +49,7 @@ def cosines(prediction, target):
     return (predicted * true).sum(axis=1) / lengths
 
 
-def test_values_are_those_of_all_labelled_pixels_together(split):
+def test_values_are_those_of_all_labeled_pixels_together(split):
     found = evaluate(*split)
     angles = numpy.degrees(numpy.arccos(cosines(*split)))
     assert found.pop("median_angle") == pytest.approx(numpy.median(angles), abs=RESOLUTION)
@@ -193,7 +193,7 @@ def test_pixels_without_a_normal_reach_no_gradient(split, predicted, criterion):
 
 def test_a_normal_with_any_nan_is_missing():
     target = torch.tensor([[NAN, 1.0, 0.0], [0.0, 1.0, 0.0]]).view(2, 3, 1, 1)
-    assert SurfaceNormals().labelled(target).tolist() == [False, True]
+    assert SurfaceNormals().labeled(target).tolist() == [False, True]
     assert SurfaceNormals().num_terms(target) == 1
 
 
@@ -205,11 +205,11 @@ def test_a_prediction_of_zero_has_a_finite_loss_and_gradient():
     assert prediction.grad.isfinite().all()
 
 
-def test_a_sample_with_any_normal_is_labelled():
+def test_a_sample_with_any_normal_is_labeled():
     target = torch.zeros(3, 3, 2, 2)
     target[1, 2, 0, 1] = -1
     target[2] = NAN
-    assert SurfaceNormals().labelled(target).tolist() == [False, True, False]
+    assert SurfaceNormals().labeled(target).tolist() == [False, True, False]
     assert SurfaceNormals().num_terms(target) == 1
 
 

@@ -98,7 +98,7 @@ def test_output_directions_and_missing_labels():
     assert task.nonnegative_loss
     assert task.directions() == {"loss": "min", "mae": "min", "accuracy": "max", "kappa": "max"}
     assert task.main_metric == "mae"
-    assert task.labelled(torch.tensor([0, -1, 4])).tolist() == [True, False, True]
+    assert task.labeled(torch.tensor([0, -1, 4])).tolist() == [True, False, True]
     task.check_targets(torch.tensor([0, -1, 4]))
 
 

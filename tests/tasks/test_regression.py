@@ -72,9 +72,9 @@ def test_loss_is_the_mean_of_the_criterion(criterion, expected, shape):
 
 
 def test_a_sample_with_any_nan_is_missing():
-    assert Regression().labelled(torch.tensor([1.0, NAN, 0.0])).tolist() == [True, False, True]
-    assert Regression(2).labelled(torch.tensor([[1.0, NAN], [0, 0], [NAN, NAN]])).tolist() == [False, True, False]
-    assert Regression().labelled(torch.tensor([[1.0], [NAN]])).tolist() == [True, False]
+    assert Regression().labeled(torch.tensor([1.0, NAN, 0.0])).tolist() == [True, False, True]
+    assert Regression(2).labeled(torch.tensor([[1.0, NAN], [0, 0], [NAN, NAN]])).tolist() == [False, True, False]
+    assert Regression().labeled(torch.tensor([[1.0], [NAN]])).tolist() == [True, False]
 
 
 def test_output_size_is_the_number_of_numbers():

@@ -15,7 +15,7 @@ from mtlrun.tasks import (
     SurfaceNormals,
 )
 from mtlrun.tasks.losses.sample_weights import num_weighted_terms, weighted_loss
-from mtlrun.training.batch import LabelledBatch
+from mtlrun.training.batch import LabeledBatch
 
 COUNT = 7
 WEIGHTS = torch.tensor([1.0, 3.0, 2.0, 1.0, 4.0, 1.0, 2.0])
@@ -107,7 +107,7 @@ def test_equal_weights_are_none(kind):
 
 
 def load(task, target, weights):
-    return LabelledBatch.load({"it": task}, (torch.zeros(COUNT, 1), {"it": target}, weights), torch.device("cpu"))
+    return LabeledBatch.load({"it": task}, (torch.zeros(COUNT, 1), {"it": target}, weights), torch.device("cpu"))
 
 
 def test_pieces_of_a_weighted_batch_add_up(kind):

@@ -30,12 +30,12 @@ def evaluate(task, logits, target, sizes=SIZES):
 
 
 def flat(logits, target):
-    """Return probabilities and labels of the labelled pixels."""
-    labelled = target != -1
-    return logits.double().softmax(dim=1).movedim(1, -1)[labelled].numpy(), target[labelled].numpy()
+    """Return probabilities and labels of the labeled pixels."""
+    labeled = target != -1
+    return logits.double().softmax(dim=1).movedim(1, -1)[labeled].numpy(), target[labeled].numpy()
 
 
-def test_values_are_those_of_all_labelled_pixels_together(split):
+def test_values_are_those_of_all_labeled_pixels_together(split):
     found = evaluate(Segmentation(4), *split)
     probabilities, labels = flat(*split)
     chosen = probabilities.argmax(axis=1)
@@ -79,7 +79,7 @@ def test_what_is_ignored_can_be_any_index(ignored):
     assert found["pixel_accuracy"] == pytest.approx(2 / 3)
 
 
-def test_loss_is_the_mean_over_the_labelled_pixels_of_the_batch():
+def test_loss_is_the_mean_over_the_labeled_pixels_of_the_batch():
     # 1 pixel of the first image, 3 of the second: each counts the same.
     target = torch.tensor(
         [
@@ -117,10 +117,10 @@ def test_label_smoothing_spreads_its_share_over_all_classes(split):
     torch.testing.assert_close(Segmentation(4, label_smoothing=0.1).loss(logits, target), expected)
 
 
-def test_a_sample_with_any_labelled_pixel_is_labelled():
+def test_a_sample_with_any_labeled_pixel_is_labeled():
     target = torch.full((3, 2, 2), -1)
     target[1, 1, 0] = 0
-    assert Segmentation(2).labelled(target).tolist() == [False, True, False]
+    assert Segmentation(2).labeled(target).tolist() == [False, True, False]
 
 
 def test_performance_is_the_pixel_accuracy_of_the_batch(split):

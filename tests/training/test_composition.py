@@ -12,7 +12,7 @@ from mtlrun.models import MultiTaskModel, Output
 from mtlrun.setup.prepare import prepare
 from mtlrun.tasks import Regression
 from mtlrun.training import checkpoint
-from mtlrun.training.batch import LabelledBatch
+from mtlrun.training.batch import LabeledBatch
 from mtlrun.training.forward import Forward
 from mtlrun.weightings import DWA, MGDA, Equal, GradDrop, GradientWeighting, PartsWeighting, PCGrad, Static
 
@@ -64,7 +64,7 @@ class Zeros(MultiTaskModel):
 
 def batch_of(tasks, **targets):
     inputs = torch.zeros(len(next(iter(targets.values()))), 1)
-    return LabelledBatch.load(tasks, (inputs, targets), torch.device("cpu"))
+    return LabeledBatch.load(tasks, (inputs, targets), torch.device("cpu"))
 
 
 def ready(weighting):
@@ -260,7 +260,7 @@ def test_a_method_of_several_parts_gets_the_gradients_of_each_part_of_the_batch(
     torch.testing.assert_close(problem.flat([parameter.grad for parameter in own[0]]), expected_head)
 
 
-def test_the_parts_of_a_batch_hold_each_labelled_sample_once():
+def test_the_parts_of_a_batch_hold_each_labeled_sample_once():
     tasks = {"a": Regression(), "b": Regression()}
     everything = torch.tensor([1.0, 2, 3, 4, 5, 6, 7])
     missing = torch.tensor([float("nan"), 2, 3, float("nan"), 5, 6, float("nan")])

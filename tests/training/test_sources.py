@@ -29,7 +29,7 @@ from mtlrun.models import (
 )
 from mtlrun.models.backbones import MLP
 from mtlrun.tasks import Classification, Regression
-from mtlrun.training.batch import LabelledBatch
+from mtlrun.training.batch import LabeledBatch
 from mtlrun.training.forward import Forward, Reach, predict
 from mtlrun.training.micro_batches import InPieces
 from mtlrun.training.trainer import Trainer
@@ -110,7 +110,7 @@ def test_models_train_on_inputs_of_two_sizes(two_sizes, model):
     record = read_record(run_folders()[0])
     assert record["status"] == "completed"
     assert set(record["test"]) == {"kind", "value", "both"}
-    assert record["multiply_adds"] > 0
+    assert record["macs"] > 0
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def make_batches():
         "a": (inputs[:7], {task: targets[task][:7] for task in ("kind", "both")}),
         "b": (inputs[7:], {task: targets[task][7:] for task in ("value", "both")}),
     }
-    return LabelledBatch.load(TASKS, (inputs, targets), CPU), LabelledBatch.load(TASKS, apart, CPU)
+    return LabeledBatch.load(TASKS, (inputs, targets), CPU), LabeledBatch.load(TASKS, apart, CPU)
 
 
 def gradients(model, weighting, forward):
@@ -236,9 +236,9 @@ def test_performances_are_means_over_the_labels_of_all_sources():
     tasks = {"one": Classification(2)}
     model = HardSharing(tasks, partial(MLP, (4,), hidden=[6]))
     inputs, target = torch.randn(9, 4), torch.randint(2, (9,))
-    together = LabelledBatch.load(tasks, (inputs, {"one": target}), CPU)
+    together = LabeledBatch.load(tasks, (inputs, {"one": target}), CPU)
     parts = {"a": (inputs[:2], {"one": target[:2]}), "b": (inputs[2:], {"one": target[2:]})}
-    apart = LabelledBatch.load(tasks, parts, CPU)
+    apart = LabeledBatch.load(tasks, parts, CPU)
     torch.testing.assert_close(Forward(model, apart).performances(), Forward(model, together).performances())
 
 

@@ -14,7 +14,7 @@ _USAGE = "usage: mtlrun compare <folder> [<folder> ...]"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print a row for each config, in a table per data set: main metrics on test, mean ± deviation over the seeds."""
+    """Print a row for each config, in a table per dataset: main metrics on test, mean ± deviation over the seeds."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_USAGE)
         return 0
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _table(found: Sequence[Row], title: str | None) -> Table:
-    """Return the table of one data set; a run that has not all the tasks has no number for the others."""
+    """Return the table of one dataset; a run that has not all the tasks has no number for the others."""
     columns = {
         (task, metric): record.directions[task][metric]
         for row in found

@@ -1,4 +1,4 @@
-"""Data sets: one file each, and the loader that gives their batches."""
+"""Datasets: one file each, and the loader that gives their batches."""
 
 from mtlrun.datasets.base import SPLITS, MultiTaskDataset, SplitName, TensorSplit
 from mtlrun.datasets.batches.fetching import Batch, Loaded

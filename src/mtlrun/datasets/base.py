@@ -1,4 +1,4 @@
-"""What a data set is: three splits of samples `(inputs, {task: target})`, and the shape of the inputs."""
+"""What a dataset is: three splits of samples `(inputs, {task: target})`, and the shape of the inputs."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -18,14 +18,14 @@ Sample = tuple[Any, dict[str, Any]]
 
 #: Where inputs are kept between two uses: `memory`; `device`, the one that is trained on; `none`, in their files.
 Cache = Literal["memory", "device", "none"]
-#: Of data sets that are read, drawn or rendered as a whole.
+#: Of datasets that are read, drawn or rendered as a whole.
 TensorCache = Literal["memory", "device"]
 #: Of those whose samples are put together one by one.
 FileCache = Literal["memory", "none"]
 
 
 class MultiTaskDataset(ABC):
-    """A data set with labels for several tasks on the same inputs.
+    """A dataset with labels for several tasks on the same inputs.
 
     A subclass is built from its config alone and may raise DataError where its files are absent or wrong.
     """

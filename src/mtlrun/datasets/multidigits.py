@@ -21,13 +21,13 @@ class MultiDigits(MultiTaskDataset):
     """Pairs of overlapping digits; the tasks are to read the `left` and the `right` one (10 classes each).
 
     The source images are split 60/20/20, stratified by digit, before pairs are drawn, so no image is in two splits.
-    A sample is identified by the places of its two digits in scikit-learn's data set, [left, right].
+    A sample is identified by the places of its two digits in scikit-learn's dataset, [left, right].
 
     Args:
         pairs_per_image: how many partners each image is paired with. In each pair the image itself is the left digit.
         shift: by how many of a source image's 8 pixels the digits are moved against each other, 0 to 8.
         size: side of the resized image in pixels.
-        pairs_seed: fixes splits and pairs. The data set's own: the run's seed does not change the data.
+        pairs_seed: fixes splits and pairs. The dataset's own: the run's seed does not change the data.
         cache: `memory`, or `device`: the inputs lie on the GPU.
     """
 

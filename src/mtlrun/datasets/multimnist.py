@@ -31,7 +31,7 @@ class MultiMNIST(MultiTaskDataset):
         root: folder with MNIST/raw and FashionMNIST/raw, as torchvision lays them out.
         left, right: what is on either side, `mnist` or `fashion`.
         num_train, num_val, num_test: use only the first so many pairs of a split; None for all.
-        pairs_seed: fixes the pairs. The data set's own: the run's seed does not change the data.
+        pairs_seed: fixes the pairs. The dataset's own: the run's seed does not change the data.
         download: let torchvision fetch what is not there.
         cache: `memory`, or `device`: the inputs lie on the GPU.
 

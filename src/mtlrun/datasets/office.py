@@ -38,7 +38,7 @@ class Office(FileDataset):
         imagenet_normalization: normalize as pretrained networks need it; else images are in [0, 1].
         split_seed: fixes the splits; the run's seed does not.
         lists: path of text files with lines `<path below root> <class index>`, with {domain} and {split} in place of
-            a domain's folder and of train, val and test; null for splits of the data set's own.
+            a domain's folder and of train, val and test; null for splits of the dataset's own.
         cache: `memory` decodes everything once, before training; `device` holds these bytes on the GPU; `none` decodes
             an image whenever it is needed.
         sampling: how training batches are made of the domains; None to shuffle all samples together.

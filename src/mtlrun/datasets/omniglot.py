@@ -44,7 +44,7 @@ class OmniglotAlphabets(MultiTaskDataset):
             alphabets), as zip files or unpacked; or with a folder omniglot or omniglot-py of these.
         alphabets: which alphabets, by the names of their tasks; None for all that there are.
         size: side of the images in pixels.
-        split_seed: fixes which drawers are in which split. The data set's own: the run's seed does not change the data.
+        split_seed: fixes which drawers are in which split. The dataset's own: the run's seed does not change the data.
         cache: `memory`, or `device`: the inputs lie on the GPU.
         sampling: how training batches are made of the alphabets; None to shuffle all samples together.
 

@@ -45,7 +45,7 @@ class Scenes(MultiTaskDataset):
         texture: contrast of the patterns, in [0, 1]; 0 for plain colors.
         noise: standard deviation of the camera's noise, on images in [0, 1].
         missing: share of the training images that lack a task's label, for each task others, in [0, 1).
-        scenes_seed: fixes everything. The data set's own: the run's seed does not change the data.
+        scenes_seed: fixes everything. The dataset's own: the run's seed does not change the data.
         cache: `memory`, or `device`: the inputs lie on the GPU.
     """
 

@@ -40,7 +40,7 @@ class Tox21(MultiTaskDataset):
     Args:
         root: folder with tox21.csv.gz, or with moleculenet/tox21.csv.gz.
         num_features: length of an input, 2 or more.
-        split_seed: fixes the splits. The data set's own: the run's seed does not change the data.
+        split_seed: fixes the splits. The dataset's own: the run's seed does not change the data.
         cache: `memory`, sparse; `device`: the inputs lie dense on the GPU, 0.5 GB at the default length.
 
     Raises:

@@ -72,7 +72,7 @@ class Accumulation:
         """Make the backward passes of one piece.
 
         Args:
-            losses: of the tasks with a label in the piece: the sums over its labelled samples, divided by the whole
+            losses: of the tasks with a label in the piece: the sums over its labeled samples, divided by the whole
                 batch's number of them, so that they add up to the whole batch's means.
             places: where these tasks stand among the K.
             regularizer: this piece's part of what joins the objective outside the weighting.

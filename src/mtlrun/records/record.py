@@ -37,10 +37,10 @@ class Record:
     test: TaskMetrics = field(default_factory=dict)  # once, at the end, on the selected checkpoint; see protocol
     steps: int = 0
     epochs: int = 0
-    # {split: {samples, labelled: {task: samples with its label}, fingerprint}}; the samples' names are in splits.json
+    # {split: {samples, labeled: {task: samples with its label}, fingerprint}}; the samples' names are in splits.json
     splits: dict[str, dict[str, Any]] = field(default_factory=dict)
     parameters: dict[str, int] = field(default_factory=dict)  # per group: shared, <task>, ..., and frozen ones
-    multiply_adds: int = 0  # of one sample's predictions for all tasks
+    macs: int = 0  # of one sample's predictions for all tasks
     # With match_parameters: the backbone's width, the parameters of the model that was to be matched, and of this one
     match: dict[str, float] | None = None
     passes_per_step: dict[str, int] = field(default_factory=dict)  # forward, backward

@@ -113,7 +113,7 @@ def _train(
 
 
 def _write_identifiers(parts: Parts, folder: Path) -> None:
-    """Save which samples each split is made of, where the data set can tell."""
+    """Save which samples each split is made of, where the dataset can tell."""
     found = {name: getattr(parts.loaders[name].split, "sample_ids", None) for name in SPLITS}
     if any(names is not None for names in found.values()):
         write_atomically(folder / "splits.json", json.dumps(found).encode())
@@ -185,7 +185,7 @@ def _new_record(config: Mapping[str, Any], parts: Parts, overrides: list[str]) -
         protocol="standard" if parts.dataset.averaged_evaluations is None else "legacy",
         splits={name: asdict(summary) for name, summary in parts.splits.items()},
         parameters={name: count for name, count, _ in _groups(parts)},
-        multiply_adds=parts.multiply_adds,
+        macs=parts.macs,
         match=None if parts.match is None else asdict(parts.match),
         passes_per_step={"forward": forward, "backward": backward},
         started=_now(),
@@ -216,8 +216,8 @@ def _run_info(config: Mapping[str, Any], parts: Parts, folder: Path, trainer: Tr
         directions=parts.directions,
         main_metrics=parts.main_metrics,
         parameter_groups=_groups(parts),
-        labelled={name: (summary.samples, summary.labelled) for name, summary in parts.splits.items()},
-        multiply_adds=parts.multiply_adds,
+        labeled={name: (summary.samples, summary.labeled) for name, summary in parts.splits.items()},
+        macs=parts.macs,
         total_steps=trainer.total_steps,
         steps_per_epoch=trainer.steps_per_epoch,
         averaged_evaluations=parts.dataset.averaged_evaluations,

@@ -10,7 +10,7 @@ from mtlrun.datasets import Loader, MultiTaskDataset
 from mtlrun.errors import ConfigError, DataError
 from mtlrun.models import MultiTaskModel, SharedRepresentationModel
 from mtlrun.tasks import Task
-from mtlrun.training.batch import LabelledBatch
+from mtlrun.training.batch import LabeledBatch
 from mtlrun.training.forward import Forward, untouched
 from mtlrun.weightings import Equal, GradientWeighting, JacobianWeighting, Weighting
 from mtlrun.weightings.base import RowWeighting
@@ -115,7 +115,7 @@ def check_apart(weighting: Weighting, name: str) -> None:
 
 
 def check_tasks(tasks: Mapping[str, Task], dataset: MultiTaskDataset, name: str) -> list[str]:
-    """Return the tasks that the data set has no labels for, as problems."""
+    """Return the tasks that the dataset has no labels for, as problems."""
     return [
         f"tasks.{task}: dataset={name} has no labels for it; {suggest(task, dataset.task_names, 'it has')}"
         for task in tasks
@@ -133,7 +133,7 @@ def check_targets(split: Any, name: str, tasks: Mapping[str, Task]) -> None:
             task.check_targets(targets[task_name])
         except ValueError as error:
             raise DataError(f"dataset: {name} split, task {task_name}: {error}") from error
-        if name != "test" and not task.labelled(targets[task_name]).any():
+        if name != "test" and not task.labeled(targets[task_name]).any():
             raise DataError(f"dataset: {name} split, task {task_name}: no sample has a label")
 
 
@@ -142,7 +142,7 @@ def try_batch(model: MultiTaskModel, tasks: Mapping[str, Task], loader: Loader, 
 
     Finds what no signature can tell: that data, backbone and heads do not fit, or that BatchNorm meets one sample.
     """
-    whole = LabelledBatch.load(tasks, loader.smallest_batch(), torch.device("cpu"))
+    whole = LabeledBatch.load(tasks, loader.smallest_batch(), torch.device("cpu"))
     *_, batch = whole.pieces(num_pieces)
     model.train()
     try:

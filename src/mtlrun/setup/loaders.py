@@ -1,4 +1,4 @@
-"""From a data set to what a run is fed with: loaders, tasks that know their data, and what is said of it."""
+"""From a dataset to what a run is fed with: loaders, tasks that know their data, and what is said of it."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -102,7 +102,7 @@ def tell_draws(loader: Loader, tasks: Mapping[str, Task], total_steps: int) -> N
         return
     targets = getattr(loader.split, "targets", None)
     if isinstance(targets, Mapping):
-        masks = {f"task {name}": task.labelled(targets[name]).cpu() for name, task in tasks.items()}
+        masks = {f"task {name}": task.labeled(targets[name]).cpu() for name, task in tasks.items()}
     else:
         samples = torch.arange(loader.num_samples)
         masks = {f"source {name}": torch.isin(samples, source) for name, source in loader.sources.items()}

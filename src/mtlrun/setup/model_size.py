@@ -1,4 +1,4 @@
-"""How large a model is: parameters, multiply-adds, and the width at which it is as large as another one."""
+"""How large a model is: parameters, MACs, and the width at which it is as large as another one."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def multiply_adds(model: nn.Module, inputs: Tensor, tasks: Sequence[str] | None = None) -> int:
-    """Return how many multiply-adds a prediction takes for one sample, by convolutions and products.
+def count_macs(model: nn.Module, inputs: Tensor, tasks: Sequence[str] | None = None) -> int:
+    """Return how many MACs a prediction takes for one sample, by convolutions and products.
 
     Args:
         model: as it is; evaluated in evaluation mode, and left in the mode that it was in.

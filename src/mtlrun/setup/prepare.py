@@ -22,11 +22,11 @@ from mtlrun.records.folder import check_writable
 from mtlrun.setup.compatibility import check_apart, check_tasks, check_weighting, try_batch
 from mtlrun.setup.environment import choose_device, keep_solvers_on_one_thread, set_seed
 from mtlrun.setup.loaders import fit_tasks, make_loaders, own_statistics
-from mtlrun.setup.model_size import Match, match_width, multiply_adds
+from mtlrun.setup.model_size import Match, count_macs, match_width
 from mtlrun.setup.split_summary import SplitSummary, summarize
 from mtlrun.setup.warm_start import start_from
 from mtlrun.tasks import Task
-from mtlrun.training.batch import LabelledBatch
+from mtlrun.training.batch import LabeledBatch
 from mtlrun.training.last_mean import LastMean, check_unselected
 from mtlrun.training.optim import Group, Schedule, check_partition, make_param_groups
 from mtlrun.training.selection import MEAN_RELATIVE_GAIN, Choice, Selection, check_rule
@@ -51,7 +51,7 @@ class Parts:
     settings: Settings
     runtime: Runtime
     device: torch.device
-    multiply_adds: int
+    macs: int
     match: Match | None
     splits: dict[str, SplitSummary]
 
@@ -142,7 +142,7 @@ def prepare(config: Mapping[str, Any]) -> Parts:
         problems.attempt(_check_optimizer, nodes["optimizer"])
         problems.drop_inherited_rates(nodes)
 
-    # The weights that the model starts from depend on the seed alone, not on the data set or the weighting.
+    # The weights that the model starts from depend on the seed alone, not on the dataset or the weighting.
     seed = config["seed"] if isinstance(config.get("seed"), int) else 0
     set_seed(max(seed, 0), deterministic=settings is not None and settings.deterministic)
     model: MultiTaskModel | None = None
@@ -190,7 +190,7 @@ def prepare(config: Mapping[str, Any]) -> Parts:
     if own_statistics(dataset):
         _separate_statistics(model, list(loaders["train"].sources))
     try_batch(model, tasks, loaders["train"], settings.micro_batches)
-    cost = _cost(model, LabelledBatch.load(tasks, loaders["train"].first(1), torch.device("cpu")))
+    cost = _cost(model, LabeledBatch.load(tasks, loaders["train"].first(1), torch.device("cpu")))
     model.to(device)
     for task in tasks.values():
         task.to(device)  # a loss may have weights of its own
@@ -212,7 +212,7 @@ def prepare(config: Mapping[str, Any]) -> Parts:
         settings=settings,
         runtime=runtime,
         device=device,
-        multiply_adds=cost,
+        macs=cost,
         match=match,
         splits=splits,
     )
@@ -282,12 +282,12 @@ def _tell_sizes(weighting: Weighting, split: SplitSummary) -> None:
     """Tell the methods that ask for it how large the tasks are."""
     for method in (weighting, getattr(weighting, "losses", None)):
         if isinstance(method, Weighting) and method.needs_sizes:
-            if not split.labelled:
+            if not split.labeled:
                 raise ConfigError(
-                    "tasks.<t>.weight=size needs a data set that tells its labels without loading the samples; give "
+                    "tasks.<t>.weight=size needs a dataset that tells its labels without loading the samples; give "
                     "the weights as numbers"
                 )
-            method.tell_sizes([count / split.samples for count in split.labelled.values()])
+            method.tell_sizes([count / split.samples for count in split.labeled.values()])
 
 
 def _separate_statistics(model: MultiTaskModel, sources: Sequence[str]) -> None:
@@ -300,11 +300,10 @@ def _separate_statistics(model: MultiTaskModel, sources: Sequence[str]) -> None:
         raise ConfigError(f"dataset.sampling.batch_norm=per_source: {error}; use shared") from error
 
 
-def _cost(model: MultiTaskModel, batch: LabelledBatch) -> int:
-    """Return the multiply-adds of one sample, of one of each source where these go through the model apart."""
+def _cost(model: MultiTaskModel, batch: LabeledBatch) -> int:
+    """Return the MACs of one sample, of one of each source where these go through the model apart."""
     return sum(
-        multiply_adds(model, stream.inputs, None if stream.source is None else stream.active)
-        for stream in batch.streams
+        count_macs(model, stream.inputs, None if stream.source is None else stream.active) for stream in batch.streams
     )
 
 

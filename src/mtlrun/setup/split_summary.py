@@ -21,12 +21,12 @@ class SplitSummary:
 
     Args:
         samples: how many.
-        labelled: {task: samples that carry its label}; empty where labels cannot be seen without loading the inputs.
+        labeled: {task: samples that carry its label}; empty where labels cannot be seen without loading the inputs.
         fingerprint: the same for the same samples in the same order; None where nothing is known but their number.
     """
 
     samples: int
-    labelled: dict[str, int]
+    labeled: dict[str, int]
     fingerprint: str | None
 
 
@@ -38,10 +38,10 @@ def summarize(split: Any, tasks: Mapping[str, Task]) -> SplitSummary:
         tasks: that are trained.
     """
     targets = getattr(split, "targets", None)
-    labelled: dict[str, int] = {}
+    labeled: dict[str, int] = {}
     if isinstance(targets, Mapping):
-        labelled = {name: int(task.labelled(targets[name]).sum()) for name, task in tasks.items()}
-    return SplitSummary(len(split), labelled, _fingerprint(split, targets))
+        labeled = {name: int(task.labeled(targets[name]).sum()) for name, task in tasks.items()}
+    return SplitSummary(len(split), labeled, _fingerprint(split, targets))
 
 
 def _fingerprint(split: Any, targets: Any) -> str | None:

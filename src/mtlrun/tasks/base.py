@@ -54,12 +54,12 @@ class Task(nn.Module, ABC):
         """Number of values that the head gives per sample, or per pixel where the task is dense."""
 
     @abstractmethod
-    def labelled(self, target: Tensor) -> Tensor:
+    def labeled(self, target: Tensor) -> Tensor:
         """Return a boolean mask over the batch, shape [batch]: which samples carry a label."""
 
     @abstractmethod
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Return the mean loss over the samples; all of them are labelled. Shape []."""
+        """Return the mean loss over the samples; all of them are labeled. Shape []."""
 
     def num_terms(self, target: Tensor) -> int | Tensor:
         """Return over how many terms `loss` takes its mean, for means over several batches; samples, if not pixels.
@@ -85,7 +85,7 @@ class Task(nn.Module, ABC):
         """Return fresh metrics by name; each says by `higher_is_better` which way is better."""
 
     def performance(self, prediction: Tensor, target: Tensor) -> Tensor | None:
-        """Return how well a batch of labelled samples is predicted, in [0, 1], higher is better, shape [].
+        """Return how well a batch of labeled samples is predicted, in [0, 1], higher is better, shape [].
 
         None, as here, for a task that has no such number; weightings that need one then refuse the task.
         """
@@ -115,7 +115,7 @@ class Task(nn.Module, ABC):
 
 
 class Meter:
-    """Pools a task's loss and metrics over all labelled samples of a split; never a mean of batch means."""
+    """Pools a task's loss and metrics over all labeled samples of a split; never a mean of batch means."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
@@ -130,7 +130,7 @@ class Meter:
         return self
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Add the labelled samples of a batch; the caller has removed the others."""
+        """Add the labeled samples of a batch; the caller has removed the others."""
         if len(target) == 0:
             return
         self._losses.append((self._task.loss(prediction, target).detach(), self._task.num_terms(target)))
@@ -138,7 +138,7 @@ class Meter:
             self._metrics.update(*self._task.metric_inputs(prediction, target))
 
     def compute(self) -> dict[str, float]:
-        """Return `{loss: ..., metric: ...}`; NaN everywhere where no sample was labelled."""
+        """Return `{loss: ..., metric: ...}`; NaN everywhere where no sample was labeled."""
         if not self._losses:
             return dict.fromkeys(self._task.directions(), float("nan"))
         counted = [(float(loss), float(count)) for loss, count in self._losses]

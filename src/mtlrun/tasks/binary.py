@@ -21,7 +21,7 @@ class BinaryClassification(ClassTask):
     target of -1 or NaN is a missing label. This is a `Classification` of two classes whose logits are 0 and the
     predicted one: the losses have the same values, smoothing and class weights included.
 
-    Metrics, over all labelled samples of the split:
+    Metrics, over all labeled samples of the split:
         auroc: area under the ROC curve; NaN where all labels are the same.
         average_precision: sum over the thresholds of (R_n - R_(n-1)) P_n; NaN where no label is 1.
         accuracy, f1: where a probability above 1/2 is a yes.
@@ -63,7 +63,7 @@ class BinaryClassification(ClassTask):
     def output_size(self) -> int:
         return 1
 
-    def labelled(self, target: Tensor) -> Tensor:
+    def labeled(self, target: Tensor) -> Tensor:
         return target.reshape(len(target)) >= 0  # which NaN is not
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ class Classification(ClassTask):
     def output_size(self) -> int:
         return self.num_classes
 
-    def labelled(self, target: Tensor) -> Tensor:
+    def labeled(self, target: Tensor) -> Tensor:
         return target != MISSING
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ class Count(Task):
     def output_size(self) -> int:
         return 1
 
-    def labelled(self, target: Tensor) -> Tensor:
+    def labeled(self, target: Tensor) -> Tensor:
         return target.reshape(len(target)) >= 0  # which NaN is not
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:

@@ -61,9 +61,9 @@ class Depth(Task):
     """The depth at each pixel; mean absolute error as the loss by default; absolute and relative error.
 
     Predictions are [batch, 1, height, width], targets [batch, height, width] or [batch, 1, height, width]. A pixel
-    whose target is 0 (as in NYUv2) or NaN has no label; a sample counts as labelled if any of its pixels is.
+    whose target is 0 (as in NYUv2) or NaN has no label; a sample counts as labeled if any of its pixels is.
 
-    Metrics, over all labelled pixels of the split:
+    Metrics, over all labeled pixels of the split:
         abs_err: mean of |prediction - target|.
         rel_err: mean of |prediction - target| / target.
 
@@ -95,7 +95,7 @@ class Depth(Task):
     def output_size(self) -> int:
         return 1
 
-    def labelled(self, target: Tensor) -> Tensor:
+    def labeled(self, target: Tensor) -> Tensor:
         return (target > 0).flatten(1).any(dim=1)
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:

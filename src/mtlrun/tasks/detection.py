@@ -76,7 +76,7 @@ class Detection(Task):
     def output_size(self) -> int:
         return self.num_classes
 
-    def labelled(self, target: Tensor) -> Tensor:
+    def labeled(self, target: Tensor) -> Tensor:
         return ~target.isnan().flatten(1).any(dim=1)
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:

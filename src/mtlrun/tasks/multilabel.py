@@ -16,7 +16,7 @@ class MultiLabel(ClassTask):
     """Yes or no for each of `num_labels` labels; binary cross-entropy by default; macro ROC-AUC, mAP and macro F1.
 
     Predictions are logits [batch, num_labels], targets 0 or 1, integers or floating-point numbers, of the same shape. A
-    target of -1 or NaN is a missing label; a sample counts as labelled if any of its labels is there. The loss is the
+    target of -1 or NaN is a missing label; a sample counts as labeled if any of its labels is there. The loss is the
     mean over the labels that are there.
 
     Metrics, each computed for every label over all samples of the split that carry it; then the mean over the labels:
@@ -60,7 +60,7 @@ class MultiLabel(ClassTask):
     def output_size(self) -> int:
         return self.num_labels
 
-    def labelled(self, target: Tensor) -> Tensor:
+    def labeled(self, target: Tensor) -> Tensor:
         return (target >= 0).any(dim=1)  # NaN is not >= 0
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:

@@ -100,10 +100,10 @@ class SurfaceNormals(Task):
     """The unit normal of the surface at each pixel; 1 - cosine by default; angles between prediction and target.
 
     Predictions are vectors [batch, 3, height, width] of any length, of which the direction counts; so are targets. A
-    pixel whose target is the zero vector (as in NYUv2) or holds a NaN has no label; a sample counts as labelled if any
+    pixel whose target is the zero vector (as in NYUv2) or holds a NaN has no label; a sample counts as labeled if any
     of its pixels is.
 
-    Metrics, over all labelled pixels of the split:
+    Metrics, over all labeled pixels of the split:
         mean_angle, median_angle: of the angle between prediction and target, in degrees. The median is taken from a
             histogram with bins of 1/256 degree, and is off by no more than that.
         within_11, within_22, within_30: share of the pixels whose angle is below 11.25, 22.5 and 30 degrees. (There is
@@ -114,7 +114,7 @@ class SurfaceNormals(Task):
     counts the same.
 
     Args:
-        criterion: of the unit vectors p and t of prediction and target, as a mean over the labelled pixels: `cosine` is
+        criterion: of the unit vectors p and t of prediction and target, as a mean over the labeled pixels: `cosine` is
             1 - p.t, written as |p - t|^2 / 2, which cannot be negative by rounding; `l1` the mean of |p - t| over the
             three components; `angle` the angle in radians.
         lr, weight, head: see `Task`.
@@ -140,7 +140,7 @@ class SurfaceNormals(Task):
     def output_size(self) -> int:
         return 3
 
-    def labelled(self, target: Tensor) -> Tensor:
+    def labeled(self, target: Tensor) -> Tensor:
         return _has_normal(target).flatten(1).any(dim=1)
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:

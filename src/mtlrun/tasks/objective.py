@@ -42,7 +42,7 @@ class Objective(Task):
     def output_size(self) -> int:
         return self.size
 
-    def labelled(self, target: Tensor) -> Tensor:
+    def labeled(self, target: Tensor) -> Tensor:
         return torch.ones(len(target), dtype=torch.bool, device=target.device)
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:

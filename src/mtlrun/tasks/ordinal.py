@@ -26,7 +26,7 @@ class Ordinal(Task):
 
     The loss is the mean of the binary cross-entropies of all questions that are asked in the batch.
 
-    Metrics, over all labelled samples of the split:
+    Metrics, over all labeled samples of the split:
         mae: mean number of levels by which the prediction is off.
         accuracy: share of the samples whose level is right.
         kappa: Cohen's kappa with quadratic weights; NaN where all samples are, and are predicted, on one level.
@@ -64,7 +64,7 @@ class Ordinal(Task):
     def output_size(self) -> int:
         return self.num_levels - 1
 
-    def labelled(self, target: Tensor) -> Tensor:
+    def labeled(self, target: Tensor) -> Tensor:
         return target != MISSING
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:

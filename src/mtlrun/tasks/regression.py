@@ -30,7 +30,7 @@ class Regression(Task):
     """`size` real numbers per sample; mean squared error by default; RMSE, MAE and, for one number, R2.
 
     Predictions are [batch, size], targets [batch, size], or [batch] where size is 1. NaN is a missing label; a sample
-    counts as labelled when none of its numbers is NaN.
+    counts as labeled when none of its numbers is NaN.
 
     Args:
         num_outputs: how many numbers are predicted.
@@ -61,7 +61,7 @@ class Regression(Task):
     def output_size(self) -> int:
         return self.num_outputs
 
-    def labelled(self, target: Tensor) -> Tensor:
+    def labeled(self, target: Tensor) -> Tensor:
         return ~torch.isnan(target).reshape(len(target), -1).any(dim=1)
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:

@@ -18,10 +18,10 @@ class Segmentation(ClassTask):
     """One of `num_classes` classes at each pixel; cross-entropy by default; mean IoU and pixel accuracy.
 
     Predictions are logits [batch, num_classes, height, width], targets class indices [batch, height, width]. A pixel of
-    `ignore_index` has no label; a sample counts as labelled if any of its pixels is. With class weights, loss and
+    `ignore_index` has no label; a sample counts as labeled if any of its pixels is. With class weights, loss and
     `performance` are weighted means, divided by the sum of the pixels' weights; the metrics are not weighted.
 
-    Metrics, over all labelled pixels of the split:
+    Metrics, over all labeled pixels of the split:
         miou: the mean over the classes of TP / (TP + FP + FN), from one confusion matrix for the whole split. A class
             that is neither in the targets nor predicted is left out of the mean.
         pixel_accuracy: share of the pixels that are classified right.
@@ -71,7 +71,7 @@ class Segmentation(ClassTask):
     def output_size(self) -> int:
         return self.num_classes
 
-    def labelled(self, target: Tensor) -> Tensor:
+    def labeled(self, target: Tensor) -> Tensor:
         return (target != self.ignore_index).flatten(1).any(dim=1)
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:

@@ -17,14 +17,14 @@ Samples = tuple[Any, Mapping[str, Tensor]] | tuple[Any, Mapping[str, Tensor], Te
 
 @dataclass(frozen=True)
 class Stream:
-    """Samples that go through the model together, with the targets of the labelled ones only.
+    """Samples that go through the model together, with the targets of the labeled ones only.
 
     Args:
         tasks: {name: task}, in the order of the weighting's K tasks.
         inputs: [num_samples, ...].
-        targets: for each task those of the labelled samples.
-        rows: for each task which samples are labelled, as positions in the stream; None stands for all.
-        weights: for each task how much each labelled sample counts; None for 1.
+        targets: for each task those of the labeled samples.
+        rows: for each task which samples are labeled, as positions in the stream; None stands for all.
+        weights: for each task how much each labeled sample counts; None for 1.
         source: the name of the source that all samples come from; None where sources are not kept apart.
     """
 
@@ -37,7 +37,7 @@ class Stream:
 
     @classmethod
     def load(cls, tasks: Mapping[str, Task], loaded: Samples, device: torch.device, source: str | None) -> "Stream":
-        """Bring samples to `device`; see `LabelledBatch.load`."""
+        """Bring samples to `device`; see `LabeledBatch.load`."""
         non_blocking = device.type == "cuda"  # a copy to the CPU must be waited for
         inputs, all_targets, *rest = loaded
         weights: dict[str, Tensor] = {}
@@ -49,7 +49,7 @@ class Stream:
                 rows[name] = torch.empty(0, dtype=torch.int64, device=device)
                 continue
             target = all_targets[name]
-            mask = task.labelled(target)
+            mask = task.labeled(target)
             if rest:
                 mask = mask & (rest[0] > 0)  # what counts for nothing is not there
             own_weights = rest[0] if rest else None
@@ -79,7 +79,7 @@ class Stream:
         return prediction if rows is None else prediction[rows]
 
     def losses(self, predictions: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the mean loss over the labelled samples, for each task that has both a label and a prediction."""
+        """Return the mean loss over the labeled samples, for each task that has both a label and a prediction."""
         return {
             name: self._loss(name, self.pick(name, predictions[name])) for name in self.active if name in predictions
         }
@@ -107,7 +107,7 @@ class Stream:
         return present / present.sum(dim=1, keepdim=True)
 
     def performance(self, name: str, prediction: Tensor) -> Tensor:
-        """Return how well a task does on the labelled samples, []; see `Task.performance`.
+        """Return how well a task does on the labeled samples, []; see `Task.performance`.
 
         Raises:
             ConfigError: the task has no such number.
@@ -140,7 +140,7 @@ class Stream:
 
 
 @dataclass(frozen=True)
-class LabelledBatch:
+class LabeledBatch:
     """A batch on the device: one stream, or one for each source where these go through the model apart.
 
     Args:
@@ -154,10 +154,10 @@ class LabelledBatch:
     @classmethod
     def load(
         cls, tasks: Mapping[str, Task], batch: Samples | Mapping[str, Samples], device: torch.device
-    ) -> "LabelledBatch":
+    ) -> "LabeledBatch":
         """Bring what the loader gives to `device`: a batch, or {source: batch} where sources go apart.
 
-        What is labelled is decided before the copy, so that nothing has to wait for a GPU. In a batch of one source the
+        What is labeled is decided before the copy, so that nothing has to wait for a GPU. In a batch of one source the
         tasks of others may be left out of the targets.
         """
         by_source = batch if isinstance(batch, Mapping) else {None: batch}
@@ -173,7 +173,7 @@ class LabelledBatch:
         """How many samples the batch has."""
         return sum(len(stream) for stream in self.streams)
 
-    def pieces(self, count: int) -> Iterator["LabelledBatch"]:
+    def pieces(self, count: int) -> Iterator["LabeledBatch"]:
         """Cut the batch into `count` pieces of (nearly) equal size; fewer if there are fewer samples."""
         positions = [
             torch.arange(len(stream), device=stream.inputs.device).tensor_split(count) for stream in self.streams
@@ -181,7 +181,7 @@ class LabelledBatch:
         for samples in zip(*positions, strict=True):
             found = [stream.select(mine) for stream, mine in zip(self.streams, samples, strict=True) if len(mine)]
             if found:
-                yield LabelledBatch(self.tasks, found)
+                yield LabeledBatch(self.tasks, found)
 
     def num_terms(self) -> Tensor:
         """Return over how many terms the loss of each active task is a mean, [len(active)], in float64."""

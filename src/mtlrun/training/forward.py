@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mtlrun.gradients import Update, backward
 from mtlrun.models import MultiTaskModel, Output, SharedRepresentationModel
-from mtlrun.training.batch import LabelledBatch, Stream
+from mtlrun.training.batch import LabeledBatch, Stream
 from mtlrun.weightings import Weighting
 
 
@@ -65,7 +65,7 @@ def _leaves_out(kind: type[MultiTaskModel]) -> bool:
     return all("tasks" in signature(method).parameters for method in methods)
 
 
-def join_losses(batch: LabelledBatch, passes: Sequence[Pass]) -> dict[str, Tensor]:
+def join_losses(batch: LabeledBatch, passes: Sequence[Pass]) -> dict[str, Tensor]:
     """Return each active task's loss over all of the passes, a mean over all of its terms."""
     found = [(each.stream, each.losses()) for each in passes]
     if len(found) == 1:
@@ -108,7 +108,7 @@ class Forward:
             tasks without a label in some part are then left out.
     """
 
-    def __init__(self, model: MultiTaskModel, batch: LabelledBatch, num_parts: int = 1) -> None:
+    def __init__(self, model: MultiTaskModel, batch: LabeledBatch, num_parts: int = 1) -> None:
         self._model, self._batch = model, batch
         self._passes = [Pass(stream, predict(model, stream)) for stream in batch.streams]
         #: {task: loss}; a task without a label in the batch is left out.
@@ -178,7 +178,7 @@ class Forward:
         return torch.stack([losses[name] for name in self.losses])
 
 
-def positions(active: Sequence[str], batch: LabelledBatch) -> slice | Tensor:
+def positions(active: Sequence[str], batch: LabeledBatch) -> slice | Tensor:
     """Return where the active tasks stand among the K, as an index for tensors of length K."""
     names = list(batch.tasks)
     if len(active) == len(names):

@@ -99,7 +99,7 @@ def check_unselected(averaged_evaluations: int | None, settings: Settings) -> li
     """Return the settings that would choose by the test split, or have no effect, as problems.
 
     Args:
-        averaged_evaluations: of the data set; with None there are no problems.
+        averaged_evaluations: of the dataset; with None there are no problems.
         settings: the group `trainer`.
     """
     if averaged_evaluations is None:

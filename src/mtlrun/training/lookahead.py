@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mtlrun.models import MultiTaskModel
-from mtlrun.training.batch import LabelledBatch
+from mtlrun.training.batch import LabeledBatch
 from mtlrun.training.forward import Forward, forked_random_numbers, untouched
 from mtlrun.weightings import Weighting
 
@@ -35,14 +35,12 @@ class Trial:
             return self._second() if second else self._first()
 
 
-def try_step(
-    weighting: Weighting, model: MultiTaskModel, batch: LabelledBatch, other: LabelledBatch, lr: float
-) -> None:
+def try_step(weighting: Weighting, model: MultiTaskModel, batch: LabeledBatch, other: LabeledBatch, lr: float) -> None:
     """Let `weighting` look ahead on two batches, this step's and another one; not where a task has no label in one."""
     if any(len(each.active) < len(each.tasks) for each in (batch, other)):
         return
 
-    def losses(batch: LabelledBatch) -> Tensor:
+    def losses(batch: LabeledBatch) -> Tensor:
         return torch.stack(list(Forward(model, batch).losses.values()))
 
     weighting.active = slice(None)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from mtlrun.gradients import Accumulation, Update, needs_losses
 from mtlrun.models import MultiTaskModel
-from mtlrun.training.batch import LabelledBatch
+from mtlrun.training.batch import LabeledBatch
 from mtlrun.training.forward import Forward, Reach, untouched
 from mtlrun.weightings import Weighting
 
@@ -19,7 +19,7 @@ class InPieces:
         count: how many pieces; fewer if there are fewer samples.
     """
 
-    def __init__(self, model: MultiTaskModel, batch: LabelledBatch, count: int) -> None:
+    def __init__(self, model: MultiTaskModel, batch: LabeledBatch, count: int) -> None:
         self._model, self._batch, self._count = model, batch, count
         #: The tasks that have a loss.
         self.active = batch.active

@@ -8,13 +8,13 @@ from torchvision.utils import make_grid
 
 from mtlrun.models import MultiTaskModel
 from mtlrun.tasks import Task
-from mtlrun.training.batch import LabelledBatch
+from mtlrun.training.batch import LabeledBatch
 from mtlrun.training.forward import predict
 
 
 @torch.inference_mode()
-def draw(model: MultiTaskModel, batch: LabelledBatch) -> dict[str, Tensor]:
-    """Return {task: image [3, height, width] of bytes}: a column per labelled sample, of input, label and prediction.
+def draw(model: MultiTaskModel, batch: LabeledBatch) -> dict[str, Tensor]:
+    """Return {task: image [3, height, width] of bytes}: a column per labeled sample, of input, label and prediction.
 
     Tasks that have no picture are left out.
 

@@ -17,7 +17,7 @@ from mtlrun.gradients import NonFiniteGradientError, Update
 from mtlrun.models import MultiTaskModel
 from mtlrun.tasks import Task
 from mtlrun.training import checkpoint
-from mtlrun.training.batch import LabelledBatch
+from mtlrun.training.batch import LabeledBatch
 from mtlrun.training.forward import Forward, Reach, positions, predict
 from mtlrun.training.guard import find_non_finite
 from mtlrun.training.lookahead import try_step
@@ -150,9 +150,9 @@ class Trainer:
         for found in zip(*streams, strict=True):
             yield found[0], found[1] if len(found) > 1 else None
 
-    def load(self, batch: Loaded) -> LabelledBatch:
+    def load(self, batch: Loaded) -> LabeledBatch:
         """Bring a batch of the loader's to the device."""
-        return LabelledBatch.load(self.tasks, batch, self.device)
+        return LabeledBatch.load(self.tasks, batch, self.device)
 
     def train_step(self, loaded: Loaded, other: Loaded | None = None) -> None:
         """Make one step: forward, losses, the weighting fills `.grad`, guard, clip, step.
@@ -187,13 +187,13 @@ class Trainer:
         if self.first_step_at is None:
             self.first_step_at = time.time()
 
-    def forward(self, batch: LabelledBatch) -> Forward | InPieces:
+    def forward(self, batch: LabeledBatch) -> Forward | InPieces:
         """Send a batch through the model, at once or in pieces."""
         if self.settings.micro_batches > 1:
             return InPieces(self.model, batch, self.settings.micro_batches)
         return Forward(self.model, batch, self.weighting.num_parts)
 
-    def fill_gradients(self, forward: Forward | InPieces, batch: LabelledBatch) -> Update:
+    def fill_gradients(self, forward: Forward | InPieces, batch: LabeledBatch) -> Update:
         """Let the weighting make an update of the losses."""
         due, vmap = self.gradients_are_due(self.progress.step + 1), self.settings.vmap_backward
         try:
@@ -202,7 +202,7 @@ class Trainer:
             task = forward.active[error.position]
             raise self.diverged(batch, f"the gradient of task {task}", task) from None
 
-    def guard_and_clip(self, losses: Tensor, batch: LabelledBatch) -> None:
+    def guard_and_clip(self, losses: Tensor, batch: LabeledBatch) -> None:
         """Raise DivergedError unless losses and gradients are finite; clip these where that is asked for."""
         norms = [nn.utils.get_total_norm(_gradients(parameters)) for parameters in self._clipped]
         if not torch.isfinite(torch.stack([*norms, losses.sum()])).all():
@@ -211,7 +211,7 @@ class Trainer:
             for parameters, norm in zip(self._clipped, norms, strict=True):
                 nn.utils.clip_grads_with_norm_(parameters, self.settings.clip_norm, norm)
 
-    def diverged(self, batch: LabelledBatch, what: str | None = None, task: str | None = None) -> DivergedError:
+    def diverged(self, batch: LabeledBatch, what: str | None = None, task: str | None = None) -> DivergedError:
         """Return the error that names the task and the step; the slow path may look at everything again."""
         if what is None:
             self.optimizer.zero_grad(set_to_none=True)
@@ -268,7 +268,7 @@ class Trainer:
         self.model.train()
 
     def evaluate(self, split: str) -> dict[str, dict[str, float]]:
-        """Return {task: {metric: value}}, pooled over the labelled samples of the split."""
+        """Return {task: {metric: value}}, pooled over the labeled samples of the split."""
         self.model.eval()
         meters = {name: task.meter().to(self.device) for name, task in self.tasks.items()}
         with torch.inference_mode():

@@ -39,7 +39,7 @@ class Fetcher(Dataset[Any]):
     Random numbers that samples are made with follow from the seed; the generators are left as they were.
 
     Args:
-        split: a map-style data set.
+        split: a map-style dataset.
         sources: {name: indices of its samples} to give {name: its part of the batch}; None for one batch of all.
         num_workers: processes that fetch.
     """

@@ -27,7 +27,7 @@ class Loader:
     middle of an epoch, or with another number of workers, sees exactly the same batches.
 
     Args:
-        split: a map-style data set.
+        split: a map-style dataset.
         batch_size: samples per batch; the last batch of an epoch may be smaller.
         shuffle: whether each epoch has an order of its own.
         seed: the run's seed.
@@ -61,7 +61,7 @@ class Loader:
         self._sampling = sampling
         self.sources: Mapping[str, Tensor] = getattr(split, "sources", None) or {}
         if (sampling is not None or apart) and not self.sources:
-            raise ConfigError("dataset.sampling is for data sets whose samples come from several sources")
+            raise ConfigError("dataset.sampling is for datasets whose samples come from several sources")
         # Batches that lie in memory are one gather; a process would add nothing but its own overhead.
         self._num_workers = num_workers
         self._fetcher = Fetcher(split, self.sources if apart else None, num_workers)
@@ -129,7 +129,7 @@ class Loader:
         return other
 
     def smallest_batch(self) -> Loaded:
-        """Return a batch of the smallest size that training will meet, in the order of the data set.
+        """Return a batch of the smallest size that training will meet, in the order of the dataset.
 
         Where sources are kept apart, each one's part is as small as the smallest of the first epochs; how many samples
         of a source a batch has may be left to chance.
@@ -150,7 +150,7 @@ class Loader:
         return self._of_first([index for turn in turns for index in turn if index is not None][:size])
 
     def first(self, count: int) -> Loaded:
-        """Return the first `count` samples of the data set, of each source if they are kept apart; all if fewer."""
+        """Return the first `count` samples of the dataset, of each source if they are kept apart; all if fewer."""
         if self.apart:
             return self._of_first(torch.cat([source[:count] for source in self.sources.values()]))
         return self._of_first(range(min(count, self.num_samples)))
@@ -165,12 +165,12 @@ class Loader:
     def _of_first(self, indices: Sequence[int] | Tensor) -> Loaded:
         return self._fetcher.fetch(self._seed, indices)
 
-    def draws_per_epoch(self, labelled: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
+    def draws_per_epoch(self, labeled: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
         """Return {task: (samples that carry its label, how often an epoch draws one)}; see the function of that name.
 
         An epoch is the first one; others differ where `limit_batches` cuts them off.
         """
-        return draws_per_epoch([torch.as_tensor(indices) for _, indices in self._plan(0)], labelled)
+        return draws_per_epoch([torch.as_tensor(indices) for _, indices in self._plan(0)], labeled)
 
     def _source_sizes(self) -> list[int]:
         for name, source in self.sources.items():

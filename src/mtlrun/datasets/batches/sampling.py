@@ -128,15 +128,15 @@ class Sampling:
         return numbers[turns.argsort(stable=True)]
 
 
-def draws_per_epoch(batches: Sequence[Tensor], labelled: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
+def draws_per_epoch(batches: Sequence[Tensor], labeled: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
     """Return {task: (samples that carry its label, how many of these an epoch's batches hold)}.
 
     Args:
         batches: of one epoch, as indices into the split.
-        labelled: for each task a mask over the split.
+        labeled: for each task a mask over the split.
     """
     drawn = torch.cat(list(batches))
-    return {task: (int(mask.sum()), int(mask[drawn].sum())) for task, mask in labelled.items()}
+    return {task: (int(mask.sum()), int(mask[drawn].sum())) for task, mask in labeled.items()}
 
 
 def _apportion(total: int, shares: Sequence[float]) -> list[int]:

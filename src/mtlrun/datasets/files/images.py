@@ -150,7 +150,7 @@ class ImageFiles(FileSplit):
 
 
 class FileDataset(MultiTaskDataset):
-    """Base of the data sets of images in files.
+    """Base of the datasets of images in files.
 
     Args:
         cache: `none`: an image is decoded whenever it is needed; `memory`: each split is decoded once, to bytes, when

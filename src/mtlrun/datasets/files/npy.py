@@ -74,13 +74,13 @@ class NpySplit(Dataset[Sample]):
 
 
 class DenseNpy(MultiTaskDataset):
-    """Base of the data sets in this layout: <root>/{train,val}/<folder of a kind>/<i>.npy.
+    """Base of the datasets in this layout: <root>/{train,val}/<folder of a kind>/<i>.npy.
 
     The folder `val` is what the field reports its results on: the test split. The validation split is a share of the
     folder `train`; with `protocol="legacy"` there is none, and the test split stands in its place.
 
     Args:
-        name: of the data set, for errors.
+        name: of the dataset, for errors.
         root: folder that holds `train` and `val`.
         kinds: of the inputs, under the name "image", and of each task.
         inverse_depth, augment, cache, val_fraction, split_seed, protocol: see the subclasses.

@@ -17,7 +17,7 @@ Rows = dict[SplitName, numpy.ndarray]
 def check_split_keys(
     split_column: str | None, fractions: Sequence[float], group_column: str | None, stratify: str | None, seed: int
 ) -> None:
-    """Raise ValueError where these keys of a data set do not say how to split."""
+    """Raise ValueError where these keys of a dataset do not say how to split."""
     if len(fractions) != 3 or not all(share > 0 for share in fractions) or not isclose(sum(fractions), 1, abs_tol=1e-6):
         raise ValueError(
             f"fractions must be three numbers > 0 that sum to 1 (train, val, test), found {list(fractions)}"

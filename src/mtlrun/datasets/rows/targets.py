@@ -39,7 +39,7 @@ def check_target_keys(
     classes: Mapping[str, Sequence[object]],
     standardize_targets: Sequence[str],
 ) -> None:
-    """Raise ValueError where these keys of a data set do not say what to predict."""
+    """Raise ValueError where these keys of a dataset do not say what to predict."""
     if not tasks:
         raise ValueError(
             "tasks must name one or more tasks, found none; add them by +task@tasks.<column>=regression or "

@@ -19,7 +19,7 @@ class Backbone(nn.Module):
     Args:
         stages: modules applied one after the other; each gives vectors [batch, channels] or maps [batch, channels,
             height, width].
-        input_shape: shape of one input, as the data set tells it.
+        input_shape: shape of one input, as the dataset tells it.
     """
 
     def __init__(self, stages: Sequence[nn.Module], input_shape: Sequence[int]) -> None:

@@ -30,7 +30,7 @@ class MobileNet(Backbone):
         width: factor on all numbers of channels, rounded to multiples of 8, as in the paper.
         weights: None for random ones, a name such as `IMAGENET1K_V1` or `DEFAULT` for torchvision's, or the path of a
             file with a state_dict of torchvision's network. torchvision's expect images that are normalized as its
-            own were; that is up to the data set.
+            own were; that is up to the dataset.
     """
 
     def __init__(

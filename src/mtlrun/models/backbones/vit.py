@@ -59,7 +59,7 @@ class ViT(Backbone):
         width: factor on dim, rounded to a multiple of the heads, and so on the hidden layers.
         weights: None for random ones, a name such as `IMAGENET1K_V1` or `DEFAULT` for torchvision's, or the path of a
             file with a state_dict of torchvision's network. torchvision's expect images that are normalized as its
-            own were; that is up to the data set.
+            own were; that is up to the dataset.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Class weights: how much a sample, or a pixel, counts in the loss, by the class that it is labelled with."""
+"""Class weights: how much a sample, or a pixel, counts in the loss, by the class that it is labeled with."""
 
 import math
 from collections.abc import Iterable, Sequence

@@ -16,7 +16,7 @@ def weighted_loss(task: Task, prediction: Tensor, target: Tensor, weights: Tenso
 
     Args:
         task: gives the loss.
-        prediction: of labelled samples, [n, ...].
+        prediction: of labeled samples, [n, ...].
         target: [n, ...].
         weights: [n], > 0.
     """

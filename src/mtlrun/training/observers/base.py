@@ -22,8 +22,8 @@ class RunInfo:
         directions: {task: {metric: "max" or "min"}}.
         main_metrics: {task: metric}.
         parameter_groups: (name, number of parameters, learning rate) of each group of the optimizer.
-        labelled: {split: (samples, {task: samples that carry its label})}; no tasks where that is not known.
-        multiply_adds: of one sample's predictions for all tasks.
+        labeled: {split: (samples, {task: samples that carry its label})}; no tasks where that is not known.
+        macs: of one sample's predictions for all tasks.
         total_steps, steps_per_epoch: the length of the training, if it is not stopped early.
         averaged_evaluations: over how many of the last evaluations on the test split the result is a mean; None where a
             checkpoint is selected on validation.
@@ -35,8 +35,8 @@ class RunInfo:
     directions: Mapping[str, Mapping[str, str]]
     main_metrics: Mapping[str, str]
     parameter_groups: Sequence[tuple[str, int, float]]
-    labelled: Mapping[str, tuple[int, Mapping[str, int]]]
-    multiply_adds: int
+    labeled: Mapping[str, tuple[int, Mapping[str, int]]]
+    macs: int
     total_steps: int
     steps_per_epoch: int
     averaged_evaluations: int | None = None

@@ -59,7 +59,7 @@ class Screen(Observer):
         self._console.print(config_tree(info))
         self._console.print(group_table(info))
         self._console.print(sample_table(info))
-        self._console.print(f"{short(info.multiply_adds)} multiply-adds per sample, all tasks together", style="dim")
+        self._console.print(f"{short(info.macs)} MACs per sample, all tasks together", style="dim")
         if self._console.is_terminal:
             self._progress = Progress(
                 TextColumn("{task.description}"),
@@ -130,12 +130,12 @@ def sample_table(info: RunInfo) -> Table:
     """Return how many samples each split has, and how many carry a task's label where not all do."""
     table = Table(title="samples", title_justify="left", box=None, header_style="bold")
     table.add_column("")
-    for split in info.labelled:
+    for split in info.labeled:
         table.add_column(split, justify="right")
-    table.add_row("all", *(f"{samples:,}" for samples, _ in info.labelled.values()))
+    table.add_row("all", *(f"{samples:,}" for samples, _ in info.labeled.values()))
     for task in info.main_metrics:
-        counts = [labelled.get(task, samples) for samples, labelled in info.labelled.values()]
-        if counts != [samples for samples, _ in info.labelled.values()]:
+        counts = [labeled.get(task, samples) for samples, labeled in info.labeled.values()]
+        if counts != [samples for samples, _ in info.labeled.values()]:
             table.add_row(f"with {task}", *(f"{count:,}" for count in counts))
     return table
 
