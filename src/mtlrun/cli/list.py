@@ -62,7 +62,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def entries(group: str, config_dir: Path | None = None) -> list[Entry]:
-    """Return the options of a group of the config, the user's own from `config_dir` after the shipped ones."""
+    """Return the options of a group of the config, the user's from `config_dir` after the shipped ones.
+
+    A file whose name begins with an underscore is not an option: it holds keys that several options share.
+    """
     found = _read(files(CONFIG_MODULE).joinpath(group))
     if config_dir is not None:
         found += _read(config_dir / group)
@@ -72,7 +75,7 @@ def entries(group: str, config_dir: Path | None = None) -> list[Entry]:
 def _read(folder: Traversable) -> list[Entry]:
     if not folder.is_dir():
         return []
-    names = sorted(item.name for item in folder.iterdir() if item.name.endswith(".yaml"))
+    names = sorted(item.name for item in folder.iterdir() if item.name.endswith(".yaml") and item.name[0] != "_")
     return [_entry(name.removesuffix(".yaml"), folder.joinpath(name).read_text(encoding="utf-8")) for name in names]
 
 

@@ -89,6 +89,7 @@ def _explain_option(text: str, group: str, error: Exception) -> str:
     if not options:
         return f"{text}: {_first_line(error)}"
     names = [line.strip() for line in options.group(1).splitlines()]
+    names = [name for name in names if not name.startswith("_")]  # holds keys that options share, and is none itself
     chosen = text.split("=", 1)[-1]
     text, group = text.split("@")[-1], group.split("@")[0]
     return f"{text}: there is no {group} named '{chosen}'; {suggest(chosen, names, 'available')}"
