@@ -60,8 +60,7 @@ def test_every_exported_class_has_a_yaml(module, base, group):
     classes = {item for item in found if isinstance(item, type) and issubclass(item, base)}
     targets = set()
     for name in options(group):
-        node = yaml.safe_load((CONF / group / f"{name}.yaml").read_text())
-        targets.add(locate(node.get(group, node)["_target_"], group))
+        targets.add(locate(compose([f"{group}={name}"])[group]["_target_"], group))
     assert {item for item in classes if item.__name__ not in abstract} == targets
 
 

@@ -13,15 +13,16 @@ from mtlrun.config.instantiate import build, locate
 from mtlrun.tasks import Task
 
 CONF = Path(__file__).parents[2] / "conf"
-FILES = [*sorted(CONF.glob("dataset/*.yaml")), *sorted(CONF.glob("task/*.yaml"))]
+FILES = [*sorted(CONF.glob("dataset/[!_]*.yaml")), *sorted(CONF.glob("task/[!_]*.yaml"))]
 # A head may be chosen by the model, and what stands at a pixel without a label is a matter of the files.
 LEFT_OUT = {"head", "ignore_index"}
 
 
 def nodes(path):
     """Return the tasks of a file by name, none where they are the user's."""
-    node = yaml.safe_load(path.read_text())
-    return {path.stem: node} if path.parent.name == "task" else node["tasks"]
+    if path.parent.name == "task":
+        return {path.stem: yaml.safe_load(path.read_text())}
+    return compose([f"dataset={path.stem}"])["tasks"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
@@ -45,7 +46,7 @@ def test_every_kind_has_a_name():
     expected = {kind for kind in kinds if issubclass(kind, Task) and not inspect.isabstract(kind)}
     # What an objective is made of is a function, which none of the shipped names stands for.
     expected -= {mtlrun.tasks.Objective}
-    assert {locate(nodes(path)[path.stem]["_target_"], "") for path in CONF.glob("task/*.yaml")} == expected
+    assert {locate(nodes(path)[path.stem]["_target_"], "") for path in CONF.glob("task/[!_]*.yaml")} == expected
 
 
 @pytest.mark.parametrize("kind", ["segmentation", "depth", "normals"])
