@@ -40,7 +40,7 @@ def bare_epoch(parts: Parts, optimizer: torch.optim.Optimizer, epoch: int) -> No
         inputs = split.inputs[indices].to(parts.device)
         targets = {task: target[indices].to(parts.device) for task, target in split.targets.items()}
         optimizer.zero_grad()
-        predictions = parts.model(inputs)
+        predictions = parts.model(inputs).predictions
         loss = sum(torch.nn.functional.cross_entropy(predictions[task], targets[task]) for task in targets)
         loss.backward()
         optimizer.step()

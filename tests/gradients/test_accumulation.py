@@ -176,11 +176,11 @@ def test_equal_weights_need_no_second_forward_pass(monkeypatch):
         model = make_model()
         calls = []
 
-        def predict(inputs, tasks=None, calls=calls, model=model):
+        def forward(inputs, tasks=None, calls=calls, model=model):
             calls.append(1)
-            return type(model).predict(model, inputs, tasks)
+            return type(model).forward(model, inputs, tasks)
 
-        monkeypatch.setattr(model, "predict", predict)
+        monkeypatch.setattr(model, "forward", forward)
         InPieces(model, make_batch(), 3).fill_gradients(configured(name), Reach(model), want_gram=False)
         counts.append(len(calls))
     assert counts == [3, 3, 6]

@@ -31,7 +31,7 @@ def perturbed(model):
 def losses_of(output):
     """Return a loss per task, that of the predictions on the way included."""
     losses = {task: prediction.square().sum() for task, prediction in output.predictions.items()}
-    for supervised in output.on_the_way:
+    for supervised in output.auxiliary:
         for task, prediction in supervised.predictions.items():
             assert prediction.shape == output.predictions[task].shape
             losses[task] = losses[task] + supervised.weight * prediction.square().sum()
@@ -41,8 +41,8 @@ def losses_of(output):
 def penalties_of(output):
     """Return all that joins the objective besides the tasks' losses."""
     terms = list(output.regularizers.values())
-    if output.domains is not None:
-        terms.append(output.domains.log_softmax(dim=1)[:, 0].sum())
+    if output.domain_logits is not None:
+        terms.append(output.domain_logits.log_softmax(dim=1)[:, 0].sum())
     return terms
 
 

@@ -47,7 +47,7 @@ def test_model_starts_as_hard_sharing(backbone, tasks, make_inputs):
     hard = HardSharing(tasks, backbone.make)
     inputs = make_inputs(backbone)
     for mode in (True, False):
-        expected, found = hard.train(mode)(inputs), model.train(mode)(inputs)
+        expected, found = hard.train(mode)(inputs).predictions, model.train(mode)(inputs).predictions
         for task in tasks:
             torch.testing.assert_close(found[task], expected[task])
 
@@ -56,17 +56,17 @@ def test_places_of_pooled_maxima_are_each_tasks_own(dense_tasks):
     segnet = partial(SegNet, (3, 8, 8), channels=[4, 6], convolutions=[1, 1])
     model = perturb(Adapters(dense_tasks, segnet))
     inputs = torch.randn(2, 3, 8, 8)
-    found = model(inputs)
+    found = model(inputs).predictions
     for task, prediction in found.items():
-        features, memory = inputs, {}
+        features, cache = inputs, {}
         for index, adapter in enumerate(model.adapters[task]):
-            features = adapter(model.trunk.network.stage(index, features, memory))
+            features = adapter(model.trunk.network.stage(index, features, cache))
         torch.testing.assert_close(prediction, model.heads[task](features))
 
 
 def test_features_are_adapted_after_each_stage(backbone, three_tasks, make_inputs):
     model, inputs = perturb(Adapters(three_tasks, backbone.make)), make_inputs(backbone)
-    for task, prediction in model(inputs).items():
+    for task, prediction in model(inputs).predictions.items():
         features = inputs
         for stage, adapter in zip(model.trunk.network.stages, model.adapters[task], strict=True):
             features = adapter(stage(features))
@@ -92,9 +92,9 @@ def test_each_task_has_statistics_of_its_own_for_what_its_adapter_changed(maps, 
 
 def test_evaluation_uses_the_statistics_of_the_task(maps, tasks, make_inputs):
     model, inputs = Adapters(tasks, maps.make).eval(), make_inputs(maps)
-    before = model(inputs)
+    before = model(inputs).predictions
     model.trunk.statistics["kind"].by_name()["stages.2.1.running_mean"].add_(1.0)
-    after = model(inputs)
+    after = model(inputs).predictions
     assert not torch.allclose(after["kind"], before["kind"])
     assert torch.equal(after["place"], before["place"])
 
@@ -102,7 +102,7 @@ def test_evaluation_uses_the_statistics_of_the_task(maps, tasks, make_inputs):
 def test_frozen_trains_adapters_and_heads_alone(maps, tasks, make_inputs):
     model = Adapters(tasks, maps.make, frozen=True).train()
     before = {name: value.clone() for name, value in model.trunk.state_dict().items()}
-    sum(prediction.square().sum() for prediction in model(make_inputs(maps)).values()).backward()
+    sum(prediction.square().sum() for prediction in model(make_inputs(maps)).predictions.values()).backward()
     reached = {name.split(".")[0] for name, parameter in model.named_parameters() if parameter.grad is not None}
     assert reached == {"adapters", "heads"}
     for name, value in model.trunk.state_dict().items():
@@ -115,7 +115,7 @@ def test_frozen_trains_adapters_and_heads_alone(maps, tasks, make_inputs):
 def test_a_frozen_backbone_stays_in_evaluation_mode(tasks):
     model = Adapters(tasks, partial(LeNet, (1, 16, 16), dropout=0.5), frozen=True).train()
     inputs = torch.randn(4, 1, 16, 16)
-    assert torch.equal(model(inputs)["kind"], model(inputs)["kind"])
+    assert torch.equal(model(inputs).predictions["kind"], model(inputs).predictions["kind"])
     assert model.training
     assert model.heads.training
 

@@ -56,7 +56,7 @@ def test_all_units_are_fused_after_each_stage(tasks, shared_experts):
             fused[unit] = fused[unit] + sum(w * expert for w, expert in zip(fusion.native, experts[unit], strict=True))
         paths = fused
     assert list(paths) == ["own_kind_", "own_place_"]  # the shared unit ends before the last fusion
-    predictions = model(inputs)
+    predictions = model(inputs).predictions
     for task in tasks:
         torch.testing.assert_close(predictions[task], model.heads[task](paths[f"own_{task}_"]))
 
@@ -77,7 +77,7 @@ def test_one_task_with_one_expert_is_the_plain_network(backbone, make_inputs):
     torch.manual_seed(3)
     trunk = backbone.make()
     plain, inputs = nn.Sequential(trunk, MLPHead(trunk.feature_shape, (3,))), make_inputs(backbone)
-    torch.testing.assert_close(model(inputs)["kind"], plain(inputs))
+    torch.testing.assert_close(model(inputs).predictions["kind"], plain(inputs))
     assert len(list(model.parameters())) == len(list(plain.parameters()))
 
 
@@ -88,7 +88,7 @@ def test_groups_are_what_autograd_sees_for_any_number_of_stages(three_tasks, num
     model = AdaTT(three_tasks, factory, task_experts=2, shared_experts=shared_experts)
     found = {id(p): set() for p in model.parameters()}
     parameters = list(model.parameters())
-    for task, prediction in model(torch.randn(3, 5)).items():
+    for task, prediction in model(torch.randn(3, 5)).predictions.items():
         gradients = torch.autograd.grad(prediction.sum(), parameters, retain_graph=True, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             found[id(parameter)] |= {task} if gradient is not None else set()

@@ -41,11 +41,11 @@ def test_discriminator_descends_at_full_rate_and_the_shared_encoder_ascends_at_t
     plain = nn.functional.cross_entropy(pooled @ discriminator[0].T + discriminator[1], labels)
     expected = torch.autograd.grad(plain, encoder + discriminator)
 
-    domains = model.predict(inputs).domains
-    assert domains.shape == (4, 3)
+    domain_logits = model(inputs).domain_logits
+    assert domain_logits.shape == (4, 3)
     private = list(model.private.parameters())
     found = torch.autograd.grad(
-        nn.functional.cross_entropy(domains, labels), encoder + discriminator + private, allow_unused=True
+        nn.functional.cross_entropy(domain_logits, labels), encoder + discriminator + private, allow_unused=True
     )
     for position, gradient in enumerate(expected):
         factor = -0.3 if position < len(encoder) else 1.0
@@ -81,7 +81,7 @@ def test_overlap_of_features_that_are_all_zero_has_a_finite_gradient():
 
 def test_penalty_is_summed_over_the_tasks_and_reaches_both_encoders(maps, tasks, make_inputs):
     model, inputs = Adversarial(tasks, maps.make, orthogonality=0.2), make_inputs(maps)
-    penalty = model.predict(inputs).regularizers["orthogonality"]
+    penalty = model(inputs).regularizers["orthogonality"]
     shared = model.shared(inputs).mean(dim=(2, 3))
     expected = 0
     for task in tasks:
@@ -96,15 +96,15 @@ def test_penalty_is_summed_over_the_tasks_and_reaches_both_encoders(maps, tasks,
 
 def test_tasks_that_are_not_wanted_have_no_penalty_and_stay_classes_of_the_discriminator(mlp, tasks, make_inputs):
     model, inputs = Adversarial(tasks, mlp.make, orthogonality=0.2), make_inputs(mlp)
-    full, output = model.predict(inputs), model.predict(inputs, ["place"])
+    full, output = model(inputs), model(inputs, ["place"])
     expected = 0.2 * overlap(model.shared(inputs), model.private["place"](inputs))
     torch.testing.assert_close(output.regularizers["orthogonality"], expected)
-    assert torch.equal(output.domains, full.domains)
+    assert torch.equal(output.domain_logits, full.domain_logits)
 
 
 def test_a_head_sees_shared_and_private_features(mlp, tasks, make_inputs):
     model, inputs = Adversarial(tasks, mlp.make), make_inputs(mlp)
-    for task, prediction in model(inputs).items():
+    for task, prediction in model(inputs).predictions.items():
         features = torch.cat([model.shared(inputs), model.private[task](inputs)], dim=1)
         torch.testing.assert_close(prediction, model.heads[task](features))
 
@@ -117,24 +117,24 @@ def test_encoders_start_from_different_weights(mlp, tasks):
 
 def test_factors_of_zero_switch_their_terms_off(mlp, tasks, make_inputs):
     model = Adversarial(tasks, mlp.make, adversary=0.0, orthogonality=0.0)
-    output = model.predict(make_inputs(mlp))
+    output = model(make_inputs(mlp))
     assert not output.regularizers
-    output.domains.log_softmax(dim=1)[:, 0].sum().backward()
+    output.domain_logits.log_softmax(dim=1)[:, 0].sum().backward()
     assert all(parameter.grad.abs().sum() == 0 for parameter in model.shared.parameters())
     assert model.discriminator.weight.grad.abs().sum() > 0
 
 
 def test_one_task_alone_has_no_discriminator(mlp, make_inputs):
     model = Adversarial({"kind": Classification(3)}, mlp.make)
-    assert model.predict(make_inputs(mlp)).domains is None
+    assert model(make_inputs(mlp)).domain_logits is None
     assert [group.name for group in model.parameter_groups()] == ["shared", "kind"]
 
 
 def test_terms_are_finite_in_half_precision(maps, tasks, make_inputs):
     model = Adversarial(tasks, maps.make)
     with torch.autocast("cpu", torch.bfloat16):
-        output = model.predict(make_inputs(maps))
-        loss = nn.functional.cross_entropy(output.domains, torch.tensor([0, 1, 0, 1]))
+        output = model(make_inputs(maps))
+        loss = nn.functional.cross_entropy(output.domain_logits, torch.tensor([0, 1, 0, 1]))
     (loss + output.regularizers["orthogonality"]).backward()
     gradients = [parameter.grad for parameter in model.shared.parameters()]
     assert all(torch.isfinite(gradient).all() for gradient in gradients)

@@ -42,7 +42,7 @@ def test_every_model_trains_on_every_backbone(architecture, backbone_name, tasks
     node = yaml.safe_load((CONF.parent / "backbone" / f"{backbone_name}.yaml").read_text()) | {"width": 0.25}
     backbone = build(node, "backbone", partial=True, input_shape=(3, 16, 16))
     model = architecture(tasks, backbone)
-    output = model.predict(torch.randn(4, 3, 16, 16))
+    output = model(torch.randn(4, 3, 16, 16))
     assert {task: tuple(prediction.shape) for task, prediction in output.predictions.items()} == {
         "kind": (4, 3),
         "place": (4, 2),
@@ -53,14 +53,14 @@ def test_every_model_trains_on_every_backbone(architecture, backbone_name, tasks
 
 def test_predictions_have_the_output_size_of_their_task(architecture, backbone, tasks, make_inputs):
     model = architecture(tasks, backbone.make)
-    shapes = {task: tuple(prediction.shape) for task, prediction in model(make_inputs(backbone)).items()}
+    shapes = {task: tuple(prediction.shape) for task, prediction in model(make_inputs(backbone)).predictions.items()}
     assert shapes == {"kind": (4, 3), "place": (4, 2)}
     assert list(shapes) == list(model.task_names) == ["kind", "place"]
 
 
 def test_dense_predictions_have_the_size_of_the_input(architecture, maps, dense_tasks, make_inputs):
     model = architecture(dense_tasks, maps.make)
-    output = model.predict(make_inputs(maps))
+    output = model(make_inputs(maps))
     assert isinstance(output, Output)
     shapes = {task: tuple(prediction.shape) for task, prediction in output.predictions.items()}
     assert shapes == {"heat": (4, 2, 8, 10), "flow": (4, 1, 8, 10), "place": (4, 2)}
@@ -68,7 +68,7 @@ def test_dense_predictions_have_the_size_of_the_input(architecture, maps, dense_
 
 
 def check_partition(model, inputs):
-    output = model.predict(inputs)
+    output = model(inputs)
     found = reached_by(model, losses_of(output))
     penalized = reached_by(model, {"penalty": sum(penalties_of(output))}) if penalties_of(output) else {}
     groups = {id(p): group for group in model.parameter_groups() for p in group.parameters}
@@ -103,22 +103,22 @@ def test_parameter_groups_hold_each_parameter_once(architecture, backbone, tasks
 
 def test_every_parameter_gets_a_gradient_other_than_zero(architecture, backbone, three_tasks, make_inputs):
     model = perturbed(architecture(three_tasks, backbone.make))
-    output = model.predict(make_inputs(backbone, batch=8))
+    output = model(make_inputs(backbone, batch=8))
     torch.stack([*losses_of(output).values(), *penalties_of(output)]).sum().backward()
     for name, parameter in model.named_parameters():
         assert not parameter.requires_grad or parameter.grad.abs().sum() > 0, name
 
 
 def test_what_joins_the_objective_is_left_out_in_evaluation(architecture, mlp, tasks, make_inputs):
-    output = architecture(tasks, mlp.make).eval().predict(make_inputs(mlp))
-    assert not output.on_the_way
+    output = architecture(tasks, mlp.make).eval()(make_inputs(mlp))
+    assert not output.auxiliary
     assert not output.regularizers
-    assert output.domains is None
+    assert output.domain_logits is None
 
 
 def test_a_representation_separates_shared_from_own_parameters(architecture, backbone, tasks, make_inputs):
     model = architecture(tasks, backbone.make)
-    output = model.predict(make_inputs(backbone))
+    output = model(make_inputs(backbone))
     assert (output.representation is not None) == isinstance(model, SharedRepresentationModel)
     if output.representation is None:
         return
@@ -151,7 +151,7 @@ def test_one_task_alone_is_the_plain_network(name, backbone, make_inputs):
     trunk = backbone.make()
     plain = nn.Sequential(trunk, MLPHead(trunk.feature_shape, (3,)))
     inputs = make_inputs(backbone)
-    output = model.predict(inputs)
+    output = model(inputs)
     torch.testing.assert_close(output.predictions["kind"], plain(inputs))
     assert not output.regularizers
 
@@ -169,16 +169,16 @@ def test_state_makes_another_instance_predict_the_same(architecture, backbone, t
     model.eval()
     other.eval()
     inputs = make_inputs(backbone)
-    for task, prediction in model(inputs).items():
-        assert torch.equal(other(inputs)[task], prediction)
+    for task, prediction in model(inputs).predictions.items():
+        assert torch.equal(other(inputs).predictions[task], prediction)
     fresh = architecture(tasks, backbone.make).eval()
-    assert not torch.equal(fresh(inputs)["kind"], model(inputs)["kind"])
+    assert not torch.equal(fresh(inputs).predictions["kind"], model(inputs).predictions["kind"])
 
 
 def test_prediction_in_evaluation_does_not_depend_on_the_rest_of_the_batch(architecture, backbone, tasks, make_inputs):
     model = architecture(tasks, backbone.make).eval()
     inputs = make_inputs(backbone)
-    whole, alone = model(inputs), model(inputs[1:2])
+    whole, alone = model(inputs).predictions, model(inputs[1:2]).predictions
     for task in tasks:
         torch.testing.assert_close(alone[task], whole[task][1:2], rtol=1e-4, atol=1e-5)
 
@@ -186,7 +186,7 @@ def test_prediction_in_evaluation_does_not_depend_on_the_rest_of_the_batch(archi
 def test_evaluation_gives_the_same_twice(architecture, maps, dense_tasks, make_inputs):
     model = architecture(dense_tasks, maps.make).eval()
     inputs = make_inputs(maps)
-    first, second = model(inputs), model(inputs)
+    first, second = model(inputs).predictions, model(inputs).predictions
     for task in dense_tasks:
         assert torch.equal(first[task], second[task])
 
@@ -194,9 +194,9 @@ def test_evaluation_gives_the_same_twice(architecture, maps, dense_tasks, make_i
 def test_dropout_acts_in_training_and_not_in_evaluation(architecture, tasks):
     model = architecture(tasks, partial(LeNet, (1, 16, 16), dropout=0.5))
     inputs = torch.randn(4, 1, 16, 16)
-    assert not torch.equal(model(inputs)["kind"], model(inputs)["kind"])
+    assert not torch.equal(model(inputs).predictions["kind"], model(inputs).predictions["kind"])
     model.eval()
-    assert torch.equal(model(inputs)["kind"], model(inputs)["kind"])
+    assert torch.equal(model(inputs).predictions["kind"], model(inputs).predictions["kind"])
 
 
 def test_a_task_may_bring_its_own_head(architecture, mlp, make_inputs):
@@ -205,7 +205,7 @@ def test_a_task_may_bring_its_own_head(architecture, mlp, make_inputs):
     own = {task: [tuple(p.shape) for p in parameters] for task, parameters in model.task_parameters().items()}
     assert (7, 5) in own["kind"]
     assert (7, 5) not in own["other"]
-    assert model(make_inputs(mlp))["kind"].shape == (4, 3)
+    assert model(make_inputs(mlp)).predictions["kind"].shape == (4, 3)
 
 
 def test_only_single_task_networks_are_independent(architecture, mlp, tasks):
@@ -220,10 +220,10 @@ def test_a_model_can_be_compiled_and_exported(architecture, maps, dense_tasks, m
     model = architecture(dense_tasks, maps.make).eval()
     inputs = make_inputs(maps)
     with torch.no_grad():
-        expected = model(inputs)
+        expected = model(inputs).predictions
         torch.compiler.reset()
-        compiled = torch.compile(model, backend="eager")(inputs)
-        exported = torch.export.export(model, (inputs,), strict=False).module()(inputs)
+        compiled = torch.compile(model, backend="eager")(inputs).predictions
+        exported = torch.export.export(model, (inputs,), strict=False).module()(inputs).predictions
     for task, prediction in expected.items():
         torch.testing.assert_close(compiled[task], prediction)
         torch.testing.assert_close(exported[task], prediction)

@@ -21,7 +21,7 @@ def gradients(model, loss):
 )
 def test_a_head_sees_the_trunk_and_what_all_heads_before_it_say(mlp, three_tasks, make_inputs, order, expected):
     model, inputs = Cascade(three_tasks, mlp.make, order=order), make_inputs(mlp)
-    predictions = model(inputs)
+    predictions = model(inputs).predictions
     assert list(predictions) == ["kind", "place", "size"]
     z = model.trunk(inputs)
     first, second, third = expected
@@ -34,7 +34,7 @@ def test_a_head_sees_the_trunk_and_what_all_heads_before_it_say(mlp, three_tasks
 
 def test_estimates_take_the_size_of_the_maps_that_they_join(maps, dense_tasks, make_inputs):
     model = Cascade(dense_tasks, maps.make, order=["place", "heat", "flow"]).eval()
-    predictions = model(inputs := make_inputs(maps))
+    predictions = model(inputs := make_inputs(maps)).predictions
     z = model.trunk(inputs)
     height, width = z.shape[2:]
     assert (height, width) != tuple(predictions["heat"].shape[2:])
@@ -46,7 +46,7 @@ def test_estimates_take_the_size_of_the_maps_that_they_join(maps, dense_tasks, m
 
 def test_losses_of_later_tasks_do_not_reach_earlier_heads(mlp, three_tasks, make_inputs):
     model, inputs = Cascade(three_tasks, mlp.make), make_inputs(mlp)
-    predictions = model(inputs)
+    predictions = model(inputs).predictions
     reached, trunk = gradients(model, predictions["place"].square().sum())
     assert reached == {"kind": False, "place": True, "size": False}
     constant = predictions["kind"].detach()  # so that the trunk is reached through z alone
@@ -56,7 +56,7 @@ def test_losses_of_later_tasks_do_not_reach_earlier_heads(mlp, three_tasks, make
 
 def test_without_stop_gradient_they_do(mlp, three_tasks, make_inputs):
     model, inputs = Cascade(three_tasks, mlp.make, stop_gradient=False), make_inputs(mlp)
-    reached, trunk = gradients(model, model(inputs)["place"].square().sum())
+    reached, trunk = gradients(model, model(inputs).predictions["place"].square().sum())
     assert reached == {"kind": True, "place": True, "size": False}
     z = model.trunk(inputs)
     place = model.heads["place"](torch.cat([z, model.heads["kind"](z)], dim=1))
@@ -67,7 +67,7 @@ def test_without_stop_gradient_they_do(mlp, three_tasks, make_inputs):
 @pytest.mark.parametrize("stop_gradient", [True, False])
 def test_groups_say_which_losses_reach_a_head(mlp, three_tasks, make_inputs, order, stop_gradient):
     model = Cascade(three_tasks, mlp.make, order=order, stop_gradient=stop_gradient)
-    losses = {task: prediction.sum() for task, prediction in model(make_inputs(mlp)).items()}
+    losses = {task: prediction.sum() for task, prediction in model(make_inputs(mlp)).predictions.items()}
     groups = {group.name: group for group in model.parameter_groups()}
     assert groups["shared"].task is None
     for name, head in model.heads.items():
@@ -102,5 +102,5 @@ def test_boxes_come_last(maps, tasks):
     with pytest.raises(ValueError, match="order must have a task with boxes last"):
         Cascade(tasks, maps.make)
     model = Cascade(tasks, maps.make, order=["kind", "place", "objects"])
-    predictions = model(torch.zeros(2, *maps.input_shape))
+    predictions = model(torch.zeros(2, *maps.input_shape)).predictions
     assert predictions["objects"].shape[-1] == 2 + 9

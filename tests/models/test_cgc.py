@@ -13,7 +13,7 @@ def test_each_task_weights_its_own_and_the_shared_experts(tasks):
     model = CGC(tasks, partial(MLP, (5,), hidden=[4, 3]), shared_experts=1, task_experts=2)
     assert list(model.experts) == ["own_kind_1", "own_kind_2", "own_place_1", "own_place_2", "shared_1"]
     inputs = torch.randn(6, 5)
-    predictions = model(inputs)
+    predictions = model(inputs).predictions
     for task in tasks:
         weights = torch.softmax(inputs @ model.gates[task].linear.weight.mT, dim=1)
         names = [f"own_{task}_1", f"own_{task}_2", "shared_1"]
@@ -23,7 +23,7 @@ def test_each_task_weights_its_own_and_the_shared_experts(tasks):
 
 def test_no_task_sees_another_task_s_experts(maps, tasks, make_inputs):
     model = CGC(tasks, maps.make, shared_experts=2, task_experts=2)
-    prediction = model(make_inputs(maps))["kind"].sum()
+    prediction = model(make_inputs(maps)).predictions["kind"].sum()
     for name, expert in model.experts.items():
         (gradient,) = torch.autograd.grad(prediction, [next(expert.parameters())], retain_graph=True, allow_unused=True)
         assert (gradient is None) == name.startswith("own_place")

@@ -51,13 +51,13 @@ def test_features_are_mixed_after_each_stage(mlp, three_tasks, make_inputs):
     mixed = [sum(model.units[0].alpha[task, other] * first[other] for other in range(3)) for task in range(3)]
     second = [model.backbones[task].stages[1](mixed[index]) for index, task in enumerate(three_tasks)]
     features = sum(model.units[1].alpha[2, other] * second[other] for other in range(3))
-    torch.testing.assert_close(model(inputs)["size"], model.heads["size"](features))
+    torch.testing.assert_close(model(inputs).predictions["size"], model.heads["size"](features))
 
 
 def test_networks_that_keep_to_themselves_are_separate(mlp, tasks, make_inputs):
     model, inputs = CrossStitch(tasks, mlp.make, self_weight=1.0), make_inputs(mlp)
     for task in tasks:
-        torch.testing.assert_close(model(inputs)[task], model.heads[task](model.backbones[task](inputs)))
+        torch.testing.assert_close(model(inputs).predictions[task], model.heads[task](model.backbones[task](inputs)))
 
 
 def test_backbones_start_from_different_weights(mlp, tasks):

@@ -92,7 +92,7 @@ def test_it_starts_with_low_scores_and_the_papers_layers():
 
 def test_the_head_follows_from_the_task(maps, make_inputs, with_boxes):
     model = HardSharing(with_boxes, maps.make)
-    assert model(make_inputs(maps))["things"].shape[2] == 3 + 9
+    assert model(make_inputs(maps)).predictions["things"].shape[2] == 3 + 9
     assert isinstance(HardSharing({"things": Detection(3)}, maps.make).heads["things"], DetectionHead)
     _, head = SingleTask(with_boxes, maps.make).networks["things"]
     assert isinstance(head, DetectionHead)

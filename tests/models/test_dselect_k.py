@@ -78,7 +78,7 @@ def test_a_single_selector_needs_no_weight():
 def test_predictions_are_the_heads_on_the_weighted_experts(tasks, kind):
     model = DSelectK(tasks, partial(MLP, (5,), hidden=[4, 3]), num_experts=3, gate=kind)
     inputs = torch.randn(6, 5)
-    for task, prediction in model(inputs).items():
+    for task, prediction in model(inputs).predictions.items():
         weights, _ = model.gates[task](inputs)
         assert weights.shape == ((3,) if kind == "static" else (6, 3))
         features = sum(
@@ -92,7 +92,7 @@ def test_predictions_are_the_heads_on_the_weighted_experts(tasks, kind):
 @pytest.mark.parametrize("kind", ["static", "per_example"])
 def test_every_form_learns_all_its_parameters(maps, tasks, make_inputs, num_experts, k, kind):
     model = DSelectK(tasks, maps.make, num_experts=num_experts, k=k, gate=kind)
-    output = model.predict(make_inputs(maps))
+    output = model(make_inputs(maps))
     sum(prediction.square().sum() for prediction in output.predictions.values()).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad.abs().sum() > 0, name
@@ -115,7 +115,7 @@ def test_the_entropy_s_gradient_reaches_the_gates_and_decides_them(mlp, tasks, m
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     inputs = make_inputs(mlp)
     for _ in range(100):
-        (entropy,) = model.predict(inputs).regularizers.values()
+        (entropy,) = model(inputs).regularizers.values()
         optimizer.zero_grad()
         entropy.backward()
         optimizer.step()
@@ -130,7 +130,7 @@ def test_selectors_are_driven_off_numbers_that_are_no_expert_s(mlp, tasks, make_
         gate.z.bias.data = torch.tensor([0.4, 0.4, 0.3, 0.4])  # 3 is the likeliest number, of 0, 1 and 2
     optimizer = torch.optim.SGD([p for gate in model.gates.values() for p in gate.parameters()], lr=0.01)
     for _ in range(200):
-        loss = model.predict(make_inputs(mlp)).regularizers["unused_codes"]
+        loss = model(make_inputs(mlp)).regularizers["unused_codes"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -142,7 +142,7 @@ def test_a_selector_lost_on_no_expert_keeps_all_finite(mlp, tasks, make_inputs):
     model = DSelectK(tasks, mlp.make, num_experts=3)
     for gate in model.gates.values():
         gate.z.bias.data.fill_(9.0)
-    output = model.predict(make_inputs(mlp))
+    output = model(make_inputs(mlp))
     torch.stack([*output.regularizers.values(), *(p.sum() for p in output.predictions.values())]).sum().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
@@ -151,9 +151,9 @@ def test_penalties_of_nothing_are_left_out(mlp, tasks, make_inputs):
     inputs = make_inputs(mlp)
     names = {
         (num_experts, entropy, unused): list(
-            DSelectK(tasks, mlp.make, num_experts=num_experts, entropy_penalty=entropy, unused_penalty=unused)
-            .predict(inputs)
-            .regularizers
+            DSelectK(tasks, mlp.make, num_experts=num_experts, entropy_penalty=entropy, unused_penalty=unused)(
+                inputs
+            ).regularizers
         )
         for num_experts, entropy, unused in [(4, 1e-6, 1.0), (5, 1e-6, 1.0), (5, 0.0, 1.0), (5, 0.0, 0.0)]
     }

@@ -12,8 +12,8 @@ def test_predictions_are_the_heads_on_the_trunk(mlp, tasks, make_inputs):
     model, inputs = HardSharing(tasks, mlp.make), make_inputs(mlp)
     features = model.trunk(inputs)
     assert torch.equal(model.encode(inputs), features)
-    assert torch.equal(model(inputs)["place"], model.heads["place"](features))
-    assert torch.equal(model.decode(features)["kind"], model(inputs)["kind"])
+    assert torch.equal(model(inputs).predictions["place"], model.heads["place"](features))
+    assert torch.equal(model.decode(features)["kind"], model(inputs).predictions["kind"])
 
 
 def test_representation_separates_shared_from_task_parameters(backbone, tasks, make_inputs):
@@ -46,21 +46,21 @@ def test_last_layer_leaves_out_what_is_frozen(tasks):
 
 def test_a_head_that_changes_the_representation_in_place_is_named():
     class Careless(HardSharing):
-        def decode(self, representation, tasks=None, memory=None):
-            return super().decode(representation.add_(1), tasks, memory)
+        def decode(self, representation, tasks=None, cache=None):
+            return super().decode(representation.add_(1), tasks, cache)
 
     model = Careless({"a": Regression()}, lambda: MLP((3,), [4]))
     with pytest.raises(RuntimeError, match=r"Careless\.decode changes the representation in place"):
-        model.predict(torch.randn(2, 3))
+        model(torch.randn(2, 3))
 
 
 def test_each_task_keeps_its_own_rotation_where_others_are_not_wanted(mlp, three_tasks, make_inputs):
     model = HardSharing(three_tasks, mlp.make)
     model.add_rotations().normal_()
     inputs = make_inputs(mlp)
-    full = model(inputs)
+    full = model(inputs).predictions
     for task in three_tasks:
-        assert torch.equal(model(inputs, [task])[task], full[task])
+        assert torch.equal(model(inputs, [task]).predictions[task], full[task])
 
 
 @pytest.mark.parametrize("split", [1, 2])
@@ -80,7 +80,7 @@ def test_stages_after_the_split_belong_to_the_tasks(maps, three_tasks, make_inpu
     torch.testing.assert_close(model.encode(inputs), features)
     for stage in model.branches["size"].stages[split:]:
         features = stage(features)
-    torch.testing.assert_close(model(inputs)["size"], model.heads["size"](features))
+    torch.testing.assert_close(model(inputs).predictions["size"], model.heads["size"](features))
 
 
 @pytest.mark.parametrize("split", [0, 4])

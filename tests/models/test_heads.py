@@ -140,7 +140,7 @@ def test_a_dense_task_may_bring_its_own_head(maps, dense_tasks, make_inputs, hea
     assert isinstance(model.heads["heat"], head.func)
     assert isinstance(model.heads["flow"], ConvHead)
     assert isinstance(model.heads["place"], MLPHead)
-    assert model(make_inputs(maps))["heat"].shape == (4, 2, 8, 10)
+    assert model(make_inputs(maps)).predictions["heat"].shape == (4, 2, 8, 10)
 
 
 @pytest.mark.parametrize("make", [ConvHead, ASPPHead, UpsamplingHead])

@@ -110,7 +110,7 @@ def test_model_starts_as_hard_sharing(backbone, tasks, make_inputs):
     hard = HardSharing(tasks, backbone.make)
     inputs = make_inputs(backbone)
     for mode in (True, False):
-        expected, found = hard.train(mode)(inputs), model.train(mode)(inputs)
+        expected, found = hard.train(mode)(inputs).predictions, model.train(mode)(inputs).predictions
         for task in tasks:
             torch.testing.assert_close(found[task], expected[task])
 
@@ -118,7 +118,7 @@ def test_model_starts_as_hard_sharing(backbone, tasks, make_inputs):
 def test_each_task_runs_the_backbone_with_its_own_weights(mlp, three_tasks, make_inputs):
     model, inputs = perturb(LoRA(three_tasks, mlp.make, rank=2, alpha=5.0)), make_inputs(mlp)
     layers = [stage[-2] for stage in model.trunk.network.stages]
-    for task, prediction in model(inputs).items():
+    for task, prediction in model(inputs).predictions.items():
         features = inputs.flatten(1)
         for layer, matrices in zip(layers, model.matrices[task], strict=True):
             low = features @ matrices.a[0].T @ matrices.b[0].T
@@ -141,11 +141,11 @@ def test_attention_is_adapted(tasks, mode):
     model = perturb(LoRA(tasks, Attentive)).train(mode)
     inputs = torch.randn(4, 5)
     with torch.no_grad():  # in evaluation, torch takes another path here
-        before = model(inputs)
+        before = model(inputs).predictions
         for name, low_rank in zip(model.adapted, model.matrices["kind"], strict=True):
             if name == "stages.1.attention.in_proj_weight":
                 low_rank.b += 0.5
-        after = model(inputs)
+        after = model(inputs).predictions
     assert not torch.allclose(after["kind"], before["kind"], atol=1e-3)
     assert torch.equal(after["place"], before["place"])
 
@@ -172,7 +172,7 @@ def test_size_grows_by_the_low_rank_matrices(mlp, tasks, three_tasks):
 def test_frozen_trains_matrices_and_heads_alone(maps, tasks, make_inputs):
     model = perturb(LoRA(tasks, maps.make, frozen=True)).train()
     before = {name: value.clone() for name, value in model.trunk.state_dict().items()}
-    sum(prediction.square().sum() for prediction in model(make_inputs(maps)).values()).backward()
+    sum(prediction.square().sum() for prediction in model(make_inputs(maps)).predictions.values()).backward()
     reached = {name.split(".")[0] for name, parameter in model.named_parameters() if parameter.grad is not None}
     assert reached == {"matrices", "heads"}
     for name, value in model.trunk.state_dict().items():

@@ -14,11 +14,11 @@ class Remembering(Backbone):
     def __init__(self):
         super().__init__([nn.Linear(4, 3), nn.Linear(3, 3)], (4,))
 
-    def stage(self, index, features, memory):
+    def stage(self, index, features, cache):
         if index == 0:
-            memory["first"] = super().stage(index, features, memory)
-            return memory["first"]
-        return super().stage(index, features, memory) + memory["first"]
+            cache["first"] = super().stage(index, features, cache)
+            return cache["first"]
+        return super().stage(index, features, cache) + cache["first"]
 
 
 def stages(model):
@@ -35,11 +35,11 @@ def prefer(model, layers, heads):
 def test_in_the_warm_up_each_node_gets_the_mean_of_all_before_it(mlp, tasks, make_inputs):
     model, inputs = LTB(tasks, mlp.make, nodes=3, warm_up=0.5), make_inputs(mlp)
     prefer(model, [[0, 1, 2]], [0, 1])  # which is of no effect yet
-    model.advance(0.0, 0.49)
+    model.on_train_step(0.0, 0.49)
     nodes = stages(model)
     mean = torch.stack([first(inputs) for first, _ in nodes]).mean(dim=0)
     features = torch.stack([second(mean) for _, second in nodes]).mean(dim=0)
-    predictions = model(inputs)
+    predictions = model(inputs).predictions
     for task in tasks:
         torch.testing.assert_close(predictions[task], model.heads[task](features))
 
@@ -48,8 +48,8 @@ def test_logits_are_trained_after_the_warm_up_only(mlp, tasks, make_inputs):
     model, inputs = LTB(tasks, mlp.make, nodes=3, warm_up=0.5), make_inputs(mlp)
     for share, trained in [(0.49, False), (0.5, True)]:
         model.zero_grad()
-        model.advance(0.0, share)
-        torch.stack([prediction.square().sum() for prediction in model(inputs).values()]).sum().backward()
+        model.on_train_step(0.0, share)
+        torch.stack([prediction.square().sum() for prediction in model(inputs).predictions.values()]).sum().backward()
         for logits in [*model.branching, *model.head_branching.values()]:
             assert (logits.grad.abs().sum() > 0) == trained
 
@@ -57,14 +57,14 @@ def test_logits_are_trained_after_the_warm_up_only(mlp, tasks, make_inputs):
 def test_temperature_falls_geometrically_after_the_warm_up(mlp, tasks):
     model = LTB(tasks, mlp.make, warm_up=0.2, temperature=8.0, final_temperature=0.5)
     for share, expected in [(0.2, 8.0), (0.6, 2.0), (1.0, 0.5), (0.1, float("inf")), (0.6, 2.0)]:
-        model.advance(0.0, share)
+        model.on_train_step(0.0, share)
         torch.testing.assert_close(model._temperature, torch.tensor(expected))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.99])
 def test_parents_are_drawn_with_the_probabilities_of_the_softmax_at_any_temperature(mlp, tasks, share):
     model = LTB(tasks, mlp.make, warm_up=0.0)
-    model.advance(0.0, share)
+    model.on_train_step(0.0, share)
     torch.manual_seed(0)
     logits = torch.tensor([0.0, 1.0, -1.0])
     drawn = model._choose(logits.repeat(20_000, 1))
@@ -75,7 +75,7 @@ def test_parents_are_drawn_with_the_probabilities_of_the_softmax_at_any_temperat
 
 def test_logits_get_the_gradient_of_the_relaxed_draw(mlp, tasks):
     model = LTB(tasks, mlp.make, warm_up=0.0, temperature=2.0)
-    model.advance(0.0, 0.0)
+    model.on_train_step(0.0, 0.0)
     values, logits = torch.tensor([[3.0, -1.0]]), torch.tensor([[0.2, -0.4]], requires_grad=True)
     torch.manual_seed(5)
     (values * model._choose(logits)).sum().backward()
@@ -88,22 +88,22 @@ def test_logits_get_the_gradient_of_the_relaxed_draw(mlp, tasks):
 
 def test_each_batch_is_drawn_anew_from_the_global_generator(mlp, three_tasks, make_inputs):
     model, inputs = LTB(three_tasks, mlp.make, warm_up=0.0), make_inputs(mlp)
-    model.advance(0.0, 0.0)
+    model.on_train_step(0.0, 0.0)
     torch.manual_seed(1)
-    found = [model(inputs)["kind"] for _ in range(10)]
+    found = [model(inputs).predictions["kind"] for _ in range(10)]
     assert not all(torch.equal(found[0], other) for other in found)
     torch.manual_seed(1)
-    assert torch.equal(model(inputs)["kind"], found[0])
+    assert torch.equal(model(inputs).predictions["kind"], found[0])
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_a_node_takes_its_input_from_its_parent(mlp, three_tasks, make_inputs, training):
     model, inputs = LTB(three_tasks, mlp.make, nodes=2, warm_up=0.0).train(training), make_inputs(mlp)
-    model.advance(0.0, 0.9)
+    model.on_train_step(0.0, 0.9)
     prefer(model, [[1, 0]], [0, 1, 1])
     (first, second), (other_first, other_second) = stages(model)
     features = [second(other_first(inputs)), other_second(first(inputs))]
-    predictions = model(inputs)
+    predictions = model(inputs).predictions
     for task, node in zip(three_tasks, [0, 1, 1], strict=True):
         torch.testing.assert_close(predictions[task], model.heads[task](features[node]))
 
@@ -123,25 +123,25 @@ def test_evaluation_computes_the_tree_alone(mlp, tasks, make_inputs):
 def test_compiled_evaluation_gives_the_same(mlp, tasks, make_inputs):
     model, inputs = LTB(tasks, mlp.make, nodes=3).eval(), make_inputs(mlp)
     prefer(model, [[2, 0, 1]], [1, 2])
-    compiled = torch.compile(model, backend="eager", fullgraph=True)(inputs)
-    for task, prediction in model(inputs).items():
+    compiled = torch.compile(model, backend="eager", fullgraph=True)(inputs).predictions
+    for task, prediction in model(inputs).predictions.items():
         torch.testing.assert_close(compiled[task], prediction)
 
 
 def test_equal_logits_share_the_first_node(mlp, tasks, make_inputs):
     model, inputs = LTB(tasks, mlp.make).eval(), make_inputs(mlp)
     for task in tasks:
-        torch.testing.assert_close(model(inputs)[task], model.heads[task](model.nodes["0"](inputs)))
+        torch.testing.assert_close(model(inputs).predictions[task], model.heads[task](model.nodes["0"](inputs)))
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_each_copy_has_a_memory_of_its_own(tasks, training):
     model, inputs = LTB(tasks, Remembering, warm_up=0.0).train(training), torch.randn(2, 4)
-    model.advance(0.0, 0.9)
+    model.on_train_step(0.0, 0.9)
     prefer(model, [[1, 0]], [0, 1])
     (first, second), (other_first, other_second) = stages(model)
     features = [second(other_first(inputs)) + first(inputs), other_second(first(inputs)) + other_first(inputs)]
-    predictions = model(inputs)
+    predictions = model(inputs).predictions
     for task, own in zip(tasks, features, strict=True):
         torch.testing.assert_close(predictions[task], model.heads[task](own))
 
@@ -154,9 +154,9 @@ def test_before_the_first_advance_parents_are_mixed_by_the_softmax(mlp, tasks):
 @pytest.mark.parametrize("training", [True, False])
 def test_one_node_is_hard_sharing(mlp, tasks, make_inputs, training):
     model, inputs = LTB(tasks, mlp.make, nodes=1, warm_up=0.0).train(training), make_inputs(mlp)
-    model.advance(0.0, 0.5)
+    model.on_train_step(0.0, 0.5)
     for task in tasks:
-        torch.testing.assert_close(model(inputs)[task], model.heads[task](model.nodes["0"](inputs)))
+        torch.testing.assert_close(model(inputs).predictions[task], model.heads[task](model.nodes["0"](inputs)))
 
 
 def test_nodes_sets_the_number_of_copies_and_of_logits(mlp, tasks):

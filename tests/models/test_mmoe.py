@@ -12,7 +12,7 @@ from mtlrun.models.backbones import MLP
 def test_each_task_weights_all_experts_sample_by_sample(tasks):
     model = MMoE(tasks, partial(MLP, (5,), hidden=[4, 3]), num_experts=3)
     inputs = torch.randn(6, 5)
-    predictions = model(inputs)
+    predictions = model(inputs).predictions
     for task, gate in model.gates.items():
         weights = torch.softmax(inputs @ gate.linear.weight.mT, dim=1)
         experts = [expert(inputs) for expert in model.experts.values()]
@@ -22,9 +22,9 @@ def test_each_task_weights_all_experts_sample_by_sample(tasks):
 
 def test_a_gate_concerns_its_own_task_alone(maps, tasks, make_inputs):
     model, inputs = MMoE(tasks, maps.make, num_experts=2), make_inputs(maps)
-    before = model(inputs)
+    before = model(inputs).predictions
     model.gates["kind"].linear.weight.data += 1
-    after = model(inputs)
+    after = model(inputs).predictions
     assert not torch.equal(before["kind"], after["kind"])
     assert torch.equal(before["place"], after["place"])
 

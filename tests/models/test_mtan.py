@@ -60,16 +60,16 @@ def test_tasks_follow_their_own_masks_from_maps_to_vectors(tasks):
         attended = two.mask(torch.cat([second, passed], dim=1)) * second
         passed = to_third(attended).mean(dim=(2, 3))
         attended = three.mask(torch.cat([third, passed], dim=1)) * third
-        torch.testing.assert_close(model(inputs)[task], model.heads[task](attended))
+        torch.testing.assert_close(model(inputs).predictions[task], model.heads[task](attended))
 
 
 def test_shared_features_do_not_depend_on_the_masks(mlp, tasks, make_inputs):
     model = MTAN(tasks, mlp.make).eval()
-    before = model(make_inputs(mlp))
+    before = model(make_inputs(mlp)).predictions
     with torch.no_grad():
         for parameter in model.attention["kind"].parameters():
             parameter += 1.0
-    after = model(make_inputs(mlp))
+    after = model(make_inputs(mlp)).predictions
     assert torch.equal(after["place"], before["place"])
     assert not torch.equal(after["kind"], before["kind"])
 
@@ -83,7 +83,7 @@ def test_tasks_have_the_layers_between_stages_in_common(mlp, tasks, three_tasks)
 def test_an_encoder_and_decoder_is_attended_to_at_all_its_stages(dense_tasks):
     model = MTAN(dense_tasks, lambda: SegNet((3, 8, 8), channels=(4, 6), convolutions=(1, 1)))
     assert {task: len(modules) for task, modules in model.attention.items()} == dict.fromkeys(dense_tasks, 4)
-    predictions = model(torch.randn(2, 3, 8, 8))
+    predictions = model(torch.randn(2, 3, 8, 8)).predictions
     assert {task: tuple(p.shape[1:]) for task, p in predictions.items()} == {
         "heat": (2, 8, 8),
         "flow": (1, 8, 8),
@@ -94,7 +94,7 @@ def test_an_encoder_and_decoder_is_attended_to_at_all_its_stages(dense_tasks):
 def test_one_task_attends_alone(mlp, make_inputs):
     model = MTAN({"kind": Classification(3)}, mlp.make)
     assert [tuple(p.shape) for p in model.task_parameters()["kind"]][-2:] == [(3, 8), (3,)]
-    assert model(make_inputs(mlp))["kind"].shape == (4, 3)
+    assert model(make_inputs(mlp)).predictions["kind"].shape == (4, 3)
 
 
 def test_a_reduction_below_one_is_refused(mlp, tasks):

@@ -7,7 +7,7 @@ import torch
 
 from mtlrun.models import MTINet
 from mtlrun.models.backbones import MLP, LeNet, SegNet
-from mtlrun.models.blocks.layers import Fit
+from mtlrun.models.blocks.layers import Resize
 from mtlrun.models.mti_net import pick_stages
 
 LENET = partial(LeNet, (1, 16, 16), channels=(3, 4), features=8, dropout=0.0)
@@ -52,15 +52,15 @@ def test_scales_pass_on_to_finer_ones_and_join_in_the_head(tasks):
         for task in tasks:
             given = shared
             if handed is not None:
-                given = torch.cat([shared, Fit(shared.shape[2:])(handed[task])], dim=1)
+                given = torch.cat([shared, Resize(shared.shape[2:])(handed[task])], dim=1)
             features[task] = scale.branches[task](given)
         for task in tasks:
-            distilled[task].append(Fit(fine.shape[2:])(scale.distillations[task](features)))
+            distilled[task].append(Resize(fine.shape[2:])(scale.distillations[task](features)))
         if index < 2:
             handed = model.propagations[index](features)
     for task in tasks:
         expected = model.heads[task](torch.cat(distilled[task], dim=1))
-        torch.testing.assert_close(model(inputs)[task], expected)
+        torch.testing.assert_close(model(inputs).predictions[task], expected)
 
 
 def test_first_predictions_of_each_scale_are_supervised(maps, dense_tasks, make_inputs):
@@ -69,10 +69,10 @@ def test_first_predictions_of_each_scale_are_supervised(maps, dense_tasks, make_
     seen = []
     for scale in model.scales:
         scale.first_heads["heat"].register_forward_hook(lambda _, given, found: seen.append((given[0].shape, found)))
-    output = model.predict(make_inputs(maps))
-    assert [supervised.weight for supervised in output.on_the_way] == [0.3, 0.3]
+    output = model(make_inputs(maps))
+    assert [supervised.weight for supervised in output.auxiliary] == [0.3, 0.3]
     assert [tuple(shape) for shape, _ in seen] == [(4, 8, 4, 5), (4, 6, 8, 10)]
-    for (_, found), supervised in zip(seen, output.on_the_way, strict=True):
+    for (_, found), supervised in zip(seen, output.auxiliary, strict=True):
         assert supervised.predictions["heat"] is found
         assert list(supervised.predictions) == list(dense_tasks)
     seen.clear()
@@ -97,7 +97,7 @@ def test_the_number_of_scales_is_a_bound(tasks, scales, stages):
 def test_an_encoder_and_decoder_gives_the_scales_of_its_decoder(dense_tasks):
     model = MTINet(dense_tasks, lambda: SegNet((3, 8, 8), channels=(4, 6), convolutions=(1, 1)))
     assert [scale.shape[1:] for scale in model.scales] == [(2, 2), (4, 4), (8, 8)]
-    assert model(torch.randn(2, 3, 8, 8))["heat"].shape == (2, 2, 8, 8)
+    assert model(torch.randn(2, 3, 8, 8)).predictions["heat"].shape == (2, 2, 8, 8)
 
 
 def test_dense_tasks_are_refused_where_a_scale_is_a_vector(dense_tasks):

@@ -64,7 +64,7 @@ def test_features_are_fused_after_each_stage(backbone, three_tasks, make_inputs,
                 for own in (stage[position] for stage in history)
             ]
             own = model.shortcuts[task](torch.cat(fitted, dim=1))
-        torch.testing.assert_close(model(make_inputs(backbone))[task], model.heads[task](own))
+        torch.testing.assert_close(model(make_inputs(backbone)).predictions[task], model.heads[task](own))
 
 
 def test_last_reductions_belong_to_their_task_and_the_others_are_shared(mlp, tasks):
@@ -85,7 +85,7 @@ def test_last_reductions_belong_to_their_task_and_the_others_are_shared(mlp, tas
 
 def test_groups_of_the_shortcut_are_what_autograd_sees(maps, three_tasks, make_inputs):
     model = NDDR(three_tasks, maps.make, shortcut=True)
-    predictions = model(make_inputs(maps))
+    predictions = model(make_inputs(maps)).predictions
     own = model.task_parameters()
     for task, prediction in predictions.items():
         names, parameters = zip(*model.named_parameters(), strict=True)
@@ -101,7 +101,7 @@ def test_one_task_alone_joins_nothing(mlp, tasks, make_inputs, shortcut):
     assert len(model.layers) == 0
     names = ["shared", "nddr_kind", "kind"] if shortcut else ["shared", "kind"]
     assert [group.name for group in model.parameter_groups()] == names
-    assert model(make_inputs(mlp))["kind"].shape == (4, 3)
+    assert model(make_inputs(mlp)).predictions["kind"].shape == (4, 3)
 
 
 def test_backbones_start_from_different_weights(mlp, tasks):

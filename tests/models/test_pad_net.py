@@ -18,7 +18,7 @@ def test_final_predictions_draw_on_the_other_tasks_features(mlp, three_tasks, ma
     for other, name in zip(["kind", "place"], looked, strict=True):
         opened = torch.sigmoid(features[name] @ module.gates[name].weight.T)
         expected = expected + opened * (features[other] @ module.messages[other].weight.T)
-    torch.testing.assert_close(model(inputs)["size"], model.heads["size"](expected))
+    torch.testing.assert_close(model(inputs).predictions["size"], model.heads["size"](expected))
 
 
 def test_first_predictions_are_supervised_in_training(mlp, tasks, make_inputs):
@@ -27,12 +27,12 @@ def test_first_predictions_are_supervised_in_training(mlp, tasks, make_inputs):
         if "BatchNorm" in type(module).__name__:
             module.eval()
     inputs = make_inputs(mlp)
-    (first,) = model.predict(inputs).on_the_way
+    (first,) = model(inputs).auxiliary
     assert first.weight == 0.3
     for task in tasks:
         expected = model.first_heads[task](model.branches[task](model.trunk(inputs)))
         torch.testing.assert_close(first.predictions[task], expected)
-        assert not torch.allclose(expected, model(inputs)[task])
+        assert not torch.allclose(expected, model(inputs).predictions[task])
 
 
 def test_channels_set_the_width_of_the_tasks_features(maps, dense_tasks):
@@ -53,7 +53,7 @@ def test_branches_are_shared_and_what_receives_is_own(mlp, tasks):
 def test_one_task_alone_goes_from_its_branch_to_its_head(mlp, make_inputs):
     model, inputs = PADNet({"kind": Classification(3)}, mlp.make).eval(), make_inputs(mlp)
     expected = model.heads["kind"](model.branches["kind"](model.trunk(inputs)))
-    torch.testing.assert_close(model(inputs)["kind"], expected)
+    torch.testing.assert_close(model(inputs).predictions["kind"], expected)
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def test_levels_are_those_of_the_paper(backbone, tasks, make_inputs):
             weights = weights_of(model.shared_gates[level], seen["shared_"])
             paths["shared_"] = blend(weights, [expert for kind in kinds for expert in experts[kind]])
         seen = {kind: mean(path) for kind, path in paths.items()}
-    predictions = model(inputs)
+    predictions = model(inputs).predictions
     for task in tasks:
         torch.testing.assert_close(predictions[task], model.heads[task](paths[f"own_{task}_"]))
 
@@ -56,7 +56,7 @@ def test_groups_are_what_autograd_sees_for_any_number_of_stages(three_tasks, num
     model = PLE(three_tasks, partial(MLP, (5,), hidden=[4] * num_stages), task_experts=2)
     found = {id(p): set() for p in model.parameters()}
     parameters = list(model.parameters())
-    for task, prediction in model(torch.randn(3, 5)).items():
+    for task, prediction in model(torch.randn(3, 5)).predictions.items():
         gradients = torch.autograd.grad(prediction.sum(), parameters, retain_graph=True, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             found[id(parameter)] |= {task} if gradient is not None else set()
@@ -68,7 +68,7 @@ def test_groups_are_what_autograd_sees_for_any_number_of_stages(three_tasks, num
 def test_other_tasks_reach_a_task_s_experts_before_the_last_stage(tasks, make_inputs):
     model = PLE(tasks, partial(MLP, (5,), hidden=[4, 3]))
     own = model.experts["own_kind_1"]
-    model(torch.randn(2, 5))["place"].sum().backward()
+    model(torch.randn(2, 5)).predictions["place"].sum().backward()
     assert own.stages[0][1].weight.grad.abs().sum() > 0
     assert own.stages[1][0].weight.grad is None
 

@@ -10,7 +10,7 @@ from torch.nn.functional import max_pool2d, max_unpool2d
 from mtlrun.models import CrossStitch, HardSharing
 from mtlrun.models.backbones import MLP, LeNet, SegNet
 from mtlrun.models.backbones.segnet import unpool
-from mtlrun.models.blocks.parallel_backbones import Columns
+from mtlrun.models.blocks.parallel_backbones import ParallelBackbones
 
 TINY = partial(SegNet, channels=[4, 6, 5], convolutions=[1, 2, 1])
 
@@ -50,11 +50,11 @@ def test_maxima_go_back_to_their_places():
     expected = torch.tensor([[0.0, 9, 0, 0], [0, 0, 8, 0], [0, 0, 0, 0], [7, 0, 0, 4]])
     network = plain(nn.Identity(), nn.Identity())
     assert torch.equal(network(image[None, None])[0, 0], expected)
-    memory = {}
-    pooled = network.stage(0, image[None, None], memory)
+    cache = {}
+    pooled = network.stage(0, image[None, None], cache)
     assert torch.equal(pooled[0, 0], torch.tensor([[9.0, 8], [7, 4]]))
     # what an architecture makes of the features goes to the places of the old ones
-    assert torch.equal(network.stage(1, 10 * pooled - 1, memory)[0, 0], (10 * expected - 1) * (expected > 0))
+    assert torch.equal(network.stage(1, 10 * pooled - 1, cache)[0, 0], (10 * expected - 1) * (expected > 0))
 
 
 @pytest.mark.parametrize("size", [(8, 8), (5, 7), (1, 3)])
@@ -103,19 +103,19 @@ def test_deterministic_algorithms_can_be_asked_for():
 
 
 def test_networks_side_by_side_keep_to_their_own_places():
-    columns, inputs = Columns(["a", "b"], partial(TINY, (1, 8, 8))), torch.randn(2, 1, 8, 8)
+    columns, inputs = ParallelBackbones(["a", "b"], partial(TINY, (1, 8, 8))), torch.randn(2, 1, 8, 8)
     found = columns(inputs, lambda index, features: features)
     for own, network in zip(found, columns.values(), strict=True):
         assert torch.equal(own, network(inputs))
-    memories = [{}, {}]
-    for network, memory in zip(columns.values(), memories, strict=True):
-        network.run(inputs, memory)
-    assert not torch.equal(memories[0]["places_0"], memories[1]["places_0"])  # else the above shows nothing
+    caches = [{}, {}]
+    for network, cache in zip(columns.values(), caches, strict=True):
+        network.run(inputs, cache)
+    assert not torch.equal(caches[0]["places_0"], caches[1]["places_0"])  # else the above shows nothing
 
 
 def test_a_decoder_stage_without_its_encoder_is_named():
     network = TINY((1, 8, 8))
-    with pytest.raises(RuntimeError, match="segnet: stage 4 needs what stage 1 left in the memory of the same forward"):
+    with pytest.raises(RuntimeError, match="segnet: stage 4 needs what stage 1 left in the cache of the same forward"):
         network.run(torch.randn(2, 5, 2, 2), {}, start=4)
 
 
@@ -123,7 +123,7 @@ def test_a_decoder_stage_without_its_encoder_is_named():
 def test_a_trunk_may_split_within_the_encoder_or_the_decoder(dense_tasks, split):
     model = HardSharing(dense_tasks, partial(TINY, (1, 8, 10)), shared_stages=split)
     inputs = torch.randn(2, 1, 8, 10)
-    predictions = model(inputs)
+    predictions = model(inputs).predictions
     assert {task: tuple(found.shape) for task, found in predictions.items()} == {
         "heat": (2, 2, 8, 10),
         "flow": (2, 1, 8, 10),
@@ -137,9 +137,9 @@ def test_a_trunk_may_split_within_the_encoder_or_the_decoder(dense_tasks, split)
 def test_mixed_features_reach_the_decoder(dense_tasks):
     model = CrossStitch(dense_tasks, partial(TINY, (1, 8, 10))).eval()
     inputs = torch.randn(2, 1, 8, 10)
-    before = model(inputs)["heat"]
+    before = model(inputs).predictions["heat"]
     model.units[2].alpha.data[0, 1:] = 1.0  # after the last stage of the encoder
-    assert not torch.allclose(model(inputs)["heat"], before)
+    assert not torch.allclose(model(inputs).predictions["heat"], before)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from mtlrun.tasks import Regression
 
 def penalty(model):
     inputs = torch.zeros(4, *model.backbones.first.input_shape)
-    return model.predict(inputs).regularizers["orthogonality"]
+    return model(inputs).regularizers["orthogonality"]
 
 
 @pytest.mark.parametrize("shape", [(2, 6, 3, 3), (2, 6)])
@@ -84,7 +84,7 @@ def test_stages_are_mixed_one_by_one_and_heads_see_all_of_them(backbone, tasks, 
         history.append(features)
     for position, task in enumerate(tasks):
         own = model.skips[task]([stage[position] for stage in history])
-        torch.testing.assert_close(model(make_inputs(backbone))[task], model.heads[task](own))
+        torch.testing.assert_close(model(make_inputs(backbone)).predictions[task], model.heads[task](own))
 
 
 def test_penalty_is_the_squared_product_of_weights_of_different_subspaces(mlp, tasks):
@@ -126,13 +126,13 @@ def test_descent_on_the_penalty_makes_the_subspaces_orthogonal(mlp, tasks):
 
 @pytest.mark.parametrize("changes", [{"orthogonality": 0.0}, {"subspaces": 1}])
 def test_no_penalty_without_subspaces_or_factor(mlp, tasks, make_inputs, changes):
-    assert not Sluice(tasks, mlp.make, **changes).predict(make_inputs(mlp)).regularizers
+    assert not Sluice(tasks, mlp.make, **changes)(make_inputs(mlp)).regularizers
 
 
 def test_networks_that_keep_to_themselves_are_separate(backbone, tasks, make_inputs):
     model, inputs = Sluice(tasks, backbone.make, self_weight=1.0, last=1.0).eval(), make_inputs(backbone)
     for task in tasks:
-        torch.testing.assert_close(model(inputs)[task], model.heads[task](model.backbones[task](inputs)))
+        torch.testing.assert_close(model(inputs).predictions[task], model.heads[task](model.backbones[task](inputs)))
 
 
 def test_mixing_weights_have_a_learning_rate_of_their_own_and_betas_belong_to_their_task(mlp, tasks):
@@ -177,4 +177,4 @@ def test_a_penalty_on_nothing_is_refused(tasks):
 
     with pytest.raises(ValueError, match=r"orthogonality must be 0 for a backbone with no .*, found 0\.1"):
         Sluice(tasks, make)
-    assert Sluice(tasks, make, orthogonality=0.0)(torch.zeros(2, 4, 4, 4))["kind"].shape == (2, 3)
+    assert Sluice(tasks, make, orthogonality=0.0)(torch.zeros(2, 4, 4, 4)).predictions["kind"].shape == (2, 3)

@@ -16,7 +16,7 @@ def shift(model):
 
 def penalty(model):
     inputs = torch.zeros(4, *model.backbones[model.task_names[0]].input_shape)
-    return model.predict(inputs).regularizers["soft_sharing"]
+    return model(inputs).regularizers["soft_sharing"]
 
 
 def test_penalty_is_the_mean_squared_distance_over_pairs_and_tensors(mlp, three_tasks):
@@ -60,7 +60,7 @@ def test_each_task_has_a_network_of_its_own(mlp, tasks, make_inputs):
     model, inputs = SoftSharing(tasks, mlp.make), make_inputs(mlp)
     shift(model)
     for task in tasks:
-        assert torch.equal(model(inputs)[task], model.heads[task](model.backbones[task](inputs)))
+        assert torch.equal(model(inputs).predictions[task], model.heads[task](model.backbones[task](inputs)))
     assert model.shared_parameters() == []
 
 

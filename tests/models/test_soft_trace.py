@@ -19,7 +19,7 @@ def gradient_of(matrix):
 
 def penalty(model):
     inputs = torch.zeros(4, *model.backbones[model.task_names[0]].input_shape)
-    return model.predict(inputs).regularizers["trace_norm"]
+    return model(inputs).regularizers["trace_norm"]
 
 
 def fill(model, weights):
@@ -158,7 +158,7 @@ def test_penalty_leaves_biases_and_heads_alone(backbone, tasks):
 def test_each_task_has_a_network_of_its_own_that_starts_elsewhere(mlp, tasks, make_inputs):
     model, inputs = SoftTrace(tasks, mlp.make), make_inputs(mlp)
     for task in tasks:
-        assert torch.equal(model(inputs)[task], model.heads[task](model.backbones[task](inputs)))
+        assert torch.equal(model(inputs).predictions[task], model.heads[task](model.backbones[task](inputs)))
     assert model.shared_parameters() == []
     ours, theirs = (next(backbone.parameters()) for backbone in model.backbones.values())
     assert not torch.equal(ours, theirs)
@@ -166,7 +166,7 @@ def test_each_task_has_a_network_of_its_own_that_starts_elsewhere(mlp, tasks, ma
 
 def test_strength_of_zero_gives_no_penalty(mlp, tasks, make_inputs):
     model = SoftTrace(tasks, mlp.make, strength=0.0)
-    assert not model.predict(make_inputs(mlp)).regularizers
+    assert not model(make_inputs(mlp)).regularizers
 
 
 def test_negative_strength_is_refused(mlp, tasks):

@@ -83,7 +83,7 @@ def test_features_are_masked_after_each_stage(maps, three_tasks, make_inputs):
         for stage, router in zip(network.stages, model.routers, strict=True):
             features = stage(features) * router.masks[number][None, :, None, None]
         expected[task] = model.heads[task](features)
-    for task, prediction in model(inputs).items():
+    for task, prediction in model(inputs).predictions.items():
         torch.testing.assert_close(prediction, expected[task])
 
 
@@ -93,7 +93,7 @@ def test_a_task_trains_the_filters_that_it_uses_and_no_others(mlp, tasks, make_i
     with torch.no_grad():
         for layer in (first, second):
             layer.bias.fill_(10.0)  # all units are alive
-    model(make_inputs(mlp))["place"].square().sum().backward()
+    model(make_inputs(mlp)).predictions["place"].square().sum().backward()
     for layer, router in zip((first, second), model.routers, strict=True):
         assert torch.equal(layer.weight.grad.abs().sum(dim=1) > 0, router.masks[1])
 
@@ -114,8 +114,8 @@ def test_sigma_one_is_hard_sharing(maps, tasks, make_inputs):
     hard = HardSharing(tasks, maps.make)
     inputs = make_inputs(maps)
     for _ in range(2):  # in training, then in evaluation, with the statistics that the training left
-        for task, prediction in hard(inputs).items():
-            torch.testing.assert_close(routed(inputs)[task], prediction)
+        for task, prediction in hard(inputs).predictions.items():
+            torch.testing.assert_close(routed(inputs).predictions[task], prediction)
         routed.eval()
         hard.load_state_dict(hard.state_dict() | statistics_of(routed))
         hard.eval()
@@ -134,16 +134,16 @@ def test_one_task_alone_is_the_plain_network(backbone, tasks, make_inputs):
     plain = nn.Sequential(network, MLPHead(network.feature_shape, (2,)))
     plain[1].load_state_dict(model.heads["place"].state_dict())
     inputs = make_inputs(backbone)
-    torch.testing.assert_close(model(inputs)["place"], plain(inputs))
+    torch.testing.assert_close(model(inputs).predictions["place"], plain(inputs))
 
 
 def test_each_task_has_statistics_of_its_own_after_the_first_stage(maps, tasks, make_inputs):
     model, inputs = TaskRouting(tasks, maps.make, sigma=0.0), make_inputs(maps)
     for _ in range(200):
         model(inputs)  # the statistics become those of this batch
-    trained = model(inputs)
+    trained = model(inputs).predictions
     model.eval()
-    for task, prediction in model(inputs).items():
+    for task, prediction in model(inputs).predictions.items():
         # The running variance is unbiased, that of a batch is not, which is why the two are only near.
         torch.testing.assert_close(prediction, trained[task], rtol=0.1, atol=0.05)
     kind, place = (model.trunk.statistics[task].by_name() for task in tasks)

@@ -258,9 +258,9 @@ def test_images_of_other_sizes_give_maps_and_gradients(make, input_shape):
     found = backbone.stage_shapes
     assert torch.equal(torch.random.get_rng_state(), state)
     assert backbone.training
-    features, memory = torch.randn(3, *input_shape), {}
+    features, cache = torch.randn(3, *input_shape), {}
     for index, shape in enumerate(found):
-        features = backbone.stage(index, features, memory)
+        features = backbone.stage(index, features, cache)
         assert features.shape == (3, *shape)
         assert len(shape) == 3
     features.square().mean().backward()

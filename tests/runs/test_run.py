@@ -183,7 +183,7 @@ def test_the_selected_checkpoint_is_the_best_on_validation_and_is_what_is_tested
     parts.model.eval()
     split = parts.dataset.split("test")
     with torch.inference_mode():
-        predicted = parts.model(split.inputs)["left"].argmax(dim=1)
+        predicted = parts.model(split.inputs).predictions["left"].argmax(dim=1)
     limit = 4 * record["config"]["trainer"]["eval_batch_size"]
     assert limit > len(split)
     assert (predicted == split.targets["left"]).float().mean().item() == pytest.approx(tested["test/left/accuracy"])

@@ -271,14 +271,14 @@ def test_separate_trainings_see_the_samples_of_their_own_sources_alone(mtlrun, t
     file.parent.mkdir(parents=True)
     file.write_text("# @package _global_\n" + yaml.safe_dump(content))
     seen = {"one": set(), "two": set()}
-    real = SingleTask.predict
+    real = SingleTask.forward
 
-    def predict(self, inputs, tasks=None):
+    def forward(self, inputs, tasks=None):
         for task in tasks or seen:
             seen[task] |= set(inputs.unique().tolist())
         return real(self, inputs, tasks)
 
-    monkeypatch.setattr(SingleTask, "predict", predict)
+    monkeypatch.setattr(SingleTask, "forward", forward)
     command = [
         "--config-dir",
         "conf",
@@ -428,7 +428,7 @@ def test_each_source_is_normalised_by_its_own_statistics():
         model.train(mode)
         for stream in apart.streams:
             twin = twins[stream.source].train(mode)
-            expected = twin.predict(stream.inputs).predictions
+            expected = twin(stream.inputs).predictions
             for task, prediction in predict(model, stream).predictions.items():
                 torch.testing.assert_close(prediction, expected[task])
     assert all(torch.equal(model.get_buffer(name), buffer) for name, buffer in common.items())
@@ -455,7 +455,7 @@ def test_a_model_of_a_users_own_may_know_nothing_of_wanted_tasks():
             super().__init__(("kind", "value", "both"))
             self.heads = nn.ModuleDict({task: nn.Linear(4, kind.output_size) for task, kind in TASKS.items()})
 
-        def predict(self, inputs):
+        def forward(self, inputs):
             return Output({task: head(inputs) for task, head in self.heads.items()})
 
         def parameter_groups(self):

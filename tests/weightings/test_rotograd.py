@@ -187,14 +187,14 @@ def model():
 
 def test_each_head_gets_its_own_view_in_training_and_evaluation(model):
     inputs = torch.randn(7, 4)
-    plain = {task: prediction.detach() for task, prediction in model(inputs).items()}
+    plain = {task: prediction.detach() for task, prediction in model(inputs).predictions.items()}
     model.add_rotations()
-    for task, prediction in model(inputs).items():
+    for task, prediction in model(inputs).predictions.items():
         torch.testing.assert_close(prediction, plain[task])
     model.rotations.copy_(random_rotations(2, 5))
     features = model.encode(inputs)
     for training in (True, False):
-        predictions = model.train(training)(inputs)
+        predictions = model.train(training)(inputs).predictions
         for index, task in enumerate("ab"):
             view = torch.stack([model.rotations[index] @ sample for sample in features])
             torch.testing.assert_close(predictions[task], model.heads[task](view))

@@ -3,7 +3,7 @@
 from mtlrun.models.adapters import Adapters
 from mtlrun.models.adatt import AdaTT
 from mtlrun.models.adversarial import Adversarial
-from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, SharedRepresentationModel, Supervised
+from mtlrun.models.base import AuxiliaryPredictions, MultiTaskModel, Output, ParameterGroup, SharedRepresentationModel
 from mtlrun.models.blocks.batchnorm_statistics import SourceStatistics
 from mtlrun.models.cascade import Cascade
 from mtlrun.models.cgc import CGC
@@ -33,6 +33,7 @@ __all__ = [
     "AdaTT",
     "Adapters",
     "Adversarial",
+    "AuxiliaryPredictions",
     "Cascade",
     "CrossStitch",
     "DSelectK",
@@ -50,6 +51,5 @@ __all__ = [
     "SoftSharing",
     "SoftTrace",
     "SourceStatistics",
-    "Supervised",
     "TaskRouting",
 ]

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from mtlrun.models.backbones import BackboneFactory
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
-from mtlrun.models.blocks.layers import pointwise
+from mtlrun.models.blocks.layers import conv1x1_or_linear
 from mtlrun.models.blocks.task_trunk import TaskTrunk
 
 
@@ -20,8 +20,8 @@ class Adapter(nn.Module):
 
     def __init__(self, shape: Sequence[int], width: int) -> None:
         super().__init__()
-        self.down = pointwise(shape, width)
-        self.up = pointwise((width, *shape[1:]), shape[0])
+        self.down = conv1x1_or_linear(shape, width)
+        self.up = conv1x1_or_linear((width, *shape[1:]), shape[0])
         for parameter in self.up.parameters():
             nn.init.zeros_(parameter)
 
@@ -34,7 +34,7 @@ class Adapters(MultiTaskModel):
     """One backbone with a small residual bottleneck per task after each stage.
 
     Source: Houlsby et al., "Parameter-Efficient Transfer Learning for NLP" (ICML 2019), section 2.1; for convolutional
-    networks, with 1x1 convolutions: Rebuffi et al., "Learning multiple visual domains with residual adapters"
+    networks, with 1x1 convolutions: Rebuffi et al., "Learning multiple visual domain_logits with residual adapters"
     (NeurIPS 2017). Departures: one adapter after each stage, where the papers have one or two in each block; the
     backbone is trained along unless `frozen`, which the papers do with a pretrained one; each task has its own
     BatchNorm statistics (Rebuffi et al.: scales and shifts too).
@@ -71,10 +71,10 @@ class Adapters(MultiTaskModel):
             {task: nn.ModuleList(Adapter(shape, max(1, shape[0] // reduction)) for shape in shapes) for task in tasks}
         )
 
-    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
-        wanted = self.wanted(tasks)
-        features = self.trunk.passes(wanted, inputs, self.adapt)
-        return Output({task: self.heads[task](own) for task, own in zip(wanted, features, strict=True)})
+    def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
+        requested = self.requested(tasks)
+        features = self.trunk.passes(requested, inputs, self.adapt)
+        return Output({task: self.heads[task](own) for task, own in zip(requested, features, strict=True)})
 
     def adapt(self, task: str, stage: int, features: Tensor) -> Tensor:
         """Apply a task's adapter to what a stage gave."""

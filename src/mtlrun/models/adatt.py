@@ -9,7 +9,7 @@ from mtlrun.models.backbones import BackboneFactory
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
 from mtlrun.models.blocks.experts import GateInput, SoftmaxGate, mixture, name_experts, stack_units
 from mtlrun.models.blocks.layers import pool
-from mtlrun.models.blocks.parallel_backbones import Columns
+from mtlrun.models.blocks.parallel_backbones import ParallelBackbones
 
 
 class Fusion(nn.Module):
@@ -73,7 +73,7 @@ class AdaTT(MultiTaskModel):
             raise ValueError(f"shared_experts must be >= 0, found {shared_experts}")
         super().__init__(tuple(tasks))
         self.unit_sizes = [task_experts] * len(tasks) + [shared_experts] * (shared_experts > 0)
-        self.experts = Columns(name_experts(tasks, task_experts, shared_experts), backbone)
+        self.experts = ParallelBackbones(name_experts(tasks, task_experts, shared_experts), backbone)
         first, shapes = self.experts.first, self.experts.stage_shapes
         self.view = GateInput(first)
         self.fusions = nn.ModuleList()
@@ -82,8 +82,8 @@ class AdaTT(MultiTaskModel):
             self.fusions.append(nn.ModuleList(Fusion(size, self.unit_sizes, unit) for unit in range(units)))
         self.heads = make_heads(tasks, shapes[-1], first.input_shape)
 
-    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
-        wanted = self.wanted(tasks)
+    def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
+        requested = self.requested(tasks)
         seen = [self.view(inputs)] * len(self.unit_sizes)
 
         def fuse(level: int, features: list[Tensor]) -> list[Tensor]:
@@ -92,13 +92,13 @@ class AdaTT(MultiTaskModel):
             fusions: nn.ModuleList = self.fusions[level]  # type: ignore[assignment]
             if level == len(self.fusions) - 1:
                 last = zip(self.task_names, fusions, seen[: len(fusions)], strict=True)
-                return [fusion(own, units) for task, fusion, own in last if task in wanted]
+                return [fusion(own, units) for task, fusion, own in last if task in requested]
             fused = [fusion(own, units) for fusion, own in zip(fusions, seen, strict=True)]
             seen = [pool(own) for own in fused]
             return [own for own, size in zip(fused, self.unit_sizes, strict=True) for _ in range(size)]
 
         features = self.experts(inputs, fuse)
-        return Output({task: self.heads[task](own) for task, own in zip(wanted, features, strict=True)})
+        return Output({task: self.heads[task](own) for task, own in zip(requested, features, strict=True)})
 
     def parameter_groups(self) -> list[ParameterGroup]:
         shared = [*self.experts.parameters(), *self.fusions[:-1].parameters()]

@@ -51,7 +51,7 @@ class Adversarial(MultiTaskModel):
     shared ones: orthogonality * sum over tasks of ‖SᵀP‖² / (‖S‖² ‖P‖²), over the batch, features averaged over all
     places. The paper does not divide; here the penalty is the same for any batch size, width and scale of the features,
     and smaller, so that the paper's factor is a mild one. S and P hold all samples of the batch, whichever tasks they
-    carry labels of; tasks that are not wanted have no P. Both terms join the objective outside the weighting.
+    carry labels of; tasks that are not requested have no P. Both terms join the objective outside the weighting.
 
     Made for tasks that have samples of their own: where each sample carries the labels of all tasks there is nothing to
     tell apart, the best discriminator says 1/K, and the adversary only keeps it there.
@@ -86,21 +86,21 @@ class Adversarial(MultiTaskModel):
         self.adversary = adversary
         self.orthogonality = orthogonality
 
-    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
-        wanted = self.wanted(tasks)
+    def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
+        requested = self.requested(tasks)
         shared = self.shared(inputs)
-        private = {task: self.private[task](inputs) for task in wanted}
+        private = {task: self.private[task](inputs) for task in requested}
         predictions = {task: self.heads[task](torch.cat([shared, own], dim=1)) for task, own in private.items()}
         if not self.training:
             return Output(predictions)
         pooled = pool(shared)
-        domains, regularizers = None, {}
+        domain_logits, regularizers = None, {}
         if self.discriminator is not None:
-            domains = self.discriminator(ReverseGradient.apply(pooled, self.adversary))
+            domain_logits = self.discriminator(ReverseGradient.apply(pooled, self.adversary))
         if self.orthogonality > 0:
             overlaps = torch.stack([overlap(pooled, pool(own)) for own in private.values()])
             regularizers["orthogonality"] = self.orthogonality * overlaps.sum()
-        return Output(predictions, domains=domains, regularizers=regularizers)
+        return Output(predictions, domain_logits=domain_logits, regularizers=regularizers)
 
     def parameter_groups(self) -> list[ParameterGroup]:
         groups = [ParameterGroup("shared", list(self.shared.parameters()))]

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Protocol
 
 from torch import Tensor, nn
+from torch.export import register_dataclass
 
 from mtlrun.models.backbones import Shape
 from mtlrun.models.blocks.batchnorm_statistics import SourceStatistics
@@ -49,7 +50,7 @@ class ParameterGroup:
 
 
 @dataclass(frozen=True)
-class Supervised:
+class AuxiliaryPredictions:
     """Predictions on the way to the final ones that are trained by the same losses.
 
     Args:
@@ -66,20 +67,25 @@ class Output:
     """What a forward pass gives.
 
     Args:
-        predictions: {task: prediction} of the tasks that are wanted, in the model's order; see `make_heads` for shapes.
+        predictions: {task: prediction} of the requested tasks, in the model's order; see `make_heads` for shapes.
         representation: the tensor that separates what is shared from what belongs to the tasks, if there is one.
-        on_the_way: earlier predictions that are supervised as well; only in training.
-        domains: logits [batch, K] of a discriminator that is to tell from shared features which task a sample belongs
-            to, that is, for which tasks it carries a label; of all tasks, whichever are wanted.
+        auxiliary: earlier predictions that are supervised as well; only in training.
+        domain_logits: logits [batch, K] of a discriminator that predicts from shared features which task a sample
+            belongs to, that is, for which tasks it carries a label; of all tasks, whichever are requested.
         regularizers: named terms, scalars, that are added to the objective with their factors already applied, outside
-            the weighting; only in training. Terms of parameters alone are the same whichever tasks are wanted.
+            the weighting; only in training. Terms of parameters alone are the same whichever tasks are requested.
     """
 
     predictions: dict[str, Tensor]
     representation: Tensor | None = None
-    on_the_way: Sequence[Supervised] = ()
-    domains: Tensor | None = None
+    auxiliary: Sequence[AuxiliaryPredictions] = ()
+    domain_logits: Tensor | None = None
     regularizers: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+# So that a model can be exported by `torch.export` although it returns these.
+register_dataclass(AuxiliaryPredictions)
+register_dataclass(Output)
 
 
 class MultiTaskModel(nn.Module, ABC):
@@ -97,20 +103,16 @@ class MultiTaskModel(nn.Module, ABC):
         self.source_statistics: SourceStatistics | None = None
 
     @abstractmethod
-    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
+    def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
         """Return the predictions for a batch of inputs, and what else the training is to know.
 
         Args:
             inputs: [batch, ...].
-            tasks: those whose predictions are wanted; None for all. What only other tasks need is not computed.
+            tasks: those whose predictions are requested; None for all. What only other tasks need is not computed.
         """
 
-    def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
-        """Return {task: prediction} for a batch of inputs; see `predict`."""
-        return self.predict(inputs, tasks).predictions
-
-    def wanted(self, tasks: Sequence[str] | None) -> tuple[str, ...]:
-        """Return the tasks whose predictions are wanted, in the model's order; None stands for all.
+    def requested(self, tasks: Sequence[str] | None) -> tuple[str, ...]:
+        """Return the tasks whose predictions are requested, in the model's order; None stands for all.
 
         Raises:
             ValueError: there are none, or the model lacks one.
@@ -122,12 +124,12 @@ class MultiTaskModel(nn.Module, ABC):
             raise ValueError(f"tasks must be null or one or more of {', '.join(self.task_names)}, found {found}")
         return tuple(task for task in self.task_names if task in tasks)
 
-    def advance(self, epochs: float, share: float) -> None:
-        """Called before each training step, for models with a warm-up or an annealing.
+    def on_train_step(self, epoch: float, progress: float) -> None:
+        """Adapt to the progress of training, before each step; for models with a warm-up or an annealing schedule.
 
         Args:
-            epochs: how many passes over the training data are made, with fractions.
-            share: the same as a share of the whole training, in [0, 1).
+            epoch: number of passes over the training data so far, with fractions.
+            progress: fraction of the whole training that is done, in [0, 1).
         """
 
     @abstractmethod
@@ -169,7 +171,7 @@ class SharedRepresentationModel(MultiTaskModel):
 
     @abstractmethod
     def decode(self, representation: Tensor, tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
-        """Return {task: prediction} of the tasks that are wanted: all task parameters lie after the representation."""
+        """Return {task: prediction} of the requested tasks: all task parameters lie after the representation."""
 
     def add_rotations(self) -> Tensor:
         """Put a rotation of the representation in front of each task's head, and return all of them [K, d, d].
@@ -187,8 +189,8 @@ class SharedRepresentationModel(MultiTaskModel):
                 return found
         return []
 
-    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
-        decode = self.decode if tasks is None else partial(self.decode, tasks=self.wanted(tasks))
+    def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
+        decode = self.decode if tasks is None else partial(self.decode, tasks=self.requested(tasks))
         return self.output(self.encode(inputs), decode)
 
     def output(self, representation: Tensor, decode: Callable[[Tensor], dict[str, Tensor]]) -> Output:

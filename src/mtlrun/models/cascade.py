@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from mtlrun.models.backbones import BackboneFactory
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_head
-from mtlrun.models.blocks.layers import Fit
+from mtlrun.models.blocks.layers import Resize
 
 
 class Cascade(MultiTaskModel):
@@ -51,26 +51,26 @@ class Cascade(MultiTaskModel):
         super().__init__(tuple(tasks))
         self.trunk = backbone()
         channels, *size = self.trunk.feature_shape
-        self.fit = Fit(size)
+        self.fit = Resize(size)
         self.heads = nn.ModuleDict()
         for task in names:
             self.heads[task] = make_head(tasks[task], (channels, *size), self.trunk.input_shape)
             channels += tasks[task].output_size
         self.stop_gradient = stop_gradient
 
-    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
-        wanted = self.wanted(tasks)
+    def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
+        requested = self.requested(tasks)
         features = self.trunk(inputs)
         predictions: dict[str, Tensor] = {}
         estimate: Tensor | None = None
         for task, head in self.heads.items():
-            if predictions.keys() >= set(wanted):
+            if predictions.keys() >= set(requested):
                 break  # nobody asks for later ones
             if estimate is not None:
                 features = torch.cat([features, self.fit(estimate)], dim=1)
             predictions[task] = head(features)
             estimate = predictions[task].detach() if self.stop_gradient else predictions[task]
-        return Output({task: predictions[task] for task in wanted})
+        return Output({task: predictions[task] for task in requested})
 
     def parameter_groups(self) -> list[ParameterGroup]:
         groups = [ParameterGroup("shared", list(self.trunk.parameters()))]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from mtlrun.models.backbones import BackboneFactory
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
 from mtlrun.models.blocks.experts import GateInput, SoftmaxGate, check_numbers, mixture, name_experts, stack_units
-from mtlrun.models.blocks.parallel_backbones import Columns
+from mtlrun.models.blocks.parallel_backbones import ParallelBackbones
 
 
 class CGC(MultiTaskModel):
@@ -32,22 +32,22 @@ class CGC(MultiTaskModel):
         check_numbers(shared_experts, task_experts)
         super().__init__(tuple(tasks))
         self.task_experts, self.shared_experts = task_experts, shared_experts
-        self.experts = Columns(name_experts(tasks, task_experts, shared_experts), backbone)
+        self.experts = ParallelBackbones(name_experts(tasks, task_experts, shared_experts), backbone)
         first = self.experts.first
         self.view = GateInput(first)
         self.gates = nn.ModuleDict({task: SoftmaxGate(self.view.size, task_experts + shared_experts) for task in tasks})
         self.heads = make_heads(tasks, first.feature_shape, first.input_shape)
 
-    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
-        wanted = self.wanted(tasks)
-        names = name_experts(wanted, self.task_experts, self.shared_experts)
-        sizes = [self.task_experts] * len(wanted) + [self.shared_experts]
+    def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
+        requested = self.requested(tasks)
+        names = name_experts(requested, self.task_experts, self.shared_experts)
+        sizes = [self.task_experts] * len(requested) + [self.shared_experts]
         *own, shared = stack_units([self.experts[name](inputs) for name in names], sizes)
         seen = self.view(inputs)
         return Output(
             {
                 task: self.heads[task](mixture(self.gates[task](seen), [mine, shared]))
-                for task, mine in zip(wanted, own, strict=True)
+                for task, mine in zip(requested, own, strict=True)
             }
         )
 

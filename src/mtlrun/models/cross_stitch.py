@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mtlrun.models.backbones import BackboneFactory
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, head_groups, make_heads
 from mtlrun.models.blocks.layers import per_channel
-from mtlrun.models.blocks.parallel_backbones import Columns
+from mtlrun.models.blocks.parallel_backbones import ParallelBackbones
 
 
 class CrossStitchUnit(nn.Module):
@@ -68,7 +68,7 @@ class CrossStitch(MultiTaskModel):
             raise ValueError(f"unit_lr_scale must be > 0, found {unit_lr_scale}")
         super().__init__(tuple(tasks))
         self.init_from = init_from
-        self.backbones = Columns(tasks, backbone)
+        self.backbones = ParallelBackbones(tasks, backbone)
         shapes = self.backbones.stage_shapes
         self.units = nn.ModuleList(
             CrossStitchUnit(len(tasks), shape[0] if granularity == "channel" else 1, self_weight) for shape in shapes
@@ -76,11 +76,11 @@ class CrossStitch(MultiTaskModel):
         self.heads = make_heads(tasks, shapes[-1], self.backbones.first.input_shape)
         self.unit_lr_scale = unit_lr_scale
 
-    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
-        wanted = self.wanted(tasks)
+    def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
+        requested = self.requested(tasks)
         mixed = self.backbones(inputs, lambda index, features: self.units[index](features))
         features = dict(zip(self.task_names, mixed, strict=True))
-        return Output({task: self.heads[task](features[task]) for task in wanted})
+        return Output({task: self.heads[task](features[task]) for task in requested})
 
     def parameter_groups(self) -> list[ParameterGroup]:
         return [

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mtlrun.models.backbones import BackboneFactory
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
 from mtlrun.models.blocks.experts import GateInput, mixture, stack_units
-from mtlrun.models.blocks.parallel_backbones import Columns
+from mtlrun.models.blocks.parallel_backbones import ParallelBackbones
 from mtlrun.models.blocks.sparse_gate import DSelectKGate
 
 #: Keeps the logarithm and the quotient of the penalties finite, as in the authors' code.
@@ -62,7 +62,7 @@ class DSelectK(MultiTaskModel):
         if not unused_penalty >= 0:
             raise ValueError(f"unused_penalty must be >= 0, found {unused_penalty}")
         super().__init__(tuple(tasks))
-        self.experts = Columns((f"expert_{index + 1}" for index in range(num_experts)), backbone)
+        self.experts = ParallelBackbones((f"expert_{index + 1}" for index in range(num_experts)), backbone)
         first = self.experts.first
         self.view = GateInput(first) if gate == "per_example" else None
         size = self.view.size if self.view else None
@@ -71,13 +71,13 @@ class DSelectK(MultiTaskModel):
         self.entropy_penalty = entropy_penalty
         self.unused_penalty = unused_penalty if log2(num_experts) % 1 else 0.0
 
-    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
-        wanted = self.wanted(tasks)
+    def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
+        requested = self.requested(tasks)
         experts = stack_units([expert(inputs) for expert in self.experts.values()], [len(self.experts)])
         seen = self.view(inputs) if self.view else inputs
-        # The penalties are on all gates: static ones are parameters, whichever tasks are wanted.
-        gates = {task: self.gates[task](seen) for task in (self.task_names if self.training else wanted)}
-        predictions = {task: self.heads[task](mixture(gates[task][0], experts)) for task in wanted}
+        # The penalties are on all gates: static ones are parameters, whichever tasks are requested.
+        gates = {task: self.gates[task](seen) for task in (self.task_names if self.training else requested)}
+        predictions = {task: self.heads[task](mixture(gates[task][0], experts)) for task in requested}
         selectors = torch.stack([r for _, r in gates.values()])
         return Output(predictions, regularizers=self.penalties(selectors) if self.training else {})
 

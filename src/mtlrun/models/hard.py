@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from mtlrun.models.backbones import Backbone, BackboneFactory, Memory
+from mtlrun.models.backbones import Backbone, BackboneFactory, StageCache
 from mtlrun.models.base import Output, ParameterGroup, SharedRepresentationModel, TaskLike, make_heads
 from mtlrun.models.blocks.layers import is_map
 
@@ -46,26 +46,26 @@ class HardSharing(SharedRepresentationModel):
         self._representation_shape = shapes[shared_stages - 1]
         self.register_buffer("rotations", None)
 
-    def encode(self, inputs: Tensor, memory: Memory | None = None) -> Tensor:
-        return self.trunk.run(inputs, {} if memory is None else memory, stop=self.shared_stages)
+    def encode(self, inputs: Tensor, cache: StageCache | None = None) -> Tensor:
+        return self.trunk.run(inputs, {} if cache is None else cache, stop=self.shared_stages)
 
     def decode(
-        self, representation: Tensor, tasks: Sequence[str] | None = None, memory: Memory | None = None
+        self, representation: Tensor, tasks: Sequence[str] | None = None, cache: StageCache | None = None
     ) -> dict[str, Tensor]:
         predictions = {}
-        for task in self.wanted(tasks):
+        for task in self.requested(tasks):
             features = representation
             if self.rotations is not None:
                 features = _rotate(features, self.rotations[self.task_names.index(task)])
             if task in self.branches:
                 branch = self.branches[task]
-                features = branch.run(features, dict(memory or {}), start=self.shared_stages)  # type: ignore[operator]
+                features = branch.run(features, dict(cache or {}), start=self.shared_stages)  # type: ignore[operator]
             predictions[task] = self.heads[task](features)
         return predictions
 
-    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
-        memory: Memory = {}
-        return self.output(self.encode(inputs, memory), partial(self.decode, tasks=self.wanted(tasks), memory=memory))
+    def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
+        cache: StageCache = {}
+        return self.output(self.encode(inputs, cache), partial(self.decode, tasks=self.requested(tasks), cache=cache))
 
     def add_rotations(self) -> Tensor:
         like = next(self.trunk.parameters())

@@ -105,11 +105,11 @@ class LoRA(MultiTaskModel):
             }
         )
 
-    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
+    def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
         return Output(
             {
                 task: self.heads[task](self.trunk.run(task, inputs, {}, weights=self.weights(task)))
-                for task in self.wanted(tasks)
+                for task in self.requested(tasks)
             }
         )
 

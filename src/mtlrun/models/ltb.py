@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from mtlrun.models.backbones import Backbone, BackboneFactory, Memory
+from mtlrun.models.backbones import Backbone, BackboneFactory, StageCache
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
-from mtlrun.models.blocks.parallel_backbones import Columns
+from mtlrun.models.blocks.parallel_backbones import ParallelBackbones
 
 
 class LTB(MultiTaskModel):
@@ -19,9 +19,9 @@ class LTB(MultiTaskModel):
     the layer before it. d_j is one-hot, drawn for each batch by Gumbel-softmax: argmax_i(logit_ij + g_ij), with the
     gradient of softmax_i((logit_ij + g_ij) / temperature). Each head draws its node of the last layer likewise. The
     temperature falls geometrically from `temperature` to `final_temperature`. In the warm-up nothing is drawn: each
-    node gets the mean of all nodes before it, and the logits are not trained. (Before `advance` is first called, each
+    node gets the mean of all nodes before it, and the logits are not trained. (Before the first `on_train_step`, each
     gets the mean by the softmax of its logits.) In evaluation each node has its likeliest parent, the first among
-    equals, and what no task needs whose prediction is wanted is not computed: nodes on no path, unless a later stage
+    equals, and what no requested task needs is not computed: nodes on no path, unless a later stage
     of the same copy is on one, since that may look for the places of pooled maxima.
     BatchNorm's running statistics are of all parents that are drawn, so that while draws vary much, and in the warm-up,
     evaluation lags behind training.
@@ -63,7 +63,7 @@ class LTB(MultiTaskModel):
         if not branching_lr_scale > 0:
             raise ValueError(f"branching_lr_scale must be > 0, found {branching_lr_scale}")
         super().__init__(tuple(tasks))
-        self.nodes = Columns(map(str, range(nodes)), backbone)
+        self.nodes = ParallelBackbones(map(str, range(nodes)), backbone)
         shapes = self.nodes.stage_shapes
         self.heads = make_heads(tasks, shapes[-1], self.nodes.first.input_shape)
         #: After each layer but the last, [children, parents].
@@ -78,16 +78,16 @@ class LTB(MultiTaskModel):
         self._temperature: Tensor
         self.register_buffer("_temperature", torch.tensor(1.0), persistent=False)
 
-    def advance(self, epochs: float, share: float) -> None:
-        self._sampling = share >= self.warm_up
+    def on_train_step(self, epoch: float, progress: float) -> None:
+        self._sampling = progress >= self.warm_up
         start, end = self.temperatures
-        progress = (share - self.warm_up) / (1 - self.warm_up)
+        fraction = (progress - self.warm_up) / (1 - self.warm_up)  # of the time after the warm-up
         # At infinity all parents are equal, and the logits' gradient is zero.
-        self._temperature.fill_(start * (end / start) ** progress if self._sampling else math.inf)
+        self._temperature.fill_(start * (end / start) ** fraction if self._sampling else math.inf)
 
-    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
-        wanted = self.wanted(tasks)
-        heads = [self.head_branching[task] for task in wanted]
+    def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
+        requested = self.requested(tasks)
+        heads = [self.head_branching[task] for task in requested]
         if self.training or torch.compiler.is_compiling():  # a traced program cannot know the tree: it runs all nodes
             # Each head's logits are drawn from on their own, so that no other task's loss reaches them.
             chosen = [*(list(self._choose(layer)) for layer in self.branching), [self._choose(own) for own in heads]]
@@ -95,7 +95,7 @@ class LTB(MultiTaskModel):
         else:
             layers = [*self.branching, torch.stack(heads)]
             features = self._follow(inputs, [layer.argmax(dim=1).tolist() for layer in layers])
-        return Output({task: self.heads[task](own) for task, own in zip(wanted, features, strict=True)})
+        return Output({task: self.heads[task](own) for task, own in zip(requested, features, strict=True)})
 
     def _choose(self, logits: Tensor) -> Tensor:
         """Return children's weights of their parents. [..., parents]."""
@@ -114,11 +114,11 @@ class LTB(MultiTaskModel):
         for layer in reversed(parents[:-1]):
             needed.insert(0, needed[0] | {layer[child] for child in needed[0]})
         networks: list[Backbone] = list(self.nodes.values())  # type: ignore[arg-type]
-        memories: list[Memory] = [{} for _ in networks]
-        features = {node: networks[node].stage(0, inputs, memories[node]) for node in needed[0]}
+        caches: list[StageCache] = [{} for _ in networks]
+        features = {node: networks[node].stage(0, inputs, caches[node]) for node in needed[0]}
         for index, layer in enumerate(parents[:-1], start=1):
             features = {
-                node: networks[node].stage(index, features[layer[node]], memories[node]) for node in needed[index]
+                node: networks[node].stage(index, features[layer[node]], caches[node]) for node in needed[index]
             }
         return [features[node] for node in parents[-1]]
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from mtlrun.models.backbones import BackboneFactory
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
 from mtlrun.models.blocks.experts import GateInput, SoftmaxGate, mixture, stack_units
-from mtlrun.models.blocks.parallel_backbones import Columns
+from mtlrun.models.blocks.parallel_backbones import ParallelBackbones
 
 
 class MMoE(MultiTaskModel):
@@ -29,17 +29,17 @@ class MMoE(MultiTaskModel):
         if num_experts < 2:
             raise ValueError(f"num_experts must be >= 2, found {num_experts}; a single one is model=hard")
         super().__init__(tuple(tasks))
-        self.experts = Columns((f"expert_{index + 1}" for index in range(num_experts)), backbone)
+        self.experts = ParallelBackbones((f"expert_{index + 1}" for index in range(num_experts)), backbone)
         first = self.experts.first
         self.view = GateInput(first)
         self.gates = nn.ModuleDict({task: SoftmaxGate(self.view.size, num_experts) for task in tasks})
         self.heads = make_heads(tasks, first.feature_shape, first.input_shape)
 
-    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
-        wanted = self.wanted(tasks)
+    def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
+        requested = self.requested(tasks)
         experts = stack_units([expert(inputs) for expert in self.experts.values()], [len(self.experts)])
         seen = self.view(inputs)
-        return Output({task: self.heads[task](mixture(self.gates[task](seen), experts)) for task in wanted})
+        return Output({task: self.heads[task](mixture(self.gates[task](seen), experts)) for task in requested})
 
     def parameter_groups(self) -> list[ParameterGroup]:
         return [

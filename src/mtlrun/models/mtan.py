@@ -6,9 +6,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from mtlrun.models.backbones import BackboneFactory, Memory, Shape
+from mtlrun.models.backbones import BackboneFactory, Shape, StageCache
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
-from mtlrun.models.blocks.layers import Fit, batch_norm, joined, neighborhood, pointwise
+from mtlrun.models.blocks.layers import Resize, batch_norm, conv1x1_or_linear, conv3x3_or_linear, joined
 
 
 class Attention(nn.Module):
@@ -27,10 +27,10 @@ class Attention(nn.Module):
         hidden = max(1, shape[0] // reduction)
         inner: Shape = (hidden, *shape[1:])
         self.mask = nn.Sequential(
-            pointwise(joined([shape, shape]) if has_previous else shape, hidden, bias=False),
+            conv1x1_or_linear(joined([shape, shape]) if has_previous else shape, hidden, bias=False),
             batch_norm(inner),
             nn.ReLU(),
-            pointwise(inner, shape[0], bias=False),
+            conv1x1_or_linear(inner, shape[0], bias=False),
             batch_norm(shape),
             nn.Sigmoid(),
         )
@@ -70,7 +70,10 @@ class MTAN(MultiTaskModel):
         shapes = self.trunk.stage_shapes
         self.passing = nn.ModuleList(
             nn.Sequential(
-                neighborhood(source, target[0], bias=False), batch_norm(source, target[0]), nn.ReLU(), Fit(target[1:])
+                conv3x3_or_linear(source, target[0], bias=False),
+                batch_norm(source, target[0]),
+                nn.ReLU(),
+                Resize(target[1:]),
             )
             for source, target in pairwise(shapes)
         )
@@ -82,13 +85,13 @@ class MTAN(MultiTaskModel):
         )
         self.heads = make_heads(tasks, shapes[-1], self.trunk.input_shape)
 
-    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
-        wanted = self.wanted(tasks)
-        memory: Memory = {}
+    def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
+        requested = self.requested(tasks)
+        cache: StageCache = {}
         stages = [inputs]
         for index in range(len(self.trunk.stages)):
-            stages.append(self.trunk.stage(index, stages[-1], memory))
-        return Output({task: self.heads[task](self.attend(task, stages[1:])) for task in wanted})
+            stages.append(self.trunk.stage(index, stages[-1], cache))
+        return Output({task: self.heads[task](self.attend(task, stages[1:])) for task in requested})
 
     def attend(self, task: str, stages: list[Tensor]) -> Tensor:
         """Return what a task attends to after the last stage.

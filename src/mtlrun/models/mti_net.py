@@ -6,10 +6,10 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from mtlrun.models.backbones import BackboneFactory, Memory, Shape
-from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, Supervised, TaskLike, make_heads
+from mtlrun.models.backbones import BackboneFactory, Shape, StageCache
+from mtlrun.models.base import AuxiliaryPredictions, MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
 from mtlrun.models.blocks.distillation import make_branches, make_distillations, make_first_heads
-from mtlrun.models.blocks.layers import Fit
+from mtlrun.models.blocks.layers import Resize
 from mtlrun.models.blocks.propagation import Propagation
 
 
@@ -29,7 +29,7 @@ class Scale(nn.Module):
     ) -> None:
         super().__init__()
         self.shape: Shape = (channels, *shape[1:])
-        self.fit = Fit(shape[1:])
+        self.fit = Resize(shape[1:])
         self.branches = make_branches(tasks, (shape[0] + coarser, *shape[1:]), channels)
         self.first_heads = make_first_heads(tasks, self.shape, input_shape)
         self.distillations = make_distillations(tuple(tasks), self.shape, "sender")
@@ -99,7 +99,7 @@ class MTINet(MultiTaskModel):
             coarser = channels or shape[0]
         shapes: list[Shape] = [scale.shape for scale in self._scales]
         self.propagations = nn.ModuleList(Propagation(self.task_names, shape) for shape in shapes[:-1])
-        self.fit = Fit(shapes[-1][1:])
+        self.fit = Resize(shapes[-1][1:])
         together = (sum(shape[0] for shape in shapes), *shapes[-1][1:])
         self.heads = make_heads(tasks, together, self.trunk.input_shape)
 
@@ -107,31 +107,31 @@ class MTINet(MultiTaskModel):
     def _scales(self) -> list[Scale]:
         return list(self.scales)  # type: ignore[arg-type]
 
-    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
-        wanted = self.wanted(tasks)
+    def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
+        requested = self.requested(tasks)
         shared = self._run_trunk(inputs)
-        distilled: dict[str, list[Tensor]] = {task: [] for task in wanted}
-        on_the_way = []
+        distilled: dict[str, list[Tensor]] = {task: [] for task in requested}
+        auxiliary = []
         handed: dict[str, Tensor] = {}
         for index, scale in enumerate(self._scales):
             features = scale(shared[index], handed)
             if self.training:
-                first = {task: scale.first_heads[task](features[task]) for task in wanted}
-                on_the_way.append(Supervised(first, self.intermediate_weight))
-            for task in wanted:
+                first = {task: scale.first_heads[task](features[task]) for task in requested}
+                auxiliary.append(AuxiliaryPredictions(first, self.intermediate_weight))
+            for task in requested:
                 distilled[task].append(self.fit(scale.distillations[task](features)))
             if index < len(self.propagations):
                 handed = self.propagations[index](features)
         predictions = {task: self.heads[task](torch.cat(own, dim=1)) for task, own in distilled.items()}
-        return Output(predictions, on_the_way=on_the_way)
+        return Output(predictions, auxiliary=auxiliary)
 
     def _run_trunk(self, inputs: Tensor) -> list[Tensor]:
         """Return the features of each scale, from the coarsest on."""
-        memory: Memory = {}
+        cache: StageCache = {}
         found: dict[int, Tensor] = {}
         features = inputs
         for index in range(len(self.trunk.stages)):
-            features = self.trunk.stage(index, features, memory)
+            features = self.trunk.stage(index, features, cache)
             if index in self.stages:
                 found[index] = features
         return [found[stage] for stage in self.stages]

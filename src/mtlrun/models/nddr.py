@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from mtlrun.models.backbones import BackboneFactory, Shape
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
-from mtlrun.models.blocks.layers import Fit, batch_norm, joined, pointwise
-from mtlrun.models.blocks.parallel_backbones import Columns
+from mtlrun.models.blocks.layers import Resize, batch_norm, conv1x1_or_linear, joined
+from mtlrun.models.blocks.parallel_backbones import ParallelBackbones
 
 
 class NDDRLayer(nn.ModuleDict):
@@ -75,7 +75,7 @@ class NDDR(MultiTaskModel):
             raise ValueError(f"unit_lr_scale must be > 0, found {unit_lr_scale}")
         super().__init__(tuple(tasks))
         self.init_from = init_from
-        self.backbones = Columns(tasks, backbone)
+        self.backbones = ParallelBackbones(tasks, backbone)
         shapes = self.backbones.stage_shapes
         self.layers = nn.ModuleList()
         if len(tasks) > 1:
@@ -83,7 +83,7 @@ class NDDR(MultiTaskModel):
         self.shortcuts = nn.ModuleDict()
         if shortcut:
             last = shapes[-1]
-            self.fit = Fit(last[1:])
+            self.fit = Resize(last[1:])
             every = joined([(shape[0], *last[1:]) for shape in shapes])
             self.shortcuts.update({task: _reduction(every, last) for task in tasks})
             for reduction in self.shortcuts.values():
@@ -91,12 +91,12 @@ class NDDR(MultiTaskModel):
         self.heads = make_heads(tasks, shapes[-1], self.backbones.first.input_shape)
         self.unit_lr_scale = unit_lr_scale
 
-    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
-        wanted = self.wanted(tasks)
+    def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
+        requested = self.requested(tasks)
         after: list[dict[str, Tensor]] = []  # the tasks' features after each stage
 
         def fuse(index: int, features: list[Tensor]) -> list[Tensor]:
-            going = wanted if index == len(self.layers) - 1 else self.task_names
+            going = requested if index == len(self.layers) - 1 else self.task_names
             if self.layers:
                 features = self.layers[index](features, going)
             after.append(dict(zip(going, features, strict=True)))
@@ -107,9 +107,9 @@ class NDDR(MultiTaskModel):
         if self.shortcuts:
             features = {
                 task: self.shortcuts[task](torch.cat([self.fit(stage[task]) for stage in after], dim=1))
-                for task in wanted
+                for task in requested
             }
-        return Output({task: self.heads[task](features[task]) for task in wanted})
+        return Output({task: self.heads[task](features[task]) for task in requested})
 
     def parameter_groups(self) -> list[ParameterGroup]:
         groups = [ParameterGroup("shared", list(self.backbones.parameters()))]
@@ -126,4 +126,4 @@ class NDDR(MultiTaskModel):
 
 def _reduction(source: Shape, target: Shape) -> nn.Sequential:
     """Return a reduction from the channels of `source` to those of `target`, at each place on its own."""
-    return nn.Sequential(pointwise(source, target[0], bias=False), batch_norm(target), nn.ReLU())
+    return nn.Sequential(conv1x1_or_linear(source, target[0], bias=False), batch_norm(target), nn.ReLU())

@@ -6,7 +6,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from mtlrun.models.backbones import BackboneFactory
-from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, Supervised, TaskLike, make_heads
+from mtlrun.models.base import AuxiliaryPredictions, MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
 from mtlrun.models.blocks.distillation import make_branches, make_distillations, make_first_heads
 
 
@@ -56,15 +56,15 @@ class PADNet(MultiTaskModel):
         self.heads = make_heads(tasks, shape, input_shape)
         self.intermediate_weight = intermediate_weight
 
-    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
-        wanted = self.wanted(tasks)
+    def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
+        requested = self.requested(tasks)
         shared = self.trunk(inputs)
         features = {task: branch(shared) for task, branch in self.branches.items()}
-        predictions = {task: self.heads[task](self.distillations[task](features)) for task in wanted}
+        predictions = {task: self.heads[task](self.distillations[task](features)) for task in requested}
         if not self.training:
             return Output(predictions)
-        first = {task: self.first_heads[task](features[task]) for task in wanted}
-        return Output(predictions, on_the_way=[Supervised(first, self.intermediate_weight)])
+        first = {task: self.first_heads[task](features[task]) for task in requested}
+        return Output(predictions, auxiliary=[AuxiliaryPredictions(first, self.intermediate_weight)])
 
     def parameter_groups(self) -> list[ParameterGroup]:
         own: list[nn.ModuleDict] = [self.first_heads, self.distillations, self.heads]

@@ -8,7 +8,7 @@ from mtlrun.models.backbones import Backbone, BackboneFactory
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
 from mtlrun.models.blocks.experts import GateInput, SoftmaxGate, check_numbers, mixture, name_experts, stack_units
 from mtlrun.models.blocks.layers import pool
-from mtlrun.models.blocks.parallel_backbones import Columns
+from mtlrun.models.blocks.parallel_backbones import ParallelBackbones
 
 
 class PLE(MultiTaskModel):
@@ -39,7 +39,7 @@ class PLE(MultiTaskModel):
         check_numbers(shared_experts, task_experts)
         super().__init__(tuple(tasks))
         self.task_experts, self.shared_experts = task_experts, shared_experts
-        self.experts = Columns(name_experts(tasks, task_experts, shared_experts), backbone)
+        self.experts = ParallelBackbones(name_experts(tasks, task_experts, shared_experts), backbone)
         first, shapes = self.experts.first, self.experts.stage_shapes
         self.view = GateInput(first)
         sizes = [self.view.size, *(shape[0] for shape in shapes[:-1])]
@@ -49,16 +49,16 @@ class PLE(MultiTaskModel):
         self.shared_gates = nn.ModuleList(SoftmaxGate(size, len(self.experts)) for size in sizes[:-1])
         self.heads = make_heads(tasks, shapes[-1], first.input_shape)
 
-    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
-        wanted, last = self.wanted(tasks), len(self.shared_gates)
+    def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
+        requested, last = self.requested(tasks), len(self.shared_gates)
         view = self.view(inputs)
         seen, shared_seen = dict.fromkeys(self.task_names, view), view  # by each path's gate
 
         def fuse(level: int, features: list[Tensor]) -> list[Tensor]:
             nonlocal seen, shared_seen
             # The shared path takes up all tasks' experts, but for those of the last level, where it has ended.
-            here = wanted if level == last else self.task_names
-            onward = wanted if level >= last - 1 else self.task_names
+            here = requested if level == last else self.task_names
+            onward = requested if level >= last - 1 else self.task_names
             units = stack_units(features, [self.task_experts] * len(here) + [self.shared_experts])
             own = dict(zip(here, units[:-1], strict=True))
             gates: nn.ModuleDict = self.gates[level]  # type: ignore[assignment]
@@ -69,8 +69,8 @@ class PLE(MultiTaskModel):
             seen, shared_seen = {task: pool(path) for task, path in paths.items()}, pool(shared)
             return [path for path in paths.values() for _ in range(self.task_experts)] + [shared] * self.shared_experts
 
-        features = self.experts(inputs, fuse, name_experts(wanted, self.task_experts, self.shared_experts))
-        return Output({task: self.heads[task](own) for task, own in zip(wanted, features, strict=True)})
+        features = self.experts(inputs, fuse, name_experts(requested, self.task_experts, self.shared_experts))
+        return Output({task: self.heads[task](own) for task, own in zip(requested, features, strict=True)})
 
     def parameter_groups(self) -> list[ParameterGroup]:
         networks: list[Backbone] = list(self.experts.values())  # type: ignore[arg-type]

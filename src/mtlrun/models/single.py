@@ -35,8 +35,8 @@ class SingleTask(MultiTaskModel):
             head = make_head(task, trunk.feature_shape, trunk.input_shape)
             self.networks[name] = nn.Sequential(trunk, head)
 
-    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
-        return Output({task: self.networks[task](inputs) for task in self.wanted(tasks)})
+    def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
+        return Output({task: self.networks[task](inputs) for task in self.requested(tasks)})
 
     def state_prefixes(self, tasks: Sequence[str]) -> list[str]:
         return [f"networks.{task}" for task in tasks]

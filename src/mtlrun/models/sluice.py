@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from mtlrun.models.backbones import Backbone, BackboneFactory, Shape
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
-from mtlrun.models.blocks.layers import Fit, pointwise
-from mtlrun.models.blocks.parallel_backbones import Columns
+from mtlrun.models.blocks.layers import Resize, conv1x1_or_linear
+from mtlrun.models.blocks.parallel_backbones import ParallelBackbones
 
 
 class SubspaceUnit(nn.Module):
@@ -108,7 +108,7 @@ class Sluice(MultiTaskModel):
             raise ValueError(f"unit_lr_scale must be > 0, found {unit_lr_scale}")
         super().__init__(tuple(tasks))
         self.init_from = init_from
-        self.backbones = Columns(tasks, backbone)
+        self.backbones = ParallelBackbones(tasks, backbone)
         shapes = self.backbones.stage_shapes
         narrowest = min(shape[0] for shape in shapes)
         if not 1 <= subspaces <= narrowest:
@@ -125,8 +125,8 @@ class Sluice(MultiTaskModel):
         self.skips = nn.ModuleDict({task: Skip(shapes, last) for task in tasks})
         self.subspaces, self.orthogonality, self.unit_lr_scale = subspaces, orthogonality, unit_lr_scale
 
-    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
-        wanted = self.wanted(tasks)
+    def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
+        requested = self.requested(tasks)
         after: list[list[Tensor]] = []  # the tasks' features after each stage
 
         def mix(index: int, features: list[Tensor]) -> list[Tensor]:
@@ -137,7 +137,7 @@ class Sluice(MultiTaskModel):
         predictions = {
             task: self.heads[task](self.skips[task](stages))
             for task, stages in zip(self.task_names, zip(*after, strict=True), strict=True)
-            if task in wanted
+            if task in requested
         }
         if not self.training or self.subspaces < 2 or self.orthogonality == 0:
             return Output(predictions)
@@ -177,7 +177,7 @@ def _fit(source: Shape, target: Shape) -> nn.Module:
     """Return a map from features of one shape to another: none if they are equal; else resized, then mixed by place."""
     if source == target:
         return nn.Identity()
-    return nn.Sequential(Fit(target[1:]), pointwise((source[0], *target[1:]), target[0], bias=False))
+    return nn.Sequential(Resize(target[1:]), conv1x1_or_linear((source[0], *target[1:]), target[0], bias=False))
 
 
 def _last_weights(network: Backbone) -> list[Tensor]:

@@ -44,8 +44,8 @@ class SoftSharing(MultiTaskModel):
         self.heads = make_heads(tasks, first.feature_shape, first.input_shape)
         self.strength = strength
 
-    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
-        predictions = {task: self.heads[task](self.backbones[task](inputs)) for task in self.wanted(tasks)}
+    def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
+        predictions = {task: self.heads[task](self.backbones[task](inputs)) for task in self.requested(tasks)}
         if not self.training or len(self.task_names) < 2:
             return Output(predictions)
         return Output(predictions, regularizers={"soft_sharing": self.strength * self.distance()})

@@ -57,8 +57,8 @@ class SoftTrace(MultiTaskModel):
         self.strength = strength
         self.flattening: Flattening = flattening
 
-    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
-        predictions = {task: self.heads[task](self.backbones[task](inputs)) for task in self.wanted(tasks)}
+    def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
+        predictions = {task: self.heads[task](self.backbones[task](inputs)) for task in self.requested(tasks)}
         if not self.training or len(self.task_names) < 2 or self.strength == 0:
             return Output(predictions)
         return Output(predictions, regularizers={"trace_norm": self.strength * self.norm()})

@@ -84,11 +84,13 @@ class TaskRouting(MultiTaskModel):
             Router(draw_masks(len(tasks), channels, sigma, generator)) for channels in network.stage_channels
         )
 
-    def predict(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
-        wanted = self.wanted(tasks)
+    def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
+        requested = self.requested(tasks)
         numbers = {task: number for number, task in enumerate(self.task_names)}
-        features = self.trunk.passes(wanted, inputs, lambda task, stage, own: self.routers[stage](numbers[task], own))
-        return Output({task: self.heads[task](own) for task, own in zip(wanted, features, strict=True)})
+        features = self.trunk.passes(
+            requested, inputs, lambda task, stage, own: self.routers[stage](numbers[task], own)
+        )
+        return Output({task: self.heads[task](own) for task, own in zip(requested, features, strict=True)})
 
     def parameter_groups(self) -> list[ParameterGroup]:
         return [ParameterGroup("shared", list(self.trunk.parameters())), *head_groups(self.heads)]

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 from inspect import signature
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ class Pass:
     def losses(self) -> dict[str, Tensor]:
         """Return each active task's loss, with those of its predictions on the way to the final one."""
         losses = self.stream.losses(self.output.predictions)
-        for supervised in self.output.on_the_way:
+        for supervised in self.output.auxiliary:
             for name, loss in self.stream.losses(supervised.predictions).items():
                 losses[name] = losses[name] + supervised.weight * loss
         return losses
@@ -33,8 +34,8 @@ class Pass:
     def regularizers(self) -> list[Tensor]:
         """Return what joins the objective outside the weighting."""
         terms = list(self.output.regularizers.values())
-        if self.output.domains is not None:
-            terms.append(nn.functional.cross_entropy(self.output.domains, self.stream.shares()))
+        if self.output.domain_logits is not None:
+            terms.append(nn.functional.cross_entropy(self.output.domain_logits, self.stream.shares()))
         return terms
 
     def every(self, step: int, start: int) -> "Pass":
@@ -43,8 +44,8 @@ class Pass:
         def pick(predictions: dict[str, Tensor]) -> dict[str, Tensor]:
             return {name: prediction[start::step] for name, prediction in predictions.items()}
 
-        on_the_way = [replace(each, predictions=pick(each.predictions)) for each in self.output.on_the_way]
-        output = replace(self.output, predictions=pick(self.output.predictions), on_the_way=on_the_way)
+        auxiliary = [replace(each, predictions=pick(each.predictions)) for each in self.output.auxiliary]
+        output = replace(self.output, predictions=pick(self.output.predictions), auxiliary=auxiliary)
         return Pass(self.stream.every(step, start), output)
 
 
@@ -52,16 +53,16 @@ def predict(model: MultiTaskModel, stream: Stream) -> Output:
     """Return what the model gives for a stream, of the tasks that have a label in it."""
     wanted = stream.active
     own = model.source_statistics
-    with nullcontext() if own is None or stream.source is None else own.of(model, stream.source):
+    with nullcontext() if own is None or stream.source is None else own.swap_in(model, stream.source):
         if not wanted or len(wanted) == len(stream.tasks) or not _leaves_out(type(model)):
-            return model.predict(stream.inputs)
-        return model.predict(stream.inputs, wanted)
+            return cast(Output, model(stream.inputs))
+        return cast(Output, model(stream.inputs, wanted))
 
 
 @cache
 def _leaves_out(kind: type[MultiTaskModel]) -> bool:
     """Say whether a model can be told which tasks are wanted; one of a user's own may know nothing of that."""
-    methods = [kind.predict, *([kind.decode] if issubclass(kind, SharedRepresentationModel) else [])]
+    methods = [kind.forward, *([kind.decode] if issubclass(kind, SharedRepresentationModel) else [])]
     return all("tasks" in signature(method).parameters for method in methods)
 
 

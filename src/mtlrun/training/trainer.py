@@ -164,7 +164,7 @@ class Trainer:
         step = self.progress.step
         self.optimizer.zero_grad(set_to_none=True)
         set_learning_rates(self.optimizer, self.schedule.factor(step, self.steps_per_epoch, self.total_steps))
-        self.model.advance(step / self.steps_per_epoch, step / self.total_steps)
+        self.model.on_train_step(step / self.steps_per_epoch, step / self.total_steps)
         batch = self.load(loaded)
         if other is not None:
             try_step(self.weighting, self.model, batch, self.load(other), self.optimizer.param_groups[0]["lr"])

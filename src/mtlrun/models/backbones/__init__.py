@@ -1,6 +1,6 @@
 """Backbones: from an input to features, a vector or a map, stage by stage."""
 
-from mtlrun.models.backbones.base import Backbone, BackboneFactory, Memory, Shape
+from mtlrun.models.backbones.base import Backbone, BackboneFactory, Shape, StageCache
 from mtlrun.models.backbones.convnext import ConvNeXt
 from mtlrun.models.backbones.lenet import LeNet
 from mtlrun.models.backbones.mlp import MLP
@@ -15,10 +15,10 @@ __all__ = [
     "BackboneFactory",
     "ConvNeXt",
     "LeNet",
-    "Memory",
     "MobileNet",
     "ResNet",
     "SegNet",
     "Shape",
+    "StageCache",
     "ViT",
 ]

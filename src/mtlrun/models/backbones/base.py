@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 #: What stages of one forward pass leave for later ones of the same network, such as the places of pooled maxima.
-Memory = dict[str, Tensor]
+StageCache = dict[str, Tensor]
 #: (channels,) for vectors, (channels, height, width) for maps.
 Shape = tuple[int, ...]
 
@@ -35,13 +35,13 @@ class Backbone(nn.Module):
     def stage_shapes(self) -> tuple[Shape, ...]:
         """The shape of one sample's features after each stage."""
         was_training = self.training
-        memory: Memory = {}
+        cache: StageCache = {}
         found = []
         self.eval()
         with torch.no_grad():
             features = self.example()
             for index in range(len(self.stages)):
-                features = self.stage(index, features, memory)
+                features = self.stage(index, features, cache)
                 found.append(tuple(features.shape[1:]))
         self.train(was_training)
         return tuple(found)
@@ -56,13 +56,13 @@ class Backbone(nn.Module):
         """Size of dimension 1 of each stage's output."""
         return tuple(shape[0] for shape in self.stage_shapes)
 
-    def stage(self, index: int, features: Tensor, memory: Memory) -> Tensor:
+    def stage(self, index: int, features: Tensor, cache: StageCache) -> Tensor:
         """Apply one stage.
 
         Args:
             index: which.
             features: what the stage before it gave, or what an architecture made of it; the inputs for the first.
-            memory: of this forward pass through this network; empty before the first stage.
+            cache: of this forward pass through this network; empty before the first stage.
         """
         found: Tensor = self.stages[index](features)
         return found
@@ -71,10 +71,10 @@ class Backbone(nn.Module):
         """Map [batch, *input_shape] to [batch, *feature_shape]."""
         return self.run(inputs, {})
 
-    def run(self, features: Tensor, memory: Memory, start: int = 0, stop: int | None = None) -> Tensor:
+    def run(self, features: Tensor, cache: StageCache, start: int = 0, stop: int | None = None) -> Tensor:
         """Apply the stages from `start` up to `stop`, which is left out."""
         for index in range(len(self.stages))[start:stop]:
-            features = self.stage(index, features, memory)
+            features = self.stage(index, features, cache)
         return features
 
 

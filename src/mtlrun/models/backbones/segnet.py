@@ -6,7 +6,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
-from mtlrun.models.backbones.base import Backbone, Memory
+from mtlrun.models.backbones.base import Backbone, StageCache
 from mtlrun.models.backbones.pretrained import check_images
 from mtlrun.models.backbones.width import widened
 
@@ -52,21 +52,21 @@ class SegNet(Backbone):
         super().__init__([*encoder, *reversed(decoder)], input_shape)
         self.depth = len(channels)
 
-    def stage(self, index: int, features: Tensor, memory: Memory) -> Tensor:
-        """Apply one stage; the encoder's leave in `memory` where their maxima were, the decoder's look it up."""
+    def stage(self, index: int, features: Tensor, cache: StageCache) -> Tensor:
+        """Apply one stage; the encoder's leave in `cache` where their maxima were, the decoder's look it up."""
         if index < self.depth:
             features = self.stages[index](features)
             pooled: Tensor
-            pooled, memory[f"places_{index}"] = max_pool2d(features, 2, ceil_mode=True, return_indices=True)
+            pooled, cache[f"places_{index}"] = max_pool2d(features, 2, ceil_mode=True, return_indices=True)
             return pooled
         partner = 2 * self.depth - 1 - index
-        if f"places_{partner}" not in memory:
+        if f"places_{partner}" not in cache:
             raise RuntimeError(
-                f"segnet: stage {index} needs what stage {partner} left in the memory of the same forward pass; "
-                "give all stages of one network one memory"
+                f"segnet: stage {index} needs what stage {partner} left in the cache of the same forward pass; "
+                "give all stages of one network one cache"
             )
-        features = unpool(features, memory[f"places_{partner}"], self.size_before(partner))
-        return super().stage(index, features, memory)
+        features = unpool(features, cache[f"places_{partner}"], self.size_before(partner))
+        return super().stage(index, features, cache)
 
     def size_before(self, index: int) -> tuple[int, int]:
         """Return height and width of the maps that the encoder's stage pools."""

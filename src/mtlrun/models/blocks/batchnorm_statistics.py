@@ -39,22 +39,23 @@ class SourceStatistics(nn.Module):
     def __init__(self, network: nn.Module, sources: Sequence[str]) -> None:
         super().__init__()
         self._names = list(sources)
-        self.own = nn.ModuleList([Statistics(network) for _ in sources])  # a source may have any name, a module may not
-        if not list(self.own.buffers()):
+        # A list, since a source may have a name that a module may not have.
+        self.per_source = nn.ModuleList([Statistics(network) for _ in sources])
+        if not list(self.per_source.buffers()):
             raise ValueError(f"{type(network).__name__} has no BatchNorm layer that keeps running statistics")
 
     @contextmanager
-    def of(self, network: nn.Module, source: str) -> Iterator[None]:
-        """Lend `network` the statistics of a source for the time of one pass; training updates these."""
-        own: Statistics = self.own[self._names.index(source)]  # type: ignore[assignment]
-        borrowed = []
-        for name, statistic in own.by_name().items():
+    def swap_in(self, network: nn.Module, source: str) -> Iterator[None]:
+        """Make `network` use, and in training mode update, the statistics of a source within a `with` block."""
+        statistics: Statistics = self.per_source[self._names.index(source)]  # type: ignore[assignment]
+        replaced = []
+        for name, statistic in statistics.by_name().items():
             path, _, attribute = name.rpartition(".")
             layer = network.get_submodule(path)
-            borrowed.append((layer, attribute, getattr(layer, attribute)))
+            replaced.append((layer, attribute, getattr(layer, attribute)))
             setattr(layer, attribute, statistic)
         try:
             yield
         finally:
-            for layer, attribute, common in borrowed:
+            for layer, attribute, common in replaced:
                 setattr(layer, attribute, common)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mtlrun.models.backbones import Shape
 from mtlrun.models.base import TaskLike, make_head, output_shape
-from mtlrun.models.blocks.layers import batch_norm, neighborhood, pointwise
+from mtlrun.models.blocks.layers import batch_norm, conv1x1_or_linear, conv3x3_or_linear
 from mtlrun.models.heads import ConvHead
 
 
@@ -26,15 +26,15 @@ class ResidualBlock(nn.Module):
         super().__init__()
         inner: Shape = (out_channels, *shape[1:])
         self.body = nn.Sequential(
-            neighborhood(shape, out_channels, bias=False),
+            conv3x3_or_linear(shape, out_channels, bias=False),
             batch_norm(inner),
             nn.ReLU(),
-            neighborhood(inner, out_channels, bias=False),
+            conv3x3_or_linear(inner, out_channels, bias=False),
             batch_norm(inner),
         )
         self.skip: nn.Module = nn.Identity()
         if out_channels != shape[0]:
-            self.skip = nn.Sequential(pointwise(shape, out_channels, bias=False), batch_norm(inner))
+            self.skip = nn.Sequential(conv1x1_or_linear(shape, out_channels, bias=False), batch_norm(inner))
 
     def forward(self, features: Tensor) -> Tensor:
         found: Tensor = torch.relu(self.body(features) + self.skip(features))
@@ -84,8 +84,8 @@ class Distillation(nn.Module):
         self.gate = gate
         others = [other for other in tasks if other != task]
         looks = [task] if gate == "receiver" and others else others
-        self.gates = nn.ModuleDict({name: neighborhood(shape, shape[0], bias=False) for name in looks})
-        self.messages = nn.ModuleDict({other: neighborhood(shape, shape[0], bias=False) for other in others})
+        self.gates = nn.ModuleDict({name: conv3x3_or_linear(shape, shape[0], bias=False) for name in looks})
+        self.messages = nn.ModuleDict({other: conv3x3_or_linear(shape, shape[0], bias=False) for other in others})
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         """Map {task: features} to this task's, in the same shape."""

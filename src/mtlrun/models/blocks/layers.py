@@ -15,7 +15,7 @@ def is_map(shape: Sequence[int]) -> bool:
     return len(shape) == 3
 
 
-def pointwise(shape: Sequence[int], out_channels: int, *, bias: bool = True) -> nn.Module:
+def conv1x1_or_linear(shape: Sequence[int], out_channels: int, *, bias: bool = True) -> nn.Module:
     """Return a linear layer over the channels, the same at each place: linear for vectors, a 1x1 convolution for maps.
 
     Args:
@@ -28,11 +28,11 @@ def pointwise(shape: Sequence[int], out_channels: int, *, bias: bool = True) -> 
     return nn.Linear(shape[0], out_channels, bias=bias)
 
 
-def neighborhood(shape: Sequence[int], out_channels: int, *, bias: bool = True) -> nn.Module:
+def conv3x3_or_linear(shape: Sequence[int], out_channels: int, *, bias: bool = True) -> nn.Module:
     """Return a layer that sees the places around each: a 3x3 convolution for maps; `pointwise` for vectors."""
     if is_map(shape):
         return nn.Conv2d(shape[0], out_channels, 3, padding=1, bias=bias)
-    return pointwise(shape, out_channels, bias=bias)
+    return conv1x1_or_linear(shape, out_channels, bias=bias)
 
 
 def batch_norm(shape: Sequence[int], channels: int | None = None) -> nn.Module:
@@ -60,7 +60,7 @@ def resize(features: Tensor, size: Sequence[int]) -> Tensor:
     return nn.functional.interpolate(features, (height, width), mode="bilinear", align_corners=False)
 
 
-class Fit(nn.Module):
+class Resize(nn.Module):
     """Gives features of one shape the size of another; the channels stay. Maps become vectors by their mean.
 
     Args:

@@ -4,13 +4,13 @@ from collections.abc import Callable, Collection, Iterable
 
 from torch import Tensor, nn
 
-from mtlrun.models.backbones import Backbone, BackboneFactory, Memory, Shape
+from mtlrun.models.backbones import Backbone, BackboneFactory, Shape, StageCache
 
 #: (number of the stage, its features in each network that runs it) -> what each network's next stage is given.
 Mix = Callable[[int, list[Tensor]], list[Tensor]]
 
 
-class Columns(nn.ModuleDict):
+class ParallelBackbones(nn.ModuleDict):
     """One backbone per name; their features are handed to a mixing function after each stage.
 
     Args:
@@ -44,11 +44,9 @@ class Columns(nn.ModuleDict):
         whole, num_stages = list(self), len(self.stage_shapes)
         running = [whole] * (num_stages - 1) + [whole if last is None else list(last)]  # at each stage
         networks: dict[str, Backbone] = dict(self.items())  # type: ignore[arg-type]
-        memories: dict[str, Memory] = {name: {} for name in networks}
+        caches: dict[str, StageCache] = {name: {} for name in networks}
         features = inputs if isinstance(inputs, list) else [inputs] * len(running[0])
         for index, names in enumerate(running):
-            after = [
-                networks[name].stage(index, own, memories[name]) for name, own in zip(names, features, strict=True)
-            ]
+            after = [networks[name].stage(index, own, caches[name]) for name, own in zip(names, features, strict=True)]
             features = mix(index, after)
         return features

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from mtlrun.models.backbones import Shape
 from mtlrun.models.blocks.distillation import ResidualBlock
-from mtlrun.models.blocks.layers import joined, pointwise, pool
+from mtlrun.models.blocks.layers import conv1x1_or_linear, joined, pool
 
 
 class SqueezeExcitation(nn.Module):
@@ -48,7 +48,7 @@ class Propagation(nn.Module):
         self.mask: nn.Module | None = None  # the softmax over one task is 1
         if len(tasks) > 1:
             self.mask = nn.Sequential(
-                ResidualBlock(every, fewer[0]), ResidualBlock(fewer, fewer[0]), pointwise(fewer, every[0])
+                ResidualBlock(every, fewer[0]), ResidualBlock(fewer, fewer[0]), conv1x1_or_linear(fewer, every[0])
             )
         self.reduce = ResidualBlock(every, shape[0])
         self.excite = nn.ModuleDict({task: SqueezeExcitation(shape[0]) for task in tasks})

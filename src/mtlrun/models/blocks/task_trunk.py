@@ -6,7 +6,7 @@ from functools import partial
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from mtlrun.models.backbones import Backbone, Memory
+from mtlrun.models.backbones import Backbone, StageCache
 from mtlrun.models.blocks.batchnorm_statistics import Statistics
 
 #: (number of the stage, its features) -> what the next stage is given.
@@ -41,18 +41,18 @@ class TaskTrunk(nn.Module):
             self.network.eval()
         return self
 
-    def forward(self, features: Tensor, memory: Memory, start: int, change: Change | None) -> Tensor:
+    def forward(self, features: Tensor, cache: StageCache, start: int, change: Change | None) -> Tensor:
         if change is None:
-            return self.network.run(features, memory, start)
+            return self.network.run(features, cache, start)
         for index in range(start, len(self.network.stages)):
-            features = change(index, self.network.stage(index, features, memory))
+            features = change(index, self.network.stage(index, features, cache))
         return features
 
     def run(
         self,
         task: str,
         features: Tensor,
-        memory: Memory,
+        cache: StageCache,
         *,
         start: int = 0,
         change: Change | None = None,
@@ -63,7 +63,7 @@ class TaskTrunk(nn.Module):
         Args:
             task: its name.
             features: what the first stage that is run is given.
-            memory: of this pass; see `Backbone.stage`.
+            cache: of this pass; see `Backbone.stage`.
             start: number of that stage.
             change: called after each stage.
             weights: {name in the backbone: tensor} to use in place of the backbone's own.
@@ -73,7 +73,7 @@ class TaskTrunk(nn.Module):
             own |= self.statistics[task].by_name()  # type: ignore[operator]
         # Nothing is written to the backbone but for the time of the call, and BatchNorm updates what it is given.
         named = {f"network.{name}": tensor for name, tensor in own.items()}
-        found: Tensor = functional_call(self, named, (features, memory, start, change))
+        found: Tensor = functional_call(self, named, (features, cache, start, change))
         return found
 
     def passes(
@@ -83,9 +83,8 @@ class TaskTrunk(nn.Module):
 
         The first stage is the same for all tasks and is run once.
         """
-        memory: Memory = {}
-        first = self.network.stage(0, inputs, memory)
+        cache: StageCache = {}
+        first = self.network.stage(0, inputs, cache)
         return [
-            self.run(task, change(task, 0, first), dict(memory), start=1, change=partial(change, task))
-            for task in tasks
+            self.run(task, change(task, 0, first), dict(cache), start=1, change=partial(change, task)) for task in tasks
         ]

@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torchvision.models.segmentation.deeplabv3 import ASPP
 
-from mtlrun.models.blocks.layers import Fit, is_map, resize
+from mtlrun.models.blocks.layers import Resize, is_map, resize
 
 
 class DenseHead(nn.Module):
@@ -138,9 +138,9 @@ class UpsamplingHead(DenseHead):
 def _doubling(before: int, after: int, size: Sequence[int], upsampling: str) -> list[nn.Module]:
     """Return a block that gives maps of `size`, twice that of its input or a little less."""
     if upsampling == "bilinear":
-        return [Fit(size), *_convolution(before, after)]
+        return [Resize(size), *_convolution(before, after)]
     convolution = nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False)
-    return [convolution, Fit(size), nn.BatchNorm2d(after), nn.ReLU()]
+    return [convolution, Resize(size), nn.BatchNorm2d(after), nn.ReLU()]
 
 
 def _convolution(before: int, after: int) -> list[nn.Module]:

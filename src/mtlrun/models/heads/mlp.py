@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from mtlrun.models.blocks.layers import Fit, is_map
+from mtlrun.models.blocks.layers import Resize, is_map
 
 
 class MLPHead(nn.Sequential):
@@ -27,7 +27,7 @@ class MLPHead(nn.Sequential):
                 "use mtlrun.models.heads.ConvHead"
             )
         widths = [feature_shape[0], *hidden, output_shape[0]]
-        layers: list[nn.Module] = [Fit(())] if is_map(feature_shape) else []
+        layers: list[nn.Module] = [Resize(())] if is_map(feature_shape) else []
         for index in range(len(widths) - 1):
             layers += [nn.Linear(widths[index], widths[index + 1]), nn.ReLU()]
         super().__init__(*layers[:-1])

@@ -19,12 +19,12 @@ VARIANTS = [
 def check_subsets(model, inputs):
     """Check that subsets of the predictions are those of the full pass; any order may be asked for."""
     perturbed(model).eval()
-    full = model.predict(inputs)
+    full = model(inputs)
     first, second, third = model.task_names
     for asked in ([first], [second], [third], [third, first], [third, second, first]):
-        output = model.predict(inputs, asked)
+        output = model(inputs, asked)
         assert list(output.predictions) == [task for task in model.task_names if task in asked]
-        parts = [output.predictions, model(inputs, asked)]
+        parts = [output.predictions, model(inputs, asked).predictions]
         if full.representation is not None:
             assert torch.equal(output.representation, full.representation)
             parts.append(model.decode(full.representation, asked))
@@ -49,13 +49,13 @@ def test_wanted_predictions_of_variants_are_those_of_the_full_pass(name, changes
 @pytest.mark.parametrize("asked", [["kind"], ["place", "size"]])
 def test_in_training_only_what_is_wanted_is_supervised_and_reached(architecture, maps, three_tasks, make_inputs, asked):
     model = perturbed(architecture(three_tasks, maps.make))
-    full, output = model.predict(make_inputs(maps)), model.predict(make_inputs(maps), asked)
+    full, output = model(make_inputs(maps)), model(make_inputs(maps), asked)
     assert list(output.predictions) == asked
-    assert [list(supervised.predictions) for supervised in output.on_the_way] == [asked] * len(full.on_the_way)
+    assert [list(supervised.predictions) for supervised in output.auxiliary] == [asked] * len(full.auxiliary)
     own = {id(p): task for task, parameters in model.task_parameters().items() for p in parameters}
     for name, reached in reached_by(model, losses_of(output)).items():
         assert not reached or own.get(id(model.get_parameter(name)), asked[0]) in asked, name
-    assert (output.domains is None) == (full.domains is None)
+    assert (output.domain_logits is None) == (full.domain_logits is None)
     assert output.regularizers.keys() == full.regularizers.keys()
     if architecture.args[0] != "adversarial":  # its penalty is on features, which other tasks do not have then
         for term, value in full.regularizers.items():
@@ -76,7 +76,7 @@ def modules_run(model, inputs, asked, task):
         module.register_forward_hook(lambda *_, name=name: found.add(name))
         for name, module in own_modules(model, task).items()
     ]
-    model.eval().predict(inputs, asked)
+    model.eval()(inputs, asked)
     for hook in hooks:
         hook.remove()
     return found
@@ -104,4 +104,4 @@ def test_tasks_that_the_model_lacks_are_refused(name, mlp, three_tasks, make_inp
     model = make(name, three_tasks, mlp.make)
     for asked, found in [(["kind", "sizes"], "kind, sizes"), ([], "none")]:
         with pytest.raises(ValueError, match=f"tasks must be null or one or more of kind, place, size, found {found}$"):
-            model.predict(make_inputs(mlp), asked)
+            model(make_inputs(mlp), asked)
