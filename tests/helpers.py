@@ -3,8 +3,12 @@
 import json
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 # A run of a second or two: 3 epochs of 4 steps, a tiny network.
@@ -46,3 +50,15 @@ def curves(folder):
     """Return the curves of a run as TensorBoard reads them."""
     (path,) = folder.glob("events.out.tfevents.*")
     return EventAccumulator(str(path), size_guidance={"tensors": 0}).Reload()
+
+
+@cache
+def _composed(path):
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_module("mtlrun.conf", version_base="1.3"):
+        return hydra.compose(path)
+
+
+def shipped_node(group, name):
+    """Return the node of a shipped option with the keys that it shares with others, interpolations as they stand."""
+    return OmegaConf.to_container(_composed(f"{group}/{name}")[group])

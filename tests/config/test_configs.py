@@ -1,11 +1,9 @@
 """The shipped YAML: every option composes, builds and trains; what is exported has a YAML."""
 
 from itertools import product
-from pathlib import Path
 
 import pytest
-import yaml
-from helpers import QUICK, read_record, run_folders
+from helpers import QUICK, read_record, run_folders, shipped_node
 
 import mtlrun.datasets
 import mtlrun.models
@@ -17,7 +15,6 @@ from mtlrun.config.compose import compose
 from mtlrun.config.instantiate import build, check_arguments, locate
 from mtlrun.config.schema import GROUPS
 
-CONF = Path(__file__).parents[2] / "conf"
 SMOKE = [option for option in QUICK if not option.startswith("trainer.")] + ["trainer=smoke"]
 
 
@@ -116,7 +113,7 @@ KINDS = {
 
 @pytest.mark.parametrize("entry", entries("weighting"), ids=lambda entry: entry.name)
 def test_what_list_says_of_a_weighting_is_true(entry):
-    node = yaml.safe_load((CONF / "weighting" / f"{entry.name}.yaml").read_text())
+    node = shipped_node("weighting", entry.name)
     target = locate(node["_target_"], "weighting")
     assert issubclass(target, KINDS[entry.facts["sees"]])
     passes = {"one": "1", "one per task": "K"}[target.backward_passes]
@@ -129,7 +126,7 @@ def test_what_list_says_of_a_weighting_is_true(entry):
 
 @pytest.mark.parametrize("entry", entries("weighting"), ids=lambda entry: entry.name)
 def test_every_weighting_has_the_keys_that_compose_with_all_of_its_kind(entry):
-    node = yaml.safe_load((CONF / "weighting" / f"{entry.name}.yaml").read_text())
+    node = shipped_node("weighting", entry.name)
     expected = {
         "losses": {"loss_transform"},
         "inner products": {"loss_transform", "head_loss", "update_weights_every", "grad_wrt"},

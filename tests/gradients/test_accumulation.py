@@ -2,12 +2,10 @@
 
 import copy
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
-import yaml
-from helpers import QUICK, read_record, run_folders
+from helpers import QUICK, read_record, run_folders, shipped_node
 
 from mtlrun.cli.list import entries
 from mtlrun.config.instantiate import build
@@ -21,11 +19,9 @@ from mtlrun.training.micro_batches import InPieces
 from mtlrun.weightings import DWA, MGDA, Equal, PartsWeighting, Uncertainty
 from mtlrun.weightings.base import RowWeighting
 
-CONF = Path(__file__).parents[2] / "conf" / "weighting"
-
 
 def node_of(name):
-    node = yaml.safe_load((CONF / f"{name}.yaml").read_text())
+    node = shipped_node("weighting", name)
     return {key: [1.0, 2.0, 0.5] if value == "${per_task:weight}" else value for key, value in node.items()}
 
 

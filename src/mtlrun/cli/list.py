@@ -1,101 +1,91 @@
-"""mtlrun list models | weightings | datasets | ...: what there is, with a line on each and its paper."""
+"""mtlrun list models | weightings | ...: the options of each group, with a line on each and its paper."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.resources import files
-from importlib.resources.abc import Traversable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from rich.table import Table
-
-from mtlrun.config.schema import CONFIG_MODULE
+from mtlrun.config.options import FACTS, Entry, entries
 from mtlrun.config.suggest import suggest
 from mtlrun.errors import ConfigError
-from mtlrun.records.display import make_console
 
 # What the user types -> the group of the config.
 KINDS = {
-    "models": "model",
-    "weightings": "weighting",
     "datasets": "dataset",
+    "tasks": "task",
+    "models": "model",
     "backbones": "backbone",
+    "weightings": "weighting",
     "optimizers": "optimizer",
     "schedulers": "scheduler",
+    "trainers": "trainer",
     "experiments": "experiment",
     "studies": "study",
 }
-# What a head comment may say in a line of its own.
-#   sees:   of a weighting: losses, inner products (the Gram matrix of the task gradients) or gradients
-#   passes: backward passes per step for K tasks
-#   models: those that the weighting works with
-#   shares: of a model: what its tasks share, and whether one representation separates it from the rest
-FACTS = ("sees", "passes", "models", "shares", "size", "paper")
-_USAGE = f"mtlrun list {' | '.join(KINDS)} [--config-dir <folder>]"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One option of a group: the head comment of its YAML file."""
-
-    name: str
-    summary: str
-    facts: dict[str, str]  # what the head comment says in lines of the form `paper: ...`
+_USAGE = f"mtlrun list {' | '.join(KINDS)} [--markdown] [--config-dir <folder>]"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print one table for each kind that is asked for."""
-    kinds, config_dir = _parse(arguments)
-    if not kinds:
+    """Print a table for each kind that is asked for; with --markdown and no kind, one of all groups."""
+    if any(argument in ("-h", "--help") for argument in arguments):
         print(f"usage: {_USAGE}")
         return 0
-    console = make_console()
-    for kind in kinds:
-        table = Table(box=None, header_style="bold", title=kind, title_justify="left")
-        found = entries(KINDS[kind], config_dir)
-        facts = list(dict.fromkeys(fact for entry in found for fact in entry.facts))
-        for column in ("name", "what it does", *facts):
-            table.add_column(column, overflow="fold")
-        for entry in found:
-            table.add_row(entry.name, entry.summary, *(entry.facts.get(fact, "") for fact in facts))
-        console.print(table)
+    kinds, markdown, config_dir = _parse(arguments)
+    if markdown:
+        tables = [kind_table(kind, config_dir) for kind in kinds] or [group_table(config_dir)]
+        print("\n\n".join(map(_markdown, tables)))
+    elif kinds:
+        _print(kinds, config_dir)
+    else:
+        print(f"usage: {_USAGE}")
     return 0
 
 
-def entries(group: str, config_dir: Path | None = None) -> list[Entry]:
-    """Return the options of a group of the config, the user's from `config_dir` after the shipped ones.
-
-    A file whose name begins with an underscore is not an option: it holds keys that several options share.
-    """
-    found = _read(files(CONFIG_MODULE).joinpath(group))
-    if config_dir is not None:
-        found += _read(config_dir / group)
-    return found
+def kind_table(kind: str, config_dir: Path | None = None) -> list[list[str]]:
+    """Return the table of one kind, a row per option: name, summary and the facts that any of the options has."""
+    options = entries(KINDS[kind], config_dir)
+    facts = [fact for fact in FACTS if any(fact in option.facts for option in options)]
+    rows = [[option.name, option.summary, *(option.facts.get(fact, "") for fact in facts)] for option in options]
+    return [["name", "summary", *facts], *rows]
 
 
-def _read(folder: Traversable) -> list[Entry]:
-    if not folder.is_dir():
-        return []
-    names = sorted(item.name for item in folder.iterdir() if item.name.endswith(".yaml") and item.name[0] != "_")
-    return [_entry(name.removesuffix(".yaml"), folder.joinpath(name).read_text(encoding="utf-8")) for name in names]
+def group_table(config_dir: Path | None = None) -> list[list[str]]:
+    """Return the table of all groups: the options of each; weightings are divided by what they see."""
+    rows = []
+    for group in KINDS.values():
+        parts: dict[str, list[Entry]] = {}
+        for option in entries(group, config_dir):
+            parts.setdefault(option.facts.get("sees", ""), []).append(option)
+        for sees, options in parts.items():
+            names = ", ".join(f"`{option.name}`" for option in options)
+            rows.append([f"`{group}`, sees {sees}" if sees else f"`{group}`", names])
+    return [["group", "options"], *rows]
 
 
-def _entry(name: str, text: str) -> Entry:
-    """Read the comment at the head of a file: sentences, then lines like `paper: ...`."""
-    summary, facts = [], {}
-    for line in text.splitlines():
-        if not line.startswith("#"):
-            break
-        content = line.lstrip("# ").strip()
-        fact, _, value = content.partition(": ")
-        if fact in FACTS:
-            facts[fact] = value
-        elif not content.startswith("@package"):
-            summary.append(content)
-    return Entry(name, " ".join(summary), facts)
+def _print(kinds: Iterable[str], config_dir: Path | None) -> None:
+    from rich.table import Table
+
+    from mtlrun.records.display import make_console
+
+    console = make_console()
+    for kind in kinds:
+        header, *rows = kind_table(kind, config_dir)
+        table = Table(box=None, header_style="bold", title=kind, title_justify="left")
+        for column in header:
+            table.add_column(column, overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
 
 
-def _parse(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
-    kinds, config_dir, rest = [], None, list(arguments)
+def _markdown(table: Sequence[Sequence[str]]) -> str:
+    header, *rows = table
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _parse(arguments: Sequence[str]) -> tuple[list[str], bool, Path | None]:
+    """Return the kinds, whether Markdown is asked for, and the folder of the user's options."""
+    kinds: list[str] = []
+    markdown, config_dir, rest = False, None, list(arguments)
     while rest:
         argument = rest.pop(0)
         name, _, value = argument.partition("=")
@@ -105,10 +95,11 @@ def _parse(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
             config_dir = Path(value or rest.pop(0))
             if not config_dir.is_dir():
                 raise ConfigError(f"{name}: there is no folder {config_dir}")
-        elif argument in ("-h", "--help"):
-            return [], None
+        elif argument == "--markdown":
+            markdown = True
         elif argument in KINDS:
             kinds.append(argument)
         else:
-            raise ConfigError(f"list {argument}: not known; {suggest(argument, KINDS, 'what can be listed')}")
-    return kinds, config_dir
+            allowed = suggest(argument, [*KINDS, "--markdown", "--config-dir"], "what can be listed")
+            raise ConfigError(f"list {argument}: not known; {allowed}")
+    return kinds, markdown, config_dir

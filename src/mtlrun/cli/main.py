@@ -73,14 +73,14 @@ def train(arguments: Sequence[str]) -> int:
     from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
 
-    from mtlrun.config.compose import make_importable, register_resolvers, resolve
+    from mtlrun.config.compose import make_importable, register_with_hydra, resolve
 
     arguments, notes = canonical(arguments)
     for note in notes:
         print(note, file=sys.stderr)
     parsed = get_args_parser().parse_args(arguments)
     make_importable(parsed.config_dir)
-    register_resolvers()
+    register_with_hydra()
     exit_codes: list[int] = []
 
     @hydra.main(version_base="1.3", config_path="pkg://mtlrun.conf", config_name="config")

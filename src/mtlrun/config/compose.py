@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -14,17 +15,35 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mtlrun.config.aliases import canonical
 from mtlrun.config.diagnosis import diagnose
+from mtlrun.config.options import list_groups, loss_scalings, shipped
 from mtlrun.config.schema import CONFIG_MODULE
 from mtlrun.errors import ConfigError
 
 
-def register_resolvers() -> None:
-    """Make `${per_task:key}` available in YAML: the list of `tasks.<t>.<key>` over all tasks, in their order."""
+def register_with_hydra() -> None:
+    """Register what the shipped YAML refers to, and the options that have no file.
+
+    `${per_task:key}` is the list of `tasks.<t>.<key>` over all tasks, in their order; `${all:group}` a sweep over the
+    shipped options of a group; `${groups:}` the text of --help that lists the options of each group.
+    `weighting/losses=<name>` is an option for each weighting that can scale losses.
+    """
 
     def per_task(key: str, *, _root_: DictConfig) -> list[Any]:
         return [_root_.tasks[name][key] for name in _root_.tasks]
 
+    def every_option(group: str) -> str:
+        return ",".join(shipped(group))
+
+    def groups(*, _root_: DictConfig) -> str:
+        sources = _root_.hydra.runtime.config_sources
+        return list_groups([Path(source.path) for source in sources if source.schema == "file"])
+
     OmegaConf.register_new_resolver("per_task", per_task, replace=True)
+    OmegaConf.register_new_resolver("all", every_option, replace=True)
+    OmegaConf.register_new_resolver("groups", groups, replace=True)
+    for name in loss_scalings():
+        node = {"defaults": [f"/weighting/{name}@_here_"]}
+        ConfigStore.instance().store(group="weighting/losses", name=name, node=node)
 
 
 def resolve(cfg: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,7 +94,7 @@ def compose_with_hydra(overrides: Sequence[str], config_dir: str | Path | None =
     """Compose with Hydra's own API, the `hydra` node included; its exceptions are passed on."""
     if config_dir is not None:
         make_importable(config_dir)
-    register_resolvers()
+    register_with_hydra()
     GlobalHydra.instance().clear()
     own = [] if config_dir is None else [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
     with hydra.initialize_config_module(CONFIG_MODULE, version_base="1.3"):
