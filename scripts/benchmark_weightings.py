@@ -12,7 +12,7 @@ that changes its speed slows them alike, and the figures are medians of ratios o
     mtlrun    `mtlrun.gradients.backward`
     torchjd   `mtl_backward` and `jac_to_grad`, with their defaults
 
-With --batched, MGDA with K backward passes of the trunk one after the other, and with one call that vmap batches
+With --vmap, MGDA with K backward passes of the trunk one after the other, and with one call that vmap batches
 (`trainer.vmap_backward`). With --solvers, the time of each method's `weights` on a random K x K Gram matrix; with
 --memory, by how much the peak memory of a process of its own grows in three steps.
 """
@@ -90,7 +90,7 @@ def passes(problem: Problem) -> Callable[[Tensor, list[Tensor]], None]:
 
 
 def mtlrun_engine(
-    problem: Problem, weighting: ours.Weighting, *, batched: bool = False
+    problem: Problem, weighting: ours.Weighting, *, vmap: bool = False
 ) -> Callable[[Tensor, list[Tensor]], None]:
     weighting.setup(len(problem.own))
     last = problem.shared[-2:]
@@ -103,7 +103,7 @@ def mtlrun_engine(
             problem.own,
             representation=features,
             last_layer=last,
-            batched=batched,
+            vmap=vmap,
         )
 
     return run
@@ -198,7 +198,7 @@ def benchmark_engines(arguments: argparse.Namespace, device: torch.device) -> No
         print(f"| {num_tasks} | mgda, grad_wrt=representation | 1.00 | - | {found['mtlrun']:.2f} | - | - | - |")
 
 
-def benchmark_batched(arguments: argparse.Namespace, device: torch.device) -> None:
+def benchmark_vmap(arguments: argparse.Namespace, device: torch.device) -> None:
     print(f"device {device}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
     print("| trunk | K | batched / one after the other |\n|---|---|---|")
     for trunk in ("conv", "mlp"):
@@ -206,10 +206,10 @@ def benchmark_batched(arguments: argparse.Namespace, device: torch.device) -> No
             problem = Problem(trunk, num_tasks, device)
 
             contestants = {
-                name: mtlrun_engine(problem, ours.MGDA(), batched=name == "batched") for name in ("passes", "batched")
+                name: mtlrun_engine(problem, ours.MGDA(), vmap=name == "vmap") for name in ("passes", "vmap")
             }
             found = measure(problem, contestants, arguments.rounds)
-            print(f"| {trunk} | {num_tasks} | {found['batched']:.2f} |", flush=True)
+            print(f"| {trunk} | {num_tasks} | {found['vmap']:.2f} |", flush=True)
 
 
 def peak_growth(trunk: str, num_tasks: int, contestant: str, method: str) -> float:
@@ -263,7 +263,7 @@ def benchmark_solvers(arguments: argparse.Namespace) -> None:
                 gram, losses = rows @ rows.T, torch.ones(num_tasks, dtype=torch.float64)
                 with torch.no_grad():
                     start = time.perf_counter()
-                    weighting.weights(gram, losses)
+                    weighting.task_weights(gram, losses)
                     times.append(time.perf_counter() - start)
             cells.append(f"{1000 * statistics.median(times):.2f}")
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
@@ -276,15 +276,15 @@ def main() -> None:
     parser.add_argument("--trunk", default="conv", choices=["conv", "mlp"])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--batched", action="store_true")
+    parser.add_argument("--vmap", action="store_true")
     parser.add_argument("--solvers", action="store_true")
     parser.add_argument("--memory", action="store_true")
     arguments = parser.parse_args()
     keep_solvers_on_one_thread()  # as a run does
     if arguments.solvers:
         benchmark_solvers(arguments)
-    elif arguments.batched:
-        benchmark_batched(arguments, torch.device(arguments.device))
+    elif arguments.vmap:
+        benchmark_vmap(arguments, torch.device(arguments.device))
     elif arguments.memory:
         benchmark_memory(arguments)
     else:

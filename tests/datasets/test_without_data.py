@@ -26,7 +26,6 @@ def minimize(weighting, function, start, lr, steps):
         losses = [function(backbone(inputs), objective).mean() for objective in OBJECTIVES]
         backward(weighting, losses, [point], [[], []])
         optimizer.step()
-        weighting.stepped()
     with torch.no_grad():
         return point.detach(), torch.cat([function(point[None], objective) for objective in OBJECTIVES])
 

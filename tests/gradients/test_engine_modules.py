@@ -248,7 +248,7 @@ def fill_by_hand(method, graph, shared, own, weighting, weights=None):
     if method == "graddrop":
         direction = weighting.combine(rows, values(losses))
     if method in GRAM_METHODS and weights is None:
-        weights = weighting.weights(gram, values(losses).double())
+        weights = weighting.task_weights(gram, values(losses).double())
     if method == "uncertainty":
         log_variance = weighting.log_variance.detach()
         weighting.log_variance.grad = 0.5 - 0.5 * torch.exp(-log_variance) * values(losses).float()

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from mtlrun.gradients import NonFiniteGradientError, backward, gram_matrix
-from mtlrun.gradients.rows import _tell_refusal
+from mtlrun.gradients.task_gradients import _warn_of_refusal
 from mtlrun.weightings import DWA, MGDA, Equal, GradDrop, GradNorm, PCGrad, Static, Uncertainty, Weighting, combine
 
 TASK_WEIGHTS = [0.5, 1.0, 2.0]
@@ -86,7 +86,7 @@ def make(method, num_tasks=3, **options):
     weighting = METHODS[method](**options)
     weighting.setup(num_tasks)
     if method == "gradnorm":
-        weighting.task_weights.data = torch.linspace(0.5, 1.5, num_tasks, dtype=torch.float64)
+        weighting.learned_weights.data = torch.linspace(0.5, 1.5, num_tasks, dtype=torch.float64)
     if method == "uncertainty":
         weighting.log_variance.data = torch.linspace(-0.5, 0.5, num_tasks)
     if method == "dwa":
@@ -159,7 +159,7 @@ def test_weights_and_gram_matrix_of_a_gradient_weighting_are_reported(problem, m
     rows = jacobian_of(reference.losses, problem.shared)
     update = backward(make(method), problem.graph().losses, problem.shared, problem.own)
     torch.testing.assert_close(update.gram, rows @ rows.T)
-    torch.testing.assert_close(update.weights, make(method).weights(rows @ rows.T, values(reference.losses)))
+    torch.testing.assert_close(update.weights, make(method).task_weights(rows @ rows.T, values(reference.losses)))
 
 
 def test_gram_matrix_of_a_jacobian_weighting_is_taken_when_asked_for(problem):
@@ -182,7 +182,7 @@ def test_gradients_are_compared_at_the_source_and_weighted_everywhere(problem, m
         "last_layer": problem.last_layer,
     }[source]
     rows = jacobian_of(reference.losses, compared_by)
-    weights = make(method).weights(rows @ rows.T, values(reference.losses))
+    weights = make(method).task_weights(rows @ rows.T, values(reference.losses))
     graph = problem.graph()
     update = backward(
         make(method, head_loss=heads, grad_wrt=source),
@@ -452,7 +452,7 @@ def test_passes_in_one_call_give_the_same_update(problem, method, source, with_r
             representation=graph.representation if with_representation else None,
             last_layer=problem.last_layer,
             want_gram=True,
-            batched=batched,
+            vmap=batched,
         )
         found.append((grads(problem.parameters), update.gram))
         assert any(calls) == (batched and source != "representation")
@@ -476,7 +476,7 @@ class Cube(torch.autograd.Function):
 
 @pytest.mark.parametrize("with_representation", [True, False])
 def test_what_cannot_be_batched_is_done_one_after_the_other_and_said_once(with_representation, caplog):
-    _tell_refusal.cache_clear()
+    _warn_of_refusal.cache_clear()
     shared, own = nn.Parameter(torch.ones(3)), [nn.Parameter(torch.tensor(2.0)), nn.Parameter(torch.tensor(-1.0))]
     for _ in range(2):
         shared.grad = own[0].grad = own[1].grad = None
@@ -490,7 +490,7 @@ def test_what_cannot_be_batched_is_done_one_after_the_other_and_said_once(with_r
             [shared],
             [[factor] for factor in own],
             representation=features if with_representation else None,
-            batched=True,
+            vmap=True,
         )
         assert [factor.grad.item() for factor in own] == [3, 3]
         torch.testing.assert_close(shared.grad, torch.zeros(3))  # 6 and -3, opposed

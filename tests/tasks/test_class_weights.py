@@ -74,9 +74,9 @@ def test_means_over_batches_are_those_over_all(split, label_smoothing, criterion
     assert task.num_terms(target).item() == pytest.approx(scale * (counts[0] + 2 * counts[1] + 5 * counts[2]))
     assert evaluate(task, logits, target)["loss"] == pytest.approx(loss.item(), rel=1e-5)
     batch = LabeledBatch.load({"it": task}, (logits, {"it": target}), torch.device("cpu"))
-    pieces = list(batch.pieces(4))
+    pieces = list(batch.split(4))
     for whole, name in [(loss, "loss"), (task.performance(logits, target), "performance")]:
-        streams = [stream for piece in pieces for stream in piece.streams]
+        streams = [stream for piece in pieces for stream in piece.source_batches]
         values = torch.stack([getattr(task, name)(stream.inputs, stream.targets["it"]) for stream in streams])
         shares = torch.cat([piece.num_terms() for piece in pieces]) / batch.num_terms()
         assert (values * shares).sum().item() == pytest.approx(whole.item(), rel=1e-5)

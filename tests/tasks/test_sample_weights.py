@@ -113,11 +113,11 @@ def load(task, target, weights):
 def test_pieces_of_a_weighted_batch_add_up(kind):
     task, target, prediction = kind
     batch = load(task, target, WEIGHTS)
-    whole = batch.streams[0].losses({"it": prediction})["it"]
+    whole = batch.source_batches[0].losses({"it": prediction})["it"]
     assert not torch.isclose(whole, task.loss(prediction, target), rtol=1e-4)
     total, position = 0.0, 0
-    for piece in batch.pieces(3):
-        (stream,) = piece.streams
+    for piece in batch.split(3):
+        (stream,) = piece.source_batches
         part = prediction[position : position + len(stream)]
         total += stream.losses({"it": part})["it"] * (piece.num_terms() / batch.num_terms())[0]
         position += len(stream)
@@ -127,8 +127,8 @@ def test_pieces_of_a_weighted_batch_add_up(kind):
 def test_a_weight_of_zero_is_a_missing_label():
     target = torch.tensor([0, 1, -1, 2, 0, 1, 2])
     batch = load(Classification(3), target, torch.tensor([1.0, 0.0, 2.0, 0.5, 0.0, 1.0, 1.0]))
-    (stream,) = batch.streams
-    assert stream.rows["it"].tolist() == [0, 3, 5, 6]
+    (stream,) = batch.source_batches
+    assert stream.label_index["it"].tolist() == [0, 3, 5, 6]
     assert stream.weights["it"].tolist() == [1.0, 0.5, 1.0, 1.0]
     assert batch.num_terms().tolist() == [3.5]
 

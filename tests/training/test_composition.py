@@ -124,7 +124,7 @@ class Counting(GradientWeighting):
 
     asked = 0
 
-    def weights(self, gram, losses):
+    def task_weights(self, gram, losses):
         self.asked += 1
         return torch.tensor([float(self.asked), 2.0], dtype=torch.float64)
 
@@ -187,13 +187,13 @@ def test_gradients_can_be_looked_at_under_a_weighting_of_losses(quick):
 
 
 def test_fallbacks_are_counted_logged_recorded_and_too_many_fail_the_run(mtlrun, monkeypatch):
-    weights = MGDA.weights
+    task_weights = MGDA.task_weights
 
     def fail_sometimes(self, gram, losses):
         self.fall_back("the test wants it")
-        return weights(self, gram, losses)
+        return task_weights(self, gram, losses)
 
-    monkeypatch.setattr(MGDA, "weights", fail_sometimes)
+    monkeypatch.setattr(MGDA, "task_weights", fail_sometimes)
     assert mtlrun(*QUICK, "weighting=mgda", "trainer.max_fallbacks=1")[0] == 0
     (folder,) = run_folders()
     assert read_record(folder)["fallbacks"] == 12
@@ -264,11 +264,11 @@ def test_the_parts_of_a_batch_hold_each_labeled_sample_once():
     tasks = {"a": Regression(), "b": Regression()}
     everything = torch.tensor([1.0, 2, 3, 4, 5, 6, 7])
     missing = torch.tensor([float("nan"), 2, 3, float("nan"), 5, 6, float("nan")])
-    first, second = Forward(Zeros(tasks), batch_of(tasks, a=everything, b=missing), 2).parts
+    first, second = Forward(Zeros(tasks), batch_of(tasks, a=everything, b=missing), num_parts=2).parts
     assert [loss.item() for loss in first] == pytest.approx([(1 + 9 + 25 + 49) / 4, (9 + 25) / 2])
     assert [loss.item() for loss in second] == pytest.approx([(4 + 16 + 36) / 3, (4 + 36) / 2])
     only_even = torch.tensor([1.0, float("nan")] * 3 + [1.0])
-    forward = Forward(Zeros(tasks), batch_of(tasks, a=everything, b=only_even), 2)
+    forward = Forward(Zeros(tasks), batch_of(tasks, a=everything, b=only_even), num_parts=2)
     assert forward.active == ["a"]
     assert [len(part) for part in forward.parts] == [1, 1]
 

@@ -30,8 +30,7 @@ from mtlrun.models import (
 from mtlrun.models.backbones import MLP
 from mtlrun.tasks import Classification, Regression
 from mtlrun.training.batch import LabeledBatch
-from mtlrun.training.forward import Forward, Reach, predict
-from mtlrun.training.micro_batches import InPieces
+from mtlrun.training.forward import BatchPass, Forward, ModelSharing, predict
 from mtlrun.training.trainer import Trainer
 from mtlrun.weightings import MGDA, Equal, GradDrop, PCGrad, Uncertainty
 
@@ -195,7 +194,7 @@ def make_batches():
 def gradients(model, weighting, forward):
     model.zero_grad()
     weighting.setup(3)
-    forward.fill_gradients(weighting, Reach(model), want_gram=True)
+    forward.backward(weighting, ModelSharing(model), want_gram=True)
     return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
@@ -216,7 +215,7 @@ def test_sources_apart_give_the_update_of_all_together(name, make_weighting):
     assert found.keys() == expected.keys()
     for parameter in expected:
         torch.testing.assert_close(found[parameter], expected[parameter], rtol=1e-4, atol=1e-6)
-    in_pieces = gradients(model, make_weighting(), InPieces(model, apart, 3))
+    in_pieces = gradients(model, make_weighting(), Forward(model, apart, 3))
     if make_weighting is not GradDrop:  # draws
         for parameter in expected:
             torch.testing.assert_close(in_pieces[parameter], expected[parameter], rtol=1e-4, atol=1e-6)
@@ -227,9 +226,9 @@ def test_a_batch_of_sources_counts_its_labels_and_samples():
     assert apart.num_samples == together.num_samples == 11
     assert apart.active == together.active == ["kind", "value", "both"]
     assert apart.num_terms().tolist() == together.num_terms().tolist() == [7, 4, 9]
-    assert [piece.num_samples for piece in apart.pieces(5)] == [3, 3, 2, 2, 1]
-    pieces = list(apart.pieces(5))
-    assert sum(len(stream.targets["both"]) for piece in pieces for stream in piece.streams) == 9
+    assert [piece.num_samples for piece in apart.split(5)] == [3, 3, 2, 2, 1]
+    pieces = list(apart.split(5))
+    assert sum(len(stream.targets["both"]) for piece in pieces for stream in piece.source_batches) == 9
 
 
 def test_performances_are_means_over_the_labels_of_all_sources():
@@ -248,7 +247,7 @@ def test_networks_of_tasks_without_labels_are_not_run():
     for task, network in model.networks.items():
         network.register_forward_hook(lambda *_, task=task: run.append(task))
     _, apart = make_batches()
-    predict(model, apart.streams[0])
+    predict(model, apart.source_batches[0])
     assert run == ["kind", "both"]
 
 
@@ -426,7 +425,7 @@ def test_each_source_is_normalised_by_its_own_statistics():
     _, apart = make_batches()
     for mode in (True, True, False):
         model.train(mode)
-        for stream in apart.streams:
+        for stream in apart.source_batches:
             twin = twins[stream.source].train(mode)
             expected = twin(stream.inputs).predictions
             for task, prediction in predict(model, stream).predictions.items():
@@ -436,7 +435,7 @@ def test_each_source_is_normalised_by_its_own_statistics():
     fresh.source_statistics = SourceStatistics(fresh, ["a", "b"])
     fresh.load_state_dict(model.state_dict())
     fresh.eval()
-    for stream in apart.streams:
+    for stream in apart.source_batches:
         found = predict(fresh, stream).predictions
         assert all(
             torch.equal(found[task], prediction) for task, prediction in predict(model, stream).predictions.items()
@@ -462,4 +461,4 @@ def test_a_model_of_a_users_own_may_know_nothing_of_wanted_tasks():
             return [ParameterGroup(task, list(head.parameters()), task=task) for task, head in self.heads.items()]
 
     _, apart = make_batches()
-    assert set(Forward(Plain(), apart).losses) == {"kind", "value", "both"}
+    assert set(BatchPass(Plain(), apart).losses) == {"kind", "value", "both"}

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mtlrun.gradients import backward
+from mtlrun.weightings.capabilities import ObservesPerformance, RotatesRepresentation
 
 
 @pytest.fixture
@@ -17,14 +18,15 @@ def take_step():
         own_parameters = list(weighting.parameters())
         for own in own_parameters:
             own.grad = None
-        if weighting.needs_performance:
-            weighting.observe(torch.exp(-losses))
+        for method in weighting.capable_of(ObservesPerformance):
+            method.observe_performance(torch.exp(-losses))
         at_representation = getattr(weighting, "grad_wrt", "shared") == "representation"
         representation = parameter if at_representation else None
         backward(weighting, task_losses, [parameter], [[] for _ in task_losses], representation=representation)
         if own_parameters:
             torch.optim.SGD(own_parameters, lr=lr).step()
-        weighting.stepped()
+        for method in weighting.capable_of(RotatesRepresentation):
+            method.on_optimizer_step()
         return parameter.grad
 
     return step

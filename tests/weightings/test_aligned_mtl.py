@@ -45,7 +45,7 @@ def test_gradients_of_float32_that_depend_on_each_other_are_not_taken_for_indepe
     exact = random_jacobian(3, num_parameters=300)
     exact[2] = exact[0] - 2 * exact[1]
     rounded = exact.float()
-    weights = AlignedMTL().weights((rounded @ rounded.T).double(), torch.ones(3))
+    weights = AlignedMTL().task_weights((rounded @ rounded.T).double(), torch.ones(3))
     torch.testing.assert_close(weights @ exact, align(exact).mean(dim=0), rtol=1e-3, atol=1e-3)
 
 

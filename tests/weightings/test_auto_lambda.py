@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from mtlrun.training.forward import untouched
-from mtlrun.training.lookahead import Trial
+from mtlrun.training.lookahead import Lookahead
 from mtlrun.weightings import AutoLambda
 
 
@@ -23,7 +23,7 @@ class Problem:
         return errors.square().mean(dim=0)
 
     def trial(self, lr):
-        return Trial(self.model, lr, lambda: self.losses(0), lambda: self.losses(1))
+        return Lookahead(self.model, lr, lambda: self.losses(0), lambda: self.losses(1))
 
 
 def make(**options):
@@ -71,7 +71,7 @@ def test_a_trial_leaves_buffers_and_random_numbers_as_they_were_and_repeats_its_
     model = nn.Sequential(nn.BatchNorm1d(3), nn.Dropout(0.5), nn.Linear(3, 1))
     inputs = torch.randn(8, 3)
     state = torch.random.get_rng_state()
-    trial = Trial(model, 0.1, lambda: model(inputs).mean(dim=0), lambda: model(inputs).mean(dim=0))
+    trial = Lookahead(model, 0.1, lambda: model(inputs).mean(dim=0), lambda: model(inputs).mean(dim=0))
     with untouched(model):
         first, again = trial.losses(), trial.losses()
         assert torch.equal(first, again)

@@ -48,7 +48,7 @@ def test_rounding_of_dependent_gradients_does_not_make_a_direction():
     exact = random_jacobian(3, num_parameters=300)
     exact[2] = exact[0] - 2 * exact[1]
     rounded = exact.float()
-    weights = ConFIG().weights((rounded @ rounded.T).double(), torch.ones(3))
+    weights = ConFIG().task_weights((rounded @ rounded.T).double(), torch.ones(3))
     torch.testing.assert_close(weights @ exact, direction_of_the_paper(exact), rtol=1e-3, atol=1e-3)
 
 

@@ -11,7 +11,7 @@ from mtlrun.weightings import DTP
 
 def weights_of(weighting, performances, losses=(1.0, 1.0)):
     for performance in performances:
-        weighting.observe(torch.tensor(performance))
+        weighting.observe_performance(torch.tensor(performance))
     leaf = torch.tensor(losses, requires_grad=True)
     weighting.objective(leaf).backward()
     return leaf.grad.tolist()
@@ -41,9 +41,9 @@ def test_a_task_that_gets_nothing_right_has_the_weight_of_the_floor():
 def test_a_task_without_a_label_keeps_its_running_performance():
     weighting = DTP(discount=1.0, gamma=0.0)
     weighting.setup(3)
-    weighting.observe(torch.tensor([0.2, 0.4, 0.6]))
+    weighting.observe_performance(torch.tensor([0.2, 0.4, 0.6]))
     weighting.active = torch.tensor([0, 2])
-    weighting.observe(torch.tensor([0.5, 0.5]))
+    weighting.observe_performance(torch.tensor([0.5, 0.5]))
     assert weighting.performance.tolist() == pytest.approx([0.5, 0.4, 0.5])
 
 

@@ -28,7 +28,7 @@ def test_alpha_one_is_nash_mtl(num_tasks, max_norm):
 def test_weights_solve_the_equation_of_the_paper(alpha):
     jacobian = random_jacobian(4)
     weighting = FairGrad(alpha, max_norm=None)
-    weights = weighting.weights(jacobian @ jacobian.T, torch.ones(4, dtype=torch.float64))
+    weights = weighting.task_weights(jacobian @ jacobian.T, torch.ones(4, dtype=torch.float64))
     torch.testing.assert_close(jacobian @ jacobian.T @ weights, weights ** (-1 / alpha), rtol=1e-5, atol=0)
     assert weighting.fallbacks == 0
 

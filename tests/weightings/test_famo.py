@@ -21,7 +21,7 @@ def test_weights_and_their_updates_follow_the_paper():
         shares = torch.softmax(logits, dim=0)
         torch.testing.assert_close(leaf.grad, (shares / before / (shares / before).sum()).detach())
 
-        weighting.after_step(after)
+        weighting.observe_losses_after_step(after)
         fall = before.log() - after.log()
         adam.zero_grad()
         (shares * fall).sum().backward()
@@ -42,7 +42,7 @@ def test_a_task_whose_loss_fell_less_gains_weight():
     weighting = FAMO()
     weighting.setup(2)
     weighting.objective(torch.tensor([1.0, 1.0]))
-    weighting.after_step(torch.tensor([0.9, 0.5]))
+    weighting.observe_losses_after_step(torch.tensor([0.9, 0.5]))
     assert weighting.logits[0] > weighting.logits[1]
 
 
@@ -51,7 +51,7 @@ def test_a_task_without_a_label_stays_out_of_the_update():
     weighting.setup(3)
     weighting.active = torch.tensor([0, 2])
     weighting.objective(torch.tensor([1.0, 1.0]))
-    weighting.after_step(torch.tensor([0.9, 0.5]))
+    weighting.observe_losses_after_step(torch.tensor([0.9, 0.5]))
     assert weighting.logits[1] == 0
     assert weighting.logits[0] > 0 > weighting.logits[2]
 

@@ -17,7 +17,7 @@ def make(**options):
 
 def weigh(weighting, norms=NORMS, losses=FIRST):
     with torch.no_grad():
-        return weighting.weights(torch.diag(norms**2), losses)
+        return weighting.task_weights(torch.diag(norms**2), losses)
 
 
 def gradient_of_the_paper(weights, norms, losses, initial, alpha):
@@ -41,17 +41,17 @@ def test_gradient_of_the_weights_is_that_of_the_papers_loss(alpha):
         weights, norms, first, later = torch.rand(4, 3, dtype=torch.float64, generator=generator) + 0.1
         weighting = make(alpha=alpha)
         weigh(weighting, norms, first)
-        weighting.task_weights.data = weights * 3 / weights.sum()
+        weighting.learned_weights.data = weights * 3 / weights.sum()
         found = weigh(weighting, norms, later)
         expected = gradient_of_the_paper(found, norms, later, first, alpha)
-        torch.testing.assert_close(weighting.task_weights.grad, expected)
+        torch.testing.assert_close(weighting.learned_weights.grad, expected)
 
 
 def test_gradient_pulls_norms_towards_their_mean_when_all_tasks_train_alike():
     weighting = make()
     weigh(weighting)
     # The mean norm is 11/6: the first task is below it, the others above.
-    assert weighting.task_weights.grad.tolist() == [-0.5, 2.0, 3.0]
+    assert weighting.learned_weights.grad.tolist() == [-0.5, 2.0, 3.0]
 
 
 def test_task_that_trains_slowly_gains_weight():
@@ -60,7 +60,7 @@ def test_task_that_trains_slowly_gains_weight():
     weigh(weighting, equal_norms)
     weigh(weighting, equal_norms, torch.tensor([1.0, 1.0, 2.0], dtype=torch.float64))
     # Progress is 1, 1/2 and 1/2; relative to the mean 3/2, 3/4 and 3/4.
-    assert weighting.task_weights.grad.tolist() == [-1, 1, 1]
+    assert weighting.learned_weights.grad.tolist() == [-1, 1, 1]
 
 
 def test_losses_of_the_first_step_are_remembered():
@@ -73,14 +73,14 @@ def test_losses_of_the_first_step_are_remembered():
 def test_weights_sum_to_the_number_of_tasks_whatever_the_optimizer_did():
     weighting = make()
     weigh(weighting)
-    weighting.task_weights.data = torch.tensor([3.0, 1.0, 4.0], dtype=torch.float64)
+    weighting.learned_weights.data = torch.tensor([3.0, 1.0, 4.0], dtype=torch.float64)
     assert weigh(weighting).tolist() == pytest.approx([9 / 8, 3 / 8, 12 / 8])
-    assert weighting.task_weights.sum().item() == pytest.approx(3)
+    assert weighting.learned_weights.sum().item() == pytest.approx(3)
 
 
 def test_weight_that_falls_below_zero_is_held_at_a_thousandth_of_the_mean():
     weighting = make()
-    weighting.task_weights.data = torch.tensor([-2.0, 1.0, 3.0], dtype=torch.float64)
+    weighting.learned_weights.data = torch.tensor([-2.0, 1.0, 3.0], dtype=torch.float64)
     weights = weigh(weighting)
     torch.testing.assert_close(weights, torch.tensor([0.002, 1.0, 3.0], dtype=torch.float64) * 3 / 4.002)
 
@@ -98,14 +98,14 @@ def test_task_that_comes_later_starts_from_its_own_first_loss(take_step):
     take_step(weighting, torch.eye(2), torch.tensor([1.0, 4.0]), active=[0, 2])
     assert weighting.initial_losses[[0, 2]].tolist() == [1, 4]
     assert weighting.initial_losses[1].isnan()
-    assert weighting.task_weights.grad[1] == 0
+    assert weighting.learned_weights.grad[1] == 0
     take_step(weighting, torch.eye(3), torch.tensor([0.5, 7.0, 1.0]))
     assert weighting.initial_losses.tolist() == [1, 7, 4]
 
 
 def test_weights_of_tasks_with_a_loss_are_given_in_their_order():
     weighting = make()
-    weighting.task_weights.data = torch.tensor([0.5, 1.5, 1.0], dtype=torch.float64)
+    weighting.learned_weights.data = torch.tensor([0.5, 1.5, 1.0], dtype=torch.float64)
     weighting.active = torch.tensor([1, 2])
     assert weigh(weighting, NORMS[1:], FIRST[1:]).tolist() == pytest.approx([1.5, 1.0])
 
@@ -113,8 +113,8 @@ def test_weights_of_tasks_with_a_loss_are_given_in_their_order():
 def test_task_whose_first_loss_is_zero_does_not_stop_the_others_from_being_balanced():
     weighting = make()
     weigh(weighting, losses=torch.tensor([0.0, 1.0, 1.0], dtype=torch.float64))
-    assert weighting.task_weights.grad.isfinite().all()
-    assert (weighting.task_weights.grad[1:] != 0).all()
+    assert weighting.learned_weights.grad.isfinite().all()
+    assert (weighting.learned_weights.grad[1:] != 0).all()
 
 
 def test_defaults_are_the_papers():

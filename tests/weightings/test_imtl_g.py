@@ -17,7 +17,7 @@ def random_jacobian(num_tasks, seed=0):
 
 def weigh(weighting, jacobian):
     weighting.setup(len(jacobian))
-    return weighting.weights(jacobian @ jacobian.T, torch.ones(len(jacobian), dtype=jacobian.dtype))
+    return weighting.task_weights(jacobian @ jacobian.T, torch.ones(len(jacobian), dtype=jacobian.dtype))
 
 
 def closed_form(jacobian):

@@ -20,7 +20,7 @@ def random_jacobian(num_tasks, seed, common=0.0):
 def weigh(weighting, jacobian, losses=None):
     losses = torch.ones(len(jacobian), dtype=torch.float64) if losses is None else losses
     weighting.setup(len(jacobian))
-    return weighting.weights(jacobian @ jacobian.T, losses)
+    return weighting.task_weights(jacobian @ jacobian.T, losses)
 
 
 def smallest_squared_norm(jacobian):

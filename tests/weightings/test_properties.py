@@ -61,7 +61,7 @@ def told_dtp():
 
     def setup_and_tell(num_tasks, seed=0):
         setup(num_tasks, seed)
-        weighting.observe(torch.full((num_tasks,), 0.5))
+        weighting.observe_performance(torch.full((num_tasks,), 0.5))
 
     weighting.setup = setup_and_tell
     return weighting
@@ -74,7 +74,7 @@ def rotating_rotograd():
 
     def setup_and_attach(num_tasks, seed=0):
         setup(num_tasks, seed)
-        weighting.attach(torch.eye(3, dtype=torch.float64).repeat(num_tasks, 1, 1))
+        weighting.attach_rotations(torch.eye(3, dtype=torch.float64).repeat(num_tasks, 1, 1))
 
     weighting.setup = setup_and_attach
     return weighting

@@ -22,7 +22,7 @@ DOUBLE = {"dtype": torch.float64}
 def ready(num_tasks=2, width=2, **arguments):
     weighting = RotoGrad(**arguments)
     weighting.setup(num_tasks)
-    weighting.attach(torch.eye(width, **DOUBLE).repeat(num_tasks, 1, 1))
+    weighting.attach_rotations(torch.eye(width, **DOUBLE).repeat(num_tasks, 1, 1))
     return weighting
 
 
@@ -124,7 +124,7 @@ def test_a_step_turns_the_rotations_from_where_they_stand():
     weighting.rotations.copy_(start)
     turn = torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(2), **DOUBLE)
     weighting.turns.data.copy_(turn)
-    weighting.stepped()
+    weighting.on_optimizer_step()
     torch.testing.assert_close(weighting.rotations, start @ torch.linalg.matrix_exp(turn - turn.mT))
     assert not weighting.turns.any()
 
@@ -132,11 +132,11 @@ def test_a_step_turns_the_rotations_from_where_they_stand():
 def test_rotations_stay_rotations_over_thousands_of_steps_in_float32():
     weighting = RotoGrad()
     weighting.setup(2)
-    weighting.attach(torch.eye(8).repeat(2, 1, 1))
+    weighting.attach_rotations(torch.eye(8).repeat(2, 1, 1))
     draws = torch.Generator().manual_seed(0)
     for _ in range(3000):
         weighting.turns.data.copy_(0.3 * torch.randn(2, 8, 8, generator=draws))
-        weighting.stepped()
+        weighting.on_optimizer_step()
     assert_orthogonal(weighting.rotations, 2e-6)
     torch.testing.assert_close(torch.linalg.det(weighting.rotations), torch.ones(2), rtol=0, atol=1e-5)
     assert (weighting.rotations - torch.eye(8)).norm() > 1
@@ -154,7 +154,7 @@ def test_training_the_rotations_aligns_gradients_that_conflict():
         cosines.append(cosine_similarity(*by_representation, dim=0).item())
         combine(weighting, by_representation)
         optimizer.step()
-        weighting.stepped()
+        weighting.on_optimizer_step()
     assert cosines[0] < -0.8  # as it stays with identities
     assert cosines[-1] > 0.8
     assert_orthogonal(weighting.rotations, 1e-12)
@@ -211,8 +211,8 @@ def test_rotations_are_state_of_the_model_only_where_they_were_added_and_never_p
 def test_with_identities_and_without_scaling_the_step_is_that_of_equal_weights(model):
     def step(weighting):
         weighting.setup(2)
-        if weighting.needs_rotations:
-            weighting.attach(model.add_rotations())
+        if isinstance(weighting, RotoGrad):
+            weighting.attach_rotations(model.add_rotations())
         model.zero_grad()
         representation = model.encode(torch.randn(7, 4, generator=torch.Generator().manual_seed(1)))
         predictions = model.decode(representation)

@@ -1,11 +1,16 @@
-"""From task losses to `.grad`: per-task gradients of the shared parameters, their Gram matrix, the combined update.
+"""From task losses to `.grad`: task gradients, their Gram matrix, and the update made of them. Usable as a library.
 
-`backward` is what the trainer calls, and what a training loop of one's own may call instead of `loss.backward()`;
-`Accumulation` does the same where a batch is computed in pieces.
+Here: `GradientStep`, which is given the losses of a batch, at once or in micro-batches, and sets `.grad`; `backward`,
+the same in one call, for a training loop without the runner. Not here: what the update is (`weightings`), where the
+losses come from, and the optimizer (`training`).
+
+Contract: task gradients are exact unless `grad_wrt` says otherwise; they are kept a tensor per parameter and are
+concatenated for Jacobian methods only. Micro-batches give the update of the whole batch. A task gradient that is not
+finite raises NonFiniteGradientError before anything is combined.
 """
 
-from mtlrun.gradients.accumulation import Accumulation, needs_losses
 from mtlrun.gradients.gram import NonFiniteGradientError, gram_matrix
-from mtlrun.gradients.update import Update, backward
+from mtlrun.gradients.step import GradientStep, Update, backward
+from mtlrun.gradients.task_gradients import Sharing
 
-__all__ = ["Accumulation", "NonFiniteGradientError", "Update", "backward", "gram_matrix", "needs_losses"]
+__all__ = ["GradientStep", "NonFiniteGradientError", "Sharing", "Update", "backward", "gram_matrix"]

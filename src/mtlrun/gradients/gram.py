@@ -5,18 +5,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# Length of the sums of products that are made in the rows' own precision.
+# Length of the partial sums of products that are made in the gradients' own precision.
 _CHUNK = 2**12
 
-# One row: the gradient of one task's loss, a tensor per parameter.
-Row = list[Tensor]
+#: The gradient of one loss, a tensor per parameter.
+Gradient = list[Tensor]
 
 
 class NonFiniteGradientError(ArithmeticError):
-    """A task's gradient holds NaN or infinity, so that no update can be made of it.
+    """Error for a task gradient that holds NaN or infinity, so that no update can be made of it.
 
     Args:
-        position: which of the losses that were given it belongs to.
+        position: of its loss among those given.
     """
 
     def __init__(self, position: int) -> None:
@@ -30,27 +30,29 @@ def refuse_non_finite(finite: Tensor) -> None:
         raise NonFiniteGradientError(int((~finite).nonzero()[0]))
 
 
-def gram_matrix(rows: Sequence[Row]) -> Tensor:
-    """Return the inner products [K, K] of K rows in float64, on the rows' device.
+def gram_matrix(gradients: Sequence[Gradient]) -> Tensor:
+    """Return the inner products [K, K] of K gradients in float64, on their device.
 
-    Summed tensor by tensor, so that rows are never concatenated; the sum over tensors is in float64.
+    Summed tensor by tensor, so that gradients are never concatenated as a whole; the sum over tensors is in float64.
     """
-    num_tasks = len(rows)
-    gram = torch.zeros(num_tasks, num_tasks, dtype=torch.float64, device=rows[0][0].device)
-    small = [position for position, part in enumerate(rows[0]) if part.numel() < _CHUNK]
+    first = gradients[0]
+    gram = torch.zeros(len(gradients), len(gradients), dtype=torch.float64, device=first[0].device)
+    small = [index for index, part in enumerate(first) if part.numel() < _CHUNK]
     if small:
-        # Many small products cost more than copying what they are made of into one.
-        _add_products(gram, torch.stack([torch.cat([row[position].reshape(-1) for position in small]) for row in rows]))
-    for position, part in enumerate(rows[0]):
+        # Many small products cost more than concatenating what they are made of.
+        _add_products(
+            gram, torch.stack([torch.cat([grad[index].reshape(-1) for index in small]) for grad in gradients])
+        )
+    for index, part in enumerate(first):
         if part.numel() >= _CHUNK:
-            _add_products(gram, torch.stack([row[position].reshape(-1) for row in rows]))
+            _add_products(gram, torch.stack([grad[index].reshape(-1) for grad in gradients]))
     return gram
 
 
 def _add_products(gram: Tensor, block: Tensor) -> None:
     """Add the inner products of the rows of `block` [K, n] to `gram`.
 
-    Long sums lose digits in float32: short ones are made of them, and these are summed in float64. Products in half
+    Long sums lose digits in float32: partial sums are made in float32, and added up in float64. Products in half
     precision would lose more, and overflow.
     """
     if block.dtype in (torch.float16, torch.bfloat16):

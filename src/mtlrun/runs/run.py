@@ -17,7 +17,6 @@ from rich.console import Console
 
 from mtlrun.datasets import SPLITS
 from mtlrun.errors import DivergedError, MtlrunError, RunInterruptedError
-from mtlrun.gradients import needs_losses
 from mtlrun.records.display import make_console
 from mtlrun.records.folder import CHECKPOINTS, CONFIG, finished_record, hold, start_anew
 from mtlrun.records.identity import run_folder, run_id
@@ -175,7 +174,7 @@ def _status_of(error: BaseException) -> Any:
 def _new_record(config: Mapping[str, Any], parts: Parts, overrides: list[str]) -> Record:
     forward, backward = parts.weighting.passes(len(parts.tasks))
     if parts.settings.micro_batches > 1:
-        forward += needs_losses(parts.weighting)
+        forward += parts.weighting.needs_batch_losses
     return Record(
         run_id=run_id(config),
         config=dict(config),

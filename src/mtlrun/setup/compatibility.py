@@ -11,9 +11,10 @@ from mtlrun.errors import ConfigError, DataError
 from mtlrun.models import MultiTaskModel, SharedRepresentationModel
 from mtlrun.tasks import Task
 from mtlrun.training.batch import LabeledBatch
-from mtlrun.training.forward import Forward, untouched
-from mtlrun.weightings import Equal, GradientWeighting, JacobianWeighting, Weighting
-from mtlrun.weightings.base import RowWeighting
+from mtlrun.training.forward import BatchPass, untouched
+from mtlrun.weightings import Equal, GradientWeighting, JacobianWeighting, PartsWeighting, Weighting
+from mtlrun.weightings.base import TaskGradientWeighting
+from mtlrun.weightings.capabilities import LooksAhead, ObservesPerformance, RotatesRepresentation, UsesTaskWeights
 
 
 def check_weighting(
@@ -37,7 +38,7 @@ def check_weighting(
     problems += [
         f"tasks.{task}.weight={options.weight} has no effect with {name}; use weighting=static"
         for task, options in tasks.items()
-        if options.weight != 1.0 and not weighting.uses_task_weights
+        if options.weight != 1.0 and not weighting.capable_of(UsesTaskWeights)
     ]
     if weighting.needs_positive_losses or weighting.loss_transform == "log":
         why = name if weighting.needs_positive_losses else "weighting.loss_transform=log"
@@ -47,7 +48,7 @@ def check_weighting(
             for task, options in tasks.items()
             if not options.nonnegative_loss
         ]
-    if weighting.needs_performance:
+    if weighting.capable_of(ObservesPerformance):
         problems += [
             f"tasks.{task}: {name} needs a performance in [0, 1], and {type(options).__name__} gives none; "
             "use another weighting"
@@ -55,17 +56,17 @@ def check_weighting(
             if type(options).performance is Task.performance
         ]
     if config.get("trainer", {}).get("micro_batches", 1) != 1:
-        problems += _check_pieces(weighting, name)
+        problems += _check_micro_batches(weighting, name)
     if model is not None:
         problems += _check_model(weighting, name, model, f"model={config['names']['model']}")
     return problems
 
 
-def _check_pieces(weighting: Weighting, name: str) -> list[str]:
-    """Return why a step of this weighting cannot be made of pieces of a batch."""
-    if weighting.num_parts > 1 or weighting.needs_look_ahead:
+def _check_micro_batches(weighting: Weighting, name: str) -> list[str]:
+    """Return why a step of this weighting cannot be made of micro-batches."""
+    if isinstance(weighting, PartsWeighting) or weighting.capable_of(LooksAhead):
         return [f"{name} needs the whole batch of a step at once; use trainer.micro_batches=1"]
-    if isinstance(weighting, RowWeighting) and weighting.grad_wrt != "shared":
+    if isinstance(weighting, TaskGradientWeighting) and weighting.grad_wrt != "shared":
         return [
             f"weighting.grad_wrt={weighting.grad_wrt} needs the whole batch of a step at once; use "
             "weighting.grad_wrt=shared or trainer.micro_batches=1"
@@ -86,7 +87,7 @@ def _check_model(weighting: Weighting, name: str, model: MultiTaskModel, model_n
             f"{name} combines the tasks' gradients by the shared parameters, and {model_name} has none; use a "
             "weighting of losses (equal, static, uncertainty, dwa) or a model that shares (see: mtlrun list models)"
         ]
-    if weighting.needs_rotations and not (
+    if isinstance(weighting, RotatesRepresentation) and not (
         isinstance(model, SharedRepresentationModel)
         and type(model).add_rotations is not SharedRepresentationModel.add_rotations
     ):
@@ -104,9 +105,9 @@ def _check_model(weighting: Weighting, name: str, model: MultiTaskModel, model_n
 
 def check_apart(weighting: Weighting, name: str) -> None:
     """Raise ConfigError if a weighting cannot be used where each source goes through the model on its own."""
-    source = weighting.grad_wrt if isinstance(weighting, RowWeighting) else "shared"
-    if weighting.needs_rotations or source != "shared":
-        what = f"weighting={name}" if weighting.needs_rotations else f"weighting.grad_wrt={source}"
+    source = weighting.grad_wrt if isinstance(weighting, TaskGradientWeighting) else "shared"
+    if isinstance(weighting, RotatesRepresentation) or source != "shared":
+        what = f"weighting={name}" if isinstance(weighting, RotatesRepresentation) else f"weighting.grad_wrt={source}"
         raise ConfigError(
             f"{what} compares the tasks by one representation, and here each source goes through the model on its own "
             "(dataset.sampling.batch_norm=per_source, or inputs of several shapes); use another weighting, or "
@@ -137,23 +138,22 @@ def check_targets(split: Any, name: str, tasks: Mapping[str, Task]) -> None:
             raise DataError(f"dataset: {name} split, task {task_name}: no sample has a label")
 
 
-def try_batch(model: MultiTaskModel, tasks: Mapping[str, Task], loader: Loader, num_pieces: int = 1) -> None:
-    """Run the smallest batch, or piece of one, that training will meet through the model; leave all as it was.
+def try_batch(model: MultiTaskModel, tasks: Mapping[str, Task], loader: Loader, num_micro_batches: int = 1) -> None:
+    """Run the smallest batch or micro-batch that training will meet through the model; leave all as it was.
 
     Finds what no signature can tell: that data, backbone and heads do not fit, or that BatchNorm meets one sample.
     """
     whole = LabeledBatch.load(tasks, loader.smallest_batch(), torch.device("cpu"))
-    *_, batch = whole.pieces(num_pieces)
+    *_, batch = whole.split(num_micro_batches)
     model.train()
     try:
         with untouched(model), torch.no_grad():
-            forward = Forward(model, batch)
-            forward.regularizer()
+            BatchPass(model, batch).regularizer(batch.num_samples)
     except (ValueError, RuntimeError, IndexError, KeyError) as error:
         message = str(error).splitlines()[0]
         if "more than 1 value per channel" in message:
-            smallest = min(len(stream) for stream in batch.streams)
-            what = "batch" if num_pieces == 1 else "piece of a batch"
+            smallest = min(len(stream) for stream in batch.source_batches)
+            what = "batch" if num_micro_batches == 1 else "micro-batch"
             if loader.apart:
                 what += " of a source"
             raise ConfigError(
@@ -163,7 +163,7 @@ def try_batch(model: MultiTaskModel, tasks: Mapping[str, Task], loader: Loader, 
             ) from error
         raise ConfigError(
             f"dataset, backbone, model and tasks do not fit together: {type(error).__name__}: {message} "
-            f"(inputs of shape {', '.join(str(_shape(stream.inputs)) for stream in batch.streams)})"
+            f"(inputs of shape {', '.join(str(_shape(stream.inputs)) for stream in batch.source_batches)})"
         ) from error
 
 

@@ -32,7 +32,8 @@ from mtlrun.training.optim import Group, Schedule, check_partition, make_param_g
 from mtlrun.training.selection import MEAN_RELATIVE_GAIN, Choice, Selection, check_rule
 from mtlrun.training.trainer import Trainer
 from mtlrun.weightings import JacobianWeighting, LossWeighting, Weighting
-from mtlrun.weightings.base import RowWeighting
+from mtlrun.weightings.base import TaskGradientWeighting
+from mtlrun.weightings.capabilities import LooksAhead, RotatesRepresentation, UsesLabelFractions
 
 logger = logging.getLogger(__name__)
 
@@ -176,7 +177,7 @@ def prepare(config: Mapping[str, Any]) -> Parts:
     assert schedule is not None
     assert model is not None
 
-    look_ahead = weighting.needs_look_ahead
+    look_ahead = bool(weighting.capable_of(LooksAhead))
     loaders = make_loaders(
         dataset, tasks, settings, runtime, device, seed, look_ahead=look_ahead, independent=model.independent_tasks
     )
@@ -196,10 +197,11 @@ def prepare(config: Mapping[str, Any]) -> Parts:
         task.to(device)  # a loss may have weights of its own
     if isinstance(weighting, LossWeighting | JacobianWeighting):
         weighting.to(device)
-    elif isinstance(weighting, RowWeighting) and weighting.losses is not None:
+    elif isinstance(weighting, TaskGradientWeighting) and weighting.losses is not None:
         weighting.losses.to(device)  # while the state of what sees only the Gram matrix stays where its solver is
-    if weighting.needs_rotations and isinstance(model, SharedRepresentationModel):
-        weighting.attach(model.add_rotations())
+    for method in weighting.capable_of(RotatesRepresentation):
+        if isinstance(model, SharedRepresentationModel):
+            method.attach_rotations(model.add_rotations())
     optimizer = _make_optimizer(nodes["optimizer"], model, tasks, weighting)
     return Parts(
         dataset=dataset,
@@ -280,14 +282,14 @@ def _check_optimizer(node: Mapping[str, Any]) -> None:
 
 def _tell_sizes(weighting: Weighting, split: SplitSummary) -> None:
     """Tell the methods that ask for it how large the tasks are."""
-    for method in (weighting, getattr(weighting, "losses", None)):
-        if isinstance(method, Weighting) and method.needs_sizes:
+    for method in weighting.capable_of(UsesLabelFractions):
+        if method.needs_label_fractions:
             if not split.labeled:
                 raise ConfigError(
                     "tasks.<t>.weight=size needs a dataset that tells its labels without loading the samples; give "
                     "the weights as numbers"
                 )
-            method.tell_sizes([count / split.samples for count in split.labeled.values()])
+            method.set_label_fractions([count / split.samples for count in split.labeled.values()])
 
 
 def _separate_statistics(model: MultiTaskModel, sources: Sequence[str]) -> None:
@@ -303,7 +305,8 @@ def _separate_statistics(model: MultiTaskModel, sources: Sequence[str]) -> None:
 def _cost(model: MultiTaskModel, batch: LabeledBatch) -> int:
     """Return the MACs of one sample, of one of each source where these go through the model apart."""
     return sum(
-        count_macs(model, stream.inputs, None if stream.source is None else stream.active) for stream in batch.streams
+        count_macs(model, stream.inputs, None if stream.source is None else stream.active)
+        for stream in batch.source_batches
     )
 
 
@@ -319,11 +322,9 @@ def _make_optimizer(
         groups.append(Group(group.name, trainable, lr * group.lr_scale))
     check_partition(model, groups)
     _check_names(groups, tasks)
-    methods = {"weighting": weighting, "weighting.losses": getattr(weighting, "losses", None)}
-    for name, method in methods.items():
-        if isinstance(method, Weighting):
-            own = list(method.parameters(recurse=False))
-            groups.append(Group(name, own, method.lr or shared_lr, weight_decay=False))
+    for name, method in zip(("weighting", "weighting.losses"), weighting.methods(), strict=False):
+        learned = list(method.parameters(recurse=False))
+        groups.append(Group(name, learned, method.lr or shared_lr, weight_decay=False))
     optimizer: Optimizer = build(node, "optimizer", params=make_param_groups(groups))
     return optimizer
 

@@ -1,4 +1,4 @@
-"""A batch on the device: a task is trained and judged on the samples that carry its label, and on no others."""
+"""Batches on the device, in which each task has the targets of the labeled samples only."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,54 +16,56 @@ Samples = tuple[Any, Mapping[str, Tensor]] | tuple[Any, Mapping[str, Tensor], Te
 
 
 @dataclass(frozen=True)
-class Stream:
+class SourceBatch:
     """Samples that go through the model together, with the targets of the labeled ones only.
 
     Args:
         tasks: {name: task}, in the order of the weighting's K tasks.
         inputs: [num_samples, ...].
         targets: for each task those of the labeled samples.
-        rows: for each task which samples are labeled, as positions in the stream; None stands for all.
-        weights: for each task how much each labeled sample counts; None for 1.
-        source: the name of the source that all samples come from; None where sources are not kept apart.
+        label_index: for each task which samples are labeled, as positions in the batch; None for all.
+        sample_weights: for each task the weights of the labeled samples; None for 1.
+        source: the source that all samples come from; None where samples of all sources go through the model together.
     """
 
     tasks: Mapping[str, Task]
     inputs: Tensor
     targets: Mapping[str, Tensor]
-    rows: Mapping[str, Tensor | None]
-    weights: Mapping[str, Tensor] | None = None
+    label_index: Mapping[str, Tensor | None]
+    sample_weights: Mapping[str, Tensor] | None = None
     source: str | None = None
 
     @classmethod
-    def load(cls, tasks: Mapping[str, Task], loaded: Samples, device: torch.device, source: str | None) -> "Stream":
+    def load(
+        cls, tasks: Mapping[str, Task], loaded: Samples, device: torch.device, source: str | None
+    ) -> "SourceBatch":
         """Bring samples to `device`; see `LabeledBatch.load`."""
         non_blocking = device.type == "cuda"  # a copy to the CPU must be waited for
         inputs, all_targets, *rest = loaded
-        weights: dict[str, Tensor] = {}
+        all_weights = rest[0] if rest else None
         targets: dict[str, Tensor] = {}
-        rows: dict[str, Tensor | None] = {}
+        label_index: dict[str, Tensor | None] = {}
+        sample_weights: dict[str, Tensor] = {}
         for name, task in tasks.items():
             if source is not None and name not in all_targets:  # a task of other sources
                 targets[name] = torch.empty(0, device=device)
-                rows[name] = torch.empty(0, dtype=torch.int64, device=device)
+                label_index[name] = torch.empty(0, dtype=torch.int64, device=device)
                 continue
-            target = all_targets[name]
+            target, weights = all_targets[name], all_weights
             mask = task.labeled(target)
-            if rest:
-                mask = mask & (rest[0] > 0)  # what counts for nothing is not there
-            own_weights = rest[0] if rest else None
-            rows[name] = None
+            if weights is not None:
+                mask = mask & (weights > 0)  # samples of weight 0 are treated as unlabeled
+            label_index[name] = None
             if not mask.all():
-                found = mask.nonzero().squeeze(1)
-                target = target[found]
-                own_weights = None if own_weights is None else own_weights[found]
-                rows[name] = found.to(device, non_blocking=non_blocking)
+                labeled = mask.nonzero().squeeze(1)
+                target = target[labeled]
+                weights = None if weights is None else weights[labeled]
+                label_index[name] = labeled.to(device, non_blocking=non_blocking)
             targets[name] = target.to(device, non_blocking=non_blocking)
-            if own_weights is not None:
-                weights[name] = own_weights.to(device, non_blocking=non_blocking)
+            if weights is not None:
+                sample_weights[name] = weights.to(device, non_blocking=non_blocking)
         inputs = inputs.to(device, non_blocking=non_blocking)
-        return cls(tasks, inputs, targets, rows, weights if rest else None, source)
+        return cls(tasks, inputs, targets, label_index, sample_weights if rest else None, source)
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -75,8 +77,8 @@ class Stream:
 
     def pick(self, name: str, prediction: Tensor) -> Tensor:
         """Return the predictions of the samples that carry this task's label."""
-        rows = self.rows[name]
-        return prediction if rows is None else prediction[rows]
+        index = self.label_index[name]
+        return prediction if index is None else prediction[index]
 
     def losses(self, predictions: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the mean loss over the labeled samples, for each task that has both a label and a prediction."""
@@ -85,24 +87,27 @@ class Stream:
         }
 
     def _loss(self, name: str, prediction: Tensor) -> Tensor:
-        if self.weights is None:
+        if self.sample_weights is None:
             return self.tasks[name].loss(prediction, self.targets[name])
-        return weighted_loss(self.tasks[name], prediction, self.targets[name], self.weights[name])
+        return weighted_loss(self.tasks[name], prediction, self.targets[name], self.sample_weights[name])
 
     def num_terms(self, name: str) -> Tensor:
-        """Return over how many terms the loss of a task is a mean, [], in float64."""
+        """Return the number of terms that a task's loss averages, [], in float64."""
         task, target = self.tasks[name], self.targets[name]
-        found = task.num_terms(target) if self.weights is None else num_weighted_terms(task, target, self.weights[name])
-        return torch.as_tensor(found, device=self.inputs.device).double()
+        if self.sample_weights is None:
+            terms: int | Tensor = task.num_terms(target)
+        else:
+            terms = num_weighted_terms(task, target, self.sample_weights[name])
+        return torch.as_tensor(terms, device=self.inputs.device).double()
 
-    def shares(self) -> Tensor:
-        """Return for each sample its tasks, [num_samples, K]: equal parts, adding up to 1, of those it has a label of.
+    def task_fractions(self) -> Tensor:
+        """Return [num_samples, K]: each sample's equal fractions, adding up to 1, of the tasks that it has a label of.
 
-        A sample without any label belongs to all.
+        A sample without any label belongs to all tasks.
         """
         present = torch.zeros(len(self), len(self.tasks), device=self.inputs.device)
-        for column, rows in zip(present.T, self.rows.values(), strict=True):
-            column[slice(None) if rows is None else rows] = 1
+        for column, index in zip(present.T, self.label_index.values(), strict=True):
+            column[slice(None) if index is None else index] = 1
         present[present.sum(dim=1) == 0] = 1
         return present / present.sum(dim=1, keepdim=True)
 
@@ -117,77 +122,77 @@ class Stream:
             raise ConfigError(f"tasks.{name}: {type(self.tasks[name]).__name__} gives no performance to weigh by")
         return value
 
-    def every(self, step: int, start: int) -> "Stream":
+    def every_nth(self, step: int, start: int) -> "SourceBatch":
         """Return every step-th sample from `start` on."""
         return self.select(torch.arange(start, len(self), step, device=self.inputs.device))
 
-    def select(self, samples: Tensor) -> "Stream":
+    def select(self, samples: Tensor) -> "SourceBatch":
         """Return the samples at these positions, which are in rising order."""
         targets: dict[str, Tensor] = {}
-        rows: dict[str, Tensor | None] = {}
-        weights: dict[str, Tensor] = {}
-        for name, old in self.rows.items():
-            if old is None:
-                rows[name], kept = None, samples
+        label_index: dict[str, Tensor | None] = {}
+        sample_weights: dict[str, Tensor] = {}
+        for name, index in self.label_index.items():
+            if index is None:
+                label_index[name], kept = None, samples
             else:
-                kept = torch.isin(old, samples)
-                rows[name] = torch.searchsorted(samples, old[kept])
+                kept = torch.isin(index, samples)
+                label_index[name] = torch.searchsorted(samples, index[kept])
             targets[name] = self.targets[name][kept]
-            if self.weights is not None:
-                weights[name] = self.weights[name][kept]
-        own_weights = None if self.weights is None else weights
-        return Stream(self.tasks, self.inputs[samples], targets, rows, own_weights, self.source)
+            if self.sample_weights is not None:
+                sample_weights[name] = self.sample_weights[name][kept]
+        weights = None if self.sample_weights is None else sample_weights
+        return SourceBatch(self.tasks, self.inputs[samples], targets, label_index, weights, self.source)
 
 
 @dataclass(frozen=True)
 class LabeledBatch:
-    """A batch on the device: one stream, or one for each source where these go through the model apart.
+    """A batch on the device: one source batch of all samples, or one per source where sources are kept separate.
 
     Args:
         tasks: {name: task}, in the order of the weighting's K tasks.
-        streams: none of them is empty.
+        source_batches: none of them is empty.
     """
 
     tasks: Mapping[str, Task]
-    streams: Sequence[Stream]
+    source_batches: Sequence[SourceBatch]
 
     @classmethod
     def load(
         cls, tasks: Mapping[str, Task], batch: Samples | Mapping[str, Samples], device: torch.device
     ) -> "LabeledBatch":
-        """Bring what the loader gives to `device`: a batch, or {source: batch} where sources go apart.
+        """Bring what the loader gives to `device`: a batch, or {source: batch} where sources are kept separate.
 
-        What is labeled is decided before the copy, so that nothing has to wait for a GPU. In a batch of one source the
-        tasks of others may be left out of the targets.
+        Which samples are labeled is decided before the copy, so that nothing has to wait for a GPU. In a batch of one
+        source the targets may lack the tasks of other sources.
         """
         by_source = batch if isinstance(batch, Mapping) else {None: batch}
-        return cls(tasks, [Stream.load(tasks, loaded, device, source) for source, loaded in by_source.items()])
+        return cls(tasks, [SourceBatch.load(tasks, loaded, device, source) for source, loaded in by_source.items()])
 
     @property
     def active(self) -> list[str]:
         """The tasks that have a label in the batch."""
-        return [name for name in self.tasks if any(len(stream.targets[name]) for stream in self.streams)]
+        return [name for name in self.tasks if any(len(part.targets[name]) for part in self.source_batches)]
 
     @property
     def num_samples(self) -> int:
-        """How many samples the batch has."""
-        return sum(len(stream) for stream in self.streams)
+        """Number of samples in the batch."""
+        return sum(len(part) for part in self.source_batches)
 
-    def pieces(self, count: int) -> Iterator["LabeledBatch"]:
-        """Cut the batch into `count` pieces of (nearly) equal size; fewer if there are fewer samples."""
+    def split(self, count: int) -> Iterator["LabeledBatch"]:
+        """Yield `count` micro-batches of (nearly) equal size; fewer if there are fewer samples."""
         positions = [
-            torch.arange(len(stream), device=stream.inputs.device).tensor_split(count) for stream in self.streams
+            torch.arange(len(part), device=part.inputs.device).tensor_split(count) for part in self.source_batches
         ]
         for samples in zip(*positions, strict=True):
-            found = [stream.select(mine) for stream, mine in zip(self.streams, samples, strict=True) if len(mine)]
-            if found:
-                yield LabeledBatch(self.tasks, found)
+            parts = [part.select(index) for part, index in zip(self.source_batches, samples, strict=True) if len(index)]
+            if parts:
+                yield LabeledBatch(self.tasks, parts)
 
     def num_terms(self) -> Tensor:
-        """Return over how many terms the loss of each active task is a mean, [len(active)], in float64."""
+        """Return the number of terms that each active task's loss averages, [len(active)], in float64."""
         return torch.stack(
             [
-                torch.stack([stream.num_terms(name) for stream in self.streams if name in stream.active]).sum()
+                torch.stack([part.num_terms(name) for part in self.source_batches if name in part.active]).sum()
                 for name in self.active
             ]
         )

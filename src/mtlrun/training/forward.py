@@ -1,4 +1,4 @@
-"""One batch through the model: predictions, the losses of the tasks that have a label in it, and back to `.grad`."""
+"""One training batch through the model, at once or in micro-batches: predictions, losses, and back to `.grad`."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -10,24 +10,201 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from mtlrun.gradients import Update, backward
+from mtlrun.gradients import GradientStep, Sharing, Update
 from mtlrun.models import MultiTaskModel, Output, SharedRepresentationModel
-from mtlrun.training.batch import LabeledBatch, Stream
+from mtlrun.training.batch import LabeledBatch, SourceBatch
 from mtlrun.weightings import Weighting
 
 
-@dataclass(frozen=True)
-class Pass:
-    """A stream of samples and what the model gave for it."""
+class ModelSharing:
+    """Which of a model's parameters the tasks' losses reach; determined once.
 
-    stream: Stream
+    Args:
+        model: whose set of trainable parameters does not change any more.
+    """
+
+    def __init__(self, model: MultiTaskModel) -> None:
+        #: Parameters that several tasks' losses reach.
+        self.shared = model.shared_parameters()
+        #: {task: parameters that its loss alone reaches}.
+        self.task_params: Mapping[str, list[nn.Parameter]] = model.task_parameters()
+        #: The last shared parameters before the representation, if there is one.
+        self.last_layer = model.last_layer() if isinstance(model, SharedRepresentationModel) else []
+
+    def of(self, tasks: Sequence[str]) -> Sharing:
+        """Return the parameters that the losses of these tasks reach."""
+        return Sharing(self.shared, [self.task_params[task] for task in tasks], self.last_layer)
+
+
+class Forward:
+    """A training batch and the model: losses, and the update that a weighting makes of them.
+
+    Micro-batches give the update of the whole batch, except that BatchNorm sees one micro-batch at a time. Only one
+    micro-batch's activations are in memory.
+
+    Args:
+        model: in training mode.
+        batch: on the model's device.
+        micro_batches: how many go through the model one after the other; fewer if there are fewer samples.
+        num_parts: with one micro-batch, into how many parts the batch's losses are split as well, part i being every
+            num_parts-th sample from the i-th on; tasks without a label in some part are then left out.
+    """
+
+    def __init__(
+        self, model: MultiTaskModel, batch: LabeledBatch, micro_batches: int = 1, *, num_parts: int = 1
+    ) -> None:
+        self._model, self._batch, self._micro_batches = model, batch, micro_batches
+        #: The tasks that have a loss.
+        self.active = batch.active
+        #: The losses [K] of each part, if there are several.
+        self.parts: list[list[Tensor]] = []
+        self._whole: BatchPass | None = None
+        if micro_batches == 1:
+            self._whole = BatchPass(model, batch)
+            self.active = list(self._whole.losses)
+        if self._whole is not None and num_parts > 1:
+            self.active, self.parts = self._whole.split_losses(num_parts)
+
+    def backward(
+        self, weighting: Weighting, sharing: ModelSharing, *, want_gram: bool = False, vmap: bool = False
+    ) -> Update:
+        """Set `.grad` to the update that the weighting makes of the losses; see `mtlrun.gradients.GradientStep`."""
+        batch_losses = None
+        if self._whole is None and weighting.needs_batch_losses:
+            batch_losses = self._survey()[0]
+        step = GradientStep(
+            weighting, sharing.of(self.active), batch_losses=batch_losses, want_gram=want_gram, vmap=vmap
+        )
+        for part in self._passes():
+            losses = part.weighted_losses(self._batch)
+            step.add(
+                [losses[name] for name in self.active if name in losses],
+                [index for index, name in enumerate(self.active) if name in losses],
+                representation=part.representation,
+                regularizer=part.regularizer(self._batch.num_samples),
+                parts=self.parts,
+            )
+        return step.finish()
+
+    def performances(self) -> Tensor:
+        """Return how well the active tasks do on the batch, [K]; see `Task.performance`."""
+        return self._survey(performances=True)[1] if self._whole is None else self._whole.performances()
+
+    @torch.no_grad()
+    def losses_now(self) -> Tensor:
+        """Return the losses of the active tasks at the present values of the model's parameters, [K]."""
+        if self._whole is None:
+            return self._survey(leave_no_trace=False)[0]
+        losses = BatchPass(self._model, self._batch).losses
+        return torch.stack([losses[name] for name in self.active])
+
+    def _passes(self) -> "Iterator[BatchPass]":
+        """Yield the pass of the batch, or of one micro-batch after the other."""
+        if self._whole is not None:
+            yield self._whole
+            return
+        for micro_batch in self._batch.split(self._micro_batches):
+            yield BatchPass(self._model, micro_batch)
+
+    @torch.no_grad()
+    def _survey(self, *, performances: bool = False, leave_no_trace: bool = True) -> tuple[Tensor, Tensor]:
+        """Return losses and performances of the active tasks, means over the whole batch, without gradients.
+
+        The random numbers are those that the pass with gradients will see.
+        """
+        if leave_no_trace:
+            with untouched(self._model):
+                return self._survey(performances=performances, leave_no_trace=False)
+        totals = self._batch.num_terms()
+        sums = torch.zeros(2, len(self.active), dtype=torch.float64, device=totals.device)
+        dtype = torch.float32
+        for part in self._passes():
+            if not part.losses:
+                continue
+            places = [self.active.index(name) for name in part.losses]
+            values = torch.stack(list(part.losses.values()))
+            dtype = values.dtype
+            fractions = part.batch.num_terms() / totals[places]
+            sums[0, places] += fractions * values
+            if performances:
+                sums[1, places] += fractions * part.performances()
+        return sums[0].to(dtype), sums[1].to(dtype)
+
+
+class BatchPass:
+    """What the model gave for a batch or micro-batch; it goes through the model source by source where these differ.
+
+    Args:
+        model: predicts.
+        batch: on the model's device.
+    """
+
+    def __init__(self, model: MultiTaskModel, batch: LabeledBatch) -> None:
+        self.batch = batch
+        self._passes = [SourcePass(part, predict(model, part)) for part in batch.source_batches]
+        #: {task: loss}; a task without a label in the batch is left out.
+        self.losses = join_losses(batch, self._passes)
+
+    @property
+    def representation(self) -> Tensor | None:
+        """The tensor that separates shared from task-specific parameters; None where there are several sources."""
+        return self._passes[0].output.representation if len(self._passes) == 1 else None
+
+    def weighted_losses(self, batch: LabeledBatch) -> dict[str, Tensor]:
+        """Return the losses such that those of the micro-batches of `batch` add up to its own."""
+        if self.batch is batch or not self.losses:
+            return self.losses
+        totals = dict(zip(batch.active, batch.num_terms(), strict=True))
+        fractions = [
+            terms / totals[name] for name, terms in zip(self.batch.active, self.batch.num_terms(), strict=True)
+        ]
+        pairs = zip(fractions, self.losses.items(), strict=True)
+        return {name: fraction.to(loss.dtype) * loss for fraction, (name, loss) in pairs}
+
+    def split_losses(self, num_parts: int) -> tuple[list[str], list[list[Tensor]]]:
+        """Return the tasks that have a label in every part of the batch, and their losses [num_parts][K]."""
+        parts = [
+            join_losses(self.batch, [each.every_nth(num_parts, start) for each in self._passes])
+            for start in range(num_parts)
+        ]
+        everywhere = [name for name in self.losses if all(name in losses for losses in parts)]
+        return everywhere, [[losses[name] for name in everywhere] for losses in parts]
+
+    def performances(self) -> Tensor:
+        """Return how well the active tasks do on the batch, [K]; see `Task.performance`."""
+        performances = []
+        for name in self.losses:
+            passes = [each for each in self._passes if name in each.samples.active]
+            values = torch.stack([each.samples.performance(name, each.output.predictions[name]) for each in passes])
+            counts = torch.tensor([len(each.samples.targets[name]) for each in passes]).to(values)
+            performances.append((values * counts).sum() / counts.sum())
+        return torch.stack(performances)
+
+    def regularizer(self, num_samples: int) -> Tensor | None:
+        """Return the sum of what joins the objective outside the weighting, None if there is nothing.
+
+        Args:
+            num_samples: of the whole batch, of which this may be a micro-batch.
+        """
+        terms = []
+        for each in self._passes:
+            fraction = len(each.samples) / num_samples
+            terms += [term if fraction == 1 else fraction * term for term in each.regularizers()]
+        return torch.stack(terms).sum() if terms else None
+
+
+@dataclass(frozen=True)
+class SourcePass:
+    """Samples that went through the model together, and its output."""
+
+    samples: SourceBatch
     output: Output
 
     def losses(self) -> dict[str, Tensor]:
-        """Return each active task's loss, with those of its predictions on the way to the final one."""
-        losses = self.stream.losses(self.output.predictions)
+        """Return each active task's loss, with those of its auxiliary predictions."""
+        losses = self.samples.losses(self.output.predictions)
         for supervised in self.output.auxiliary:
-            for name, loss in self.stream.losses(supervised.predictions).items():
+            for name, loss in self.samples.losses(supervised.predictions).items():
                 losses[name] = losses[name] + supervised.weight * loss
         return losses
 
@@ -35,10 +212,10 @@ class Pass:
         """Return what joins the objective outside the weighting."""
         terms = list(self.output.regularizers.values())
         if self.output.domain_logits is not None:
-            terms.append(nn.functional.cross_entropy(self.output.domain_logits, self.stream.shares()))
+            terms.append(nn.functional.cross_entropy(self.output.domain_logits, self.samples.task_fractions()))
         return terms
 
-    def every(self, step: int, start: int) -> "Pass":
+    def every_nth(self, step: int, start: int) -> "SourcePass":
         """Return every step-th sample from `start` on."""
 
         def pick(predictions: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -46,141 +223,45 @@ class Pass:
 
         auxiliary = [replace(each, predictions=pick(each.predictions)) for each in self.output.auxiliary]
         output = replace(self.output, predictions=pick(self.output.predictions), auxiliary=auxiliary)
-        return Pass(self.stream.every(step, start), output)
+        return SourcePass(self.samples.every_nth(step, start), output)
 
 
-def predict(model: MultiTaskModel, stream: Stream) -> Output:
-    """Return what the model gives for a stream, of the tasks that have a label in it."""
-    wanted = stream.active
-    own = model.source_statistics
-    with nullcontext() if own is None or stream.source is None else own.swap_in(model, stream.source):
-        if not wanted or len(wanted) == len(stream.tasks) or not _leaves_out(type(model)):
-            return cast(Output, model(stream.inputs))
-        return cast(Output, model(stream.inputs, wanted))
+def predict(model: MultiTaskModel, samples: SourceBatch) -> Output:
+    """Return the model's output for samples, of the tasks that have a label among them."""
+    tasks = samples.active
+    statistics = model.source_statistics
+    with nullcontext() if statistics is None or samples.source is None else statistics.swap_in(model, samples.source):
+        if not tasks or len(tasks) == len(samples.tasks) or not _accepts_tasks(type(model)):
+            return cast(Output, model(samples.inputs))
+        return cast(Output, model(samples.inputs, tasks))
 
 
 @cache
-def _leaves_out(kind: type[MultiTaskModel]) -> bool:
-    """Say whether a model can be told which tasks are wanted; one of a user's own may know nothing of that."""
+def _accepts_tasks(kind: type[MultiTaskModel]) -> bool:
+    """Return True if `forward` takes `tasks`; user models may not."""
     methods = [kind.forward, *([kind.decode] if issubclass(kind, SharedRepresentationModel) else [])]
     return all("tasks" in signature(method).parameters for method in methods)
 
 
-def join_losses(batch: LabeledBatch, passes: Sequence[Pass]) -> dict[str, Tensor]:
+def join_losses(batch: LabeledBatch, passes: Sequence[SourcePass]) -> dict[str, Tensor]:
     """Return each active task's loss over all of the passes, a mean over all of its terms."""
-    found = [(each.stream, each.losses()) for each in passes]
-    if len(found) == 1:
-        return found[0][1]
+    by_pass = [(each.samples, each.losses()) for each in passes]
+    if len(by_pass) == 1:
+        return by_pass[0][1]
     losses = {}
     for name in batch.tasks:
-        there = [(stream, own[name]) for stream, own in found if name in own]
-        if len(there) == 1:
-            losses[name] = there[0][1]
-        elif there:
-            values = torch.stack([loss for _, loss in there])
-            counts = torch.stack([stream.num_terms(name) for stream, _ in there])
+        with_loss = [(samples, pass_losses[name]) for samples, pass_losses in by_pass if name in pass_losses]
+        if len(with_loss) == 1:
+            losses[name] = with_loss[0][1]
+        elif with_loss:
+            values = torch.stack([loss for _, loss in with_loss])
+            counts = torch.stack([samples.num_terms(name) for samples, _ in with_loss])
             losses[name] = ((counts / counts.sum()).to(values.dtype) * values).sum()
     return losses
 
 
-class Reach:
-    """Which parameters the losses reach; read off a model once.
-
-    Args:
-        model: whose trainable parameters do not change any more.
-    """
-
-    def __init__(self, model: MultiTaskModel) -> None:
-        #: Parameters that several tasks' losses reach.
-        self.shared = model.shared_parameters()
-        #: {task: parameters that its loss alone reaches}.
-        self.own: Mapping[str, list[nn.Parameter]] = model.task_parameters()
-        #: The last shared parameters before the representation, if there is one.
-        self.last_layer = model.last_layer() if isinstance(model, SharedRepresentationModel) else []
-
-
-class Forward:
-    """What a forward pass gave.
-
-    Args:
-        model: in training mode.
-        batch: on the model's device.
-        num_parts: into how many parts of the batch the losses are split as well, each of every num_parts-th sample;
-            tasks without a label in some part are then left out.
-    """
-
-    def __init__(self, model: MultiTaskModel, batch: LabeledBatch, num_parts: int = 1) -> None:
-        self._model, self._batch = model, batch
-        self._passes = [Pass(stream, predict(model, stream)) for stream in batch.streams]
-        #: {task: loss}; a task without a label in the batch is left out.
-        self.losses = join_losses(batch, self._passes)
-        #: The losses [K] of each part, if there are several.
-        self.parts: list[list[Tensor]] = []
-        if num_parts > 1:
-            found = [
-                join_losses(batch, [each.every(num_parts, start) for each in self._passes])
-                for start in range(num_parts)
-            ]
-            everywhere = [name for name in self.losses if all(name in losses for losses in found)]
-            self.losses = {name: self.losses[name] for name in everywhere}
-            self.parts = [[losses[name] for name in everywhere] for losses in found]
-
-    @property
-    def active(self) -> list[str]:
-        """The tasks that have a loss."""
-        return list(self.losses)
-
-    @property
-    def representation(self) -> Tensor | None:
-        """The tensor that separates shared from own parameters; there is none for several streams together."""
-        return self._passes[0].output.representation if len(self._passes) == 1 else None
-
-    def fill_gradients(self, weighting: Weighting, reach: Reach, *, want_gram: bool, batched: bool = False) -> Update:
-        """Let the weighting make an update of the losses; see `mtlrun.gradients.backward`."""
-        return backward(
-            weighting,
-            list(self.losses.values()),
-            reach.shared,
-            [reach.own[name] for name in self.active],
-            representation=self.representation,
-            last_layer=reach.last_layer,
-            regularizer=self.regularizer(),
-            want_gram=want_gram,
-            parts=self.parts,
-            batched=batched,
-        )
-
-    def values(self) -> Tensor:
-        """Return the losses of the active tasks, without graph."""
-        return torch.stack([loss.detach() for loss in self.losses.values()])
-
-    def performances(self) -> Tensor:
-        """Return how well the active tasks do on the batch; see `Task.performance`."""
-        found = []
-        for name in self.active:
-            there = [each for each in self._passes if name in each.stream.active]
-            values = torch.stack([each.stream.performance(name, each.output.predictions[name]) for each in there])
-            counts = torch.tensor([len(each.stream.targets[name]) for each in there]).to(values)
-            found.append((values * counts).sum() / counts.sum())
-        return torch.stack(found)
-
-    def regularizer(self) -> Tensor | None:
-        """Return the sum of what joins the objective outside the weighting, None if there is nothing."""
-        terms = []
-        for each in self._passes:
-            share = len(each.stream) / self._batch.num_samples
-            terms += [term if share == 1 else share * term for term in each.regularizers()]
-        return torch.stack(terms).sum() if terms else None
-
-    @torch.no_grad()
-    def values_now(self) -> Tensor:
-        """Return the losses of the active tasks under the weights that the model has by now."""
-        losses = Forward(self._model, self._batch).losses
-        return torch.stack([losses[name] for name in self.losses])
-
-
 def positions(active: Sequence[str], batch: LabeledBatch) -> slice | Tensor:
-    """Return where the active tasks stand among the K, as an index for tensors of length K."""
+    """Return the positions of the active tasks among the K, as an index for tensors of length K."""
     names = list(batch.tasks)
     if len(active) == len(names):
         return slice(None)

@@ -1,4 +1,4 @@
-"""What a weighting is given that tries out a step before it is made: the model's losses at whatever its weights are."""
+"""Lookahead: lets a weighting evaluate two batches' losses at trial parameters."""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,12 +8,13 @@ from torch import Tensor, nn
 
 from mtlrun.models import MultiTaskModel
 from mtlrun.training.batch import LabeledBatch
-from mtlrun.training.forward import Forward, forked_random_numbers, untouched
+from mtlrun.training.forward import BatchPass, forked_random_numbers, untouched
 from mtlrun.weightings import Weighting
+from mtlrun.weightings.capabilities import LooksAhead
 
 
-class Trial:
-    """The losses of two batches under the model's present weights.
+class Lookahead:
+    """The losses of this step's batch and of a meta batch at the present values of the model's parameters.
 
     Each call of `losses` sees the same random numbers, and so the same dropout masks. The weighting puts the parameters
     back itself; buffers are left to `untouched`.
@@ -21,28 +22,33 @@ class Trial:
     Args:
         model: in training mode.
         lr: learning rate of the step that is about to be made.
-        first, second: compute the losses [K] of this step's batch and of another one.
+        batch_losses, meta_losses: compute the losses [K] of this step's batch and of the meta batch.
     """
 
-    def __init__(self, model: nn.Module, lr: float, first: Callable[[], Tensor], second: Callable[[], Tensor]) -> None:
+    def __init__(
+        self, model: nn.Module, lr: float, batch_losses: Callable[[], Tensor], meta_losses: Callable[[], Tensor]
+    ) -> None:
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.lr = lr
-        self._first, self._second = first, second
+        self._batch_losses, self._meta_losses = batch_losses, meta_losses
 
-    def losses(self, *, second: bool = False) -> Tensor:
+    def losses(self, *, meta: bool = False) -> Tensor:
         """Return the losses [K], with their graph."""
         with forked_random_numbers(self.parameters):
-            return self._second() if second else self._first()
+            return self._meta_losses() if meta else self._batch_losses()
 
 
-def try_step(weighting: Weighting, model: MultiTaskModel, batch: LabeledBatch, other: LabeledBatch, lr: float) -> None:
-    """Let `weighting` look ahead on two batches, this step's and another one; not where a task has no label in one."""
-    if any(len(each.active) < len(each.tasks) for each in (batch, other)):
+def look_ahead(
+    weighting: Weighting, model: MultiTaskModel, batch: LabeledBatch, meta_batch: LabeledBatch, lr: float
+) -> None:
+    """Let `weighting` look ahead on two batches, unless a task has no label in one of them."""
+    if any(len(each.active) < len(each.tasks) for each in (batch, meta_batch)):
         return
 
     def losses(batch: LabeledBatch) -> Tensor:
-        return torch.stack(list(Forward(model, batch).losses.values()))
+        return torch.stack(list(BatchPass(model, batch).losses.values()))
 
     weighting.active = slice(None)
     with untouched(model):
-        weighting.look_ahead(Trial(model, lr, partial(losses, batch), partial(losses, other)))
+        for method in weighting.capable_of(LooksAhead):
+            method.look_ahead(Lookahead(model, lr, partial(losses, batch), partial(losses, meta_batch)))

@@ -23,7 +23,7 @@ def draw(model: MultiTaskModel, batch: LabeledBatch) -> dict[str, Tensor]:
         batch: of few samples, on the model's device.
     """
     found = {}
-    for stream in batch.streams:
+    for stream in batch.source_batches:
         predictions = predict(model, stream).predictions
         for name in stream.active:
             drawn = stream.tasks[name].picture(stream.pick(name, predictions[name]), stream.targets[name])

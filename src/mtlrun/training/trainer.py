@@ -18,16 +18,16 @@ from mtlrun.models import MultiTaskModel
 from mtlrun.tasks import Task
 from mtlrun.training import checkpoint
 from mtlrun.training.batch import LabeledBatch
-from mtlrun.training.forward import Forward, Reach, positions, predict
+from mtlrun.training.forward import BatchPass, Forward, ModelSharing, positions, predict
 from mtlrun.training.guard import find_non_finite
-from mtlrun.training.lookahead import try_step
-from mtlrun.training.micro_batches import InPieces
+from mtlrun.training.lookahead import look_ahead
 from mtlrun.training.observers import Observer
 from mtlrun.training.optim import Schedule, set_learning_rates
 from mtlrun.training.pictures import draw, has_pictures
 from mtlrun.training.selection import Choice
 from mtlrun.training.step_means import Window
-from mtlrun.weightings import LossWeighting, Weighting
+from mtlrun.weightings import LossWeighting, PartsWeighting, Weighting
+from mtlrun.weightings.capabilities import ObservesLossesAfterStep, ObservesPerformance, RotatesRepresentation
 
 logger = logging.getLogger(__name__)
 
@@ -102,10 +102,10 @@ class Trainer:
         self.first_step_at: float | None = None  # time.time()
         self._resumed_at = self._saved_at = time.monotonic()
         self._best: list[dict[str, Tensor]] = [{} for _ in selections]
-        self._reach = Reach(model)
+        self._sharing = ModelSharing(model)
         # What is clipped together: everything, or each network of a set of separate trainings.
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self._clipped = list(self._reach.own.values()) if model.independent_tasks else [trainable]
+        self._clipped = list(self._sharing.task_params.values()) if model.independent_tasks else [trainable]
 
     # ---------------------------------------------------------------------------------------------- the loop
 
@@ -167,37 +167,36 @@ class Trainer:
         self.model.on_train_step(step / self.steps_per_epoch, step / self.total_steps)
         batch = self.load(loaded)
         if other is not None:
-            try_step(self.weighting, self.model, batch, self.load(other), self.optimizer.param_groups[0]["lr"])
+            look_ahead(self.weighting, self.model, batch, self.load(other), self.optimizer.param_groups[0]["lr"])
 
         forward = self.forward(batch)
         if not forward.active:
             return  # no task has a label in this batch
         self.weighting.active = positions(forward.active, batch)
-        if self.weighting.needs_performance:
-            self.weighting.observe(forward.performances())
-        update = self.fill_gradients(forward, batch)
-        losses = forward.values()
-        self.guard_and_clip(losses, batch)
+        for method in self.weighting.capable_of(ObservesPerformance):
+            method.observe_performance(forward.performances())
+        update = self.backward(forward, batch)
+        self.guard_and_clip(update.losses, batch)
 
         self.optimizer.step()
-        self.weighting.stepped()
-        if self.weighting.needs_losses_after_step:
-            self.weighting.after_step(forward.values_now())
-        self.window.add(self.weighting.active, losses, update.weights, update.gram)
+        for rotating in self.weighting.capable_of(RotatesRepresentation):
+            rotating.on_optimizer_step()
+        for comparing in self.weighting.capable_of(ObservesLossesAfterStep):
+            comparing.observe_losses_after_step(forward.losses_now())
+        self.window.add(self.weighting.active, update.losses, update.weights, update.gram)
         if self.first_step_at is None:
             self.first_step_at = time.time()
 
-    def forward(self, batch: LabeledBatch) -> Forward | InPieces:
-        """Send a batch through the model, at once or in pieces."""
-        if self.settings.micro_batches > 1:
-            return InPieces(self.model, batch, self.settings.micro_batches)
-        return Forward(self.model, batch, self.weighting.num_parts)
+    def forward(self, batch: LabeledBatch) -> Forward:
+        """Send a batch through the model, at once or in micro-batches."""
+        num_parts = self.weighting.num_parts if isinstance(self.weighting, PartsWeighting) else 1
+        return Forward(self.model, batch, self.settings.micro_batches, num_parts=num_parts)
 
-    def fill_gradients(self, forward: Forward | InPieces, batch: LabeledBatch) -> Update:
+    def backward(self, forward: Forward, batch: LabeledBatch) -> Update:
         """Let the weighting make an update of the losses."""
         due, vmap = self.gradients_are_due(self.progress.step + 1), self.settings.vmap_backward
         try:
-            return forward.fill_gradients(self.weighting, self._reach, want_gram=due, batched=vmap)
+            return forward.backward(self.weighting, self._sharing, want_gram=due, vmap=vmap)
         except NonFiniteGradientError as error:
             task = forward.active[error.position]
             raise self.diverged(batch, f"the gradient of task {task}", task) from None
@@ -215,9 +214,9 @@ class Trainer:
         """Return the error that names the task and the step; the slow path may look at everything again."""
         if what is None:
             self.optimizer.zero_grad(set_to_none=True)
-            for piece in batch.pieces(self.settings.micro_batches):
-                losses = Forward(self.model, piece).losses
-                what, task = find_non_finite(losses, self._reach.shared, self._reach.own)
+            for micro_batch in batch.split(self.settings.micro_batches):
+                losses = BatchPass(self.model, micro_batch).losses
+                what, task = find_non_finite(losses, self._sharing.shared, self._sharing.task_params)
                 if task is not None:
                     break
         step = self.progress.step + 1
@@ -273,7 +272,7 @@ class Trainer:
         meters = {name: task.meter().to(self.device) for name, task in self.tasks.items()}
         with torch.inference_mode():
             for loaded in self.loaders[split].batches():
-                for stream in self.load(loaded).streams:
+                for stream in self.load(loaded).source_batches:
                     predictions = predict(self.model, stream).predictions
                     for name in stream.active:
                         meters[name].update(stream.pick(name, predictions[name]), stream.targets[name])

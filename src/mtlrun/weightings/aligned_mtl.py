@@ -36,7 +36,7 @@ class AlignedMTL(GradientWeighting):
         self.scale = scale
         self.reduction = reduction
 
-    def weights(self, gram: Tensor, losses: Tensor) -> Tensor:
+    def task_weights(self, gram: Tensor, losses: Tensor) -> Tensor:
         num_tasks = len(gram)
         priorities = numpy.full(num_tasks, 1.0 if self.reduction == "sum" else 1 / num_tasks)
         return torch.from_numpy(self._balance(gram.numpy(), priorities))

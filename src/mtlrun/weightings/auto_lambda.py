@@ -5,10 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mtlrun.weightings.base import LookAhead, LossWeighting, check_lr
+from mtlrun.weightings.base import LossWeighting, check_lr
+from mtlrun.weightings.capabilities import Lookahead, LooksAhead
 
 
-class AutoLambda(LossWeighting):
+class AutoLambda(LooksAhead, LossWeighting):
     """sum_k lambda_k L_k, with lambda such that a step under it lowers the losses of another batch.
 
     With theta' = theta - a grad sum_k lambda_k L_k(theta) a plain step on this batch, lambda descends along the
@@ -31,8 +32,6 @@ class AutoLambda(LossWeighting):
         loss_transform: see `Weighting`.
     """
 
-    needs_look_ahead = True
-
     def __init__(self, init: float = 0.1, *, lr: float | None = 1e-4, **common: Any) -> None:
         super().__init__(**common)
         self.lr = check_lr(lr)
@@ -47,27 +46,28 @@ class AutoLambda(LossWeighting):
     def passes(self, num_tasks: int) -> tuple[int, int]:
         return 5, 3
 
-    def look_ahead(self, problem: LookAhead) -> None:
+    def look_ahead(self, lookahead: Lookahead) -> None:
         with torch.no_grad():
             self.task_weights.clamp_(min=0.0)  # the optimizer has moved them since
-        parameters = problem.parameters
+        parameters = lookahead.parameters
         start = [parameter.detach().clone() for parameter in parameters]
 
-        objective = (self.task_weights.detach() * self.transform(problem.losses())).sum()
-        step = torch.autograd.grad(objective, parameters, allow_unused=True, materialize_grads=True)
-        _move(parameters, start, step, -problem.lr)
-        ahead = self.transform(problem.losses(second=True)).sum()
+        step = torch.autograd.grad(
+            self.scalarize(lookahead.losses()), parameters, allow_unused=True, materialize_grads=True
+        )
+        _move(parameters, start, step, -lookahead.lr)
+        ahead = self.transform(lookahead.losses(meta=True)).sum()
         direction = torch.autograd.grad(ahead, parameters, allow_unused=True, materialize_grads=True)
 
         length = nn.utils.get_total_norm(list(direction))
         distance = 0.01 / length.clamp_min(1e-12)
         with torch.no_grad():
             _move(parameters, start, direction, distance)
-            above = self.transform(problem.losses())
+            above = self.transform(lookahead.losses())
             _move(parameters, start, direction, -distance)
-            below = self.transform(problem.losses())
+            below = self.transform(lookahead.losses())
             _move(parameters, start, direction, 0.0)
-        self.task_weights.grad = -problem.lr * (above - below) / (2 * distance)
+        self.task_weights.grad = -lookahead.lr * (above - below) / (2 * distance)
 
     def objective(self, losses: Tensor) -> Tensor:
         # Their gradient comes from looking ahead and not from the objective.

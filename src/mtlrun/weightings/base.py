@@ -1,10 +1,10 @@
-"""What a weighting is: how K task losses, or their gradients, become one update.
+"""The three kinds of weighting: how K task losses, or their gradients, become one update.
 
 A weighting declares by its base class what it needs, and gets no more:
 
-    LossWeighting       the losses [K]                    one backward pass
-    GradientWeighting   the Gram matrix [K, K]            K backward passes; inner products of the task gradients
-    JacobianWeighting   every entry of the rows [K, P]    K backward passes
+    LossWeighting       the losses [K]                       one backward pass
+    GradientWeighting   the Gram matrix [K, K]               K backward passes; inner products of the task gradients
+    JacobianWeighting   the task gradients [K, P]            K backward passes; every entry
 
 All are nn.Modules: learnable state, buffers and random generators are in `state_dict`, so that a run that is continued
 equals one that never stopped.
@@ -12,13 +12,13 @@ equals one that never stopped.
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from mtlrun.config.checks import check_one_of
+from mtlrun.weightings.capabilities import LooksAhead, ObservesLossesAfterStep
 
 GradWrt = Literal["shared", "representation", "last_layer"]
 HeadLoss = Literal["unweighted", "weighted"]
@@ -30,46 +30,24 @@ LOG_EPSILON = 1e-8
 
 logger = logging.getLogger(__name__)
 
-
-class LookAhead(Protocol):
-    """The model's losses at whatever its parameters are at the moment, on this step's batch and on another one."""
-
-    parameters: list[nn.Parameter]
-    lr: float
-
-    def losses(self, *, second: bool = False) -> Tensor:
-        """Return the losses [K], with their graph."""
-        ...
+C = TypeVar("C")
 
 
 class Weighting(nn.Module, ABC):
-    """Base of the three kinds; subclass one of those.
+    """Base of the three kinds; subclass one of those. What only some methods need of a step is in `capabilities`.
 
     Args:
         loss_transform: what is done to each loss before the method sees it: `identity`, or `log`, which makes a method
-            blind to the losses' scales (the gradient of log L is that of L divided by L). Losses must then be positive.
+            independent of the losses' scales (the gradient of log L is that of L divided by L). Losses must then be
+            positive.
     """
 
     #: Fewest tasks that the method makes sense for.
     minimum_tasks = 1
-    #: True if the method reads `tasks.<t>.weight`.
-    uses_task_weights = False
-    #: True if the method is to be told, before training, how large the tasks are: `tell_sizes`.
-    needs_sizes = False
     #: Backward passes per step as a function of the number of tasks.
     backward_passes: Literal["one", "one per task"] = "one"
-    #: Into how many parts of (nearly) equal size the batch of each step is split; see `PartsWeighting`.
-    num_parts = 1
     #: True if the method divides by losses or takes their logarithm.
     needs_positive_losses = False
-    #: True if the method is to be told, before each step, how well each task does on the batch: `observe`.
-    needs_performance = False
-    #: True if the method is to try out each step before it is made: `look_ahead`.
-    needs_look_ahead = False
-    #: True if the method is to be given the batch's losses once more after each step: `after_step`.
-    needs_losses_after_step = False
-    #: True if the method rotates the shared representation in front of each task's head: `attach`.
-    needs_rotations = False
 
     def __init__(self, *, loss_transform: LossTransform = "identity") -> None:
         super().__init__()
@@ -82,56 +60,60 @@ class Weighting(nn.Module, ABC):
         self.num_tasks = 0
         #: How many passes over the training data have ended.
         self.epoch = 0
-        #: Which of the K tasks have a loss in this step. State of length K is to be indexed with it.
-        self.active: slice | Tensor = slice(None)
-        #: How often a solver failed and something else was done in its place; see `fall_back`.
+        #: How often a solver failed and a fallback direction was used; see `fall_back`.
         self.fallbacks = 0
+        self._active: slice | Tensor = slice(None)
         self._seed = 0
         self._generators: dict[str, torch.Generator] = {}
 
     def setup(self, num_tasks: int, seed: int = 0) -> None:
-        """Learn how many tasks there are; called once, before training. Subclasses make their state here."""
+        """Set the number of tasks; called once, before training. Subclasses create their state here."""
         self.num_tasks = num_tasks
         self._seed = seed
 
+    def methods(self) -> "list[Weighting]":
+        """Return this weighting, and the one that scales its losses if there is one."""
+        return [self]
+
+    def capable_of(self, capability: type[C]) -> list[C]:
+        """Return those of `methods` that have a capability; see `mtlrun.weightings.capabilities`."""
+        return [method for method in self.methods() if isinstance(method, capability)]
+
+    @property
+    def active(self) -> slice | Tensor:
+        """Index of the tasks that have a loss in this step, for state of length K."""
+        return self._active
+
+    @active.setter
+    def active(self, active: slice | Tensor) -> None:
+        for method in self.methods():
+            method._active = active
+
     def passes(self, num_tasks: int) -> tuple[int, int]:
-        """Return how many forward and backward passes a step makes."""
-        backward = 1 if self.backward_passes == "one" else self.num_parts * num_tasks
-        return 1 + self.needs_losses_after_step, backward
+        """Return the numbers of forward and backward passes in a step."""
+        forward = 2 if self.capable_of(ObservesLossesAfterStep) else 1
+        return forward, 1 if self.backward_passes == "one" else num_tasks
 
     def epoch_ended(self) -> None:
-        """Called after the last step of each pass over the training data; an override calls this one, too."""
+        """Count an epoch; called after the last step of each. Overrides call this one, too."""
         self.epoch += 1
 
     @property
+    def needs_batch_losses(self) -> bool:
+        """True if the losses of the whole batch must be known before the first backward pass of its micro-batches."""
+        return True
+
+    @property
     def first_epoch(self) -> int:
-        """The epoch, from 1, from which on the method is what it is called, after a warm-up of its own."""
+        """First epoch (from 1) after the method's warm-up."""
         return 1
-
-    def tell_sizes(self, shares: Sequence[float]) -> None:
-        """Called once after `setup`, where `needs_sizes`: the share of the training samples with each task's label."""
-
-    def attach(self, rotations: Tensor) -> None:
-        """Called once after `setup`, where `needs_rotations`, with those of the model [K, d, d], to be written to."""
-
-    def observe(self, performance: Tensor) -> None:
-        """Called before each step where `needs_performance`: [K], in [0, 1], higher is better, without graph."""
-
-    def look_ahead(self, problem: "LookAhead") -> None:
-        """Called before each step, where `needs_look_ahead`, if all tasks have a label; leaves the model as it was."""
-
-    def stepped(self) -> None:
-        """Called after each optimizer step, before anything is predicted again."""
-
-    def after_step(self, losses: Tensor) -> None:
-        """Called after each optimizer step where `needs_losses_after_step`: the same batch's losses [K] by then."""
 
     def transform(self, losses: Tensor) -> Tensor:
         """Return the losses as the method is to see them; differentiable, elementwise."""
         return torch.log(losses + LOG_EPSILON) if self.loss_transform == "log" else losses
 
     def fall_back(self, why: str) -> None:
-        """Note that this step could not do what the method is, and does something else: never silently."""
+        """Count a step in which the solver failed and a fallback direction was used; the first one is logged."""
         self.fallbacks += 1
         if self.fallbacks == 1:
             logger.warning("%s falls back: %s (further ones are only counted)", type(self).__name__, why)
@@ -161,29 +143,37 @@ def check_lr(lr: float | None) -> float | None:
 
 
 class LossWeighting(Weighting):
-    """Makes one scalar of the losses; one backward pass.
+    """A weighting that makes one scalar of the losses; one backward pass.
 
     Args:
         loss_transform: see `Weighting`.
     """
 
-    #: True if, without a transform, the weights depend on no loss, and nothing is learned or remembered of these.
+    #: True if, without a transform, the weights depend on no loss, and the method keeps no statistics of the losses.
     ignores_losses = False
+
+    @property
+    def needs_batch_losses(self) -> bool:
+        return not self.ignores_losses or self.loss_transform != "identity"
+
+    def scalarize(self, losses: Tensor) -> Tensor:
+        """Return the scalar to be minimized: the objective of the transformed losses.
+
+        This is what callers use. Its gradient with respect to `losses` [K] is reported as the effective weights.
+        """
+        return self.objective(self.transform(losses))
 
     @abstractmethod
     def objective(self, losses: Tensor) -> Tensor:
-        """Return the scalar to be minimized, differentiable in `losses` [K].
-
-        Its gradient by the losses is what is reported as effective weights.
-        """
+        """Return the objective, differentiable in the transformed `losses` [K]; subclasses implement it."""
 
 
-class RowWeighting(Weighting):
-    """What the two kinds have in common that look at the tasks' gradients.
+class TaskGradientWeighting(Weighting):
+    """Base of the two kinds that combine the task gradients.
 
     Args:
-        grad_wrt: where the gradients are compared: by all `shared` parameters (exact), or, cheaper and
-            approximate, by the shared `representation` or the parameters of the `last_layer` before it.
+        grad_wrt: what the task gradients are taken with respect to: all `shared` parameters (exact), or, cheaper and
+            approximate, the shared `representation` or the parameters of the `last_layer` before it.
         losses: a weighting of losses that scales each loss before its gradient is taken; None for none.
         loss_transform: see `Weighting`.
     """
@@ -194,20 +184,43 @@ class RowWeighting(Weighting):
     def __init__(self, *, grad_wrt: GradWrt = "shared", losses: LossWeighting | None = None, **common: Any) -> None:
         super().__init__(**common)
         check_one_of("grad_wrt", grad_wrt, GradWrt)
-        if losses is not None and losses.needs_look_ahead:
+        if isinstance(losses, LooksAhead):
             raise ValueError(f"losses must be a weighting that does not look ahead, found {type(losses).__name__}")
         self.grad_wrt: GradWrt = grad_wrt
         self.losses = losses
         if losses is not None:
-            self.needs_performance |= losses.needs_performance
-            self.needs_losses_after_step |= losses.needs_losses_after_step
             self.needs_positive_losses |= losses.needs_positive_losses or losses.loss_transform == "log"
-            self.uses_task_weights |= losses.uses_task_weights
+
+    def methods(self) -> list[Weighting]:
+        return [self] if self.losses is None else [self, self.losses]
 
     @property
-    def transforms(self) -> bool:
-        """True if the method sees the losses otherwise than they are."""
+    def needs_batch_losses(self) -> bool:
         return self.loss_transform != "identity" or self.losses is not None
+
+    def transform_losses(self, losses: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the losses as the method sees them, transformed and scaled by `losses`, which learns from them here.
+
+        Args:
+            losses: [K], without graph.
+
+        Returns:
+            The transformed losses [K], and their slopes [K] with respect to the given ones, by which each task gradient
+            is to be multiplied; None for ones.
+        """
+        if not self.needs_batch_losses:
+            return losses, None
+        losses = losses.detach().clone().requires_grad_()
+        with torch.enable_grad():
+            scales = torch.ones_like(losses)
+            if self.losses is not None:
+                self.losses.scalarize(losses).backward()  # also the gradient of what the inner weighting learns
+                assert losses.grad is not None
+                scales = losses.grad
+                losses = losses.detach().requires_grad_()
+            transformed = scales * self.transform(losses)
+            slopes = torch.autograd.grad(transformed.sum(), losses)[0]
+        return transformed.detach(), slopes
 
     def setup(self, num_tasks: int, seed: int = 0) -> None:
         super().setup(num_tasks, seed)
@@ -219,25 +232,15 @@ class RowWeighting(Weighting):
         if self.losses is not None:
             self.losses.epoch_ended()
 
-    def observe(self, performance: Tensor) -> None:
-        if self.losses is not None and self.losses.needs_performance:
-            self.losses.active = self.active
-            self.losses.observe(performance)
 
-    def after_step(self, losses: Tensor) -> None:
-        if self.losses is not None and self.losses.needs_losses_after_step:
-            self.losses.active = self.active
-            self.losses.after_step(losses)
-
-
-class GradientWeighting(RowWeighting):
-    """Makes weights from inner products of the task gradients; K backward passes.
+class GradientWeighting(TaskGradientWeighting):
+    """A weighting that makes weights from the inner products of the task gradients; K backward passes.
 
     Args:
         head_loss: which loss trains the parameters that belong to one task: its `unweighted` loss, or its loss
             `weighted` as in the update.
-        update_weights_every: take the gradients every so many steps, and use the same weights in between.
-        grad_wrt, losses: see `RowWeighting`.
+        update_weights_every: take the task gradients every so many steps, and use the same weights in between.
+        grad_wrt, losses: see `TaskGradientWeighting`.
         loss_transform: see `Weighting`.
     """
 
@@ -248,11 +251,11 @@ class GradientWeighting(RowWeighting):
             raise ValueError(f"update_weights_every must be >= 1, found {update_weights_every}")
         self.head_loss: HeadLoss = head_loss
         self.update_weights_every = update_weights_every
-        self._kept: list[float] | None = None  # the weights of the last step that took gradients
+        self._kept: list[float] | None = None  # the weights of the last step that took task gradients
         self._age = 0  # steps that were made with them
 
     @abstractmethod
-    def weights(self, gram: Tensor, losses: Tensor) -> Tensor:
+    def task_weights(self, gram: Tensor, losses: Tensor) -> Tensor:
         """Return the weights [K] of the task gradients in the update.
 
         `gram` [K, K] and `losses` [K] are float64 on the CPU, without graph; so is what is returned. Called without
@@ -260,14 +263,14 @@ class GradientWeighting(RowWeighting):
         """
 
     def kept_weights(self) -> list[float] | None:
-        """Return the weights to be used again in this step, None if the gradients are to be taken."""
+        """Return the weights to be used again in this step; None if task gradients are to be taken."""
         if self._kept is None or self._age >= self.update_weights_every or not isinstance(self.active, slice):
             return None
         self._age += 1
         return self._kept
 
     def keep(self, weights: list[float]) -> None:
-        """Remember the weights of a step that took gradients of all tasks."""
+        """Keep the weights of a step that took the gradients of all tasks."""
         self._kept, self._age = (weights, 1) if isinstance(self.active, slice) else (None, 0)
 
     def get_extra_state(self) -> dict[str, Any]:
@@ -278,12 +281,14 @@ class GradientWeighting(RowWeighting):
         self._kept, self._age = state["kept"], state["age"]
 
 
-class JacobianWeighting(RowWeighting):
-    """Makes the update from every entry of the task gradients; K backward passes. Heads are trained by their own loss.
+class JacobianWeighting(TaskGradientWeighting):
+    """A weighting that makes the update from every entry of the task gradients; K backward passes.
+
+    The parameters that belong to one task are trained by its unweighted loss.
 
     Args:
         grad_wrt: `shared` (exact) or `representation` (cheaper, approximate).
-        losses: see `RowWeighting`.
+        losses: see `TaskGradientWeighting`.
         loss_transform: see `Weighting`.
     """
 
@@ -299,14 +304,15 @@ class JacobianWeighting(RowWeighting):
 
 
 class PartsWeighting(JacobianWeighting):
-    """A JacobianWeighting that wants gradients of independent samples: the batch of each step is split into parts.
+    """A JacobianWeighting that needs gradients of independent samples: the batch of each step is split into parts.
 
-    So a step sees as many samples as under any other method, and costs K backward passes per part.
+    A step sees as many samples as under any other method, and costs K backward passes per part.
 
     Args:
         grad_wrt, losses, loss_transform: see `JacobianWeighting`.
     """
 
+    #: Into how many parts of (nearly) equal size the batch of each step is split.
     num_parts = 2
 
     @abstractmethod
@@ -315,3 +321,7 @@ class PartsWeighting(JacobianWeighting):
 
     def combine(self, jacobian: Tensor, losses: Tensor) -> Tensor:
         return self.combine_parts([jacobian] * self.num_parts, losses.expand(self.num_parts, -1))
+
+    def passes(self, num_tasks: int) -> tuple[int, int]:
+        forward, backward = super().passes(num_tasks)
+        return forward, self.num_parts * backward

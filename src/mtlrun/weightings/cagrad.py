@@ -41,7 +41,7 @@ class CAGrad(GradientWeighting):
         self.c = c
         self.rescale = rescale
 
-    def weights(self, gram: Tensor, losses: Tensor) -> Tensor:
+    def task_weights(self, gram: Tensor, losses: Tensor) -> Tensor:
         radius = self.c * gram.mean().clamp_min(0).sqrt().item()
         weights = torch.ones(len(gram), dtype=gram.dtype)
         if radius > 0:

@@ -3,35 +3,43 @@
 import torch
 from torch import Tensor
 
-from mtlrun.weightings.base import GradientWeighting, JacobianWeighting, LossWeighting, Weighting
+from mtlrun.weightings.base import GradientWeighting, JacobianWeighting, LossWeighting, TaskGradientWeighting, Weighting
 
 
 def combine(weighting: Weighting, jacobian: Tensor, losses: Tensor | None = None) -> Tensor:
     """Run any weighting on a given Jacobian and return the update direction [P].
 
+    As in training, the weighting's `loss_transform` and the weighting of its `losses` are applied first.
+
     Args:
-        weighting: after `setup(K)`.
-        jacobian: [K, P], one task gradient per row.
+        weighting: `setup(K)` is called if it was not before.
+        jacobian: [K, P], the task gradients, those of the losses themselves.
         losses: [K]; ones if left out.
+
+    Raises:
+        ValueError: the shapes do not fit.
     """
     if jacobian.dim() != 2:
         raise ValueError(f"jacobian must be [num_tasks, num_parameters], found shape {tuple(jacobian.shape)}")
     if weighting.num_tasks == 0:
         weighting.setup(len(jacobian))
-    losses = torch.ones(len(jacobian), dtype=jacobian.dtype) if losses is None else losses
+    losses = torch.ones(len(jacobian), dtype=jacobian.dtype) if losses is None else losses.detach()
     if len(losses) != len(jacobian):
         raise ValueError(f"{len(jacobian)} task gradients need as many losses, found {len(losses)}")
-    match weighting:
-        case LossWeighting():
-            leaf = losses.detach().clone().requires_grad_()
-            weights = torch.autograd.grad(weighting.objective(leaf), leaf)[0]
-        case GradientWeighting():
-            rows = jacobian.detach().double().cpu()
-            with torch.no_grad():
-                weights = weighting.weights(rows @ rows.T, losses.detach().double().cpu())
-        case JacobianWeighting():
-            with torch.no_grad():
-                return weighting.combine(jacobian.detach(), losses.detach())
-        case _:
-            raise TypeError(f"{type(weighting).__name__} is none of the three kinds of weighting")
-    return weights.to(jacobian) @ jacobian
+    jacobian = jacobian.detach()
+    if isinstance(weighting, LossWeighting):
+        leaf = losses.clone().requires_grad_()
+        weights = torch.autograd.grad(weighting.scalarize(leaf), leaf)[0]
+        return weights.to(jacobian) @ jacobian
+    if not isinstance(weighting, TaskGradientWeighting):
+        raise TypeError(f"{type(weighting).__name__} is none of the three kinds of weighting")
+    losses, slopes = weighting.transform_losses(losses)
+    if slopes is not None:
+        jacobian = slopes.to(jacobian).unsqueeze(1) * jacobian
+    with torch.no_grad():
+        if isinstance(weighting, GradientWeighting):
+            rows = jacobian.double().cpu()
+            return weighting.task_weights(rows @ rows.T, losses.double().cpu()).to(jacobian) @ jacobian
+        if isinstance(weighting, JacobianWeighting):
+            return weighting.combine(jacobian, losses)
+    raise TypeError(f"{type(weighting).__name__} is none of the three kinds of weighting")

@@ -32,7 +32,7 @@ class ConFIG(GradientWeighting):
     def __init__(self, **common: Any) -> None:
         super().__init__(**common)
 
-    def weights(self, gram: Tensor, losses: Tensor) -> Tensor:
+    def task_weights(self, gram: Tensor, losses: Tensor) -> Tensor:
         num_tasks = len(gram)
         unit, lengths = cosines(gram.numpy())
         eigenvalues, vectors = numpy.linalg.eigh(unit)

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from mtlrun.weightings.base import LossWeighting
+from mtlrun.weightings.capabilities import ObservesPerformance
 
 
-class DTP(LossWeighting):
+class DTP(ObservesPerformance, LossWeighting):
     """w_k = -(1 - kbar_k)^gamma log kbar_k: the focal loss of how well a task does; hard tasks come first.
 
     kbar_k is the running mean of the task's performance kappa_k in [0, 1], higher is better, on each batch:
@@ -27,7 +28,6 @@ class DTP(LossWeighting):
         loss_transform: see `Weighting`.
     """
 
-    needs_performance = True
     performance: Tensor
 
     def __init__(self, discount: float = 0.1, gamma: float = 1.0, floor: float = 1e-3, **common: Any) -> None:
@@ -46,14 +46,14 @@ class DTP(LossWeighting):
         super().setup(num_tasks, seed)
         self.register_buffer("performance", torch.full((num_tasks,), torch.nan))  # kbar, NaN until it is first seen
 
-    def observe(self, performance: Tensor) -> None:
+    def observe_performance(self, performance: Tensor) -> None:
         mean = self.performance[self.active]
         performance = performance.to(mean)
         followed = self.discount * performance + (1 - self.discount) * mean
         self.performance[self.active] = torch.where(torch.isnan(mean), performance, followed)
 
     def objective(self, losses: Tensor) -> Tensor:
-        # A task whose performance nobody has told yet, as in a loop without `observe`, counts as one that does nothing.
+        # A task without a performance so far, as in a loop that never calls `observe_performance`, counts as the worst.
         mean = torch.nan_to_num(self.performance[self.active], nan=0.0).clamp(self.floor, 1.0)
         weights = -((1 - mean) ** self.gamma) * torch.log(mean)
         return (weights.to(losses.dtype) * losses).sum()

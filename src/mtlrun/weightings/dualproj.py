@@ -35,7 +35,7 @@ class DualProj(GradientWeighting):
         self.regularization = check_regularization(regularization)
         self.reduction = reduction
 
-    def weights(self, gram: Tensor, losses: Tensor) -> Tensor:
+    def task_weights(self, gram: Tensor, losses: Tensor) -> Tensor:
         num_tasks = len(gram)
         start = numpy.full((1, num_tasks), 1.0 if self.reduction == "sum" else 1 / num_tasks)
         projected, found = project_on_dual_cone(gram.numpy(), start, self.regularization)

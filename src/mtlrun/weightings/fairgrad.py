@@ -34,7 +34,7 @@ class FairGrad(GradientWeighting):
         self.alpha = alpha
         self.max_norm = check_max_norm(max_norm)
 
-    def weights(self, gram: Tensor, losses: Tensor) -> Tensor:
+    def task_weights(self, gram: Tensor, losses: Tensor) -> Tensor:
         weights, found = fair_weights(gram.numpy(), self.alpha)
         if not found:
             self.fall_back("its equation is not solved after 100 Newton steps; the last of them is used")

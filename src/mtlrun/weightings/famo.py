@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from mtlrun.weightings.base import LossWeighting
+from mtlrun.weightings.capabilities import ObservesLossesAfterStep
 
 _EPSILON = 1e-8
 
 
-class FAMO(LossWeighting):
+class FAMO(ObservesLossesAfterStep, LossWeighting):
     """Weights under which all losses fall at the same relative rate, learned from the losses alone.
 
     With z = softmax(xi), the objective is c sum_k z_k log(L_k - b_k), c = 1 / sum_k z_k / (L_k - b_k) held constant,
@@ -29,7 +30,6 @@ class FAMO(LossWeighting):
     """
 
     needs_positive_losses = True
-    needs_losses_after_step = True
     logits: Tensor
     before: Tensor
     first_moment: Tensor
@@ -60,7 +60,7 @@ class FAMO(LossWeighting):
         scale = 1 / (shares / shifted.detach()).sum()
         return (scale * shares * torch.log(shifted)).sum()
 
-    def after_step(self, losses: Tensor) -> None:
+    def observe_losses_after_step(self, losses: Tensor) -> None:
         active = self.active
         after = self.transform(losses).to(self.before)
         fall = torch.log(self.before[active] - self.min_losses + _EPSILON) - torch.log(

@@ -45,16 +45,16 @@ class GradNorm(GradientWeighting):
 
     def setup(self, num_tasks: int, seed: int = 0) -> None:
         super().setup(num_tasks, seed)
-        self.task_weights = nn.Parameter(torch.ones(num_tasks, dtype=torch.float64))
+        self.learned_weights = nn.Parameter(torch.ones(num_tasks, dtype=torch.float64))
         self.register_buffer("initial_losses", torch.full((num_tasks,), torch.nan, dtype=torch.float64))
 
-    def weights(self, gram: Tensor, losses: Tensor) -> Tensor:
+    def task_weights(self, gram: Tensor, losses: Tensor) -> Tensor:
         active = self.active
         self._normalize()
         first_seen = torch.isnan(self.initial_losses[active])
         self.initial_losses[active] = torch.where(first_seen, losses, self.initial_losses[active])
 
-        weights = self.task_weights.detach()[active].clone()
+        weights = self.learned_weights.detach()[active].clone()
         norms = gram.diagonal().clamp_min(0).sqrt()
         if (losses < 0).any():
             raise ValueError(f"gradnorm compares relative losses, which must be >= 0, found {losses.tolist()}")
@@ -64,12 +64,14 @@ class GradNorm(GradientWeighting):
         weighted_norms = weights * norms
         target = weighted_norms.mean() * rates**self.alpha
 
-        gradient = torch.zeros_like(self.task_weights)
+        gradient = torch.zeros_like(self.learned_weights)
         gradient[active] = norms * torch.sign(weighted_norms - target)
-        self.task_weights.grad = gradient
+        self.learned_weights.grad = gradient
         return weights
 
     def _normalize(self) -> None:
         """Scale the weights, which the optimizer has moved since, to sum to K."""
-        kept = self.task_weights.detach().clamp_min(1e-3 * self.task_weights.detach().abs().mean().clamp_min(1e-12))
-        self.task_weights.data.copy_(kept * self.num_tasks / kept.sum())
+        kept = self.learned_weights.detach().clamp_min(
+            1e-3 * self.learned_weights.detach().abs().mean().clamp_min(1e-12)
+        )
+        self.learned_weights.data.copy_(kept * self.num_tasks / kept.sum())

@@ -53,7 +53,7 @@ class GradVac(GradientWeighting):
         super().setup(num_tasks, seed)
         self.register_buffer("rho", torch.zeros(num_tasks, num_tasks, dtype=torch.float64))
 
-    def weights(self, gram: Tensor, losses: Tensor) -> Tensor:
+    def task_weights(self, gram: Tensor, losses: Tensor) -> Tensor:
         products = gram.numpy()
         num_tasks = len(products)
         active = torch.arange(self.num_tasks)[self.active]

@@ -37,7 +37,7 @@ class IMTLG(GradientWeighting):
     def __init__(self, **common: Any) -> None:
         super().__init__(**common)
 
-    def weights(self, gram: Tensor, losses: Tensor) -> Tensor:
+    def task_weights(self, gram: Tensor, losses: Tensor) -> Tensor:
         tasks = torch.nonzero(gram.diagonal() > 0).squeeze(1)
         weights = torch.zeros(len(gram), dtype=gram.dtype)
         if len(tasks):

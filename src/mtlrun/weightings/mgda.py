@@ -48,7 +48,7 @@ class MGDA(GradientWeighting):
         self.max_iterations = max_iterations
         self.tolerance = tolerance
 
-    def weights(self, gram: Tensor, losses: Tensor) -> Tensor:
+    def task_weights(self, gram: Tensor, losses: Tensor) -> Tensor:
         products = gram.numpy()
         scale = numpy.ones(len(products))
         if self.normalization in ("l2", "loss+"):

@@ -29,7 +29,7 @@ class PCGrad(GradientWeighting):
         check_one_of("reduction", reduction, Reduction)
         self.reduction = reduction
 
-    def weights(self, gram: Tensor, losses: Tensor) -> Tensor:
+    def task_weights(self, gram: Tensor, losses: Tensor) -> Tensor:
         products = gram.numpy()
         num_tasks = len(products)
         tasks, squares = numpy.arange(num_tasks), numpy.diagonal(products)

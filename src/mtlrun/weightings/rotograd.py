@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from mtlrun.weightings.base import JacobianWeighting, check_lr
+from mtlrun.weightings.capabilities import RotatesRepresentation
 
 
-class RotoGrad(JacobianWeighting):
+class RotoGrad(RotatesRepresentation, JacobianWeighting):
     """Gives all tasks' gradients at the representation z one length, and each task a rotation of z that aligns them.
 
     The head of task k is given r_k = R_k z. With G_k the gradient of L_k by z, a row g_nk for each sample n of the
@@ -32,7 +33,6 @@ class RotoGrad(JacobianWeighting):
         losses, loss_transform: see `JacobianWeighting`.
     """
 
-    needs_rotations = True
     initial_norms: Tensor
     seen: Tensor
 
@@ -61,13 +61,13 @@ class RotoGrad(JacobianWeighting):
         self.register_buffer("initial_norms", torch.zeros(num_tasks, dtype=torch.float64))
         self.register_buffer("seen", torch.zeros(num_tasks, dtype=torch.int64))
 
-    def attach(self, rotations: Tensor) -> None:
+    def attach_rotations(self, rotations: Tensor) -> None:
         self.rotations = rotations
         self.turns = nn.Parameter(torch.zeros_like(rotations))  # A, zero but for the moment between step and turn
 
     def combine(self, jacobian: Tensor, losses: Tensor) -> Tensor:
         if self.rotations is None:
-            raise ValueError("rotograd rotates a model's representation: `attach` its rotations before the first step")
+            raise ValueError("rotograd rotates a model's representation: `attach_rotations` before the first step")
         norms = jacobian.norm(dim=1)
         units = torch.where(norms > 0, 1 / norms, 0.0).unsqueeze(1) * jacobian
         self.turns.grad = self._turn_gradient(jacobian, units)
@@ -99,7 +99,7 @@ class RotoGrad(JacobianWeighting):
         return gradient
 
     @torch.no_grad()
-    def stepped(self) -> None:
+    def on_optimizer_step(self) -> None:
         if self.rotations is None:
             return
         turned = self.rotations @ torch.linalg.matrix_exp(self.turns - self.turns.mT)

@@ -8,21 +8,21 @@ import torch
 from torch import Tensor
 
 from mtlrun.weightings.base import LossWeighting
+from mtlrun.weightings.capabilities import UsesLabelFractions
 
 
-class Static(LossWeighting):
+class Static(UsesLabelFractions, LossWeighting):
     """sum_k c_k L_k with fixed c, from `tasks.<t>.weight`.
 
     A tuned grid of these is the baseline that any weighting method has to beat: Xin et al., "Do Current Multi-Task
     Optimization Methods in Deep Learning Even Help?" (NeurIPS 2022).
 
     Args:
-        weights: c, one number > 0 per task, in the order of the tasks; `size` for the share of the training samples
+        weights: c, one number > 0 per task, in the order of the tasks; `size` for the fraction of the training samples
             that carry the task's label.
         loss_transform: see `Weighting`.
     """
 
-    uses_task_weights = True
     ignores_losses = True
     weights: Tensor
 
@@ -30,7 +30,7 @@ class Static(LossWeighting):
         super().__init__(**common)
         if not all(weight == "size" or weight > 0 for weight in weights):
             raise ValueError(f"weights must be > 0, or size, found {list(weights)}")
-        self.needs_sizes = "size" in weights
+        self.needs_label_fractions = "size" in weights
         numbers = [math.nan if weight == "size" else weight for weight in weights]
         self.register_buffer("weights", torch.tensor(numbers, dtype=torch.float32))
 
@@ -41,8 +41,8 @@ class Static(LossWeighting):
                 f"weights must hold one number for each of the {num_tasks} tasks, found {len(self.weights)}"
             )
 
-    def tell_sizes(self, shares: Sequence[float]) -> None:
-        self.weights = torch.where(self.weights.isnan(), self.weights.new_tensor(shares), self.weights)
+    def set_label_fractions(self, fractions: Sequence[float]) -> None:
+        self.weights = torch.where(self.weights.isnan(), self.weights.new_tensor(fractions), self.weights)
 
     def objective(self, losses: Tensor) -> Tensor:
         return (self.weights[self.active].to(losses.dtype) * losses).sum()

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from mtlrun.weightings.base import LOG_EPSILON, LossWeighting
+from mtlrun.weightings.capabilities import UsesTaskWeights
 from mtlrun.weightings.state.epoch_means import EpochMeans
 
 
-class STCH(LossWeighting):
+class STCH(UsesTaskWeights, LossWeighting):
     """K mu log sum_k exp(lambda_k (log L_k - log z_k) / mu): the smoothed maximum of the relative losses.
 
     It begins with a warm-up under sum_k log L_k (`scale_invariant`). z_k is the mean of L_k in the epoch after
@@ -31,7 +32,6 @@ class STCH(LossWeighting):
     """
 
     needs_positive_losses = True
-    uses_task_weights = True
     preferences: Tensor
     reference: Tensor
 

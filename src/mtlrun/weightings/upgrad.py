@@ -35,7 +35,7 @@ class UPGrad(GradientWeighting):
         self.regularization = check_regularization(regularization)
         self.reduction = reduction
 
-    def weights(self, gram: Tensor, losses: Tensor) -> Tensor:
+    def task_weights(self, gram: Tensor, losses: Tensor) -> Tensor:
         projected, found = project_on_dual_cone(gram.numpy(), numpy.eye(len(gram)), self.regularization)
         if not found:
             self.fall_back("a projection on the dual cone was not found to the last digit; what was found is used")

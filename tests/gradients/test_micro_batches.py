@@ -1,4 +1,4 @@
-"""A batch in pieces: the update is that of the whole batch, for every method that can be computed so."""
+"""Micro-batches: their update is that of the whole batch, for every method that can be computed from them."""
 
 import copy
 from functools import partial
@@ -9,15 +9,15 @@ from helpers import QUICK, read_record, run_folders, shipped_node
 
 from mtlrun.cli.list import entries
 from mtlrun.config.instantiate import build
-from mtlrun.gradients import Accumulation
+from mtlrun.gradients import GradientStep, Sharing
 from mtlrun.models import HardSharing, SoftSharing
 from mtlrun.models.backbones import MLP
 from mtlrun.tasks import Classification, Regression
 from mtlrun.training.batch import LabeledBatch
-from mtlrun.training.forward import Forward, Reach, positions
-from mtlrun.training.micro_batches import InPieces
+from mtlrun.training.forward import BatchPass, Forward, ModelSharing, positions
 from mtlrun.weightings import DWA, MGDA, Equal, PartsWeighting, Uncertainty
-from mtlrun.weightings.base import RowWeighting
+from mtlrun.weightings.base import TaskGradientWeighting
+from mtlrun.weightings.capabilities import LooksAhead, ObservesLossesAfterStep, ObservesPerformance
 
 
 def node_of(name):
@@ -32,13 +32,13 @@ def configured(name, **changes):
     return weighting
 
 
-def can_be_in_pieces(name):
+def can_be_in_micro_batches(name):
     weighting = build(node_of(name), "weighting")
-    whole = isinstance(weighting, PartsWeighting) or weighting.needs_look_ahead
+    whole = isinstance(weighting, PartsWeighting | LooksAhead)
     return not whole and getattr(weighting, "grad_wrt", "shared") == "shared"
 
 
-NAMES = [entry.name for entry in entries("weighting") if can_be_in_pieces(entry.name)]
+NAMES = [entry.name for entry in entries("weighting") if can_be_in_micro_batches(entry.name)]
 TASKS = {"kind": Classification(3), "other": Classification(2), "third": Classification(4)}
 
 
@@ -62,26 +62,26 @@ def make_model(tasks=TASKS, kind=HardSharing, **options):
     return kind(tasks, partial(MLP, (5,), hidden=[6, 4]), **options).double()
 
 
-def steps(weighting, model, count, in_pieces, *, want_gram=False, num_steps=3):
+def steps(weighting, model, count, in_micro_batches, *, want_gram=False, num_steps=3):
     """Make steps of plain gradient descent; return the weights and matrices that the method reported."""
-    reach = Reach(model)
+    sharing = ModelSharing(model)
     updates = []
     for number in range(num_steps):
         batch = make_batch(model.tasks, seed=number, missing=model.missing)
         model.zero_grad()
         weighting.zero_grad()
-        forward = InPieces(model, batch, count) if in_pieces else Forward(model, batch)
+        forward = Forward(model, batch, count if in_micro_batches else 1)
         weighting.active = positions(forward.active, batch)
-        if weighting.needs_performance:
-            weighting.observe(forward.performances())
-        update = forward.fill_gradients(weighting, reach, want_gram=want_gram)
-        updates.append((update.weights, update.gram, forward.values()))
+        for method in weighting.capable_of(ObservesPerformance):
+            method.observe_performance(forward.performances())
+        update = forward.backward(weighting, sharing, want_gram=want_gram)
+        updates.append((update.weights, update.gram, update.losses))
         with torch.no_grad():
             for parameter in [*model.parameters(), *weighting.parameters()]:
                 if parameter.grad is not None:
                     parameter -= 0.05 * parameter.grad
-        if weighting.needs_losses_after_step:
-            weighting.after_step(forward.values_now())
+        for method in weighting.capable_of(ObservesLossesAfterStep):
+            method.observe_losses_after_step(forward.losses_now())
     return updates
 
 
@@ -90,8 +90,8 @@ def check_same(make_weighting, model, count, **options):
     model.tasks = options.pop("tasks", TASKS)
     twin = copy.deepcopy(model)
     ours, theirs = make_weighting(), make_weighting()
-    expected = steps(theirs, twin, count, in_pieces=False, **options)
-    found = steps(ours, model, count, in_pieces=True, **options)
+    expected = steps(theirs, twin, count, in_micro_batches=False, **options)
+    found = steps(ours, model, count, in_micro_batches=True, **options)
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter, twin.get_parameter(name), rtol=1e-7, atol=1e-10)
     for (weights, gram, values), (weights2, gram2, values2) in zip(found, expected, strict=True):
@@ -119,7 +119,7 @@ def test_any_number_of_pieces_will_do(name, count):
     "changes",
     [{"update_weights_every": 2}, {"update_weights_every": 2, "head_loss": "weighted"}, {"loss_transform": "log"}],
 )
-def test_what_composes_with_a_method_does_so_in_pieces(changes):
+def test_what_composes_with_a_method_does_so_in_micro_batches(changes):
     check_same(partial(configured, "mgda", **changes), make_model(), 3, missing=False)
 
 
@@ -150,7 +150,7 @@ def test_gradients_for_the_log_are_those_of_the_whole_batch():
     model = make_model()
     check_same(partial(configured, "dwa"), model, 3, want_gram=True)
     model.missing = True
-    assert steps(configured("dwa"), model, 3, in_pieces=True, want_gram=True)[0][1].shape == (3, 3)
+    assert steps(configured("dwa"), model, 3, in_micro_batches=True, want_gram=True)[0][1].shape == (3, 3)
 
 
 def test_random_numbers_are_those_of_the_pass_with_gradients_and_buffers_move_once():
@@ -158,11 +158,11 @@ def test_random_numbers_are_those_of_the_pass_with_gradients_and_buffers_move_on
     model = HardSharing(TASKS, partial(MLP, (5,), hidden=[50, 40], dropout=0.5)).double()
     model.trunk.stages[0].append(torch.nn.BatchNorm1d(50).double())
     batch, weighting = make_batch(), configured("uncertainty")
-    forward = InPieces(model, batch, 3)
+    forward = Forward(model, batch, 3)
     seen = []
     weighting.objective = lambda losses: seen.append(losses.detach()) or Uncertainty.objective(weighting, losses)
-    forward.fill_gradients(weighting, Reach(model), want_gram=False)
-    torch.testing.assert_close(forward.values(), seen[0])
+    update = forward.backward(weighting, ModelSharing(model))
+    torch.testing.assert_close(update.losses, seen[0])
     assert model.trunk.stages[0][-1].num_batches_tracked == 3
 
 
@@ -177,20 +177,20 @@ def test_equal_weights_need_no_second_forward_pass(monkeypatch):
             return type(model).forward(model, inputs, tasks)
 
         monkeypatch.setattr(model, "forward", forward)
-        InPieces(model, make_batch(), 3).fill_gradients(configured(name), Reach(model), want_gram=False)
+        Forward(model, make_batch(), 3).backward(configured(name), ModelSharing(model))
         counts.append(len(calls))
     assert counts == [3, 3, 6]
 
 
 @pytest.mark.parametrize("name", ["equal", "famo", "dtp", "pcgrad", "graddrop"])
-def test_a_run_in_pieces_trains_and_says_what_it_costs(name, quick):
+def test_a_run_in_micro_batches_trains_and_says_what_it_costs(name, quick):
     record = read_record(quick("trainer.micro_batches=3", f"weighting={name}"))
     assert record["status"] == "completed"
     plain = {"equal": 1, "famo": 2, "dtp": 1, "pcgrad": 1, "graddrop": 1}[name]
     assert record["passes_per_step"]["forward"] == plain + (name in ("famo", "dtp"))
 
 
-def test_a_run_in_pieces_ends_like_one_at_once(quick):
+def test_a_run_in_micro_batches_ends_like_one_at_once(quick):
     results = []
     for pieces in (1, 4):
         record = read_record(
@@ -235,18 +235,29 @@ def test_pieces_of_one_sample_are_refused_under_batch_norm(mtlrun):
         "trainer.micro_batches=8",
     )
     assert code == 2
-    assert "the smallest piece of a batch has 1 sample" in err
+    assert "the smallest micro-batch has 1 sample" in err
 
 
-def test_an_accumulation_says_what_it_cannot_do():
+def test_a_step_refuses_what_it_cannot_compute_from_micro_batches():
     model = make_model()
-    reach = Reach(model)
-    own = list(reach.own.values())
-    with pytest.raises(ValueError, match="DWA needs the losses of the whole batch before its gradients"):
-        Accumulation(configured("dwa"), reach.shared, own)
-    with pytest.raises(ValueError, match="grad_wrt=representation does not go with pieces of a batch"):
-        Accumulation(configured("mgda_ub"), reach.shared, own)
+    sharing = ModelSharing(model)
+
+    def losses(count):
+        return list(BatchPass(model, make_batch()).losses.values())[:count]
+
+    for name, reason in [
+        ("dwa", "DWA needs the losses of the whole batch before its gradients"),
+        ("mgda_ub", "grad_wrt=representation does not go with micro-batches, use grad_wrt=shared"),
+        ("modo", "MoDo needs the whole batch at once"),
+    ]:
+        step = GradientStep(configured(name), sharing.of(list(TASKS)))
+        with pytest.raises(ValueError, match=reason):
+            step.add(losses(2), [0, 1])
+    step = GradientStep(configured("dwa"), sharing.of(list(TASKS)))
+    step.add(losses(3))
+    with pytest.raises(ValueError, match="DWA needs the losses of the whole batch"):
+        step.add(losses(3))
     with pytest.raises(ValueError, match="MGDA needs shared parameters, found none"):
-        Accumulation(configured("mgda"), [], own)
-    assert isinstance(configured("mgda"), RowWeighting)
+        GradientStep(configured("mgda"), Sharing([], list(sharing.task_params.values())))
+    assert isinstance(configured("mgda"), TaskGradientWeighting)
     assert isinstance(configured("dwa"), DWA)

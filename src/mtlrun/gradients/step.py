@@ -1,0 +1,369 @@
+"""From task losses to `.grad`: one training step's update, of a batch at once or of its micro-batches."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mtlrun.gradients.gram import Gradient, gram_matrix, refuse_non_finite
+from mtlrun.gradients.task_gradients import LossGraph, Sharing, TaskGradients
+from mtlrun.weightings.base import (
+    GradientWeighting,
+    JacobianWeighting,
+    LossWeighting,
+    PartsWeighting,
+    TaskGradientWeighting,
+    Weighting,
+)
+
+
+@dataclass(frozen=True)
+class Update:
+    """What a step did, for the log. The tensors carry no graph.
+
+    Args:
+        losses: [K], of the whole batch.
+        weights: the effective weights [K] of the losses, None for a method that has none.
+        gram: the inner products [K, K] of the task gradients, on the CPU, None where they were not taken.
+    """
+
+    losses: Tensor
+    weights: Tensor | None = None
+    gram: Tensor | None = None
+
+
+class GradientStep:
+    """The update that a weighting makes of one batch's losses: `add` once, or once per micro-batch, then `finish`.
+
+    As before `loss.backward()`, the caller has called `optimizer.zero_grad()`. A weighting of losses weighs each loss
+    by the gradient of its objective, so one backward pass is made per `add`. Task gradients are summed over the
+    micro-batches and combined once, in `finish`.
+
+    Args:
+        weighting: after `setup`; where not all of its tasks have a loss, `weighting.active` holds those that do.
+        sharing: the parameters that the K losses reach.
+        batch_losses: the losses [K] of the whole batch, without graph. Needed for micro-batches where
+            `weighting.needs_batch_losses`; otherwise the losses of the first `add` are those of the batch.
+        want_gram: take the Gram matrix for the log even where the method does not need it; for a weighting of losses
+            this costs K more backward passes.
+        vmap: make the K backward passes over the shared part in one call, where vmap can; it takes more memory, and is
+            faster for small networks only.
+
+    Raises:
+        ValueError: the weighting compares gradients, and there are no shared parameters.
+    """
+
+    def __init__(
+        self,
+        weighting: Weighting,
+        sharing: Sharing,
+        *,
+        batch_losses: Tensor | None = None,
+        want_gram: bool = False,
+        vmap: bool = False,
+    ) -> None:
+        if not isinstance(weighting, LossWeighting | GradientWeighting | JacobianWeighting):
+            raise TypeError(f"{type(weighting).__name__} is none of the three kinds of weighting")
+        if isinstance(weighting, TaskGradientWeighting) and not sharing.shared:
+            raise ValueError(f"{type(weighting).__name__} needs shared parameters, found none")
+        self._weighting: LossWeighting | GradientWeighting | JacobianWeighting = weighting
+        self._sharing = sharing
+        self._batch_losses = batch_losses
+        self._want_gram = want_gram
+        self._vmap = vmap
+        self._losses: Tensor | None = None  # [K], summed over the calls of `add`
+        self._gradients: TaskGradients | None = None
+        self._representation: Tensor | None = None
+        # What the weighting makes of the batch's losses before any gradient is taken.
+        self._factors: Tensor | None = None  # [K], of a LossWeighting
+        self._transformed: Tensor | None = None  # [K], the losses as a TaskGradientWeighting sees them
+        self._slopes: Tensor | None = None  # [K], of these with respect to the losses; None for ones
+        self._kept: list[float] | None = None  # weights of an earlier step, used again
+        self._parts: list[tuple[Tensor, Tensor]] = []  # Jacobian and losses of each part, of a PartsWeighting
+
+    def add(
+        self,
+        losses: Sequence[Tensor],
+        positions: Sequence[int] | None = None,
+        *,
+        representation: Tensor | None = None,
+        regularizer: Tensor | None = None,
+        parts: Sequence[Sequence[Tensor]] = (),
+    ) -> None:
+        """Make the backward passes of a batch or micro-batch.
+
+        Args:
+            losses: scalars with their graph. Those of micro-batches must add up to the batch's: sums over the labeled
+                samples, divided by the whole batch's number of them.
+            positions: which of the K tasks these are; None for all of them, in order.
+            representation: the tensor that separates shared from task-specific parameters, if there is one.
+            regularizer: a scalar that joins the objective outside the weighting.
+            parts: for a PartsWeighting, the K losses of each part of the batch.
+
+        Raises:
+            ValueError: the method cannot be computed from micro-batches.
+        """
+        if not losses:
+            if regularizer is not None:
+                regularizer.backward()
+            return
+        if positions is None:
+            positions = range(len(self._sharing.task_params))
+        stacked = torch.stack(list(losses))
+        self._add_losses(stacked.detach(), positions)
+        if isinstance(self._weighting, LossWeighting):
+            self._add_objective(stacked, losses, positions, regularizer)
+            return
+        if regularizer is not None:
+            regularizer.backward(retain_graph=True)  # it may be made of features, which are used again below
+        self._representation = representation
+        if parts:
+            self._add_parts(parts)
+        elif self._kept is not None:
+            assert isinstance(self._weighting, GradientWeighting)
+            graph = self._graph(self._scaled(losses, positions), positions)
+            _backward_weighted(graph, [self._kept[place] for place in positions], self._weighting.head_loss)
+        else:
+            graph = self._graph(self._scaled(losses, positions), positions)
+            self._add_gradients(TaskGradients.take(graph, self._weighting.grad_wrt), positions)
+
+    def finish(self) -> Update:
+        """Combine the task gradients, set `.grad`, and return what was done.
+
+        Raises:
+            NonFiniteGradientError: before anything is combined.
+        """
+        losses = self.losses()
+        if isinstance(self._weighting, LossWeighting):
+            gram = None if self._gradients is None else gram_matrix(self._gradients.compared).cpu()
+            return Update(losses, self._factors, gram)
+        if self._kept is not None:
+            return Update(losses, self._effective(self._kept))
+        with torch.no_grad():
+            if self._parts:
+                return self._combine_parts(losses)
+            if isinstance(self._weighting, GradientWeighting):
+                return self._combine_weighted(losses)
+            return self._combine_jacobian(losses)
+
+    def losses(self) -> Tensor:
+        """Return the losses [K] added so far, without graph."""
+        assert self._losses is not None, "finish before any add"
+        return self._losses.to(self._dtype)
+
+    # ------------------------------------------------------------------------------------ what is added to the step
+
+    def _add_losses(self, values: Tensor, positions: Sequence[int]) -> None:
+        """Sum up the losses; at the first ones, let the weighting make of the batch's losses what it needs."""
+        num_tasks = len(self._sharing.task_params)
+        if self._losses is not None:
+            self._check_micro_batches()
+            self._losses = self._losses.double()
+            self._losses[list(positions)] += values
+            return
+        self._dtype = values.dtype
+        if len(positions) == num_tasks:
+            self._losses = values
+        else:
+            self._losses = values.new_zeros(num_tasks, dtype=torch.float64)
+            self._losses[list(positions)] += values
+        batch_losses = self._batch_losses
+        if batch_losses is None:
+            if len(positions) < num_tasks:
+                self._check_micro_batches()
+            batch_losses = values if len(positions) == num_tasks else values.new_ones(num_tasks)
+        if isinstance(self._weighting, LossWeighting):
+            leaf = batch_losses.detach().clone().requires_grad_()
+            self._weighting.scalarize(leaf).backward()  # also the gradient of what the weighting learns
+            self._factors = leaf.grad
+            return
+        self._transformed, self._slopes = self._weighting.transform_losses(batch_losses)
+        if isinstance(self._weighting, GradientWeighting):
+            self._kept = self._weighting.kept_weights()
+
+    def _check_micro_batches(self) -> None:
+        """Raise ValueError if the method cannot be computed from micro-batches with what was given."""
+        name = type(self._weighting).__name__
+        if self._weighting.needs_batch_losses and self._batch_losses is None:
+            raise ValueError(f"{name} needs the losses of the whole batch before its gradients")
+        if isinstance(self._weighting, PartsWeighting):
+            raise ValueError(f"{name} needs the whole batch at once, since it splits it into parts")
+        if isinstance(self._weighting, TaskGradientWeighting) and self._weighting.grad_wrt != "shared":
+            wrt = self._weighting.grad_wrt
+            raise ValueError(f"grad_wrt={wrt} does not go with micro-batches, use grad_wrt=shared")
+
+    def _add_objective(
+        self, stacked: Tensor, losses: Sequence[Tensor], positions: Sequence[int], regularizer: Tensor | None
+    ) -> None:
+        """Make the backward pass of a LossWeighting, after those for the log."""
+        assert self._factors is not None
+        if self._want_gram and self._sharing.shared:
+            gradients = TaskGradients.take(self._graph(losses, positions), retain=True)
+            self._add_gradients(gradients, positions)
+        all_tasks = len(positions) == len(self._factors)
+        objective = ((self._factors if all_tasks else self._factors[list(positions)]) * stacked).sum()
+        if regularizer is not None:
+            objective = objective + regularizer
+        objective.backward()
+
+    def _add_gradients(self, gradients: TaskGradients, positions: Sequence[int]) -> None:
+        if self._gradients is None and len(positions) == len(self._sharing.task_params):
+            self._gradients = gradients
+            return
+        if self._gradients is None:
+            self._gradients = TaskGradients.zeros(self._sharing)
+        self._gradients.add(gradients, positions)
+
+    def _add_parts(self, parts: Sequence[Sequence[Tensor]]) -> None:
+        """Take the Jacobian of each part; the gradients of the tasks' own parameters add up to their mean."""
+        assert isinstance(self._weighting, PartsWeighting)
+        positions = range(len(self._sharing.task_params))
+        for number, part in enumerate(parts):
+            values = torch.stack([loss.detach() for loss in part])
+            graph = self._graph(self._scaled(part, positions), positions)
+            self._gradients = TaskGradients.take(graph, self._weighting.grad_wrt, retain=number < len(parts) - 1)
+            self._parts.append((self._gradients.jacobian(), values))
+            _set_task_grads(self._sharing, self._gradients.task_params, [1 / len(parts)] * len(positions))
+
+    def _scaled(self, losses: Sequence[Tensor], positions: Sequence[int]) -> Sequence[Tensor]:
+        """Return the losses times the slopes of the transformed losses, so that their gradients are those of these."""
+        if self._slopes is None:
+            return losses
+        slopes = self._slopes[list(positions)].unbind()
+        return [slope * loss for slope, loss in zip(slopes, losses, strict=True)]
+
+    def _graph(self, losses: Sequence[Tensor], positions: Sequence[int]) -> LossGraph:
+        sharing = self._sharing
+        if len(positions) < len(sharing.task_params):
+            task_params = [sharing.task_params[position] for position in positions]
+            sharing = Sharing(sharing.shared, task_params, sharing.last_layer)
+        return LossGraph(losses, sharing, self._representation, self._vmap)
+
+    # ------------------------------------------------------------------------------------ what becomes of it at the end
+
+    def _combine_weighted(self, losses: Tensor) -> Update:
+        """Weigh the task gradients. The one copy from the device holds all that a solver may use."""
+        weighting, gradients = self._weighting, self._gradients
+        assert isinstance(weighting, GradientWeighting)
+        assert gradients is not None
+        num_tasks = len(gradients.compared)
+        values = self._as_seen(losses)
+        sent = torch.cat([gram_matrix(gradients.compared).flatten(), values.double()]).cpu()
+        gram, values = sent[: num_tasks**2].view(num_tasks, num_tasks), sent[num_tasks**2 :]
+        refuse_non_finite(torch.isfinite(gram.diagonal()))
+        factors = weighting.task_weights(gram, values).tolist()
+        weighting.keep(factors)
+        task_factors = factors if weighting.head_loss == "weighted" else [1.0] * num_tasks
+        _set_task_grads(self._sharing, gradients.task_params, task_factors)
+        sources = gradients.compared if weighting.grad_wrt == "shared" else gradients.representation
+        self._set_shared_grad(_weighted_sum(sources, factors))
+        return Update(losses, self._effective(factors), gram)
+
+    def _combine_jacobian(self, losses: Tensor) -> Update:
+        weighting, gradients = self._weighting, self._gradients
+        assert isinstance(weighting, JacobianWeighting)
+        assert gradients is not None
+        jacobian = gradients.jacobian()
+        gram = gram_matrix(gradients.compared).cpu() if self._want_gram else None
+        direction = weighting.combine(jacobian, self._as_seen(losses))
+        _set_task_grads(self._sharing, gradients.task_params, [1.0] * len(gradients.task_params))
+        self._set_shared_grad(_like(direction, gradients.compared[0]))
+        return Update(losses, gram=gram)
+
+    def _combine_parts(self, losses: Tensor) -> Update:
+        assert isinstance(self._weighting, PartsWeighting)
+        assert self._gradients is not None
+        jacobians = [jacobian for jacobian, _ in self._parts]
+        direction = self._weighting.combine_parts(jacobians, torch.stack([values for _, values in self._parts]))
+        self._set_shared_grad(_like(direction, self._gradients.compared[0]))
+        return Update(losses)
+
+    def _as_seen(self, losses: Tensor) -> Tensor:
+        """Return the losses [K] as the method sees them."""
+        return losses if self._transformed is None or self._slopes is None else self._transformed
+
+    def _effective(self, factors: list[float]) -> Tensor:
+        """Return the weights of the losses as given, from those of the losses as the method saw them."""
+        weights = torch.tensor(factors, dtype=torch.float64)
+        return weights if self._slopes is None else weights.to(self._slopes) * self._slopes
+
+    def _set_shared_grad(self, direction: Gradient) -> None:
+        """Set the shared parameters' `.grad`; a direction at the representation is sent back in one pass."""
+        assert isinstance(self._weighting, TaskGradientWeighting)
+        if self._weighting.grad_wrt == "shared":
+            _add_grads(self._sharing.shared, direction)
+        else:
+            assert self._representation is not None
+            torch.autograd.backward([self._representation], direction, inputs=list(self._sharing.shared))
+
+
+def backward(
+    weighting: Weighting,
+    losses: Sequence[Tensor],
+    shared: Sequence[nn.Parameter],
+    task_params: Sequence[Sequence[nn.Parameter]],
+    *,
+    representation: Tensor | None = None,
+    last_layer: Sequence[nn.Parameter] = (),
+    regularizer: Tensor | None = None,
+    want_gram: bool = False,
+    parts: Sequence[Sequence[Tensor]] = (),
+    vmap: bool = False,
+) -> Update:
+    """Set `.grad` of all parameters to the update that `weighting` makes of a batch's losses.
+
+    What a training loop without the runner calls instead of `loss.backward()`, after `optimizer.zero_grad()`.
+
+    Args:
+        weighting, want_gram, vmap: see `GradientStep`.
+        losses: K scalars with their graph.
+        shared, task_params, last_layer: see `Sharing`.
+        representation, regularizer, parts: see `GradientStep.add`.
+
+    Raises:
+        NonFiniteGradientError: before anything is combined.
+    """
+    step = GradientStep(weighting, Sharing(shared, task_params, last_layer), want_gram=want_gram, vmap=vmap)
+    step.add(losses, representation=representation, regularizer=regularizer, parts=parts)
+    return step.finish()
+
+
+def _backward_weighted(graph: LossGraph, factors: list[float], head_loss: str) -> None:
+    """Make the backward passes of losses whose weights are known: one over the shared part."""
+    shared = list(graph.sharing.shared)
+    task_params = [parameter for group in graph.sharing.task_params for parameter in group]
+    weighted = torch.stack([factor * loss for factor, loss in zip(factors, graph.losses, strict=True)]).sum()
+    if head_loss == "weighted":
+        torch.autograd.backward(weighted, inputs=[*shared, *task_params])
+        return
+    if task_params:
+        torch.autograd.backward(torch.stack(list(graph.losses)).sum(), inputs=task_params, retain_graph=True)
+    torch.autograd.backward(weighted, inputs=shared)  # last, since it walks and frees the whole graph
+
+
+def _weighted_sum(gradients: list[Gradient], weights: list[float]) -> Gradient:
+    """Return sum_k weights_k gradients_k, in new tensors, since autograd may hand out one tensor for two inputs."""
+    total = list(torch._foreach_mul(gradients[0], weights[0]))
+    for gradient, weight in zip(gradients[1:], weights[1:], strict=True):
+        torch._foreach_add_(total, gradient, alpha=weight)
+    return total
+
+
+def _like(direction: Tensor, gradient: Gradient) -> Gradient:
+    """Return a direction [P], split and shaped as a task gradient."""
+    pieces = direction.split([part.numel() for part in gradient])
+    return [piece.view_as(part).to(part.dtype) for piece, part in zip(pieces, gradient, strict=True)]
+
+
+def _set_task_grads(sharing: Sharing, gradients: list[Gradient], factors: list[float]) -> None:
+    """Add each task's gradient times its factor to the `.grad` of the task's own parameters."""
+    for parameters, gradient, factor in zip(sharing.task_params, gradients, factors, strict=True):
+        if gradient:
+            _add_grads(parameters, list(torch._foreach_mul(gradient, factor)))
+
+
+def _add_grads(parameters: Sequence[nn.Parameter], grads: Gradient) -> None:
+    """Add to `.grad`, which may already hold the regularizer's gradient."""
+    for parameter, grad in zip(parameters, grads, strict=True):
+        parameter.grad = grad if parameter.grad is None else parameter.grad + grad

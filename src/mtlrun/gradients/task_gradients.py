@@ -1,0 +1,195 @@
+"""Task gradients: each loss's gradient with respect to shared and task-specific parameters; `.grad` is left alone."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from mtlrun.gradients.gram import Gradient, refuse_non_finite
+from mtlrun.weightings.base import GradWrt
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """The parameters that the K losses of a step reach.
+
+    Args:
+        shared: parameters that several losses reach.
+        task_params: for each loss, the parameters that it alone reaches.
+        last_layer: the last shared parameters before the representation, for `grad_wrt: last_layer`.
+    """
+
+    shared: Sequence[nn.Parameter]
+    task_params: Sequence[Sequence[nn.Parameter]]
+    last_layer: Sequence[nn.Parameter] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class LossGraph:
+    """Losses with their graph: those of a batch, or of a micro-batch.
+
+    Args:
+        losses: scalars, of all K tasks or of some.
+        sharing: the parameters that these losses reach.
+        representation: the tensor that separates shared from task-specific parameters, if there is one.
+        vmap: make the backward passes over the shared part in one call, batched by vmap, where that is possible.
+    """
+
+    losses: Sequence[Tensor]
+    sharing: Sharing
+    representation: Tensor | None = None
+    vmap: bool = False
+
+
+@dataclass
+class TaskGradients:
+    """The gradients of K losses.
+
+    Args:
+        compared: those that the method compares, with respect to what `grad_wrt` names.
+        representation: those with respect to the representation; empty where there is none.
+        task_params: those with respect to each task's own parameters.
+    """
+
+    compared: list[Gradient]
+    representation: list[Gradient]
+    task_params: list[Gradient]
+
+    @classmethod
+    def zeros(cls, sharing: Sharing) -> "TaskGradients":
+        """Return gradients of zero with respect to the shared parameters and each task's own."""
+        compared = [[torch.zeros_like(parameter) for parameter in sharing.shared] for _ in sharing.task_params]
+        return cls(
+            compared, [], [[torch.zeros_like(parameter) for parameter in group] for group in sharing.task_params]
+        )
+
+    @classmethod
+    def take(cls, graph: LossGraph, grad_wrt: GradWrt = "shared", *, retain: bool = False) -> "TaskGradients":
+        """Make the backward passes that `grad_wrt` asks for.
+
+        With a representation, each loss's gradient is taken with respect to that first, which gives those of the task's
+        own parameters on the way. The graph is freed on the way unless `retain`, except the shared part where the
+        direction is still to be sent through it.
+
+        Raises:
+            ValueError: the model has no such representation or layer.
+        """
+        representation, sharing = graph.representation, graph.sharing
+        if representation is None:
+            if grad_wrt != "shared":
+                raise ValueError(f"grad_wrt={grad_wrt} needs a model with a shared representation")
+            compared, task_params = _backward_passes(graph, sharing.shared, retain=retain)
+            return cls(compared, [], task_params)
+        at_representation, task_params = _backward_passes(graph, [representation], retain=retain)
+        if grad_wrt == "representation":
+            return cls(at_representation, at_representation, task_params)
+        if grad_wrt == "last_layer" and not sharing.last_layer:
+            raise ValueError("grad_wrt=last_layer needs the parameters of the last shared layer")
+        parameters = sharing.shared if grad_wrt == "shared" else sharing.last_layer
+        keep = retain or grad_wrt == "last_layer"
+        compared = _pull_back(representation, parameters, at_representation, retain=keep, vmap=graph.vmap)
+        return cls(compared, at_representation, task_params)
+
+    def add(self, other: "TaskGradients", positions: Sequence[int]) -> None:
+        """Add the gradients of further losses of the tasks at `positions`; those at the representation are dropped.
+
+        Sums are new tensors, since autograd may hand out one tensor as the gradient of two parameters.
+        """
+        self.representation = []
+        for position, compared, task_params in zip(positions, other.compared, other.task_params, strict=True):
+            self.compared[position] = list(torch._foreach_add(self.compared[position], compared))
+            if task_params:
+                self.task_params[position] = list(torch._foreach_add(self.task_params[position], task_params))
+
+    def jacobian(self) -> Tensor:
+        """Return the compared gradients as one matrix [K, P].
+
+        Raises:
+            NonFiniteGradientError: an entry is NaN or infinite.
+        """
+        jacobian = torch.stack([torch.cat([part.reshape(-1) for part in gradient]) for gradient in self.compared])
+        refuse_non_finite(torch.isfinite(jacobian).all(dim=1).cpu())
+        return jacobian
+
+
+def _backward_passes(
+    graph: LossGraph, inputs: Sequence[Tensor], *, retain: bool
+) -> tuple[list[Gradient], list[Gradient]]:
+    """Return each loss's gradient with respect to `inputs` and to its task's own parameters, in one pass per task."""
+    losses, task_params = graph.losses, graph.sharing.task_params
+    if graph.vmap and graph.representation is None:
+        one_hot = list(torch.eye(len(losses)).to(losses[0]).unbind())
+        gradients = _vmapped_grads(torch.stack(list(losses)), inputs, one_hot)
+        if gradients is not None:
+            flat = [parameter for group in task_params for parameter in group]
+            # No other loss reaches a task's own parameters, so the gradient of the sum is that of its loss.
+            parts = iter(_grads([torch.stack(list(losses)).sum()], flat, None, retain=retain))
+            return gradients, [[next(parts) for _ in group] for group in task_params]
+    gradients, task_gradients = [], []
+    for position, (loss, group) in enumerate(zip(losses, task_params, strict=True)):
+        # Heads can share graph nodes (a regularizer's, for example), so only the last pass may free the graph.
+        keep = retain or position < len(losses) - 1
+        grads = _grads([loss], [*inputs, *group], None, retain=keep)
+        gradients.append(grads[: len(inputs)])
+        task_gradients.append(grads[len(inputs) :])
+    return gradients, task_gradients
+
+
+def _pull_back(
+    representation: Tensor,
+    parameters: Sequence[nn.Parameter],
+    at_representation: list[Gradient],
+    *,
+    retain: bool,
+    vmap: bool,
+) -> list[Gradient]:
+    """Pull each gradient at the representation back to `parameters`; the last pass frees the graph unless `retain`."""
+    if vmap:
+        gradients = _vmapped_grads(representation, parameters, [gradient[0] for gradient in at_representation])
+        if gradients is not None:
+            return gradients
+    last = len(at_representation) - 1
+    return [
+        _grads([representation], parameters, gradient, retain=retain or position < last)
+        for position, gradient in enumerate(at_representation)
+    ]
+
+
+def _vmapped_grads(output: Tensor, inputs: Sequence[Tensor], grad_outputs: list[Tensor]) -> list[Gradient] | None:
+    """Make K passes in one call; return None where vmap has no rule for an operation on the way."""
+    try:
+        grads = torch.autograd.grad(
+            output,
+            inputs,
+            torch.stack(grad_outputs),
+            retain_graph=True,
+            is_grads_batched=True,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+    except RuntimeError as error:
+        _warn_of_refusal(str(error).splitlines()[0])
+        return None
+    return [list(gradient) for gradient in zip(*(part.unbind() for part in grads), strict=True)]
+
+
+@cache
+def _warn_of_refusal(why: str) -> None:
+    """Log the reason, once."""
+    logger.warning("the tasks' backward passes cannot be batched and are made one after the other: %s", why)
+
+
+def _grads(outputs: list[Tensor], inputs: Sequence[Tensor], grad_outputs: Gradient | None, *, retain: bool) -> Gradient:
+    """Return the gradients, zeros for what the outputs do not reach."""
+    if not inputs:
+        return []
+    return list(
+        torch.autograd.grad(
+            outputs, inputs, grad_outputs, retain_graph=retain, allow_unused=True, materialize_grads=True
+        )
+    )
