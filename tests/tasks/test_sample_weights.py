@@ -117,9 +117,9 @@ def test_pieces_of_a_weighted_batch_add_up(kind):
     assert not torch.isclose(whole, task.loss(prediction, target), rtol=1e-4)
     total, position = 0.0, 0
     for piece in batch.split(3):
-        (stream,) = piece.source_batches
+        (source_batch,) = piece.source_batches
         part = prediction[position : position + len(stream)]
-        total += stream.losses({"it": part})["it"] * (piece.num_terms() / batch.num_terms())[0]
+        total += source_batch.losses({"it": part})["it"] * (piece.num_terms() / batch.num_terms())[0]
         position += len(stream)
     torch.testing.assert_close(total.to(whole.dtype), whole)
 
@@ -127,9 +127,9 @@ def test_pieces_of_a_weighted_batch_add_up(kind):
 def test_a_weight_of_zero_is_a_missing_label():
     target = torch.tensor([0, 1, -1, 2, 0, 1, 2])
     batch = load(Classification(3), target, torch.tensor([1.0, 0.0, 2.0, 0.5, 0.0, 1.0, 1.0]))
-    (stream,) = batch.source_batches
-    assert stream.label_index["it"].tolist() == [0, 3, 5, 6]
-    assert stream.weights["it"].tolist() == [1.0, 0.5, 1.0, 1.0]
+    (source_batch,) = batch.source_batches
+    assert source_batch.label_index["it"].tolist() == [0, 3, 5, 6]
+    assert source_batch.sample_weights["it"].tolist() == [1.0, 0.5, 1.0, 1.0]
     assert batch.num_terms().tolist() == [3.5]
 
 

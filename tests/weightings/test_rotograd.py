@@ -278,7 +278,7 @@ def test_arguments_out_of_bounds_are_refused(arguments, message):
 
 
 def test_without_rotations_it_refuses_to_be_something_else():
-    with pytest.raises(ValueError, match="`attach` its rotations before the first step"):
+    with pytest.raises(ValueError, match="call `attach_rotations` before the first step"):
         combine(RotoGrad(), torch.ones(2, 4))
 
 

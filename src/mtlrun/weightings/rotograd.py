@@ -67,7 +67,7 @@ class RotoGrad(RotatesRepresentation, JacobianWeighting):
 
     def combine(self, jacobian: Tensor, losses: Tensor) -> Tensor:
         if self.rotations is None:
-            raise ValueError("rotograd rotates a model's representation: `attach_rotations` before the first step")
+            raise ValueError("rotograd rotates a model's representation: call `attach_rotations` before the first step")
         norms = jacobian.norm(dim=1)
         units = torch.where(norms > 0, 1 / norms, 0.0).unsqueeze(1) * jacobian
         self.turns.grad = self._turn_gradient(jacobian, units)
