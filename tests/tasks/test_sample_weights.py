@@ -118,9 +118,9 @@ def test_pieces_of_a_weighted_batch_add_up(kind):
     total, position = 0.0, 0
     for piece in batch.split(3):
         (source_batch,) = piece.source_batches
-        part = prediction[position : position + len(stream)]
+        part = prediction[position : position + len(source_batch)]
         total += source_batch.losses({"it": part})["it"] * (piece.num_terms() / batch.num_terms())[0]
-        position += len(stream)
+        position += len(source_batch)
     torch.testing.assert_close(total.to(whole.dtype), whole)
 
 
