@@ -1,5 +1,22 @@
-"""mtlrun: train multi-task models, with any sharing architecture and weighting method, and compare them honestly."""
+"""mtlrun: train multi-task models, with any sharing architecture and weighting method, and compare them honestly.
+
+>>> from mtlrun import compose, run
+>>> record = run(compose(["model=mmoe", "weighting=uncertainty"]))
+
+`backward` is what a training loop of one's own may call instead of `loss.backward()`. Importing the package itself
+imports nothing else, PyTorch neither.
+"""
 
 from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from mtlrun.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from mtlrun.config.compose import compose as compose
+    from mtlrun.gradients.update import backward as backward
+    from mtlrun.runs.run import run as run
+else:
+    __all__, __getattr__, __dir__ = lazy_exports(__name__)
 
 __version__ = version("mtlrun")

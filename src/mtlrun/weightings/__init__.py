@@ -1,85 +1,51 @@
 """Weightings: one method per file. `combine` runs any of them on a given Jacobian."""
 
-from mtlrun.weightings.aligned_mtl import AlignedMTL
-from mtlrun.weightings.auto_lambda import AutoLambda
-from mtlrun.weightings.base import GradientWeighting, JacobianWeighting, LossWeighting, PartsWeighting, Weighting
-from mtlrun.weightings.cagrad import CAGrad
-from mtlrun.weightings.combine import combine
-from mtlrun.weightings.conflict_free import ConFIG
-from mtlrun.weightings.cov_weighting import CoVWeighting
-from mtlrun.weightings.db_mtl import DBMTL
-from mtlrun.weightings.dtp import DTP
-from mtlrun.weightings.dualproj import DualProj
-from mtlrun.weightings.dwa import DWA
-from mtlrun.weightings.equal import Equal
-from mtlrun.weightings.excess_mtl import ExcessMTL
-from mtlrun.weightings.fairgrad import FairGrad
-from mtlrun.weightings.famo import FAMO
-from mtlrun.weightings.gls import GLS
-from mtlrun.weightings.go4align import GO4Align
-from mtlrun.weightings.graddrop import GradDrop
-from mtlrun.weightings.gradnorm import GradNorm
-from mtlrun.weightings.gradvac import GradVac
-from mtlrun.weightings.igb import IGB
-from mtlrun.weightings.imtl_g import IMTLG
-from mtlrun.weightings.imtl_l import IMTLL
-from mtlrun.weightings.lbtw import LBTW
-from mtlrun.weightings.mgda import MGDA
-from mtlrun.weightings.moco import MoCo
-from mtlrun.weightings.modo import MoDo
-from mtlrun.weightings.nash_mtl import NashMTL
-from mtlrun.weightings.pcgrad import PCGrad
-from mtlrun.weightings.rlw import RLW
-from mtlrun.weightings.rotograd import RotoGrad
-from mtlrun.weightings.scale_invariant import ScaleInvariant
-from mtlrun.weightings.sdmgrad import SDMGrad
-from mtlrun.weightings.static import Static
-from mtlrun.weightings.stch import STCH
-from mtlrun.weightings.uncertainty import Uncertainty
-from mtlrun.weightings.uncertainty_so import UncertaintySO
-from mtlrun.weightings.upgrad import UPGrad
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "DBMTL",
-    "DTP",
-    "DWA",
-    "FAMO",
-    "GLS",
-    "IGB",
-    "IMTLG",
-    "IMTLL",
-    "LBTW",
-    "MGDA",
-    "RLW",
-    "STCH",
-    "AlignedMTL",
-    "AutoLambda",
-    "CAGrad",
-    "CoVWeighting",
-    "ConFIG",
-    "DualProj",
-    "Equal",
-    "ExcessMTL",
-    "FairGrad",
-    "GO4Align",
-    "GradDrop",
-    "GradNorm",
-    "GradVac",
-    "GradientWeighting",
-    "JacobianWeighting",
-    "LossWeighting",
-    "MoCo",
-    "MoDo",
-    "NashMTL",
-    "PCGrad",
-    "PartsWeighting",
-    "RotoGrad",
-    "SDMGrad",
-    "ScaleInvariant",
-    "Static",
-    "UPGrad",
-    "Uncertainty",
-    "UncertaintySO",
-    "Weighting",
-    "combine",
-]
+from mtlrun.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from mtlrun.weightings.aligned_mtl import AlignedMTL as AlignedMTL
+    from mtlrun.weightings.auto_lambda import AutoLambda as AutoLambda
+    from mtlrun.weightings.base import GradientWeighting as GradientWeighting
+    from mtlrun.weightings.base import JacobianWeighting as JacobianWeighting
+    from mtlrun.weightings.base import LossWeighting as LossWeighting
+    from mtlrun.weightings.base import PartsWeighting as PartsWeighting
+    from mtlrun.weightings.base import Weighting as Weighting
+    from mtlrun.weightings.cagrad import CAGrad as CAGrad
+    from mtlrun.weightings.combine import combine as combine
+    from mtlrun.weightings.conflict_free import ConFIG as ConFIG
+    from mtlrun.weightings.cov_weighting import CoVWeighting as CoVWeighting
+    from mtlrun.weightings.db_mtl import DBMTL as DBMTL
+    from mtlrun.weightings.dtp import DTP as DTP
+    from mtlrun.weightings.dualproj import DualProj as DualProj
+    from mtlrun.weightings.dwa import DWA as DWA
+    from mtlrun.weightings.equal import Equal as Equal
+    from mtlrun.weightings.excess_mtl import ExcessMTL as ExcessMTL
+    from mtlrun.weightings.fairgrad import FairGrad as FairGrad
+    from mtlrun.weightings.famo import FAMO as FAMO
+    from mtlrun.weightings.gls import GLS as GLS
+    from mtlrun.weightings.go4align import GO4Align as GO4Align
+    from mtlrun.weightings.graddrop import GradDrop as GradDrop
+    from mtlrun.weightings.gradnorm import GradNorm as GradNorm
+    from mtlrun.weightings.gradvac import GradVac as GradVac
+    from mtlrun.weightings.igb import IGB as IGB
+    from mtlrun.weightings.imtl_g import IMTLG as IMTLG
+    from mtlrun.weightings.imtl_l import IMTLL as IMTLL
+    from mtlrun.weightings.lbtw import LBTW as LBTW
+    from mtlrun.weightings.mgda import MGDA as MGDA
+    from mtlrun.weightings.moco import MoCo as MoCo
+    from mtlrun.weightings.modo import MoDo as MoDo
+    from mtlrun.weightings.nash_mtl import NashMTL as NashMTL
+    from mtlrun.weightings.pcgrad import PCGrad as PCGrad
+    from mtlrun.weightings.rlw import RLW as RLW
+    from mtlrun.weightings.rotograd import RotoGrad as RotoGrad
+    from mtlrun.weightings.scale_invariant import ScaleInvariant as ScaleInvariant
+    from mtlrun.weightings.sdmgrad import SDMGrad as SDMGrad
+    from mtlrun.weightings.static import Static as Static
+    from mtlrun.weightings.stch import STCH as STCH
+    from mtlrun.weightings.uncertainty import Uncertainty as Uncertainty
+    from mtlrun.weightings.uncertainty_so import UncertaintySO as UncertaintySO
+    from mtlrun.weightings.upgrad import UPGrad as UPGrad
+else:
+    __all__, __getattr__, __dir__ = lazy_exports(__name__)
