@@ -14,7 +14,7 @@ from mtlrun.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from mtlrun.config.compose import compose as compose
-    from mtlrun.gradients.update import backward as backward
+    from mtlrun.gradients import backward as backward
     from mtlrun.runs.run import run as run
 else:
     __all__, __getattr__, __dir__ = lazy_exports(__name__)
