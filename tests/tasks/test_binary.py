@@ -107,8 +107,8 @@ def test_it_is_a_classification_of_two_classes(split, label_smoothing, class_wei
     logits, target = split
     pair = torch.cat([torch.zeros_like(logits), logits], dim=1)
     task, other = (
-        BinaryClassification(label_smoothing, class_weights),
-        Classification(2, label_smoothing, class_weights),
+        BinaryClassification(class_weights, label_smoothing=label_smoothing),
+        Classification(2, class_weights, label_smoothing=label_smoothing),
     )
     torch.testing.assert_close(task.loss(logits, target), other.loss(pair, target))
     assert task.num_terms(target) == other.num_terms(target)

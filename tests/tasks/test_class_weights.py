@@ -68,7 +68,7 @@ def test_loss_and_performance_are_weighted_means_over_the_whole_split(split):
 @pytest.mark.parametrize("scale", [1.0, 1e-3])  # the sum of a batch's weights may be below 1
 def test_means_over_batches_are_those_over_all(split, label_smoothing, criterion, scale):
     logits, target = split
-    task = Classification(3, label_smoothing, [scale, 2 * scale, 5 * scale], criterion)
+    task = Classification(3, [scale, 2 * scale, 5 * scale], label_smoothing=label_smoothing, criterion=criterion)
     loss = task.loss(logits, target)
     counts = torch.bincount(target).tolist()
     assert task.num_terms(target).item() == pytest.approx(scale * (counts[0] + 2 * counts[1] + 5 * counts[2]))

@@ -82,13 +82,13 @@ def test_gradient_of_the_loss_is_torchvisions(generator):
 def test_matching_uses_all_levels_and_the_smallest_object(generator):
     objects = make_objects(20, 6, 4, generator)
     matches = match(CELLS.expand(20, -1, -1), objects)
-    assert all(level.any() for level in matches.found.split(PER_LEVEL, dim=1))
-    assert not matches.found.all()
+    assert all(level.any() for level in matches.matched.split(PER_LEVEL, dim=1))
+    assert not matches.matched.all()
     nested = torch.tensor([[[0.0, 0, 30, 30, 0, 0], [9, 9, 21, 21, 1, 0]]])
     matches = match(CELLS[None], nested)
     middle = ((CELLS[:, :2] + CELLS[:, 2:]) / 2 == 15).all(dim=1)  # of a cell of the finest level
     assert middle.sum() == 1
-    assert matches.found[0, middle].all()
+    assert matches.matched[0, middle].all()
     assert matches.objects[0, middle].tolist() == [1]
 
 
@@ -128,7 +128,7 @@ def test_locations_in_an_ignored_object_have_no_loss_unless_they_have_another(ge
     moved = (gradient[0, :, :2] != 0).any(dim=1)
     middles = (CELLS[:, :2] + CELLS[:, 2:]) / 2
     in_ignored = ((middles > objects[0, 1, :2]) & (middles < objects[0, 1, 2:4])).all(dim=1)
-    found = match(CELLS[None], objects[:, :1]).found[0]
+    found = match(CELLS[None], objects[:, :1]).matched[0]
     assert found.any()
     assert (in_ignored & ~found).any()
     assert torch.equal(moved, ~in_ignored | found)

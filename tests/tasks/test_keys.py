@@ -9,7 +9,7 @@ from helpers import read_record, run_folders
 
 import mtlrun.tasks
 from mtlrun.config.compose import compose
-from mtlrun.config.instantiate import build, locate
+from mtlrun.config.instantiate import build, constructor_parameters, locate
 from mtlrun.tasks import Task
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -28,7 +28,7 @@ def nodes(path):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_key_of_a_task_is_there(path):
     for name, node in nodes(path).items():
-        parameters = set(inspect.signature(locate(node["_target_"], name)).parameters)
+        parameters = set(constructor_parameters(locate(node["_target_"], name)))
         assert parameters - LEFT_OUT - set(node) == set()
 
 

@@ -14,7 +14,7 @@ from mtlrun.tasks import (
     Segmentation,
     SurfaceNormals,
 )
-from mtlrun.tasks.losses.sample_weights import num_weighted_terms, weighted_loss
+from mtlrun.tasks.losses.sample_weights import num_weighted_terms, sample_weighted_loss
 from mtlrun.training.batch import LabeledBatch
 
 COUNT = 7
@@ -37,11 +37,11 @@ def vectors(*shape):
 
 KINDS = {
     "classes": (Classification(3), lambda: classes(3)),
-    "weighted classes": (Classification(3, 0.1, [1.0, 2.0, 5.0]), lambda: classes(3)),
+    "weighted classes": (Classification(3, [1.0, 2.0, 5.0], label_smoothing=0.1), lambda: classes(3)),
     "yes or no": (BinaryClassification(), lambda: classes(2).float()),
     "weighted yes or no": (BinaryClassification(class_weights=[1.0, 4.0]), lambda: classes(2).float()),
     "focal classes": (Classification(3, criterion="focal"), lambda: classes(3)),
-    "weighted focal classes": (Classification(3, 0.0, [1.0, 2.0, 5.0], "focal"), lambda: classes(3)),
+    "weighted focal classes": (Classification(3, [1.0, 2.0, 5.0], criterion="focal"), lambda: classes(3)),
     "weighted focal yes or no": (
         BinaryClassification(class_weights=[1.0, 4.0], criterion="focal"),
         lambda: classes(2).float(),
@@ -80,7 +80,7 @@ def test_a_weight_is_a_number_of_repetitions(kind):
     task, target, prediction = kind
     repeated = torch.arange(COUNT).repeat_interleave(WEIGHTS.long())
     expected = task.loss(prediction[repeated], target[repeated])
-    found = weighted_loss(task, prediction, target, WEIGHTS)
+    found = sample_weighted_loss(task, prediction, target, WEIGHTS)
     torch.testing.assert_close(found, expected)
     wanted = torch.autograd.grad(expected, prediction)[0]
     torch.testing.assert_close(torch.autograd.grad(found, prediction)[0], wanted)
@@ -102,7 +102,7 @@ def test_losses_and_terms_are_taken_apart_without_a_loop(kind):
 
 def test_equal_weights_are_none(kind):
     task, target, prediction = kind
-    found = weighted_loss(task, prediction, target, torch.full((COUNT,), 0.3))
+    found = sample_weighted_loss(task, prediction, target, torch.full((COUNT,), 0.3))
     torch.testing.assert_close(found, task.loss(prediction, target))
 
 
@@ -140,5 +140,5 @@ def test_a_loss_that_vmap_cannot_follow_is_taken_apart_all_the_same():
 
     prediction, target = torch.randn(3, 1), torch.tensor([1.0, -1.0, 2.0])
     squares = (prediction[:, 0] - target).square()
-    found = weighted_loss(Picky(), prediction, target, torch.tensor([1.0, 2.0, 5.0]))
+    found = sample_weighted_loss(Picky(), prediction, target, torch.tensor([1.0, 2.0, 5.0]))
     torch.testing.assert_close(found, (2 * squares[0] + 2 * squares[1] + 10 * squares[2]) / 8)

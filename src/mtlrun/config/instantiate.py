@@ -89,7 +89,7 @@ def check_arguments(
     Unless `complete`, arguments may still be missing.
     """
     given = given or {}
-    parameters = _parameters(target)
+    parameters = constructor_parameters(target)
     configurable = [name for name in parameters if name not in given]
     problems = []
     for name, value in arguments.items():
@@ -113,7 +113,7 @@ def check_arguments(
     return problems
 
 
-def _parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+def constructor_parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """Return the named parameters of `target`, with evaluated annotations.
 
     A class whose constructor passes **kwargs on takes what its base classes take as well.

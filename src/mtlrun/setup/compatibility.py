@@ -9,7 +9,7 @@ from mtlrun.config.suggest import suggest
 from mtlrun.datasets import Loader, MultiTaskDataset
 from mtlrun.errors import ConfigError, DataError
 from mtlrun.models import MultiTaskModel, SharedRepresentationModel
-from mtlrun.tasks import Task
+from mtlrun.tasks import MeasuresPerformance, Task
 from mtlrun.training.batch import LabeledBatch
 from mtlrun.training.forward import BatchPass, untouched
 from mtlrun.weightings import Equal, GradientWeighting, JacobianWeighting, PartsWeighting, Weighting
@@ -53,7 +53,7 @@ def check_weighting(
             f"tasks.{task}: {name} needs a performance in [0, 1], and {type(options).__name__} gives none; "
             "use another weighting"
             for task, options in tasks.items()
-            if type(options).performance is Task.performance
+            if not isinstance(options, MeasuresPerformance)
         ]
     if config.get("trainer", {}).get("micro_batches", 1) != 1:
         problems += _check_micro_batches(weighting, name)

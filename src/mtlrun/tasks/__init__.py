@@ -1,10 +1,22 @@
-"""Task kinds: each brings its loss, its metrics with their direction, and the size of its head."""
+"""Task kinds: what can be predicted, and how it is trained and evaluated.
+
+Here: one file per kind, with its loss, its metrics and the checks of its targets; in `losses` and `metrics` the parts
+that several kinds share, or that are long.
+Not here: heads (`models.heads`), the masking of unlabeled samples in a batch (`training.batch`), or how the losses of
+several tasks are combined (`weightings`).
+
+Contract: a `Task` knows nothing of other tasks, models or the config. Its loss is a mean over labeled samples, and its
+metrics are pooled over the split. Constructors pass on the arguments that they do not use, as `**common`. What a kind
+can do besides is a mixin: `MeasuresPerformance`, `DrawsPictures`.
+"""
 
 from typing import TYPE_CHECKING
 
 from mtlrun.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from mtlrun.tasks.base import DrawsPictures as DrawsPictures
+    from mtlrun.tasks.base import MeasuresPerformance as MeasuresPerformance
     from mtlrun.tasks.base import Meter as Meter
     from mtlrun.tasks.base import Task as Task
     from mtlrun.tasks.binary import BinaryClassification as BinaryClassification

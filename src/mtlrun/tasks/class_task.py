@@ -1,47 +1,79 @@
-"""What the tasks with classes have in common: smoothed labels, the focal loss, and weights of classes."""
+"""Bases of the tasks whose labels are classes: label smoothing, the focal loss, and class weights."""
+
+from collections.abc import Iterable
+from typing import Unpack
 
 from torch import Tensor
 
-from mtlrun.tasks.base import HeadFactory, Task, TaskWeight
-from mtlrun.tasks.losses.class_weights import ClassWeights, first_weights
+from mtlrun.tasks.base import MeasuresPerformance, Task, TaskOptions
+from mtlrun.tasks.losses.class_weights import ClassWeights, balanced_weights, initial_class_weights
 from mtlrun.tasks.losses.focal import Criterion, check_criterion
 
 
-class ClassTask(Task):
-    """Base of the tasks whose labels are classes; their docstrings say what the arguments mean there.
+class ClassTaskOptions(TaskOptions, total=False):
+    """Arguments that all tasks with classes take and pass on to `ClassTask`, which has their defaults."""
+
+    label_smoothing: float
+    criterion: Criterion
+    focal_gamma: float
+
+
+class ClassTask(Task, MeasuresPerformance):
+    """Base of the tasks whose labels are classes, two (yes or no) or more.
+
+    Source of `focal`: Lin et al., "Focal Loss for Dense Object Detection" (ICCV 2017). The factors (1 - p)^focal_gamma
+    are not divided by their sum.
 
     Args:
-        num_classes: how many classes `class_weights` are for.
-        label_smoothing: in [0, 1), and 0 with `focal`.
-        class_weights: `none`, `balanced`, or a number > 0 for each class.
-        criterion, focal_gamma: see `mtlrun.tasks.losses.focal`.
-        lr, weight, head: see `Task`.
+        label_smoothing: fraction of the target's mass that is spread evenly over all classes, in [0, 1).
+        criterion: `cross_entropy`, or `focal`, in which a label counts (1 - p)^focal_gamma times, p being the
+            probability predicted for it; without label smoothing.
+        focal_gamma: >= 0, used by `focal`; 0 is cross-entropy.
+        common: see `Task`.
     """
 
     nonnegative_loss = True
-    #: [num_classes]; None where all classes count the same.
-    class_weights: Tensor | None
 
     def __init__(
         self,
-        num_classes: int,
         *,
-        label_smoothing: float,
-        criterion: Criterion,
-        focal_gamma: float,
-        class_weights: ClassWeights = "none",
-        lr: float,
-        weight: TaskWeight,
-        head: HeadFactory | None,
+        label_smoothing: float = 0.0,
+        criterion: Criterion = "cross_entropy",
+        focal_gamma: float = 2.0,
+        **common: Unpack[TaskOptions],
     ) -> None:
-        super().__init__(lr=lr, weight=weight, head=head)
+        super().__init__(**common)
         check_criterion(criterion, focal_gamma, label_smoothing)
         self.label_smoothing = label_smoothing
         self.criterion = criterion
         self.focal_gamma = focal_gamma
-        self.register_buffer("class_weights", first_weights(class_weights, num_classes))
+
+
+class ClassWeightedTask(ClassTask):
+    """Base of the tasks with classes whose labels can be weighted by class; constructors call `set_classes`.
+
+    With class weights, loss and `performance` are weighted means, divided by the sum of the labels' weights. Metrics
+    are not weighted.
+    """
+
+    num_classes: int
+    #: Target value of a missing label.
+    ignore_index: int
+    #: [num_classes]; None if all classes count the same.
+    class_weights: Tensor | None
+
+    def set_classes(self, num_classes: int, class_weights: ClassWeights, ignore_index: int = -1) -> None:
+        """Set the number of classes and their weights; ValueError if either is not valid."""
+        if num_classes < 2:
+            raise ValueError(f"num_classes must be >= 2, found {num_classes}")
+        self.num_classes = num_classes
+        self.ignore_index = ignore_index
+        self.register_buffer("class_weights", initial_class_weights(class_weights, num_classes))
         self.needs_fit = class_weights == "balanced"
 
-    def weights_for(self, prediction: Tensor) -> Tensor | None:
-        """Return the class weights in the type that a loss of these predictions needs."""
+    def fit(self, targets: Iterable[Tensor]) -> None:
+        self.class_weights = balanced_weights(targets, self.num_classes, self.ignore_index)
+
+    def class_weights_like(self, prediction: Tensor) -> Tensor | None:
+        """Return the class weights in the floating-point type of `prediction`, None for none."""
         return None if self.class_weights is None else self.class_weights.to(prediction.dtype)

@@ -1,35 +1,31 @@
-"""Counts: how often something happens."""
+"""Count regression: how often something happens."""
 
 import torch
 from torch import Tensor
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric
 
-from mtlrun.tasks.base import HeadFactory, Task, TaskWeight
+from mtlrun.tasks.base import Task
 
 
 class Count(Task):
-    """A number of events; Poisson regression with the exact negative log-likelihood; MAE and RMSE of the rate.
+    """A number of events: Poisson regression by the exact negative log-likelihood; MAE and RMSE of the rate.
 
-    Predictions are the logarithm z of the rate, [batch, 1], targets whole numbers >= 0, integers or floating-point
-    numbers, [batch]. A target of -1 or NaN is a missing label. The loss is the mean of exp(z) - y z + log y!, which
-    cannot be negative, since it is minus the logarithm of a probability.
+    Predictions are the logarithm z of the rate, [batch, 1]; targets are whole numbers >= 0, integers or floating-point
+    numbers, [batch]. A target of -1 or NaN is a missing label. The loss is the mean of exp(z) - y z + log y!, which is
+    never negative, since it is minus the logarithm of a probability.
 
-    Args:
-        lr, weight, head: see `Task`.
+    Args: see `Task`.
     """
 
     main_metric = "mae"
     nonnegative_loss = True
-
-    def __init__(self, *, lr: float = 1e-3, weight: TaskWeight = 1.0, head: HeadFactory | None = None) -> None:
-        super().__init__(lr=lr, weight=weight, head=head)
 
     @property
     def output_size(self) -> int:
         return 1
 
     def labeled(self, target: Tensor) -> Tensor:
-        return target.reshape(len(target)) >= 0  # which NaN is not
+        return target.reshape(len(target)) >= 0  # false for NaN
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         log_rate = prediction.squeeze(1)
@@ -46,8 +42,8 @@ class Count(Task):
         if target.numel() != len(target):
             raise ValueError(f"targets must be one number per sample, found shape {tuple(target.shape)}")
         number = target.reshape(len(target)).double()
-        right = number.isnan() | (number == -1) | ((number >= 0) & (number == number.round()) & ~number.isinf())
-        wrong = (~right).nonzero()
+        valid = number.isnan() | (number == -1) | ((number >= 0) & (number == number.round()) & ~number.isinf())
+        wrong = (~valid).nonzero()
         if len(wrong):
             sample = int(wrong[0])
             raise ValueError(

@@ -1,15 +1,15 @@
-"""Depth estimation: how far away is what each pixel shows."""
+"""Depth estimation: the distance of what each pixel shows."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
 from mtlrun.config.checks import check_one_of
-from mtlrun.tasks.base import HeadFactory, Task, TaskWeight
-from mtlrun.tasks.dense import at, check_same_pixels, find_pixel
+from mtlrun.tasks.base import DrawsPictures, Task, TaskOptions
+from mtlrun.tasks.dense import check_same_pixels, describe_pixel, find_pixel
 
 Criterion = Literal["l1", "mse", "huber"]
 
@@ -21,9 +21,9 @@ _LOSSES: dict[str, Callable[..., Tensor]] = {
 
 
 class _DepthError(Metric):
-    """Sums of absolute and relative errors over the pixels that have a depth; subclasses give the mean of one.
+    """Sums of absolute and relative errors over the labeled pixels; each subclass computes one of the means.
 
-    Both have the same state, so that torchmetrics updates one for the two.
+    Both subclasses have the same state, so that torchmetrics updates it once for both.
     """
 
     higher_is_better = False
@@ -34,7 +34,7 @@ class _DepthError(Metric):
 
     def __init__(self) -> None:
         super().__init__()
-        # float32 would lose pixels of a large split: its 24 bits are full after some 16 million.
+        # The 24 bits of a float32 sum would lose pixels of a large split, from some 16 million on.
         self.add_state("absolute", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("relative", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
@@ -57,11 +57,11 @@ class _RelativeError(_DepthError):
         return self.relative / self.count
 
 
-class Depth(Task):
-    """The depth at each pixel; mean absolute error as the loss by default; absolute and relative error.
+class Depth(Task, DrawsPictures):
+    """The depth at each pixel: mean absolute error as the loss by default; absolute and relative error.
 
-    Predictions are [batch, 1, height, width], targets [batch, height, width] or [batch, 1, height, width]. A pixel
-    whose target is 0 (as in NYUv2) or NaN has no label; a sample counts as labeled if any of its pixels is.
+    Predictions are [batch, 1, height, width]; targets are [batch, height, width] or [batch, 1, height, width]. A pixel
+    whose target is 0 (as in NYUv2) or NaN has no label; a sample is labeled if any of its pixels is.
 
     Metrics, over all labeled pixels of the split:
         abs_err: mean of |prediction - target|.
@@ -72,22 +72,15 @@ class Depth(Task):
 
     Args:
         criterion: `l1`, `mse` or `huber`.
-        lr, weight, head: see `Task`.
+        common: see `Task`.
     """
 
     main_metric = "abs_err"
     nonnegative_loss = True
     dense = True
 
-    def __init__(
-        self,
-        criterion: Criterion = "l1",
-        *,
-        lr: float = 1e-3,
-        weight: TaskWeight = 1.0,
-        head: HeadFactory | None = None,
-    ) -> None:
-        super().__init__(lr=lr, weight=weight, head=head)
+    def __init__(self, criterion: Criterion = "l1", **common: Unpack[TaskOptions]) -> None:
+        super().__init__(**common)
         check_one_of("criterion", criterion, Criterion)
         self.criterion = criterion
 
@@ -101,7 +94,7 @@ class Depth(Task):
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         prediction, target = self.metric_inputs(prediction, target)
         valid = target > 0
-        # Both are masked before any arithmetic: a NaN that is multiplied by zero afterwards is still one.
+        # NaN times zero is NaN, so both are masked before any arithmetic.
         prediction, target = torch.where(valid, prediction, 0.0), torch.where(valid, target, 0.0)
         return _LOSSES[self.criterion](prediction, target, reduction="sum") / valid.sum()
 
@@ -109,12 +102,12 @@ class Depth(Task):
         return (target > 0).sum()
 
     def picture(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        true = target.reshape(prediction.shape)
-        deepest = true.nan_to_num().amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-6)
-        # Near is bright; what has no depth is black in the target.
+        target = target.reshape(prediction.shape)
+        deepest = target.nan_to_num().amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-6)
+        # Near is bright; pixels without a label are black in the target.
         return tuple(  # type: ignore[return-value]
             torch.where(depth > 0, 1 - depth / deepest, 0.0).clamp(0, 1).expand(-1, 3, -1, -1)
-            for depth in (prediction, true)
+            for depth in (prediction, target)
         )
 
     def metrics(self) -> dict[str, Metric]:
@@ -132,10 +125,10 @@ class Depth(Task):
                 "targets must be of shape [samples, height, width] or [samples, 1, height, width], "
                 f"found {tuple(target.shape)}"
             )
-        place = find_pixel(target, lambda part: (part < 0) | part.isinf())
-        if place is not None:
-            sample, row, column = place
+        pixel = find_pixel(target, lambda depths: (depths < 0) | depths.isinf())
+        if pixel is not None:
+            sample, row, column = pixel
             raise ValueError(
                 "targets must be finite and > 0, or 0 or NaN where a pixel has no depth, "
-                f"found {float(target[sample, ..., row, column].squeeze()):g} {at(place)}"
+                f"found {float(target[sample, ..., row, column].squeeze()):g} {describe_pixel(pixel)}"
             )

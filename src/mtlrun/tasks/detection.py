@@ -1,45 +1,47 @@
 """Object detection: boxes around the objects in an image, and the class of each."""
 
 import colorsys
+from typing import Unpack
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchvision.utils import draw_bounding_boxes
 
-from mtlrun.tasks.base import HeadFactory, Task, TaskWeight
+from mtlrun.tasks.base import DrawsPictures, Task, TaskOptions
 from mtlrun.tasks.losses.boxes import detect, fcos_loss, image_size
 from mtlrun.tasks.metrics.box_precision import MAX_DETECTIONS, BoxPrecision, check_available
 
-_SHOWN = 0.3  # score from which on a detection is drawn
+_MIN_DRAWN_SCORE = 0.3  # detections with lower scores are not drawn
 
 
-class Detection(Task):
-    """Boxes around objects of `num_classes` classes; the loss of FCOS; mean average precision.
+class Detection(Task, DrawsPictures):
+    """Boxes around objects of `num_classes` classes: the loss of FCOS; mean average precision.
 
     Predictions are those of `mtlrun.models.heads.DetectionHead`, [batch, locations, num_classes + 9]. Targets are
-    float32 [batch, max_objects, 6]: x1, y1, x2, y2 in pixels, the class, and 1 for an object that is to be ignored,
-    else 0 ("difficult" in Pascal VOC, a crowd in COCO). A row of class -1 is no object; an image of such rows alone has
-    a label and shows nothing. An image whose rows are all NaN has no label.
+    float32 [batch, max_objects, 6]: x1, y1, x2, y2 in pixels, the class, and 1 for an object to be ignored
+    ("difficult" in Pascal VOC, a crowd in COCO), else 0. Entries of class -1 are padding; an image with nothing else is
+    labeled and shows no object. An image whose entries are all NaN is not labeled.
 
     The loss of an image is that of torchvision's FCOS: focal loss of the classes, GIoU loss of the boxes, cross-entropy
-    of the centerness, each divided by the number of locations that have an object to find. Then the mean over the
-    images is taken; torchvision divides by the number in the whole batch, so that an image with many counts more. At
-    locations within an ignored object that have no other object to find, the classes have no loss.
+    of the centerness, each divided by the number of locations that are matched to an object. The loss is the mean over
+    the images; torchvision divides by the number of matched locations in the whole batch instead, so that images with
+    many of them count more. Unmatched locations within an ignored object have no loss of the classes.
 
-    Metrics, by torchmetrics and pycocotools; ignored objects are its crowds: finding one is neither right nor wrong.
-        map50: mean over the classes of the average precision at an IoU of 0.5, in COCO's way, at 101 levels of recall.
-        map: the same, and the mean over IoUs of 0.5, 0.55, ..., 0.95.
+    Metrics, by torchmetrics and pycocotools; ignored objects are passed as crowds: detecting one is neither right nor
+    wrong.
+        map50: mean over the classes of COCO's average precision at an IoU of 0.5, with 101 levels of recall.
+        map: the same, averaged over IoUs of 0.5, 0.55, ..., 0.95.
         Classes without an object in the targets are left out of the mean; NaN if all are.
 
     Source: Tian et al., "FCOS: Fully Convolutional One-Stage Object Detection" (ICCV 2019).
 
     Args:
-        num_classes: number of classes, 1 or more; there is none for the background.
-        score_threshold: what is scored lower is not counted as found, in [0, 1).
-        nms_threshold: IoU with a better one of its class above which a detection is dropped, in (0, 1].
-        max_detections: the best so many of an image are kept; 100 at most.
-        lr, weight, head: see `Task`.
+        num_classes: number of classes, 1 or more, without the background.
+        score_threshold: detections with lower scores are dropped, in [0, 1).
+        nms_threshold: a detection is dropped if its IoU with a better one of its class is above this, in (0, 1].
+        max_detections: how many detections are kept per image, the best ones; 100 at most.
+        common: see `Task`.
     """
 
     main_metric = "map50"
@@ -52,12 +54,9 @@ class Detection(Task):
         score_threshold: float = 0.05,
         nms_threshold: float = 0.6,
         max_detections: int = 100,
-        *,
-        lr: float = 1e-3,
-        weight: TaskWeight = 1.0,
-        head: HeadFactory | None = None,
+        **common: Unpack[TaskOptions],
     ) -> None:
-        super().__init__(lr=lr, weight=weight, head=head)
+        super().__init__(**common)
         if num_classes < 1:
             raise ValueError(f"num_classes must be >= 1, found {num_classes}")
         if not 0 <= score_threshold < 1:
@@ -84,7 +83,7 @@ class Detection(Task):
 
     def metrics(self) -> dict[str, Metric]:
         map50 = BoxPrecision("map_50")
-        return {"map50": map50, "map": BoxPrecision("map", twin=map50)}
+        return {"map50": map50, "map": BoxPrecision("map", shared_with=map50)}
 
     def metric_inputs(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         objects, scores = self._detect(prediction)
@@ -101,20 +100,25 @@ class Detection(Task):
     def picture(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         height, width = (round(side) for side in image_size(prediction))
         objects, scores = self._detect(prediction)
-        objects[..., 4] = torch.where(scores < _SHOWN, -1, objects[..., 4])
-        found, wanted = (torch.stack([self._draw(rows, height, width) for rows in part]) for part in (objects, target))
-        return found, wanted
+        objects[..., 4] = torch.where(scores < _MIN_DRAWN_SCORE, -1, objects[..., 4])
+        predicted, true = (
+            torch.stack([self._draw(of_image, height, width) for of_image in batch]) for batch in (objects, target)
+        )
+        return predicted, true
 
     def _draw(self, objects: Tensor, height: int, width: int) -> Tensor:
-        """Return the outlines of objects [n, 6], [3, height, width] in [0, 1]: a color per class, grey for ignored."""
+        """Return an image [3, height, width] in [0, 1] of the outlines of objects [n, 6]: a color per class.
+
+        Ignored objects are gray.
+        """
         image = torch.zeros(3, height, width, dtype=torch.uint8)
         objects = objects[objects[:, 4] >= 0].cpu()
         if len(objects):
             colors = []
             for *_, label, ignored in objects.tolist():
                 hue = label / self.num_classes * 5 / 6  # red to magenta
-                parts = colorsys.hsv_to_rgb(hue, 0.0 if ignored else 1.0, 0.5 if ignored else 1.0)
-                colors.append(tuple(round(255 * part) for part in parts))
+                color = colorsys.hsv_to_rgb(hue, 0.0 if ignored else 1.0, 0.5 if ignored else 1.0)
+                colors.append(tuple(round(255 * channel) for channel in color))
             last = torch.tensor([width, height, width, height]) - 1
             image = draw_bounding_boxes(image, torch.minimum(objects[:, :4].round().long(), last), colors=colors)
         return image / 255
@@ -131,17 +135,17 @@ class Detection(Task):
                 f"targets must be numbers, or NaN throughout where a sample has no label, found both at sample "
                 f"{int(partly[0])}"
             )
-        there = ~missing[:, :1] & (target[..., 4] != -1)
+        mask = ~missing[:, :1] & (target[..., 4] != -1)
         low, high, label, ignored = target[..., :2], target[..., 2:4], target[..., 4], target[..., 5]
-        no_class = (label < 0) | (label >= self.num_classes) | (label != label.round())
+        not_a_class = (label < 0) | (label >= self.num_classes) | (label != label.round())
         rules = {
-            f"of a class in 0..{self.num_classes - 1}, or of -1 for no object": no_class,
+            f"of a class in 0..{self.num_classes - 1}, or of -1 for no object": not_a_class,
             "boxes x1 < x2, y1 < y2 in pixels, >= 0": ~((low >= 0) & (low < high) & (high < torch.inf)).all(dim=2),
             "marked by 0, or by 1 if they are to be ignored": (ignored != 0) & (ignored != 1),
         }
         for rule, broken in rules.items():
-            places = (broken & there).nonzero()
-            if len(places):
-                sample, row = places[0].tolist()
-                found = ", ".join(f"{number:g}" for number in target[sample, row].tolist())
-                raise ValueError(f"objects must be {rule}, found [{found}] at sample {sample}, object {row}")
+            invalid = (broken & mask).nonzero()
+            if len(invalid):
+                sample, index = invalid[0].tolist()
+                numbers = ", ".join(f"{number:g}" for number in target[sample, index].tolist())
+                raise ValueError(f"objects must be {rule}, found [{numbers}] at sample {sample}, object {index}")

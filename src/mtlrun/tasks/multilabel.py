@@ -1,59 +1,42 @@
-"""Several yes-or-no labels that one head predicts, as one task."""
+"""Several yes-or-no labels, predicted by one head, as one task."""
+
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MultilabelF1Score
 
-from mtlrun.tasks.base import HeadFactory, TaskWeight
-from mtlrun.tasks.binary import check_answers
-from mtlrun.tasks.class_task import ClassTask
-from mtlrun.tasks.losses.focal import Criterion, binary_focal_losses
+from mtlrun.tasks.binary import check_binary_labels
+from mtlrun.tasks.class_task import ClassTask, ClassTaskOptions
+from mtlrun.tasks.losses.focal import binary_focal_losses
 from mtlrun.tasks.metrics.ranking import AUROC, AveragePrecision
 
 
 class MultiLabel(ClassTask):
-    """Yes or no for each of `num_labels` labels; binary cross-entropy by default; macro ROC-AUC, mAP and macro F1.
+    """Yes or no for each of `num_labels` labels: binary cross-entropy by default; macro ROC-AUC, mAP and macro F1.
 
-    Predictions are logits [batch, num_labels], targets 0 or 1, integers or floating-point numbers, of the same shape. A
-    target of -1 or NaN is a missing label; a sample counts as labeled if any of its labels is there. The loss is the
-    mean over the labels that are there.
+    Predictions are logits [batch, num_labels]; targets are 0 or 1, integers or floating-point numbers, of the same
+    shape. A target of -1 or NaN is a missing label; a sample is labeled if any of its labels is not missing. The loss
+    is the mean over the labels that are not missing.
 
-    Metrics, each computed for every label over all samples of the split that carry it; then the mean over the labels:
+    Metrics, each computed per label over all samples of the split in which it is not missing, then averaged over the
+    labels:
         auroc: area under the ROC curve. A label that is the same in all samples is left out of the mean.
         map: average precision. A label that is 1 in no sample is left out of the mean.
-        f1: where a probability above 1/2 is a yes; 0 for a label that is neither there nor predicted.
-
-    Source of `focal`: Lin et al., "Focal Loss for Dense Object Detection" (ICCV 2017).
+        f1: with a probability above 1/2 as yes; 0 for a label that is never 1 and never predicted.
 
     Args:
         num_labels: number of labels, 2 or more.
-        label_smoothing: share of the target's mass that is spread over both answers, in [0, 1).
-        criterion: `cross_entropy`, or `focal`, in which a label counts (1 - p)^focal_gamma times, p being the
-            probability that its label is predicted with; without label smoothing.
-        focal_gamma: >= 0, with `focal`; 0 is cross-entropy.
-        lr, weight, head: see `Task`.
+        options: see `ClassTask`.
     """
 
     main_metric = "auroc"
 
-    def __init__(
-        self,
-        num_labels: int,
-        label_smoothing: float = 0.0,
-        criterion: Criterion = "cross_entropy",
-        focal_gamma: float = 2.0,
-        *,
-        lr: float = 1e-3,
-        weight: TaskWeight = 1.0,
-        head: HeadFactory | None = None,
-    ) -> None:
+    def __init__(self, num_labels: int, **options: Unpack[ClassTaskOptions]) -> None:
+        super().__init__(**options)
         if num_labels < 2:
             raise ValueError(f"num_labels must be >= 2, found {num_labels}; one label is a BinaryClassification")
-        super().__init__(
-            num_labels, label_smoothing=label_smoothing, criterion=criterion, focal_gamma=focal_gamma,
-            lr=lr, weight=weight, head=head,
-        )  # fmt: skip
         self.num_labels = num_labels
 
     @property
@@ -61,18 +44,18 @@ class MultiLabel(ClassTask):
         return self.num_labels
 
     def labeled(self, target: Tensor) -> Tensor:
-        return (target >= 0).any(dim=1)  # NaN is not >= 0
+        return (target >= 0).any(dim=1)  # false for NaN
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        there = target >= 0
-        # A NaN that is multiplied by zero afterwards is still one: it is replaced first.
-        answer = torch.where(there, target, 0).to(prediction.dtype)
+        mask = target >= 0
+        # NaN times zero is NaN, so missing labels are replaced before any arithmetic.
+        label = torch.where(mask, target, 0).to(prediction.dtype)
         if self.criterion == "focal":
-            losses = binary_focal_losses(prediction, answer, self.focal_gamma)
+            losses = binary_focal_losses(prediction, label, self.focal_gamma)
         else:
-            smooth = answer * (1 - self.label_smoothing) + self.label_smoothing / 2
+            smooth = label * (1 - self.label_smoothing) + self.label_smoothing / 2
             losses = nn.functional.binary_cross_entropy_with_logits(prediction, smooth, reduction="none")
-        return (losses * there).sum() / there.sum()
+        return (losses * mask).sum() / mask.sum()
 
     def num_terms(self, target: Tensor) -> Tensor:
         return (target >= 0).sum()
@@ -89,8 +72,8 @@ class MultiLabel(ClassTask):
         return prediction.double().sigmoid(), torch.where(target >= 0, target.long(), -1)
 
     def performance(self, prediction: Tensor, target: Tensor) -> Tensor:
-        right = ((prediction > 0) == (target > 0)) & (target >= 0)
-        return right.sum() / self.num_terms(target)
+        correct = ((prediction > 0) == (target > 0)) & (target >= 0)
+        return correct.sum() / self.num_terms(target)
 
     def check_targets(self, target: Tensor) -> None:
         if target.dim() != 2 or target.shape[1] != self.num_labels:
@@ -98,4 +81,4 @@ class MultiLabel(ClassTask):
                 f"targets must be of shape [samples, {self.num_labels}], a column for each label, "
                 f"found {tuple(target.shape)}"
             )
-        check_answers(target)
+        check_binary_labels(target)

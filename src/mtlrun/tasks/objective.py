@@ -1,38 +1,30 @@
-"""A function that is to be minimized itself, and the two-task problems of the field that are made of such functions."""
+"""Functions to be minimized directly, as tasks, and two classic two-task problems made of them."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from mtlrun.tasks.base import HeadFactory, Task, TaskWeight
+from mtlrun.tasks.base import Task, TaskOptions
 
 
 class Objective(Task):
-    """The loss is a function of the prediction alone; there are no labels, and targets are not looked at.
+    """Task whose loss is a function of the prediction only: there are no labels, and targets are ignored.
 
     With `dataset=toy2d` or `dataset=concave_front` the prediction is the point x at which the functions are minimized.
 
     Args:
         function: maps points [batch, size] to values [batch]; in YAML a `_target_` with `_partial_: true`.
         size: number of coordinates of a point.
-        lr, weight, head: see `Task`.
+        common: see `Task`.
     """
 
     main_metric = "loss"
 
-    def __init__(
-        self,
-        function: Callable[[Tensor], Tensor],
-        size: int = 2,
-        *,
-        lr: float = 1e-3,
-        weight: TaskWeight = 1.0,
-        head: HeadFactory | None = None,
-    ) -> None:
-        super().__init__(lr=lr, weight=weight, head=head)
+    def __init__(self, function: Callable[[Tensor], Tensor], size: int = 2, **common: Unpack[TaskOptions]) -> None:
+        super().__init__(**common)
         if size < 1:
             raise ValueError(f"size must be >= 1, found {size}")
         self.function = function
@@ -53,19 +45,19 @@ class Objective(Task):
 
 
 def toy2d(points: Tensor, objective: Literal["first", "second"], scale: float = 1.0) -> Tensor:
-    """Return one of two conflicting functions on the plane, which has steep walls, flat valleys and a curved ridge.
+    """Return one of two conflicting functions of the plane, with steep walls, flat valleys and a curved ridge.
 
         L_1 = scale (c_1 f_1 + c_2 g_1),    L_2 = c_1 f_2 + c_2 g_2,
         c_1 = max(tanh(x_2 / 2), 0),        c_2 = max(tanh(-x_2 / 2), 0)
 
     Source: Liu et al., "Conflict-Averse Gradient Descent for Multi-task Learning" (NeurIPS 2021), section 5 and
     appendix, with scale 1; Navon et al., "Multi-Task Learning as a Bargaining Game" (ICML 2022), with scale 0.1. Both
-    print another sign of tanh in f_2 than all published code has; this is the code's.
+    papers print the tanh in f_2 with the other sign than all published code; the sign here is that of the code.
 
     Args:
         points: [batch, 2].
-        objective: which of the two.
-        scale: factor on the first.
+        objective: which of the two functions.
+        scale: factor of the first one.
     """
     x1, x2 = points.unbind(dim=1)
     upper, lower = torch.tanh(x2 / 2).clamp(min=0), torch.tanh(-x2 / 2).clamp(min=0)
@@ -86,7 +78,7 @@ def concave_front(points: Tensor, objective: Literal["first", "second"]) -> Tens
 
     Args:
         points: [batch, n].
-        objective: which of the two.
+        objective: which of the two functions.
     """
     end = points.shape[1] ** -0.5 * (1 if objective == "first" else -1)
     return 1 - torch.exp(-(points - end).square().sum(dim=1))

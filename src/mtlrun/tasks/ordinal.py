@@ -1,6 +1,6 @@
 """Ordinal regression: classes that have an order, such as grades or age groups."""
 
-from typing import Literal
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -8,52 +8,46 @@ from torchmetrics import MeanAbsoluteError, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCohenKappa
 
 from mtlrun.config.checks import check_one_of
-from mtlrun.tasks.base import HeadFactory, Task, TaskWeight
+from mtlrun.tasks.base import MeasuresPerformance, Task, TaskOptions
 from mtlrun.tasks.classification import MISSING, check_indices
 
 Criterion = Literal["frank_hall", "corn"]
 
 
-class Ordinal(Task):
-    """One of `num_levels` levels in order; a yes-or-no question for each step between two; MAE, accuracy and kappa.
+class Ordinal(Task, MeasuresPerformance):
+    """One of `num_levels` ordered levels: a binary classification per threshold; MAE, accuracy and kappa.
 
-    Predictions are logits [batch, num_levels - 1]. Targets are levels 0..num_levels-1, integers, [batch]; -1 is a
-    missing label. Logit k asks whether the level is above k:
+    Predictions are logits [batch, num_levels - 1]; targets are levels 0..num_levels-1, integers, [batch], -1 for a
+    missing label. Logit z_k predicts whether the level y is above k:
 
-        frank_hall: of every sample, P(y > k) = sigmoid(z_k). The predicted level is the number of those above 1/2.
-        corn: of the samples that are above k - 1 only, P(y > k | y > k-1) = sigmoid(z_k), so that P(y > k), the
-            product of the first ones, falls with k. The predicted level is the number of products above 1/2.
+        frank_hall: P(y > k) = sigmoid(z_k), trained on all samples. The predicted level is the number of these
+            probabilities above 1/2.
+        corn: P(y > k | y > k-1) = sigmoid(z_k), trained on the samples above k - 1, so that P(y > k), the product of
+            the first k + 1 of these, falls with k. The predicted level is the number of products above 1/2.
 
-    The loss is the mean of the binary cross-entropies of all questions that are asked in the batch.
+    The loss is the mean binary cross-entropy over all pairs of a sample and a threshold that it is trained on.
 
     Metrics, over all labeled samples of the split:
         mae: mean number of levels by which the prediction is off.
-        accuracy: share of the samples whose level is right.
-        kappa: Cohen's kappa with quadratic weights; NaN where all samples are, and are predicted, on one level.
+        accuracy: fraction of the samples whose level is predicted correctly.
+        kappa: Cohen's kappa with quadratic weights; NaN if all samples have, and are predicted to have, one level.
 
-    Sources: Frank & Hall, "A Simple Approach to Ordinal Classification" (ECML 2001), with one network for all questions
-    as in Niu et al., "Ordinal Regression with Multiple Output CNN for Age Estimation" (CVPR 2016); corn: Shi, Cao &
-    Raschka, "Deep Neural Networks for Rank-Consistent Ordinal Regression Based On Conditional Probabilities" (2021).
+    Sources: Frank & Hall, "A Simple Approach to Ordinal Classification" (ECML 2001), with one network for all
+    thresholds as in Niu et al., "Ordinal Regression with Multiple Output CNN for Age Estimation" (CVPR 2016); corn:
+    Shi, Cao & Raschka, "Deep Neural Networks for Rank-Consistent Ordinal Regression Based On Conditional Probabilities"
+    (2021).
 
     Args:
         num_levels: number of levels, 2 or more.
         criterion: `frank_hall` or `corn`.
-        lr, weight, head: see `Task`.
+        common: see `Task`.
     """
 
     main_metric = "mae"
     nonnegative_loss = True
 
-    def __init__(
-        self,
-        num_levels: int,
-        criterion: Criterion = "frank_hall",
-        *,
-        lr: float = 1e-3,
-        weight: TaskWeight = 1.0,
-        head: HeadFactory | None = None,
-    ) -> None:
-        super().__init__(lr=lr, weight=weight, head=head)
+    def __init__(self, num_levels: int, criterion: Criterion = "frank_hall", **common: Unpack[TaskOptions]) -> None:
+        super().__init__(**common)
         if num_levels < 2:
             raise ValueError(f"num_levels must be >= 2, found {num_levels}")
         self.num_levels = num_levels
@@ -68,21 +62,21 @@ class Ordinal(Task):
         return target != MISSING
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        asked = self._asked(target)
-        above = (target[:, None] > self._steps(target)).to(prediction.dtype)
+        trained = self._trained(target)
+        above = (target[:, None] > self._thresholds(target)).to(prediction.dtype)
         losses = nn.functional.binary_cross_entropy_with_logits(prediction, above, reduction="none")
-        return (losses * asked).sum() / asked.sum()
+        return (losses * trained).sum() / trained.sum()
 
     def num_terms(self, target: Tensor) -> Tensor:
-        return self._asked(target).sum()
+        return self._trained(target).sum()
 
-    def _steps(self, target: Tensor) -> Tensor:
+    def _thresholds(self, target: Tensor) -> Tensor:
         return torch.arange(self.num_levels - 1, device=target.device)
 
-    def _asked(self, target: Tensor) -> Tensor:
-        """Return which questions each sample is asked, [batch, num_levels - 1]."""
+    def _trained(self, target: Tensor) -> Tensor:
+        """Return a mask of the thresholds that each sample trains, [batch, num_levels - 1]."""
         if self.criterion == "corn":
-            return target[:, None] >= self._steps(target)
+            return target[:, None] >= self._thresholds(target)
         return torch.ones(len(target), self.num_levels - 1, dtype=torch.bool, device=target.device)
 
     def levels(self, prediction: Tensor) -> Tensor:

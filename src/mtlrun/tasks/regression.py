@@ -1,14 +1,14 @@
-"""Regression onto one or several real numbers."""
+"""Regression: one or several real numbers."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, R2Score
 
 from mtlrun.config.checks import check_one_of
-from mtlrun.tasks.base import HeadFactory, Task, TaskWeight
+from mtlrun.tasks.base import Task, TaskOptions
 
 Criterion = Literal["mse", "l1", "huber"]
 
@@ -20,37 +20,29 @@ _LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 class _R2(R2Score):
-    """R2 that is NaN, and not an error, where there are too few samples for it."""
+    """R2 that is NaN instead of an error if there are fewer than two samples."""
 
     def compute(self) -> Tensor:
         return super().compute() if self.total >= 2 else torch.tensor(torch.nan)
 
 
 class Regression(Task):
-    """`size` real numbers per sample; mean squared error by default; RMSE, MAE and, for one number, R2.
+    """`num_outputs` real numbers per sample: mean squared error by default; RMSE, MAE and, for one number, R2.
 
-    Predictions are [batch, size], targets [batch, size], or [batch] where size is 1. NaN is a missing label; a sample
-    counts as labeled when none of its numbers is NaN.
+    Predictions are [batch, num_outputs]; targets are of the same shape, or [batch] for one number. NaN is a missing
+    label; a sample is labeled if none of its numbers is NaN.
 
     Args:
-        num_outputs: how many numbers are predicted.
+        num_outputs: how many numbers are predicted, 1 or more.
         criterion: `mse`, `l1` or `huber`.
-        lr, weight, head: see `Task`.
+        common: see `Task`.
     """
 
     main_metric = "rmse"
     nonnegative_loss = True
 
-    def __init__(
-        self,
-        num_outputs: int = 1,
-        criterion: Criterion = "mse",
-        *,
-        lr: float = 1e-3,
-        weight: TaskWeight = 1.0,
-        head: HeadFactory | None = None,
-    ) -> None:
-        super().__init__(lr=lr, weight=weight, head=head)
+    def __init__(self, num_outputs: int = 1, criterion: Criterion = "mse", **common: Unpack[TaskOptions]) -> None:
+        super().__init__(**common)
         if num_outputs < 1:
             raise ValueError(f"num_outputs must be >= 1, found {num_outputs}")
         check_one_of("criterion", criterion, Criterion)
@@ -68,13 +60,13 @@ class Regression(Task):
         return _LOSSES[self.criterion](prediction, target.reshape(prediction.shape))
 
     def metrics(self) -> dict[str, Metric]:
-        found: dict[str, Metric] = {"rmse": MeanSquaredError(squared=False), "mae": MeanAbsoluteError()}
+        metrics: dict[str, Metric] = {"rmse": MeanSquaredError(squared=False), "mae": MeanAbsoluteError()}
         if self.num_outputs == 1:
-            found["r2"] = _R2()
-        return found
+            metrics["r2"] = _R2()
+        return metrics
 
     def metric_inputs(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        # In float64, since R2 is a difference of sums of squares.
+        # In float64, since R2 subtracts sums of squares.
         if self.num_outputs == 1:
             return prediction.squeeze(1).double(), target.reshape(len(target)).double()
         return prediction.double(), target.double()

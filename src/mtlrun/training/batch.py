@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from mtlrun.errors import ConfigError
-from mtlrun.tasks.base import Task
-from mtlrun.tasks.losses.sample_weights import num_weighted_terms, weighted_loss
+from mtlrun.tasks.base import MeasuresPerformance, Task
+from mtlrun.tasks.losses.sample_weights import num_weighted_terms, sample_weighted_loss
 
 #: (inputs, {task: targets}), and the samples' weights where they have some.
 Samples = tuple[Any, Mapping[str, Tensor]] | tuple[Any, Mapping[str, Tensor], Tensor]
@@ -89,7 +89,7 @@ class SourceBatch:
     def _loss(self, name: str, prediction: Tensor) -> Tensor:
         if self.sample_weights is None:
             return self.tasks[name].loss(prediction, self.targets[name])
-        return weighted_loss(self.tasks[name], prediction, self.targets[name], self.sample_weights[name])
+        return sample_weighted_loss(self.tasks[name], prediction, self.targets[name], self.sample_weights[name])
 
     def num_terms(self, name: str) -> Tensor:
         """Return the number of terms that a task's loss averages, [], in float64."""
@@ -112,15 +112,15 @@ class SourceBatch:
         return present / present.sum(dim=1, keepdim=True)
 
     def performance(self, name: str, prediction: Tensor) -> Tensor:
-        """Return how well a task does on the labeled samples, []; see `Task.performance`.
+        """Return how well a task does on the labeled samples, []; see `MeasuresPerformance`.
 
         Raises:
             ConfigError: the task has no such number.
         """
-        value = self.tasks[name].performance(self.pick(name, prediction.detach()), self.targets[name])
-        if value is None:
-            raise ConfigError(f"tasks.{name}: {type(self.tasks[name]).__name__} gives no performance to weigh by")
-        return value
+        task = self.tasks[name]
+        if not isinstance(task, MeasuresPerformance):
+            raise ConfigError(f"tasks.{name}: {type(task).__name__} gives no performance to weigh by")
+        return task.performance(self.pick(name, prediction.detach()), self.targets[name])
 
     def every_nth(self, step: int, start: int) -> "SourceBatch":
         """Return every step-th sample from `start` on."""

@@ -171,7 +171,7 @@ class BatchPass:
         return everywhere, [[losses[name] for name in everywhere] for losses in parts]
 
     def performances(self) -> Tensor:
-        """Return how well the active tasks do on the batch, [K]; see `Task.performance`."""
+        """Return how well the active tasks do on the batch, [K]; see `MeasuresPerformance`."""
         performances = []
         for name in self.losses:
             passes = [each for each in self._passes if name in each.samples.active]

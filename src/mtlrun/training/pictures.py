@@ -7,7 +7,7 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from mtlrun.models import MultiTaskModel
-from mtlrun.tasks import Task
+from mtlrun.tasks import DrawsPictures, Task
 from mtlrun.training.batch import LabeledBatch
 from mtlrun.training.forward import predict
 
@@ -26,9 +26,9 @@ def draw(model: MultiTaskModel, batch: LabeledBatch) -> dict[str, Tensor]:
     for stream in batch.source_batches:
         predictions = predict(model, stream).predictions
         for name in stream.active:
-            drawn = stream.tasks[name].picture(stream.pick(name, predictions[name]), stream.targets[name])
-            if drawn is not None:
-                prediction, target = drawn
+            task = stream.tasks[name]
+            if isinstance(task, DrawsPictures):
+                prediction, target = task.picture(stream.pick(name, predictions[name]), stream.targets[name])
                 rows = [*_photographs(stream.pick(name, stream.inputs), target.shape[-2:]), target, prediction]
                 grid = make_grid(torch.cat(rows).float().clamp(0, 1), nrow=len(target))
                 found[name] = (grid * 255).round().to(torch.uint8).cpu()
@@ -44,5 +44,5 @@ def _photographs(inputs: Tensor, size: tuple[int, ...]) -> list[Tensor]:
 
 
 def has_pictures(tasks: Mapping[str, Task]) -> bool:
-    """Say whether any of the tasks may have pictures."""
-    return any(type(task).picture is not Task.picture for task in tasks.values())
+    """Return True if any of the tasks draws pictures."""
+    return any(isinstance(task, DrawsPictures) for task in tasks.values())

@@ -1,4 +1,4 @@
-"""Weights of samples: how much each one counts in the means that losses are."""
+"""Sample weights: how much each sample counts in the mean loss of a batch."""
 
 from collections.abc import Callable
 
@@ -8,40 +8,40 @@ from torch import Tensor
 from mtlrun.tasks.base import Task
 
 
-def weighted_loss(task: Task, prediction: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-    """Return the mean of a task's loss in which sample i counts weights[i] times: sum w_i l_i / sum w_i. Shape [].
+def sample_weighted_loss(task: Task, prediction: Tensor, target: Tensor, sample_weights: Tensor) -> Tensor:
+    """Return a task's loss with sample i counted w_i times: sum w_i n_i l_i / sum w_i n_i. Shape [].
 
-    The loss of each sample on its own is taken from `task.loss`, so that no task has to say it twice. Where that is a
-    mean over several terms of a sample, pixels say, or these have weights by class, all goes on as it is.
+    l_i is the loss of sample i alone, from `task.loss`, so that no task has to implement weighting, and n_i its
+    `num_terms`: the number of pixels that it averages, for example, or the sum of their class weights.
 
     Args:
-        task: gives the loss.
+        task: defines the loss.
         prediction: of labeled samples, [n, ...].
         target: [n, ...].
-        weights: [n], > 0.
+        sample_weights: w, > 0, [n].
     """
-    losses = _one_by_one(lambda *sample: task.loss(*sample), prediction, target)
-    shares = weights * _terms(task, target)
-    return (shares.to(losses.dtype) * losses).sum() / shares.sum().to(losses.dtype)
+    losses = _per_sample(lambda *sample: task.loss(*sample), prediction, target)
+    weights = sample_weights * _num_terms(task, target)
+    return (weights.to(losses.dtype) * losses).sum() / weights.sum().to(losses.dtype)
 
 
-def num_weighted_terms(task: Task, target: Tensor, weights: Tensor) -> Tensor:
-    """Return the sum of the weights of what `weighted_loss` is a mean of, []."""
-    return (weights * _terms(task, target)).sum()
+def num_weighted_terms(task: Task, target: Tensor, sample_weights: Tensor) -> Tensor:
+    """Return `task.num_terms` with sample i counted w_i times: the sum of the weights in `sample_weighted_loss`, []."""
+    return (sample_weights * _num_terms(task, target)).sum()
 
 
-def _terms(task: Task, target: Tensor) -> Tensor:
-    """Return of how many terms each sample's loss is a mean, [n]."""
-    return _one_by_one(lambda sample: torch.as_tensor(task.num_terms(sample), device=target.device), target)
+def _num_terms(task: Task, target: Tensor) -> Tensor:
+    """Return the number of terms that the loss of each sample averages, [n]."""
+    return _per_sample(lambda sample: torch.as_tensor(task.num_terms(sample), device=target.device), target)
 
 
-def _one_by_one(function: Callable[..., Tensor], *arguments: Tensor) -> Tensor:
-    """Return what a function of batches gives for each sample as a batch of its own, [n]."""
+def _per_sample(function: Callable[..., Tensor], *arguments: Tensor) -> Tensor:
+    """Return the value of a function of batches for each sample, as a batch of one, [n]."""
 
-    def alone(*sample: Tensor) -> Tensor:
+    def of_one(*sample: Tensor) -> Tensor:
         return function(*(part[None] for part in sample))
 
     try:
-        return torch.vmap(alone)(*arguments)
-    except RuntimeError:  # what depends on values, or has no rule, vmap cannot follow; slower, and the same
-        return torch.stack([alone(*sample) for sample in zip(*arguments, strict=True)])
+        return torch.vmap(of_one)(*arguments)
+    except RuntimeError:  # vmap cannot follow what depends on values, or has no batching rule; a loop is slower
+        return torch.stack([of_one(*sample) for sample in zip(*arguments, strict=True)])
