@@ -87,7 +87,7 @@ class Forward:
         return step.finish()
 
     def performances(self) -> Tensor:
-        """Return how well the active tasks do on the batch, [K]; see `Task.performance`."""
+        """Return how well the active tasks do on the batch, [K]; see `MeasuresPerformance`."""
         return self._survey(performances=True)[1] if self._whole is None else self._whole.performances()
 
     @torch.no_grad()
