@@ -15,8 +15,8 @@ from pathlib import Path
 
 from mtlrun.cli.list import entries
 from mtlrun.config.compose import compose
-from mtlrun.setup.model_size import count_macs
-from mtlrun.setup.prepare import make_trainer, prepare
+from mtlrun.setup.model_size import count_macs, count_parameters
+from mtlrun.setup.prepare import prepare
 from mtlrun.training.observers.console import short
 from mtlrun.training.trainer import Trainer
 
@@ -26,8 +26,8 @@ ROUNDS = 9
 def make(model: str, overrides: list[str]) -> Trainer:
     folder = tempfile.mkdtemp(prefix="benchmark-")
     config = compose([*overrides, f"model={model}", f"runtime.root={folder}", "runtime.num_threads=1"])
-    trainer = make_trainer(prepare(config), folder=Path(folder))
-    trainer.model.train()
+    trainer = Trainer(prepare(config), folder=Path(folder))
+    trainer.parts.model.train()
     return trainer
 
 
@@ -38,7 +38,7 @@ def main() -> None:
     print("| model | parameters | MACs per sample | time per step |\n|---|---|---|---|")
     for name in [entry.name for entry in entries("model")]:
         trainer = make(name, overrides)
-        parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
+        parameters = count_parameters(trainer.parts.model.parameters())
         ratios = []
         for number in range(ROUNDS + 2):
             times = []
@@ -48,7 +48,7 @@ def main() -> None:
                 times.append(time.perf_counter() - start)
             if number >= 2:  # the first ones warm up
                 ratios.append(times[1] / times[0])
-        cost = short(count_macs(trainer.model, batch[0]))
+        cost = short(count_macs(trainer.parts.model, batch[0]))
         print(f"| `{name}` | {short(parameters)} | {cost} | {statistics.median(ratios):.2f} |", flush=True)
 
 

@@ -18,14 +18,15 @@ from pathlib import Path
 import torch
 
 from mtlrun.config.compose import compose
-from mtlrun.setup.prepare import Parts, make_trainer, prepare
+from mtlrun.setup.prepare import prepare
 from mtlrun.training.observers import MetricsFile, TensorBoard
+from mtlrun.training.parts import Parts
 from mtlrun.training.trainer import Trainer
 
 
 def mtlrun_epoch(trainer: Trainer, epoch: int) -> None:
     """Make the steps of an epoch as `Trainer.train_epoch` does."""
-    for batch in trainer.loaders["train"].batches(epoch):
+    for batch in trainer.parts.loaders["train"].batches(epoch):
         trainer.train_step(batch)
         trainer.progress.step += 1
         trainer.log_step()
@@ -67,7 +68,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         parts, bare = prepare(compose(overrides)), prepare(compose(overrides))
         observers = [MetricsFile(Path(folder)), TensorBoard(Path(folder))]
-        trainer = make_trainer(parts, folder=Path(folder), observers=observers)
+        trainer = Trainer(parts, folder=Path(folder), observers=observers)
         optimizer = torch.optim.Adam(bare.model.parameters(), lr=1e-3)
         parts.model.train()
         bare.model.train()

@@ -5,7 +5,7 @@ from statistics import fmean, stdev
 
 from helpers import QUICK, read_record, run_folders
 
-from mtlrun.records.comparison import rows
+from mtlrun.records.comparison import group_by_config
 from mtlrun.records.record import Record
 
 
@@ -22,7 +22,7 @@ def record(seed, accuracy, weighting="equal", lr=0.1, status="completed"):
 
 
 def test_runs_that_differ_in_their_seed_alone_are_one_row():
-    found = rows([record(0, 0.5), record(1, 0.7), record(0, 0.9, "mgda")])
+    found = group_by_config([record(0, 0.5), record(1, 0.7), record(0, 0.9, "mgda")])
     assert [row.label for row in found] == [{"weighting": "equal"}, {"weighting": "mgda"}]
     mean, spread, count = found[0].summary("left", "accuracy")
     assert (mean, spread, count) == (fmean([0.5, 0.7]), stdev([0.5, 0.7]), 2)
@@ -30,7 +30,7 @@ def test_runs_that_differ_in_their_seed_alone_are_one_row():
 
 
 def test_a_row_is_labeled_by_what_differs_and_not_by_what_follows_from_a_name():
-    found = rows([record(0, 0.5), record(0, 0.6, lr=0.2), record(0, 0.7, "mgda")])
+    found = group_by_config([record(0, 0.5), record(0, 0.6, lr=0.2), record(0, 0.7, "mgda")])
     assert [row.label for row in found] == [
         {"weighting": "equal", "optimizer.lr": 0.1},
         {"weighting": "equal", "optimizer.lr": 0.2},
@@ -39,7 +39,7 @@ def test_a_row_is_labeled_by_what_differs_and_not_by_what_follows_from_a_name():
 
 
 def test_a_run_without_a_result_is_not_in_the_mean():
-    (row,) = rows([record(0, 0.5), record(1, 0.0, status="diverged")])
+    (row,) = group_by_config([record(0, 0.5), record(1, 0.0, status="diverged")])
     assert row.summary("left", "accuracy")[::2] == (0.5, 1)
 
 
@@ -70,7 +70,7 @@ def test_runs_of_other_tasks_are_told_apart_by_the_names_of_these():
     both, one = record(0, 0.5), record(0, 0.6)
     task = {"_target_": "Classification", "lr": 0.1}
     both.config["tasks"], one.config["tasks"] = {"left": task, "right": task}, {"left": task}
-    assert [row.label for row in rows([both, one])] == [{"tasks": "left, right"}, {"tasks": "left"}]
+    assert [row.label for row in group_by_config([both, one])] == [{"tasks": "left, right"}, {"tasks": "left"}]
 
 
 def test_each_data_set_has_a_table_of_its_own(mtlrun):

@@ -116,7 +116,7 @@ def test_the_program_moves_the_point(name, size, mtlrun):
     assert record["parameters"] == {"shared": size}
     assert record["steps"] == 40
     assert record["val"].keys() == {"first", "second"}
-    selected = torch.load(run_folders()[0] / "checkpoints" / "best.pt", weights_only=False)["weights"]
+    selected = torch.load(run_folders()[0] / "checkpoints" / "best.pt", weights_only=False)["model_states"]
     (x,) = selected[0].values()
     functions = {"toy2d": toy2d, "concave_front": concave_front}
     second = functions[name](x[None], "second").item()

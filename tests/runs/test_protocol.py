@@ -17,11 +17,11 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 from mtlrun.config.compose import compose
 from mtlrun.datasets import Cityscapes, NYUv2
 from mtlrun.errors import RunInterruptedError
-from mtlrun.records.comparison import rows
+from mtlrun.records.comparison import group_by_config
 from mtlrun.records.record import Record
 from mtlrun.runs.run import run
 from mtlrun.training import checkpoint
-from mtlrun.training.last_mean import LastMean
+from mtlrun.training.selection import LastMean, merge_states
 from mtlrun.training.trainer import Trainer
 
 SIZE = (4, 4)
@@ -79,11 +79,7 @@ def files(split):
 
 def weights(folder, file):
     state = checkpoint.load(Path(folder) / "checkpoints" / file)
-    return (
-        state["model"]
-        if file == "last.pt"
-        else {key: value for part in state["weights"] for key, value in part.items()}
-    )
+    return state["model"] if file == "last.pt" else merge_states(state["model_states"])
 
 
 # ------------------------------------------------------------------------------------------------------- dataset
@@ -94,7 +90,7 @@ def test_all_of_train_is_trained_on_and_the_test_split_stands_for_validation(nam
     write(name)
     make = {"nyuv2": NYUv2, "cityscapes": Cityscapes}[name]
     dataset = make(f"data/{name}", cache=cache, augment=False, protocol="legacy")
-    assert dataset.averaged_evaluations == 10
+    assert (dataset.protocol, dataset.averaged_evaluations) == ("legacy", 10)
     assert files(dataset.split("train")) == [1, 2, 3, 4, 5, 6]
     assert files(dataset.split("val")) == files(dataset.split("test")) == [101, 102, 103]
     assert dataset.split("val") is dataset.split("test")  # it is in memory once
@@ -105,7 +101,7 @@ def test_all_of_train_is_trained_on_and_the_test_split_stands_for_validation(nam
 def test_by_default_a_checkpoint_is_selected_on_a_part_of_train(name):
     write(name)
     dataset = {"nyuv2": NYUv2, "cityscapes": Cityscapes}[name](f"data/{name}", augment=False, val_fraction=0.5)
-    assert dataset.averaged_evaluations is None
+    assert dataset.protocol == "standard"
     assert sorted(files(dataset.split("train")) + files(dataset.split("val"))) == [1, 2, 3, 4, 5, 6]
     assert compose([f"dataset={name}"])["dataset"]["protocol"] == "standard"
 
@@ -131,21 +127,21 @@ def metrics(value):
 
 
 def offered(window, *values):
-    choice = LastMean(["a", "b"], window)
+    rule = LastMean(["a", "b"], window)
     for number, value in enumerate(values, start=1):
-        assert choice.offer(number, number, 10 * number, metrics(value))
-        assert not choice.exhausted(number)
-    return choice
+        assert rule.update(number, number, 10 * number, metrics(value))
+        assert not rule.out_of_patience(number)
+    return rule
 
 
 def test_each_metric_is_averaged_over_the_last_evaluations():
     assert offered(3).metrics == {}
     assert offered(3).number == 0
     assert offered(3, 1.0, 2.0).metrics == {"a": {"loss": 1.5, "accuracy": 3.0}, "b": {"loss": 0.0}}
-    choice = offered(3, 100.0, 1.0, 2.0, 6.0)
-    assert choice.metrics == {"a": {"loss": 3.0, "accuracy": 6.0}, "b": {"loss": 0.0}}
-    assert choice.number == 4
-    assert choice.summary() == {
+    rule = offered(3, 100.0, 1.0, 2.0, 6.0)
+    assert rule.metrics == {"a": {"loss": 3.0, "accuracy": 6.0}, "b": {"loss": 0.0}}
+    assert rule.number == 4
+    assert rule.summary() == {
         "tasks": ["a", "b"], "rule": "last_mean", "evaluations": 3, "first_epoch": 2, "epoch": 4, "step": 40,
     }  # fmt: skip
 
@@ -156,27 +152,27 @@ def test_what_is_not_finite_once_is_not_hidden(odd):
 
 
 def test_evaluations_made_again_after_a_crash_count_once():
-    choice = offered(3, 1.0, 2.0, 3.0, 4.0, 5.0)
+    rule = offered(3, 1.0, 2.0, 3.0, 4.0, 5.0)
     for number in (5, 6):
-        choice.offer(number, number, 10 * number, metrics(float(number)))
-    assert choice.metrics["a"]["loss"] == 5.0
-    assert [evaluation.number for evaluation in choice.evaluations] == [4, 5, 6]
+        rule.update(number, number, 10 * number, metrics(float(number)))
+    assert rule.metrics["a"]["loss"] == 5.0
+    assert [evaluation.number for evaluation in rule.evaluations] == [4, 5, 6]
 
 
 def test_what_was_taken_is_not_changed_from_outside():
-    choice, found = LastMean(["a", "b"], 2), metrics(1.0)
-    choice.offer(1, 1, 10, found)
+    rule, found = LastMean(["a", "b"], 2), metrics(1.0)
+    rule.update(1, 1, 10, found)
     found["a"]["loss"] = 9.0
-    assert choice.metrics["a"]["loss"] == 1.0
+    assert rule.metrics["a"]["loss"] == 1.0
 
 
 def test_its_state_goes_through_a_checkpoint(tmp_path):
-    choice = offered(3, 1.0, 2.0, 6.0)
-    checkpoint.save(choice.state_dict(), tmp_path / "x.pt")
+    rule = offered(3, 1.0, 2.0, 6.0)
+    checkpoint.save(rule.state_dict(), tmp_path / "x.pt")
     other = LastMean(["a", "b"], 3)
     other.load_state_dict(checkpoint.load(tmp_path / "x.pt"))
-    assert other == choice
-    other.offer(4, 4, 40, metrics(7.0))
+    assert other == rule
+    other.update(4, 4, 40, metrics(7.0))
     assert other.metrics["a"]["loss"] == 5.0
 
 
@@ -196,7 +192,7 @@ def test_the_result_is_the_mean_over_the_last_ten_evaluations_of_the_test_split(
     monkeypatch.setattr(
         Trainer,
         "evaluate",
-        lambda self, split: evaluated.append(files(self.loaders[split].split)) or evaluate(self, split),
+        lambda self, split: evaluated.append(files(self.parts.loaders[split].split)) or evaluate(self, split),
     )
     record = run(quick_config("trainer.epochs=12", f"model={model}"))
     (folder,) = run_folders()
@@ -212,7 +208,7 @@ def test_the_result_is_the_mean_over_the_last_ten_evaluations_of_the_test_split(
     assert record.test == wanted
     assert record.test["depth"]["abs_err"] != lines[-1]["test_selected/depth/abs_err"]
     assert (record.val, record.protocol) == ({}, "legacy")
-    assert {split: found["samples"] for split, found in record.splits.items()} == {"train": TRAIN, "test": TEST}
+    assert {split: summary["samples"] for split, summary in record.splits.items()} == {"train": TRAIN, "test": TEST}
     (selection,) = record.selection
     assert selection == {
         "tasks": ["segmentation", "depth"], "rule": "last_mean", "evaluations": 10, "first_epoch": 3, "epoch": 12,
@@ -324,7 +320,7 @@ def test_a_run_says_what_its_numbers_are(mtlrun):
     assert code == 0, err
     (folder,) = run_folders()
     lines = out.splitlines()
-    assert lines[0].startswith(f"{LABEL}: the test split is evaluated on the way")
+    assert lines[0].startswith(f"{LABEL}: the test split is evaluated during training")
     assert ["train", "test"] in [line.split() for line in lines]  # the samples
     epochs = [line for line in lines if line.startswith("epoch ")]
     assert len(epochs) == 11
@@ -413,11 +409,11 @@ def make_record(seed, protocol, **config):
 
 def test_runs_of_two_protocols_are_two_rows_even_if_their_configs_are_alike():
     records = [make_record(seed, protocol) for protocol in ("standard", "legacy") for seed in (0, 1)]
-    found = rows(records)
-    assert [(row.test_selected, row.averaged()) for row in found] == [(False, []), (True, [10, 10])]
+    found = group_by_config(records)
+    assert [(group.test_selected, group.averaged_evaluations()) for group in found] == [(False, []), (True, [10, 10])]
     unfinished = make_record(0, "legacy")
     unfinished.test = {}
-    assert rows([unfinished])[0].averaged() == []
+    assert group_by_config([unfinished])[0].averaged_evaluations() == []
 
 
 def test_a_record_from_before_there_were_protocols_is_of_the_standard_one(tmp_path):

@@ -46,7 +46,7 @@ def outcome(folder):
         "metrics": (record["val"], record["test"], record["selection"], record["steps"], record["epochs"]),
         "curves": curves,
         "lines": (folder / "metrics.jsonl").read_text(),
-        "weights": [last["model"], last["optimizer"], last["weighting"], best["weights"], last["generators"]],
+        "weights": [last["model"], last["optimizer"], last["weighting"], best["model_states"], last["generators"]],
     }
 
 
@@ -76,7 +76,7 @@ def train_until_step(config, step, monkeypatch):
     from mtlrun.runs import run as module
 
     made = []
-    make = module.make_trainer
+    make = module.Trainer
 
     def make_stopping(*arguments, **options):
         trainer = make(*arguments, **options)
@@ -85,7 +85,7 @@ def train_until_step(config, step, monkeypatch):
         return trainer
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "make_trainer", make_stopping)
+        patch.setattr(module, "Trainer", make_stopping)
         with pytest.raises(RunInterruptedError):
             run(config)
     return made[0]

@@ -102,7 +102,7 @@ def test_a_second_process_on_the_same_run_refuses_and_names_the_first(mtlrun):
 def test_the_record_says_what_was_done(quick):
     folder = quick("weighting=gradnorm", "model=hard", "seed=2")
     record = read_record(folder)
-    assert record["schema_version"] == 1
+    assert record["schema_version"] == 2
     assert record["status"] == "completed"
     assert record["error"] is None
     assert record["run_id"] == folder.name
@@ -179,7 +179,7 @@ def test_the_selected_checkpoint_is_the_best_on_validation_and_is_what_is_tested
 
     parts = prepare(record["config"])
     state = checkpoint.load(folder / "checkpoints" / "best.pt")
-    parts.model.load_state_dict(state["weights"][0])
+    parts.model.load_state_dict(state["model_states"][0])
     parts.model.eval()
     split = parts.dataset.split("test")
     with torch.inference_mode():

@@ -59,11 +59,11 @@ def test_a_width_is_found_at_which_one_model_is_as_large_as_another():
     match = match_width(lambda: make(1.0, hidden=(100, 75)), make, 1.0)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert match.width == pytest.approx(2.5, rel=0.02)
-    assert match.wanted == count_parameters(make(1.0, hidden=(100, 75)))
-    assert match.parameters == count_parameters(make(match.width))
-    assert match.parameters == pytest.approx(match.wanted, rel=0.01)
+    assert match.reference_parameters == count_parameters(make(1.0, hidden=(100, 75)).parameters())
+    assert match.parameters == count_parameters(make(match.width).parameters())
+    assert match.parameters == pytest.approx(match.reference_parameters, rel=0.01)
     narrow = match_width(lambda: make(0.3), make, 1.0)
-    assert narrow.parameters == narrow.wanted
+    assert narrow.parameters == narrow.reference_parameters
 
 
 def test_a_size_out_of_reach_is_refused():
@@ -76,9 +76,9 @@ def test_single_task_networks_are_as_large_together_as_a_mixture_of_experts(mtlr
     assert code == 0, err
     record = read_record(run_folders()[0])
     assert record["match"]["parameters"] == sum(record["parameters"].values())
-    assert record["match"]["parameters"] == pytest.approx(record["match"]["wanted"], rel=0.03)
+    assert record["match"]["parameters"] == pytest.approx(record["match"]["reference_parameters"], rel=0.03)
     assert record["match"]["width"] > 2
-    line = f"{record['match']['parameters']:,} parameters, model=mmoe has {record['match']['wanted']:,}"
+    line = f"{record['match']['parameters']:,} parameters, model=mmoe has {record['match']['reference_parameters']:,}"
     assert f"backbone.width={record['match']['width']:g}: {line}" in out
     assert record["config"]["match_parameters"]["_target_"] == "mtlrun.models.MMoE"
     # The same command is the same run, and another match another one.
@@ -108,8 +108,7 @@ COUPLED = ["cross_stitch", "nddr", "sluice", "soft", "soft_trace"]
 @pytest.mark.parametrize("model", COUPLED)
 def test_coupled_networks_start_from_single_task_ones(model, quick):
     single = quick("model=single")
-    best = checkpoint.load(single / "checkpoints" / "best.pt")
-    weights = {name: value for part in best["weights"] for name, value in part.items()}
+    weights = checkpoint.load_best(single / "checkpoints")
     folder = quick(f"model={model}", f"model.init_from={single}")
     started = prepare(read_record(folder)["config"]).model
     for task in ("left", "right"):
@@ -157,7 +156,7 @@ def test_a_task_with_the_name_of_a_parameter_group_is_refused(mtlrun, monkeypatc
     arguments = [*QUICK, "~tasks.right", f"+tasks.stitch={task}"]
     code, _, err = mtlrun(*arguments, "model=cross_stitch")
     assert code == 2
-    assert "tasks.stitch: the model has a parameter group of that name; call the task otherwise" in err
+    assert "tasks.stitch: the model has a parameter group of that name; rename the task" in err
     assert mtlrun(*arguments, "model=hard")[0] == 0
 
 

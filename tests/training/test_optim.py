@@ -1,4 +1,4 @@
-"""Schedules at points worked out by hand, and parameter groups."""
+"""Learning-rate schedules, at points computed by hand."""
 
 from math import cos, pi, sqrt
 
@@ -6,17 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from mtlrun.errors import ConfigError
-from mtlrun.training.optim import (
-    Constant,
-    Cosine,
-    Exponential,
-    Group,
-    Step,
-    check_partition,
-    make_param_groups,
-    set_learning_rates,
-)
+from mtlrun.setup.optimizer_groups import Group, make_param_groups
+from mtlrun.training.optim import Constant, Cosine, Exponential, Step, set_learning_rates
 
 
 def factors(schedule, steps, steps_per_epoch=10, total_steps=100):
@@ -94,35 +85,3 @@ def test_learning_rates_are_each_groups_own_times_the_factor():
     for factor in (0.5, 0.25):
         set_learning_rates(optimizer, factor)
         assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1 * factor, 0.4 * factor])
-
-
-def test_groups_keep_name_parameters_and_base_learning_rate_and_empty_ones_are_left_out():
-    parameter = nn.Parameter(torch.ones(1))
-    found = make_param_groups([Group("shared", [parameter], lr=0.1), Group("left", [], lr=0.4)])
-    assert found == [{"params": [parameter], "lr": 0.1, "initial_lr": 0.1, "name": "shared"}]
-
-
-def test_weight_decay_can_be_switched_off_for_a_group():
-    decayed, kept = (nn.Parameter(torch.ones(1)) for _ in range(2))
-    groups = make_param_groups([Group("shared", [decayed], 0.1), Group("weighting", [kept], 0.1, weight_decay=False)])
-    optimizer = torch.optim.SGD(groups, weight_decay=0.5)
-    decayed.grad = kept.grad = torch.zeros(1)
-    optimizer.step()
-    assert decayed.item() == pytest.approx(0.95)
-    assert kept.item() == 1
-
-
-def test_partition_that_holds_each_trainable_parameter_once_is_accepted():
-    module = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
-    module[0].bias.requires_grad_(False)
-    check_partition(module, [Group("a", [module[0].weight], 1), Group("b", list(module[1].parameters()), 1)])
-
-
-@pytest.mark.parametrize(("times", "name"), [(0, "1.bias"), (2, "0.weight")])
-def test_partition_that_misses_or_repeats_a_parameter_is_refused(times, name):
-    module = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
-    parameters = dict(module.named_parameters())
-    listed = [p for other, p in parameters.items() if other != name] + [parameters[name]] * times
-    message = rf"parameter {name} must be in exactly one of the model's parameter groups, found it in {times}"
-    with pytest.raises(ConfigError, match=message):
-        check_partition(module, [Group("all", listed, 1)])

@@ -11,9 +11,10 @@ from mtlrun.gradients import backward
 from mtlrun.models import HardSharing
 from mtlrun.models.backbones import MLP
 from mtlrun.runs.run import run
-from mtlrun.setup.prepare import make_trainer, prepare
+from mtlrun.setup.prepare import prepare
 from mtlrun.tasks import Classification
 from mtlrun.training import checkpoint
+from mtlrun.training.trainer import Trainer
 from mtlrun.weightings import Equal, RotoGrad, combine
 
 DOUBLE = {"dtype": torch.float64}
@@ -227,7 +228,7 @@ def test_with_identities_and_without_scaling_the_step_is_that_of_equal_weights(m
 def test_one_training_step_moves_the_rotations_as_the_optimizer_says(tmp_path):
     overrides = ["weighting=rotograd", "weighting.lr=0.5", "optimizer=sgd", "optimizer.momentum=0"]
     parts = prepare(compose([*QUICK, *overrides]))
-    trainer = make_trainer(parts, folder=tmp_path)
+    trainer = Trainer(parts, folder=tmp_path)
     trainer.train_step(next(iter(parts.loaders["train"].batches(0))))
     turns = -0.5 * parts.weighting.turns.grad
     assert turns.abs().max() > 1e-5
@@ -250,14 +251,14 @@ def test_selected_weights_hold_the_rotations_that_they_were_selected_with(tmp_pa
     config = compose([*QUICK, "weighting=rotograd", "weighting.lr=0.1", "trainer.evaluate_every_steps=3"])
     record = run(config)
     (folder,) = run_folders()
-    best = checkpoint.load(folder / "checkpoints" / "best.pt")["weights"][0]
+    best = checkpoint.load(folder / "checkpoints" / "best.pt")["model_states"][0]
     assert_orthogonal(best["rotations"], 1e-5)
     assert (best["rotations"] - torch.eye(16)).abs().max() > 0.05
 
-    trainer = make_trainer(prepare(config), folder=tmp_path)
-    trainer.model.load_state_dict(best)
+    trainer = Trainer(prepare(config), folder=tmp_path)
+    trainer.parts.model.load_state_dict(best)
     assert trainer.evaluate("test") == record.test
-    trainer.model.rotations.copy_(torch.eye(16))
+    trainer.parts.model.rotations.copy_(torch.eye(16))
     assert trainer.evaluate("test") != record.test
 
 

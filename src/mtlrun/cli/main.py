@@ -138,7 +138,7 @@ def _all_problems(error: Exception, overrides: Sequence[str], config_dir: str | 
 def train_one(config: dict[str, Any], overrides: list[str], started: float) -> int:
     """Train one run, or show it if it is finished already; return the exit code."""
     from mtlrun.cli.show import show
-    from mtlrun.records.folder import finished_record
+    from mtlrun.records.record import finished_record
 
     record = finished_record(config)
     again = record is not None

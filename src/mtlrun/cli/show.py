@@ -1,4 +1,4 @@
-"""Shows a finished run: the last thing that a training prints, and all that a second one of it does."""
+"""The result of a finished run: printed when a training ends, and when the same command is given again."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,9 +12,9 @@ def show(record: Record, config: Mapping[str, Any], *, again: bool) -> None:
     """Print the result of a run.
 
     Args:
-        record: of the run.
-        config: the resolved config that was asked for.
-        again: True if the run was finished before.
+        record: of the finished run.
+        config: its resolved config.
+        again: True if it had finished before this command.
     """
     console = make_console()
     folder = run_folder(config)

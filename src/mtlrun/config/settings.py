@@ -2,6 +2,11 @@
 
 import re
 from dataclasses import dataclass
+from typing import Literal
+
+# `standard`: a checkpoint is selected on validation and tested once. `legacy`: the test split is evaluated during
+# training, and the result is the mean over the last evaluations, as many published results are computed.
+Protocol = Literal["standard", "legacy"]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mtlrun.config.settings import Protocol
 from mtlrun.datasets.batches.sampling import Sampling
 
 SplitName = Literal["train", "val", "test"]
@@ -39,10 +40,11 @@ class MultiTaskDataset(ABC):
     #: True if inputs differ in shape between sources: each then goes through the model on its own. `input_shape` is
     #: that of the source whose tasks predict something at each place, for heads are made for one size.
     inputs_differ = False
-    #: Over how many of the last evaluations on the test split the result is a mean; None for honest selection, on a
-    #: validation split. Where it is a number, `split("val")` must be the test split, since that is what is evaluated on
-    #: the way, and all that shows the result calls it test-selected. For reproducing published protocols alone.
-    averaged_evaluations: int | None = None
+    #: How the result is computed. With `legacy`, `split("val")` must be the test split, since that is what is evaluated
+    #: during training, and all results are called test-selected. Meant for reproducing published results only.
+    protocol: Protocol = "standard"
+    #: With `legacy`: the result is the mean over this many of the last evaluations, 10 in MTAN and the papers after it.
+    averaged_evaluations: int = 10
     #: Where inputs are kept. With `device` every split is a TensorSplit, which is moved there before the run.
     cache: Cache = "memory"
 

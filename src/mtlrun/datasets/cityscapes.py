@@ -3,8 +3,9 @@
 from typing import Literal
 
 from mtlrun.config.checks import check_one_of
+from mtlrun.config.settings import Protocol
 from mtlrun.datasets.base import FileCache
-from mtlrun.datasets.files.npy import DenseNpy, Protocol
+from mtlrun.datasets.files.npy import DenseNpy
 from mtlrun.datasets.files.npy_kinds import depth_kind, image_kind, segmentation_kind
 
 Classes = Literal[7, 19]

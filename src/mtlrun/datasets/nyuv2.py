@@ -1,7 +1,8 @@
 """NYUv2: indoor scenes with segmentation, depth and surface normals, from the .npy files of MTAN's authors."""
 
+from mtlrun.config.settings import Protocol
 from mtlrun.datasets.base import FileCache
-from mtlrun.datasets.files.npy import DenseNpy, Protocol
+from mtlrun.datasets.files.npy import DenseNpy
 from mtlrun.datasets.files.npy_kinds import depth_kind, image_kind, normals_kind, segmentation_kind
 
 

@@ -1,4 +1,4 @@
-"""What the commands and the training put on the screen alike."""
+"""Rich tables and the console, shared by commands and training."""
 
 import sys
 from collections.abc import Iterable, Mapping
@@ -8,22 +8,21 @@ from rich.table import Table
 
 ARROWS = {"max": "↑", "min": "↓"}
 
-# A result of the legacy protocol is marked and called so wherever it is shown: it is no honest test result.
+# Marks and names a result of the legacy protocol wherever it is shown: the test split was evaluated during training.
 MARK = "†"
 TEST_SELECTED = "test-selected (dataset.protocol=legacy)"
 
 
 def make_console() -> Console:
-    """Return a console on standard output, which knows whether a person or a pipe reads it."""
-    # Into a pipe nothing is wrapped or cut: a line stays a line for grep.
+    """Return a console on standard output; lines are wrapped for a terminal only, so that a pipe can be searched."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)
 
 
 def explain_mark(evaluations: Iterable[int]) -> str:
-    """Return what the mark stands for.
+    """Return the explanation of the mark.
 
     Args:
-        evaluations: over how many the means are, of each run that is shown.
+        evaluations: for each run that is shown, the number of evaluations in its mean.
     """
     counts = " or ".join(map(str, sorted(set(evaluations), reverse=True)))
     return (
@@ -37,7 +36,7 @@ def result_table(
     metrics: Mapping[str, Mapping[str, Mapping[str, float]]],
     directions: Mapping[str, Mapping[str, str]],
 ) -> Table:
-    """Return one row per task and metric, one column per split in `metrics`, with arrows to where better is."""
+    """Return a table with a row per task and metric and a column per split; arrows point to better values."""
     table = Table(title=title, title_justify="left", box=None, header_style="bold")
     table.add_column("task")
     table.add_column("metric")

@@ -1,28 +1,32 @@
-"""The run folder: who holds it, and what lies in it."""
+"""The run folder: the names of its files, writing them atomically, and the lock of the process that trains."""
 
 import fcntl
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
-from mtlrun.config.schema import check_root
 from mtlrun.errors import ConfigError, RunInUseError
-from mtlrun.records.identity import run_folder
-from mtlrun.records.record import Record
 
-CHECKPOINTS = "checkpoints"
+RECORD = "record.json"
 CONFIG = "config.yaml"
+METRICS = "metrics.jsonl"
+SAMPLE_IDS = "splits.json"
+LOG = "run.log"
+EVENTS = "events.out.tfevents.*"
+CHECKPOINTS = "checkpoints"
+LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"  # in CHECKPOINTS
 LOCK = ".lock"
-# All that a run writes; what else lies in its folder is the user's.
-_WRITTEN = ("record.json", "metrics.jsonl", "run.log", CONFIG, "events.out.tfevents.*", f"{CHECKPOINTS}/*.pt")
+
+# Everything that a training writes and a rerun removes. Other files in the folder are the user's; the lock is held.
+_WRITTEN = (RECORD, CONFIG, METRICS, SAMPLE_IDS, LOG, EVENTS, f"{CHECKPOINTS}/*.pt")
 
 
 def check_writable(folder: Path) -> None:
-    """Raise ConfigError if `folder` cannot be made or written to. Makes nothing."""
+    """Raise ConfigError if `folder` cannot be created or written to. Creates nothing."""
     existing = folder.absolute()
     while not existing.exists():
         existing = existing.parent
@@ -36,15 +40,15 @@ def check_writable(folder: Path) -> None:
 
 @contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Make the folder and hold it: no other process can train the same run until this one ends, however it ends.
+    """Create the folder and lock it: no other process can train the same run until this one ends, in whatever way.
 
     Raises:
-        RunInUseError: another process holds it; the message names it.
-        ConfigError: the folder cannot be made.
+        RunInUseError: another process holds the lock; the message names it.
+        ConfigError: the folder cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / LOCK, "a+")  # noqa: SIM115 (held open on purpose: closing gives the lock up)
+        file = open(folder / LOCK, "a+")  # noqa: SIM115 (held open on purpose: closing releases the lock)
     except OSError as error:
         raise ConfigError(f"runtime.root: {folder} cannot be written to ({error.strerror})") from error
     with file:
@@ -67,9 +71,19 @@ def start_anew(folder: Path) -> None:
             path.unlink()
 
 
-def finished_record(config: Mapping[str, Any]) -> Record | None:
-    """Return the record of this run if there is nothing left to train: it is completed, or has diverged."""
-    if check_root(config) or config["runtime"].get("rerun"):
-        return None
-    record = Record.read(run_folder(config))
-    return record if record is not None and record.status in ("completed", "diverged") else None
+@contextmanager
+def open_atomically(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file that takes the place of `path` when the block ends.
+
+    A crash at any moment leaves the old file or the new one; an error in the block leaves the old one.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except Exception:
+        temporary.unlink(missing_ok=True)
+        raise

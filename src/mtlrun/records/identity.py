@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# What may not change a result is no part of a run's identity: where it runs, how many workers load the
-# data, where its folder lies, what the screen shows.
+# What cannot change a result is not part of a run's identity: the device, the number of workers, the folder.
 _HARMLESS = ("runtime",)
 
 
@@ -18,9 +17,31 @@ def config_hash(config: Mapping[str, Any]) -> str:
     `config` is the resolved config as plain containers. Key order does not matter; 1 and 1.0 differ, since
     they may mean different things to a constructor.
     """
-    relevant = {key: value for key, value in config.items() if key not in _HARMLESS}
-    canonical = json.dumps(relevant, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    canonical = json.dumps(_relevant(config), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:8]
+
+
+def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return {"optimizer.lr": 0.001, ...}: every value that can change a result, under its dotted key.
+
+    `_partial_` is left out: it is implied by the place in the config. `_target_` stays, because a name such as
+    `optimizer=sgd` appears nowhere else in the config.
+    """
+    return _flatten(_relevant(config), "")
+
+
+def _flatten(config: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        elif key != "_partial_":
+            flat[prefix + key] = value
+    return flat
+
+
+def _relevant(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in _HARMLESS}
 
 
 def run_id(config: Mapping[str, Any]) -> str:

@@ -2,17 +2,50 @@
 
 import dataclasses
 import json
-import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-SCHEMA_VERSION = 1
-FILE_NAME = "record.json"
+from mtlrun.config.schema import check_root
+from mtlrun.config.settings import Protocol
+from mtlrun.records.folder import RECORD, open_atomically
+from mtlrun.records.identity import run_folder
+
+SCHEMA_VERSION = 2
 
 Status = Literal["running", "completed", "failed", "interrupted", "diverged"]
-Protocol = Literal["standard", "legacy"]
 TaskMetrics = dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """What a run saw of one split.
+
+    Args:
+        samples: number of samples.
+        labeled: {task: number of samples with its label}; empty if labels cannot be read without loading the inputs.
+        fingerprint: equal for the same samples in the same order; None if nothing but their number is known.
+    """
+
+    samples: int
+    labeled: dict[str, int]
+    fingerprint: str | None
+
+
+@dataclass(frozen=True)
+class Match:
+    """A backbone width at which one model is as large as another.
+
+    Args:
+        width: value of `backbone.width`.
+        parameters: number of parameters at this width.
+        reference_parameters: number of parameters of the model that was to be matched.
+    """
+
+    width: float
+    parameters: int
+    reference_parameters: int
 
 
 @dataclass
@@ -22,59 +55,89 @@ class Record:
     run_id: str
     config: dict[str, Any]
     overrides: list[str] = field(default_factory=list)
-    status: Status = "running"  # "running" of a run that no process holds means that it was killed
+    status: Status = "running"  # if no process holds the run's folder, a "running" run was killed
     error: str | None = None
-    # {task: {metric: "max" or "min"}}, and which of them is the task's main one
+    # {task: {metric: "max" or "min"}}, and the main metric of each task
     directions: dict[str, dict[str, str]] = field(default_factory=dict)
     main_metrics: dict[str, str] = field(default_factory=dict)
-    # standard: selected on validation, tested once. legacy: test-selected; the test split was evaluated on the way,
-    # `test` is the mean over the last evaluations, `val` is empty, and best.pt holds the last weights.
+    # standard: selected on validation, tested once. legacy: test-selected: the test split was evaluated during
+    # training, `test` is the mean over the last evaluations, `val` is empty, and best.pt holds the last weights.
     protocol: Protocol = "standard"
-    # How the checkpoint was selected, and where: {tasks: [...], rule, epoch, step}, one entry per separate selection.
-    # legacy: one entry, rule "last_mean", with the number of `evaluations` in the mean, and the `first_epoch` of them.
+    # How and when the checkpoint was selected: {tasks: [...], rule, epoch, step}, one entry per separate selection.
+    # legacy: one entry, rule "last_mean", with the number of `evaluations` in the mean and the `first_epoch` of them.
     selection: list[dict[str, Any]] = field(default_factory=list)
     val: TaskMetrics = field(default_factory=dict)  # at the selected checkpoint
     test: TaskMetrics = field(default_factory=dict)  # once, at the end, on the selected checkpoint; see protocol
+    total_steps: int = 0  # planned length; fewer are made if patience runs out
     steps: int = 0
     epochs: int = 0
-    # {split: {samples, labeled: {task: samples with its label}, fingerprint}}; the samples' names are in splits.json
+    # Per split a SplitSummary, as a dictionary; the sample IDs are in splits.json
     splits: dict[str, dict[str, Any]] = field(default_factory=dict)
-    parameters: dict[str, int] = field(default_factory=dict)  # per group: shared, <task>, ..., and frozen ones
+    # Per parameter group: shared, <task>, ..., and one for frozen parameters, which has no learning rate
+    parameters: dict[str, int] = field(default_factory=dict)
+    learning_rates: dict[str, float] = field(default_factory=dict)  # before the schedule
     macs: int = 0  # of one sample's predictions for all tasks
-    # With match_parameters: the backbone's width, the parameters of the model that was to be matched, and of this one
-    match: dict[str, float] | None = None
+    match: dict[str, float] | None = None  # with match_parameters: a Match, as a dictionary
     passes_per_step: dict[str, int] = field(default_factory=dict)  # forward, backward
-    # train: training, validation and checkpoints; to_first_step: from the start of the program; test, but for legacy
+    # train: training, validation and checkpoints; to_first_step: from the start of the program; test: standard only
     seconds: dict[str, float] = field(default_factory=dict)
     peak_memory_mib: dict[str, float] = field(default_factory=dict)
-    fallbacks: int = 0  # how often a solver failed and something else was done
+    fallbacks: int = 0  # steps in which a solver failed and a fallback direction was used
     resumed: int = 0  # how often the run was continued from a checkpoint
     started: str = ""
     ended: str = ""
     environment: dict[str, Any] = field(default_factory=dict)  # git commit, versions, hardware
     schema_version: int = SCHEMA_VERSION
 
+    @property
+    def evaluation_tag(self) -> str:
+        """Prefix of the metrics of evaluations during training."""
+        return "val" if self.protocol == "standard" else "test_selected"
+
+    @property
+    def result_tag(self) -> str:
+        """Prefix of the metrics that are the run's result."""
+        return "test" if self.protocol == "standard" else "test_selected_mean"
+
     def write(self, folder: Path) -> None:
-        """Write `record.json` so that a reader, or a crash, sees the old or the new one, never a half."""
+        """Write `record.json` atomically."""
         text = json.dumps(dataclasses.asdict(self), indent=2, allow_nan=True)
-        write_atomically(folder / FILE_NAME, text.encode())
+        with open_atomically(folder / RECORD) as file:
+            file.write(text.encode())
 
     @classmethod
     def read(cls, folder: Path) -> "Record | None":
-        """Return the record in `folder`, or None where there is none that can be read."""
+        """Return the record in `folder`, or None if there is none that can be read."""
         try:
-            content = json.loads((folder / FILE_NAME).read_text())
+            content = json.loads((folder / RECORD).read_text())
         except (OSError, json.JSONDecodeError):
             return None
+        if content.get("schema_version") == 1:
+            content = _from_version_1(content)
         known = {item.name for item in dataclasses.fields(cls)}
         return cls(**{key: value for key, value in content.items() if key in known})
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, bring it to the disk, then give it its name."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+def finished_record(config: Mapping[str, Any]) -> Record | None:
+    """Return the record of this run if there is nothing left to train: it is completed, or has diverged."""
+    if check_root(config) or config["runtime"].get("rerun"):
+        return None
+    record = Record.read(run_folder(config))
+    return record if record is not None and record.status in ("completed", "diverged") else None
+
+
+def _from_version_1(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record of schema version 1 with the names of version 2; its config stays as it was composed."""
+    new = {**content, "macs": content.get("multiply_adds", 0), "schema_version": SCHEMA_VERSION}
+    new["splits"] = {
+        name: {"labeled" if key == "labelled" else key: value for key, value in split.items()}
+        for name, split in content.get("splits", {}).items()
+    }
+    new["selection"] = [
+        entry | ({"rule": "mean_relative_gain"} if entry.get("rule") == "gain" else {})
+        for entry in content.get("selection", [])
+    ]
+    match = content.get("match")
+    if match is not None:
+        new["match"] = {"reference_parameters" if key == "wanted" else key: value for key, value in match.items()}
+    return new

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from mtlrun.config.settings import Settings
 from mtlrun.config.suggest import suggest
 from mtlrun.datasets import Loader, MultiTaskDataset
 from mtlrun.errors import ConfigError, DataError
@@ -12,6 +13,7 @@ from mtlrun.models import MultiTaskModel, SharedRepresentationModel
 from mtlrun.tasks import MeasuresPerformance, Task
 from mtlrun.training.batch import LabeledBatch
 from mtlrun.training.forward import BatchPass, untouched
+from mtlrun.training.selection import MEAN_RELATIVE_GAIN
 from mtlrun.weightings import Equal, GradientWeighting, JacobianWeighting, PartsWeighting, Weighting
 from mtlrun.weightings.base import TaskGradientWeighting
 from mtlrun.weightings.capabilities import LooksAhead, ObservesPerformance, RotatesRepresentation, UsesTaskWeights
@@ -122,6 +124,32 @@ def check_tasks(tasks: Mapping[str, Task], dataset: MultiTaskDataset, name: str)
         for task in tasks
         if task not in dataset.task_names
     ]
+
+
+def check_protocol(dataset: MultiTaskDataset, settings: Settings) -> list[str]:
+    """Return the settings that would select by the test split, or have no effect, under the legacy protocol."""
+    if dataset.protocol == "standard":
+        return []
+    because = "dataset.protocol=legacy evaluates the test split during training"
+    problems = []
+    if dataset.averaged_evaluations < 1:
+        problems.append(f"dataset: averaged_evaluations must be >= 1, found {dataset.averaged_evaluations}")
+    if settings.patience is not None:
+        problems.append(
+            f"trainer.patience={settings.patience}: {because}, which may not decide when training ends; use "
+            "trainer.patience=null or dataset.protocol=standard"
+        )
+    if settings.monitor != MEAN_RELATIVE_GAIN:
+        problems.append(
+            f"trainer.monitor={settings.monitor}: {because} and selects nothing by it, the result is a mean over the "
+            f"last evaluations; leave trainer.monitor={MEAN_RELATIVE_GAIN} or use dataset.protocol=standard"
+        )
+    if settings.min_delta != 0:
+        problems.append(
+            f"trainer.min_delta={settings.min_delta} has no effect with dataset.protocol=legacy, which selects "
+            "nothing; leave trainer.min_delta=0 or use dataset.protocol=standard"
+        )
+    return problems
 
 
 def check_targets(split: Any, name: str, tasks: Mapping[str, Task]) -> None:

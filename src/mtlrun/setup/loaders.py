@@ -63,7 +63,7 @@ def make_loaders(
         if isinstance(split, TensorSplit):
             check_finite(split.inputs, range(len(split)), name)
     if look_ahead:
-        loaders["again"] = loaders["train"].in_another_order()
+        loaders["meta"] = loaders["train"].in_another_order()
     return loaders
 
 

@@ -1,30 +1,30 @@
-"""How large a model is: parameters, MACs, and the width at which it is as large as another one."""
+"""Model size: parameters, MACs, and the width at which one model is as large as another."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mtlrun.errors import ConfigError
+from mtlrun.records.record import Match
 
-_HALVINGS = 30  # of the interval in which the width is looked for
-_WIDEST = 64.0  # as a factor on the width that is set
+_HALVINGS = 30  # of the interval that holds the width
+_WIDEST = 64.0  # as a multiple of the configured width
 
 
-def count_parameters(model: nn.Module) -> int:
-    """Return the number of parameters, frozen ones included."""
-    return sum(parameter.numel() for parameter in model.parameters())
+def count_parameters(parameters: Iterable[Tensor]) -> int:
+    """Return the number of scalars in `parameters`, such as `model.parameters()`, which include frozen ones."""
+    return sum(parameter.numel() for parameter in parameters)
 
 
 def count_macs(model: nn.Module, inputs: Tensor, tasks: Sequence[str] | None = None) -> int:
-    """Return how many MACs a prediction takes for one sample, by convolutions and products.
+    """Return the MACs (multiply-accumulate operations) of convolutions and matrix products for one sample.
 
     Args:
-        model: as it is; evaluated in evaluation mode, and left in the mode that it was in.
+        model: run in evaluation mode, and left in the mode that it was in.
         inputs: a batch of one sample or more, on the model's device.
-        tasks: whose predictions are made; None for all.
+        tasks: whose predictions are computed; None for all.
     """
     was_training = model.training
     model.eval()
@@ -35,38 +35,23 @@ def count_macs(model: nn.Module, inputs: Tensor, tasks: Sequence[str] | None = N
     return int(counter.get_total_flops()) // 2
 
 
-@dataclass(frozen=True)
-class Match:
-    """A width at which one model is as large as another.
-
-    Args:
-        width: for `backbone.width`.
-        parameters: what the model then has.
-        wanted: what the other has.
-    """
-
-    width: float
-    parameters: int
-    wanted: int
-
-
 def match_width(reference: Callable[[], nn.Module], candidate: Callable[[float], nn.Module], width: float) -> Match:
     """Return the width at which the candidate's number of parameters is nearest to the reference's.
 
     Args:
         reference: builds the model to be matched.
-        candidate: builds the other one at a width; the wider, the more parameters.
-        width: where to begin.
+        candidate: builds the other model at a width; its number of parameters grows with the width.
+        width: where the search begins.
 
     Raises:
         ConfigError: no width comes within a tenth of the reference.
     """
-    wanted = _count(reference)
+    target = _count(reference)
     seen: dict[float, int] = {}
 
     def is_enough(width: float) -> bool:
         seen[width] = _count(lambda: candidate(width))
-        return seen[width] >= wanted
+        return seen[width] >= target
 
     low, high = width / _WIDEST, width
     while not is_enough(high) and high < width * _WIDEST:
@@ -76,20 +61,20 @@ def match_width(reference: Callable[[], nn.Module], candidate: Callable[[float],
             break
         middle = (low + high) / 2
         low, high = (low, middle) if is_enough(middle) else (middle, high)
-    best = min(seen, key=lambda width: (abs(seen[width] - wanted), width))
-    if abs(seen[best] - wanted) > 0.1 * wanted:
+    best = min(seen, key=lambda width: (abs(seen[width] - target), width))
+    if abs(seen[best] - target) > 0.1 * target:
         raise ConfigError(
-            f"match_parameters: no backbone.width gives about {wanted:,} parameters; the nearest, {best:.4g}, gives "
+            f"match_parameters: no backbone.width gives about {target:,} parameters; the nearest, {best:.4g}, gives "
             f"{seen[best]:,}"
         )
-    return Match(round(best, 6), seen[best], wanted)
+    return Match(round(best, 6), seen[best], target)
 
 
 def _count(make: Callable[[], nn.Module]) -> int:
-    """Count without memory for the weights where that works, and without moving the random numbers."""
+    """Count the parameters, if possible without allocating them, and without consuming random numbers."""
     with torch.random.fork_rng(devices=[]):
         try:
             with torch.device("meta"):
-                return count_parameters(make())
-        except (NotImplementedError, RuntimeError):  # a constructor that looks at values
-            return count_parameters(make())
+                return count_parameters(make().parameters())
+        except (NotImplementedError, RuntimeError):  # a constructor that reads values
+            return count_parameters(make().parameters())

@@ -3,31 +3,16 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mtlrun.records.record import SplitSummary
 from mtlrun.tasks import Task
 
 # Inputs beyond this many bytes are left out of the fingerprint, so that a start does not wait for them.
 _LARGE = 2**26
-
-
-@dataclass(frozen=True)
-class SplitSummary:
-    """One split.
-
-    Args:
-        samples: how many.
-        labeled: {task: samples that carry its label}; empty where labels cannot be seen without loading the inputs.
-        fingerprint: the same for the same samples in the same order; None where nothing is known but their number.
-    """
-
-    samples: int
-    labeled: dict[str, int]
-    fingerprint: str | None
 
 
 def summarize(split: Any, tasks: Mapping[str, Task]) -> SplitSummary:

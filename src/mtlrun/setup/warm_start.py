@@ -1,4 +1,4 @@
-"""Coupled networks that start from networks trained on one task each: the recipe of cross-stitch networks."""
+"""Warm start: coupled networks that start from networks trained on one task each, as cross-stitch networks do."""
 
 import logging
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mtlrun.config.suggest import suggest
 from mtlrun.errors import ConfigError
 from mtlrun.models import MultiTaskModel
-from mtlrun.records.folder import CHECKPOINTS
+from mtlrun.records.folder import BEST, CHECKPOINTS
 from mtlrun.records.record import Record
 from mtlrun.training import checkpoint
 
@@ -17,36 +17,37 @@ logger = logging.getLogger(__name__)
 
 
 def start_from(model: MultiTaskModel, run: str, *, legacy: bool = False) -> None:
-    """Copy the selected weights of a finished run of `model=single` into each task's network.
+    """Copy the selected state of a completed run of `model=single` into each task's network.
 
-    A head that has another shape here, since it sees more than its network, keeps its random weights.
+    A head whose shape differs here, because its input is not the output of its network alone, keeps its random state.
 
     Args:
-        model: one that has a network per task.
+        model: with a network per task.
         run: the folder of that run.
-        legacy: whether this run has `dataset.protocol=legacy`. Another one may not start from a run that has, whose
-            networks were trained on the validation split.
+        legacy: True if the run that starts has `dataset.protocol=legacy`. A run with the standard protocol must not
+            start from a legacy one, whose networks were trained on its validation split.
 
     Raises:
         ConfigError: there is no such run, it lacks a task, or its networks have other shapes.
+        CheckpointError: its best.pt cannot be read.
     """
     key = f"model.init_from={run}"
-    weights = _weights_of(Path(run), key, legacy=legacy)
+    state = _selected_state(Path(run), key, legacy=legacy)
     for task, (backbone, head) in model.task_networks().items():
-        known = sorted({name.split(".")[1] for name in weights})
+        known = sorted({name.split(".")[1] for name in state})
         if task not in known:
             raise ConfigError(f"{key}: that run has no task {task}; {suggest(task, known, 'it has')}")
         prefix = f"networks.{task}."
-        _load(backbone, _beneath(weights, f"{prefix}0."), f"{key}: the network of task {task}")
-        found = _beneath(weights, f"{prefix}1.")
-        if _shapes(found) == _shapes(head.state_dict()):
-            head.load_state_dict(found)
+        _load(backbone, _below(state, f"{prefix}0."), f"{key}: the network of task {task}")
+        head_state = _below(state, f"{prefix}1.")
+        if _shapes(head_state) == _shapes(head.state_dict()):
+            head.load_state_dict(head_state)
         else:
             logger.info("%s: the head of task %s has other shapes and starts from random weights", key, task)
 
 
-def _weights_of(folder: Path, key: str, *, legacy: bool) -> dict[str, Tensor]:
-    """Return the selected weights of a run of `model=single`."""
+def _selected_state(folder: Path, key: str, *, legacy: bool) -> dict[str, Tensor]:
+    """Return the state of the selected model of a run of `model=single`."""
     record = Record.read(folder)
     if record is None:
         raise ConfigError(f"{key}: no run there (no readable record.json); give the folder of a finished run")
@@ -60,14 +61,14 @@ def _weights_of(folder: Path, key: str, *, legacy: bool) -> dict[str, Tensor]:
             f"{key}: that run has dataset.protocol=legacy, so it was trained on this run's validation split; give one "
             "with dataset.protocol=standard"
         )
-    best = checkpoint.load(folder / CHECKPOINTS / checkpoint.BEST)
-    if best is None:
-        raise ConfigError(f"{key}: its {CHECKPOINTS}/{checkpoint.BEST} is gone, so there are no weights to start from")
-    return {name: value for part in best["weights"] for name, value in part.items()}
+    state = checkpoint.load_best(folder / CHECKPOINTS)
+    if state is None:
+        raise ConfigError(f"{key}: its {CHECKPOINTS}/{BEST} is gone, so there are no weights to start from")
+    return state
 
 
-def _beneath(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

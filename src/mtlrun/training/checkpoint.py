@@ -9,16 +9,19 @@ import os
 import pickle
 import random
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy
 import torch
+from torch import Tensor
 
 from mtlrun.errors import CheckpointError
+from mtlrun.records.folder import BEST, LAST, PREVIOUS, open_atomically
+from mtlrun.training.selection import SelectedModel, merge_states
 
-FORMAT = 1
-LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
+FORMAT = 2
 
 logger = logging.getLogger(__name__)
 
@@ -27,22 +30,17 @@ def save(state: dict[str, Any], path: Path) -> None:
     """Write `state` to `path` so that a crash at any moment leaves the old file or the new one.
 
     Raises:
-        CheckpointError: the disk is full, the folder is not writable, ...; what stood at `path` still stands.
+        CheckpointError: the disk is full, the folder is not writable, ...; the old file is still there.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with open_atomically(path) as file:
             torch.save({"format": FORMAT, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch reports a short write as RuntimeError
-        temporary.unlink(missing_ok=True)
         raise CheckpointError(f"cannot write {path}: {error}") from error
 
 
 def save_last(state: dict[str, Any], folder: Path) -> None:
-    """Write `state` as the newest checkpoint of `folder`, keeping the one before it."""
+    """Write `state` as the newest training state in `folder`, keeping the one before it."""
     fresh = folder / "fresh.pt"
     save(state, fresh)
     if (folder / LAST).exists():
@@ -67,12 +65,15 @@ def load(path: Path) -> dict[str, Any] | None:
     except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
     if state.get("format") != FORMAT:
-        raise CheckpointError(f"{path} has checkpoint format {state.get('format')}, this mtlrun reads {FORMAT}")
+        raise CheckpointError(
+            f"{path} has checkpoint format {state.get('format')}, and this version of mtlrun reads format {FORMAT}; "
+            "train that run anew (runtime.rerun=true), or use the version that wrote it"
+        )
     return state
 
 
 def load_last(folder: Path) -> dict[str, Any] | None:
-    """Return the newest readable checkpoint of `folder`, or None; one that is damaged is named in a warning."""
+    """Return the newest readable training state in `folder`, or None; warn of a damaged one."""
     for name in (LAST, PREVIOUS):
         try:
             state = load(folder / name)
@@ -84,25 +85,75 @@ def load_last(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def generator_states() -> dict[str, Any]:
-    """Return the states of all global random generators, as a checkpoint can hold them."""
-    version, internal, gauss = random.getstate()
-    numpy_state: Any = numpy.random.get_state(legacy=True)
-    algorithm, keys, position, has_gauss, cached = numpy_state
-    return {
-        "torch": torch.random.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "python": [version, list(internal), gauss],
-        "numpy": [str(algorithm), torch.from_numpy(keys.astype(numpy.int64)), position, has_gauss, float(cached)],
-    }
+def load_best(folder: Path) -> dict[str, Tensor] | None:
+    """Return the state of the selected model in `folder`, None if there is none.
+
+    Raises:
+        CheckpointError: as for `load`.
+    """
+    best = load(folder / BEST)
+    return None if best is None else merge_states(best["model_states"])
 
 
-def restore_generators(states: dict[str, Any]) -> None:
-    """Set all global random generators to what `generator_states` returned."""
-    torch.random.set_rng_state(states["torch"])
-    if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(states["cuda"])
-    version, internal, gauss = states["python"]
-    random.setstate((version, tuple(internal), gauss))
-    algorithm, keys, position, has_gauss, cached = states["numpy"]
-    numpy.random.set_state((algorithm, keys.numpy().astype(numpy.uint32), position, has_gauss, cached))
+class Stateful(Protocol):
+    """Anything that changes during training."""
+
+    def state_dict(self) -> Any:
+        """Return the state as a checkpoint can hold it."""
+
+    def load_state_dict(self, state: Any, /) -> Any:
+        """Restore what `state_dict` returned."""
+
+
+def save_training(parts: Mapping[str, Stateful], folder: Path) -> None:
+    """Write the state of all `parts` of a training as the newest one in `folder`."""
+    save_last({name: part.state_dict() for name, part in parts.items()}, folder)
+
+
+def restore_training(parts: Mapping[str, Stateful], selected: SelectedModel, folder: Path) -> bool:
+    """Restore the newest training state in `folder`, and the selected model; return False if there is none.
+
+    If an evaluation was made but best.pt cannot be read, the training cannot be continued, and nothing is restored.
+    """
+    state = load_last(folder)
+    if state is None:
+        return False
+    if state["progress"]["evaluations"] > 0:
+        try:
+            best = load(folder / BEST)
+        except CheckpointError as error:
+            logger.warning("%s", error)
+            best = None
+        if best is None:
+            logger.warning("without a readable %s the run cannot be continued; it starts anew", BEST)
+            return False
+        selected.load_state_dict(best)
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+    return True
+
+
+class Generators:
+    """The states of all global random generators."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states as a checkpoint can hold them."""
+        version, internal, gauss = random.getstate()
+        numpy_state: Any = numpy.random.get_state(legacy=True)
+        algorithm, keys, position, has_gauss, cached = numpy_state
+        return {
+            "torch": torch.random.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "python": [version, list(internal), gauss],
+            "numpy": [str(algorithm), torch.from_numpy(keys.astype(numpy.int64)), position, has_gauss, float(cached)],
+        }
+
+    def load_state_dict(self, states: dict[str, Any]) -> None:
+        """Set the generators to what `state_dict` returned."""
+        torch.random.set_rng_state(states["torch"])
+        if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(states["cuda"])
+        version, internal, gauss = states["python"]
+        random.setstate((version, tuple(internal), gauss))
+        algorithm, keys, position, has_gauss, cached = states["numpy"]
+        numpy.random.set_state((algorithm, keys.numpy().astype(numpy.uint32), position, has_gauss, cached))

@@ -1,68 +1,16 @@
-"""Optimizers and learning-rate schedules, over named parameter groups with learning rates of their own."""
+"""Learning-rate schedules: one factor for the learning rates of all parameter groups."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from dataclasses import dataclass
 from math import cos, pi
-from typing import Any
 
-from torch import nn
 from torch.optim import Optimizer
-
-from mtlrun.errors import ConfigError
-
-
-@dataclass(frozen=True)
-class Group:
-    """Parameters with one learning rate.
-
-    Args:
-        name: unique; `lr/<name>` in the log.
-        parameters: the trainable ones.
-        lr: learning rate before the schedule.
-        weight_decay: False for parameters that must not be decayed, such as a weighting's.
-    """
-
-    name: str
-    parameters: list[nn.Parameter]
-    lr: float
-    weight_decay: bool = True
-
-
-def make_param_groups(groups: Iterable[Group]) -> list[dict[str, Any]]:
-    """Return the groups as PyTorch optimizers take them; empty ones are left out."""
-    found = []
-    for group in groups:
-        if group.parameters:
-            entry: dict[str, Any] = {
-                "params": group.parameters,
-                "lr": group.lr,
-                "initial_lr": group.lr,
-                "name": group.name,
-            }
-            found.append(entry if group.weight_decay else entry | {"weight_decay": 0.0})
-    return found
-
-
-def check_partition(module: nn.Module, groups: Iterable[Group]) -> None:
-    """Raise ConfigError unless every trainable parameter of `module` is in exactly one group."""
-    counts: dict[int, int] = {}
-    for group in groups:
-        for parameter in group.parameters:
-            counts[id(parameter)] = counts.get(id(parameter), 0) + 1
-    for name, parameter in module.named_parameters():
-        times = counts.get(id(parameter), 0)
-        if parameter.requires_grad and times != 1:
-            raise ConfigError(
-                f"model: parameter {name} must be in exactly one of the model's parameter groups, found it in {times}"
-            )
 
 
 class Schedule(ABC):
-    """The factor on all learning rates as a function of the step: it has no state, so there is none to resume.
+    """Base of all schedules: the factor on all learning rates as a function of the step, without state.
 
     Args:
-        warmup_epochs: over how many epochs the factor rises linearly to one, before the schedule proper begins.
+        warmup_epochs: number of epochs in which the factor rises linearly to one, before the schedule itself begins.
     """
 
     def __init__(self, warmup_epochs: float = 0.0) -> None:
@@ -83,20 +31,20 @@ class Schedule(ABC):
         """Return the factor after the warm-up.
 
         Args:
-            epochs: since the end of the warm-up.
+            epochs: number of epochs since the end of the warm-up, with fractions.
             progress: fraction of the steps after the warm-up that have been made.
         """
 
 
 class Constant(Schedule):
-    """The learning rates stay as they are, after a warm-up if there is one."""
+    """Constant learning rates, after a warm-up if there is one."""
 
     def decay(self, epochs: float, progress: float) -> float:
         return 1.0
 
 
 class Cosine(Schedule):
-    """Half a cosine from 1 to `final_factor`, step by step, over the whole training.
+    """Half a cosine period from 1 to `final_factor`, step by step, over the whole training.
 
     Source: Loshchilov & Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts" (ICLR 2017), without restarts.
 
@@ -116,7 +64,7 @@ class Cosine(Schedule):
 
 
 class Step(Schedule):
-    """Multiply by `gamma` every `step_size` epochs.
+    """Multiplication by `gamma` every `step_size` epochs.
 
     Args:
         step_size: epochs, >= 1.
@@ -138,7 +86,7 @@ class Step(Schedule):
 
 
 class Exponential(Schedule):
-    """Multiply by `gamma` after each epoch.
+    """Multiplication by `gamma` after each epoch.
 
     Args:
         gamma: factor, in (0, 1].
@@ -156,6 +104,6 @@ class Exponential(Schedule):
 
 
 def set_learning_rates(optimizer: Optimizer, factor: float) -> None:
-    """Set each group's learning rate to `factor` times its own base."""
+    """Set the learning rate of each group to `factor` times its initial one."""
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * factor

@@ -1,4 +1,4 @@
-"""Means over the steps since the last log line, gathered on the device without waiting for it."""
+"""Means over the steps since the last point of the curves, summed on the device without waiting for it."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 
-class Window:
-    """Sums of losses, weights, gradient norms and cosines, and how often each was seen.
+class StepMeans:
+    """Means of losses, task weights, gradient norms and cosines over the steps since the last reset.
 
     Args:
         tasks: names of the K tasks.
-        device: where losses and weights are.
+        device: of the losses and task weights.
     """
 
     def __init__(self, tasks: Sequence[str], device: torch.device) -> None:
@@ -23,7 +23,7 @@ class Window:
     def reset(self) -> None:
         """Start over."""
         num_tasks = len(self._tasks)
-        self._losses = torch.zeros(2, num_tasks, device=self._device)  # row 0: sums, row 1: counts; likewise below
+        self._losses = torch.zeros(2, num_tasks, device=self._device)  # [0]: sums, [1]: counts; likewise below
         self._weights = torch.zeros(2, num_tasks, device=self._device)
         self._norms = torch.zeros(2, num_tasks, dtype=torch.float64)
         self._cosines = torch.zeros(2, num_tasks, num_tasks, dtype=torch.float64)
@@ -33,9 +33,10 @@ class Window:
         """Add one step.
 
         Args:
-            active: which of the K tasks took part; the other arguments have one entry for each of these.
-            losses, weights: as in the step; weights None where the method has none.
-            gram: inner products of the task gradients on the CPU, None where they were not taken.
+            active: index of the tasks with a loss in this step; the other arguments have one entry for each.
+            losses: of these tasks.
+            weights: task weights; None if the method has none.
+            gram: inner products of the task gradients, on the CPU; None if they were not computed.
         """
         self._losses[0, active] += losses
         self._losses[1, active] += 1
@@ -46,10 +47,10 @@ class Window:
             norms = gram.diagonal().clamp_min(0).sqrt()
             self._norms[0, active] += norms
             self._norms[1, active] += 1
-            places = torch.arange(len(self._tasks))[active]
-            grid = (places.unsqueeze(1), places.unsqueeze(0))
+            positions = torch.arange(len(self._tasks))[active]
+            grid = (positions.unsqueeze(1), positions.unsqueeze(0))
             products = norms.unsqueeze(1) * norms.unsqueeze(0)
-            # A zero gradient has no direction: it is counted as orthogonal to all.
+            # A zero gradient has no direction: it counts as orthogonal to all others.
             self._cosines[0][grid] += torch.where(products > 0, gram / products, 0.0)
             self._cosines[1][grid] += 1
             pairs = torch.triu_indices(len(gram), len(gram), offset=1)
@@ -57,8 +58,8 @@ class Window:
             self._conflicts[1] += pairs.shape[1]
 
     def means(self) -> dict[str, float]:
-        """Return the means by TensorBoard tag, for what was seen at all."""
-        found = {}
+        """Return {TensorBoard tag: mean}; tags without a value in these steps are left out."""
+        means = {}
         for tag, (sums, counts) in {
             "train/{}/loss": self._losses,
             "weight/{}": self._weights,
@@ -66,18 +67,18 @@ class Window:
         }.items():
             for task, value, count in zip(self._tasks, sums.tolist(), counts.tolist(), strict=True):
                 if count:
-                    found[tag.format(task)] = value / count
+                    means[tag.format(task)] = value / count
         for a, b in combinations(range(len(self._tasks)), 2):
             if self._cosines[1, a, b]:
-                found[f"grad_cosine/{self._tasks[a]}_{self._tasks[b]}"] = float(
+                means[f"grad_cosine/{self._tasks[a]}_{self._tasks[b]}"] = float(
                     self._cosines[0, a, b] / self._cosines[1, a, b]
                 )
         if self._conflicts[1]:
-            found["grad_conflict"] = float(self._conflicts[0] / self._conflicts[1])
-        return found
+            means["grad_conflict"] = float(self._conflicts[0] / self._conflicts[1])
+        return means
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the sums, so that a window may span a stop."""
+        """Return the sums, so that the means of a continued run are those of an uninterrupted one."""
         return {
             "losses": self._losses,
             "weights": self._weights,

@@ -3,22 +3,18 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 from torch.utils.data import Dataset
 
 from mtlrun.config.checks import check_one_of
+from mtlrun.config.settings import Protocol
 from mtlrun.datasets.base import FileCache, MultiTaskDataset, Sample, SplitName, TensorSplit
 from mtlrun.datasets.files.augmentation import Augmented
 from mtlrun.datasets.files.npy_kinds import Kind, map_file
 from mtlrun.datasets.generation.splitting import split_by_class
 from mtlrun.errors import DataError
 
-Protocol = Literal["standard", "legacy"]
-
 _SOURCE = "the preprocessed data that https://github.com/lorenmt/mtan links to"
-# MTAN and the papers after it print the mean over the last 10 epochs, each evaluated on the test split.
-_LEGACY_EVALUATIONS = 10
 
 
 class NpySplit(Dataset[Sample]):
@@ -114,9 +110,8 @@ class DenseNpy(MultiTaskDataset):
             "train": (Path(root) / "train", train),
             "test": (Path(root) / "val", test),
         }
-        if protocol == "legacy":
-            self.averaged_evaluations = _LEGACY_EVALUATIONS
-        else:
+        self.protocol = protocol
+        if protocol == "standard":
             val, rest = split_by_class([0] * len(train), [val_fraction], split_seed)
             if not (len(val) and len(rest)):
                 raise DataError(f"{root}/train: {len(train)} images leave none for one of the splits train and val")
@@ -127,7 +122,7 @@ class DenseNpy(MultiTaskDataset):
         self._splits: dict[SplitName, Dataset[Sample]] = {}
 
     def split(self, name: SplitName) -> Dataset[Sample]:
-        if name == "val" and self.averaged_evaluations is not None:
+        if name == "val" and self.protocol == "legacy":
             name = "test"  # the same object: it may be large
         if name not in self._splits:
             folder, stems = self._files[name]

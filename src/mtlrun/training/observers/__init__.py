@@ -1,8 +1,8 @@
-"""Observers: what is told of a run while it runs, on the screen, in metrics.jsonl and in TensorBoard."""
+"""Observers: what logs a run while it trains, on the screen, in metrics.jsonl and in TensorBoard."""
 
-from mtlrun.training.observers.base import Observer, RunInfo
+from mtlrun.training.observers.base import Observer, Observers
 from mtlrun.training.observers.console import Screen
 from mtlrun.training.observers.metrics_file import MetricsFile
 from mtlrun.training.observers.tensorboard import TensorBoard
 
-__all__ = ["MetricsFile", "Observer", "RunInfo", "Screen", "TensorBoard"]
+__all__ = ["MetricsFile", "Observer", "Observers", "Screen", "TensorBoard"]

@@ -1,115 +1,122 @@
-"""What an observer is told, and the append-only file that two of them write."""
+"""Observers: the interface of what logs a run, and the append-only file that two of them write."""
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from torch import Tensor
+
+from mtlrun.records.record import Record
 
 Metrics = Mapping[str, Mapping[str, float]]
 
 
-@dataclass(frozen=True)
-class RunInfo:
-    """What is known of a run when it starts.
-
-    Args:
-        run_id: its name.
-        folder: where it writes.
-        config: the resolved config.
-        directions: {task: {metric: "max" or "min"}}.
-        main_metrics: {task: metric}.
-        parameter_groups: (name, number of parameters, learning rate) of each group of the optimizer.
-        labeled: {split: (samples, {task: samples that carry its label})}; no tasks where that is not known.
-        macs: of one sample's predictions for all tasks.
-        total_steps, steps_per_epoch: the length of the training, if it is not stopped early.
-        averaged_evaluations: over how many of the last evaluations on the test split the result is a mean; None where a
-            checkpoint is selected on validation.
-    """
-
-    run_id: str
-    folder: Path
-    config: Mapping[str, Any]
-    directions: Mapping[str, Mapping[str, str]]
-    main_metrics: Mapping[str, str]
-    parameter_groups: Sequence[tuple[str, int, float]]
-    labeled: Mapping[str, tuple[int, Mapping[str, int]]]
-    macs: int
-    total_steps: int
-    steps_per_epoch: int
-    averaged_evaluations: int | None = None
-
-    @property
-    def evaluated(self) -> str:
-        """What stands before the metrics of the evaluations on the way."""
-        return "val" if self.averaged_evaluations is None else "test_selected"
-
-    @property
-    def result(self) -> str:
-        """What stands before the metrics that are the run's result."""
-        return "test" if self.averaged_evaluations is None else "test_selected_mean"
-
-
 class Observer:
-    """Told of what happens in a run; every method may be left out.
+    """Base of all observers: notified of what happens in a run; every method is optional.
 
-    An observer that writes files gives their sizes as its state, and cuts them back to these when a run is continued,
-    so that nothing stands in them twice.
+    An observer that writes files gives their sizes as its state, and cuts them back to these sizes when a run is
+    continued, so that nothing is logged twice.
     """
 
-    def started(self, info: RunInfo, step: int) -> None:
-        """The run starts, or goes on, at `step`. Called after the state has been restored."""
+    def started(self, record: Record, step: int) -> None:
+        """The run starts, or is continued, at `step`. Called after the state has been restored.
+
+        Args:
+            record: all that is known of the run when it starts.
+            step: number of steps already made.
+        """
 
     def trained(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
-        """`trainer.log_every` more steps were made; `values` are means over them, by TensorBoard's tags."""
+        """`trainer.log_every` more steps were made; `values` are means over them, {TensorBoard tag: mean}."""
 
     def validated(self, step: int, epoch: int, metrics: Metrics, selected: bool) -> None:
         """The validation split was evaluated; `selected`: this is now the best checkpoint.
 
-        With `RunInfo.averaged_evaluations` it was the test split, and nothing is selected, whatever `selected` says.
+        Under the legacy protocol (`Record.protocol`) it was the test split, and `selected` has no meaning.
         """
 
     def pictured(self, step: int, pictures: Mapping[str, Tensor]) -> None:
         """{task: image [3, height, width] of bytes} of some validation samples, right after `validated`."""
 
     def tested(self, step: int, metrics: Metrics) -> None:
-        """The selected checkpoint was evaluated on the test split, or the last evaluations' means were taken."""
+        """The result: of the selected checkpoint on the test split, or the means over the last evaluations."""
 
     def closed(self) -> None:
         """The run ended, in whatever way."""
 
     def state_dict(self) -> dict[str, int]:
-        """Bring everything to the disk and return what a continued run needs to know."""
+        """Write everything to the disk and return the state that a continued run needs."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Restore; an empty state means that the run starts anew. Called before `started`."""
+        """Restore the state, or start anew if it is empty. Called before `started`."""
+
+
+class Observers:
+    """Several observers, notified one after the other."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = list(observers)
+
+    def started(self, record: Record, step: int) -> None:
+        for observer in self._observers:
+            observer.started(record, step)
+
+    def trained(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
+        for observer in self._observers:
+            observer.trained(step, epoch, values)
+
+    def validated(self, step: int, epoch: int, metrics: Metrics, selected: bool) -> None:
+        for observer in self._observers:
+            observer.validated(step, epoch, metrics, selected)
+
+    def pictured(self, step: int, pictures: Mapping[str, Tensor]) -> None:
+        for observer in self._observers:
+            observer.pictured(step, pictures)
+
+    def tested(self, step: int, metrics: Metrics) -> None:
+        for observer in self._observers:
+            observer.tested(step, metrics)
+
+    def closed(self) -> None:
+        for observer in self._observers:
+            observer.closed()
+
+    def start_anew(self) -> None:
+        for observer in self._observers:
+            observer.load_state_dict({})
+
+    def state_dict(self) -> list[dict[str, int]]:
+        return [observer.state_dict() for observer in self._observers]
+
+    def load_state_dict(self, states: Sequence[Mapping[str, int]]) -> None:
+        for observer, state in zip(self._observers, states, strict=True):
+            observer.load_state_dict(state)
 
 
 class AppendFile:
     """A file that only grows, and can be cut back to an earlier size.
 
     Args:
-        path: made if it is not there.
+        path: of the file, which is created if it does not exist.
     """
 
     def __init__(self, path: Path) -> None:
         self.file: BinaryIO = open(path, "ab")  # noqa: SIM115 (open as long as the run)
 
     def write(self, content: bytes) -> None:
-        """Append."""
+        """Append `content`."""
         self.file.write(content)
 
     def sync(self) -> int:
-        """Bring the content to the disk and return the size."""
+        """Write the content to the disk and return the size of the file."""
         self.file.flush()
         os.fsync(self.file.fileno())
         return self.file.tell()
 
     def cut(self, size: int) -> None:
-        """Forget what was written after the file had this size."""
+        """Remove everything after the first `size` bytes."""
         self.file.truncate(size)
         self.file.seek(0, os.SEEK_END)
 

@@ -1,4 +1,4 @@
-"""The screen: what is trained, how far it is, and how it ended."""
+"""The screen: what is trained, its progress, and each validation."""
 
 import logging
 import sys
@@ -12,14 +12,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.tree import Tree
 
-from mtlrun.records.display import TEST_SELECTED
-from mtlrun.training.observers.base import Metrics, Observer, RunInfo
+from mtlrun.records.record import Record
+from mtlrun.training.observers.base import Metrics, Observer
 
 logger = logging.getLogger("mtlrun.screen")
 
 
 def logging_handler(console: Console, *, quiet: bool) -> logging.Handler:
-    """Return the handler that brings log lines to the screen: above the progress bar, or plain into a pipe."""
+    """Return the handler that prints log lines: above the progress bar on a terminal, plain otherwise."""
     handler: logging.Handler
     if console.is_terminal:
         handler = RichHandler(console=console, show_time=False, show_path=False, show_level=False, markup=False)
@@ -33,8 +33,8 @@ class Screen(Observer):
     """Shows the config, the parameter groups, the progress and each validation.
 
     Args:
-        console: where to.
-        quiet: show nothing but warnings.
+        console: where it is shown.
+        quiet: show warnings only.
     """
 
     def __init__(self, console: Console, *, quiet: bool) -> None:
@@ -42,24 +42,19 @@ class Screen(Observer):
         self._quiet = quiet
         self._progress: Progress | None = None
         self._main_metrics: Mapping[str, str] = {}
-        self._averaged: int | None = None
+        self._evaluation_name, self._shows_selected = "val", True
         self._losses = self._validation = ""
 
-    def started(self, info: RunInfo, step: int) -> None:
-        self._main_metrics = info.main_metrics
-        self._averaged = info.averaged_evaluations
-        if self._averaged is not None:
-            logger.info(
-                "%s: the test split is evaluated on the way, and the result is the mean over the last %d evaluations",
-                TEST_SELECTED,
-                self._averaged,
-            )
+    def started(self, record: Record, step: int) -> None:
+        self._main_metrics = record.main_metrics
+        if record.protocol == "legacy":
+            self._evaluation_name, self._shows_selected = "test-selected", False
         if self._quiet:
             return
-        self._console.print(config_tree(info))
-        self._console.print(group_table(info))
-        self._console.print(sample_table(info))
-        self._console.print(f"{short(info.macs)} MACs per sample, all tasks together", style="dim")
+        self._console.print(config_tree(record))
+        self._console.print(group_table(record))
+        self._console.print(sample_table(record))
+        self._console.print(f"{short(record.macs)} MACs per sample, all tasks together", style="dim")
         if self._console.is_terminal:
             self._progress = Progress(
                 TextColumn("{task.description}"),
@@ -71,7 +66,7 @@ class Screen(Observer):
                 console=self._console,
                 transient=True,
             )
-            self._progress.add_task("step", total=info.total_steps, completed=step)
+            self._progress.add_task("step", total=record.total_steps, completed=step)
             self._progress.start()
 
     def trained(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
@@ -81,8 +76,8 @@ class Screen(Observer):
 
     def validated(self, step: int, epoch: int, metrics: Metrics, selected: bool) -> None:
         numbers = (f"{task} {metric} {metrics[task][metric]:.4f}" for task, metric in self._main_metrics.items())
-        self._validation = f"{'val' if self._averaged is None else 'test-selected'} {', '.join(numbers)}"
-        mark = " (selected)" if selected and self._averaged is None else ""
+        self._validation = f"{self._evaluation_name} {', '.join(numbers)}"
+        mark = " (selected)" if selected and self._shows_selected else ""
         logger.info("epoch %d, step %d: %s; %s%s", epoch, step, self._losses, self._validation, mark)
         self._advance(step)
 
@@ -97,11 +92,11 @@ class Screen(Observer):
             self._progress.update(self._progress.task_ids[0], completed=step, description=shown)
 
 
-def config_tree(info: RunInfo) -> Tree:
+def config_tree(record: Record) -> Tree:
     """Return the resolved config, a branch per group."""
-    tree = Tree(f"[bold]{info.run_id}[/bold]")
-    names = info.config["names"]
-    for group, content in info.config.items():
+    tree = Tree(f"[bold]{record.run_id}[/bold]")
+    names = record.config["names"]
+    for group, content in record.config.items():
         if group == "names":
             continue
         label = f"{group}={names[group]}" if group in names else group
@@ -126,35 +121,36 @@ def _inline(options: Mapping[str, Any]) -> str:
     return f"{target}({', '.join(arguments)})" if target else ", ".join(arguments)
 
 
-def sample_table(info: RunInfo) -> Table:
-    """Return how many samples each split has, and how many carry a task's label where not all do."""
+def sample_table(record: Record) -> Table:
+    """Return the number of samples of each split, and for tasks with missing labels the number of labeled samples."""
     table = Table(title="samples", title_justify="left", box=None, header_style="bold")
     table.add_column("")
-    for split in info.labeled:
+    for split in record.splits:
         table.add_column(split, justify="right")
-    table.add_row("all", *(f"{samples:,}" for samples, _ in info.labeled.values()))
-    for task in info.main_metrics:
-        counts = [labeled.get(task, samples) for samples, labeled in info.labeled.values()]
-        if counts != [samples for samples, _ in info.labeled.values()]:
+    num_samples = [split["samples"] for split in record.splits.values()]
+    table.add_row("all", *(f"{count:,}" for count in num_samples))
+    for task in record.main_metrics:
+        counts = [split["labeled"].get(task, split["samples"]) for split in record.splits.values()]
+        if counts != num_samples:
             table.add_row(f"with {task}", *(f"{count:,}" for count in counts))
     return table
 
 
-def group_table(info: RunInfo) -> Table:
-    """Return the parameter groups with their learning rates: every parameter is in exactly one."""
+def group_table(record: Record) -> Table:
+    """Return the parameter groups with their learning rates; every parameter is in exactly one."""
     table = Table(title="parameter groups", title_justify="left", box=None, header_style="bold")
     table.add_column("group")
     table.add_column("parameters", justify="right")
     table.add_column("learning rate", justify="right")
-    for name, count, lr in info.parameter_groups:
-        table.add_row(name, f"{count:,}", f"{lr:g}" if lr else "-")
-    total = sum(count for _, count, _ in info.parameter_groups)
-    table.add_row("total", f"{total:,}", "", style="bold")
+    for name, count in record.parameters.items():
+        lr = record.learning_rates.get(name)
+        table.add_row(name, f"{count:,}", "-" if lr is None else f"{lr:g}")
+    table.add_row("total", f"{sum(record.parameters.values()):,}", "", style="bold")
     return table
 
 
 def short(number: float) -> str:
-    """Return a large number in three digits: 1.23 M."""
+    """Return a large number with three digits, such as 1.23 M."""
     for unit in ("", " k", " M", " G"):
         if number < 1000:
             return f"{number:.3g}{unit}"

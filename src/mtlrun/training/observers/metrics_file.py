@@ -1,39 +1,43 @@
-"""metrics.jsonl: every number of the run's curves, one JSON object per line."""
+"""The file metrics.jsonl: every number of the run's curves, one JSON object per line."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mtlrun.training.observers.base import AppendFile, Metrics, Observer, RunInfo
+from mtlrun.records.folder import METRICS
+from mtlrun.records.record import Record
+from mtlrun.training.observers.base import AppendFile, Metrics, Observer
 
 
 class MetricsFile(Observer):
     """Writes `{"split": "train", "step": ..., "epoch": ..., <tag>: <value>, ...}` lines.
 
-    The splits are `train`, `val` and `test`; under the legacy protocol `train`, `test_selected` for the evaluations on
-    the way, and `test_selected_mean` for the result.
+    The splits are `train`, `val` and `test`; under the legacy protocol `train`, `test_selected` for the evaluations
+    during training, and `test_selected_mean` for the result.
 
     Args:
         folder: the run's folder.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._file = AppendFile(folder / "metrics.jsonl")
-        self._evaluated, self._result, self._selects = "val", "test", True
+        self._file = AppendFile(folder / METRICS)
+        self._evaluation_tag, self._result_tag, self._selects = "val", "test", True
 
-    def started(self, info: RunInfo, step: int) -> None:
-        self._evaluated, self._result, self._selects = info.evaluated, info.result, info.averaged_evaluations is None
+    def started(self, record: Record, step: int) -> None:
+        self._evaluation_tag, self._result_tag = record.evaluation_tag, record.result_tag
+        self._selects = record.protocol == "standard"
 
     def trained(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
         self._line(split="train", step=step, epoch=epoch, **values)
 
     def validated(self, step: int, epoch: int, metrics: Metrics, selected: bool) -> None:
         mark = {"selected": selected} if self._selects else {}
-        self._line(split=self._evaluated, step=step, epoch=epoch, **mark, **flatten(self._evaluated, metrics))
+        tag = self._evaluation_tag
+        self._line(split=tag, step=step, epoch=epoch, **mark, **tag_metrics(tag, metrics))
 
     def tested(self, step: int, metrics: Metrics) -> None:
-        self._line(split=self._result, step=step, **flatten(self._result, metrics))
+        self._line(split=self._result_tag, step=step, **tag_metrics(self._result_tag, metrics))
 
     def _line(self, **values: Any) -> None:
         self._file.write(json.dumps(values).encode() + b"\n")
@@ -48,6 +52,6 @@ class MetricsFile(Observer):
         self._file.cut(state.get("size", 0))
 
 
-def flatten(split: str, metrics: Metrics) -> dict[str, float]:
-    """Return {"<split>/<task>/<metric>": value}."""
-    return {f"{split}/{task}/{name}": value for task, values in metrics.items() for name, value in values.items()}
+def tag_metrics(tag: str, metrics: Metrics) -> dict[str, float]:
+    """Return {"<tag>/<task>/<metric>": value}."""
+    return {f"{tag}/{task}/{name}": value for task, values in metrics.items() for name, value in values.items()}

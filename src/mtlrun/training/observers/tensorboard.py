@@ -1,4 +1,4 @@
-"""TensorBoard: one event file per run, which a continued run goes on writing without a doubled or missing step."""
+"""TensorBoard: one event file per run; a continued run appends to it, without a repeated or missing step."""
 
 import time
 from collections.abc import Mapping
@@ -12,38 +12,41 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
 from torch.utils.tensorboard import summary
 
-from mtlrun.training.observers.base import AppendFile, Metrics, Observer, RunInfo
-from mtlrun.training.observers.metrics_file import flatten
+from mtlrun.records.folder import EVENTS
+from mtlrun.records.identity import flatten
+from mtlrun.records.record import Record
+from mtlrun.training.observers.base import AppendFile, Metrics, Observer
+from mtlrun.training.observers.metrics_file import tag_metrics
 
 
 class TensorBoard(Observer):
-    """Writes scalars, the config as text, and the hyper-parameters, all into one event file.
+    """Writes scalars, the config as text, and the hyperparameters, all into one event file.
 
-    PyTorch's SummaryWriter opens a new file whenever it is made and puts hyper-parameters into a second run; so the
-    event file is written here, with TensorBoard's own record format.
+    PyTorch's SummaryWriter opens a new file whenever it is constructed, and puts hyperparameters into a second run; so
+    the event file is written here, in TensorBoard's record format.
 
     Args:
         folder: the run's folder.
     """
 
     def __init__(self, folder: Path) -> None:
-        existing = sorted(folder.glob("events.out.tfevents.*"))
-        path = existing[0] if existing else folder / f"events.out.tfevents.{int(time.time())}.mtlrun"
+        existing = sorted(folder.glob(EVENTS))
+        path = existing[0] if existing else folder / EVENTS.replace("*", f"{int(time.time())}.mtlrun")
         self._file = AppendFile(path)
         self._records = RecordWriter(self._file)
-        self._evaluated, self._result = "val", "test"
+        self._evaluation_tag, self._result_tag = "val", "test"
 
-    def started(self, info: RunInfo, step: int) -> None:
-        self._evaluated, self._result = info.evaluated, info.result
+    def started(self, record: Record, step: int) -> None:
+        self._evaluation_tag, self._result_tag = record.evaluation_tag, record.result_tag
         if self._file.file.tell() > 0:
             return
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
         self._summary(
-            summary.text("config", "```yaml\n" + yaml.safe_dump(dict(info.config), sort_keys=False) + "```"), 0
+            summary.text("config", "```yaml\n" + yaml.safe_dump(dict(record.config), sort_keys=False) + "```"), 0
         )
-        shown = info.evaluated if info.averaged_evaluations is None else info.result
-        metrics = {f"{shown}/{task}/{metric}": 0.0 for task, names in info.directions.items() for metric in names}
-        experiment, session_start, _ = summary.hparams(_flat(info.config), metrics)
+        tag = record.evaluation_tag if record.protocol == "standard" else record.result_tag
+        metrics = {f"{tag}/{task}/{metric}": 0.0 for task, names in record.directions.items() for metric in names}
+        experiment, session_start, _ = summary.hparams(hyperparameters(record.config), metrics)
         self._summary(experiment, 0)
         self._summary(session_start, 0)
         self._file.sync()
@@ -52,14 +55,14 @@ class TensorBoard(Observer):
         self._scalars(values, step)
 
     def validated(self, step: int, epoch: int, metrics: Metrics, selected: bool) -> None:
-        self._scalars(flatten(self._evaluated, metrics), step)
+        self._scalars(tag_metrics(self._evaluation_tag, metrics), step)
 
     def pictured(self, step: int, pictures: Mapping[str, Tensor]) -> None:
         for task, image in pictures.items():
             self._summary(summary.image(f"pictures/{task}", image.numpy(), dataformats="CHW"), step)
 
     def tested(self, step: int, metrics: Metrics) -> None:
-        self._scalars(flatten(self._result, metrics), step)
+        self._scalars(tag_metrics(self._result_tag, metrics), step)
         self._summary(summary.hparams({}, {})[2], step)  # the session's end
 
     def closed(self) -> None:
@@ -74,7 +77,7 @@ class TensorBoard(Observer):
     def _scalars(self, values: Mapping[str, float], step: int) -> None:
         content = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
         self._summary(Summary(value=content), step)
-        self._file.file.flush()  # a TensorBoard that is looking on sees it at once
+        self._file.file.flush()  # so that a running TensorBoard shows it at once
 
     def _summary(self, content: Summary, step: int) -> None:
         self._write(Event(wall_time=time.time(), step=step, summary=content))
@@ -83,14 +86,12 @@ class TensorBoard(Observer):
         self._records.write(event.SerializeToString())
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return {"optimizer.lr": 0.001, ...} with values that TensorBoard's hparams take."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        if prefix == "" and key == "runtime":
-            continue
-        if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{key}.")
-        elif key not in ("_target_", "_partial_") and value is not None:
-            found[prefix + key] = value if isinstance(value, bool | int | float | str) else str(value)
-    return found
+def hyperparameters(config: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
+    """Return the flat config, with the same keys as `mtlrun compare`, and values of types that hparams accepts."""
+    return {key: _plain(value) for key, value in flatten(config).items()}
+
+
+def _plain(value: Any) -> bool | int | float | str:
+    if value is None:
+        return "null"
+    return value if isinstance(value, bool | int | float | str) else str(value)

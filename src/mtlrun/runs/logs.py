@@ -1,0 +1,74 @@
+"""The log of a run: where its lines go, and the lines about the run as a whole."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from mtlrun.records.display import TEST_SELECTED
+from mtlrun.records.folder import LOG
+from mtlrun.records.record import Record
+from mtlrun.setup.loaders import tell_draws
+from mtlrun.training.observers.console import logging_handler
+from mtlrun.training.parts import Parts
+
+logger = logging.getLogger("mtlrun")
+
+
+@contextmanager
+def logging_to(folder: Path, console: Console, *, quiet: bool) -> Iterator[None]:
+    """Send log lines to run.log in `folder` and to the console."""
+    to_file = logging.FileHandler(folder / LOG)
+    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handlers = [to_file, logging_handler(console, quiet=quiet)]
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    for handler in handlers:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            logger.removeHandler(handler)
+            handler.close()
+
+
+def log_protocol(parts: Parts) -> None:
+    """Log that results will be test-selected, under the legacy protocol."""
+    if parts.dataset.protocol == "legacy":
+        logger.info(
+            "%s: the test split is evaluated during training, and the result is the mean over the last %d evaluations",
+            TEST_SELECTED,
+            parts.dataset.averaged_evaluations,
+        )
+
+
+def log_plan(parts: Parts, record: Record) -> None:
+    """Log what is unusual about the run: its width, its sampling, or a length that is too short for its weighting."""
+    if parts.match is not None:
+        logger.info(
+            "backbone.width=%g: %s parameters, model=%s has %s",
+            parts.match.width,
+            f"{parts.match.parameters:,}",
+            record.config["names"]["match_parameters"],
+            f"{parts.match.reference_parameters:,}",
+        )
+    tell_draws(parts.loaders["train"], parts.tasks, parts.total_steps)
+    first, epochs = parts.weighting.first_epoch, parts.total_steps / parts.steps_per_epoch
+    if epochs < first:
+        name = type(parts.weighting).__name__
+        logger.warning(
+            "%s warms up until epoch %d; this run has %g epochs, so it never leaves warm-up", name, first, epochs
+        )
+
+
+def log_few_evaluations(num_evaluations: int, parts: Parts) -> None:
+    """Warn if the mean of the legacy protocol is over fewer evaluations than it should be."""
+    if num_evaluations < parts.dataset.averaged_evaluations:
+        logger.warning(
+            "the result is the mean over %d evaluations, and the protocol's is over the last %d; train for longer",
+            num_evaluations,
+            parts.dataset.averaged_evaluations,
+        )

@@ -1,0 +1,76 @@
+"""The record of a run: what is known when it starts, and what is known when it ends."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from mtlrun.errors import DivergedError, MtlrunError, RunInterruptedError
+from mtlrun.records.identity import run_id
+from mtlrun.records.record import Record
+from mtlrun.setup.environment import describe, peak_memory_mib
+from mtlrun.setup.model_size import count_parameters
+from mtlrun.training.parts import Parts
+from mtlrun.training.trainer import Trainer
+
+
+def new_record(config: Mapping[str, Any], parts: Parts, overrides: Sequence[str]) -> Record:
+    """Return the record of a run that starts."""
+    forward, backward = parts.weighting.passes(len(parts.tasks))
+    if parts.settings.micro_batches > 1:
+        forward += parts.weighting.needs_batch_losses
+    groups = parts.optimizer.param_groups
+    parameters = {group["name"]: count_parameters(group["params"]) for group in groups}
+    frozen = count_parameters(parameter for parameter in parts.model.parameters() if not parameter.requires_grad)
+    return Record(
+        run_id=run_id(config),
+        config=dict(config),
+        overrides=list(overrides),
+        directions={name: dict(task.directions()) for name, task in parts.tasks.items()},
+        main_metrics={name: task.main_metric for name, task in parts.tasks.items()},
+        protocol=parts.dataset.protocol,
+        total_steps=parts.total_steps,
+        splits={name: asdict(summary) for name, summary in parts.splits.items()},
+        parameters=parameters | ({"frozen": frozen} if frozen else {}),
+        learning_rates={group["name"]: group["initial_lr"] for group in groups},
+        macs=parts.macs,
+        match=None if parts.match is None else asdict(parts.match),
+        passes_per_step={"forward": forward, "backward": backward},
+        started=_now(),
+        environment=describe(parts.device),
+    )
+
+
+def note_failure(record: Record, error: BaseException) -> None:
+    """Write into the record why a run ended early."""
+    if isinstance(error, DivergedError):
+        record.status = "diverged"
+    else:
+        interrupted = isinstance(error, RunInterruptedError | KeyboardInterrupt)
+        record.status = "interrupted" if interrupted else "failed"
+    record.error = str(error) if isinstance(error, MtlrunError) else f"{type(error).__name__}: {error}"
+
+
+def complete(record: Record, trainer: Trainer, started: float) -> None:
+    """Write into the record what is known when a run ends, in whatever way.
+
+    Args:
+        record: of the run.
+        trainer: that trained it.
+        started: `time.time()` when the program started.
+    """
+    parts, progress = trainer.parts, trainer.progress
+    record.steps = progress.step
+    record.epochs = progress.epoch + (progress.batch == parts.steps_per_epoch)
+    record.selection = [rule.summary() for rule in parts.selection_rules if rule.number]
+    record.resumed = progress.resumed
+    record.fallbacks = parts.weighting.fallbacks
+    record.seconds["train"] = progress.seconds
+    if trainer.first_step_at is not None:
+        record.seconds["to_first_step"] = trainer.first_step_at - started
+    record.peak_memory_mib = peak_memory_mib(parts.device)
+    record.ended = _now()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

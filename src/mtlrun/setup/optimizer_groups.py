@@ -1,0 +1,103 @@
+"""Parameter groups: the trainable parameters, with the learning rates of their tasks or of all that is shared."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from mtlrun.config.instantiate import build
+from mtlrun.errors import ConfigError
+from mtlrun.models import MultiTaskModel
+from mtlrun.tasks import Task
+from mtlrun.weightings import Weighting
+
+
+@dataclass(frozen=True)
+class Group:
+    """A parameter group: parameters with one learning rate.
+
+    Args:
+        name: unique; `lr/<name>` in the log.
+        parameters: the trainable ones.
+        lr: learning rate before the schedule.
+        weight_decay: False for parameters that must not be decayed, such as a weighting's.
+    """
+
+    name: str
+    parameters: list[nn.Parameter]
+    lr: float
+    weight_decay: bool = True
+
+
+def make_param_groups(groups: Iterable[Group]) -> list[dict[str, Any]]:
+    """Return the groups as PyTorch optimizers take them; empty ones are left out."""
+    entries = []
+    for group in groups:
+        if group.parameters:
+            entry: dict[str, Any] = {
+                "params": group.parameters,
+                "lr": group.lr,
+                "initial_lr": group.lr,
+                "name": group.name,
+            }
+            entries.append(entry if group.weight_decay else entry | {"weight_decay": 0.0})
+    return entries
+
+
+def check_partition(module: nn.Module, groups: Iterable[Group]) -> None:
+    """Raise ConfigError unless every trainable parameter of `module` is in exactly one group."""
+    counts: dict[int, int] = {}
+    for group in groups:
+        for parameter in group.parameters:
+            counts[id(parameter)] = counts.get(id(parameter), 0) + 1
+    for name, parameter in module.named_parameters():
+        times = counts.get(id(parameter), 0)
+        if parameter.requires_grad and times != 1:
+            raise ConfigError(
+                f"model: parameter {name} must be in exactly one of the model's parameter groups, found it in {times}"
+            )
+
+
+def make_optimizer(
+    node: Mapping[str, Any], model: MultiTaskModel, tasks: Mapping[str, Task], weighting: Weighting
+) -> Optimizer:
+    """Build the optimizer over the parameters of the model and of the weighting.
+
+    Raises:
+        ConfigError: a parameter of the model is not in exactly one group, or a task has the name of another group.
+    """
+    shared_lr = float(node["lr"])
+    groups = []
+    for group in model.parameter_groups():
+        lr = shared_lr if group.task is None else tasks[group.task].lr
+        trainable = [parameter for parameter in group.parameters if parameter.requires_grad]
+        groups.append(Group(group.name, trainable, lr * group.lr_scale))
+    check_partition(model, groups)
+    _check_names(groups, tasks)
+    for name, method in zip(("weighting", "weighting.losses"), weighting.methods(), strict=False):
+        learned = list(method.parameters(recurse=False))
+        groups.append(Group(name, learned, method.lr or shared_lr, weight_decay=False))
+    optimizer: Optimizer = build(node, "optimizer", params=make_param_groups(groups))
+    return optimizer
+
+
+def check_optimizer(node: Mapping[str, Any]) -> None:
+    """Check the optimizer's arguments before there are parameters to give it."""
+    lr = node.get("lr")
+    if isinstance(lr, int | float) and not lr > 0:
+        raise ConfigError(f"optimizer.lr must be > 0, found {lr}")
+    if lr is None:
+        raise ConfigError("optimizer.lr is missing; it is the learning rate of all that is shared")
+    # Built once with a dummy parameter, so that the checks of its constructor are made now.
+    build(node, "optimizer", params=[nn.Parameter(torch.zeros(1))])
+
+
+def _check_names(groups: Sequence[Group], tasks: Mapping[str, Task]) -> None:
+    """Refuse a task with the name of another parameter group: the log could not distinguish their learning rates."""
+    names = [group.name for group in groups]
+    for name in tasks:
+        if names.count(name) > 1:
+            raise ConfigError(f"tasks.{name}: the model has a parameter group of that name; rename the task")

@@ -1,0 +1,38 @@
+"""Evaluation of a split: its metrics, pooled over all labeled samples."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+
+from mtlrun.datasets import Loader
+from mtlrun.models import MultiTaskModel
+from mtlrun.tasks import Task
+from mtlrun.training.batch import LabeledBatch
+from mtlrun.training.forward import predict
+
+
+@torch.inference_mode()
+def evaluate(
+    model: MultiTaskModel,
+    tasks: Mapping[str, Task],
+    loader: Loader,
+    device: torch.device,
+    after_batch: Callable[[], None] = lambda: None,
+) -> dict[str, dict[str, float]]:
+    """Return {task: {metric: value}}; leaves the model in evaluation mode.
+
+    Args:
+        model, tasks: on `device`.
+        loader: of the split.
+        device: where batches are loaded to.
+        after_batch: called after each batch; an exception that it raises ends the evaluation.
+    """
+    model.eval()
+    meters = {name: task.meter().to(device) for name, task in tasks.items()}
+    for loaded in loader.batches():
+        for samples in LabeledBatch.load(tasks, loaded, device).source_batches:
+            predictions = predict(model, samples).predictions
+            for name in samples.active:
+                meters[name].update(samples.pick(name, predictions[name]), samples.targets[name])
+        after_batch()
+    return {name: meter.compute() for name, meter in meters.items()}

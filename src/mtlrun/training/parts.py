@@ -1,0 +1,63 @@
+"""Parts: the components of a run. `mtlrun.setup.prepare` builds and checks them, `Trainer` trains with them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.optim import Optimizer
+
+from mtlrun.config.settings import Runtime, Settings
+from mtlrun.datasets import Loader, MultiTaskDataset
+from mtlrun.models import MultiTaskModel
+from mtlrun.records.record import Match, SplitSummary
+from mtlrun.tasks import Task
+from mtlrun.training.optim import Schedule
+from mtlrun.training.selection import SelectionRule
+from mtlrun.weightings import Weighting
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The components of a run, which fit together, on the device.
+
+    Args:
+        dataset: where the splits of the loaders come from.
+        tasks: {name: task}, in the order of the weighting's K tasks.
+        model: before the first step.
+        weighting: after `setup`.
+        optimizer: over all parameters of model and weighting, with `name` and `initial_lr` in each group.
+        schedule: the factor on all learning rates.
+        loaders: {"train", "val", "test"}, and "meta", the training split in another order, for methods that look ahead.
+        selection_rules: one for each set of tasks that is selected separately.
+        settings: the group `trainer`.
+        runtime: the group `runtime`.
+        device: where to compute.
+        macs: multiply-accumulate operations of one sample's predictions for all tasks.
+        match: the backbone width that `match_parameters` led to; None without it.
+        splits: what the run sees of each split.
+    """
+
+    dataset: MultiTaskDataset
+    tasks: Mapping[str, Task]
+    model: MultiTaskModel
+    weighting: Weighting
+    optimizer: Optimizer
+    schedule: Schedule
+    loaders: Mapping[str, Loader]
+    selection_rules: Sequence[SelectionRule]
+    settings: Settings
+    runtime: Runtime
+    device: torch.device
+    macs: int
+    match: Match | None
+    splits: Mapping[str, SplitSummary]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """The number of training batches."""
+        return self.loaders["train"].num_batches
+
+    @property
+    def total_steps(self) -> int:
+        """The planned length of the training; fewer steps are made if patience runs out."""
+        return self.settings.steps or (self.settings.epochs or 0) * self.steps_per_epoch

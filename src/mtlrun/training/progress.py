@@ -1,0 +1,61 @@
+"""Progress: the position of a training, and what is due there."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from mtlrun.config.settings import Settings
+
+
+@dataclass
+class Progress:
+    """Counts of completed steps, epochs and evaluations."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0  # of this epoch
+    evaluations: int = 0
+    evaluated_step: int = 0  # of the last evaluation
+    seconds: float = 0.0
+    resumed: int = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the counts."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+@dataclass(frozen=True)
+class Timetable:
+    """When to evaluate and to log.
+
+    Args:
+        settings: the group `trainer`.
+        steps_per_epoch, total_steps: the length of the training.
+    """
+
+    settings: Settings
+    steps_per_epoch: int
+    total_steps: int
+
+    def evaluation_is_due(self, progress: Progress) -> bool:
+        """Return True if the validation split is to be evaluated before the next step."""
+        if progress.step == progress.evaluated_step:
+            return False
+        if self.settings.evaluate_every_steps is not None:
+            due = progress.step % self.settings.evaluate_every_steps == 0
+        else:
+            due = progress.batch == self.steps_per_epoch and (progress.epoch + 1) % self.settings.evaluate_every == 0
+        return due or progress.step >= self.total_steps
+
+    def log_is_due(self, step: int) -> bool:
+        """Return True if a point of the curves is due after step number `step`, counted from 1."""
+        return step % self.settings.log_every == 0 or step >= self.total_steps
+
+    def gradients_are_due(self, step: int) -> bool:
+        """Return True if the curves show task gradients at this step for methods that do not need them."""
+        every = self.settings.log_gradients_every
+        return every is not None and step % every == 0
