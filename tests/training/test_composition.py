@@ -282,6 +282,6 @@ def test_auto_lambda_sees_another_batch_of_the_training_split_and_moves_its_weig
     assert read_record(folder)["passes_per_step"] == {"forward": 5, "backward": 3}
     assert list(read_record(folder)["splits"]) == ["train", "val", "test"]
     loaders = prepare(read_record(folder)["config"]).loaders
-    here, other = (next(loaders[name].batches(0))[0] for name in ("train", "again"))
+    here, other = (next(loaders[name].batches(0))[0] for name in ("train", "meta"))
     assert here.shape == other.shape
     assert not torch.equal(here, other)
