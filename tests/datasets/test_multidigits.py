@@ -1,6 +1,7 @@
 """multidigits, against scikit-learn's digits."""
 
 import hashlib
+import importlib.util
 import json
 import random
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from mtlrun.datasets import SPLITS, MultiDigits
+from mtlrun.datasets import SPLITS, MultiDigits, multidigits
 
 DIGITS = load_digits()
 SIZES = {"train": 1077, "val": 360, "test": 360}
@@ -47,6 +48,15 @@ def test_splits_have_their_sizes(name):
         "right": (3 * SIZES[name],),
     }
     assert all(target.dtype == torch.int64 for target in split.targets.values())
+
+
+def test_digits_are_scikit_learns_wherever_it_keeps_them(monkeypatch):
+    for find in (importlib.util.find_spec, lambda name: None):
+        monkeypatch.setattr("mtlrun.datasets.multidigits.importlib.util.find_spec", find)
+        images, labels = multidigits._load_digits()
+        assert images.shape == (1797, 8, 8)
+        assert (images == DIGITS.images).all()
+        assert (labels == DIGITS.target).all()
 
 
 def test_default_is_ten_pairs_per_image():

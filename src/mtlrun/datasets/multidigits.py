@@ -5,14 +5,17 @@ Optimization" (NeurIPS 2018), section 5.1: two digits overlap, one moved to the 
 the brighter pixel wins, and the canvas is resized.
 """
 
+import gzip
+import importlib.util
+from pathlib import Path
+
 import numpy
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from mtlrun.config.checks import check_one_of
 from mtlrun.datasets.base import SPLITS, MultiTaskDataset, SplitName, TensorCache, TensorSplit
 from mtlrun.datasets.generation.overlay import draw_partners, overlay
+from mtlrun.datasets.generation.splitting import stratified_split
 
 _SIDE = 8  # pixels of a source image
 
@@ -56,16 +59,15 @@ class MultiDigits(MultiTaskDataset):
         self._shift = shift
         self._size = size
         self._pairs_seed = pairs_seed
-        digits = load_digits()
-        self._images = torch.tensor(digits.images, dtype=torch.float32) / 16.0  # 16 grey levels to [0, 1]
-        self._labels = torch.tensor(digits.target, dtype=torch.int64)
-        self.source_indices = self._split_sources(digits.target)
+        images, labels = _load_digits()
+        self._images = torch.tensor(images, dtype=torch.float32) / 16.0  # 16 grey levels to [0, 1]
+        self._labels = torch.tensor(labels, dtype=torch.int64)
+        self.source_indices = self._split_sources(labels)
 
     def _split_sources(self, labels: numpy.ndarray) -> dict[SplitName, numpy.ndarray]:
-        everything = numpy.arange(len(labels))
-        rest, test = train_test_split(everything, test_size=0.2, stratify=labels, random_state=self._pairs_seed)
-        train, val = train_test_split(rest, test_size=0.25, stratify=labels[rest], random_state=self._pairs_seed)
-        return {"train": numpy.sort(train), "val": numpy.sort(val), "test": numpy.sort(test)}
+        rest, test = stratified_split(labels, 0.2, self._pairs_seed)
+        train, val = stratified_split(labels[rest], 0.25, self._pairs_seed)
+        return {"train": numpy.sort(rest[train]), "val": numpy.sort(rest[val]), "test": numpy.sort(test)}
 
     def split(self, name: SplitName) -> TensorSplit:
         sources = self.source_indices[name]
@@ -83,3 +85,19 @@ class MultiDigits(MultiTaskDataset):
         )
         # Mean and standard deviation of the training pairs.
         return TensorSplit((pairs - 0.338) / 0.344, targets, numpy.stack([left, right], axis=1).tolist())
+
+
+def _load_digits() -> tuple[numpy.ndarray, numpy.ndarray]:
+    """Return scikit-learn's digits: images [1797, 8, 8] of 16 grey levels, and labels [1797]."""
+    # Read from scikit-learn's folder: importing it, with SciPy and pandas, takes as long as importing PyTorch.
+    package = importlib.util.find_spec("sklearn")
+    folders = (package and package.submodule_search_locations) or []
+    files = [path for folder in folders if (path := Path(folder, "datasets", "data", "digits.csv.gz")).is_file()]
+    if not files:  # a version that keeps it elsewhere
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        return digits.images, digits.target
+    with gzip.open(files[0], "rt") as file:
+        table = numpy.loadtxt(file, delimiter=",", dtype=numpy.int64)
+    return table[:, :-1].reshape(-1, 8, 8), table[:, -1]

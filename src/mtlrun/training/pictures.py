@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from mtlrun.models import MultiTaskModel
 from mtlrun.tasks import DrawsPictures, Task
@@ -30,6 +29,8 @@ def draw(model: MultiTaskModel, batch: LabeledBatch) -> dict[str, Tensor]:
             if isinstance(task, DrawsPictures):
                 prediction, target = task.picture(stream.pick(name, predictions[name]), stream.targets[name])
                 rows = [*_photographs(stream.pick(name, stream.inputs), target.shape[-2:]), target, prediction]
+                from torchvision.utils import make_grid  # slow to import, and most tasks draw nothing
+
                 grid = make_grid(torch.cat(rows).float().clamp(0, 1), nrow=len(target))
                 found[name] = (grid * 255).round().to(torch.uint8).cpu()
     return found

@@ -5,7 +5,6 @@ from itertools import pairwise
 from typing import Literal
 
 from torch import Tensor, nn
-from torchvision.models.segmentation.deeplabv3 import ASPP
 
 from mtlrun.models.blocks.layers import Resize, is_map, resize
 
@@ -84,6 +83,8 @@ class ASPPHead(DenseHead):
             raise ValueError(f"rates must list one or more rates of dilation >= 1, found {list(rates)}")
         if channels < 1:
             raise ValueError(f"channels must be >= 1, found {channels}")
+        from torchvision.models.segmentation.deeplabv3 import ASPP  # slow to import, and few models have such a head
+
         super().__init__(feature_shape, output_shape)
         self.body = nn.Sequential(
             ASPP(feature_shape[0], rates, channels),

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection.fcos import FCOSHead
 
 from mtlrun.models.blocks.layers import is_map
 
@@ -70,6 +69,8 @@ class DetectionHead(nn.Module):
                 f"DetectionHead predicts boxes in an image, and the task wants {output_shape[0]} numbers for a whole "
                 "sample; use mtlrun.models.heads.MLPHead"
             )
+        from torchvision.models.detection.fcos import FCOSHead  # slow to import, and most models have no such head
+
         super().__init__()
         num_classes, *size = output_shape
         #: height and width of the feature map's cells in pixels
