@@ -1,12 +1,13 @@
 """Base class of the task kinds, what a task can do besides, and the meter that evaluates one over a split."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric, MetricCollection
+
+from mtlrun.tasks.metrics.base import CountMetric, Metric
 
 Direction = Literal["max", "min"]
 # (shape of one sample's features, shape of its prediction) -> head
@@ -89,7 +90,7 @@ class Task(nn.Module, ABC):
         """
 
     @abstractmethod
-    def metrics(self) -> dict[str, Metric]:
+    def metrics(self) -> Mapping[str, Metric]:
         """Return fresh metrics by name; `higher_is_better` of each gives its direction."""
 
     def metric_inputs(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -133,13 +134,21 @@ class Meter:
     def __init__(self, task: Task) -> None:
         self._task = task
         metrics = task.metrics()
-        self._metrics = MetricCollection(dict(metrics)) if metrics else None
+        self._counts = {name: metric for name, metric in metrics.items() if isinstance(metric, CountMetric)}
+        others: dict[str, Any] = {name: metric for name, metric in metrics.items() if name not in self._counts}
+        self._collection = None
+        if others:
+            from torchmetrics import MetricCollection  # slow to import; here the task has imported it already
+
+            self._collection = MetricCollection(others)  # keeps one state for metrics that have the same
         self._losses: list[tuple[Tensor, int | Tensor]] = []  # of each batch: mean, number of terms
 
     def to(self, device: torch.device) -> "Meter":
         """Move the metrics' states to `device`."""
-        if self._metrics is not None:
-            self._metrics = self._metrics.to(device)
+        for metric in self._counts.values():
+            metric.to(device)
+        if self._collection is not None:
+            self._collection.to(device)
         return self
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
@@ -147,8 +156,13 @@ class Meter:
         if len(target) == 0:
             return
         self._losses.append((self._task.loss(prediction, target).detach(), self._task.num_terms(target)))
-        if self._metrics is not None:
-            self._metrics.update(*self._task.metric_inputs(prediction, target))
+        if not self._counts and self._collection is None:
+            return
+        inputs = self._task.metric_inputs(prediction, target)
+        for metric in self._counts.values():
+            metric.update(*inputs)
+        if self._collection is not None:
+            self._collection.update(*inputs)
 
     def compute(self) -> dict[str, float]:
         """Return `{loss: ..., metric: ...}`; all NaN if no sample was labeled."""
@@ -157,6 +171,8 @@ class Meter:
         losses = [(float(loss), float(count)) for loss, count in self._losses]
         total = sum(count for _, count in losses)  # a sum of weights may be below 1
         values: dict[str, Any] = {"loss": sum(loss * count for loss, count in losses if count) / (total or 1)}
-        if self._metrics is not None:
-            values |= self._metrics.compute()
+        metrics = {name: metric.compute() for name, metric in self._counts.items()}
+        if self._collection is not None:
+            metrics |= self._collection.compute()
+        values |= dict(sorted(metrics.items()))
         return {name: float(value) for name, value in values.items()}

@@ -4,12 +4,12 @@ from typing import Unpack
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
-from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from mtlrun.tasks.class_task import ClassTaskOptions, ClassWeightedTask
 from mtlrun.tasks.losses.class_weights import ClassWeights
 from mtlrun.tasks.losses.focal import focal_losses
+from mtlrun.tasks.metrics.base import Metric
+from mtlrun.tasks.metrics.classes import Accuracy, MacroF1
 
 MISSING = -1
 
@@ -53,10 +53,7 @@ class Classification(ClassWeightedTask):
         return len(target) if self.class_weights is None else self.class_weights[target].sum()
 
     def metrics(self) -> dict[str, Metric]:
-        return {
-            "accuracy": MulticlassAccuracy(self.num_classes, average="micro", validate_args=False),
-            "f1": MulticlassF1Score(self.num_classes, average="macro", validate_args=False),
-        }
+        return {"accuracy": Accuracy(), "f1": MacroF1(self.num_classes)}
 
     def performance(self, prediction: Tensor, target: Tensor) -> Tensor:
         correct = (prediction.argmax(dim=1) == target).float()
