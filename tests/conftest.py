@@ -5,6 +5,7 @@ import os
 import pytest
 import torch
 from helpers import QUICK, run_folders
+from hydra._internal.hydra import Hydra
 
 from mtlrun.cli.main import dispatch
 
@@ -21,6 +22,35 @@ def _one_thread():
     """Keep test processes that run side by side from slowing each other down."""
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk():
+    """Let files be written without waiting for the disk: what is written is the same, and no test cuts the power.
+
+    A file that is closed already is refused as ever. Processes that a test starts wait.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_composition():
+    """Spare Hydra from composing each config twice, where that cannot make a difference.
+
+    The first time, Hydra only looks for `hydra.mode`, which none of the shipped files sets.
+    """
+    get_mode = Hydra.get_mode
+
+    def mode(self, config_name, overrides):
+        folders = self.config_loader.get_search_path().get_path()
+        users = any(folder.provider == "command-line" for folder in folders)
+        return get_mode(self, config_name, overrides) if users or "hydra." in " ".join(overrides) else None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Hydra, "get_mode", mode)
+        yield
 
 
 @pytest.fixture
