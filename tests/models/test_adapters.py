@@ -100,7 +100,7 @@ def test_evaluation_uses_the_statistics_of_the_task(maps, tasks, make_inputs):
 
 
 def test_frozen_trains_adapters_and_heads_alone(maps, tasks, make_inputs):
-    model = Adapters(tasks, maps.make, frozen=True).train()
+    model = Adapters(tasks, maps.make, freeze_backbone=True).train()
     before = {name: value.clone() for name, value in model.trunk.state_dict().items()}
     sum(prediction.square().sum() for prediction in model(make_inputs(maps)).predictions.values()).backward()
     reached = {name.split(".")[0] for name, parameter in model.named_parameters() if parameter.grad is not None}
@@ -113,7 +113,7 @@ def test_frozen_trains_adapters_and_heads_alone(maps, tasks, make_inputs):
 
 
 def test_a_frozen_backbone_stays_in_evaluation_mode(tasks):
-    model = Adapters(tasks, partial(LeNet, (1, 16, 16), dropout=0.5), frozen=True).train()
+    model = Adapters(tasks, partial(LeNet, (1, 16, 16), dropout=0.5), freeze_backbone=True).train()
     inputs = torch.randn(4, 1, 16, 16)
     assert torch.equal(model(inputs).predictions["kind"], model(inputs).predictions["kind"])
     assert model.training

@@ -15,7 +15,7 @@ from mtlrun.tasks import Classification
 
 
 def test_fusion_adds_the_own_experts_past_the_gate():
-    fusion = Fusion(2, [2, 2, 1], own=1)
+    fusion = Fusion(2, [2, 2, 1], unit=1)
     fusion.gate.linear.weight.data.zero_()  # a fifth for each
     fusion.native.data = torch.tensor([3.0, -1.0])
     features = [torch.randn(4, 6) for _ in range(5)]
@@ -34,16 +34,16 @@ def test_a_single_own_expert_has_the_weight_one(own):
 
 
 def test_weights_of_own_experts_start_uniform():
-    weights = torch.cat([Fusion(2, [4, 4], own=0).native.detach() for _ in range(100)])
+    weights = torch.cat([Fusion(2, [4, 4], unit=0).native.detach() for _ in range(100)])
     assert weights.abs().max() <= 0.5
     assert weights.abs().max() > 0.45
     assert weights.mean().abs() < 0.1
 
 
-@pytest.mark.parametrize("shared_experts", [0, 2])
-def test_all_units_are_fused_after_each_stage(tasks, shared_experts):
-    model = AdaTT(tasks, partial(MLP, (5,), hidden=[4, 3]), task_experts=2, shared_experts=shared_experts)
-    units = ["own_kind_", "own_place_", "shared_"][: 2 + (shared_experts > 0)]
+@pytest.mark.parametrize("num_shared_experts", [0, 2])
+def test_all_units_are_fused_after_each_stage(tasks, num_shared_experts):
+    model = AdaTT(tasks, partial(MLP, (5,), hidden=[4, 3]), num_task_experts=2, num_shared_experts=num_shared_experts)
+    units = ["task_kind_", "task_place_", "shared_"][: 2 + (num_shared_experts > 0)]
     inputs = torch.randn(3, 5)
     paths = dict.fromkeys(units, inputs)
     for level in range(2):
@@ -55,10 +55,10 @@ def test_all_units_are_fused_after_each_stage(tasks, shared_experts):
             fused[unit] = sum(gate[:, index, None] * expert for index, expert in enumerate(everyone))
             fused[unit] = fused[unit] + sum(w * expert for w, expert in zip(fusion.native, experts[unit], strict=True))
         paths = fused
-    assert list(paths) == ["own_kind_", "own_place_"]  # the shared unit ends before the last fusion
+    assert list(paths) == ["task_kind_", "task_place_"]  # the shared unit ends before the last fusion
     predictions = model(inputs).predictions
     for task in tasks:
-        torch.testing.assert_close(predictions[task], model.heads[task](paths[f"own_{task}_"]))
+        torch.testing.assert_close(predictions[task], model.heads[task](paths[f"task_{task}_"]))
 
 
 def test_the_gate_s_sight_of_maps_is_their_mean(maps, tasks, make_inputs):
@@ -66,7 +66,7 @@ def test_the_gate_s_sight_of_maps_is_their_mean(maps, tasks, make_inputs):
     seen = []
     model.fusions[1][0].register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
     given = []
-    model.experts["own_kind_1"].stages[1].register_forward_pre_hook(lambda _, arguments: given.append(arguments[0]))
+    model.experts["task_kind_1"].stages[1].register_forward_pre_hook(lambda _, arguments: given.append(arguments[0]))
     model(inputs)
     torch.testing.assert_close(seen[0], given[0].mean(dim=(2, 3)))
 
@@ -82,10 +82,10 @@ def test_one_task_with_one_expert_is_the_plain_network(backbone, make_inputs):
 
 
 @pytest.mark.parametrize("num_stages", [1, 2, 3])
-@pytest.mark.parametrize("shared_experts", [0, 2])
-def test_groups_are_what_autograd_sees_for_any_number_of_stages(three_tasks, num_stages, shared_experts):
+@pytest.mark.parametrize("num_shared_experts", [0, 2])
+def test_groups_are_what_autograd_sees_for_any_number_of_stages(three_tasks, num_stages, num_shared_experts):
     factory = partial(MLP, (5,), hidden=[4] * num_stages)
-    model = AdaTT(three_tasks, factory, task_experts=2, shared_experts=shared_experts)
+    model = AdaTT(three_tasks, factory, num_task_experts=2, num_shared_experts=num_shared_experts)
     found = {id(p): set() for p in model.parameters()}
     parameters = list(model.parameters())
     for task, prediction in model(torch.randn(3, 5)).predictions.items():
@@ -97,7 +97,7 @@ def test_groups_are_what_autograd_sees_for_any_number_of_stages(three_tasks, num
             assert found[id(parameter)] == ({group.task} if group.task else set(three_tasks))
 
 
-@pytest.mark.parametrize(("argument", "wrong", "bounds"), [("task_experts", 0, 1), ("shared_experts", -1, 0)])
+@pytest.mark.parametrize(("argument", "wrong", "bounds"), [("num_task_experts", 0, 1), ("num_shared_experts", -1, 0)])
 def test_arguments_out_of_bounds_are_refused(mlp, tasks, argument, wrong, bounds):
     with pytest.raises(ValueError, match=f"{argument} must be >= {bounds}, found {wrong}"):
         AdaTT(tasks, mlp.make, **{argument: wrong})

@@ -32,7 +32,7 @@ def test_discriminator_descends_at_full_rate_and_the_shared_encoder_ascends_at_t
     request, kind, three_tasks, make_inputs
 ):
     backbone = request.getfixturevalue(kind)
-    model, inputs = Adversarial(three_tasks, backbone.make, adversary=0.3), make_inputs(backbone)
+    model, inputs = Adversarial(three_tasks, backbone.make, adversarial_weight=0.3), make_inputs(backbone)
     labels = torch.tensor([0, 1, 2, 1])
     encoder, discriminator = list(model.shared.parameters()), list(model.discriminator.parameters())
 
@@ -80,7 +80,7 @@ def test_overlap_of_features_that_are_all_zero_has_a_finite_gradient():
 
 
 def test_penalty_is_summed_over_the_tasks_and_reaches_both_encoders(maps, tasks, make_inputs):
-    model, inputs = Adversarial(tasks, maps.make, orthogonality=0.2), make_inputs(maps)
+    model, inputs = Adversarial(tasks, maps.make, orthogonality_weight=0.2), make_inputs(maps)
     penalty = model(inputs).regularizers["orthogonality"]
     shared = model.shared(inputs).mean(dim=(2, 3))
     expected = 0
@@ -95,7 +95,7 @@ def test_penalty_is_summed_over_the_tasks_and_reaches_both_encoders(maps, tasks,
 
 
 def test_tasks_that_are_not_wanted_have_no_penalty_and_stay_classes_of_the_discriminator(mlp, tasks, make_inputs):
-    model, inputs = Adversarial(tasks, mlp.make, orthogonality=0.2), make_inputs(mlp)
+    model, inputs = Adversarial(tasks, mlp.make, orthogonality_weight=0.2), make_inputs(mlp)
     full, output = model(inputs), model(inputs, ["place"])
     expected = 0.2 * overlap(model.shared(inputs), model.private["place"](inputs))
     torch.testing.assert_close(output.regularizers["orthogonality"], expected)
@@ -116,7 +116,7 @@ def test_encoders_start_from_different_weights(mlp, tasks):
 
 
 def test_factors_of_zero_switch_their_terms_off(mlp, tasks, make_inputs):
-    model = Adversarial(tasks, mlp.make, adversary=0.0, orthogonality=0.0)
+    model = Adversarial(tasks, mlp.make, adversarial_weight=0.0, orthogonality_weight=0.0)
     output = model(make_inputs(mlp))
     assert not output.regularizers
     output.domain_logits.log_softmax(dim=1)[:, 0].sum().backward()
@@ -141,7 +141,7 @@ def test_terms_are_finite_in_half_precision(maps, tasks, make_inputs):
     assert any(gradient.abs().sum() > 0 for gradient in gradients)
 
 
-@pytest.mark.parametrize("argument", ["adversary", "orthogonality"])
+@pytest.mark.parametrize("argument", ["adversarial_weight", "orthogonality_weight"])
 def test_negative_factors_are_refused(mlp, tasks, argument):
     with pytest.raises(ValueError, match=rf"^{argument} must be >= 0, found -0.1"):
         Adversarial(tasks, mlp.make, **{argument: -0.1})

@@ -27,7 +27,7 @@ PLAIN_ALONE = {
     "lora": {},
     "adapters": {},
     "task_routing": {},
-    "sluice": {"self_weight": 1.0, "last": 1.0, "orthogonality": 0.0},
+    "sluice": {"self_weight": 1.0, "last_stage_weight": 1.0, "orthogonality_weight": 0.0},
 }
 
 

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from mtlrun.models.blocks.distillation import Distillation, ResidualBlock, make_branches, make_first_heads
+from mtlrun.models.blocks.distillation import Distillation, ResidualBlock, make_auxiliary_heads, make_branches
 from mtlrun.models.blocks.propagation import Propagation, SqueezeExcitation
 from mtlrun.models.heads import ConvHead, MLPHead
 from mtlrun.tasks import Classification
@@ -79,14 +79,14 @@ def test_branches_give_each_task_features_of_one_width(tasks, shape):
     assert not torch.equal(branches["kind"][0].body[0].weight, branches["place"][0].body[0].weight)
 
 
-def test_first_heads_are_linear_unless_the_task_brings_its_own(dense_tasks):
+def test_auxiliary_heads_are_linear_unless_the_task_brings_its_own(dense_tasks):
     dense_tasks["place"].head = partial(MLPHead, hidden=[5])
     dense_tasks["flow"].head = partial(ConvHead, hidden=[9])
-    heads = make_first_heads(dense_tasks, (4, 6, 6), (3, 12, 12))
+    heads = make_auxiliary_heads(dense_tasks, (4, 6, 6), (3, 12, 12))
     weights = {task: [tuple(p.shape) for p in head.parameters() if p.dim() > 1] for task, head in heads.items()}
     assert weights == {"heat": [(2, 4, 1, 1)], "flow": [(9, 4, 3, 3), (1, 9, 1, 1)], "place": [(5, 4), (2, 5)]}
     assert heads["heat"](torch.randn(2, 4, 6, 6)).shape == (2, 2, 12, 12)
-    assert make_first_heads({"kind": Classification(3)}, (4,), (9,))["kind"](torch.randn(2, 4)).shape == (2, 3)
+    assert make_auxiliary_heads({"kind": Classification(3)}, (4,), (9,))["kind"](torch.randn(2, 4)).shape == (2, 3)
 
 
 @pytest.mark.parametrize("shape", [(3,), (3, 2, 4)])

@@ -5,7 +5,6 @@ import torch
 
 from mtlrun.models.backbones import MLP, Backbone
 from mtlrun.models.blocks.experts import GateInput, SoftmaxGate, mixture, name_experts, stack_units
-from mtlrun.models.blocks.layers import mix
 
 
 def test_gates_see_vectors_as_they_are():
@@ -59,7 +58,8 @@ def test_mixture_is_the_weighted_sum_over_all_units(shape, sizes):
     weights = torch.randn(2, 5)
     units = stack_units(features, sizes)
     assert [unit.shape for unit in units] == [(2, size, *shape) for size in sizes]
-    torch.testing.assert_close(mixture(weights, units), mix(weights, features))
+    expected = sum(weights[:, index].view(2, *[1] * len(shape)) * expert for index, expert in enumerate(features))
+    torch.testing.assert_close(mixture(weights, units), expected)
 
 
 def test_mixture_takes_weights_that_are_the_same_for_all_samples():
@@ -75,4 +75,4 @@ def test_units_without_experts_are_left_out():
 
 def test_experts_are_named_task_by_task_and_the_shared_ones_last():
     names = name_experts(["a", "shared"], 2, 1)
-    assert names == ["own_a_1", "own_a_2", "own_shared_1", "own_shared_2", "shared_1"]
+    assert names == ["task_a_1", "task_a_2", "task_shared_1", "task_shared_2", "shared_1"]

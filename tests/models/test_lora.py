@@ -170,7 +170,7 @@ def test_size_grows_by_the_low_rank_matrices(mlp, tasks, three_tasks):
 
 
 def test_frozen_trains_matrices_and_heads_alone(maps, tasks, make_inputs):
-    model = perturb(LoRA(tasks, maps.make, frozen=True)).train()
+    model = perturb(LoRA(tasks, maps.make, freeze_backbone=True)).train()
     before = {name: value.clone() for name, value in model.trunk.state_dict().items()}
     sum(prediction.square().sum() for prediction in model(make_inputs(maps)).predictions.values()).backward()
     reached = {name.split(".")[0] for name, parameter in model.named_parameters() if parameter.grad is not None}

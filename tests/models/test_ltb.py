@@ -33,7 +33,7 @@ def prefer(model, layers, heads):
 
 
 def test_in_the_warm_up_each_node_gets_the_mean_of_all_before_it(mlp, tasks, make_inputs):
-    model, inputs = LTB(tasks, mlp.make, nodes=3, warm_up=0.5), make_inputs(mlp)
+    model, inputs = LTB(tasks, mlp.make, nodes=3, warmup_fraction=0.5), make_inputs(mlp)
     prefer(model, [[0, 1, 2]], [0, 1])  # which is of no effect yet
     model.on_train_step(0.0, 0.49)
     nodes = stages(model)
@@ -45,7 +45,7 @@ def test_in_the_warm_up_each_node_gets_the_mean_of_all_before_it(mlp, tasks, mak
 
 
 def test_logits_are_trained_after_the_warm_up_only(mlp, tasks, make_inputs):
-    model, inputs = LTB(tasks, mlp.make, nodes=3, warm_up=0.5), make_inputs(mlp)
+    model, inputs = LTB(tasks, mlp.make, nodes=3, warmup_fraction=0.5), make_inputs(mlp)
     for share, trained in [(0.49, False), (0.5, True)]:
         model.zero_grad()
         model.on_train_step(0.0, share)
@@ -55,7 +55,7 @@ def test_logits_are_trained_after_the_warm_up_only(mlp, tasks, make_inputs):
 
 
 def test_temperature_falls_geometrically_after_the_warm_up(mlp, tasks):
-    model = LTB(tasks, mlp.make, warm_up=0.2, temperature=8.0, final_temperature=0.5)
+    model = LTB(tasks, mlp.make, warmup_fraction=0.2, temperature=8.0, final_temperature=0.5)
     for share, expected in [(0.2, 8.0), (0.6, 2.0), (1.0, 0.5), (0.1, float("inf")), (0.6, 2.0)]:
         model.on_train_step(0.0, share)
         torch.testing.assert_close(model._temperature, torch.tensor(expected))
@@ -63,22 +63,22 @@ def test_temperature_falls_geometrically_after_the_warm_up(mlp, tasks):
 
 @pytest.mark.parametrize("share", [0.0, 0.99])
 def test_parents_are_drawn_with_the_probabilities_of_the_softmax_at_any_temperature(mlp, tasks, share):
-    model = LTB(tasks, mlp.make, warm_up=0.0)
+    model = LTB(tasks, mlp.make, warmup_fraction=0.0)
     model.on_train_step(0.0, share)
     torch.manual_seed(0)
     logits = torch.tensor([0.0, 1.0, -1.0])
-    drawn = model._choose(logits.repeat(20_000, 1))
+    drawn = model._draw(logits.repeat(20_000, 1))
     assert torch.equal(drawn.sum(dim=1), torch.ones(20_000))
     assert set(drawn.unique().tolist()) == {0.0, 1.0}
     torch.testing.assert_close(drawn.mean(dim=0), logits.softmax(dim=0), atol=0.015, rtol=0)
 
 
 def test_logits_get_the_gradient_of_the_relaxed_draw(mlp, tasks):
-    model = LTB(tasks, mlp.make, warm_up=0.0, temperature=2.0)
+    model = LTB(tasks, mlp.make, warmup_fraction=0.0, temperature=2.0)
     model.on_train_step(0.0, 0.0)
     values, logits = torch.tensor([[3.0, -1.0]]), torch.tensor([[0.2, -0.4]], requires_grad=True)
     torch.manual_seed(5)
-    (values * model._choose(logits)).sum().backward()
+    (values * model._draw(logits)).sum().backward()
     torch.manual_seed(5)
     noise = -torch.empty(1, 2).exponential_().log()
     soft = ((logits.detach() + noise) / 2).softmax(dim=1)
@@ -87,7 +87,7 @@ def test_logits_get_the_gradient_of_the_relaxed_draw(mlp, tasks):
 
 
 def test_each_batch_is_drawn_anew_from_the_global_generator(mlp, three_tasks, make_inputs):
-    model, inputs = LTB(three_tasks, mlp.make, warm_up=0.0), make_inputs(mlp)
+    model, inputs = LTB(three_tasks, mlp.make, warmup_fraction=0.0), make_inputs(mlp)
     model.on_train_step(0.0, 0.0)
     torch.manual_seed(1)
     found = [model(inputs).predictions["kind"] for _ in range(10)]
@@ -98,7 +98,7 @@ def test_each_batch_is_drawn_anew_from_the_global_generator(mlp, three_tasks, ma
 
 @pytest.mark.parametrize("training", [True, False])
 def test_a_node_takes_its_input_from_its_parent(mlp, three_tasks, make_inputs, training):
-    model, inputs = LTB(three_tasks, mlp.make, nodes=2, warm_up=0.0).train(training), make_inputs(mlp)
+    model, inputs = LTB(three_tasks, mlp.make, nodes=2, warmup_fraction=0.0).train(training), make_inputs(mlp)
     model.on_train_step(0.0, 0.9)
     prefer(model, [[1, 0]], [0, 1, 1])
     (first, second), (other_first, other_second) = stages(model)
@@ -136,7 +136,7 @@ def test_equal_logits_share_the_first_node(mlp, tasks, make_inputs):
 
 @pytest.mark.parametrize("training", [True, False])
 def test_each_copy_has_a_memory_of_its_own(tasks, training):
-    model, inputs = LTB(tasks, Remembering, warm_up=0.0).train(training), torch.randn(2, 4)
+    model, inputs = LTB(tasks, Remembering, warmup_fraction=0.0).train(training), torch.randn(2, 4)
     model.on_train_step(0.0, 0.9)
     prefer(model, [[1, 0]], [0, 1])
     (first, second), (other_first, other_second) = stages(model)
@@ -148,12 +148,12 @@ def test_each_copy_has_a_memory_of_its_own(tasks, training):
 
 def test_before_the_first_advance_parents_are_mixed_by_the_softmax(mlp, tasks):
     logits = torch.tensor([[0.5, -1.0], [2.0, 0.0]])
-    torch.testing.assert_close(LTB(tasks, mlp.make)._choose(logits), logits.softmax(dim=1))
+    torch.testing.assert_close(LTB(tasks, mlp.make)._draw(logits), logits.softmax(dim=1))
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_one_node_is_hard_sharing(mlp, tasks, make_inputs, training):
-    model, inputs = LTB(tasks, mlp.make, nodes=1, warm_up=0.0).train(training), make_inputs(mlp)
+    model, inputs = LTB(tasks, mlp.make, nodes=1, warmup_fraction=0.0).train(training), make_inputs(mlp)
     model.on_train_step(0.0, 0.5)
     for task in tasks:
         torch.testing.assert_close(model(inputs).predictions[task], model.heads[task](model.nodes["0"](inputs)))
@@ -188,8 +188,8 @@ def test_how_far_the_annealing_is_does_not_belong_to_the_state(mlp, tasks):
     ("argument", "wrong", "bounds"),
     [
         ("nodes", 0, "null or >= 1"),
-        ("warm_up", 1.0, r"in \[0, 1\)"),
-        ("warm_up", -0.1, r"in \[0, 1\)"),
+        ("warmup_fraction", 1.0, r"in \[0, 1\)"),
+        ("warmup_fraction", -0.1, r"in \[0, 1\)"),
         ("temperature", 0.0, "> 0 and finite"),
         ("temperature", float("inf"), "> 0 and finite"),
         ("final_temperature", 0.0, "> 0 and <= temperature"),

@@ -52,7 +52,7 @@ def test_tasks_follow_their_own_masks_from_maps_to_vectors(tasks):
     first = model.trunk.stages[0](inputs)
     second = model.trunk.stages[1](first)
     third = model.trunk.stages[2](second)
-    to_second, to_third = (passing[:3] for passing in model.passing)
+    to_second, to_third = (transition[:3] for transition in model.transitions)
     for task in tasks:
         one, two, three = model.attention[task]
         attended = one.mask(first) * first

@@ -64,11 +64,13 @@ def test_scales_pass_on_to_finer_ones_and_join_in_the_head(tasks):
 
 
 def test_first_predictions_of_each_scale_are_supervised(maps, dense_tasks, make_inputs):
-    model = MTINet(dense_tasks, maps.make, intermediate_weight=0.3)
+    model = MTINet(dense_tasks, maps.make, auxiliary_weight=0.3)
     model.train()
     seen = []
     for scale in model.scales:
-        scale.first_heads["heat"].register_forward_hook(lambda _, given, found: seen.append((given[0].shape, found)))
+        scale.auxiliary_heads["heat"].register_forward_hook(
+            lambda _, given, found: seen.append((given[0].shape, found))
+        )
     output = model(make_inputs(maps))
     assert [supervised.weight for supervised in output.auxiliary] == [0.3, 0.3]
     assert [tuple(shape) for shape, _ in seen] == [(4, 8, 4, 5), (4, 6, 8, 10)]
@@ -89,7 +91,7 @@ def test_channels_set_the_width_of_the_tasks_features(tasks, channels, widths):
 
 @pytest.mark.parametrize(("scales", "stages"), [(2, [2, 1]), (3, [2, 1, 0])])
 def test_the_number_of_scales_is_a_bound(tasks, scales, stages):
-    model = MTINet(tasks, LENET, scales=scales)
+    model = MTINet(tasks, LENET, num_scales=scales)
     assert model.stages == stages
     assert len(model.scales) == len(model.propagations) + 1 == scales
 
@@ -107,7 +109,7 @@ def test_dense_tasks_are_refused_where_a_scale_is_a_vector(dense_tasks):
 
 @pytest.mark.parametrize(
     ("argument", "wrong", "bounds"),
-    [("scales", 1, ">= 2"), ("channels", 0, "null or >= 1"), ("intermediate_weight", 0.0, "> 0")],
+    [("num_scales", 1, ">= 2"), ("channels", 0, "null or >= 1"), ("auxiliary_weight", 0.0, "> 0")],
 )
 def test_arguments_out_of_bounds_are_refused(mlp, tasks, argument, wrong, bounds):
     with pytest.raises(ValueError, match=f"{argument} must be {bounds}, found {wrong}"):

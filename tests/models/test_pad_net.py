@@ -22,7 +22,7 @@ def test_final_predictions_draw_on_the_other_tasks_features(mlp, three_tasks, ma
 
 
 def test_first_predictions_are_supervised_in_training(mlp, tasks, make_inputs):
-    model = PADNet(tasks, mlp.make, channels=5, intermediate_weight=0.3)
+    model = PADNet(tasks, mlp.make, channels=5, auxiliary_weight=0.3)
     for module in model.modules():  # BatchNorm with the same statistics both times
         if "BatchNorm" in type(module).__name__:
             module.eval()
@@ -30,7 +30,7 @@ def test_first_predictions_are_supervised_in_training(mlp, tasks, make_inputs):
     (first,) = model(inputs).auxiliary
     assert first.weight == 0.3
     for task in tasks:
-        expected = model.first_heads[task](model.branches[task](model.trunk(inputs)))
+        expected = model.auxiliary_heads[task](model.branches[task](model.trunk(inputs)))
         torch.testing.assert_close(first.predictions[task], expected)
         assert not torch.allclose(expected, model(inputs).predictions[task])
 
@@ -44,7 +44,7 @@ def test_channels_set_the_width_of_the_tasks_features(maps, dense_tasks):
 def test_branches_are_shared_and_what_receives_is_own(mlp, tasks):
     model = PADNet(tasks, mlp.make, channels=5)
     own = model.task_parameters()["kind"]
-    parts = [model.first_heads["kind"], model.distillations["kind"], model.heads["kind"]]
+    parts = [model.auxiliary_heads["kind"], model.distillations["kind"], model.heads["kind"]]
     assert {id(p) for p in own} == {id(p) for part in parts for p in part.parameters()}
     shared = {id(p) for p in model.shared_parameters()}
     assert {id(p) for p in model.branches["kind"].parameters()} < shared
@@ -58,7 +58,7 @@ def test_one_task_alone_goes_from_its_branch_to_its_head(mlp, make_inputs):
 
 @pytest.mark.parametrize(
     ("argument", "wrong", "bounds"),
-    [("channels", 0, ">= 1"), ("intermediate_weight", 0.0, "> 0"), ("intermediate_weight", -1.0, "> 0")],
+    [("channels", 0, ">= 1"), ("auxiliary_weight", 0.0, "> 0"), ("auxiliary_weight", -1.0, "> 0")],
 )
 def test_arguments_out_of_bounds_are_refused(mlp, tasks, argument, wrong, bounds):
     with pytest.raises(ValueError, match=f"{argument} must be {bounds}, found {wrong}"):

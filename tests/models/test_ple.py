@@ -23,9 +23,9 @@ def mean(features):
 
 def test_levels_are_those_of_the_paper(backbone, tasks, make_inputs):
     """Two experts of each kind, written out path by path."""
-    model = PLE(tasks, backbone.make, shared_experts=2, task_experts=2)
+    model = PLE(tasks, backbone.make, num_shared_experts=2, num_task_experts=2)
     inputs = make_inputs(backbone)
-    kinds = ["own_kind_", "own_place_", "shared_"]
+    kinds = ["task_kind_", "task_place_", "shared_"]
     paths = dict.fromkeys(kinds, inputs)
     seen = dict.fromkeys(kinds, model.view(inputs))
     last = len(model.experts.stage_shapes) - 1
@@ -42,18 +42,18 @@ def test_levels_are_those_of_the_paper(backbone, tasks, make_inputs):
         seen = {kind: mean(path) for kind, path in paths.items()}
     predictions = model(inputs).predictions
     for task in tasks:
-        torch.testing.assert_close(predictions[task], model.heads[task](paths[f"own_{task}_"]))
+        torch.testing.assert_close(predictions[task], model.heads[task](paths[f"task_{task}_"]))
 
 
 def test_the_shared_path_gates_all_experts_and_ends_before_the_last_level(maps, three_tasks):
-    model = PLE(three_tasks, maps.make, shared_experts=2, task_experts=3)
+    model = PLE(three_tasks, maps.make, num_shared_experts=2, num_task_experts=3)
     assert [tuple(gate.linear.weight.shape) for gate in model.shared_gates] == [(3 * 3 + 2, 48), (3 * 3 + 2, 6)]
     assert [tuple(level["size"].linear.weight.shape) for level in model.gates] == [(5, 48), (5, 6), (5, 8)]
 
 
 @pytest.mark.parametrize("num_stages", [1, 2, 3, 4])
 def test_groups_are_what_autograd_sees_for_any_number_of_stages(three_tasks, num_stages):
-    model = PLE(three_tasks, partial(MLP, (5,), hidden=[4] * num_stages), task_experts=2)
+    model = PLE(three_tasks, partial(MLP, (5,), hidden=[4] * num_stages), num_task_experts=2)
     found = {id(p): set() for p in model.parameters()}
     parameters = list(model.parameters())
     for task, prediction in model(torch.randn(3, 5)).predictions.items():
@@ -67,7 +67,7 @@ def test_groups_are_what_autograd_sees_for_any_number_of_stages(three_tasks, num
 
 def test_other_tasks_reach_a_task_s_experts_before_the_last_stage(tasks, make_inputs):
     model = PLE(tasks, partial(MLP, (5,), hidden=[4, 3]))
-    own = model.experts["own_kind_1"]
+    own = model.experts["task_kind_1"]
     model(torch.randn(2, 5)).predictions["place"].sum().backward()
     assert own.stages[0][1].weight.grad.abs().sum() > 0
     assert own.stages[1][0].weight.grad is None
@@ -81,11 +81,11 @@ def test_with_a_single_stage_nothing_but_the_shared_experts_is_shared(tasks):
 
 
 def test_experts_of_one_unit_start_from_different_weights(mlp, tasks):
-    experts = PLE(tasks, mlp.make, task_experts=2).experts
-    assert not torch.equal(next(experts["own_kind_1"].parameters()), next(experts["own_kind_2"].parameters()))
+    experts = PLE(tasks, mlp.make, num_task_experts=2).experts
+    assert not torch.equal(next(experts["task_kind_1"].parameters()), next(experts["task_kind_2"].parameters()))
 
 
-@pytest.mark.parametrize("argument", ["shared_experts", "task_experts"])
+@pytest.mark.parametrize("argument", ["num_shared_experts", "num_task_experts"])
 def test_no_experts_of_a_kind_are_refused(mlp, tasks, argument):
     with pytest.raises(ValueError, match=f"{argument} must be >= 1, found 0; model="):
         PLE(tasks, mlp.make, **{argument: 0})

@@ -6,13 +6,13 @@ from architectures import NAMES, losses_of, make, perturbed, reached_by
 
 #: Models that are run in another way than with the defaults of their YAML file.
 VARIANTS = [
-    ("adatt", {"task_experts": 2, "shared_experts": 1}),
+    ("adatt", {"num_task_experts": 2, "num_shared_experts": 1}),
     ("cascade", {"order": ["size", "kind", "place"]}),
-    ("cgc", {"task_experts": 2, "shared_experts": 2}),
+    ("cgc", {"num_task_experts": 2, "num_shared_experts": 2}),
     ("dselect_k", {"gate": "per_example", "num_experts": 5}),
     ("hard", {"shared_stages": 1}),
     ("nddr", {"shortcut": True}),
-    ("ple", {"task_experts": 2, "shared_experts": 2}),
+    ("ple", {"num_task_experts": 2, "num_shared_experts": 2}),
 ]
 
 

@@ -110,7 +110,7 @@ def test_networks_side_by_side_keep_to_their_own_places():
     caches = [{}, {}]
     for network, cache in zip(columns.values(), caches, strict=True):
         network.run(inputs, cache)
-    assert not torch.equal(caches[0]["places_0"], caches[1]["places_0"])  # else the above shows nothing
+    assert not torch.equal(caches[0]["indices_0"], caches[1]["indices_0"])  # else the above shows nothing
 
 
 def test_a_decoder_stage_without_its_encoder_is_named():

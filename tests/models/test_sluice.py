@@ -47,12 +47,12 @@ def test_alphas_start_with_own_on_the_diagonal_and_the_rest_shared():
 
 def test_betas_start_with_the_last_stage_ahead_and_the_rest_shared():
     shapes = [(4, 8, 8), (4, 4, 4), (6,)]
-    torch.testing.assert_close(Skip(shapes, last=0.8).beta.data, torch.tensor([0.1, 0.1, 0.8]))
-    assert Skip([(6,)], last=0.8).beta.tolist() == [1.0]
+    torch.testing.assert_close(Skip(shapes, last_weight=0.8).beta.data, torch.tensor([0.1, 0.1, 0.8]))
+    assert Skip([(6,)], last_weight=0.8).beta.tolist() == [1.0]
 
 
 def test_skip_adds_up_stages_of_one_shape_by_their_betas():
-    skip = Skip([(4, 3, 3)] * 3, last=0.8)
+    skip = Skip([(4, 3, 3)] * 3, last_weight=0.8)
     assert [name for name, _ in skip.named_parameters()] == ["beta"]
     stages = [torch.full((2, 4, 3, 3), value) for value in (1.0, 10.0, 100.0)]
     torch.testing.assert_close(skip(stages), torch.full((2, 4, 3, 3), 0.1 + 1.0 + 80.0))
@@ -60,13 +60,13 @@ def test_skip_adds_up_stages_of_one_shape_by_their_betas():
 
 def test_skip_resizes_other_shapes_and_maps_their_channels():
     maps, vectors = torch.randn(2, 4, 6, 6), torch.randn(2, 3)
-    skip = Skip([(4, 6, 6), (3,)], last=0.8)
-    expected = 0.2 * maps.mean(dim=(2, 3)) @ skip.fits[0][1].weight.T + 0.8 * vectors
+    skip = Skip([(4, 6, 6), (3,)], last_weight=0.8)
+    expected = 0.2 * maps.mean(dim=(2, 3)) @ skip.adapters[0][1].weight.T + 0.8 * vectors
     torch.testing.assert_close(skip([maps, vectors]), expected)
     smaller = torch.randn(2, 5, 3, 3)
-    skip = Skip([(4, 6, 6), (5, 3, 3)], last=0.8)
+    skip = Skip([(4, 6, 6), (5, 3, 3)], last_weight=0.8)
     pooled = nn.functional.avg_pool2d(maps, 2)
-    expected = 0.2 * torch.einsum("bchw,dc->bdhw", pooled, skip.fits[0][1].weight.flatten(1)) + 0.8 * smaller
+    expected = 0.2 * torch.einsum("bchw,dc->bdhw", pooled, skip.adapters[0][1].weight.flatten(1)) + 0.8 * smaller
     torch.testing.assert_close(skip([maps, smaller]), expected)
 
 
@@ -88,7 +88,7 @@ def test_stages_are_mixed_one_by_one_and_heads_see_all_of_them(backbone, tasks, 
 
 
 def test_penalty_is_the_squared_product_of_weights_of_different_subspaces(mlp, tasks):
-    model = Sluice(tasks, mlp.make, orthogonality=0.5)
+    model = Sluice(tasks, mlp.make, orthogonality_weight=0.5)
     expected = 0.0
     for network in model.backbones.values():
         for weight in (network.stages[0][1].weight, network.stages[1][0].weight):  # [12, 18] and [8, 12]
@@ -104,7 +104,7 @@ def test_penalty_takes_all_pairs_of_subspaces_and_the_last_convolution_of_a_stag
             stage = nn.Sequential(*convolutions, nn.Conv2d(5, 5, 1), nn.MaxPool2d(2))
             super().__init__([stage, nn.ReLU()], (2, 4, 4))
 
-    model = Sluice({"a": Regression(1)}, Deep, subspaces=3, orthogonality=1.0)
+    model = Sluice({"a": Regression(1)}, Deep, num_subspaces=3, orthogonality_weight=1.0)
     rows = model.backbones["a"].stages[0][4].weight.flatten(1)
     spaces = [rows[:2], rows[2:4], rows[4:]]
     pairs = [(0, 1), (0, 2), (1, 2)]
@@ -113,7 +113,7 @@ def test_penalty_takes_all_pairs_of_subspaces_and_the_last_convolution_of_a_stag
 
 
 def test_descent_on_the_penalty_makes_the_subspaces_orthogonal(mlp, tasks):
-    model = Sluice(tasks, mlp.make, orthogonality=0.5)
+    model = Sluice(tasks, mlp.make, orthogonality_weight=0.5)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     before = penalty(model).item()
     for _ in range(20):
@@ -124,13 +124,13 @@ def test_descent_on_the_penalty_makes_the_subspaces_orthogonal(mlp, tasks):
     assert all(parameter.grad is None for parameter in (*model.heads.parameters(), *model.units.parameters()))
 
 
-@pytest.mark.parametrize("changes", [{"orthogonality": 0.0}, {"subspaces": 1}])
+@pytest.mark.parametrize("changes", [{"orthogonality_weight": 0.0}, {"num_subspaces": 1}])
 def test_no_penalty_without_subspaces_or_factor(mlp, tasks, make_inputs, changes):
     assert not Sluice(tasks, mlp.make, **changes)(make_inputs(mlp)).regularizers
 
 
 def test_networks_that_keep_to_themselves_are_separate(backbone, tasks, make_inputs):
-    model, inputs = Sluice(tasks, backbone.make, self_weight=1.0, last=1.0).eval(), make_inputs(backbone)
+    model, inputs = Sluice(tasks, backbone.make, self_weight=1.0, last_stage_weight=1.0).eval(), make_inputs(backbone)
     for task in tasks:
         torch.testing.assert_close(model(inputs).predictions[task], model.heads[task](model.backbones[task](inputs)))
 
@@ -159,11 +159,11 @@ def test_backbones_start_from_different_weights(mlp, tasks):
     ("argument", "wrong", "bounds"),
     [
         ("self_weight", -0.1, r"in \[0, 1\]"),
-        ("last", 1.5, r"in \[0, 1\]"),
-        ("orthogonality", -1.0, ">= 0"),
+        ("last_stage_weight", 1.5, r"in \[0, 1\]"),
+        ("orthogonality_weight", -1.0, ">= 0"),
         ("unit_lr_scale", 0.0, "> 0"),
-        ("subspaces", 0, r"in 1\.\.8, the channels of the narrowest stage"),
-        ("subspaces", 9, r"in 1\.\.8, the channels of the narrowest stage"),
+        ("num_subspaces", 0, r"in 1\.\.8, the channels of the narrowest stage"),
+        ("num_subspaces", 9, r"in 1\.\.8, the channels of the narrowest stage"),
     ],
 )
 def test_arguments_out_of_bounds_are_refused(mlp, tasks, argument, wrong, bounds):
@@ -175,6 +175,6 @@ def test_a_penalty_on_nothing_is_refused(tasks):
     def make():
         return Backbone([nn.AvgPool2d(2)], (4, 4, 4))
 
-    with pytest.raises(ValueError, match=r"orthogonality must be 0 for a backbone with no .*, found 0\.1"):
+    with pytest.raises(ValueError, match=r"orthogonality_weight must be 0 for a backbone with no .*, found 0\.1"):
         Sluice(tasks, make)
-    assert Sluice(tasks, make, orthogonality=0.0)(torch.zeros(2, 4, 4, 4)).predictions["kind"].shape == (2, 3)
+    assert Sluice(tasks, make, orthogonality_weight=0.0)(torch.zeros(2, 4, 4, 4)).predictions["kind"].shape == (2, 3)

@@ -45,7 +45,7 @@ def test_the_record_and_the_screen_show_sizes(mtlrun):
 
 
 def test_frozen_parameters_are_counted_apart(quick):
-    record = read_record(quick("model=lora", "model.frozen=true"))
+    record = read_record(quick("model=lora", "model.freeze_backbone=true"))
     assert record["parameters"]["frozen"] == 100 * 16 + 16
 
 

@@ -1,4 +1,15 @@
-"""Models: one sharing architecture per file."""
+"""Models: architectures that decide what tasks share, one per file.
+
+Here: the architectures and their base classes (`base`), `backbones`, `heads`, and the `blocks` that several use.
+Not here: losses, weightings and training; a model computes predictions and terms of the objective, and no gradients.
+
+Contract: a model is built from {name: task} and a factory of backbones. `forward(inputs, tasks)` returns an `Output`
+with the predictions of the requested tasks; regularizers and auxiliary predictions are returned with their graph in
+training mode, are absent in evaluation mode, and are never kept on the module. `parameter_groups()` declares each
+parameter once: `task=t` if only the loss of t reaches it, `task=None` if those of several tasks do (`shared_by`, if not
+all). Learning rates and gradient methods rely on that, and a test compares it with autograd for every model. So the
+coupled networks of `cross_stitch` are shared, and `soft` shares nothing, as a penalty, not a task's loss, ties them.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Adaptive task-to-task fusion."""
+"""AdaTT: adaptive task-to-task fusion of experts."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,67 +13,72 @@ from mtlrun.models.blocks.parallel_backbones import ParallelBackbones
 
 
 class Fusion(nn.Module):
-    """Mixes the experts of all units for one of them: sum_e (g(v)_e + [e is its own] w_e) f_e.
+    """A mixture of all units' experts for one of the units: sum_e (g(v)_e + [e is native] w_e) f_e.
 
-    The gate g reaches for all experts, the weights w keep the unit's own in as a residual. They are learned, the same
-    for all samples, and start uniform in +-1/sqrt(number), as in the authors' code; a single own expert has weight 1.
+    The gate g weights all experts; the weights w add the unit's native experts as a residual. The w are learned, the
+    same for all samples, and initialized uniformly in +-1/sqrt(number), as in the authors' code; the weight of a single
+    native expert is 1.
 
     Args:
-        size: of the vector v that the gate sees.
+        size: length of the vector v that the gate sees.
         unit_sizes: number of experts of each unit.
-        own: which unit.
+        unit: index of the unit that is fused.
     """
 
     native: Tensor
 
-    def __init__(self, size: int, unit_sizes: Sequence[int], own: int) -> None:
+    def __init__(self, size: int, unit_sizes: Sequence[int], unit: int) -> None:
         super().__init__()
-        num_own = unit_sizes[own]
-        self.margins = (sum(unit_sizes[:own]), sum(unit_sizes[own + 1 :]))
+        num_native = unit_sizes[unit]
+        self.margins = (sum(unit_sizes[:unit]), sum(unit_sizes[unit + 1 :]))
         self.gate = SoftmaxGate(size, sum(unit_sizes)) if sum(unit_sizes) > 1 else None
-        if num_own > 1:
-            self.native = nn.Parameter(torch.empty(num_own).uniform_(-(num_own**-0.5), num_own**-0.5))
+        if num_native > 1:
+            self.native = nn.Parameter(torch.empty(num_native).uniform_(-(num_native**-0.5), num_native**-0.5))
         else:
             self.register_buffer("native", torch.ones(1), persistent=False)
 
-    def forward(self, seen: Tensor, units: Sequence[Tensor]) -> Tensor:
+    def forward(self, gate_input: Tensor, units: Sequence[Tensor]) -> Tensor:
         """Map [batch, size] and the experts of all units to [batch, ...]."""
         weights = nn.functional.pad(self.native, self.margins)
         if self.gate is not None:
-            weights = weights + self.gate(seen)
+            weights = weights + self.gate(gate_input)
         return mixture(weights, units)
 
 
 class AdaTT(MultiTaskModel):
-    """Experts of each task at each level; every task mixes the experts of all, its own also past the gate.
+    """Experts of each task at each level; every task mixes all experts by a gate and adds its native ones.
 
     Source: Li et al., "AdaTT: Adaptive Task-to-Task Fusion Network for Multitask Learning in Recommendations" (KDD
-    2023), section 3. A level is a stage of the backbone: the experts at level l are the l-th stages of networks side
-    by side. After each level a task goes on with a gated sum over the experts of all tasks plus a sum of its own ones,
-    see `Fusion`. Without shared experts this is AdaTT-sp, with them the general form: the shared unit is fused like a
-    task, except at the last level, where nothing would use it. A gate is softmax(W v), v being what its unit was
-    given at this level: of maps their mean over all places; at the first level the input, of images a small grid of
-    means, see `GateInput`. Alone, a task with a single expert is the plain network.
-    Shared: all experts, and the fusions of all levels but the last. Task's own: its last fusion and its head.
-    Size: `task_experts` backbones, a gate per level and a head for each task, and `shared_experts` backbones.
+    2023), section 3. A level is a stage of the backbone: the experts at level l are the l-th stages of several
+    backbones side by side. After each level, a task's features become a gated sum of all experts plus a weighted sum of
+    the task's native experts, see `Fusion`. Without shared experts this is AdaTT-sp, with them the general form: the
+    shared unit is fused like a task, except at the last level, where nothing would use it. A gate is softmax(W v),
+    where v is the input of its unit at this level, averaged over all positions of maps; at the first level, the input
+    itself or a small grid of means of images, see `GateInput`. A single task with a single expert is the plain network.
+    Shared: all experts, and the fusions of all levels but the last. Per task: the last fusion and the head.
+    Size: `num_task_experts` backbones, a gate per level and a head for each task, and `num_shared_experts` backbones.
 
     Args:
         tasks: {name: task}; filled in by the program.
         backbone: makes the networks; filled in from the group `backbone`.
-        task_experts: number of experts of each task at each level, at least 1. Default: that of the authors' code.
-        shared_experts: number of shared experts at each level; 0 for AdaTT-sp, which the default is.
+        num_task_experts: number of experts of each task at each level, at least 1. Default: that of the authors' code.
+        num_shared_experts: number of shared experts at each level; 0 (the default) for AdaTT-sp.
     """
 
     def __init__(
-        self, tasks: Mapping[str, TaskLike], backbone: BackboneFactory, task_experts: int = 1, shared_experts: int = 0
+        self,
+        tasks: Mapping[str, TaskLike],
+        backbone: BackboneFactory,
+        num_task_experts: int = 1,
+        num_shared_experts: int = 0,
     ) -> None:
-        if task_experts < 1:
-            raise ValueError(f"task_experts must be >= 1, found {task_experts}")
-        if shared_experts < 0:
-            raise ValueError(f"shared_experts must be >= 0, found {shared_experts}")
+        if num_task_experts < 1:
+            raise ValueError(f"num_task_experts must be >= 1, found {num_task_experts}")
+        if num_shared_experts < 0:
+            raise ValueError(f"num_shared_experts must be >= 0, found {num_shared_experts}")
         super().__init__(tuple(tasks))
-        self.unit_sizes = [task_experts] * len(tasks) + [shared_experts] * (shared_experts > 0)
-        self.experts = ParallelBackbones(name_experts(tasks, task_experts, shared_experts), backbone)
+        self.unit_sizes = [num_task_experts] * len(tasks) + [num_shared_experts] * (num_shared_experts > 0)
+        self.experts = ParallelBackbones(name_experts(tasks, num_task_experts, num_shared_experts), backbone)
         first, shapes = self.experts.first, self.experts.stage_shapes
         self.view = GateInput(first)
         self.fusions = nn.ModuleList()
@@ -84,21 +89,21 @@ class AdaTT(MultiTaskModel):
 
     def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
         requested = self.requested(tasks)
-        seen = [self.view(inputs)] * len(self.unit_sizes)
+        gate_inputs = [self.view(inputs)] * len(self.unit_sizes)
 
         def fuse(level: int, features: list[Tensor]) -> list[Tensor]:
-            nonlocal seen
+            nonlocal gate_inputs
             units = stack_units(features, self.unit_sizes)
             fusions: nn.ModuleList = self.fusions[level]  # type: ignore[assignment]
             if level == len(self.fusions) - 1:
-                last = zip(self.task_names, fusions, seen[: len(fusions)], strict=True)
-                return [fusion(own, units) for task, fusion, own in last if task in requested]
-            fused = [fusion(own, units) for fusion, own in zip(fusions, seen, strict=True)]
-            seen = [pool(own) for own in fused]
-            return [own for own, size in zip(fused, self.unit_sizes, strict=True) for _ in range(size)]
+                last = zip(self.task_names, fusions, gate_inputs[: len(fusions)], strict=True)
+                return [fusion(gate_input, units) for task, fusion, gate_input in last if task in requested]
+            fused = [fusion(gate_input, units) for fusion, gate_input in zip(fusions, gate_inputs, strict=True)]
+            gate_inputs = [pool(output) for output in fused]
+            return [output for output, size in zip(fused, self.unit_sizes, strict=True) for _ in range(size)]
 
         features = self.experts(inputs, fuse)
-        return Output({task: self.heads[task](own) for task, own in zip(requested, features, strict=True)})
+        return Output({task: self.heads[task](fused) for task, fused in zip(requested, features, strict=True)})
 
     def parameter_groups(self) -> list[ParameterGroup]:
         shared = [*self.experts.parameters(), *self.fusions[:-1].parameters()]

@@ -1,4 +1,4 @@
-"""Shared and private encoders, told apart by an adversary."""
+"""Shared and private encoders, with an adversary that removes task-specific features from the shared one."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from mtlrun.models.backbones import BackboneFactory
-from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
-from mtlrun.models.blocks.layers import joined, pool
+from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads, task_groups
+from mtlrun.models.blocks.layers import concatenated_shape, pool
 
 
 class ReverseGradient(torch.autograd.Function):
-    """Passes features on unchanged, and their gradient back times -factor."""
+    """A gradient reversal layer: the identity forward, the gradient times -factor backward."""
 
     @staticmethod
     def forward(features: Tensor, factor: float) -> Tensor:
@@ -31,9 +31,9 @@ def overlap(shared: Tensor, private: Tensor) -> Tensor:
     """Return ‖SᵀP‖² / (‖S‖² ‖P‖²) with Frobenius norms: 0 if the features are orthogonal, at most 1. Shape [].
 
     Args:
-        shared, private: S and P [batch, channels], one sample's features per row.
+        shared, private: S and P [batch, channels].
     """
-    # ‖SᵀP‖² is the sum of the products of SSᵀ and PPᵀ, which are small: [batch, batch].
+    # ‖SᵀP‖² = sum_ij (SSᵀ)_ij (PPᵀ)_ij; these are small matrices, [batch, batch].
     grams: list[Tensor] = []
     for features in (shared.float(), private.float()):
         scaled = features / torch.linalg.vector_norm(features).clamp_min(1e-12)
@@ -45,68 +45,66 @@ class Adversarial(MultiTaskModel):
     """A shared encoder and one private encoder per task; an adversary keeps the shared features free of the tasks.
 
     Source: Liu, Qiu and Huang, "Adversarial Multi-task Learning for Text Classification" (ACL 2017), section 4.
-    A task's head sees the features of both encoders, joined. In training a linear discriminator is to tell from the
-    shared features, averaged over all places, which task a sample belongs to; it descends on its cross entropy at full
-    rate, while the shared encoder gets -adversary times that gradient. A penalty keeps private features orthogonal to
-    shared ones: orthogonality * sum over tasks of ‖SᵀP‖² / (‖S‖² ‖P‖²), over the batch, features averaged over all
-    places. The paper does not divide; here the penalty is the same for any batch size, width and scale of the features,
-    and smaller, so that the paper's factor is a mild one. S and P hold all samples of the batch, whichever tasks they
-    carry labels of; tasks that are not requested have no P. Both terms join the objective outside the weighting.
+    A task's head sees the concatenated features of both encoders. In training, a linear discriminator predicts from the
+    shared features, averaged over all positions, which task a sample belongs to. The discriminator descends on its
+    cross entropy at the full rate; the shared encoder gets that gradient times -adversarial_weight. A penalty keeps
+    private features orthogonal to shared ones: orthogonality_weight * sum over tasks of ‖SᵀP‖² / (‖S‖² ‖P‖²), over the
+    batch, with features averaged over all positions. The paper does not divide by the norms; here the penalty does not
+    depend on the batch size, width and scale of the features, and is smaller, so that the paper's factor is a mild one.
+    S and P hold all samples of the batch, whichever tasks they are labeled for; tasks that are not requested have no P.
+    Both terms are added to the objective outside the weighting.
 
-    Made for tasks that have samples of their own: where each sample carries the labels of all tasks there is nothing to
-    tell apart, the best discriminator says 1/K, and the adversary only keeps it there.
+    Meant for tasks with separate samples: if each sample is labeled for all tasks, there is nothing to discriminate,
+    and the best discriminator predicts 1/K.
 
-    Shared: the shared encoder, the discriminator. Task's own: its private encoder and its head. Size: one backbone and
-    one head per task, and one backbone more. One task alone has both encoders and no discriminator.
+    Shared: the shared encoder, the discriminator. Per task: the private encoder and the head. Size: one backbone and
+    one head per task, and one backbone more. A single task has both encoders and no discriminator.
 
     Args:
         tasks: {name: task}; filled in by the program.
         backbone: makes the encoders; filled in from the group `backbone`.
-        adversary: factor of the reversed gradient, >= 0. Paper (lambda): .05.
-        orthogonality: factor of the penalty, >= 0. Paper (gamma): .01.
+        adversarial_weight: factor of the reversed gradient, >= 0. Paper (lambda): .05.
+        orthogonality_weight: factor of the penalty, >= 0. Paper (gamma): .01.
     """
 
     def __init__(
         self,
         tasks: Mapping[str, TaskLike],
         backbone: BackboneFactory,
-        adversary: float = 0.05,
-        orthogonality: float = 0.01,
+        adversarial_weight: float = 0.05,
+        orthogonality_weight: float = 0.01,
     ) -> None:
-        if not adversary >= 0:
-            raise ValueError(f"adversary must be >= 0, found {adversary}")
-        if not orthogonality >= 0:
-            raise ValueError(f"orthogonality must be >= 0, found {orthogonality}")
+        if not adversarial_weight >= 0:
+            raise ValueError(f"adversarial_weight must be >= 0, found {adversarial_weight}")
+        if not orthogonality_weight >= 0:
+            raise ValueError(f"orthogonality_weight must be >= 0, found {orthogonality_weight}")
         super().__init__(tuple(tasks))
         self.shared = backbone()
         self.private = nn.ModuleDict({task: backbone() for task in tasks})
         shape = self.shared.feature_shape
-        self.heads = make_heads(tasks, joined([shape, shape]), self.shared.input_shape)
+        self.heads = make_heads(tasks, concatenated_shape([shape, shape]), self.shared.input_shape)
         self.discriminator = nn.Linear(shape[0], len(tasks)) if len(tasks) > 1 else None
-        self.adversary = adversary
-        self.orthogonality = orthogonality
+        self.adversarial_weight = adversarial_weight
+        self.orthogonality_weight = orthogonality_weight
 
     def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
         requested = self.requested(tasks)
         shared = self.shared(inputs)
         private = {task: self.private[task](inputs) for task in requested}
-        predictions = {task: self.heads[task](torch.cat([shared, own], dim=1)) for task, own in private.items()}
+        predictions = {task: self.heads[task](torch.cat([shared, p], dim=1)) for task, p in private.items()}
         if not self.training:
             return Output(predictions)
         pooled = pool(shared)
         domain_logits, regularizers = None, {}
         if self.discriminator is not None:
-            domain_logits = self.discriminator(ReverseGradient.apply(pooled, self.adversary))
-        if self.orthogonality > 0:
-            overlaps = torch.stack([overlap(pooled, pool(own)) for own in private.values()])
-            regularizers["orthogonality"] = self.orthogonality * overlaps.sum()
+            domain_logits = self.discriminator(ReverseGradient.apply(pooled, self.adversarial_weight))
+        if self.orthogonality_weight > 0:
+            overlaps = torch.stack([overlap(pooled, pool(features)) for features in private.values()])
+            regularizers["orthogonality"] = self.orthogonality_weight * overlaps.sum()
         return Output(predictions, domain_logits=domain_logits, regularizers=regularizers)
 
     def parameter_groups(self) -> list[ParameterGroup]:
         groups = [ParameterGroup("shared", list(self.shared.parameters()))]
         if self.discriminator is not None:
             groups.append(ParameterGroup("discriminator", list(self.discriminator.parameters())))
-        for task in self.task_names:
-            own = [*self.private[task].parameters(), *self.heads[task].parameters()]
-            groups.append(ParameterGroup(task, own, task=task))
-        return groups
+        return [*groups, *task_groups(self.private, self.heads)]

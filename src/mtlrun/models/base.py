@@ -1,4 +1,4 @@
-"""What a model is: a map from inputs to {task: prediction}, and the honest account of who shares which parameters."""
+"""Base classes of models: maps from inputs to {task: prediction} that declare which tasks share which parameters."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from mtlrun.models.heads import ConvHead, DetectionHead, MLPHead
 
 
 class TaskLike(Protocol):
-    """What a model needs to know of a task."""
+    """The attributes of a task that a model uses."""
 
     @property
     def output_size(self) -> int: ...
@@ -37,9 +37,9 @@ class ParameterGroup:
     Args:
         name: as shown on screen and in `lr/<name>`.
         parameters: each parameter of the model is in exactly one group.
-        task: the task that they belong to alone, so that no other task's loss reaches them; None if they are shared.
+        task: the only task whose loss reaches the parameters; None if they are shared.
         lr_scale: factor on the learning rate of the task, or on `optimizer.lr` for shared parameters.
-        shared_by: for shared parameters that the losses of some tasks only reach: which these are; empty for all.
+        shared_by: the tasks whose losses reach the parameters, if they are shared by some tasks only; empty for all.
     """
 
     name: str
@@ -51,10 +51,10 @@ class ParameterGroup:
 
 @dataclass(frozen=True)
 class AuxiliaryPredictions:
-    """Predictions on the way to the final ones that are trained by the same losses.
+    """Intermediate predictions that are trained with the tasks' losses as well (deep supervision).
 
     Args:
-        predictions: {task: prediction}, shaped like the final ones; tasks may be left out.
+        predictions: {task: prediction}, shaped like the final ones; tasks may be missing.
         weight: factor of their losses, which are added to those of the final predictions.
     """
 
@@ -64,16 +64,17 @@ class AuxiliaryPredictions:
 
 @dataclass(frozen=True)
 class Output:
-    """What a forward pass gives.
+    """The result of a forward pass.
 
     Args:
         predictions: {task: prediction} of the requested tasks, in the model's order; see `make_heads` for shapes.
-        representation: the tensor that separates what is shared from what belongs to the tasks, if there is one.
-        auxiliary: earlier predictions that are supervised as well; only in training.
+        representation: the tensor that separates shared from task-specific parameters, if there is one.
+        auxiliary: intermediate predictions that are supervised as well; only in training.
         domain_logits: logits [batch, K] of a discriminator that predicts from shared features which task a sample
-            belongs to, that is, for which tasks it carries a label; of all tasks, whichever are requested.
-        regularizers: named terms, scalars, that are added to the objective with their factors already applied, outside
-            the weighting; only in training. Terms of parameters alone are the same whichever tasks are requested.
+            belongs to, that is, for which tasks it is labeled. Of all tasks, whichever are requested; only in training.
+        regularizers: {name: scalar} of terms that are added to the objective outside the weighting, with their factors
+            already applied; only in training. Regularizers that depend on parameters only are computed in full
+            whichever tasks are requested.
     """
 
     predictions: dict[str, Tensor]
@@ -83,45 +84,45 @@ class Output:
     regularizers: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-# So that a model can be exported by `torch.export` although it returns these.
+# `torch.export` accepts only registered classes as the result of a model.
 register_dataclass(AuxiliaryPredictions)
 register_dataclass(Output)
 
 
 class MultiTaskModel(nn.Module, ABC):
-    """Base of all sharing architectures."""
+    """Base class of all architectures."""
 
-    #: True if nothing at all ties the tasks together, so that one run is a set of separate trainings.
+    #: True if nothing ties the tasks together, so that a run is a set of separate trainings.
     independent_tasks = False
-    #: The folder of a run of model=single whose networks this model starts from, for models with a network per task.
+    #: Folder of a run of model=single whose networks this model starts from, for models with one network per task.
     init_from: str | None = None
 
     def __init__(self, task_names: tuple[str, ...]) -> None:
         super().__init__()
         self.task_names = task_names
-        #: Sets of BatchNorm's running statistics, where each source of samples has one of its own.
+        #: Running statistics of BatchNorm per source of samples; None if all sources share one set.
         self.source_statistics: SourceStatistics | None = None
 
     @abstractmethod
     def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
-        """Return the predictions for a batch of inputs, and what else the training is to know.
+        """Return the predictions for a batch of inputs and, in training mode, everything else that is trained on.
 
         Args:
             inputs: [batch, ...].
-            tasks: those whose predictions are requested; None for all. What only other tasks need is not computed.
+            tasks: the requested ones; None for all. Whatever only the other tasks need is not computed.
         """
 
     def requested(self, tasks: Sequence[str] | None) -> tuple[str, ...]:
-        """Return the tasks whose predictions are requested, in the model's order; None stands for all.
+        """Return the requested tasks in the model's order; all tasks for None.
 
         Raises:
-            ValueError: there are none, or the model lacks one.
+            ValueError: the list is empty, or names a task that the model lacks.
         """
         if tasks is None:
             return self.task_names
         if not tasks or not set(tasks) <= set(self.task_names):
-            found = ", ".join(tasks) or "none"
-            raise ValueError(f"tasks must be null or one or more of {', '.join(self.task_names)}, found {found}")
+            names = ", ".join(tasks) or "none"
+            raise ValueError(f"tasks must be null or one or more of {', '.join(self.task_names)}, found {names}")
         return tuple(task for task in self.task_names if task in tasks)
 
     def on_train_step(self, epoch: float, progress: float) -> None:
@@ -137,11 +138,11 @@ class MultiTaskModel(nn.Module, ABC):
         """Return the groups; together they hold every parameter once."""
 
     def state_prefixes(self, tasks: Sequence[str]) -> list[str]:
-        """Return the prefixes of the state_dict keys of these tasks' networks; only where tasks are independent."""
+        """Return the prefixes of these tasks' networks in the state_dict; only if tasks are independent."""
         raise NotImplementedError(f"the tasks of {type(self).__name__} are not independent")
 
     def task_networks(self) -> dict[str, tuple[nn.Module, nn.Module]]:
-        """Return each task's own backbone and head, for models that have these: `backbones` and `heads`, by task."""
+        """Return {task: (backbone, head)}, for models that have the modules `backbones` and `heads`, each by task."""
         backbones, heads = self.get_submodule("backbones"), self.get_submodule("heads")
         return {task: (backbones.get_submodule(task), heads.get_submodule(task)) for task in self.task_names}
 
@@ -152,41 +153,45 @@ class MultiTaskModel(nn.Module, ABC):
 
     def task_parameters(self) -> dict[str, list[nn.Parameter]]:
         """Return, for each task, the trainable parameters that only its loss reaches."""
-        found: dict[str, list[nn.Parameter]] = {task: [] for task in self.task_names}
+        task_params: dict[str, list[nn.Parameter]] = {task: [] for task in self.task_names}
         for group in self.parameter_groups():
             if group.task is not None:
-                found[group.task] += [parameter for parameter in group.parameters if parameter.requires_grad]
-        return found
+                task_params[group.task] += [parameter for parameter in group.parameters if parameter.requires_grad]
+        return task_params
 
 
 class SharedRepresentationModel(MultiTaskModel):
-    """A model in which one tensor separates what is shared from what belongs to the tasks.
+    """Base class of models in which one tensor separates shared from task-specific parameters.
 
-    Gradient methods use that: they take the tasks' gradients by this tensor first, and the heads' on the way.
+    Gradient methods take the tasks' gradients with respect to this tensor first; the same backward passes give the
+    gradients of the heads.
     """
 
     @abstractmethod
     def encode(self, inputs: Tensor) -> Tensor:
-        """Return the shared representation: all shared parameters lie before it."""
+        """Return the shared representation: all shared parameters come before it."""
 
     @abstractmethod
     def decode(self, representation: Tensor, tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
-        """Return {task: prediction} of the requested tasks: all task parameters lie after the representation."""
+        """Return {task: prediction} of the requested tasks: all task-specific parameters come after the representation.
+
+        The representation must not be changed in place.
+        """
 
     def add_rotations(self) -> Tensor:
-        """Put a rotation of the representation in front of each task's head, and return all of them [K, d, d].
+        """Insert a rotation of the representation before each task's head, and return all of them, [K, d, d].
 
-        They start as identities, are a part of the state, not of the parameters, and are written to by whoever asked.
+        They start as identities and are buffers, not parameters: the caller updates them in place.
         """
         raise NotImplementedError(f"{type(self).__name__} has no place for rotations of its representation")
 
     def last_layer(self) -> list[nn.Parameter]:
-        """Return the parameters of the last shared layer: of the last shared module that has any of its own."""
+        """Return the parameters of the last shared layer: of the last module that holds shared parameters directly."""
         shared = {id(parameter) for parameter in self.shared_parameters()}
         for module in reversed(list(self.modules())):
-            found = [parameter for parameter in module.parameters(recurse=False) if id(parameter) in shared]
-            if found:
-                return found
+            parameters = [parameter for parameter in module.parameters(recurse=False) if id(parameter) in shared]
+            if parameters:
+                return parameters
         return []
 
     def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
@@ -194,9 +199,9 @@ class SharedRepresentationModel(MultiTaskModel):
         return self.output(self.encode(inputs), decode)
 
     def output(self, representation: Tensor, decode: Callable[[Tensor], dict[str, Tensor]]) -> Output:
-        """Return the output that `decode` makes of the representation; RuntimeError if it changes that in place.
+        """Return the output for a representation; RuntimeError if `decode` changes it in place.
 
-        The gradient by it would be that of what it became, and the first task's would be lost without a word.
+        Autograd would differentiate with respect to the modified tensor and silently drop the first task's gradient.
         """
         version = None if representation.is_inference() else representation._version
         predictions = decode(representation)
@@ -207,17 +212,17 @@ class SharedRepresentationModel(MultiTaskModel):
 
 
 def output_shape(task: TaskLike, input_shape: Sequence[int]) -> Shape:
-    """Return what a head is to give for one sample: (n,), or (n, height, width) of the input for pixels and boxes."""
+    """Return the output shape of a head for one sample: (n,), or (n, height, width) for pixels and boxes."""
     return (task.output_size, *input_shape[-2:]) if task.dense or task.boxes else (task.output_size,)
 
 
 def make_head(task: TaskLike, feature_shape: Sequence[int], input_shape: Sequence[int]) -> nn.Module:
-    """Return a head on features of one shape: the task's own choice, or the plainest one of its kind.
+    """Return the head that the task configures, or else the default head for its kind of prediction.
 
     Args:
         task: decides on the kind of head.
-        feature_shape: of one sample's features.
-        input_shape: of one sample, for the size of what dense tasks predict, and for where boxes are.
+        feature_shape: shape of one sample's features.
+        input_shape: shape of one sample; predictions at each pixel, and boxes, refer to its height and width.
     """
     factory = task.head or (DetectionHead if task.boxes else ConvHead if task.dense else MLPHead)
     return factory(tuple(feature_shape), output_shape(task, input_shape))
@@ -230,6 +235,15 @@ def make_heads(
     return nn.ModuleDict({name: make_head(task, feature_shape, input_shape) for name, task in tasks.items()})
 
 
-def head_groups(heads: nn.ModuleDict) -> list[ParameterGroup]:
-    """Return one parameter group per head."""
-    return [ParameterGroup(task, list(head.parameters()), task=task) for task, head in heads.items()]
+def task_groups(*modules: nn.ModuleDict) -> list[ParameterGroup]:
+    """Return one parameter group per task, with the parameters of all its modules.
+
+    Args:
+        modules: each {task: module}; the last one names all tasks, and the others may lack some.
+    """
+    return [
+        ParameterGroup(
+            task, [p for by_task in modules if task in by_task for p in by_task[task].parameters()], task=task
+        )
+        for task in modules[-1]
+    ]

@@ -1,4 +1,4 @@
-"""Tasks that see the estimates of earlier tasks."""
+"""A cascade of tasks: each head sees the predictions of the tasks before it."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,26 +11,26 @@ from mtlrun.models.blocks.layers import Resize
 
 
 class Cascade(MultiTaskModel):
-    """One trunk; the tasks come one after the other, and each head also sees what all heads before it say.
+    """A shared backbone with the tasks in order: each head also sees the predictions of all earlier heads.
 
     Source: Dai, He and Sun, "Instance-aware Semantic Segmentation via Multi-task Network Cascades" (CVPR 2016), where
     each stage sees the shared features and the outputs of earlier stages; Hashimoto et al., "A Joint Many-Task Model:
     Growing a Neural Network for Multiple NLP Tasks" (EMNLP 2017), where a task's label probabilities are inputs of all
-    later tasks. Here all tasks start from the trunk's last features z: head_b sees (z, y_a for each a before b), joined
-    along the channels. The y_a are raw outputs, such as logits, since what they mean is known to the loss alone; maps
-    are resized to z, or averaged if z is a vector, and vectors are spread over all places of a map. Both papers let
-    gradients flow back through the estimates, which is `stop_gradient=False`.
+    later tasks. Here all tasks start from the backbone's last features z: head b sees z and y_a for each task a before
+    b, concatenated along the channels. The y_a are raw outputs, such as logits, since only the loss knows their
+    meaning; maps are resized to z, or averaged if z is a vector, and vectors are repeated at all positions of a map.
+    Both papers let gradients flow back through the predictions, which is `stop_gradient=False`.
 
-    Shared: the trunk; without `stop_gradient` also each head but the last, which its own and all later tasks train, at
-    the learning rate of what is shared. So z does not always separate shared from own parameters, and it is not handed
-    out as a representation. Task's own: its head, or the last one. Size: one backbone and K heads, which see up to the
-    number of all outputs in channels more.
+    Shared: the backbone; without `stop_gradient` also each head but the last, as its task and all later ones train it,
+    at the learning rate of shared parameters. So z does not always separate shared from task-specific parameters, and
+    is not returned as a representation. Per task: the head, or only the last task's without `stop_gradient`. Size: one
+    backbone and K heads, the last of which has as many more input channels as the others have outputs.
 
     Args:
         tasks: {name: task}; filled in by the program.
         backbone: makes the trunk; filled in from the group `backbone`.
-        order: all tasks, the first one first; None for the order in which they are given.
-        stop_gradient: the losses of later tasks do not reach earlier heads.
+        order: names of all tasks, the first one first; None for the order in which they are configured.
+        stop_gradient: losses of later tasks do not reach earlier heads.
     """
 
     def __init__(
@@ -46,12 +46,12 @@ class Cascade(MultiTaskModel):
         early = [name for name in names[:-1] if tasks[name].boxes]
         if early:
             raise ValueError(
-                f"order must have a task with boxes last, since no other head can see them, found {', '.join(names)}"
+                f"order must have a task with boxes last, since no other head can use them, found {', '.join(names)}"
             )
         super().__init__(tuple(tasks))
         self.trunk = backbone()
         channels, *size = self.trunk.feature_shape
-        self.fit = Resize(size)
+        self.resize = Resize(size)
         self.heads = nn.ModuleDict()
         for task in names:
             self.heads[task] = make_head(tasks[task], (channels, *size), self.trunk.input_shape)
@@ -62,14 +62,14 @@ class Cascade(MultiTaskModel):
         requested = self.requested(tasks)
         features = self.trunk(inputs)
         predictions: dict[str, Tensor] = {}
-        estimate: Tensor | None = None
+        previous: Tensor | None = None
         for task, head in self.heads.items():
             if predictions.keys() >= set(requested):
-                break  # nobody asks for later ones
-            if estimate is not None:
-                features = torch.cat([features, self.fit(estimate)], dim=1)
+                break  # later ones are not requested
+            if previous is not None:
+                features = torch.cat([features, self.resize(previous)], dim=1)
             predictions[task] = head(features)
-            estimate = predictions[task].detach() if self.stop_gradient else predictions[task]
+            previous = predictions[task].detach() if self.stop_gradient else predictions[task]
         return Output({task: predictions[task] for task in requested})
 
     def parameter_groups(self) -> list[ParameterGroup]:
@@ -80,6 +80,6 @@ class Cascade(MultiTaskModel):
             if self.stop_gradient or len(reached_by) == 1:
                 groups.append(ParameterGroup(task, list(head.parameters()), task=task))
             else:
-                some = tuple(reached_by) if position else ()
-                groups.append(ParameterGroup(task, list(head.parameters()), shared_by=some))
+                shared_by = tuple(reached_by) if position else ()  # all tasks reach the first head
+                groups.append(ParameterGroup(task, list(head.parameters()), shared_by=shared_by))
         return groups

@@ -1,4 +1,4 @@
-"""Cross-stitch networks."""
+"""Cross-stitch networks: one network per task, with features mixed between the stages."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -7,18 +7,18 @@ import torch
 from torch import Tensor, nn
 
 from mtlrun.models.backbones import BackboneFactory
-from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, head_groups, make_heads
+from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads, task_groups
 from mtlrun.models.blocks.layers import per_channel
 from mtlrun.models.blocks.parallel_backbones import ParallelBackbones
 
 
 class CrossStitchUnit(nn.Module):
-    """Mixes the tasks' features: x~_a = sum_b alpha_ab x_b (paper, equation 1), per channel or with one alpha for all.
+    """A linear mixture of the tasks' features: x~_a = sum_b alpha_ab x_b (paper, equation 1).
 
     Args:
         num_tasks: K.
-        channels: size of dimension 1 of the features, or 1 for one alpha per pair of tasks.
-        self_weight: initial alpha_aa; the others share 1 - self_weight.
+        channels: number of channels of the features, or 1 for one alpha per pair of tasks.
+        self_weight: initial alpha_aa; 1 - self_weight is divided equally among the others.
     """
 
     def __init__(self, num_tasks: int, channels: int, self_weight: float) -> None:
@@ -31,26 +31,27 @@ class CrossStitchUnit(nn.Module):
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         """Map K tensors [batch, channels, ...] to as many of the same shape."""
         return [
-            torch.stack([per_channel(alpha, own) for alpha, own in zip(row, features, strict=True)]).sum(dim=0)
-            for row in self.alpha
+            torch.stack([per_channel(alpha, x) for alpha, x in zip(alphas, features, strict=True)]).sum(dim=0)
+            for alphas in self.alpha
         ]
 
 
 class CrossStitch(MultiTaskModel):
-    """K networks whose features are mixed by learned weights after each stage.
+    """One network per task; learned weights mix the features of all of them after each stage.
 
     Source: Misra et al., "Cross-stitch Networks for Multi-task Learning" (CVPR 2016), section 3.
-    Every unit mixes all networks, the last one after the last stage, so every backbone is reached by every task's
-    loss. Shared: all backbones and units. Task's own: its head. Size: one backbone and one head per task.
-    Each backbone starts from random weights of its own, or, as in the paper, from a network trained on one task.
+    Every unit mixes all networks, the last one after the last stage, so every task's loss reaches every backbone.
+    Shared: all backbones and units. Per task: the head. Size: one backbone and one head per task.
+    Backbones start from different random weights or, as in the paper, from networks trained on one task each.
 
     Args:
         tasks: {name: task}; filled in by the program.
         backbone: makes the networks; filled in from the group `backbone`.
-        self_weight: initial weight of a network's own features, in [0, 1]; the others share the rest. Paper: .9.
+        self_weight: initial weight of a network's features in their mixture, in [0, 1]; the rest is divided equally
+            among the others. Paper: .9.
         granularity: `channel`, as in the paper: one weight per channel and pair of tasks; `layer`: one per pair.
         unit_lr_scale: learning rate of the units as a multiple of `optimizer.lr`. Paper: 100, with SGD.
-        init_from: folder of a run of model=single whose networks these are to start from; None for random weights.
+        init_from: folder of a run of model=single whose networks these start from; None for random weights.
     """
 
     def __init__(
@@ -86,5 +87,5 @@ class CrossStitch(MultiTaskModel):
         return [
             ParameterGroup("shared", list(self.backbones.parameters())),
             ParameterGroup("stitch", list(self.units.parameters()), lr_scale=self.unit_lr_scale),
-            *head_groups(self.heads),
+            *task_groups(self.heads),
         ]

@@ -1,4 +1,4 @@
-"""DSelect-k: a mixture of few experts."""
+"""DSelect-k: a mixture of experts with a sparse, differentiable gate."""
 
 from collections.abc import Mapping, Sequence
 from math import log2
@@ -8,26 +8,26 @@ import torch
 from torch import Tensor, nn
 
 from mtlrun.models.backbones import BackboneFactory
-from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
+from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads, task_groups
 from mtlrun.models.blocks.experts import GateInput, mixture, stack_units
 from mtlrun.models.blocks.parallel_backbones import ParallelBackbones
 from mtlrun.models.blocks.sparse_gate import DSelectKGate
 
-#: Keeps the logarithm and the quotient of the penalties finite, as in the authors' code.
+#: Keeps the logarithm and the reciprocal in the penalties finite, as in the authors' code.
 EPSILON = 1e-6
 
 
 class DSelectK(MultiTaskModel):
-    """Experts that all tasks share; each task chooses at most k of them.
+    """Experts that all tasks share; each task selects at most k of them.
 
     Source: Hazimeh et al., "DSelect-k: Differentiable Selection in the Mixture of Experts with Applications to
     Multi-Task Learning" (NeurIPS 2021), and the authors' code.
-    Two penalties join the objective, summed over tasks and selectors, averaged over samples (the authors' code sums):
-    the entropy of r, which drives the selectors to a single expert; and, where n is no power of two, 1 / sum(r) - 1,
-    which keeps them off numbers that are no expert's (less one than in the code, so that 0 means none).
-    An expert is a whole backbone; all of them run, chosen or not. Of images, per-example gates see a small grid of
-    means, see `GateInput`. Shared: all experts. Task's own: its gate and head. Size: `num_experts` backbones, however
-    many tasks there are; a gate and a head per task.
+    Two penalties are added to the objective, summed over tasks and selectors and averaged over samples (in the authors'
+    code: summed): the entropy of the weights r, which drives each selector to a single expert; and, if n is not a power
+    of two, 1 / sum(r) - 1, which keeps selectors away from codes without an expert (the code does not subtract 1; here
+    0 means that such codes have no weight). An expert is a whole backbone; all of them are run, selected or not.
+    Per-example gates see a small grid of means of images, see `GateInput`. Shared: all experts. Per task: the gate and
+    the head. Size: `num_experts` backbones, whatever the number of tasks; a gate and a head per task.
 
     Args:
         tasks: {name: task}; filled in by the program.
@@ -74,29 +74,26 @@ class DSelectK(MultiTaskModel):
     def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
         requested = self.requested(tasks)
         experts = stack_units([expert(inputs) for expert in self.experts.values()], [len(self.experts)])
-        seen = self.view(inputs) if self.view else inputs
-        # The penalties are on all gates: static ones are parameters, whichever tasks are requested.
-        gates = {task: self.gates[task](seen) for task in (self.task_names if self.training else requested)}
+        gate_input = self.view(inputs) if self.view else inputs
+        # The penalties are on all tasks' gates, whichever are requested: static gates depend on parameters only.
+        gates = {task: self.gates[task](gate_input) for task in (self.task_names if self.training else requested)}
         predictions = {task: self.heads[task](mixture(gates[task][0], experts)) for task in requested}
         selectors = torch.stack([r for _, r in gates.values()])
         return Output(predictions, regularizers=self.penalties(selectors) if self.training else {})
 
     def penalties(self, r: Tensor) -> dict[str, Tensor]:
-        """Return the penalties on the tasks' selectors r, [K, k, n] or [K, batch, k, n]."""
-        found = {}
+        """Return {name: penalty} on the weights r that the tasks' selectors give, [K, k, n] or [K, batch, k, n]."""
+        penalties = {}
         num_samples = r.shape[1] if r.dim() == 4 else 1
         if self.entropy_penalty:
-            found["entropy"] = -self.entropy_penalty / num_samples * (r * (r + EPSILON).log()).sum()
+            penalties["entropy"] = -self.entropy_penalty / num_samples * (r * (r + EPSILON).log()).sum()
         if self.unused_penalty:
             excess = r.sum(dim=-1).clamp(min=EPSILON).reciprocal() - 1
-            found["unused_codes"] = self.unused_penalty / num_samples * excess.sum()
-        return found
+            penalties["unused_codes"] = self.unused_penalty / num_samples * excess.sum()
+        return penalties
 
     def parameter_groups(self) -> list[ParameterGroup]:
         return [
             ParameterGroup("shared", list(self.experts.parameters())),
-            *(
-                ParameterGroup(task, [*gate.parameters(), *self.heads[task].parameters()], task=task)
-                for task, gate in self.gates.items()
-            ),
+            *task_groups(self.gates, self.heads),
         ]

@@ -1,4 +1,4 @@
-"""Hard parameter sharing."""
+"""Hard parameter sharing: one backbone, and one head or branch per task."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -7,21 +7,21 @@ import torch
 from torch import Tensor, nn
 
 from mtlrun.models.backbones import Backbone, BackboneFactory, StageCache
-from mtlrun.models.base import Output, ParameterGroup, SharedRepresentationModel, TaskLike, make_heads
+from mtlrun.models.base import Output, ParameterGroup, SharedRepresentationModel, TaskLike, make_heads, task_groups
 from mtlrun.models.blocks.layers import is_map
 
 
 class HardSharing(SharedRepresentationModel):
-    """One trunk for all tasks; where it splits, each task goes on alone, at the latest with its head.
+    """A backbone whose first stages all tasks share, with one branch per task for the remaining stages and the head.
 
     Source: Caruana, "Multitask Learning: A Knowledge-Based Source of Inductive Bias" (ICML 1993).
-    Shared: the trunk's first stages. Task's own: its copy of the other stages, which starts from weights of its own,
-    and its head. Size: one backbone and one head per task, and for each further task the stages after the split.
+    Shared: the first stages. Per task: the other stages, with separate initial weights, and the head. Size: one
+    backbone and one head per task, and for each further task the stages that are not shared.
 
     Args:
-        tasks: {name: task}; filled in by the program. backbone: makes the trunk; filled in from the group `backbone`.
-        shared_stages: number of stages that are shared, from the first on; None for all, and only heads of the tasks'
-        own.
+        tasks: {name: task}; filled in by the program.
+        backbone: makes the trunk; filled in from the group `backbone`.
+        shared_stages: number of stages that are shared, from the first; None for all, so that only heads are per task.
     """
 
     rotations: Tensor | None
@@ -76,28 +76,21 @@ class HardSharing(SharedRepresentationModel):
     def parameter_groups(self) -> list[ParameterGroup]:
         return [
             ParameterGroup("shared", list(self.trunk.parameters())),
-            *(
-                ParameterGroup(task, [*_parameters_of(self.branches, task), *head.parameters()], task=task)
-                for task, head in self.heads.items()
-            ),
+            *task_groups(self.branches, self.heads),
         ]
 
 
 def _without(network: Backbone, stages: range) -> Backbone:
-    """Take the parameters of these stages out of a network that will not run them."""
-    shapes = network.stage_shapes  # found out while all stages are there
+    """Remove the parameters of these stages from a network that will not run them."""
+    shapes = network.stage_shapes  # cached while all stages exist
     for index in stages:
         network.stages[index] = nn.Identity()
     assert network.stage_shapes == shapes
     return network
 
 
-def _parameters_of(modules: nn.ModuleDict, name: str) -> list[nn.Parameter]:
-    return list(modules[name].parameters()) if name in modules else []
-
-
 def _rotate(features: Tensor, rotation: Tensor) -> Tensor:
-    """Rotate the channels of vectors or maps."""
+    """Return vectors or maps with their channels multiplied by a rotation [d, d]."""
     if is_map(features.shape[1:]):
         return torch.einsum("bc...,dc->bd...", features, rotation)
     return features @ rotation.mT

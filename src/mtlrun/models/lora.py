@@ -1,4 +1,4 @@
-"""Low-rank adaptation."""
+"""LoRA: low-rank adaptation of a shared backbone to each task."""
 
 from collections.abc import Mapping, Sequence
 from math import prod
@@ -8,36 +8,37 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from mtlrun.models.backbones import BackboneFactory
-from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
+from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads, task_groups
 from mtlrun.models.blocks.task_trunk import TaskTrunk
 
-#: What attention calls its projections: all three in one tensor, or one each.
+#: {name of a projection in nn.MultiheadAttention: number of matrices in it}.
 PROJECTIONS = {"in_proj_weight": 3, "q_proj_weight": 1, "k_proj_weight": 1, "v_proj_weight": 1}
 
 
 def adaptable_weights(network: nn.Module) -> dict[str, int]:
-    """Return {name of a weight that can be adapted: number of matrices it holds, one below the other}."""
-    found = {}
+    """Return {name of a weight that can be adapted: number of matrices that are stacked in it}."""
+    adaptable = {}
     for layer, module in network.named_modules():
         prefix = f"{layer}." if layer else ""
         if isinstance(module, nn.Linear | _ConvNd):
-            found[f"{prefix}weight"] = 1
+            adaptable[f"{prefix}weight"] = 1
         elif isinstance(module, nn.MultiheadAttention):
-            found |= {prefix + name: parts for name, parts in PROJECTIONS.items() if getattr(module, name) is not None}
-    return found
+            projections = [name for name in PROJECTIONS if getattr(module, name) is not None]
+            adaptable |= {prefix + name: PROJECTIONS[name] for name in projections}
+    return adaptable
 
 
 class LowRank(nn.Module):
-    """What is added to a weight: (alpha / r) B A, zero at the start (paper, equation 3).
+    """The low-rank update of a weight: (alpha / r) B A, initially zero (paper, equation 3).
 
-    A convolution's weight is taken as a matrix [out, in * height * width]: what is added is then a convolution A of
-    the same kernel with r outputs and a 1x1 convolution B, in one.
+    The weight of a convolution counts as a matrix [out, in * height * width]. Its update is equivalent to a convolution
+    A of the same kernel with r outputs, followed by a 1x1 convolution B.
 
     Args:
-        weight: what is adapted.
-        rank: r; a smaller matrix lowers it to its own rank.
+        weight: the weight that is adapted.
+        rank: r; at most the smaller side of the matrix is used.
         alpha: of the factor alpha / r.
-        parts: number of matrices that the weight holds, one below the other; each gets a pair of its own.
+        parts: number of matrices that are stacked in the weight; there is one A and one B for each.
     """
 
     def __init__(self, weight: Tensor, rank: int, alpha: float, parts: int = 1) -> None:
@@ -54,24 +55,24 @@ class LowRank(nn.Module):
 
 
 class LoRA(MultiTaskModel):
-    """One backbone; each task adds a matrix of low rank to the weights of its layers.
+    """A shared backbone; each task adds a low-rank matrix to the weight of each layer.
 
     Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models" (ICLR 2022), equation 3:
-    W_t x = W x + (alpha / r) B_t A_t x, with B_t zero, so that the model starts as hard sharing, and A_t uniform as a
-    linear layer is in the authors' code (the paper: normal). Departures: all linear layers, convolutions and attention
-    projections of the backbone are adapted, where the paper adapts query and value; the product is added to the
-    weight, which costs one layer and not three; the backbone is trained along unless `frozen`, which the paper does
-    with a pretrained one; each task has its own BatchNorm statistics.
+    W_t x = W x + (alpha / r) B_t A_t x. B_t is initialized with zeros, so that the model starts as hard sharing, A_t
+    uniformly like a linear layer, as in the authors' code (in the paper: normal). Departures: all linear layers,
+    convolutions and attention projections of the backbone are adapted, where the paper adapts query and value; the
+    product is added to the weight, so that one layer is run and not three; the backbone is trained as well, unless
+    `freeze_backbone`, which is what the paper does with a pretrained one; BatchNorm statistics are separate per task.
 
-    Shared: the backbone; frozen, nothing. Task's own: its low-rank matrices and its head. Size: one backbone, and per
-    task r (in + out) parameters for each weight of `out` x `in`, and a head; one pass per task.
+    Shared: the backbone; nothing if it is frozen. Per task: the low-rank matrices and the head. Size: one backbone, and
+    per task r (in + out) parameters for each weight of `out` x `in`, and a head. One pass per task.
 
     Args:
         tasks: {name: task}; filled in by the program.
         backbone: makes the trunk; filled in from the group `backbone`.
         rank: r, >= 1. Paper: 1 to 64, mostly 4 or 8.
-        alpha: of the factor alpha / r, > 0. Paper: the first r that one tries.
-        frozen: train matrices and heads alone, with the backbone in evaluation mode; for pretrained weights.
+        alpha: of the factor alpha / r, > 0. Paper: the first r that is tried.
+        freeze_backbone: train only matrices and heads, with the backbone in evaluation mode; for pretrained weights.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class LoRA(MultiTaskModel):
         backbone: BackboneFactory,
         rank: int = 8,
         alpha: float = 8.0,
-        frozen: bool = False,
+        freeze_backbone: bool = False,
     ) -> None:
         if rank < 1:
             raise ValueError(f"rank must be >= 1, found {rank}")
@@ -94,7 +95,7 @@ class LoRA(MultiTaskModel):
                 "lora adapts linear layers, convolutions and attention, and the backbone has none of them; "
                 "use model=adapters"
             )
-        self.trunk = TaskTrunk(tasks, network, frozen=frozen)
+        self.trunk = TaskTrunk(tasks, network, frozen=freeze_backbone)
         self.heads = make_heads(tasks, network.feature_shape, network.input_shape)
         self.matrices = nn.ModuleDict(
             {
@@ -114,7 +115,7 @@ class LoRA(MultiTaskModel):
         )
 
     def weights(self, task: str) -> dict[str, Tensor]:
-        """Return {name in the backbone: the weight as this task has adapted it}."""
+        """Return {name in the backbone: weight with this task's update}."""
         get = self.trunk.network.get_parameter
         matrices = self.matrices[task]
         return {name: low_rank(get(name)) for name, low_rank in zip(self.adapted, matrices, strict=True)}  # type: ignore[call-overload]
@@ -122,8 +123,5 @@ class LoRA(MultiTaskModel):
     def parameter_groups(self) -> list[ParameterGroup]:
         return [
             ParameterGroup("shared", list(self.trunk.parameters())),
-            *(
-                ParameterGroup(task, [*self.matrices[task].parameters(), *head.parameters()], task=task)
-                for task, head in self.heads.items()
-            ),
+            *task_groups(self.matrices, self.heads),
         ]

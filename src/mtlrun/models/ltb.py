@@ -1,4 +1,4 @@
-"""Learning to branch."""
+"""LTB: learning to branch, a tree of stages that is learned in training."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,33 +12,34 @@ from mtlrun.models.blocks.parallel_backbones import ParallelBackbones
 
 
 class LTB(MultiTaskModel):
-    """Layers of nodes, each of which learns from which node of the layer before it to take its input.
+    """Layers of nodes, each of which learns which node of the preceding layer its input comes from.
 
     Source: Guo, Lee and Ulbricht, "Learning to Branch for Multi-Task Learning" (ICML 2020), section 3. A layer has
-    `nodes` copies of one of the backbone's stages. In training, node j gets sum_i d_ij times the output of node i of
-    the layer before it. d_j is one-hot, drawn for each batch by Gumbel-softmax: argmax_i(logit_ij + g_ij), with the
-    gradient of softmax_i((logit_ij + g_ij) / temperature). Each head draws its node of the last layer likewise. The
-    temperature falls geometrically from `temperature` to `final_temperature`. In the warm-up nothing is drawn: each
-    node gets the mean of all nodes before it, and the logits are not trained. (Before the first `on_train_step`, each
-    gets the mean by the softmax of its logits.) In evaluation each node has its likeliest parent, the first among
-    equals, and what no requested task needs is not computed: nodes on no path, unless a later stage
-    of the same copy is on one, since that may look for the places of pooled maxima.
-    BatchNorm's running statistics are of all parents that are drawn, so that while draws vary much, and in the warm-up,
-    evaluation lags behind training.
-    The paper trains the tree that was found once more from fresh weights; here weights and tree come from one training.
+    `nodes` copies of one stage of the backbone. In training, the input of node j is sum_i d_ij times the output of node
+    i of the preceding layer, its parent. d_j is one-hot, drawn for each batch by Gumbel-softmax: argmax_i(logit_ij +
+    g_ij), with the gradient of softmax_i((logit_ij + g_ij) / temperature). Each head draws a node of the last layer in
+    the same way. The temperature falls geometrically from `temperature` to `final_temperature`. During the warm-up the
+    input is the mean of all possible parents, and the logits are not trained. (Before the first `on_train_step`, it is
+    their mean weighted by the softmax of the logits.) In evaluation, each node has its most likely parent, the first of
+    several, and what no requested task needs is not computed: nodes that are on no path, unless a later stage of the
+    same copy is on one, since that stage may need the cache of earlier ones.
+    BatchNorm's running statistics are taken over all drawn parents, so evaluation lags behind training during the
+    warm-up and while draws vary.
+    Departure: the paper trains the resulting tree again from new weights; here weights and tree come from one training.
 
-    Shared: all nodes and their logits. Task's own: its head, with its logits. Size: `nodes` backbones, one head per
-    task, of which one tree is used after training.
+    Shared: all nodes and their logits. Per task: the head and its logits. Size: `nodes` backbones and one head per
+    task; one tree of it is used after training.
 
     Args:
         tasks: {name: task}; filled in by the program.
         backbone: makes the copies of all stages; filled in from the group `backbone`.
-        nodes: per layer, >= 1; None for one per task.
-        warm_up: share of the training, in [0, 1), before branching starts. The paper warms up; the length is ours.
-        temperature: at the end of the warm-up. Ours.
-        final_temperature: at the end of the training. Ours.
-        branching_lr_scale: learning rate of the logits as a multiple of that of the shared parameters, or, for a
-            head's logits, of its task. Ours.
+        nodes: number per layer, >= 1; None for one per task.
+        warmup_fraction: fraction of the training, in [0, 1), before branching starts. The paper has a warm-up; its
+            length and the following defaults are our choice.
+        temperature: at the end of the warm-up.
+        final_temperature: at the end of the training.
+        branching_lr_scale: learning rate of the logits as a multiple of that of the shared parameters or, for a head's
+            logits, of its task.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class LTB(MultiTaskModel):
         tasks: Mapping[str, TaskLike],
         backbone: BackboneFactory,
         nodes: int | None = None,
-        warm_up: float = 0.05,
+        warmup_fraction: float = 0.05,
         temperature: float = 5.0,
         final_temperature: float = 0.5,
         branching_lr_scale: float = 10.0,
@@ -54,8 +55,8 @@ class LTB(MultiTaskModel):
         nodes = len(tasks) if nodes is None else nodes
         if nodes < 1:
             raise ValueError(f"nodes must be null or >= 1, found {nodes}")
-        if not 0 <= warm_up < 1:
-            raise ValueError(f"warm_up must be in [0, 1), found {warm_up}")
+        if not 0 <= warmup_fraction < 1:
+            raise ValueError(f"warmup_fraction must be in [0, 1), found {warmup_fraction}")
         if not 0 < temperature < math.inf:
             raise ValueError(f"temperature must be > 0 and finite, found {temperature}")
         if not 0 < final_temperature <= temperature:
@@ -66,39 +67,39 @@ class LTB(MultiTaskModel):
         self.nodes = ParallelBackbones(map(str, range(nodes)), backbone)
         shapes = self.nodes.stage_shapes
         self.heads = make_heads(tasks, shapes[-1], self.nodes.first.input_shape)
-        #: After each layer but the last, [children, parents].
+        #: Logits after each layer but the last, [children, parents].
         self.branching = nn.ParameterList(torch.zeros(nodes, nodes) for _ in shapes[1:])
-        #: After the last layer, [parents] for each head.
+        #: Logits of each head after the last layer, [parents].
         self.head_branching = nn.ParameterDict({task: torch.zeros(nodes) for task in tasks})
-        self.warm_up = warm_up
+        self.warmup_fraction = warmup_fraction
         self.temperatures = (temperature, final_temperature)
         self.branching_lr_scale = branching_lr_scale
         self._sampling = False
-        #: A tensor, since compiled code would be compiled anew for each other number.
+        #: A tensor, since a number would make the compiler recompile whenever it changes.
         self._temperature: Tensor
         self.register_buffer("_temperature", torch.tensor(1.0), persistent=False)
 
     def on_train_step(self, epoch: float, progress: float) -> None:
-        self._sampling = progress >= self.warm_up
+        self._sampling = progress >= self.warmup_fraction
         start, end = self.temperatures
-        fraction = (progress - self.warm_up) / (1 - self.warm_up)  # of the time after the warm-up
-        # At infinity all parents are equal, and the logits' gradient is zero.
+        fraction = (progress - self.warmup_fraction) / (1 - self.warmup_fraction)  # of the training after the warm-up
+        # An infinite temperature weights all parents equally, and the logits' gradient is zero.
         self._temperature.fill_(start * (end / start) ** fraction if self._sampling else math.inf)
 
     def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
         requested = self.requested(tasks)
         heads = [self.head_branching[task] for task in requested]
-        if self.training or torch.compiler.is_compiling():  # a traced program cannot know the tree: it runs all nodes
-            # Each head's logits are drawn from on their own, so that no other task's loss reaches them.
-            chosen = [*(list(self._choose(layer)) for layer in self.branching), [self._choose(own) for own in heads]]
-            features = self.nodes(inputs, lambda index, parents: _weigh(chosen[index], parents))
+        if self.training or torch.compiler.is_compiling():  # a traced program does not know the tree: it runs all nodes
+            # Each head draws from its logits separately, so that no other task's loss reaches them.
+            weights = [*(list(self._draw(layer)) for layer in self.branching), [self._draw(logits) for logits in heads]]
+            features = self.nodes(inputs, lambda index, parents: _weigh(weights[index], parents))
         else:
             layers = [*self.branching, torch.stack(heads)]
             features = self._follow(inputs, [layer.argmax(dim=1).tolist() for layer in layers])
-        return Output({task: self.heads[task](own) for task, own in zip(requested, features, strict=True)})
+        return Output({task: self.heads[task](last) for task, last in zip(requested, features, strict=True)})
 
-    def _choose(self, logits: Tensor) -> Tensor:
-        """Return children's weights of their parents. [..., parents]."""
+    def _draw(self, logits: Tensor) -> Tensor:
+        """Return the weights of each child's parents [..., parents], one-hot but for the warm-up."""
         if not self.training:
             return nn.functional.one_hot(logits.argmax(dim=-1), logits.shape[-1]).to(logits)
         if not self._sampling:
@@ -109,7 +110,12 @@ class LTB(MultiTaskModel):
         return hard + (soft - soft.detach())
 
     def _follow(self, inputs: Tensor, parents: list[list[int]]) -> list[Tensor]:
-        """Return what each head gets along the tree in which, after each layer, each child has one parent."""
+        """Return the input of each head in the tree.
+
+        Args:
+            inputs: [batch, ...].
+            parents: after each layer, the index of each child's parent; the last children are the heads.
+        """
         needed = [set(parents[-1])]
         for layer in reversed(parents[:-1]):
             needed.insert(0, needed[0] | {layer[child] for child in needed[0]})
@@ -129,12 +135,12 @@ class LTB(MultiTaskModel):
             groups.append(ParameterGroup("branching", list(self.branching), lr_scale=scale))
         for task, head in self.heads.items():
             groups.append(ParameterGroup(task, list(head.parameters()), task=task))
-            own = [self.head_branching[task]]
-            groups.append(ParameterGroup(f"{task}_branching", own, task=task, lr_scale=scale))
+            logits = [self.head_branching[task]]
+            groups.append(ParameterGroup(f"{task}_branching", logits, task=task, lr_scale=scale))
         return groups
 
 
 def _weigh(weights: list[Tensor], parents: list[Tensor]) -> list[Tensor]:
-    """Return what each child gets: the sum of what the parents gave, with its weights [parents]."""
+    """Return each child's input: the sum of its parents' outputs, with its weights [parents]."""
     stacked = torch.stack(parents)
-    return [torch.einsum("i,i...->...", own, stacked) for own in weights]
+    return [torch.einsum("i,i...->...", child, stacked) for child in weights]

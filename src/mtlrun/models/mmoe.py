@@ -1,23 +1,23 @@
-"""Multi-gate mixture of experts."""
+"""MMoE: multi-gate mixture of experts."""
 
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
 from mtlrun.models.backbones import BackboneFactory
-from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
+from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads, task_groups
 from mtlrun.models.blocks.experts import GateInput, SoftmaxGate, mixture, stack_units
 from mtlrun.models.blocks.parallel_backbones import ParallelBackbones
 
 
 class MMoE(MultiTaskModel):
-    """Experts that all tasks share; each task weights them with a gate of its own.
+    """Experts that all tasks share; each task weights them by a separate gate.
 
     Source: Ma et al., "Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts" (KDD
     2018), equations 6-8: y_k = h_k(sum_i g_k(x)_i f_i(x)) with g_k(x) = softmax(W_k x).
-    An expert is a whole backbone (in the paper: one layer). Of images the gates see a small grid of means instead of
-    x, see `GateInput`. Shared: all experts. Task's own: its gate and head. Size: `num_experts` backbones, however many
-    tasks there are; a gate and a head per task.
+    An expert is a whole backbone (in the paper: one layer). Gates see a small grid of means of images instead of x, see
+    `GateInput`. Shared: all experts. Per task: the gate and the head. Size: `num_experts` backbones, whatever the
+    number of tasks; a gate and a head per task.
 
     Args:
         tasks: {name: task}; filled in by the program.
@@ -38,14 +38,11 @@ class MMoE(MultiTaskModel):
     def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
         requested = self.requested(tasks)
         experts = stack_units([expert(inputs) for expert in self.experts.values()], [len(self.experts)])
-        seen = self.view(inputs)
-        return Output({task: self.heads[task](mixture(self.gates[task](seen), experts)) for task in requested})
+        gate_input = self.view(inputs)
+        return Output({task: self.heads[task](mixture(self.gates[task](gate_input), experts)) for task in requested})
 
     def parameter_groups(self) -> list[ParameterGroup]:
         return [
             ParameterGroup("shared", list(self.experts.parameters())),
-            *(
-                ParameterGroup(task, [*gate.parameters(), *self.heads[task].parameters()], task=task)
-                for task, gate in self.gates.items()
-            ),
+            *task_groups(self.gates, self.heads),
         ]

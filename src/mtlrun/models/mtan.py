@@ -1,4 +1,4 @@
-"""MTAN: tasks attend to the features of one shared network."""
+"""MTAN: a shared network with an attention module per task after each stage."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -7,19 +7,19 @@ import torch
 from torch import Tensor, nn
 
 from mtlrun.models.backbones import BackboneFactory, Shape, StageCache
-from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
-from mtlrun.models.blocks.layers import Resize, batch_norm, conv1x1_or_linear, conv3x3_or_linear, joined
+from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads, task_groups
+from mtlrun.models.blocks.layers import Resize, batch_norm, concatenated_shape, conv1x1_or_linear, conv3x3_or_linear
 
 
 class Attention(nn.Module):
-    """Selects from a stage's features: a = sigmoid(h(g([u; v]))), then a * u, for vectors and maps.
+    """An attention mask on a stage's features u: a * u with a = sigmoid(h(g([u; v]))), for vectors and maps.
 
     g is a 1x1 convolution with BatchNorm and ReLU, h a 1x1 convolution with BatchNorm; for vectors, linear layers.
 
     Args:
-        shape: of one sample's features u after the stage.
-        has_previous: whether there is a v: what the task attended to after the stage before, in the same shape.
-        reduction: g gives the channels of u divided by this.
+        shape: shape of one sample's features u after the stage.
+        has_previous: True if there is a v: the task's attended features of the preceding stage, in the shape of u.
+        reduction: g has as many output channels as u divided by this.
     """
 
     def __init__(self, shape: Shape, has_previous: bool, reduction: int) -> None:
@@ -27,7 +27,7 @@ class Attention(nn.Module):
         hidden = max(1, shape[0] // reduction)
         inner: Shape = (hidden, *shape[1:])
         self.mask = nn.Sequential(
-            conv1x1_or_linear(joined([shape, shape]) if has_previous else shape, hidden, bias=False),
+            conv1x1_or_linear(concatenated_shape([shape, shape]) if has_previous else shape, hidden, bias=False),
             batch_norm(inner),
             nn.ReLU(),
             conv1x1_or_linear(inner, shape[0], bias=False),
@@ -37,29 +37,30 @@ class Attention(nn.Module):
 
     def forward(self, features: Tensor, previous: Tensor | None = None) -> Tensor:
         """Return the attended features, in the shape of `features`."""
-        seen = features if previous is None else torch.cat([features, previous], dim=1)
-        found: Tensor = self.mask(seen) * features
-        return found
+        mask_input = features if previous is None else torch.cat([features, previous], dim=1)
+        attended: Tensor = self.mask(mask_input) * features
+        return attended
 
 
 class MTAN(MultiTaskModel):
-    """One shared network; after each stage each task selects from its features by a mask of its own.
+    """A shared network; after each stage, each task selects from its features by an attention mask.
 
     Source: Liu, Johns & Davison, "End-to-End Multi-Task Learning with Attention" (CVPR 2019), section 3, equations 1
-    and 2. With u the shared features after a stage and w what the task attended to after the stage before:
-    a = sigmoid(h(g([u; f(w)]))), and the task attends to a * u, after the first stage without f(w). f is a 3x3
-    convolution (a linear layer for vectors) with BatchNorm and ReLU, then resized to the stage; as in the paper, the
-    tasks have it in common. The last attended features go to the head.
-    The paper takes the mask from the features inside a block and puts it on those at its end; here both are a stage's
-    result, as backbones show no more. Its f shrinks maps by their maxima, here by means, which fits any two sizes.
-    Shared: the trunk and the f. Task's own: its attention modules and head. Size: one backbone, and per task one head
-    and one attention module per stage.
+    and 2. With u the shared features after a stage and w the task's attended features of the preceding stage,
+    a = sigmoid(h(g([u; f(w)]))), and the attended features are a * u; the first stage has no f(w). f is a 3x3
+    convolution (a linear layer for vectors) with BatchNorm and ReLU, resized to the stage; as in the paper, all tasks
+    share it. The head sees the last attended features.
+    Departures: the paper computes the mask from features inside a block and applies it to those at its end; here both
+    are the output of a stage, as backbones expose nothing else. The paper's f shrinks maps by max pooling; here it
+    averages, which works for any two sizes.
+    Shared: the backbone and the f. Per task: the attention modules and the head. Size: one backbone, and per task one
+    head and one attention module per stage.
 
     Args:
         tasks: {name: task}; filled in by the program.
         backbone: makes the trunk; filled in from the group `backbone`.
-        reduction: the hidden layer of a mask has the channels of its stage divided by this. 1 in the authors' SegNet
-            and Wide ResNet, the networks of the paper; 4 in their later ResNet-50.
+        reduction: a stage's channels divided by those of the hidden layer of its masks. 1 in the authors' SegNet and
+            Wide ResNet, the networks of the paper; 4 in their later ResNet-50.
     """
 
     def __init__(self, tasks: Mapping[str, TaskLike], backbone: BackboneFactory, reduction: int = 1) -> None:
@@ -68,7 +69,7 @@ class MTAN(MultiTaskModel):
         super().__init__(tuple(tasks))
         self.trunk = backbone()
         shapes = self.trunk.stage_shapes
-        self.passing = nn.ModuleList(
+        self.transitions = nn.ModuleList(
             nn.Sequential(
                 conv3x3_or_linear(source, target[0], bias=False),
                 batch_norm(source, target[0]),
@@ -94,7 +95,7 @@ class MTAN(MultiTaskModel):
         return Output({task: self.heads[task](self.attend(task, stages[1:])) for task in requested})
 
     def attend(self, task: str, stages: list[Tensor]) -> Tensor:
-        """Return what a task attends to after the last stage.
+        """Return a task's attended features of the last stage.
 
         Args:
             task: its name.
@@ -102,15 +103,12 @@ class MTAN(MultiTaskModel):
         """
         modules: list[Attention] = list(self.attention[task])  # type: ignore[call-overload]
         attended: Tensor = modules[0](stages[0])
-        for features, module, passing in zip(stages[1:], modules[1:], self.passing, strict=True):
-            attended = module(features, passing(attended))
+        for features, module, transition in zip(stages[1:], modules[1:], self.transitions, strict=True):
+            attended = module(features, transition(attended))
         return attended
 
     def parameter_groups(self) -> list[ParameterGroup]:
         return [
-            ParameterGroup("shared", [*self.trunk.parameters(), *self.passing.parameters()]),
-            *(
-                ParameterGroup(task, [*self.attention[task].parameters(), *head.parameters()], task=task)
-                for task, head in self.heads.items()
-            ),
+            ParameterGroup("shared", [*self.trunk.parameters(), *self.transitions.parameters()]),
+            *task_groups(self.attention, self.heads),
         ]

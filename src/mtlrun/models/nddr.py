@@ -1,4 +1,4 @@
-"""NDDR-CNN: neural discriminative dimensionality reduction."""
+"""NDDR-CNN: one network per task, with neural discriminative dimensionality reduction between the stages."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,24 +7,24 @@ from torch import Tensor, nn
 
 from mtlrun.models.backbones import BackboneFactory, Shape
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
-from mtlrun.models.blocks.layers import Resize, batch_norm, conv1x1_or_linear, joined
+from mtlrun.models.blocks.layers import Resize, batch_norm, concatenated_shape, conv1x1_or_linear
 from mtlrun.models.blocks.parallel_backbones import ParallelBackbones
 
 
 class NDDRLayer(nn.ModuleDict):
-    """Reduces the joined features of all tasks to as many channels as one task has, once for each task.
+    """One reduction per task from the concatenated features of all tasks to the channels of one task.
 
-    A 1x1 convolution (for vectors, a linear layer) without bias, BatchNorm, ReLU. It starts as a weighted mean of the
-    same channel in all tasks.
+    A reduction is a 1x1 convolution (for vectors, a linear layer) without bias, BatchNorm and ReLU. Initially it is a
+    weighted mean of the same channel of all tasks.
 
     Args:
-        tasks: names of the tasks.
-        shape: of one sample's features in one network.
-        self_weight: initial weight of the task's own features; those of the others share 1 - self_weight.
+        tasks: their names.
+        shape: shape of one sample's features in one network.
+        self_weight: initial weight of the task's features; 1 - self_weight is divided equally among the others.
     """
 
     def __init__(self, tasks: tuple[str, ...], shape: Shape, self_weight: float) -> None:
-        super().__init__({task: _reduction(joined([shape] * len(tasks)), shape) for task in tasks})
+        super().__init__({task: _reduction(concatenated_shape([shape] * len(tasks)), shape) for task in tasks})
         others = (1 - self_weight) / (len(tasks) - 1)
         identity = torch.eye(shape[0])
         for task in tasks:
@@ -34,30 +34,31 @@ class NDDRLayer(nn.ModuleDict):
                 weight.copy_(torch.cat(blocks, dim=1).view_as(weight))
 
     def forward(self, features: list[Tensor], tasks: Sequence[str] | None = None) -> list[Tensor]:
-        """Map K tensors [batch, channels, ...] to one of the same shape for each of `tasks`, for all if None."""
-        whole = torch.cat(features, dim=1)
-        return [self[task](whole) for task in (self if tasks is None else tasks)]
+        """Map K tensors [batch, channels, ...] to one of the same shape for each of `tasks`; for all if None."""
+        concatenated = torch.cat(features, dim=1)
+        return [self[task](concatenated) for task in (self if tasks is None else tasks)]
 
 
 class NDDR(MultiTaskModel):
-    """K networks; after each stage each of them goes on with a learned reduction of the joined features of all.
+    """One network per task; after each stage, its features become a learned reduction of all networks' features.
 
     Source: Gao et al., "NDDR-CNN: Layerwise Feature Fusing in Multi-Task CNNs by Neural Discriminative Dimensionality
-    Reduction" (CVPR 2019). Its weight decay on the reductions is the optimizer's. Each backbone starts from
-    random weights of its own (the paper starts from networks trained on one task each, or on ImageNet). The paper has
-    two tasks; with K, the other K - 1 share what is left of the initial weight. One task alone has nothing to join
-    and is the plain network. Shared: all backbones, and all NDDR layers but the last. Task's own: its reduction in
-    the last NDDR layer, that of the shortcut, its head. Size: one backbone and one head per task; an NDDR layer on C
-    channels has K² C² weights.
+    Reduction" (CVPR 2019). The paper's weight decay on the reductions is left to the optimizer. Backbones start from
+    different random weights or from `init_from` (the paper: from networks trained on one task each, or on ImageNet).
+    The paper has two tasks; with K, the rest of the initial weight is divided equally among the other K - 1. A single
+    task has nothing to fuse and is the plain network. Shared: all backbones, and all NDDR layers but the last. Per
+    task: the reduction in the last NDDR layer, that of the shortcut, and the head. Size: one backbone and one head per
+    task; an NDDR layer on C channels has K² C² weights.
 
     Args:
         tasks: {name: task}; filled in by the program.
         backbone: makes the networks; filled in from the group `backbone`.
-        self_weight: initial weight of a network's own features, in [0, 1]; the others share the rest. Paper: .9.
-        shortcut: NDDR-CNN-Shortcut: the head gets a reduction, of the same kind, of what all NDDR layers give its
-            task, resized to the last one's size. Paper: without, and with as a variant.
+        self_weight: initial weight of a network's features in their reduction, in [0, 1]; the rest is divided equally
+            among the others. Paper: .9.
+        shortcut: NDDR-CNN-Shortcut: the head sees a reduction, of the same kind, of the task's features after all NDDR
+            layers, resized to the last stage. A variant in the paper.
         unit_lr_scale: learning rate of the reductions as a multiple of `optimizer.lr`. Paper: 100, with SGD.
-        init_from: folder of a run of model=single whose networks these are to start from; None for random weights.
+        init_from: folder of a run of model=single whose networks these start from; None for random weights.
     """
 
     def __init__(
@@ -83,9 +84,9 @@ class NDDR(MultiTaskModel):
         self.shortcuts = nn.ModuleDict()
         if shortcut:
             last = shapes[-1]
-            self.fit = Resize(last[1:])
-            every = joined([(shape[0], *last[1:]) for shape in shapes])
-            self.shortcuts.update({task: _reduction(every, last) for task in tasks})
+            self.resize = Resize(last[1:])
+            concatenated = concatenated_shape([(shape[0], *last[1:]) for shape in shapes])
+            self.shortcuts.update({task: _reduction(concatenated, last) for task in tasks})
             for reduction in self.shortcuts.values():
                 nn.init.xavier_uniform_(reduction[0].weight)  # type: ignore[index]
         self.heads = make_heads(tasks, shapes[-1], self.backbones.first.input_shape)
@@ -93,20 +94,20 @@ class NDDR(MultiTaskModel):
 
     def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
         requested = self.requested(tasks)
-        after: list[dict[str, Tensor]] = []  # the tasks' features after each stage
+        stages: list[dict[str, Tensor]] = []  # the tasks' features after each stage
 
         def fuse(index: int, features: list[Tensor]) -> list[Tensor]:
-            going = requested if index == len(self.layers) - 1 else self.task_names
+            names = requested if index == len(self.layers) - 1 else self.task_names
             if self.layers:
-                features = self.layers[index](features, going)
-            after.append(dict(zip(going, features, strict=True)))
+                features = self.layers[index](features, names)
+            stages.append(dict(zip(names, features, strict=True)))
             return features
 
         self.backbones(inputs, fuse)
-        features = after[-1]
+        features = stages[-1]
         if self.shortcuts:
             features = {
-                task: self.shortcuts[task](torch.cat([self.fit(stage[task]) for stage in after], dim=1))
+                task: self.shortcuts[task](torch.cat([self.resize(stage[task]) for stage in stages], dim=1))
                 for task in requested
             }
         return Output({task: self.heads[task](features[task]) for task in requested})
@@ -117,13 +118,13 @@ class NDDR(MultiTaskModel):
             groups.append(ParameterGroup("nddr", list(self.layers[:-1].parameters()), lr_scale=self.unit_lr_scale))
         for task in self.task_names:
             units = [modules[task] for modules in (*self.layers[-1:], self.shortcuts) if task in modules]
-            own = [parameter for unit in units for parameter in unit.parameters()]
-            if own:
-                groups.append(ParameterGroup(f"nddr_{task}", own, task=task, lr_scale=self.unit_lr_scale))
+            parameters = [parameter for unit in units for parameter in unit.parameters()]
+            if parameters:
+                groups.append(ParameterGroup(f"nddr_{task}", parameters, task=task, lr_scale=self.unit_lr_scale))
             groups.append(ParameterGroup(task, list(self.heads[task].parameters()), task=task))
         return groups
 
 
 def _reduction(source: Shape, target: Shape) -> nn.Sequential:
-    """Return a reduction from the channels of `source` to those of `target`, at each place on its own."""
+    """Return a reduction from the channels of `source` to those of `target` at each position."""
     return nn.Sequential(conv1x1_or_linear(source, target[0], bias=False), batch_norm(target), nn.ReLU())

@@ -1,37 +1,44 @@
-"""PAD-Net: predict, let the tasks inform each other, predict again."""
+"""PAD-Net: auxiliary predictions, distillation between the tasks, and final predictions."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from mtlrun.models.backbones import BackboneFactory
-from mtlrun.models.base import AuxiliaryPredictions, MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
-from mtlrun.models.blocks.distillation import make_branches, make_distillations, make_first_heads
+from mtlrun.models.base import (
+    AuxiliaryPredictions,
+    MultiTaskModel,
+    Output,
+    ParameterGroup,
+    TaskLike,
+    make_heads,
+    task_groups,
+)
+from mtlrun.models.blocks.distillation import make_auxiliary_heads, make_branches, make_distillations
 
 
 class PADNet(MultiTaskModel):
-    """One trunk; each task makes a first prediction, then a final one that draws on the features of all the others.
+    """A shared backbone; each task's final prediction uses distilled features of all tasks.
 
     Source: Xu et al., "PAD-Net: Multi-Tasks Guided Prediction-and-Distillation Network for Simultaneous Depth
     Estimation and Scene Parsing" (CVPR 2018), section 3, with its distillation module C; see `Distillation`.
-    A branch of two residual blocks makes a task's features F_k from the trunk's, one linear map at each place makes
-    its first prediction from them, and the final head works on o_k, which gathers the other tasks' features.
-    What is distilled is the branches' features, as in the published reimplementation by Vandenhende et al., not the
-    first predictions, as the paper describes it: a prediction of one or two numbers tells others little. Its auxiliary
-    tasks are tasks like all others here. Works for vectors too, with linear layers for the convolutions.
-    Shared: the trunk and all branches, as each final prediction draws on all of them. Task's own: the first head, the
+    A branch of two residual blocks computes a task's features F_k from the backbone's; a linear map at each position
+    makes an auxiliary prediction from them, and the final head works on o_k, which adds the other tasks' features.
+    Departures: the branches' features are distilled, as in the published reimplementation by Vandenhende et al., and
+    not the auxiliary predictions, as the paper describes: a prediction of one or two numbers carries little information
+    for other tasks. The paper's auxiliary tasks are ordinary tasks here. For vectors, convolutions are linear layers.
+    Shared: the backbone and all branches, as each final prediction uses all of them. Per task: the auxiliary head, the
     gates and messages of its distillation, and the final head. Size: one backbone, per task one branch and two heads,
-    and one message per pair of tasks. One task alone is a network with a branch and two heads.
+    and one message per pair of tasks. A single task is a network with a branch and two heads.
 
     Args:
         tasks: {name: task}; filled in by the program.
         backbone: makes the trunk; filled in from the group `backbone`.
         channels: of each task's features. 256 in the reimplementation.
-        gate: what opens the gates of a message: the features of the task that receives it, as in the paper, or of the
+        gate: whose features open the gate of a message: those of the task that receives it, as in the paper, or of the
             one that sends it, as in the reimplementation.
-        intermediate_weight: weight of the first predictions' losses relative to the final ones'. 1 in the
-            reimplementation.
+        auxiliary_weight: factor of the auxiliary predictions' losses, > 0. 1 in the reimplementation.
     """
 
     def __init__(
@@ -40,21 +47,21 @@ class PADNet(MultiTaskModel):
         backbone: BackboneFactory,
         channels: int = 256,
         gate: Literal["receiver", "sender"] = "receiver",
-        intermediate_weight: float = 1.0,
+        auxiliary_weight: float = 1.0,
     ) -> None:
         if channels < 1:
             raise ValueError(f"channels must be >= 1, found {channels}")
-        if not intermediate_weight > 0:
-            raise ValueError(f"intermediate_weight must be > 0, found {intermediate_weight}")
+        if not auxiliary_weight > 0:
+            raise ValueError(f"auxiliary_weight must be > 0, found {auxiliary_weight}")
         super().__init__(tuple(tasks))
         self.trunk = backbone()
         source, input_shape = self.trunk.feature_shape, self.trunk.input_shape
         shape = (channels, *source[1:])
         self.branches = make_branches(tasks, source, channels)
-        self.first_heads = make_first_heads(tasks, shape, input_shape)
+        self.auxiliary_heads = make_auxiliary_heads(tasks, shape, input_shape)
         self.distillations = make_distillations(self.task_names, shape, gate)
         self.heads = make_heads(tasks, shape, input_shape)
-        self.intermediate_weight = intermediate_weight
+        self.auxiliary_weight = auxiliary_weight
 
     def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
         requested = self.requested(tasks)
@@ -63,15 +70,11 @@ class PADNet(MultiTaskModel):
         predictions = {task: self.heads[task](self.distillations[task](features)) for task in requested}
         if not self.training:
             return Output(predictions)
-        first = {task: self.first_heads[task](features[task]) for task in requested}
-        return Output(predictions, auxiliary=[AuxiliaryPredictions(first, self.intermediate_weight)])
+        auxiliary = {task: self.auxiliary_heads[task](features[task]) for task in requested}
+        return Output(predictions, auxiliary=[AuxiliaryPredictions(auxiliary, self.auxiliary_weight)])
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        own: list[nn.ModuleDict] = [self.first_heads, self.distillations, self.heads]
         return [
             ParameterGroup("shared", [*self.trunk.parameters(), *self.branches.parameters()]),
-            *(
-                ParameterGroup(task, [p for modules in own for p in modules[task].parameters()], task=task)
-                for task in self.task_names
-            ),
+            *task_groups(self.auxiliary_heads, self.distillations, self.heads),
         ]

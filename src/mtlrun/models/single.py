@@ -1,4 +1,4 @@
-"""Single-task baselines: all of them in one run."""
+"""Single-task baselines, all of them in one run."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,17 +6,17 @@ import torch
 from torch import Tensor, nn
 
 from mtlrun.models.backbones import BackboneFactory
-from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_head
+from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_head, task_groups
 
 
 class SingleTask(MultiTaskModel):
-    """One network per task and nothing shared: each is trained as if it were alone.
+    """One network per task and nothing shared: each network is trained as if it were alone.
 
-    Each network starts from the same random state, so its first weights are those that a run with this task alone
-    would have; gradients are clipped, checkpoints selected and patience counted per task. What the networks do
-    share is the order of the batches. (With dropout, the masks come from one stream: alike, not equal.)
+    Each network is initialized from the same random state, so that its initial weights are those of a run with this
+    task alone. Gradients are clipped, checkpoints selected and patience counted per task. The networks do see the same
+    order of batches, and their dropout masks are drawn from one generator, so they differ from those of separate runs.
 
-    Shared: nothing. Task's own: its whole network. Size: one backbone and one head per task.
+    Shared: nothing. Per task: the whole network. Size: one backbone and one head per task.
 
     Args:
         tasks: {name: task}; filled in by the program.
@@ -42,4 +42,4 @@ class SingleTask(MultiTaskModel):
         return [f"networks.{task}" for task in tasks]
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        return [ParameterGroup(task, list(network.parameters()), task=task) for task, network in self.networks.items()]
+        return task_groups(self.networks)

@@ -1,4 +1,4 @@
-"""Sluice networks."""
+"""Sluice networks: one network per task, with subspaces of their channels mixed between the stages."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -13,15 +13,16 @@ from mtlrun.models.blocks.parallel_backbones import ParallelBackbones
 
 
 class SubspaceUnit(nn.Module):
-    """Mixes the subspaces of all tasks: G~_i = sum_j alpha_ij G_j over the K S subspaces.
+    """A linear mixture of the subspaces of all tasks: G~_i = sum_j alpha_ij G_j over the K S subspaces.
 
-    A task's subspaces are its channels cut into S parts, as even as can be. Where one has a channel less than
-    another, that channel is zero for it.
+    The subspaces of a task are S parts of its channels, as equal in size as possible. A part that is one channel
+    shorter than the others is padded with a channel of zeros.
 
     Args:
         num_tasks: K.
         num_subspaces: S.
-        self_weight: initial weight of a subspace in itself; the other K S - 1 share 1 - self_weight.
+        self_weight: initial weight of a subspace in its mixture; 1 - self_weight is divided equally among the other
+            K S - 1.
     """
 
     def __init__(self, num_tasks: int, num_subspaces: int, self_weight: float) -> None:
@@ -33,77 +34,78 @@ class SubspaceUnit(nn.Module):
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         """Map K tensors [batch, channels, ...] to as many of the same shape."""
-        parts = [part for own in features for part in own.tensor_split(self.num_subspaces, dim=1)]
+        parts = [part for x in features for part in x.tensor_split(self.num_subspaces, dim=1)]
         longest = parts[0].shape[1]
-        even = torch.stack([part if part.shape[1] == longest else _with_zeros(part) for part in parts], dim=1)
-        mixed = torch.einsum("ij,bj...->ib...", self.alpha, even)
-        whole = [new[:, : old.shape[1]] for new, old in zip(mixed, parts, strict=True)]
+        padded = torch.stack([part if part.shape[1] == longest else _with_zeros(part) for part in parts], dim=1)
+        mixed = torch.einsum("ij,bj...->ib...", self.alpha, padded)
+        cut = [new[:, : old.shape[1]] for new, old in zip(mixed, parts, strict=True)]
         count = self.num_subspaces
-        return [torch.cat(whole[start : start + count], dim=1) for start in range(0, len(whole), count)]
+        return [torch.cat(cut[start : start + count], dim=1) for start in range(0, len(cut), count)]
 
 
 class Skip(nn.Module):
-    """Mixes what one network gives after each stage: sum_l beta_l h_l.
+    """A linear mixture of one network's features after all stages: sum_l beta_l h_l.
 
     Args:
-        shapes: of one sample's features after each stage.
-        last: initial weight of the last stage; the others share 1 - last.
+        shapes: shape of one sample's features after each stage.
+        last_weight: initial weight of the last stage; 1 - last_weight is divided equally among the others.
     """
 
-    def __init__(self, shapes: Sequence[Shape], last: float) -> None:
+    def __init__(self, shapes: Sequence[Shape], last_weight: float) -> None:
         super().__init__()
         others = len(shapes) - 1
-        self.beta = nn.Parameter(torch.tensor([(1 - last) / others] * others + [last] if others else [1.0]))
-        self.fits = nn.ModuleList(_fit(shape, shapes[-1]) for shape in shapes)
+        weights = [(1 - last_weight) / others] * others + [last_weight] if others else [1.0]
+        self.beta = nn.Parameter(torch.tensor(weights))
+        self.adapters = nn.ModuleList(_adapter(shape, shapes[-1]) for shape in shapes)
 
     def forward(self, stages: Sequence[Tensor]) -> Tensor:
-        """Map one tensor per stage to one like the last."""
-        fitted = [fit(features) for fit, features in zip(self.fits, stages, strict=True)]
-        return torch.stack([weight * own for weight, own in zip(self.beta, fitted, strict=True)]).sum(dim=0)
+        """Map one tensor per stage to one in the shape of the last."""
+        adapted = [adapter(features) for adapter, features in zip(self.adapters, stages, strict=True)]
+        return torch.stack([weight * x for weight, x in zip(self.beta, adapted, strict=True)]).sum(dim=0)
 
 
 class Sluice(MultiTaskModel):
-    """K networks: their subspaces are mixed after each stage, and each head sees a mixture of all stages.
+    """One network per task; subspaces of all networks are mixed after each stage, and each head sees all stages.
 
-    Source: Ruder et al., "Latent Multi-task Architecture Learning" (AAAI 2019). The penalty is
-    orthogonality * sum over tasks, stages and pairs of subspaces of ‖G_1^T G_2‖²; the columns of G_s are the weights
-    of the subspace's channels in the stage's last layer, so that channels of different subspaces are to see different
-    things (the authors' code has them as rows, which needs subspaces of one size). The paper's stages are LSTMs of one
-    size; where stages differ in shape, features of earlier ones are resized (maps become vectors by their mean) and
-    mapped to the last stage's channels by a learned 1x1 convolution, the task's own. Each backbone starts from random
-    weights of its own.
-    Shared: all backbones and alphas. Task's own: its betas, the maps before them, its head. Size: one backbone, one
-    set of betas and one head per task, and (K S)² alphas per stage.
+    Source: Ruder et al., "Latent Multi-task Architecture Learning" (AAAI 2019). The penalty is orthogonality_weight *
+    sum over tasks, stages and pairs of subspaces of ‖G_1^T G_2‖²; the columns of G_s are the weights of the subspace's
+    channels in the stage's last layer, so that channels of different subspaces learn different features (in the
+    authors' code they are rows, which needs subspaces of equal size). The paper's stages are LSTMs of one size; here,
+    if stages differ in shape, features of earlier stages are resized (maps become vectors by their mean) and mapped to
+    the last stage's channels by a learned 1x1 convolution per task. Backbones start from different random weights.
+    Shared: all backbones and alphas. Per task: the betas, the convolutions before them, the head. Size: one backbone,
+    one set of betas and one head per task, and (K S)² alphas per stage.
 
     Args:
         tasks: {name: task}; filled in by the program.
         backbone: makes the networks; filled in from the group `backbone`.
-        subspaces: S, >= 1, not more than any stage has channels. Paper: 2.
-        self_weight: initial weight of a subspace in itself, in [0, 1]; all others, of all tasks, share the rest. .9, as
-            in cross-stitch networks.
-        last: initial weight of the last stage for the head, in [0, 1]; the others share the rest. Authors' code: .9.
-        orthogonality: factor of the penalty, >= 0. .1, from the example of the authors' code.
+        num_subspaces: S, from 1 to the channels of the narrowest stage. Paper: 2.
+        self_weight: initial weight of a subspace in its mixture, in [0, 1]; the rest is divided equally among all
+            others, of all tasks. Default: .9, as in cross-stitch networks.
+        last_stage_weight: initial weight of the last stage in the head's mixture, in [0, 1]; the rest is divided
+            equally among the others. Authors' code: .9.
+        orthogonality_weight: factor of the penalty, >= 0. .1 in the example of the authors' code.
         unit_lr_scale: learning rate of alphas and betas as a multiple of that of the other parameters. Authors' code:
             the same for all.
-        init_from: folder of a run of model=single whose networks these are to start from; None for random weights.
+        init_from: folder of a run of model=single whose networks these start from; None for random weights.
     """
 
     def __init__(
         self,
         tasks: Mapping[str, TaskLike],
         backbone: BackboneFactory,
-        subspaces: int = 2,
+        num_subspaces: int = 2,
         self_weight: float = 0.9,
-        last: float = 0.9,
-        orthogonality: float = 0.1,
+        last_stage_weight: float = 0.9,
+        orthogonality_weight: float = 0.1,
         unit_lr_scale: float = 1.0,
         init_from: str | None = None,
     ) -> None:
-        for name, share in (("self_weight", self_weight), ("last", last)):
-            if not 0 <= share <= 1:
-                raise ValueError(f"{name} must be in [0, 1], found {share}")
-        if not orthogonality >= 0:
-            raise ValueError(f"orthogonality must be >= 0, found {orthogonality}")
+        for name, weight in (("self_weight", self_weight), ("last_stage_weight", last_stage_weight)):
+            if not 0 <= weight <= 1:
+                raise ValueError(f"{name} must be in [0, 1], found {weight}")
+        if not orthogonality_weight >= 0:
+            raise ValueError(f"orthogonality_weight must be >= 0, found {orthogonality_weight}")
         if not unit_lr_scale > 0:
             raise ValueError(f"unit_lr_scale must be > 0, found {unit_lr_scale}")
         super().__init__(tuple(tasks))
@@ -111,37 +113,41 @@ class Sluice(MultiTaskModel):
         self.backbones = ParallelBackbones(tasks, backbone)
         shapes = self.backbones.stage_shapes
         narrowest = min(shape[0] for shape in shapes)
-        if not 1 <= subspaces <= narrowest:
+        if not 1 <= num_subspaces <= narrowest:
             raise ValueError(
-                f"subspaces must be in 1..{narrowest}, the channels of the narrowest stage, found {subspaces}"
+                f"num_subspaces must be in 1..{narrowest}, the channels of the narrowest stage, found {num_subspaces}"
             )
-        if subspaces > 1 and orthogonality > 0 and not _last_weights(self.backbones.first):
+        if num_subspaces > 1 and orthogonality_weight > 0 and not _last_weights(self.backbones.first):
             raise ValueError(
-                "orthogonality must be 0 for a backbone with no linear layer or convolution that gives a stage's "
-                f"channels, found {orthogonality}"
+                "orthogonality_weight must be 0 for a backbone with no linear layer or convolution that gives a "
+                f"stage's channels, found {orthogonality_weight}"
             )
-        self.units = nn.ModuleList(SubspaceUnit(len(tasks), subspaces, self_weight) for _ in shapes)
+        self.units = nn.ModuleList(SubspaceUnit(len(tasks), num_subspaces, self_weight) for _ in shapes)
         self.heads = make_heads(tasks, shapes[-1], self.backbones.first.input_shape)
-        self.skips = nn.ModuleDict({task: Skip(shapes, last) for task in tasks})
-        self.subspaces, self.orthogonality, self.unit_lr_scale = subspaces, orthogonality, unit_lr_scale
+        self.skips = nn.ModuleDict({task: Skip(shapes, last_stage_weight) for task in tasks})
+        self.num_subspaces, self.orthogonality_weight, self.unit_lr_scale = (
+            num_subspaces,
+            orthogonality_weight,
+            unit_lr_scale,
+        )
 
     def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
         requested = self.requested(tasks)
-        after: list[list[Tensor]] = []  # the tasks' features after each stage
+        mixed: list[list[Tensor]] = []  # the tasks' features after each stage
 
         def mix(index: int, features: list[Tensor]) -> list[Tensor]:
-            after.append(self.units[index](features))
-            return after[-1]
+            mixed.append(self.units[index](features))
+            return mixed[-1]
 
         self.backbones(inputs, mix)
         predictions = {
             task: self.heads[task](self.skips[task](stages))
-            for task, stages in zip(self.task_names, zip(*after, strict=True), strict=True)
+            for task, stages in zip(self.task_names, zip(*mixed, strict=True), strict=True)
             if task in requested
         }
-        if not self.training or self.subspaces < 2 or self.orthogonality == 0:
+        if not self.training or self.num_subspaces < 2 or self.orthogonality_weight == 0:
             return Output(predictions)
-        return Output(predictions, regularizers={"orthogonality": self.orthogonality * self.overlap()})
+        return Output(predictions, regularizers={"orthogonality": self.orthogonality_weight * self.overlap()})
 
     def overlap(self) -> Tensor:
         """Return the sum over tasks, stages and pairs of subspaces of ‖G_1^T G_2‖². Shape []."""
@@ -149,7 +155,7 @@ class Sluice(MultiTaskModel):
             (ours @ theirs.mT).square().sum()
             for network in self.backbones.values()
             for weight in _last_weights(network)  # type: ignore[arg-type]
-            for ours, theirs in combinations(weight.flatten(1).tensor_split(self.subspaces), 2)
+            for ours, theirs in combinations(weight.flatten(1).tensor_split(self.num_subspaces), 2)
         ]
         return torch.stack(overlaps).sum()
 
@@ -163,18 +169,18 @@ class Sluice(MultiTaskModel):
             assert isinstance(skip, Skip)
             groups += [
                 ParameterGroup(f"beta_{task}", [skip.beta], task=task, lr_scale=self.unit_lr_scale),
-                ParameterGroup(task, [*skip.fits.parameters(), *head.parameters()], task=task),
+                ParameterGroup(task, [*skip.adapters.parameters(), *head.parameters()], task=task),
             ]
         return groups
 
 
 def _with_zeros(part: Tensor) -> Tensor:
-    """Append one channel of zeros."""
+    """Return features with one channel of zeros appended."""
     return torch.cat([part, torch.zeros_like(part[:, :1])], dim=1)
 
 
-def _fit(source: Shape, target: Shape) -> nn.Module:
-    """Return a map from features of one shape to another: none if they are equal; else resized, then mixed by place."""
+def _adapter(source: Shape, target: Shape) -> nn.Module:
+    """Return a map from features of one shape to another: the identity, or resizing and a 1x1 convolution."""
     if source == target:
         return nn.Identity()
     return nn.Sequential(Resize(target[1:]), conv1x1_or_linear((source[0], *target[1:]), target[0], bias=False))
@@ -182,8 +188,8 @@ def _fit(source: Shape, target: Shape) -> nn.Module:
 
 def _last_weights(network: Backbone) -> list[Tensor]:
     """Return the weights of each stage's last linear layer or convolution that gives as many channels as the stage."""
-    found = []
+    weights = []
     for stage, channels in zip(network.stages, network.stage_channels, strict=True):
         layers = [module.weight for module in stage.modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
-        found += [weight for weight in layers if weight.shape[0] == channels][-1:]
-    return found
+        weights += [weight for weight in layers if weight.shape[0] == channels][-1:]
+    return weights

@@ -1,4 +1,4 @@
-"""Soft parameter sharing by an L2 penalty."""
+"""Soft parameter sharing by an L2 penalty on the distance of parameters."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -7,23 +7,23 @@ import torch
 from torch import Tensor, nn
 
 from mtlrun.models.backbones import BackboneFactory
-from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
+from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads, task_groups
 
 
 class SoftSharing(MultiTaskModel):
-    """K networks whose backbones are drawn towards each other by the squared distance of their parameters.
+    """One network per task; a penalty draws the backbones' parameters towards each other.
 
     Source: Duong et al., "Low Resource Dependency Parsing: Cross-lingual Parameter Sharing in a Neural Network Parser"
-    (ACL 2015), equation 3. The penalty is strength * mean over pairs of tasks and over tensors of ‖W_t - W_s‖²; it
-    joins the objective outside the weighting. The backbones start from equal weights, as the paper's second network
-    starts from its first. Shared: no parameter, since each task's loss reaches its own network alone (so gradient
-    methods have nothing to combine). Task's own: its whole network. Size: one backbone and one head per task.
+    (ACL 2015), equation 3. The penalty is strength * mean over pairs of tasks and over tensors of ‖W_t - W_s‖²; it is
+    added to the objective outside the weighting. The backbones start from equal weights, as the paper's second network
+    starts from its first. Shared: no parameter, since each task's loss reaches only that task's network (so gradient
+    methods have nothing to combine). Per task: the whole network. Size: one backbone and one head per task.
 
     Args:
         tasks: {name: task}; filled in by the program.
         backbone: makes the networks; filled in from the group `backbone`.
-        strength: factor of the penalty, >= 0; 0 leaves the networks alone.
-        init_from: folder of a run of model=single whose networks these are to start from; None for random weights.
+        strength: factor of the penalty, >= 0; 0 makes the networks independent.
+        init_from: folder of a run of model=single whose networks these start from; None for random weights.
     """
 
     def __init__(
@@ -60,7 +60,4 @@ class SoftSharing(MultiTaskModel):
         return torch.stack(distances).mean()
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        return [
-            ParameterGroup(task, [*self.backbones[task].parameters(), *self.heads[task].parameters()], task=task)
-            for task in self.task_names
-        ]
+        return task_groups(self.backbones, self.heads)

@@ -1,4 +1,4 @@
-"""Soft parameter sharing by the trace norm."""
+"""Soft parameter sharing by the trace norm of the tasks' stacked weights."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -7,36 +7,37 @@ import torch
 from torch import Tensor, nn
 
 from mtlrun.models.backbones import BackboneFactory
-from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
+from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads, task_groups
 
-#: Singular values up to this share of the largest one count as zero: more than rounding makes of zeros.
+#: Singular values up to this fraction of the largest one count as zero; rounding errors are smaller.
 ZERO = 1e-6
 
 Flattening = Literal["laf", "tucker", "tt"]
 
 
 class SoftTrace(MultiTaskModel):
-    """K networks whose weights are drawn towards low rank, layer by layer, by the trace norm of all tasks' weights.
+    """One network per task; a penalty on the trace norm of the tasks' stacked weights favors low rank in each layer.
 
     Source: Yang & Hospedales, "Trace Norm Regularized Deep Multi-Task Learning" (ICLR workshop 2017).
-    The penalty is strength * sum over layers of ‖W‖_*, where W holds the layer's weights in all backbones, with the
-    tasks as its last axis; it joins the objective outside the weighting. Stacked are all weights of the backbones
-    that have two axes or more; not biases and the scales of normalizations (as in the authors' code), nor heads.
-    The paper weighs the unfoldings of `tucker` and `tt` by numbers of choice; here all weigh the same and sum to 1,
-    as in the authors' code. Unlike `SoftSharing`, which makes weights equal, this makes them depend on each other
-    linearly, and so each backbone starts from random weights of its own: equal ones would be of rank 1 and stay so.
-    Where the norm has no derivative, for want of rank, the subgradient of least length is taken.
-    Shared: no parameter, since each task's loss reaches its own network alone (so gradient methods have nothing to
-    combine). Task's own: its whole network. Size: one backbone and one head per task.
+    The penalty is strength * sum over layers of ‖W‖_*, where W stacks the layer's weights in all backbones, with the
+    tasks as its last axis; it is added to the objective outside the weighting. It covers all weights of the backbones
+    with two axes or more: neither biases and scales of normalizations (as in the authors' code), nor heads.
+    The paper weights the unfoldings of `tucker` and `tt` by hyperparameters; here the weights are equal and sum to 1,
+    as in the authors' code. `SoftSharing` makes the tasks' weights equal; this model makes them linearly dependent.
+    Therefore backbones start from different random weights: equal ones would have rank 1 and keep it.
+    Where the norm has no derivative because W is rank-deficient, the subgradient of smallest norm is used.
+    Shared: no parameter, since each task's loss reaches only that task's network (so gradient methods have nothing to
+    combine). Per task: the whole network. Size: one backbone and one head per task.
 
     Args:
         tasks: {name: task}; filled in by the program.
         backbone: makes the networks; filled in from the group `backbone`.
-        strength: factor of the penalty, >= 0; 0 leaves the networks alone. The paper leaves it open; .01 is ours.
-        flattening: what matrices are made of W: `laf`, one of a column per task; `tucker`, one of each axis against
-            the others; `tt`, one of the first axes against the last ones for each place between two axes, with the
-            axes of a layer's weights in the paper's order: height, width, inputs, outputs.
-        init_from: folder of a run of model=single whose networks these are to start from; None for random weights.
+        strength: factor of the penalty, >= 0; 0 makes the networks independent. The paper names no value; .01 is our
+            choice.
+        flattening: the matrices that W is unfolded to. `laf`: one, with a column per task; `tucker`: one per axis,
+            of this axis against all others; `tt`: one per position between two axes, of the axes before it against
+            those after it, with a layer's axes in the paper's order: height, width, inputs, outputs.
+        init_from: folder of a run of model=single whose networks these start from; None for random weights.
     """
 
     def __init__(
@@ -70,17 +71,14 @@ class SoftTrace(MultiTaskModel):
         return torch.stack(norms).sum()
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        return [
-            ParameterGroup(task, [*self.backbones[task].parameters(), *self.heads[task].parameters()], task=task)
-            for task in self.task_names
-        ]
+        return task_groups(self.backbones, self.heads)
 
 
 def tensor_trace_norm(tensor: Tensor, flattening: Flattening) -> Tensor:
-    """Return the mean of the trace norms of the matrices that a flattening makes of a tensor. Shape [].
+    """Return the mean of the trace norms of the matrices that a tensor is unfolded to. Shape [].
 
     Args:
-        tensor: [K, outputs, inputs, *places], the paper's axes from the last to the first, which changes no norm.
+        tensor: [K, outputs, inputs, *kernel], the paper's axes in reverse order, which changes no norm.
         flattening: see `SoftTrace`.
     """
     if flattening == "laf":
@@ -96,11 +94,11 @@ def tensor_trace_norm(tensor: Tensor, flattening: Flattening) -> Tensor:
 def trace_norm(matrix: Tensor) -> Tensor:
     """Return the sum of the singular values; its gradient is U V^T over those that are not zero. Shape [].
 
-    The gradient of torch.linalg.svd is not finite where singular values are zero or equal; this one is everywhere.
+    The gradient of torch.linalg.svd is not finite if singular values are zero or equal; this one always is.
     """
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.mT
     with torch.no_grad():
-        # From the Gram matrix, which is small, mostly [K, K]. In double precision, since it squares the values.
+        # From the Gram matrix, which is small, mostly [K, K]; in double precision, since it has the squared values.
         rows = wide.double()
         squares, left = torch.linalg.eigh(rows @ rows.mT)
         values = squares.clamp(min=0).sqrt()

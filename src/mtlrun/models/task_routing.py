@@ -1,4 +1,4 @@
-"""Task routing."""
+"""Task routing: a fixed random subset of a shared backbone's channels for each task."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mtlrun.models.backbones import BackboneFactory
-from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, head_groups, make_heads
+from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads, task_groups
 from mtlrun.models.blocks.layers import per_channel
 from mtlrun.models.blocks.task_trunk import TaskTrunk
 
@@ -14,8 +14,8 @@ from mtlrun.models.blocks.task_trunk import TaskTrunk
 def draw_masks(num_tasks: int, channels: int, sigma: float, generator: torch.Generator) -> Tensor:
     """Return which task uses which channels, a bool tensor [K, channels].
 
-    Each task draws round(sigma * channels) of them on its own. The channels that nobody drew are dealt out in turn,
-    so that none is dead, and a task that still has none gets one.
+    Each task independently draws round(sigma * channels) channels. Channels that no task drew are dealt out to the
+    tasks in turn, so that all are trained; a task that still has none gets one.
     """
     number = round(sigma * channels)
     order = torch.stack([torch.randperm(channels, generator=generator) for _ in range(num_tasks)])
@@ -30,10 +30,10 @@ def draw_masks(num_tasks: int, channels: int, sigma: float, generator: torch.Gen
 
 
 class Router(nn.Module):
-    """Lets the channels of one task through and sets the others to zero.
+    """A mask on the channels, which sets those that a task does not use to zero.
 
     Args:
-        masks: [K, channels], which task uses which.
+        masks: bool [K, channels], which task uses which channels.
     """
 
     masks: Tensor
@@ -47,25 +47,25 @@ class Router(nn.Module):
 
 
 class TaskRouting(MultiTaskModel):
-    """One trunk in which each task uses a fixed random part of the channels.
+    """A shared backbone in which each task uses a fixed random subset of the channels.
 
-    Source: Strezoski et al., "Many Task Learning With Task Routing" (ICCV 2019): binary masks, drawn once, on the
-    channels that layers give. Each task draws a share sigma of the channels on its own, as in the authors' code
-    (which counts the ones left out; at .5 that is the same). Departures: channels that no task drew would never be
-    trained, and are dealt out to the tasks here, so that with sigma 0 each has a part of its own and one task alone
-    has all of them; masks are applied after each stage, not each convolution, which is the same where a stage has one
-    layer, such as in mlp and lenet. Each task has its own BatchNorm statistics, as its zeros are its own.
+    Source: Strezoski et al., "Many Task Learning With Task Routing" (ICCV 2019): binary masks on the output channels of
+    layers, drawn once. Each task independently draws a fraction sigma of the channels, as in the authors' code (which
+    counts those left out; at .5 that is the same). Departures: channels that no task drew would never be trained, so
+    they are dealt out to the tasks; with sigma 0 the subsets are disjoint, and a single task has all channels. Masks
+    are applied after each stage, not after each convolution, which is the same if each stage has one layer, as in mlp
+    and lenet. BatchNorm statistics are separate per task, as the zeros differ.
 
-    Shared: the trunk. A filter may serve one task alone, but tensors are shared as a whole, and what a task does not
-    use has the gradient zero. Task's own: its head. Size: one backbone, K heads; one pass per task, but for the first
-    stage.
+    Shared: the backbone. Tensors are shared as a whole even if only one task uses some of their filters; the gradient
+    of an unused filter is zero. Per task: the head. Size: one backbone, K heads. One pass per task, except for the
+    first stage.
 
     Args:
         tasks: {name: task}; filled in by the program.
         backbone: makes the trunk; filled in from the group `backbone`.
-        sigma: sharing ratio, in [0, 1]: the share of the channels that each task draws; 0 for separate parts, 1 for
-            hard sharing. The authors' code: .5.
-        mask_seed: of the masks, >= 0, whatever the seed of the run.
+        sigma: sharing ratio, in [0, 1]: the fraction of the channels that each task draws; 0 for disjoint subsets, 1
+            for hard sharing. The authors' code: .5.
+        mask_seed: seed of the masks, >= 0; the run's seed does not change them.
     """
 
     def __init__(
@@ -86,11 +86,11 @@ class TaskRouting(MultiTaskModel):
 
     def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
         requested = self.requested(tasks)
-        numbers = {task: number for number, task in enumerate(self.task_names)}
-        features = self.trunk.passes(
-            requested, inputs, lambda task, stage, own: self.routers[stage](numbers[task], own)
+        index = {task: position for position, task in enumerate(self.task_names)}
+        features = self.trunk.run_tasks(
+            requested, inputs, lambda task, stage, output: self.routers[stage](index[task], output)
         )
-        return Output({task: self.heads[task](own) for task, own in zip(requested, features, strict=True)})
+        return Output({task: self.heads[task](last) for task, last in zip(requested, features, strict=True)})
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        return [ParameterGroup("shared", list(self.trunk.parameters())), *head_groups(self.heads)]
+        return [ParameterGroup("shared", list(self.trunk.parameters())), *task_groups(self.heads)]

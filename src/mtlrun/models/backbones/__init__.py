@@ -1,4 +1,14 @@
-"""Backbones: from an input to features, a vector or a map, stage by stage."""
+"""Backbones: networks from an input to features, a vector or a map, in stages.
+
+Here: one backbone per file, the base class, and what those that use torchvision's networks have in common.
+Not here: heads, and everything that depends on the task.
+
+Contract: a backbone is a chain of stages, each of which returns vectors [batch, channels] or maps [batch, channels,
+height, width]; shapes are found by a dry run. Architectures that couple backbones do so between stages, through
+`stage(index, features, cache)`; the cache belongs to one forward pass and holds what later stages need from earlier
+ones, such as SegNet's pooling indices. `width` scales all channels, so that `match_parameters=<model>` can make two
+models equally large.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""What a backbone is: a chain of stages that turns one input into features, a vector or a map."""
+"""The base class of backbones: a chain of stages from an input to features, a vector or a map."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -7,19 +7,19 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-#: What stages of one forward pass leave for later ones of the same network, such as the places of pooled maxima.
+#: Tensors that stages keep for later stages of the same network and forward pass, such as the indices of pooled maxima.
 StageCache = dict[str, Tensor]
 #: (channels,) for vectors, (channels, height, width) for maps.
 Shape = tuple[int, ...]
 
 
 class Backbone(nn.Module):
-    """A chain of stages. Architectures that couple networks do so after each stage.
+    """Base class of backbones: a chain of stages, after each of which architectures may couple several networks.
 
     Args:
-        stages: modules applied one after the other; each gives vectors [batch, channels] or maps [batch, channels,
+        stages: modules applied one after the other; each returns vectors [batch, channels] or maps [batch, channels,
             height, width].
-        input_shape: shape of one input, as the dataset tells it.
+        input_shape: shape of one input, as the dataset declares it.
     """
 
     def __init__(self, stages: Sequence[nn.Module], input_shape: Sequence[int]) -> None:
@@ -28,57 +28,57 @@ class Backbone(nn.Module):
         self.input_shape: Shape = tuple(input_shape)
 
     def example(self) -> Tensor:
-        """Return a batch of one input, to find out shapes with; override where inputs are not real numbers."""
+        """Return a batch of one input, for finding shapes by a dry run; override it if inputs are not real numbers."""
         return torch.zeros(1, *self.input_shape)
 
     @cached_property
     def stage_shapes(self) -> tuple[Shape, ...]:
-        """The shape of one sample's features after each stage."""
+        """Shape of one sample's features after each stage."""
         was_training = self.training
         cache: StageCache = {}
-        found = []
+        shapes = []
         self.eval()
         with torch.no_grad():
             features = self.example()
             for index in range(len(self.stages)):
                 features = self.stage(index, features, cache)
-                found.append(tuple(features.shape[1:]))
+                shapes.append(tuple(features.shape[1:]))
         self.train(was_training)
-        return tuple(found)
+        return tuple(shapes)
 
     @property
     def feature_shape(self) -> Shape:
-        """The shape of what the last stage gives for one sample."""
+        """Shape of one sample's features after the last stage."""
         return self.stage_shapes[-1]
 
     @property
     def stage_channels(self) -> tuple[int, ...]:
-        """Size of dimension 1 of each stage's output."""
+        """Number of channels after each stage."""
         return tuple(shape[0] for shape in self.stage_shapes)
 
     def stage(self, index: int, features: Tensor, cache: StageCache) -> Tensor:
         """Apply one stage.
 
         Args:
-            index: which.
-            features: what the stage before it gave, or what an architecture made of it; the inputs for the first.
+            index: of the stage, from 0.
+            features: output of the stage before, possibly changed by the architecture; the inputs for stage 0.
             cache: of this forward pass through this network; empty before the first stage.
         """
-        found: Tensor = self.stages[index](features)
-        return found
+        output: Tensor = self.stages[index](features)
+        return output
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map [batch, *input_shape] to [batch, *feature_shape]."""
         return self.run(inputs, {})
 
     def run(self, features: Tensor, cache: StageCache, start: int = 0, stop: int | None = None) -> Tensor:
-        """Apply the stages from `start` up to `stop`, which is left out."""
+        """Apply the stages from `start` up to, but not including, `stop`."""
         for index in range(len(self.stages))[start:stop]:
             features = self.stage(index, features, cache)
         return features
 
 
 class BackboneFactory(Protocol):
-    """Makes one more backbone of the configured kind, with fresh weights."""
+    """A function that returns a new backbone of the configured kind, with new random weights."""
 
     def __call__(self) -> Backbone: ...

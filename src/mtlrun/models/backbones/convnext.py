@@ -1,4 +1,4 @@
-"""torchvision's ConvNeXt as a backbone."""
+"""ConvNeXt by torchvision as a backbone."""
 
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from mtlrun.models.backbones.pretrained import check_images, check_pretrained, l
 from mtlrun.models.backbones.width import widened
 
 Size = Literal["tiny", "small", "base"]
-#: {size: (channels of the first stage, blocks in each stage, probability of leaving out the last block)}
+#: {size: (channels of the first stage, blocks in each stage, probability of dropping the last block)}
 SIZES = {
     "tiny": (96, (3, 3, 9, 3), 0.1),
     "small": (96, (3, 3, 27, 3), 0.4),
@@ -20,22 +20,20 @@ SIZES = {
 
 
 class ConvNeXt(Backbone):
-    """ConvNeXt by torchvision: a convolutional network in the proportions of a vision transformer.
+    """ConvNeXt by torchvision: a convolutional network with the proportions of a vision transformer.
 
     Source: Liu et al., "A ConvNet for the 2020s" (CVPR 2022), table 9 for the sizes.
-    Four stages, all of which give maps: the first begins with the patches, each of the others with a convolution that
-    halves the size. The LayerNorm after the pooling belongs to torchvision's classifier and is left out.
+    Four stages, all of which return maps: the first begins with the patch embedding, each of the others with a
+    convolution that halves the size. The LayerNorm after the pooling is part of torchvision's classifier and left out.
 
     Args:
         input_shape: (channels, height, width), height and width 8 * patch_size or more.
         size: `tiny`, `small` or `base`.
         patch_size: size and stride of the first convolution. Paper: 4; 2 or 1 for small images.
-        stochastic_depth: probability, in training, of leaving out the last block for a sample; it grows from 0 at the
-            first block on. None for torchvision's: .1 for `tiny`, .4 for `small`, .5 for `base`.
-        width: factor on all numbers of channels, rounded.
-        weights: None for random ones, a name such as `IMAGENET1K_V1` or `DEFAULT` for torchvision's, or the path of a
-            file with a state_dict of torchvision's network. torchvision's expect images that are normalized as its
-            own were; that is up to the dataset.
+        stochastic_depth: probability, in training, of dropping the last block for a sample; it grows linearly from 0
+            at the first block. None for torchvision's: .1 for `tiny`, .4 for `small`, .5 for `base`.
+        width: factor on all channels, rounded.
+        weights: pretrained weights, see `pretrained.read_weights`; None for random ones.
     """
 
     def __init__(
@@ -57,8 +55,8 @@ class ConvNeXt(Backbone):
         check_images(f"convnext with patch_size={patch_size}", input_shape, smallest=8 * patch_size)
         check_pretrained(weights, input_shape, patch_size=(patch_size, 4), width=(width, 1.0))
         settings = [
-            convnext.CNBlockConfig(own, following, count)
-            for own, following, count in zip(channels, [*channels[1:], None], counts, strict=True)
+            convnext.CNBlockConfig(before, after, count)
+            for before, after, count in zip(channels, [*channels[1:], None], counts, strict=True)
         ]
         network: Any = convnext.ConvNeXt(settings, probability if stochastic_depth is None else stochastic_depth)
         layers: nn.Sequential = network.features

@@ -1,4 +1,4 @@
-"""The LeNet variant that the field uses on MultiMNIST."""
+"""The LeNet variant that is usual on MultiMNIST."""
 
 from torch import nn
 
@@ -7,13 +7,13 @@ from mtlrun.models.backbones.width import widened
 
 
 class LeNet(Backbone):
-    """conv 5x5 (10) - pool - conv 5x5 (20) - channel dropout - pool - linear (50), each with ReLU: three stages.
+    """LeNet: conv 5x5 (10) - pool - conv 5x5 (20) - channel dropout - pool - linear (50), each with ReLU; three stages.
 
     Source: Sener & Koltun, "Multi-Task Learning as Multi-Objective Optimization" (NeurIPS 2018), supplement.
 
     Args:
         input_shape: (channels, height, width), height and width 16 or more.
-        channels: outputs of the two convolutions.
+        channels: output channels of the two convolutions.
         features: length of the feature vector.
         dropout: probability of dropping a channel after the second convolution, in [0, 1). The paper's is .5.
         width: factor on `channels` and `features`.

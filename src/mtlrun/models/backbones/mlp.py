@@ -10,13 +10,13 @@ from mtlrun.models.backbones.width import widened
 
 
 class MLP(Backbone):
-    """Linear-ReLU layers on the flattened input; each layer is a stage.
+    """A multi-layer perceptron on the flattened input; each linear layer with its ReLU is a stage.
 
     Args:
-        input_shape: shape of one input, any.
-        hidden: size of each layer.
+        input_shape: any shape.
+        hidden: number of units in each layer.
         dropout: probability after each layer, in [0, 1).
-        width: factor on all sizes in `hidden`.
+        width: factor on all numbers in `hidden`, rounded.
     """
 
     def __init__(

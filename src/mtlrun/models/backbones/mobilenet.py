@@ -1,4 +1,4 @@
-"""torchvision's MobileNetV3 as a backbone."""
+"""MobileNetV3 by torchvision as a backbone."""
 
 from typing import Any, Literal
 
@@ -15,22 +15,20 @@ Stem = Literal["imagenet", "small"]
 
 
 class MobileNet(Backbone):
-    """MobileNetV3 by torchvision: depthwise separable convolutions, for little memory and time.
+    """MobileNetV3 by torchvision: depthwise separable convolutions, which need little memory and time.
 
     Source: Howard et al., "Searching for MobileNetV3" (ICCV 2019), tables 1 and 2, up to the pooling.
-    Five stages, all of which give maps: each begins where the size is halved, and the last ends with the 1x1
+    Five stages, all of which return maps: each begins where the size is halved, and the last ends with the 1x1
     convolution before the pooling.
-    Its BatchNorms average over some hundred steps (momentum .01, as in the paper), so evaluation after fewer says
-    little.
+    BatchNorm's running statistics average over some hundred steps (momentum .01, as in the paper), so evaluation is
+    not meaningful after fewer.
 
     Args:
         input_shape: (channels, height, width).
         size: `small` or `large`.
         stem: `imagenet` (first convolution of stride 2) or `small` (of stride 1, for images of about 32 x 32).
-        width: factor on all numbers of channels, rounded to multiples of 8, as in the paper.
-        weights: None for random ones, a name such as `IMAGENET1K_V1` or `DEFAULT` for torchvision's, or the path of a
-            file with a state_dict of torchvision's network. torchvision's expect images that are normalized as its
-            own were; that is up to the dataset.
+        width: factor on all channels, rounded to multiples of 8, as in the paper.
+        weights: pretrained weights, see `pretrained.read_weights`; None for random ones.
     """
 
     def __init__(
@@ -44,7 +42,7 @@ class MobileNet(Backbone):
         check_images("mobilenet", input_shape)
         check_one_of("size", size, Size)
         check_one_of("stem", stem, Stem)
-        widened([], width)  # refuses what is no width
+        widened([], width)  # checks width
         check_pretrained(weights, input_shape, stem=(stem, "imagenet"), width=(width, 1.0))
         model = f"mobilenet_v3_{size}"
         network: Any = get_model(model, weights=None, width_mult=width)

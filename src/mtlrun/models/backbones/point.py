@@ -1,4 +1,4 @@
-"""A backbone that is nothing but a point, for problems that are functions of the parameters."""
+"""A backbone that returns its parameters as features, for problems that are functions of the parameters."""
 
 from collections.abc import Sequence
 
@@ -9,11 +9,11 @@ from mtlrun.models.backbones.base import Backbone
 
 
 class Point(Backbone):
-    """Gives its parameter x, whatever the input.
+    """A point x, the parameter, as the features of every input.
 
     Args:
-        input_shape: (size,): the number of coordinates.
-        start: where x starts; None to draw it with the run's seed, uniformly from [-0.5, 0.5] in each coordinate.
+        input_shape: (size,), the number of coordinates.
+        start: initial x; None to draw it with the run's seed, uniformly from [-0.5, 0.5] in each coordinate.
     """
 
     def __init__(self, input_shape: tuple[int, ...], start: Sequence[float] | None = None) -> None:
@@ -25,11 +25,11 @@ class Point(Backbone):
 
 
 class _Constant(nn.Module):
-    """The parameter x, once for each sample of the batch."""
+    """The parameter x, repeated for each sample of the batch."""
 
     def __init__(self, x: Tensor) -> None:
         super().__init__()
         self.x = nn.Parameter(x)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return self.x.repeat(len(inputs), 1)  # a copy: a view of a leaf is a half-way thing without gradients
+        return self.x.repeat(len(inputs), 1)  # a copy: without gradients, a view of a leaf would alias the parameter

@@ -1,4 +1,4 @@
-"""What the backbones made of torchvision's networks share: checks of their arguments, and pretrained weights."""
+"""Pretrained weights for backbones made of torchvision's networks, and checks of their arguments."""
 
 import pickle
 from collections.abc import Mapping, Sequence
@@ -23,11 +23,11 @@ def check_images(name: str, input_shape: Sequence[int], smallest: int = 1) -> No
 
 
 def check_pretrained(weights: str | None, input_shape: Sequence[int], **arguments: tuple[Any, Any]) -> None:
-    """Raise ValueError if there are weights, and the network is not the one that they were trained in.
+    """Raise ValueError if weights are given and the network is not the one that they were trained in.
 
     Args:
-        weights: as the backbone takes them.
-        input_shape: of one image.
+        weights: the backbone's argument.
+        input_shape: shape of one image.
         arguments: {name: (its value, the value that the weights need)}.
     """
     if weights is None:
@@ -40,20 +40,22 @@ def check_pretrained(weights: str | None, input_shape: Sequence[int], **argument
 
 
 def load_weights(network: nn.Module, weights: str, model: str, without: str) -> None:
-    """Fill a network with weights; see `read_weights` and `fill`."""
+    """Load pretrained weights into a network; see `read_weights` and `fill`."""
     fill(network, read_weights(weights, model), weights, model, without)
 
 
 def read_weights(weights: str, model: str) -> dict[str, Tensor]:
-    """Return a state_dict of a network of torchvision's; not to be written to, as the next caller gets it, too.
+    """Return the pretrained state_dict of one of torchvision's networks; it is cached, so do not modify its tensors.
+
+    torchvision's weights expect images that are normalized as in their training; that is up to the dataset.
 
     Args:
-        weights: a name from torchvision's enumeration for this network, which torchvision then downloads unless it has
-            done so before; or the path of a file with a state_dict, saved with torch.save.
+        weights: one of torchvision's names for this network, such as `IMAGENET1K_V1` or `DEFAULT`, which torchvision
+            downloads once; or the path of a file with a state_dict of this network, saved by torch.save.
         model: torchvision's name of the network.
 
     Raises:
-        ValueError: beginning with `weights`: unknown name, no such file, unreadable, no network.
+        ValueError: beginning with `weights`: unknown name, missing or unreadable file, not a state_dict.
     """
     names = get_model_weights(model).__members__
     if weights in names:
@@ -75,7 +77,7 @@ def read_weights(weights: str, model: str) -> dict[str, Tensor]:
         )
     try:
         state = _open(path.resolve(), path.stat().st_mtime_ns)
-    except Exception as error:  # reading what is no such file may fail in any way
+    except Exception as error:  # other files may fail in any way
         raise ValueError(f"weights: {path} cannot be read as a file of torch.save ({_reason(error)})") from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"weights: {path} holds no state_dict, {{name: tensor}}; save network.state_dict() alone")
@@ -83,19 +85,19 @@ def read_weights(weights: str, model: str) -> dict[str, Tensor]:
 
 
 def fill(network: nn.Module, state: Mapping[str, Tensor], weights: str, model: str, without: str) -> None:
-    """Copy a state_dict into a network whose keys are torchvision's.
+    """Copy a state_dict of torchvision's into a network that uses the same keys.
 
     Args:
-        network: all parameters and buffers must be in `state`.
+        network: `state` must hold all of its parameters and buffers.
         state: of torchvision's network.
-        weights: where `state` is from, for messages.
+        weights: origin of `state`, for messages.
         model: torchvision's name of the network, for messages.
-        without: keys that begin so, those of the classifier, are left out.
+        without: prefix of the keys that are left out, those of the classifier.
 
     Raises:
-        ValueError: beginning with `weights`: keys or shapes do not fit.
+        ValueError: beginning with `weights`: keys or shapes do not match.
     """
-    # A plain dict has no versions, so that modules take keys of files from before torchvision renamed them.
+    # A plain dict carries no version, so that modules accept keys from before torchvision renamed them.
     kept = {key: value for key, value in state.items() if not key.startswith(without)}
     try:
         missing, unexpected = network.load_state_dict(kept, strict=False)
@@ -103,18 +105,18 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], weights: str, model: s
         problem = str(error).splitlines()[1].strip().rstrip(".")
         raise ValueError(f"weights: {weights} does not fit {model}: {problem}") from error
     problems = [f"lacks {_some(missing)}"] if missing else []
-    problems += [f"has {_some(unexpected)}, which the network has not"] if unexpected else []
+    problems += [f"has {_some(unexpected)}, which the network has no place for"] if unexpected else []
     if problems:
         raise ValueError(f"weights: {weights} does not fit {model}: it {' and '.join(problems)}")
 
 
-# A model makes one network after the other from the same weights: the last file read is kept.
+# A model makes several networks from the same weights, so the file that was read last is cached.
 @lru_cache(maxsize=1)
 def _download(entry: Any) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = entry.get_state_dict(
+    state: dict[str, Tensor] = entry.get_state_dict(
         progress=False, check_hash=True, map_location="cpu", weights_only=True
     )
-    return found
+    return state
 
 
 @lru_cache(maxsize=1)

@@ -1,4 +1,4 @@
-"""ResNets of torchvision's blocks."""
+"""ResNets made of torchvision's blocks."""
 
 from collections.abc import Iterable
 from typing import Literal
@@ -22,20 +22,18 @@ class ResNet(Backbone):
 
     Source: He et al., "Deep Residual Learning for Image Recognition" (CVPR 2016), table 1; as torchvision does, the
     blocks of ResNet-50 halve the size in their 3x3 convolution. Dilation: Yu et al., "Dilated Residual Networks"
-    (CVPR 2017), without the layers that they add against gridding.
-    Five stages, all of which give maps: the stem, then the four residual layers.
+    (CVPR 2017), without the layers that they add to remove gridding artifacts.
+    Five stages, all of which return maps: the stem, then the four residual layers.
 
     Args:
         input_shape: (channels, height, width).
         depth: 18, 34 or 50.
         stem: `imagenet` (7x7 convolution of stride 2, then pooling) or `small` (3x3 convolution of stride 1, no
             pooling, as is usual on images of 32 x 32).
-        dilated: the last two residual layers keep the size of the second: their strides are 1, and what comes after
-            a stride that is gone is dilated instead, by 2 and 4, so that the same weights see the same places.
-        width: factor on all numbers of channels, rounded.
-        weights: None for random ones, a name such as `IMAGENET1K_V1` or `DEFAULT` for torchvision's, or the path of a
-            file with a state_dict of torchvision's network. torchvision's expect images that are normalized as its
-            own were; that is up to the dataset.
+        dilated: the last two residual layers keep the size of the second: their strides become 1, and the convolutions
+            after a removed stride are dilated instead, by 2 and 4, so that the same weights see the same positions.
+        width: factor on all channels, rounded.
+        weights: pretrained weights, see `pretrained.read_weights`; None for random ones.
     """
 
     def __init__(
@@ -54,7 +52,7 @@ class ResNet(Backbone):
         check_pretrained(weights, input_shape, stem=(stem, "imagenet"), width=(width, 1.0))
         block, counts = BLOCKS[depth]
         kernel, stride = (7, 2) if stem == "imagenet" else (3, 1)
-        network = nn.ModuleDict(  # by torchvision's names
+        network = nn.ModuleDict(  # torchvision's names
             {
                 "conv1": nn.Conv2d(input_shape[0], channels, kernel, stride=stride, padding=kernel // 2, bias=False),
                 "bn1": nn.BatchNorm2d(channels),
@@ -80,7 +78,7 @@ class ResNet(Backbone):
 def _layer(
     block: type[BasicBlock | Bottleneck], in_channels: int, inner_channels: int, count: int, stride: int
 ) -> nn.Sequential:
-    """Return a residual layer; its first block changes size and channels."""
+    """Return a residual layer of `count` blocks; the first changes size and channels."""
     out_channels = inner_channels * block.expansion
     shortcut = None
     if stride != 1 or in_channels != out_channels:
@@ -90,12 +88,12 @@ def _layer(
 
 
 def _dilate(modules: Iterable[nn.Module], before: int, after: int) -> None:
-    """Take the stride out of a residual layer; its convolutions then have to reach further.
+    """Remove the stride of a residual layer and dilate its convolutions instead.
 
     Args:
         modules: of the layer.
-        before: dilation that the strides taken out in earlier layers ask for: that of the convolution with the stride.
-        after: that of all others.
+        before: dilation of the convolution that had the stride; it makes up for strides removed in earlier layers.
+        after: dilation of all other convolutions.
     """
     for module in modules:
         if isinstance(module, nn.Conv2d):

@@ -1,4 +1,4 @@
-"""SegNet, an encoder and a decoder for predictions at each pixel."""
+"""SegNet: an encoder and a decoder for predictions at each pixel."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -12,20 +12,20 @@ from mtlrun.models.backbones.width import widened
 
 
 class SegNet(Backbone):
-    """Blocks of convolutions that end in max pooling, then blocks that begin with its inverse: twice as many stages.
+    """SegNet: encoder stages of convolutions and max pooling, and as many decoder stages that unpool and convolve.
 
     Source: Badrinarayanan, Kendall & Cipolla, "SegNet: A Deep Convolutional Encoder-Decoder Architecture for Image
-    Segmentation" (TPAMI 2017), section 3. A stage of the decoder puts each value back to the place that the maximum
-    had in the encoder's stage of the same size, zeros elsewhere, and gives as many channels as that stage received;
-    the last gives `channels[0]` in the size of the input. Convolutions are 3x3 with BatchNorm and ReLU; they have no
-    bias, which BatchNorm would take away. Where a size is odd, pooling includes the border, as in the paper's code, so
-    that every size works; poolings of maps of one pixel change nothing. Weights start as in He et al. (ICCV 2015).
+    Segmentation" (TPAMI 2017), section 3. A decoder stage puts each value where the maximum was in the encoder stage of
+    the same size, zeros elsewhere, and returns as many channels as that stage received; the last stage returns
+    `channels[0]` in the size of the input. Convolutions are 3x3 with BatchNorm and ReLU, and without a bias, which
+    BatchNorm would cancel. Pooling includes the border of odd sizes, as in the paper's code, so that every size works;
+    pooling of maps of one pixel changes nothing. Weights are initialized as in He et al. (ICCV 2015).
 
     Args:
         input_shape: (channels, height, width).
-        channels: of each encoder block. Paper: 64, 128, 256, 512, 512, those of VGG-16.
-        convolutions: in each encoder block, and in the decoder's of the same size. Paper: 2, 2, 3, 3, 3.
-        width: factor on all channels.
+        channels: of each encoder stage. Paper: 64, 128, 256, 512, 512, those of VGG-16.
+        convolutions: number in each encoder stage, and in the decoder stage of the same size. Paper: 2, 2, 3, 3, 3.
+        width: factor on all channels, rounded.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class SegNet(Backbone):
                 f"found {list(convolutions)}"
             )
         widths = [input_shape[0], *widened(channels, width)]
-        ends = [widths[1], *widths[1:-1]]  # the last stage does not go down to the channels of the input
+        ends = [widths[1], *widths[1:-1]]  # the last stage does not reduce to the channels of the input
         encoder, decoder = [], []
         for before, after, end, count in zip(widths[:-1], widths[1:], ends, convolutions, strict=True):
             encoder.append(_block([before, *[after] * count]))
@@ -53,43 +53,43 @@ class SegNet(Backbone):
         self.depth = len(channels)
 
     def stage(self, index: int, features: Tensor, cache: StageCache) -> Tensor:
-        """Apply one stage; the encoder's leave in `cache` where their maxima were, the decoder's look it up."""
+        """Apply one stage; encoder stages store the indices of their maxima in `cache`, decoder stages read them."""
         if index < self.depth:
             features = self.stages[index](features)
             pooled: Tensor
-            pooled, cache[f"places_{index}"] = max_pool2d(features, 2, ceil_mode=True, return_indices=True)
+            pooled, cache[f"indices_{index}"] = max_pool2d(features, 2, ceil_mode=True, return_indices=True)
             return pooled
         partner = 2 * self.depth - 1 - index
-        if f"places_{partner}" not in cache:
+        if f"indices_{partner}" not in cache:
             raise RuntimeError(
                 f"segnet: stage {index} needs what stage {partner} left in the cache of the same forward pass; "
                 "give all stages of one network one cache"
             )
-        features = unpool(features, cache[f"places_{partner}"], self.size_before(partner))
+        features = unpool(features, cache[f"indices_{partner}"], self.size_before(partner))
         return super().stage(index, features, cache)
 
     def size_before(self, index: int) -> tuple[int, int]:
-        """Return height and width of the maps that the encoder's stage pools."""
+        """Return (height, width) of the maps that this encoder stage pools."""
         height, width = (-(-side // 2**index) for side in self.input_shape[1:])
         return height, width
 
 
-def unpool(features: Tensor, places: Tensor, size: tuple[int, int]) -> Tensor:
-    """Put each value to its place in maps of zeros: max_unpool2d for places that do not coincide.
+def unpool(features: Tensor, indices: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return maps of zeros with each value at its index: max_unpool2d for indices that do not coincide.
 
-    PyTorch's own has to reckon with places that do, and refuses to run when only deterministic algorithms are allowed.
+    PyTorch's function allows for indices that do, and refuses to run if only deterministic algorithms are allowed.
 
     Args:
         features: [batch, channels, ...].
-        places: of the same shape, counted row by row in a map of the result.
+        indices: positions in a flattened map of the result, in the shape of `features`.
         size: height and width of the result.
     """
     maps = features.new_zeros(*features.shape[:2], size[0] * size[1])
-    return maps.scatter(2, places.view_as(features).flatten(2), features.flatten(2)).view(*features.shape[:2], *size)
+    return maps.scatter(2, indices.view_as(features).flatten(2), features.flatten(2)).view(*features.shape[:2], *size)
 
 
 def _block(channels: Sequence[int]) -> nn.Sequential:
-    """Return convolutions from each number of channels to the next."""
+    """Return 3x3 convolutions with BatchNorm and ReLU, from each number of channels to the next."""
     layers: list[nn.Module] = []
     for before, after in pairwise(channels):
         convolution = nn.Conv2d(before, after, 3, padding=1, bias=False)

@@ -1,4 +1,4 @@
-"""Vision transformers of torchvision's blocks."""
+"""Vision transformers made of torchvision's blocks."""
 
 import math
 from itertools import pairwise
@@ -18,7 +18,7 @@ NUM_STAGES = 4
 
 
 class Config(NamedTuple):
-    """What the sizes differ in."""
+    """The dimensions that a size stands for."""
 
     patch_size: int
     dim: int
@@ -37,29 +37,27 @@ SIZES = {
 
 
 class ViT(Backbone):
-    """A vision transformer without class token, so that every stage gives maps: the patches in their places.
+    """A vision transformer without a class token, so that every stage returns a map of the patches.
 
     Source: Dosovitskiy et al., "An Image is Worth 16x16 Words" (ICLR 2021), equations 1 to 3, table 1 for the sizes.
-    Four stages of about depth / 4 blocks each; the first begins with the patches and their position embeddings, the
-    last ends with the LayerNorm. All give [batch, dim, height / patch_size, width / patch_size]. The paper classifies
-    by a class token, which we leave out; heads take the mean over the patches or work on the map. Of pretrained
-    weights the token and its position are dropped (the other patches attended to it: they need fine-tuning), and
-    position embeddings are interpolated where the image has another size than in pretraining.
+    Four stages of about depth / 4 blocks each; the first begins with the patch and position embeddings, the last ends
+    with the LayerNorm. All return [batch, dim, height / patch_size, width / patch_size]. Departure: the paper
+    classifies by a class token; here heads take the mean over the patches or work on the map. The token and its
+    position embedding are dropped from pretrained weights (the patches attended to it, so fine-tuning is needed), and
+    position embeddings are interpolated if images differ in size from those of pretraining.
 
     Args:
         input_shape: (channels, height, width); height and width are multiples of the patch size.
-        size: `b_16` to `h_14` of the paper and torchvision; `mini` (patches of 4, dim 128, depth 8, 4 heads) is made
-            for small images and is ours.
-        patch_size: sides of a patch; None for that of the size, as for the next three.
-        dim: channels, a multiple of the heads.
+        size: `b_16` to `h_14` of the paper and torchvision, or `mini` for small images, which is our choice (patches of
+            4 x 4 pixels, dim 128, depth 8, 4 heads).
+        patch_size: side of a patch in pixels; None for that of the size, as for the next three arguments.
+        dim: channels, a multiple of the number of heads.
         depth: number of blocks, 4 or more.
         heads: number of attention heads.
         mlp_ratio: width of the blocks' hidden layer as a multiple of dim. Paper: 4.
         dropout: probability, in [0, 1), on embeddings, after the attention and in the hidden layers. torchvision's: 0.
-        width: factor on dim, rounded to a multiple of the heads, and so on the hidden layers.
-        weights: None for random ones, a name such as `IMAGENET1K_V1` or `DEFAULT` for torchvision's, or the path of a
-            file with a state_dict of torchvision's network. torchvision's expect images that are normalized as its
-            own were; that is up to the dataset.
+        width: factor on dim, rounded to a multiple of the number of heads; hidden layers follow.
+        weights: pretrained weights, see `pretrained.read_weights`; None for random ones.
     """
 
     def __init__(
@@ -109,11 +107,11 @@ class ViT(Backbone):
 
 
 class Patches(nn.Module):
-    """A linear map of each patch, and an embedding of its position (equation 1).
+    """The sum of a linear map of each patch and an embedding of its position (equation 1).
 
     Args:
         input_shape: (channels, height, width).
-        patch_size: sides of a patch.
+        patch_size: side of a patch in pixels.
         dim: channels of the result.
         dropout: probability.
     """
@@ -134,7 +132,7 @@ class Patches(nn.Module):
 
 
 class OnMaps(nn.Module):
-    """Layers on tokens [batch, places, dim], applied to a map [batch, dim, height, width].
+    """Layers on tokens [batch, positions, dim], applied to maps [batch, dim, height, width].
 
     Args:
         layers: applied one after the other.
@@ -162,22 +160,22 @@ def _check(config: Config, mlp_ratio: float, dropout: float) -> None:
 
 
 def _load(weights: str, model: str, patches: Patches, blocks: nn.Sequential, norm: nn.LayerNorm) -> None:
-    """Copy torchvision's weights, all but the class token's."""
+    """Copy torchvision's weights, except those of the class token and the classifier."""
     state = dict(read_weights(weights, model))
     positions = state.pop("encoder.pos_embedding", None)
     state.pop("class_token", None)
     layers = nn.ModuleDict({f"encoder_layer_{index}": block for index, block in enumerate(blocks)})
-    network = nn.ModuleDict(  # by torchvision's names
+    network = nn.ModuleDict(  # torchvision's names
         {"conv_proj": patches.projection, "encoder": nn.ModuleDict({"layers": layers, "ln": norm})}
     )
     fill(network, state, weights, model, without="heads.")
     dim = patches.positions.shape[1]
     side = math.isqrt(max(0, positions.shape[1] - 1)) if positions is not None and positions.dim() == 3 else 0
     if positions is None or not side or positions.shape != (1, 1 + side**2, dim):
-        found = None if positions is None else tuple(positions.shape)
+        shape = None if positions is None else tuple(positions.shape)
         raise ValueError(
             f"weights: {weights} does not fit {model}: encoder.pos_embedding must have the shape "
-            f"(1, 1 + a square, {dim}), found {found}"
+            f"(1, 1 + a square, {dim}), found {shape}"
         )
     grid = positions[:, 1:].float().mT.unflatten(2, (side, side))
     size = patches.positions.shape[2:]

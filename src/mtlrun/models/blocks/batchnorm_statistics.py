@@ -1,4 +1,4 @@
-"""Running statistics of BatchNorm layers, several sets of them for one network."""
+"""Sets of running statistics for a network's BatchNorm layers."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,7 +8,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class Statistics(nn.Module):
-    """A copy of the running statistics of a network's BatchNorm layers, and of no other buffer."""
+    """A copy of the running statistics of a network's BatchNorm layers, and of no other buffer.
+
+    Args:
+        network: whose BatchNorm layers are read.
+    """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -23,30 +27,30 @@ class Statistics(nn.Module):
 
 
 class SourceStatistics(nn.Module):
-    """A set of running statistics for each source that samples come from; weights are the same for all.
+    """One set of BatchNorm running statistics per source of samples; all sources share the weights.
 
-    Source: Li et al., "Revisiting Batch Normalization For Practical Domain Adaptation" (arXiv 2016), for statistics of
-    each domain's own.
+    Source: Li et al., "Revisiting Batch Normalization For Practical Domain Adaptation" (arXiv 2016), for separate
+    statistics per domain.
 
     Args:
         network: whose BatchNorm layers they are for.
         sources: names of the sources.
 
     Raises:
-        ValueError: the network has no such layers.
+        ValueError: the network has no BatchNorm layer with running statistics.
     """
 
     def __init__(self, network: nn.Module, sources: Sequence[str]) -> None:
         super().__init__()
         self._names = list(sources)
-        # A list, since a source may have a name that a module may not have.
+        # A list, since names of sources are free and names of modules are not.
         self.per_source = nn.ModuleList([Statistics(network) for _ in sources])
         if not list(self.per_source.buffers()):
             raise ValueError(f"{type(network).__name__} has no BatchNorm layer that keeps running statistics")
 
     @contextmanager
     def swap_in(self, network: nn.Module, source: str) -> Iterator[None]:
-        """Make `network` use, and in training mode update, the statistics of a source within a `with` block."""
+        """Within a `with` block, make `network` use (and in training mode update) the statistics of one source."""
         statistics: Statistics = self.per_source[self._names.index(source)]  # type: ignore[assignment]
         replaced = []
         for name, statistic in statistics.by_name().items():
@@ -57,5 +61,5 @@ class SourceStatistics(nn.Module):
         try:
             yield
         finally:
-            for layer, attribute, common in replaced:
-                setattr(layer, attribute, common)
+            for layer, attribute, original in replaced:
+                setattr(layer, attribute, original)

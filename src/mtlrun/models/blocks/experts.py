@@ -1,4 +1,4 @@
-"""What mixtures of experts are made of: what gates see, gates, and weighted sums of the experts' features."""
+"""Parts of mixtures of experts: the gates, what they see of the input, and weighted sums of the experts' features."""
 
 from collections.abc import Iterable, Sequence
 from functools import reduce
@@ -10,19 +10,22 @@ from torch import Tensor, nn
 from mtlrun.models.backbones import Backbone
 from mtlrun.models.blocks.layers import resize
 
-#: Images are shown to gates as means over at most this many rows and columns.
+#: Largest height and width of the grid of means that gates see of an image.
 GRID = 4
 
 
 class GateInput(nn.Module):
-    """What gates see of the model's input x, as a vector [batch, size].
+    """The vector [batch, size] that gates see of the model's input x.
 
-    The papers have vectors, and gates linear in all of x. Vectors are taken as they are. Images become a small grid of
-    means: a linear map of all pixels would be larger than many an expert, and sees no more than where something is
-    bright. Other inputs are flattened.
+    In the papers inputs are vectors, and gates are linear in all of x. Vectors are used as they are. Images become a
+    small grid of means: a linear map of all pixels would be larger than many experts, and would see little more than
+    where the image is bright. Other inputs are flattened.
 
     Args:
-        network: an expert, which knows what inputs look like.
+        network: an expert, to read the shape of inputs from.
+
+    Raises:
+        ValueError: inputs are not real numbers.
     """
 
     def __init__(self, network: Backbone) -> None:
@@ -42,11 +45,11 @@ class GateInput(nn.Module):
 
 
 class SoftmaxGate(nn.Module):
-    """The weights of E experts for each sample: g(v) = softmax(W v), linear and without a bias, as in the papers.
+    """A gate that weights E experts for each sample: g(v) = softmax(W v), linear and without a bias, as in the papers.
 
     Args:
-        size: of the vector v that the gate sees.
-        num_experts: E; of a single one there is nothing to choose, and no gate is needed.
+        size: length of the vector v that the gate sees.
+        num_experts: E, at least 2: a single expert needs no gate.
     """
 
     def __init__(self, size: int, num_experts: int) -> None:
@@ -54,48 +57,48 @@ class SoftmaxGate(nn.Module):
         assert num_experts > 1
         self.linear = nn.Linear(size, num_experts, bias=False)
 
-    def forward(self, seen: Tensor) -> Tensor:
-        """Map [batch, size] to [batch, E]."""
-        found: Tensor = self.linear(seen).softmax(dim=1)
-        return found
+    def forward(self, gate_input: Tensor) -> Tensor:
+        """Map [batch, size] to weights [batch, E]."""
+        weights: Tensor = self.linear(gate_input).softmax(dim=1)
+        return weights
 
 
-def check_numbers(shared_experts: int, task_experts: int) -> None:
-    """Refuse to go without shared experts or without those of each task, by a ValueError."""
-    if shared_experts < 1:
-        raise ValueError(f"shared_experts must be >= 1, found {shared_experts}; model=single has none")
-    if task_experts < 1:
-        raise ValueError(f"task_experts must be >= 1, found {task_experts}; model=mmoe has none")
+def check_num_experts(num_shared_experts: int, num_task_experts: int) -> None:
+    """Raise ValueError unless there are both shared experts and experts per task."""
+    if num_shared_experts < 1:
+        raise ValueError(f"num_shared_experts must be >= 1, found {num_shared_experts}; model=single has none")
+    if num_task_experts < 1:
+        raise ValueError(f"num_task_experts must be >= 1, found {num_task_experts}; model=mmoe has none")
 
 
-def name_experts(tasks: Iterable[str], task_experts: int, shared_experts: int) -> list[str]:
-    """Return names of the experts: those of each of these tasks one after the other, then the shared ones."""
-    own = [f"own_{task}_{index + 1}" for task in tasks for index in range(task_experts)]
-    return own + [f"shared_{index + 1}" for index in range(shared_experts)]
+def name_experts(tasks: Iterable[str], num_task_experts: int, num_shared_experts: int) -> list[str]:
+    """Return names of the experts: first those of each task, task by task, then the shared ones."""
+    names = [f"task_{task}_{index + 1}" for task in tasks for index in range(num_task_experts)]
+    return names + [f"shared_{index + 1}" for index in range(num_shared_experts)]
 
 
 def stack_units(features: Sequence[Tensor], sizes: Sequence[int]) -> list[Tensor]:
-    """Return the features of each unit of experts as one tensor [batch, size, ...], which several gates weight.
+    """Return the features of each unit of experts stacked, [batch, size, ...], so that several gates can weight them.
 
     Args:
         features: of all experts, unit by unit, each [batch, ...].
-        sizes: number of experts in each unit; a unit of none is left out.
+        sizes: number of experts in each unit; units of size 0 are left out.
     """
-    found, start = [], 0
+    units, start = [], 0
     for size in sizes:
         if size:
-            found.append(torch.stack(list(features[start : start + size]), dim=1))
+            units.append(torch.stack(list(features[start : start + size]), dim=1))
         start += size
-    return found
+    return units
 
 
 def mixture(weights: Tensor, units: Sequence[Tensor]) -> Tensor:
     """Return the weighted sum [batch, ...] of the experts in some units.
 
-    Units are weighted where they lie, so that experts seen by several gates are not copied for each.
+    Each unit is weighted without copying it, so that experts seen by several gates are stored once.
 
     Args:
-        weights: [batch, E], or [E] for all samples alike; E experts in all units together.
+        weights: [batch, E], or [E] if they are the same for all samples; E experts in all units together.
         units: see `stack_units`.
     """
     parts = weights.split([unit.shape[1] for unit in units], dim=-1)

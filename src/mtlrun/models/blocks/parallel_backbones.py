@@ -1,4 +1,4 @@
-"""Several networks of one kind side by side, run stage by stage: what coupled architectures are made of."""
+"""Several backbones of one kind side by side, run stage by stage and coupled after each stage."""
 
 from collections.abc import Callable, Collection, Iterable
 
@@ -6,16 +6,16 @@ from torch import Tensor, nn
 
 from mtlrun.models.backbones import Backbone, BackboneFactory, Shape, StageCache
 
-#: (number of the stage, its features in each network that runs it) -> what each network's next stage is given.
+#: (index of the stage, its output in each backbone that runs it) -> the next stage's input in each backbone.
 Mix = Callable[[int, list[Tensor]], list[Tensor]]
 
 
 class ParallelBackbones(nn.ModuleDict):
-    """One backbone per name; their features are handed to a mixing function after each stage.
+    """One backbone per name; a function mixes their features after each stage.
 
     Args:
-        names: one per network, such as those of the tasks.
-        backbone: makes the networks.
+        names: one per backbone, such as those of the tasks.
+        backbone: makes one backbone.
     """
 
     def __init__(self, names: Iterable[str], backbone: BackboneFactory) -> None:
@@ -23,30 +23,32 @@ class ParallelBackbones(nn.ModuleDict):
 
     @property
     def first(self) -> Backbone:
-        """The first network, to read shapes off."""
-        found = next(iter(self.values()))
-        assert isinstance(found, Backbone)
-        return found
+        """The first backbone, to read shapes from."""
+        backbone = next(iter(self.values()))
+        assert isinstance(backbone, Backbone)
+        return backbone
 
     @property
     def stage_shapes(self) -> tuple[Shape, ...]:
-        """The shape of one sample's features after each stage, in each network."""
+        """Shape of one sample's features after each stage; the same in all backbones."""
         return self.first.stage_shapes
 
     def forward(self, inputs: Tensor | list[Tensor], mix: Mix, last: Collection[str] | None = None) -> list[Tensor]:
-        """Return what the last mixing gives for each network.
+        """Return the features of each backbone after the last mixing.
 
         Args:
-            inputs: one batch for all networks, or one for each.
+            inputs: one batch for all backbones, or one for each.
             mix: called after each stage.
-            last: names of the networks whose last stage is run as well, in their order; None for all.
+            last: names of the backbones that run the last stage too, in their order; None for all.
         """
-        whole, num_stages = list(self), len(self.stage_shapes)
-        running = [whole] * (num_stages - 1) + [whole if last is None else list(last)]  # at each stage
-        networks: dict[str, Backbone] = dict(self.items())  # type: ignore[arg-type]
-        caches: dict[str, StageCache] = {name: {} for name in networks}
+        every, num_stages = list(self), len(self.stage_shapes)
+        running = [every] * (num_stages - 1) + [every if last is None else list(last)]  # names, at each stage
+        backbones: dict[str, Backbone] = dict(self.items())  # type: ignore[arg-type]
+        caches: dict[str, StageCache] = {name: {} for name in backbones}
         features = inputs if isinstance(inputs, list) else [inputs] * len(running[0])
         for index, names in enumerate(running):
-            after = [networks[name].stage(index, own, caches[name]) for name, own in zip(names, features, strict=True)]
-            features = mix(index, after)
+            outputs = [
+                backbones[name].stage(index, before, caches[name]) for name, before in zip(names, features, strict=True)
+            ]
+            features = mix(index, outputs)
         return features

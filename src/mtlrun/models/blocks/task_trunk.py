@@ -1,4 +1,4 @@
-"""One network that is run once per task: what architectures with small parts per task are made of."""
+"""One backbone that is run once per task, for architectures that add small task-specific parts to it."""
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -9,22 +9,22 @@ from torch.func import functional_call
 from mtlrun.models.backbones import Backbone, StageCache
 from mtlrun.models.blocks.batchnorm_statistics import Statistics
 
-#: (number of the stage, its features) -> what the next stage is given.
+#: (index of the stage, its output) -> the next stage's input.
 Change = Callable[[int, Tensor], Tensor]
 
 
 class TaskTrunk(nn.Module):
-    """One backbone for all tasks, run once for each.
+    """One backbone for all tasks, run once for each of them.
 
-    Each task has running statistics of its own for the backbone's BatchNorm layers: its pass is normalized by its own
-    features in training, and would be by a blend of all tasks' in evaluation. (A first stage that all tasks enter
-    with the same features is run once and keeps the common ones.)
+    Each task has separate running statistics for the backbone's BatchNorm layers. In training its pass is normalized
+    by its features alone; with shared statistics it would be normalized by a blend of all tasks' in evaluation. (A
+    first stage that all tasks enter with the same features is run once, and keeps the backbone's statistics.)
 
     Args:
         tasks: their names.
         network: the backbone.
-        frozen: the backbone's parameters are not trained, and it stays in evaluation mode, so that BatchNorm keeps its
-            statistics and dropout is off.
+        frozen: the backbone is not trained and stays in evaluation mode, so that BatchNorm keeps its statistics and
+            dropout is off.
     """
 
     def __init__(self, tasks: Iterable[str], network: Backbone, *, frozen: bool = False) -> None:
@@ -58,25 +58,25 @@ class TaskTrunk(nn.Module):
         change: Change | None = None,
         weights: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
-        """Return one task's features.
+        """Return one task's features after the last stage.
 
         Args:
             task: its name.
-            features: what the first stage that is run is given.
-            cache: of this pass; see `Backbone.stage`.
-            start: number of that stage.
+            features: input of the first stage that is run.
+            cache: of this forward pass; see `Backbone.stage`.
+            start: index of the first stage that is run.
             change: called after each stage.
-            weights: {name in the backbone: tensor} to use in place of the backbone's own.
+            weights: {name in the backbone: tensor that replaces it}.
         """
-        own = dict(weights or {})
+        replacements = dict(weights or {})
         if task in self.statistics:
-            own |= self.statistics[task].by_name()  # type: ignore[operator]
-        # Nothing is written to the backbone but for the time of the call, and BatchNorm updates what it is given.
-        named = {f"network.{name}": tensor for name, tensor in own.items()}
-        found: Tensor = functional_call(self, named, (features, cache, start, change))
-        return found
+            replacements |= self.statistics[task].by_name()  # type: ignore[operator]
+        # The backbone holds the replacements during the call only; BatchNorm updates this task's statistics in place.
+        named = {f"network.{name}": tensor for name, tensor in replacements.items()}
+        output: Tensor = functional_call(self, named, (features, cache, start, change))
+        return output
 
-    def passes(
+    def run_tasks(
         self, tasks: Iterable[str], inputs: Tensor, change: Callable[[str, int, Tensor], Tensor]
     ) -> list[Tensor]:
         """Return each task's features, with `change(task, stage, features)` called after each stage.

@@ -1,4 +1,13 @@
-"""Heads: from features to a task's prediction."""
+"""Heads: networks from features to one task's prediction.
+
+Here: heads for one prediction per sample, for one at each pixel, and for boxes.
+Not here: losses and metrics, and what a prediction means; that is the task's.
+
+Contract: a head is a module made from two shapes, that of one sample's features and that of its prediction: (n,), or
+(n, height, width) of the input for a dense task and for boxes. The kind of task has a default; `tasks.<t>.head`
+replaces it. `DetectionHead` returns the position and size of each of its cells along with the prediction, so that the
+task does not depend on the head.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Heads for what is predicted at each pixel."""
+"""Heads for predictions at each pixel."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -10,7 +10,7 @@ from mtlrun.models.blocks.layers import Resize, is_map, resize
 
 
 class DenseHead(nn.Module):
-    """Base of the heads that predict something at each pixel: what subclasses give is resized to the output's size.
+    """Base class of heads for predictions at each pixel; it resizes the result of `body` to the output's size.
 
     Args:
         feature_shape: (channels, height, width) of one sample's features; filled in by the model.
@@ -38,11 +38,11 @@ class DenseHead(nn.Module):
 
 
 class ConvHead(DenseHead):
-    """3x3 convolutions with BatchNorm and ReLU, a 1x1 convolution, then bilinear to the output's size.
+    """A head of 3x3 convolutions with BatchNorm and ReLU, a 1x1 convolution and resizing to the output's size.
 
     Args:
         feature_shape, output_shape: see `DenseHead`.
-        hidden: channels of the 3x3 convolutions; none for the 1x1 convolution alone.
+        hidden: channels of the 3x3 convolutions; empty for the 1x1 convolution alone.
     """
 
     def __init__(
@@ -59,17 +59,17 @@ class ConvHead(DenseHead):
 
 
 class ASPPHead(DenseHead):
-    """Atrous spatial pyramid pooling: dilated convolutions and the mean of the image side by side, then joined.
+    """Atrous spatial pyramid pooling: dilated convolutions and the mean of the image in parallel, then concatenated.
 
     Source: Chen et al., "Rethinking Atrous Convolution for Semantic Image Segmentation" (DeepLabv3, arXiv 2017),
-    section 3.3, by torchvision, which adds a dropout of .5 and a 3x3 convolution after the join.
+    section 3.3, by torchvision, which adds a dropout of .5 and a 3x3 convolution after the concatenation.
     The mean of the image is one value per sample and channel and passes through BatchNorm, so training needs batches
     of two samples or more.
 
     Args:
         feature_shape, output_shape: see `DenseHead`.
-        rates: of dilation. The paper's for features at an eighth of the input's size; half of them at a sixteenth.
-        channels: of each branch and of all that follows. Paper: 256.
+        rates: of dilation. The paper's, for features at 1/8 of the input's size; at 1/16 it uses half of them.
+        channels: of each branch and of all later layers. Paper: 256.
     """
 
     def __init__(
@@ -102,17 +102,17 @@ class ASPPHead(DenseHead):
 
 
 class UpsamplingHead(DenseHead):
-    """A decoder: blocks that double the size, up to the output's, with 3x3 convolution, BatchNorm and ReLU; then 1x1.
+    """A decoder of blocks that double the size, each a 3x3 convolution with BatchNorm and ReLU, and a 1x1 convolution.
 
-    Once the output's size is reached the blocks that are left are not used; where there are too few, the rest of the
-    way is bilinear. `transposed` is the decoder of Xiao, Wu & Wei, "Simple Baselines for Human Pose Estimation and
-    Tracking" (ECCV 2018), section 2, but for its channels (256 in each of three blocks) and its first weights.
+    Blocks beyond the output's size are left out; if there are too few blocks, the result is resized bilinearly.
+    `transposed` is the decoder of Xiao, Wu & Wei, "Simple Baselines for Human Pose Estimation and Tracking" (ECCV
+    2018), section 2, except for its channels (256 in each of three blocks) and its initialization.
 
     Args:
         feature_shape, output_shape: see `DenseHead`.
-        channels: of each block. As in the depth decoder of Godard et al., "Digging Into Self-Supervised Monocular
-            Depth Estimation" (ICCV 2019), which begins at 1/32 of the size.
-        upsampling: `bilinear`, before a 3x3 convolution; `transposed`, by a 4x4 transposed convolution in its place.
+        channels: of each block. Default: those of the depth decoder of Godard et al., "Digging Into Self-Supervised
+            Monocular Depth Estimation" (ICCV 2019), which begins at 1/32 of the size.
+        upsampling: `bilinear`, before the 3x3 convolution; or `transposed`, a 4x4 transposed convolution in its place.
     """
 
     def __init__(
@@ -128,16 +128,16 @@ class UpsamplingHead(DenseHead):
         before, *size = feature_shape
         layers: list[nn.Module] = []
         for after in channels:
-            if all(side >= whole for side, whole in zip(size, self.size, strict=True)):
+            if all(side >= target for side, target in zip(size, self.size, strict=True)):
                 break
-            size = [min(2 * side, whole) for side, whole in zip(size, self.size, strict=True)]
+            size = [min(2 * side, target) for side, target in zip(size, self.size, strict=True)]
             layers += _doubling(before, after, size, upsampling)
             before = after
         self.body = nn.Sequential(*layers, nn.Conv2d(before, output_shape[0], 1))
 
 
 def _doubling(before: int, after: int, size: Sequence[int], upsampling: str) -> list[nn.Module]:
-    """Return a block that gives maps of `size`, twice that of its input or a little less."""
+    """Return a block whose output has this size: twice that of its input, or less to fit the head's output."""
     if upsampling == "bilinear":
         return [Resize(size), *_convolution(before, after)]
     convolution = nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False)
@@ -145,4 +145,5 @@ def _doubling(before: int, after: int, size: Sequence[int], upsampling: str) -> 
 
 
 def _convolution(before: int, after: int) -> list[nn.Module]:
+    """Return a 3x3 convolution with BatchNorm and ReLU."""
     return [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]

@@ -1,4 +1,4 @@
-"""The head for objects in boxes: a pyramid from one feature map, and FCOS on each of its levels."""
+"""The head for object detection: a feature pyramid from one map, and FCOS on each of its levels."""
 
 import math
 from collections.abc import Sequence
@@ -9,32 +9,32 @@ from torch import Tensor, nn
 from mtlrun.models.blocks.layers import is_map
 
 _NUM_GROUPS = 32  # of GroupNorm in torchvision's FCOSHead
-_FINEST = 8  # pixels: FCOS's finest level, where the image is large enough for it
-_CELLS = 16  # how many cells the finest level is to have along the shorter side at least
-_MOST = 16  # factor by which a level may be larger or smaller than the feature map
+_FINEST = 8  # stride in pixels of FCOS's finest level, for images that are large enough
+_CELLS = 16  # the least number of cells that the finest level should have along the shorter side
+_MOST = 16  # largest factor by which a level may be larger or smaller than the feature map
 
 
 class DetectionHead(nn.Module):
-    """What may be an object at each place of several maps of different sizes, made from one.
+    """An anchor-free detector: predictions of objects at each cell of a feature pyramid that is made from one map.
 
     The pyramid is that of Li et al., "Exploring Plain Vision Transformer Backbones for Object Detection" (ECCV 2022),
-    section 3: all levels come from the last feature map, by transposed convolutions, nothing, or max-pooling, and then
-    a 3x3 convolution. Here the channels are reduced before and not after, since a ResNet's are 2048, and normalized in
-    groups. What is predicted is that of Tian et al., "FCOS: Fully Convolutional One-Stage Object Detection" (ICCV
+    section 3: all levels come from the last feature map, by transposed convolutions, identity or max pooling, followed
+    by a 3x3 convolution. Departures: channels are reduced before and not after, since a ResNet's are 2048, and the norm
+    is GroupNorm. Predictions are those of Tian et al., "FCOS: Fully Convolutional One-Stage Object Detection" (ICCV
     2019), by torchvision's FCOSHead, whose layers all levels share: four convolutions for the classes and four for the
     boxes.
 
     Maps [batch, channels, h, w], of any size, to [batch, locations, num_classes + 9]. Locations are the cells of the
-    levels, finest first, row by row. At each one:
+    levels, finest level first, row by row. For each location:
 
-    - num_classes logits, one for each class on its own;
-    - 4 distances >= 0 from the middle of the cell to the left, upper, right and lower side of the object, in units of
+    - num_classes logits, for independent classes;
+    - 4 distances >= 0 from the center of the cell to the left, upper, right and lower side of the object, in units of
       the cell's sides;
-    - 1 logit of the centerness: how near the middle of the cell is to that of the object;
+    - 1 logit of the centerness: how close the center of the cell is to that of the object;
     - the cell itself: x1, y1, x2, y2 in pixels of the image. Its sides are the level's stride.
 
-    Cells lie side by side from the image's upper left corner on, so that locations are the middles of cells as in the
-    paper; torchvision's are their corners. So a prediction says on its own what it is about; see
+    Cells tile the image from its upper left corner, so that locations are the centers of cells as in the paper;
+    torchvision's are their corners. As predictions include their cell, they can be decoded without the head; see
     `mtlrun.tasks.Detection`.
 
     Args:
@@ -42,9 +42,10 @@ class DetectionHead(nn.Module):
         output_shape: (num_classes, height, width), the last two of the image in pixels; filled in by the model.
         channels: of the levels, a multiple of 32. Paper: 256.
         num_convs: convolutions before each of the two predictions. Paper: 4.
-        scales: how large each level is, relative to the feature map: powers of two, falling. None for cells of about 8
-            pixels, or of a 16th of the image's shorter side if that is less, and then twice as large as long as the
-            image has room for the objects that a level is for: 8, 16 and 32 at 320 pixels, 4 and 8 at 64.
+        scales: size of each level relative to the feature map: decreasing powers of two. None for cells of about 8
+            pixels, or of 1/16 of the image's shorter side if that is less, and further levels with cells twice as large
+            as long as the image has room for the objects that the level is for: 8, 16 and 32 for images of 320 pixels,
+            4 and 8 for 64.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class DetectionHead(nn.Module):
 
         super().__init__()
         num_classes, *size = output_shape
-        #: height and width of the feature map's cells in pixels
+        #: Height and width of the feature map's cells in pixels.
         self.stride = tuple(side / places for side, places in zip(size, feature_shape[1:], strict=True))
         self.scales = _choose_scales(max(self.stride), size) if scales is None else _check_scales(scales)
         self.entry = nn.Sequential(nn.Conv2d(feature_shape[0], channels, 1, bias=False), _norm(channels))
@@ -81,15 +82,15 @@ class DetectionHead(nn.Module):
         self.head = FCOSHead(channels, num_anchors=1, num_classes=num_classes, num_convs=num_convs)
 
     def forward(self, features: Tensor) -> Tensor:
-        entered = self.entry(features)
-        maps = [level(entered) for level in self.levels]
-        found = self.head(maps)
+        reduced = self.entry(features)
+        maps = [level(reduced) for level in self.levels]
+        outputs = self.head(maps)
         cells = torch.cat([self._cells(level, scale) for level, scale in zip(maps, self.scales, strict=True)])
-        parts = [found["cls_logits"], found["bbox_regression"], found["bbox_ctrness"]]
+        parts = [outputs["cls_logits"], outputs["bbox_regression"], outputs["bbox_ctrness"]]
         return torch.cat([*parts, cells.expand(len(features), -1, -1)], dim=2)
 
     def _cells(self, level: Tensor, scale: float) -> Tensor:
-        """Return the cells of a level as boxes, [h * w, 4]."""
+        """Return the cells of a level as boxes [h * w, 4] in pixels."""
         height, width = (side / scale for side in self.stride)
         rows, columns = (
             torch.arange(count, device=level.device, dtype=level.dtype) * side
@@ -104,8 +105,8 @@ def _choose_scales(stride: float, size: Sequence[int]) -> list[float]:
     finest = min(_FINEST, min(size) / _CELLS)
     power = max(-4, min(4, round(math.log2(stride / finest))))
     scales = [2.0**power]
-    # A level is for places that have a side of their object more than 4 cells away; these are within 1.5 cells of the
-    # object's middle, so that half of the object is larger than 2.5 cells.
+    # A level is for locations with a side of their object more than 4 cells away; these lie within 1.5 cells of the
+    # object's center, so half of the object's side is longer than 2.5 cells.
     while scales[-1] > 1 / _MOST and 5 * 2 * stride / scales[-1] < max(size):
         scales.append(scales[-1] / 2)
     return scales
@@ -119,13 +120,13 @@ def _check_scales(scales: Sequence[float]) -> list[float]:
 
 
 def _level(channels: int, scale: float) -> nn.Sequential:
-    """Return what makes a map `scale` times as large."""
+    """Return layers that make a map `scale` times as large."""
     layers: list[nn.Module] = []
     while scale > 1:
         layers += [nn.ConvTranspose2d(channels, channels, 2, stride=2, bias=False), _norm(channels), nn.GELU()]
         scale /= 2
     while scale < 1:
-        layers.append(nn.MaxPool2d(2, ceil_mode=True))  # a map of one row keeps it
+        layers.append(nn.MaxPool2d(2, ceil_mode=True))  # keeps a map that is one cell high or wide
         scale *= 2
     return nn.Sequential(*layers, nn.Conv2d(channels, channels, 3, padding=1, bias=False), _norm(channels))
 

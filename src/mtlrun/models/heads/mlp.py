@@ -1,4 +1,4 @@
-"""The head for what is predicted once per sample."""
+"""The head for one prediction per sample."""
 
 from collections.abc import Sequence
 
@@ -8,14 +8,14 @@ from mtlrun.models.blocks.layers import Resize, is_map
 
 
 class MLPHead(nn.Sequential):
-    """Linear layers with ReLU between them; without hidden layers, one linear layer. Maps are averaged first.
+    """A multi-layer perceptron, by default a single linear layer; the mean over all positions comes first for maps.
 
     Maps [batch, *feature_shape] to [batch, n].
 
     Args:
         feature_shape: shape of one sample's features; filled in by the model.
         output_shape: (n,); filled in by the model.
-        hidden: widths of the layers between the two.
+        hidden: widths of the hidden layers, which are followed by ReLU.
     """
 
     def __init__(self, feature_shape: Sequence[int], output_shape: Sequence[int], hidden: Sequence[int] = ()) -> None:
