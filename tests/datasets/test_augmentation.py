@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 import torch
 
-from mtlrun.datasets import TensorSplit
+from mtlrun.datasets import Loader, TensorSplit
 from mtlrun.datasets.files.augmentation import SCALES, Augmented, flipped, scaled_crop
 
 
@@ -97,3 +97,20 @@ def test_the_generator_decides():
         return torch.stack([split[0][0] for _ in range(5)])
 
     assert torch.equal(draw(), draw())
+
+
+def test_all_that_is_known_of_the_samples_stays_known():
+    image, targets = sample()
+    plain = TensorSplit(
+        torch.stack([image, image]),
+        {task: torch.stack([target, target]) for task, target in targets.items()},
+        sample_ids=["a", "b"],
+        sources={"one": torch.tensor([1]), "other": torch.tensor([0])},
+        sample_weights=torch.tensor([0.5, 2.0]),
+    )
+    split = Augmented(plain, inverse_depth=False)
+    for name in ("targets", "sample_ids", "sources", "sample_weights"):
+        assert getattr(split, name) is getattr(plain, name)
+    loader = Loader(split, 2, shuffle=False, per_source=True)
+    (batch,) = loader.batches()
+    assert {source: weights.tolist() for source, (_, _, weights) in batch.items()} == {"one": [2.0], "other": [0.5]}

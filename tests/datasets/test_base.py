@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from mtlrun.datasets import MultiDigits, MultiMNIST, NYUv2, OmniglotAlphabets, Scenes, TensorSplit
+from mtlrun.datasets import MultiDigits, MultiMNIST, NYUv2, OmniglotAlphabets, Scenes, Split, TensorSplit
+from mtlrun.datasets.base import as_split
 
 
 def make(**options):
@@ -15,6 +16,39 @@ def test_a_split_tells_names_and_sources_where_it_has_any():
     assert split.sample_ids == [7, 8, 9, 10]
     assert {source: indices.tolist() for source, indices in split.sources.items()} == {"one": [0, 2], "two": [1, 3]}
     assert (make().sample_ids, make().sources) == (None, None)
+
+
+def test_all_attributes_of_a_split_are_optional():
+    class Squares(Split):
+        def __len__(self):
+            return 5
+
+        def __getitem__(self, index):
+            return torch.tensor(index), {"square": index**2}
+
+    split = Squares()
+    assert (split.targets, split.sample_ids, split.sources, split.sample_weights) == (None, None, None, None)
+    inputs, targets = split.batch(torch.tensor([3, 1]))
+    assert (inputs.tolist(), targets["square"].tolist()) == ([3, 1], [9, 1])
+    assert as_split(split) is split
+
+
+def test_a_plain_dataset_becomes_a_split_with_the_attributes_that_it_has():
+    class Plain:
+        def __init__(self):
+            self.targets = [7, 8]  # as in torchvision's datasets: not by task
+            self.sources = {"one": torch.tensor([0, 1])}
+
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            return torch.zeros(1), {"a": self.targets[index]}
+
+    plain = Plain()
+    split = as_split(plain)
+    assert (len(split), split[1][1], split.batch([0, 1])[1]["a"].tolist()) == (2, {"a": 8}, [7, 8])
+    assert (split.targets, split.sample_ids, split.sources, split.sample_weights) == (None, None, plain.sources, None)
 
 
 def test_too_few_identifiers_are_refused():

@@ -196,7 +196,7 @@ def test_broken_images_are_named_with_their_index(root, tmp_path):
     split = Cifar10VOC(root, size=32).split("val")
     message = r"000005\.jpg \(sample 3 of the val split\): not a readable image"
     with pytest.raises(DataError, match=message):
-        list(Loader(split, 2, shuffle=False, apart=True).batches())
+        list(Loader(split, 2, shuffle=False, per_source=True).batches())
     with pytest.raises(DataError, match=message):
         Cifar10VOC(root, size=32, cache="memory").split("val")
 

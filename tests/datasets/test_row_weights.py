@@ -39,19 +39,19 @@ def test_weights_belong_to_the_training_split_and_are_no_input():
     write()
     dataset = table()
     assert dataset.input_shape == (5,)
-    assert dataset.split("train").weights.tolist() == [n % 4 for n in range(24)]
-    assert dataset.split("val").weights is None
+    assert dataset.split("train").sample_weights.tolist() == [n % 4 for n in range(24)]
+    assert dataset.split("val").sample_weights is None
     ((_, targets, weights),) = Loader(dataset.split("train"), 24, shuffle=True).batches()
     numbers = targets["y"].round().long()
     there = targets["y"].isfinite()
     assert weights[there].tolist() == (numbers[there] % 4).tolist()
-    assert table(weight_column=None).split("train").weights is None
+    assert table(weight_column=None).split("train").sample_weights is None
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_batches_carry_the_weights_of_their_samples(num_workers):
     split = TensorSplit(torch.arange(13.0), {})
-    split.weights = split.inputs + 100
+    split.sample_weights = split.inputs + 100
     batches = list(Loader(split, 5, shuffle=True, num_workers=num_workers).batches())
     assert [len(weights) for _, _, weights in batches] == [5, 5, 3]
     assert all(torch.equal(weights, inputs + 100) for inputs, _, weights in batches)

@@ -253,7 +253,7 @@ def test_limit_cuts_the_epoch():
 
 def test_another_order_has_nothing_to_do_with_this_one():
     loader = make(in_memory())
-    assert numbers(loader.in_another_order()) != numbers(loader)
+    assert numbers(loader.with_independent_seed()) != numbers(loader)
 
 
 @pytest.mark.parametrize(

@@ -83,8 +83,8 @@ def test_inputs_may_be_chosen_and_numbers_be_categories():
 
 def test_a_target_may_have_several_columns_or_another_name():
     dataset = Table(
-        write(SMALL), ["place", "kind"], [REGRESSION, CLASSIFICATION], targets={"place": ["y", "flat"], "kind": "k"},
-        inputs=["a"], split_column="part",
+        write(SMALL), tasks=["place", "kind"], kinds=[REGRESSION, CLASSIFICATION],
+        targets={"place": ["y", "flat"], "kind": "k"}, inputs=["a"], split_column="part",
     )  # fmt: skip
     assert dataset.split("val").targets["place"].tolist() == [[4, 9], [5, 5]]
     assert dataset.split("val").targets["kind"].tolist() == [2, 1]
@@ -251,7 +251,7 @@ def test_parquet_has_typed_columns_and_rows_from_1(monkeypatch):
         "part": ["train", "train", "val", "test"], "x": [1, 3, 5, 7], "b": [True, False, True, True],
         "k": [2.0, 1.0, numpy.nan, 1.0], "t": ["u", "NA", "v", "u"],
     })  # fmt: skip
-    dataset = Table(parquet(monkeypatch, frame), ["k"], [CLASSIFICATION], split_column="part")
+    dataset = Table(parquet(monkeypatch, frame), tasks=["k"], kinds=[CLASSIFICATION], split_column="part")
     assert dataset.features == ["x", "b=False", "b=True", "t=u", "t is empty"]
     assert dataset.classes == {"k": ["1", "2"]}
     assert dataset.split("train").inputs.tolist() == [[-1, 0, 1, 1, 0], [1, 1, 0, 0, 1]]

@@ -7,6 +7,7 @@ import torch
 from helpers import QUICK, read_record, run_folders
 
 from mtlrun.datasets import MultiDigits, TensorSplit
+from mtlrun.datasets.base import as_split
 from mtlrun.setup.split_summary import summarize
 from mtlrun.tasks import Classification, Regression
 
@@ -39,7 +40,7 @@ def test_a_fingerprint_tells_splits_apart(other):
 
 
 def test_of_a_split_that_shows_nothing_the_number_is_known():
-    summary = summarize([0, 1, 2], TASKS)
+    summary = summarize(as_split([0, 1, 2]), TASKS)
     assert (summary.samples, summary.labeled, summary.fingerprint) == (3, {}, None)
 
 

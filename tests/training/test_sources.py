@@ -294,7 +294,7 @@ def test_separate_trainings_see_the_samples_of_their_own_sources_alone(mtlrun, t
 
 
 def make_loader(split=None, **options):
-    defaults = {"batch_size": 6, "shuffle": True, "seed": 3, "apart": True}
+    defaults = {"batch_size": 6, "shuffle": True, "seed": 3, "per_source": True}
     return Loader(split or Images((12, 5)), **(defaults | options))
 
 
@@ -308,7 +308,7 @@ def in_memory():
     "sampling", [None, Sampling("round_robin"), Sampling("cycle")], ids=["plain", "mixed", "single"]
 )
 def test_batches_are_the_same_samples_by_source(num_workers, sampling):
-    together = make_loader(in_memory(), sampling=sampling, apart=False)
+    together = make_loader(in_memory(), sampling=sampling, per_source=False)
     apart = make_loader(in_memory(), sampling=sampling, num_workers=num_workers)
     for epoch in range(3):
         batches = list(apart.batches(epoch))

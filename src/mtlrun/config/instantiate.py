@@ -125,8 +125,10 @@ def constructor_parameters(target: Callable[..., Any]) -> dict[str, inspect.Para
         if "__init__" not in vars(base) or base is object:
             continue
         constructor = vars(base)["__init__"]
-        for name, parameter in list(_signature(constructor).items())[1:]:  # the first is self
-            found.setdefault(name, parameter)
+        itself, *_ = inspect.signature(constructor).parameters
+        for name, parameter in _signature(constructor).items():
+            if name != itself:
+                found.setdefault(name, parameter)
         kinds = [parameter.kind for parameter in inspect.signature(constructor).parameters.values()]
         if inspect.Parameter.VAR_KEYWORD not in kinds:
             break

@@ -1,4 +1,4 @@
-"""Datasets: one file each, and the loader that gives their batches."""
+"""Datasets: one file each, and the loader of their batches."""
 
 from typing import TYPE_CHECKING
 
@@ -7,6 +7,7 @@ from mtlrun.lazy import lazy_exports
 if TYPE_CHECKING:
     from mtlrun.datasets.base import SPLITS as SPLITS
     from mtlrun.datasets.base import MultiTaskDataset as MultiTaskDataset
+    from mtlrun.datasets.base import Split as Split
     from mtlrun.datasets.base import SplitName as SplitName
     from mtlrun.datasets.base import TensorSplit as TensorSplit
     from mtlrun.datasets.batches.fetching import Batch as Batch

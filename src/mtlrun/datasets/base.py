@@ -1,4 +1,4 @@
-"""What a dataset is: three splits of samples `(inputs, {task: target})`, and the shape of the inputs."""
+"""Datasets and their splits: samples `(input, {task: target})`, and what is known of them without loading inputs."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -7,7 +7,7 @@ from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from mtlrun.config.settings import Protocol
 from mtlrun.datasets.batches.sampling import Sampling
@@ -17,28 +17,28 @@ SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
 Sample = tuple[Any, dict[str, Any]]
 
-#: Where inputs are kept between two uses: `memory`; `device`, the one that is trained on; `none`, in their files.
+#: Where inputs are kept between two accesses: `memory`; `device`, the one that is trained on; `none`, in their files.
 Cache = Literal["memory", "device", "none"]
-#: Of datasets that are read, drawn or rendered as a whole.
+#: For datasets that are read, drawn or rendered as a whole.
 TensorCache = Literal["memory", "device"]
-#: Of those whose samples are put together one by one.
+#: For datasets whose samples are assembled one by one.
 FileCache = Literal["memory", "none"]
 
 
 class MultiTaskDataset(ABC):
     """A dataset with labels for several tasks on the same inputs.
 
-    A subclass is built from its config alone and may raise DataError where its files are absent or wrong.
+    A subclass is built from its config alone and may raise DataError if its files are missing or malformed.
     """
 
     #: Shape of one input without the batch dimension, e.g. (1, 28, 28).
     input_shape: tuple[int, ...]
-    #: The tasks that it has labels for. A config may train a part of them.
+    #: The tasks that the dataset has labels for. A config may train a subset of them.
     task_names: tuple[str, ...]
-    #: How batches are made of several sources; None where there is one, or no wish.
+    #: How training batches are drawn from several sources; None to shuffle all samples together.
     sampling: Sampling | None = None
-    #: True if inputs differ in shape between sources: each then goes through the model on its own. `input_shape` is
-    #: that of the source whose tasks predict something at each place, for heads are made for one size.
+    #: True if the shape of inputs differs between sources: each source then goes through the model separately.
+    #: `input_shape` is that of the source with dense tasks, since their heads are built for one size.
     inputs_differ = False
     #: How the result is computed. With `legacy`, `split("val")` must be the test split, since that is what is evaluated
     #: during training, and all results are called test-selected. Meant for reproducing published results only.
@@ -50,33 +50,80 @@ class MultiTaskDataset(ABC):
 
     @abstractmethod
     def split(self, name: SplitName) -> "Dataset[Any]":
-        """Return a map-style split with `__len__` and `__getitem__(index) -> (input, {task: target})`.
+        """Return a `Split`, or any map-style dataset of `(input, {task: target})`, which is wrapped in one.
 
-        A missing label is what its task calls missing (-1 for a class, NaN for a number). What a split holds may not
-        depend on the run's seed. A split may have these attributes, or None in their place:
-
-        - targets: {task: tensor of all samples' targets}, of all tasks. They are checked before the run, and labels are
-          counted and classes weighted without loading the inputs.
-        - sample_ids: for each sample what it is called in the source, made of plain numbers, texts and lists: a row, a
-          file, a pair of these. They are saved with the run, as `splits.json`. Samples that are generated have none,
-          for their place in the split says it all.
-        - sources: {source: indices of its samples, int64}, where each sample belongs to one of several sources.
-        - weights: float32 [num_samples], >= 0, how much each sample counts in the losses; of the training split alone.
+        A missing label has the value that its task reserves for it (-1 for a class, NaN for a number). The content of a
+        split must not depend on the run's seed.
         """
 
 
-class TensorSplit(Dataset[Sample]):
-    """A split that lies in memory as tensors, and gives whole batches by one indexing operation.
+class Split(Dataset[Sample], ABC):
+    """A map-style dataset of `(input, {task: target})`, and what is known of its samples without loading inputs."""
+
+    #: {task: tensor of all samples' targets}, for all tasks. If given, targets are checked before the run, labels are
+    #: counted, and classes are weighted without loading the inputs.
+    targets: Mapping[str, Tensor] | None = None
+    #: For each sample its name in the original data, made of plain numbers, texts and lists: a row, a file, a pair of
+    #: these. They are saved with the run, as `splits.json`. None if the position in the split says it all, as for
+    #: samples that are generated.
+    sample_ids: Sequence[Any] | None = None
+    #: {source: indices of its samples, int64}, if each sample belongs to one of several sources.
+    sources: Mapping[str, Tensor] | None = None
+    #: How much each sample counts in the losses, float32 [num_samples], >= 0; only for the training split.
+    sample_weights: Tensor | None = None
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of samples."""
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Sample:
+        """Return one sample."""
+
+    def batch(self, indices: Sequence[int] | Tensor) -> Sample:
+        """Return the samples at `indices`, stacked."""
+        batch: Sample = default_collate([self[int(index)] for index in indices])
+        return batch
+
+
+class DerivedSplit(Split):
+    """The samples of another dataset, with all that is known of them; base of splits that change samples on access.
+
+    Args:
+        samples: a split, or a map-style dataset that may have some of a split's attributes.
+    """
+
+    def __init__(self, samples: "Dataset[Any]") -> None:
+        self._samples = samples
+        targets = getattr(samples, "targets", None)
+        self.targets = targets if isinstance(targets, Mapping) else None  # those of torchvision are lists
+        self.sample_ids = getattr(samples, "sample_ids", None)
+        self.sources = getattr(samples, "sources", None)
+        self.sample_weights = getattr(samples, "sample_weights", None)
+
+    def __len__(self) -> int:
+        return len(self._samples)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> Sample:
+        sample: Sample = self._samples[index]
+        return sample
+
+
+def as_split(samples: "Dataset[Any]") -> Split:
+    """Return a dataset as a split: itself if it is one."""
+    return samples if isinstance(samples, Split) else DerivedSplit(samples)
+
+
+class TensorSplit(Split):
+    """A split in memory, as tensors: a batch is one indexing operation.
 
     Args:
         inputs: [num_samples, ...].
         targets: {task: [num_samples, ...]}.
-        sample_ids: [num_samples], what each sample is called in the source: a row, a file, a pair of these.
-        sources: {source: indices of its samples}, where each sample belongs to one of several.
+        sample_ids, sources, sample_weights: see `Split`.
     """
 
-    #: How much each sample counts in the losses, [num_samples]; None where all count the same.
-    weights: Tensor | None = None
+    targets: Mapping[str, Tensor]
 
     def __init__(
         self,
@@ -84,6 +131,7 @@ class TensorSplit(Dataset[Sample]):
         targets: Mapping[str, Tensor],
         sample_ids: Sequence[Any] | None = None,
         sources: Mapping[str, Tensor] | None = None,
+        sample_weights: Tensor | None = None,
     ) -> None:
         for task, target in targets.items():
             if len(target) != len(inputs):
@@ -94,6 +142,7 @@ class TensorSplit(Dataset[Sample]):
         self.targets = dict(targets)
         self.sample_ids = None if sample_ids is None else list(sample_ids)
         self.sources = None if sources is None else dict(sources)
+        self.sample_weights = sample_weights
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -102,17 +151,16 @@ class TensorSplit(Dataset[Sample]):
         return self.inputs[index], {task: target[index] for task, target in self.targets.items()}
 
     def batch(self, indices: Sequence[int] | Tensor) -> Sample:
-        """Return the samples at `indices`, stacked."""
         chosen = torch.as_tensor(indices)
-        # Which samples is decided on the CPU; a GPU is told and not waited for.
+        # The indices are made on the CPU; the copy to a GPU is queued without waiting for it.
         inputs = self.inputs[chosen.to(self.inputs.device, non_blocking=True)]
         return inputs, {task: target[chosen] for task, target in self.targets.items()}
 
     def to(self, device: torch.device | str) -> Self:
-        """Return the same split with its inputs on `device`, where batches of them are then made.
+        """Return the same split with its inputs on `device`, where its batches are then made.
 
-        Targets stay on the CPU: which labels are there is decided there. A split on a GPU must stay in the process that
-        made it: it has no use for workers, and none may be given one.
+        Targets stay on the CPU, where missing labels are looked for. A split on a GPU must stay in the process that
+        made it, so it cannot be given to worker processes.
         """
         moved = copy.copy(self)
         moved.inputs = self.inputs.to(device)

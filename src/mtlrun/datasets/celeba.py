@@ -6,7 +6,8 @@ import numpy
 import torch
 
 from mtlrun.datasets.base import SPLITS, Cache, SplitName
-from mtlrun.datasets.files.images import FileDataset, ImageFiles, find_missing
+from mtlrun.datasets.files.base import FileDataset
+from mtlrun.datasets.files.images import ClassifiedImages, find_missing
 from mtlrun.errors import DataError
 
 # In the order of the file. The first is 5_o_Clock_Shadow there, which cannot be the name of a task.
@@ -28,14 +29,14 @@ _ADVICE = (
 class CelebA(FileDataset):
     """202 599 aligned faces, 162 770 to train on, in the official partition; a task for each of `ATTRIBUTES`.
 
-    Source: Liu et al., "Deep Learning Face Attributes in the Wild" (ICCV 2015). Targets are int64, 1 where a face has
-    the attribute and 0 where not. With cache=none give the loader several workers (runtime.num_workers).
+    Source: Liu et al., "Deep Learning Face Attributes in the Wild" (ICCV 2015). Targets are int64: 1 if a face has the
+    attribute, 0 if not. With cache=none the loader should have several workers (runtime.num_workers).
 
     Args:
-        root: folder with Anno, Eval and Img, as distributed, or with a folder celeba as torchvision has it.
+        root: folder with Anno, Eval and Img, as distributed, or with a folder celeba in torchvision's layout.
         size: side of the images in pixels; faces are scaled to squares, as in Sener & Koltun (NeurIPS 2018).
-        imagenet_normalization: normalize as pretrained networks need it; else images are in [0, 1].
-        cache: `none` decodes an image whenever it is needed; `memory` decodes everything once, before training, into
+        imagenet_normalization: normalize as pretrained networks expect; else images are in [0, 1].
+        cache: `none` decodes an image whenever it is accessed; `memory` decodes everything once, before training, into
             2.5 GB at the default size; `device` holds these bytes on the GPU.
     """
 
@@ -56,26 +57,26 @@ class CelebA(FileDataset):
         self._parts = parts[:, 0]
         find_missing(self._images, self._names, _ADVICE)
 
-    def files(self, name: SplitName) -> ImageFiles:
+    def files(self, name: SplitName) -> ClassifiedImages:
         chosen = numpy.flatnonzero(self._parts == SPLITS.index(name))
         targets = {task: (self._labels[chosen, column] > 0).long() for column, task in enumerate(ATTRIBUTES)}
         paths = [self._images / self._names[index] for index in chosen]
-        return ImageFiles(name, paths, targets, self.input_shape[1], imagenet_normalization=self._normalize)
+        return ClassifiedImages(name, paths, targets, self.input_shape[1], imagenet_normalization=self._normalize)
 
 
 def _find(root: Path) -> tuple[Path, Path, Path]:
-    """Return where the attributes, the partition and the images are."""
+    """Return the paths of the attributes, the partition and the images."""
     layouts = [
         (root / "Anno" / _ATTRIBUTES, root / "Eval" / _PARTITION, root / "Img" / _IMAGES),
         (root / "celeba" / _ATTRIBUTES, root / "celeba" / _PARTITION, root / "celeba" / _IMAGES),
     ]
-    found = [layout for layout in layouts if layout[0].is_file()]
-    if not found:
+    present = [layout for layout in layouts if layout[0].is_file()]
+    if not present:
         raise DataError(f"there is no {layouts[0][0]}; {_ADVICE}")
-    for path in found[0][1:]:
+    for path in present[0][1:]:
         if not path.exists():
             raise DataError(f"there is no {path}; {_ADVICE}")
-    return found[0]
+    return present[0]
 
 
 def _read(path: Path, *, header: bool = True) -> tuple[list[str], numpy.ndarray]:

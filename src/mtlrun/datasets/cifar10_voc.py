@@ -1,26 +1,26 @@
-"""cifar10_voc: classes of small images, and objects in larger ones: two sources, two tasks."""
+"""cifar10_voc: classification of small images and detection in larger ones, two sources with a task each."""
 
+import copy
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 from torchvision.datasets import CIFAR10, VOCDetection
 
-from mtlrun.config.checks import check_one_of
-from mtlrun.datasets.base import FileCache, MultiTaskDataset, Sample, SplitName
+from mtlrun.datasets.base import FileCache, Sample, SplitName
 from mtlrun.datasets.batches.sampling import Sampling
-from mtlrun.datasets.files.images import decode, find_missing, in_memory
+from mtlrun.datasets.files.base import FileDataset, FileSplit
+from mtlrun.datasets.files.images import decode, decode_all, find_missing
 from mtlrun.datasets.files.pixels import Scale, channels_first
 from mtlrun.datasets.files.voc import FOLDER, VOCImage, list_path, read_list, read_objects
 from mtlrun.datasets.generation.splitting import split_by_class
 from mtlrun.errors import DataError
 
-_VAL_SHARE = 0.1  # of CIFAR-10's training images
-_PADDING = 4  # pixels around an image of CIFAR-10 before a part of the old size is cut out
+_VAL_FRACTION = 0.1  # of CIFAR-10's training images
+_PADDING = 4  # pixels added on each side of an image of CIFAR-10 before a random crop of the original size
 _CIFAR_ADVICE = (
     "cifar10_voc needs <root>/cifar-10-batches-py/{data_batch_1,...,data_batch_5,test_batch}, from "
     "https://www.cs.toronto.edu/~kriz/cifar.html; set dataset.root, or dataset.download=true"
@@ -31,33 +31,33 @@ _VOC_ADVICE = (
 )
 
 
-class Cifar10VOC(MultiTaskDataset):
-    """Classification on CIFAR-10 and detection on Pascal VOC, over one network: no image has labels of both tasks.
+class Cifar10VOC(FileDataset):
+    """Classification on CIFAR-10 and detection on Pascal VOC with one network: no image has labels of both tasks.
 
     Source: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images" (2009); Everingham et al., "The Pascal
     Visual Object Classes (VOC) Challenge" (IJCV 2010). Images are normalized as networks that are pretrained on
-    ImageNet need it. Splits have `sources`, cifar10 and voc. Targets:
+    ImageNet expect. The sources are cifar10 and voc. Targets:
 
-    - category, of CIFAR-10: one of 10. 45 000 images to train on and 5 000 to validate on, the same number of each
-      class, and the official 10 000 to test on.
-    - objects, of VOC: float32 [max_objects, 6], see `mtlrun.tasks.Detection`; 20 classes, difficult objects are to be
-      ignored. The official parts of 2007: 2 501 images to train on, 2 510 to validate on, 4 952 to test on; with
-      years=[2007,2012] the 11 540 of 2012 are trained on as well.
+    - category, of CIFAR-10: one of 10. 45 000 images for training and 5 000 for validation, stratified by class, and
+      the official 10 000 for test.
+    - objects, of VOC: float32 [max_objects, 6], see `mtlrun.tasks.Detection`; 20 classes, difficult objects are
+      ignored. The official parts of 2007: 2 501 images for training, 2 510 for validation, 4 952 for test; with
+      years=[2007,2012] the 11 540 of 2012 are added to training.
 
-    The two kinds of images differ in size, and go through the network one after the other; `input_shape` is VOC's.
+    The two kinds of images differ in size, and go through the network separately; `input_shape` is VOC's.
 
     Args:
-        root: folder that holds cifar-10-batches-py and VOCdevkit, the layouts of torchvision.
+        root: folder that holds cifar-10-batches-py and VOCdevkit, in torchvision's layout.
         download: let torchvision download 170 MB of CIFAR-10 and 900 MB of VOC 2007 (2 GB more for 2012) into `root`
-            where they are not there.
-        size: side in pixels to which images of VOC are scaled, each side by a factor of its own.
+            if they are missing.
+        size: side in pixels of the squares to which images of VOC are scaled.
         cifar_size: side in pixels to which images of CIFAR-10 are scaled, from 32.
         years: of VOC: [2007] or [2007, 2012].
-        augment: flip training images at random; cut those of CIFAR-10 out of themselves with 4 pixels around, as usual.
+        augment: flip training images at random; pad those of CIFAR-10 by 4 pixels and crop them at random, as usual.
         split_seed: fixes which images of CIFAR-10 are for validation; the run's seed does not.
-        cache: `none` decodes an image of VOC whenever it is needed; `memory` decodes all once, before training, into
-            0.3 MB each at the default size. CIFAR-10 always lies in memory.
-        sampling: how training batches are made of the two; None to shuffle all samples together.
+        cache: `none` decodes an image of VOC whenever it is accessed; `memory` decodes all once, before training, into
+            0.3 MB each at the default size. CIFAR-10 is always in memory.
+        sampling: how training batches are drawn from the two; None to shuffle all samples together.
     """
 
     task_names = ("category", "objects")
@@ -75,6 +75,7 @@ class Cifar10VOC(MultiTaskDataset):
         cache: FileCache = "none",
         sampling: Sampling | None = None,
     ) -> None:
+        super().__init__(cache, FileCache)
         if size < 32:
             raise ValueError(f"size must be >= 32, found {size}")
         if cifar_size < 8:
@@ -83,12 +84,11 @@ class Cifar10VOC(MultiTaskDataset):
             raise ValueError(f"years must be [2007] or [2007, 2012], found {list(years)}")
         if split_seed < 0:
             raise ValueError(f"split_seed must be >= 0, found {split_seed}")
-        check_one_of("cache", cache, FileCache)
         self.input_shape = (3, size, size)
-        self.cache, self.sampling = cache, sampling
+        self.sampling = sampling
         self._cifar_size, self._augment = cifar_size, augment
         cifar_train, cifar_test = (_read_cifar(root, train=train, download=download) for train in (True, False))
-        val, train = split_by_class(cifar_train.targets, [_VAL_SHARE], split_seed)
+        val, train = split_by_class(cifar_train.targets, [_VAL_FRACTION], split_seed)
         self._cifar: dict[SplitName, tuple[CIFAR10, numpy.ndarray]] = {
             "train": (cifar_train, train),
             "val": (cifar_train, val),
@@ -111,59 +111,56 @@ class Cifar10VOC(MultiTaskDataset):
                 names = [image.name for image in self._voc[name] if image.base == base]
                 find_missing(base / "JPEGImages", [f"{name}.jpg" for name in names], _VOC_ADVICE)
                 find_missing(base / "Annotations", [f"{name}.xml" for name in names], _VOC_ADVICE)
-        self._splits: dict[SplitName, Cifar10VOCSplit] = {}
 
-    def split(self, name: SplitName) -> "Cifar10VOCSplit":
-        if name not in self._splits:
-            cifar, rows = self._cifar[name]
-            found = Cifar10VOCSplit(
-                name, cifar, rows, self._voc[name], self._cifar_size, self.input_shape[1],
-                augment=self._augment and name == "train",
-            )  # fmt: skip
-            if self.cache == "memory":
-                found.decode()
-            self._splits[name] = found
-        return self._splits[name]
+    def files(self, name: SplitName) -> "Cifar10VOCSplit":
+        cifar, indices = self._cifar[name]
+        return Cifar10VOCSplit(
+            name, cifar, indices, self._voc[name], self._cifar_size, self.input_shape[1],
+            augment=self._augment and name == "train",
+        )  # fmt: skip
 
 
-class Cifar10VOCSplit(Dataset[Sample]):
-    """Images of CIFAR-10, then those of VOC; each with the target of its own task.
+class Cifar10VOCSplit(FileSplit):
+    """A split of the images of CIFAR-10, followed by those of VOC; each has the target of one task.
 
     Args:
         name: of the split, for errors.
         cifar: holds the images of CIFAR-10.
-        rows: which of these are in the split.
+        indices: those of them that are in the split.
         voc: images of VOC.
         cifar_size, size: sides of the two kinds of images.
         augment: flip and crop at random, at each access.
     """
 
+    targets: Mapping[str, Tensor]
+    sample_ids: Sequence[str]
+
     def __init__(
         self,
         name: SplitName,
         cifar: CIFAR10,
-        rows: numpy.ndarray,
+        indices: numpy.ndarray,
         voc: Sequence[VOCImage],
         cifar_size: int,
         size: int,
         *,
         augment: bool,
     ) -> None:
-        self._pixels, self._voc = cifar.data[rows], voc
+        self._pixels, self._voc = cifar.data[indices], voc
         self._cifar_size, self._size, self._augment = cifar_size, size, augment
         self._scale = Scale("imagenet")
         self._decoded: Tensor | None = None
-        self._wheres = [f"sample {len(rows) + index} of the {name} split" for index in range(len(voc))]
-        category = torch.full((len(rows) + len(voc),), -1)
-        category[: len(rows)] = torch.tensor(cifar.targets)[torch.from_numpy(rows)]
-        found = read_objects(voc, self._wheres, size)
-        objects = torch.cat([torch.full((len(rows), *found.shape[1:]), torch.nan), found])
+        self._wheres = [f"sample {len(indices) + index} of the {name} split" for index in range(len(voc))]
+        category = torch.full((len(indices) + len(voc),), -1)
+        category[: len(indices)] = torch.tensor(cifar.targets)[torch.from_numpy(indices)]
+        voc_objects = read_objects(voc, self._wheres, size)
+        objects = torch.cat([torch.full((len(indices), *voc_objects.shape[1:]), torch.nan), voc_objects])
         self.targets = {"category": category, "objects": objects}
         numbers = torch.arange(len(category))
-        self.sources = {"cifar10": numbers[: len(rows)], "voc": numbers[len(rows) :]}
+        self.sources = {"cifar10": numbers[: len(indices)], "voc": numbers[len(indices) :]}
         part = "test" if name == "test" else "train"
-        self.sample_ids = [f"cifar10/{part}/{row}" for row in rows.tolist()]
-        self.sample_ids += [f"{image.base.name}/{image.name}" for image in voc]
+        cifar_ids = [f"cifar10/{part}/{index}" for index in indices.tolist()]
+        self.sample_ids = cifar_ids + [f"{image.base.name}/{image.name}" for image in voc]
 
     def __len__(self) -> int:
         return len(self.sample_ids)
@@ -178,9 +175,10 @@ class Cifar10VOCSplit(Dataset[Sample]):
             image, objects = image.flip(2), flipped(objects, self._size)
         return self._scale(image), {"objects": objects}
 
-    def decode(self) -> None:
-        """Decode all images of VOC, and keep them."""
-        self._decoded = in_memory(self._large, len(self._voc), (3, self._size, self._size))
+    def in_memory(self) -> "Cifar10VOCSplit":
+        decoded = copy.copy(self)
+        decoded._decoded = decode_all(self._large, len(self._voc), (3, self._size, self._size))
+        return decoded
 
     def _small(self, index: int) -> Tensor:
         pixels = self._pixels[index]

@@ -1,4 +1,4 @@
-"""Office-31 and Office-Home: the same classes of objects in images from several sources, a task for each source."""
+"""Office-31 and Office-Home: the same classes of objects in images of several domains, a task for each domain."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +7,8 @@ import torch
 
 from mtlrun.datasets.base import SPLITS, Cache, SplitName
 from mtlrun.datasets.batches.sampling import Sampling
-from mtlrun.datasets.files.images import FileDataset, ImageFiles
+from mtlrun.datasets.files.base import FileDataset
+from mtlrun.datasets.files.images import ClassifiedImages
 from mtlrun.datasets.generation.splitting import split_by_class
 from mtlrun.errors import DataError
 
@@ -22,26 +23,26 @@ Listing = list[tuple[str, int]]  # (path below the root, class)
 
 
 class Office(FileDataset):
-    """One task for each domain, on images of its own: a sample carries its own domain's label, -1 for other tasks.
+    """Objects in images of several domains; each domain is a task, and a source of the samples that carry its labels.
 
     Source: Saenko et al., "Adapting Visual Category Models to New Domains" (ECCV 2010); Venkateswara et al., "Deep
     Hashing Network for Unsupervised Domain Adaptation" (CVPR 2017). Neither has official splits: each domain is split
-    60/20/20, stratified by class, or as lists say. An image's class is the folder that it lies in; classes are numbered
-    in alphabetic order. A split has `sources`, {task: indices of its samples}. Images are scaled to squares. With
-    cache=none give the loader several workers (runtime.num_workers).
+    60/20/20, stratified by class, or as given by lists. An image's class is the folder that it is in; classes are
+    numbered in alphabetic order. A sample has the label of its domain's task, and -1 for the other tasks. Images are
+    scaled to squares. With cache=none the loader should have several workers (runtime.num_workers).
 
     Args:
         root: folder that holds a folder for each domain.
         domains: {task: folder of its domain}.
-        num_classes: how many classes there are, over all domains.
+        num_classes: number of classes of all domains together.
         size: side of the images in pixels.
-        imagenet_normalization: normalize as pretrained networks need it; else images are in [0, 1].
+        imagenet_normalization: normalize as pretrained networks expect; else images are in [0, 1].
         split_seed: fixes the splits; the run's seed does not.
         lists: path of text files with lines `<path below root> <class index>`, with {domain} and {split} in place of
-            a domain's folder and of train, val and test; null for splits of the dataset's own.
+            a domain's folder and of train, val and test; null to split at random.
         cache: `memory` decodes everything once, before training; `device` holds these bytes on the GPU; `none` decodes
-            an image whenever it is needed.
-        sampling: how training batches are made of the domains; None to shuffle all samples together.
+            an image whenever it is accessed.
+        sampling: how training batches are drawn from the domains; None to shuffle all samples together.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Office(FileDataset):
             else {task: _read(self._root, lists, domain, num_classes) for task, domain in domains.items()}
         )
 
-    def files(self, name: SplitName) -> ImageFiles:
+    def files(self, name: SplitName) -> ClassifiedImages:
         listings = {task: parts[name] for task, parts in self._files.items()}
         numbers = torch.arange(sum(map(len, listings.values())))
         sources = dict(zip(listings, numbers.split([len(listing) for listing in listings.values()]), strict=True))
@@ -86,14 +87,14 @@ class Office(FileDataset):
         for task, listing in listings.items():
             targets[task] = torch.full((len(numbers),), -1)
             targets[task][sources[task]] = torch.tensor([label for _, label in listing], dtype=torch.int64)
-        names = [path for listing in listings.values() for path, _ in listing]
-        return ImageFiles(
+        paths = [path for listing in listings.values() for path, _ in listing]
+        return ClassifiedImages(
             name,
-            [self._root / path for path in names],
+            [self._root / path for path in paths],
             targets,
             self.input_shape[1],
             imagenet_normalization=self._normalize,
-            sample_ids=names,
+            sample_ids=paths,
             sources=sources,
         )
 

@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 from torchvision.datasets import OxfordIIITPet
 
-from mtlrun.datasets.base import FileCache, Sample, SplitName
-from mtlrun.datasets.files.images import FileDataset, ImageFiles, decode, find_missing, in_memory
+from mtlrun.datasets.base import FileCache, Sample, Split, SplitName
+from mtlrun.datasets.files.base import FileDataset, FileSplit
+from mtlrun.datasets.files.images import ClassifiedImages, decode, decode_all, find_missing
 from mtlrun.datasets.files.pixels import ByteSplit
 from mtlrun.datasets.generation.splitting import split_by_class
 from mtlrun.errors import DataError
 
-_FOLDER = "oxford-iiit-pet"  # torchvision's, in which it puts what it downloads
+_FOLDER = "oxford-iiit-pet"  # where torchvision puts its download
 _ADVICE = (
     f"oxford_pets needs {{images,annotations,annotations/trimaps}} in <root>/{_FOLDER}, as torchvision has it, from "
     "https://www.robots.ox.ac.uk/~vgg/data/pets; set dataset.root, or dataset.download=true"
@@ -23,8 +24,8 @@ _ADVICE = (
 class OxfordPets(FileDataset):
     """3 680 images to train on and 3 669 to test on, in the official partition; three tasks.
 
-    Source: Parkhi et al., "Cats and Dogs" (CVPR 2012). The validation split is a share of `trainval`, the same of each
-    breed. Images and trimaps are scaled to squares. With cache=none give the loader several workers
+    Source: Parkhi et al., "Cats and Dogs" (CVPR 2012). The validation split is a fraction of `trainval`, stratified by
+    breed. Images and trimaps are scaled to squares. With cache=none the loader should have several workers
     (runtime.num_workers). Targets:
 
     - breed: one of 37.
@@ -32,14 +33,14 @@ class OxfordPets(FileDataset):
     - segmentation: int64 [size, size], 0 for the animal, 1 for the background, 2 for the border between them.
 
     Args:
-        root: folder that holds oxford-iiit-pet, the layout of torchvision.
-        download: let torchvision download 800 MB into `root` where they are not there.
+        root: folder that holds oxford-iiit-pet, in torchvision's layout.
+        download: let torchvision download 800 MB into `root` if they are missing.
         size: side of the images in pixels.
-        imagenet_normalization: normalize as pretrained networks need it; else images are in [0, 1].
-        val_fraction: share of `trainval` that is the validation split, in (0, 1).
+        imagenet_normalization: normalize as pretrained networks expect; else images are in [0, 1].
+        val_fraction: fraction of `trainval` that is the validation split, in (0, 1).
         split_seed: fixes which images those are; the run's seed does not.
         cache: `memory` decodes everything once, before training, into 480 MB at the default size; `none` decodes an
-            image whenever it is needed.
+            image whenever it is accessed.
     """
 
     task_names = ("breed", "species", "segmentation")
@@ -84,7 +85,7 @@ class OxfordPets(FileDataset):
         images, trimaps = self._base / "images", self._base / "annotations" / "trimaps"
         names, breeds, species = zip(*self._rows[name], strict=True) if self._rows[name] else ((), (), ())
         return PetFiles(
-            ImageFiles(
+            ClassifiedImages(
                 name,
                 [images / f"{stem}.jpg" for stem in names],
                 {"breed": torch.tensor(breeds, dtype=torch.int64), "species": torch.tensor(species, dtype=torch.int64)},
@@ -96,16 +97,16 @@ class OxfordPets(FileDataset):
         )
 
 
-class PetFiles(torch.utils.data.Dataset[Sample]):
-    """Images with their trimaps.
+class PetFiles(FileSplit):
+    """A split of images and trimaps in files.
 
     Args:
-        images: with the targets that are no maps.
+        images: with the classes, which are the targets without the trimaps.
         trimaps: one file for each image.
         size: side of the trimaps.
     """
 
-    def __init__(self, images: ImageFiles, trimaps: Sequence[Path], size: int) -> None:
+    def __init__(self, images: ClassifiedImages, trimaps: Sequence[Path], size: int) -> None:
         self.sample_ids = images.sample_ids
         self._images = images
         self._trimaps = trimaps
@@ -118,10 +119,9 @@ class PetFiles(torch.utils.data.Dataset[Sample]):
         image, targets = self._images[index]
         return image, {**targets, "segmentation": self._trimap(index)}
 
-    def decoded(self) -> "PetBytes":
-        """Return the split in memory."""
-        trimaps = in_memory(self._trimap, len(self), (self._size, self._size))
-        return PetBytes(self._images.decoded(), trimaps)
+    def in_memory(self) -> "PetBytes":
+        trimaps = decode_all(self._trimap, len(self), (self._size, self._size))
+        return PetBytes(self._images.in_memory(), trimaps)
 
     def _trimap(self, index: int) -> Tensor:
         path, where = self._trimaps[index], self._images.where(index)
@@ -134,11 +134,11 @@ class PetFiles(torch.utils.data.Dataset[Sample]):
         return trimap - 1
 
 
-class PetBytes(torch.utils.data.Dataset[Sample]):
-    """The same in memory, trimaps as bytes: as int64 they would take more than the images do.
+class PetBytes(Split):
+    """A split in memory, trimaps as bytes: as int64 they would take more memory than the images.
 
     Args:
-        images: with the targets that are no maps.
+        images: with the classes, which are the targets without the trimaps.
         trimaps: uint8 [num_samples, size, size].
     """
 
@@ -159,14 +159,14 @@ def _read(path: Path) -> list[tuple[str, int, int]]:
     """Return (name, breed 0..36, species 0..1) of each image."""
     if not path.is_file():
         raise DataError(f"there is no {path}; {_ADVICE}")
-    found = []
+    images = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         parts = line.split()
         if len(parts) != 4 or parts[1] not in map(str, range(1, 38)) or parts[2] not in ("1", "2"):
             raise DataError(
                 f"{path}, line {number}: must be a name, a breed 1..37, a species 1..2, a number; found {line!r}"
             )
-        found.append((parts[0], int(parts[1]) - 1, int(parts[2]) - 1))
-    if not found:
+        images.append((parts[0], int(parts[1]) - 1, int(parts[2]) - 1))
+    if not images:
         raise DataError(f"{path} is empty; {_ADVICE}")
-    return found
+    return images

@@ -10,7 +10,7 @@ from rich.console import Console
 from mtlrun.records.display import TEST_SELECTED
 from mtlrun.records.folder import LOG
 from mtlrun.records.record import Record
-from mtlrun.setup.loaders import tell_draws
+from mtlrun.setup.loaders import log_sampling
 from mtlrun.training.observers.console import logging_handler
 from mtlrun.training.parts import Parts
 
@@ -55,7 +55,7 @@ def log_plan(parts: Parts, record: Record) -> None:
             record.config["names"]["match_parameters"],
             f"{parts.match.reference_parameters:,}",
         )
-    tell_draws(parts.loaders["train"], parts.tasks, parts.total_steps)
+    log_sampling(parts.loaders["train"], parts.tasks, parts.total_steps)
     first, epochs = parts.weighting.first_epoch, parts.total_steps / parts.steps_per_epoch
     if epochs < first:
         name = type(parts.weighting).__name__

@@ -102,7 +102,7 @@ def _write_inputs(parts: Parts, record: Record, folder: Path) -> None:
     """Write the config, and which samples each split consists of if the dataset has IDs for them."""
     with open_atomically(folder / CONFIG) as file:
         file.write(yaml.safe_dump(record.config, sort_keys=False).encode())
-    sample_ids = {name: getattr(parts.loaders[name].split, "sample_ids", None) for name in SPLITS}
+    sample_ids = {name: parts.loaders[name].split.sample_ids for name in SPLITS}
     if any(ids is not None for ids in sample_ids.values()):
         with open_atomically(folder / SAMPLE_IDS) as file:
             file.write(json.dumps(sample_ids).encode())

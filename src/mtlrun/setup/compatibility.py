@@ -7,7 +7,7 @@ import torch
 
 from mtlrun.config.settings import Settings
 from mtlrun.config.suggest import suggest
-from mtlrun.datasets import Loader, MultiTaskDataset
+from mtlrun.datasets import Loader, MultiTaskDataset, Split
 from mtlrun.errors import ConfigError, DataError
 from mtlrun.models import MultiTaskModel, SharedRepresentationModel
 from mtlrun.tasks import MeasuresPerformance, Task
@@ -152,10 +152,10 @@ def check_protocol(dataset: MultiTaskDataset, settings: Settings) -> list[str]:
     return problems
 
 
-def check_targets(split: Any, name: str, tasks: Mapping[str, Task]) -> None:
-    """Check all targets of a split that holds them as tensors."""
-    targets = getattr(split, "targets", None)
-    if not isinstance(targets, Mapping):
+def check_targets(split: Split, name: str, tasks: Mapping[str, Task]) -> None:
+    """Check all targets of a split that holds them in memory."""
+    targets = split.targets
+    if targets is None:
         return
     for task_name, task in tasks.items():
         try:
@@ -182,7 +182,7 @@ def try_batch(model: MultiTaskModel, tasks: Mapping[str, Task], loader: Loader, 
         if "more than 1 value per channel" in message:
             smallest = min(len(stream) for stream in batch.source_batches)
             what = "batch" if num_micro_batches == 1 else "micro-batch"
-            if loader.apart:
+            if loader.per_source:
                 what += " of a source"
             raise ConfigError(
                 f"trainer.batch_size={loader.batch_size}: the smallest {what} has {smallest} sample "

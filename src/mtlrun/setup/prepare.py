@@ -21,7 +21,7 @@ from mtlrun.records.folder import check_writable
 from mtlrun.records.record import Match, SplitSummary
 from mtlrun.setup.compatibility import check_apart, check_protocol, check_tasks, check_weighting, try_batch
 from mtlrun.setup.environment import choose_device, keep_solvers_on_one_thread, set_seed
-from mtlrun.setup.loaders import fit_tasks, make_loaders, own_statistics
+from mtlrun.setup.loaders import fit_tasks, has_source_statistics, make_loaders
 from mtlrun.setup.model_size import count_macs, match_width
 from mtlrun.setup.optimizer_groups import check_optimizer, make_optimizer
 from mtlrun.setup.split_summary import summarize
@@ -281,9 +281,9 @@ def load_data(components: Components) -> Data:
     splits = {str(name): summarize(loaders[name].split, tasks) for name in summarized}
     _set_label_fractions(weighting, splits["train"])
     fit_tasks(tasks, train, runtime.num_workers)
-    if train.apart:
+    if train.per_source:
         check_apart(weighting, str(components.config["names"]["weighting"]))
-    if own_statistics(dataset):
+    if has_source_statistics(dataset):
         _separate_statistics(model, list(train.sources))
     try_batch(model, tasks, train, settings.micro_batches)
     return Data(loaders, splits, _count_macs(model, LabeledBatch.load(tasks, train.first(1), torch.device("cpu"))))

@@ -1,4 +1,4 @@
-"""What a run saw of its data, in a form that can be compared: sizes, labels that are there, a fingerprint per split."""
+"""Summary of each split that a run used, to compare runs by: its size, its number of labels, its fingerprint."""
 
 import hashlib
 import json
@@ -8,46 +8,37 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mtlrun.datasets.base import Split, TensorSplit
 from mtlrun.records.record import SplitSummary
 from mtlrun.tasks import Task
 
-# Inputs beyond this many bytes are left out of the fingerprint, so that a start does not wait for them.
+# Larger inputs, in bytes, are left out of the fingerprint, so that they do not delay the start.
 _LARGE = 2**26
 
 
-def summarize(split: Any, tasks: Mapping[str, Task]) -> SplitSummary:
-    """Look at a split without loading samples.
-
-    Args:
-        split: with `targets`, {task: tensor}, and `sample_ids`, what each sample is called in the source, if it can.
-        tasks: that are trained.
-    """
-    targets = getattr(split, "targets", None)
+def summarize(split: Split, tasks: Mapping[str, Task]) -> SplitSummary:
+    """Return the summary of a split without loading samples."""
     labeled: dict[str, int] = {}
-    if isinstance(targets, Mapping):
-        labeled = {name: int(task.labeled(targets[name]).sum()) for name, task in tasks.items()}
-    return SplitSummary(len(split), labeled, _fingerprint(split, targets))
+    if split.targets is not None:
+        labeled = {name: int(task.labeled(split.targets[name]).sum()) for name, task in tasks.items()}
+    return SplitSummary(len(split), labeled, _fingerprint(split))
 
 
-def _fingerprint(split: Any, targets: Any) -> str | None:
+def _fingerprint(split: Split) -> str | None:
+    if split.sample_ids is None and split.targets is None:
+        return None
     digest = hashlib.blake2b(digest_size=16)
-    known = False
-    sample_ids = getattr(split, "sample_ids", None)
-    if sample_ids is not None:
-        known = True
-        digest.update(json.dumps(list(sample_ids)).encode())
-    if isinstance(targets, Mapping):
-        known = True
-        for name in sorted(targets):
+    if split.sample_ids is not None:
+        digest.update(json.dumps(list(split.sample_ids)).encode())
+    if split.targets is not None:
+        for name in sorted(split.targets):
             digest.update(name.encode())
-            _add(digest, targets[name])
-    weights = getattr(split, "weights", None)
-    if weights is not None:
-        _add(digest, weights)
-    inputs = getattr(split, "inputs", None)
-    if isinstance(inputs, Tensor) and inputs.nbytes <= _LARGE:
-        _add(digest, inputs)
-    return digest.hexdigest() if known else None
+            _add(digest, split.targets[name])
+    if split.sample_weights is not None:
+        _add(digest, split.sample_weights)
+    if isinstance(split, TensorSplit) and split.inputs.nbytes <= _LARGE:
+        _add(digest, split.inputs)
+    return digest.hexdigest()
 
 
 def _add(digest: Any, tensor: Tensor) -> None:

@@ -1,1 +1,1 @@
-"""How batches are made of a split: their order, what they hold, and who loads them."""
+"""Batches of a split: their order, what they contain, and the processes that load them."""

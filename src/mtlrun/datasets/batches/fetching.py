@@ -1,4 +1,4 @@
-"""One batch of samples: fetched under a seed of its own, stacked, and what is said when that fails."""
+"""One batch of samples, fetched under its own seed and stacked, and the errors that this may cause."""
 
 import logging
 import os
@@ -14,49 +14,46 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate, get_worker_info
 
-from mtlrun.datasets.base import TensorSplit
+from mtlrun.datasets.base import Split, TensorSplit
 from mtlrun.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-#: (inputs, {task: targets}), and the samples' weights where they have some.
+#: (inputs, {task: targets}), and the samples' weights if the split has any.
 Batch = tuple[Any, dict[str, Tensor]] | tuple[Any, dict[str, Tensor], Tensor]
-#: {source: its part of a batch}, where the sources go through the model apart.
-BySource = dict[str, Batch]
-Loaded = Batch | BySource
+#: {source: its samples of a batch}, if each source goes through the model separately.
+PerSource = dict[str, Batch]
+Loaded = Batch | PerSource
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a worker could not give a batch: raised in its own process, the error would come with another traceback."""
+    """The reason why a worker has no batch, as a value, since PyTorch adds the worker's traceback to exceptions."""
 
     message: str
 
 
 class Fetcher(Dataset[Any]):
-    """Gives whole batches: item (seed, indices) is the samples at these indices, stacked.
+    """A dataset of whole batches: item (seed, indices) is the samples at these indices, stacked.
 
-    Random numbers that samples are made with follow from the seed; the generators are left as they were.
+    All random numbers that samples draw follow from the seed; the global generators are left as they were.
 
     Args:
-        split: a map-style dataset.
-        sources: {name: indices of its samples} to give {name: its part of the batch}; None for one batch of all.
+        split: the samples.
+        sources: {source: indices of its samples} for batches of the form {source: its samples}; None for plain batches.
         num_workers: processes that fetch.
     """
 
-    def __init__(
-        self, split: "Dataset[Any]", sources: Mapping[str, Tensor] | None = None, num_workers: int = 0
-    ) -> None:
+    def __init__(self, split: Split, sources: Mapping[str, Tensor] | None = None, num_workers: int = 0) -> None:
         self._split = split
-        self._weights: Tensor | None = getattr(split, "weights", None)
-        self._names = list(sources or {})
+        self._source_names = list(sources or {})
         self._source_of: Tensor | None = None
         if sources is not None:
-            self._source_of = torch.full((len(split),), -1)  # type: ignore[arg-type]
+            self._source_of = torch.full((len(split),), -1)
             for number, indices in enumerate(sources.values()):
                 self._source_of[indices] = number
-        # Which process holds which sample: the workers write, and if one dies, this one reads.
-        self._held = torch.full((num_workers, 2), -1).share_memory_() if num_workers else None
+        # (process, sample that it is reading) of each worker: workers write it, and this process reads it if one dies.
+        self._reading = torch.full((num_workers, 2), -1).share_memory_() if num_workers else None
 
     def __getitem__(self, item: tuple[int, Sequence[int] | Tensor]) -> Loaded | Failure:
         try:
@@ -70,14 +67,14 @@ class Fetcher(Dataset[Any]):
         """Return the samples at `indices`.
 
         Raises:
-            DataError: a sample cannot be had.
+            DataError: a sample cannot be read.
         """
         chosen = torch.as_tensor(indices)
         with nullcontext() if isinstance(self._split, TensorSplit) else _seeded(seed):
             if self._source_of is None:
                 return self._stack(chosen)
             sources = self._source_of[chosen]
-            parts = {name: chosen[sources == number] for number, name in enumerate(self._names)}
+            parts = {name: chosen[sources == number] for number, name in enumerate(self._source_names)}
             return {name: self._stack(part) for name, part in parts.items() if len(part)}
 
     def _stack(self, indices: Tensor) -> Batch:
@@ -87,12 +84,13 @@ class Fetcher(Dataset[Any]):
             numbers = indices.tolist()
             inputs, targets = default_collate([self._sample(index) for index in numbers])
             check_finite(inputs, numbers, "")
-        return (inputs, targets) if self._weights is None else (inputs, targets, self._weights[indices])
+        weights = self._split.sample_weights
+        return (inputs, targets) if weights is None else (inputs, targets, weights[indices])
 
     def _sample(self, index: int) -> Any:
         worker = get_worker_info()
-        if worker is not None and self._held is not None:
-            self._held[worker.id] = torch.tensor([os.getpid(), index])
+        if worker is not None and self._reading is not None:
+            self._reading[worker.id] = torch.tensor([os.getpid(), index])
         try:
             return self._split[index]
         except DataError:
@@ -102,24 +100,24 @@ class Fetcher(Dataset[Any]):
             raise DataError(f"dataset: sample {index} of the split: {type(error).__name__}: {error}") from error
 
     @property
-    def apart(self) -> bool:
-        """Whether sources are kept apart."""
+    def per_source(self) -> bool:
+        """True if batches have the form {source: its samples}."""
         return self._source_of is not None
 
-    def held_by(self, message: str) -> str:
-        """Return which samples the processes held that an error of PyTorch's names, in words."""
-        held = [] if self._held is None else [(pid, index) for pid, index in self._held.tolist() if pid >= 0]
-        dead = [index for pid, index in held if str(pid) in message] or [index for _, index in held]
-        return "no sample" if not dead else "sample " + " or ".join(str(index) for index in dead)
+    def samples_read_by(self, message: str) -> str:
+        """Return in words the samples that were read by the worker processes that an error message names."""
+        reading = [] if self._reading is None else [(pid, index) for pid, index in self._reading.tolist() if pid >= 0]
+        samples = [index for pid, index in reading if str(pid) in message] or [index for _, index in reading]
+        return "no sample" if not samples else "sample " + " or ".join(str(index) for index in samples)
 
 
 def check_finite(inputs: Any, indices: Sequence[int], split: str) -> None:
-    """Raise DataError where an input holds NaN or an infinite number, which would be everywhere after one step.
+    """Raise DataError if an input holds NaN or an infinite number, which one step would spread to all parameters.
 
     Args:
         inputs: [num_samples, ...].
         indices: of the samples in their split.
-        split: its name, or nothing where that is not known.
+        split: its name, or an empty text if that is not known.
     """
     if not isinstance(inputs, Tensor) or not inputs.is_floating_point() or inputs.sum().isfinite():
         return
@@ -134,7 +132,7 @@ def check_finite(inputs: Any, indices: Sequence[int], split: str) -> None:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Seed the generators of Python, NumPy and PyTorch, and put them back."""
+    """Seed the generators of Python, NumPy and PyTorch, and restore their states afterwards."""
     python_state, numpy_state = random.getstate(), numpy.random.get_state()
     try:
         with torch.random.fork_rng(devices=[]):

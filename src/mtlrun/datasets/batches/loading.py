@@ -1,4 +1,4 @@
-"""Batches of a split, in an order that depends on the seed and the epoch alone, from any position on."""
+"""Loader of a split's batches, in an order that depends only on the seed and the epoch, from any position on."""
 
 import copy
 import signal
@@ -10,33 +10,33 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from mtlrun.datasets.base import as_split
 from mtlrun.datasets.batches.fetching import Batch, Failure, Fetcher, Loaded
 from mtlrun.datasets.batches.sampling import Sampling, draws_per_epoch
-from mtlrun.datasets.batches.seeds import mix
+from mtlrun.datasets.batches.seeds import derive_seed
 from mtlrun.errors import ConfigError, DataError
 
 #: (seed, indices of the samples) of one batch.
 Item = tuple[int, Tensor]
-_EPOCHS_SEEN = 5  # in which the smallest part of a source is looked for
+_EPOCHS_SEARCHED = 5  # for the smallest number of samples that a batch has of a source
 
 
 class Loader:
-    """Gives the batches of one split.
+    """An iterable over the batches of one split.
 
     The order and all random augmentation follow from (seed, epoch, batch number), so a run that is continued in the
     middle of an epoch, or with another number of workers, sees exactly the same batches.
 
     Args:
-        split: a map-style dataset.
+        split: a `Split`, or any map-style dataset of `(input, {task: target})`.
         batch_size: samples per batch; the last batch of an epoch may be smaller.
-        shuffle: whether each epoch has an order of its own.
+        shuffle: whether the order of the samples changes in each epoch.
         seed: the run's seed.
-        limit_batches: give only the first so many batches of each epoch; None for all.
+        limit_batches: only the first N batches of each epoch; None for all.
         num_workers: processes that load; 0 loads in this one. They are started once and live as long as the loader.
         pin_memory: whether batches are put into page-locked memory, for a faster copy to a GPU.
-        sampling: how batches are made of the split's `sources`, {name: indices of its samples}; None to shuffle all
-            samples together.
-        apart: whether the sources are kept apart in each batch, which is then {source: its part of the batch}.
+        sampling: how batches are drawn from the split's sources; None to shuffle all samples together.
+        per_source: whether each batch has the form {source: its samples}.
     """
 
     def __init__(
@@ -50,22 +50,21 @@ class Loader:
         num_workers: int = 0,
         pin_memory: bool = False,
         sampling: Sampling | None = None,
-        apart: bool = False,
+        per_source: bool = False,
     ) -> None:
-        self.split = split
+        self.split = as_split(split)
         self.batch_size = batch_size
         self._shuffle = shuffle
         self._seed = seed
         self._pin_memory = pin_memory
-        self.num_samples = len(split)  # type: ignore[arg-type]
+        self.num_samples = len(self.split)
         self._sampling = sampling
-        self.sources: Mapping[str, Tensor] = getattr(split, "sources", None) or {}
-        if (sampling is not None or apart) and not self.sources:
+        self.sources: Mapping[str, Tensor] = self.split.sources or {}
+        if (sampling is not None or per_source) and not self.sources:
             raise ConfigError("dataset.sampling is for datasets whose samples come from several sources")
-        # Batches that lie in memory are one gather; a process would add nothing but its own overhead.
         self._num_workers = num_workers
-        self._fetcher = Fetcher(split, self.sources if apart else None, num_workers)
-        self._plan_of_workers = _Plan()
+        self._fetcher = Fetcher(self.split, self.sources if per_source else None, num_workers)
+        self._worker_plan = _Plan()
         self._workers: DataLoader[Any] | None = None
         self.num_batches = -(-self.num_samples // batch_size)
         if sampling is not None:
@@ -74,32 +73,32 @@ class Loader:
             self.num_batches = min(self.num_batches, limit_batches)
 
     @property
-    def apart(self) -> bool:
-        """Whether sources are kept apart."""
-        return self._fetcher.apart
+    def per_source(self) -> bool:
+        """True if batches have the form {source: its samples}."""
+        return self._fetcher.per_source
 
     def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Loaded]:
         """Yield the batches of `epoch` from number `start` on.
 
         Raises:
-            DataError: a sample cannot be had, or a process that loads has died.
+            DataError: a sample cannot be read, or a process that loads has died.
         """
         plan = self._plan(epoch)[start:]
         if self._num_workers == 0:
             for item in plan:
                 yield self._pin(self._fetcher.fetch(*item))
             return
-        self._plan_of_workers.items = plan
+        self._worker_plan.items = plan
         if self._workers is None:
             self._workers = DataLoader(
                 self._fetcher,
-                sampler=self._plan_of_workers,
+                sampler=self._worker_plan,
                 batch_size=None,
                 num_workers=self._num_workers,
                 pin_memory=self._pin_memory,
                 worker_init_fn=_ignore_interrupts,
                 persistent_workers=True,
-                # Its own generator: making an iterator must not move the global one, or resuming would show.
+                # A separate generator: making an iterator must not advance the global one, or resuming would change it.
                 generator=torch.Generator(),
             )
         batches = iter(self._workers)
@@ -107,35 +106,36 @@ class Loader:
             yield batch
 
     def _next(self, batches: Iterator[Loaded | Failure]) -> Loaded | None:
-        """Return the next batch of the workers, None where there are no more."""
+        """Return the next batch of the workers, or None after the last one."""
         try:
             batch = next(batches, None)
-        except (RuntimeError, OSError, EOFError) as error:  # PyTorch's if a worker is killed, or that of a broken pipe
+        except (RuntimeError, OSError, EOFError) as error:  # PyTorch's if a worker is killed, or a broken pipe's
             self._workers = None
-            why = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            samples = self._fetcher.samples_read_by(reason)
             raise DataError(
-                f"dataset: a process that loads samples died while it held {self._fetcher.held_by(why)} of the split "
-                f"({why}); runtime.num_workers=0 loads in the main process, fewer workers take less memory"
+                f"dataset: a process that loads samples died while it held {samples} of the split "
+                f"({reason}); runtime.num_workers=0 loads in the main process, fewer workers take less memory"
             ) from error
         if isinstance(batch, Failure):
             raise DataError(batch.message)
         return batch
 
-    def in_another_order(self) -> "Loader":
-        """Return a loader of the same batches' sizes whose orders and augmentations have nothing to do with these."""
+    def with_independent_seed(self) -> "Loader":
+        """Return a loader of the same split whose orders and augmentations are independent of this one's."""
         other = copy.copy(self)
-        other._seed = mix(self._seed, 0, 0, 1)
-        other._plan_of_workers, other._workers = _Plan(), None
+        other._seed = derive_seed(self._seed, 0, 0, 1)
+        other._worker_plan, other._workers = _Plan(), None
         return other
 
     def smallest_batch(self) -> Loaded:
         """Return a batch of the smallest size that training will meet, in the order of the dataset.
 
-        Where sources are kept apart, each one's part is as small as the smallest of the first epochs; how many samples
-        of a source a batch has may be left to chance.
+        With `per_source`, each source has as few samples as in any batch of the first epochs, since their number in a
+        batch may be random.
         """
-        if self.apart:
-            batches = [indices for epoch in range(_EPOCHS_SEEN) for _, indices in self._plan(epoch)]
+        if self.per_source:
+            batches = [indices for epoch in range(_EPOCHS_SEARCHED) for _, indices in self._plan(epoch)]
             return self._of_first(
                 torch.cat([source[: self._smallest(batches, source)] for source in self.sources.values()])
             )
@@ -143,20 +143,20 @@ class Loader:
             last = self.num_samples - (self.num_batches - 1) * self.batch_size
             return self._of_first(range(min(self.batch_size, max(last, 1))))
         batches = self._sampling.plan(self.sources, self.batch_size, self._seed, 0)
-        # Batches of one source come in another order in each epoch, so a limit may spare none of them.
+        # The order of single-source batches changes in each epoch, so with limit_batches any of them may come.
         batches = batches[: None if self._sampling.single else self.num_batches]
         size = min(len(batch) for batch in batches)
         turns = zip_longest(*(source[:size].tolist() for source in self.sources.values()))
         return self._of_first([index for turn in turns for index in turn if index is not None][:size])
 
     def first(self, count: int) -> Loaded:
-        """Return the first `count` samples of the dataset, of each source if they are kept apart; all if fewer."""
-        if self.apart:
+        """Return the first `count` samples of the dataset, or of each source with `per_source`; all if fewer."""
+        if self.per_source:
             return self._of_first(torch.cat([source[:count] for source in self.sources.values()]))
         return self._of_first(range(min(count, self.num_samples)))
 
     def _smallest(self, batches: Sequence[Tensor], source: Tensor) -> int:
-        """Return how many samples of a source the batch with the fewest has, of those that have any."""
+        """Return the smallest number of samples that a batch has of a source, among the batches that have any."""
         belongs = torch.zeros(self.num_samples, dtype=torch.bool)
         belongs[source] = True
         counts = [int(belongs[indices].sum()) for indices in batches]
@@ -166,9 +166,12 @@ class Loader:
         return self._fetcher.fetch(self._seed, indices)
 
     def draws_per_epoch(self, labeled: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
-        """Return {task: (samples that carry its label, how often an epoch draws one)}; see the function of that name.
+        """Return {task: (samples that carry its label, how many of these the first epoch draws)}.
 
-        An epoch is the first one; others differ where `limit_batches` cuts them off.
+        Other epochs differ if `limit_batches` cuts them off.
+
+        Args:
+            labeled: for each task a mask over the split.
         """
         return draws_per_epoch([torch.as_tensor(indices) for _, indices in self._plan(0)], labeled)
 
@@ -184,11 +187,14 @@ class Loader:
         if self._sampling is not None:
             batches = self._sampling.plan(self.sources, self.batch_size, self._seed, epoch)
         else:
-            generator = torch.Generator().manual_seed(mix(self._seed, epoch))
+            generator = torch.Generator().manual_seed(derive_seed(self._seed, epoch))
             everything = torch.arange(self.num_samples)
             order = torch.randperm(self.num_samples, generator=generator) if self._shuffle else everything
             batches = order.split(self.batch_size)
-        return [(mix(self._seed, epoch, number), indices) for number, indices in enumerate(batches[: self.num_batches])]
+        return [
+            (derive_seed(self._seed, epoch, number), indices)
+            for number, indices in enumerate(batches[: self.num_batches])
+        ]
 
     def _pin(self, batch: Loaded) -> Loaded:
         if not self._pin_memory:
@@ -199,7 +205,7 @@ class Loader:
 
 
 class _Plan(Sampler[Item]):
-    """What workers that live on are told to load next."""
+    """A sampler whose items are replaced before each epoch, so that worker processes need not be restarted."""
 
     def __init__(self) -> None:
         self.items: list[Item] = []
@@ -212,7 +218,7 @@ class _Plan(Sampler[Item]):
 
 
 def pin(batch: Batch) -> Batch:
-    """Copy a batch into page-locked memory; what lies on a GPU stays there."""
+    """Copy a batch into page-locked memory; inputs on a GPU stay there."""
     inputs, targets, *weights = batch
     if inputs.device.type == "cpu":
         inputs = inputs.pin_memory()
@@ -220,5 +226,5 @@ def pin(batch: Batch) -> Batch:
 
 
 def _ignore_interrupts(_: int) -> None:
-    """Ctrl-C reaches the whole process group; the training process alone decides when to stop."""
+    """Ignore Ctrl-C in a worker: it reaches the whole process group, but only the training process decides to stop."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""How batches are made of several sources: parts of a split with inputs of their own, of unequal sizes."""
+"""Sampling of training batches from several sources: disjoint subsets of a split, of unequal sizes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,33 +7,34 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mtlrun.datasets.batches.seeds import mix
+from mtlrun.datasets.batches.seeds import derive_seed
 from mtlrun.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How many samples of each source an epoch has, and how they are put together to batches.
+    """A rule for how many samples of each source an epoch has, and how they are grouped into batches.
 
-    Every source is gone through again and again, in passes of a fresh order each: no sample comes a second time before
-    all of its source have come once. A pass that an epoch leaves unfinished goes on in the next one, so that nothing is
-    lost where an epoch ends. What comes when follows from the seed and the epoch alone.
+    Each source is passed through repeatedly, in a new random order each time: no sample is repeated before all samples
+    of its source were drawn. A pass that is unfinished at the end of an epoch continues in the next one, so that no
+    sample is skipped. The sequence depends only on the seed and the epoch.
 
     Args:
-        strategy: how many samples of each source.
+        strategy: the number of samples of each source.
             `proportional`: all of them, once per epoch.
-            `round_robin`: equally many of each; an epoch is one pass of the longest source, shorter ones come again.
-            `min`: equally many of each; an epoch is one pass of the shortest source.
-            `temperature`: shares proportional to size^(1/temperature); an epoch has as many samples as the split.
+            `round_robin`: the same number of each; an epoch is one pass of the longest source, and shorter ones repeat.
+            `min`: the same number of each; an epoch is one pass of the shortest source.
+            `temperature`: in proportion to size^(1/temperature); an epoch has as many samples as the split.
             `cycle`: as `round_robin`, in batches of one source each, which take turns in a fixed order.
-        batches: `mixed`: a batch holds samples of all sources. `single`: each is of one source; with round_robin and
-            min the sources take turns, in an order that changes; else whose turn it is, is drawn. Null for mixed, or
-            single with `cycle`, which knows nothing else.
+        batches: `mixed`: a batch holds samples of all sources. `single`: each batch is of one source; with round_robin
+            and min the sources take turns, in an order that changes, and else the source is drawn. Null for mixed, or
+            single with `cycle`, which has no other form.
         temperature: with strategy=temperature; 1 is proportional to the sizes, the higher the more equal.
-        epoch_length: batches of an epoch, in place of what the strategy says; shares stay the same.
-        batch_norm: `shared`: the samples of a batch go through the model together, where they have one shape, and
-            BatchNorm has one set of running statistics; `per_source`: the sources go through it apart, each normalized
-            by its own statistics, in training and in evaluation. Scales and shifts are shared either way.
+        epoch_length: batches of an epoch, in place of the number that follows from the strategy; the proportions of the
+            sources stay the same.
+        batch_norm: `shared`: all samples of a batch of one shape go through the model together, and BatchNorm has one
+            set of running statistics; `per_source`: each source goes through the model separately and is normalized by
+            its own statistics, in training and in evaluation. Scales and shifts are shared either way.
     """
 
     strategy: Literal["proportional", "round_robin", "temperature", "cycle", "min"] = "proportional"
@@ -52,7 +53,7 @@ class Sampling:
 
     @property
     def single(self) -> bool:
-        """Whether each batch is of one source."""
+        """True if each batch is of one source."""
         return self.batches == "single" or self.strategy == "cycle"
 
     def counts(self, sizes: Sequence[int], batch_size: int) -> list[int]:
@@ -63,23 +64,23 @@ class Sampling:
             batch_size: samples of a batch.
 
         Raises:
-            ConfigError: an epoch is too short for all sources to have a part in it.
+            ConfigError: an epoch is too short to contain all sources.
         """
         if self.epoch_length is None:
             if self.strategy == "temperature":
-                return _apportion(sum(sizes), self._shares(sizes))
+                return _apportion(sum(sizes), self._proportions(sizes))
             if self.strategy == "proportional":
                 return list(sizes)
             return [min(sizes) if self.strategy == "min" else max(sizes)] * len(sizes)
-        parts = self.epoch_length if self.single else self.epoch_length * batch_size
-        if parts < len(sizes):
+        units = self.epoch_length if self.single else self.epoch_length * batch_size
+        if units < len(sizes):
             what = "batches of one source each" if self.single else f"batches of {batch_size} samples"
             raise ConfigError(
                 f"dataset.sampling.epoch_length={self.epoch_length}: so many {what} have no place for each of the "
                 f"{len(sizes)} sources"
             )
-        found = _apportion(parts, self._shares(sizes))
-        return [count * batch_size for count in found] if self.single else found
+        counts = _apportion(units, self._proportions(sizes))
+        return [count * batch_size for count in counts] if self.single else counts
 
     def num_batches(self, sizes: Sequence[int], batch_size: int) -> int:
         """Return how many batches an epoch has."""
@@ -96,21 +97,21 @@ class Sampling:
             epoch: counted from 0.
         """
         counts = self.counts([len(source) for source in sources.values()], batch_size)
-        generator = torch.Generator().manual_seed(mix(seed, epoch))
+        generator = torch.Generator().manual_seed(derive_seed(seed, epoch))
         parts = [
-            _stream(source, epoch * count, count, seed, number)
+            _draw(source, epoch * count, count, seed, number)
             for number, (source, count) in enumerate(zip(sources.values(), counts, strict=True))
         ]
         if self.single:
-            streams = [iter(part.split(batch_size)) for part in parts]
+            batches = [iter(part.split(batch_size)) for part in parts]
             turns = self._turns([-(-count // batch_size) for count in counts], generator)
-            return [next(streams[number]) for number in turns.tolist()]
+            return [next(batches[number]) for number in turns.tolist()]
         together = torch.empty(sum(counts), dtype=torch.int64)
         together[self._turns(counts, generator).argsort(stable=True)] = torch.cat(parts)
-        # Within a batch no source has a place of its own, for what cuts batches into parts.
+        # Shuffle within each batch, so that its micro-batches do not separate the sources.
         return [batch[torch.randperm(len(batch), generator=generator)] for batch in together.split(batch_size)]
 
-    def _shares(self, sizes: Sequence[int]) -> list[float]:
+    def _proportions(self, sizes: Sequence[int]) -> list[float]:
         if self.strategy == "proportional":
             return [float(size) for size in sizes]
         # Of the size relative to the largest, so that a low temperature does not overflow.
@@ -118,7 +119,7 @@ class Sampling:
         return [(size / largest) ** power for size in sizes]
 
     def _turns(self, counts: Sequence[int], generator: torch.Generator) -> Tensor:
-        """Return which source's turn it is, sample by sample or batch by batch, as numbers of sources."""
+        """Return the source of each sample, or of each batch, as its number."""
         numbers = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
         if self.strategy in ("proportional", "temperature"):
             return numbers[torch.randperm(len(numbers), generator=generator)]
@@ -139,25 +140,26 @@ def draws_per_epoch(batches: Sequence[Tensor], labeled: Mapping[str, Tensor]) ->
     return {task: (int(mask.sum()), int(mask[drawn].sum())) for task, mask in labeled.items()}
 
 
-def _apportion(total: int, shares: Sequence[float]) -> list[int]:
-    """Return whole numbers that add up to `total`, each 1 or more, and near to the shares: by largest remainders."""
-    rest = total - len(shares)
-    exact = [max(total * share / sum(shares) - 1, 0.0) for share in shares]
+def _apportion(total: int, proportions: Sequence[float]) -> list[int]:
+    """Return whole numbers >= 1 that add up to `total` and nearly have the given proportions: by largest remainders."""
+    rest = total - len(proportions)
+    exact = [max(total * value / sum(proportions) - 1, 0.0) for value in proportions]
     scale = rest / sum(exact) if sum(exact) else 0.0
     exact = [scale * value for value in exact]
-    found = [int(value) for value in exact]
-    by_remainder = sorted(range(len(shares)), key=lambda index: found[index] - exact[index])
-    for index in by_remainder[: rest - sum(found)]:
-        found[index] += 1
-    return [1 + count for count in found]
+    counts = [int(value) for value in exact]
+    by_remainder = sorted(range(len(proportions)), key=lambda index: counts[index] - exact[index])
+    for index in by_remainder[: rest - sum(counts)]:
+        counts[index] += 1
+    return [1 + count for count in counts]
 
 
-def _stream(source: Tensor, start: int, count: int, seed: int, number: int) -> Tensor:
-    """Return `count` samples from position `start` on, of the source's passes one after the other."""
+def _draw(source: Tensor, start: int, count: int, seed: int, number: int) -> Tensor:
+    """Return `count` samples from position `start` on in the sequence of all passes through a source."""
     size = len(source)
     passes = range(start // size, (start + count - 1) // size + 1)
     orders = [
-        torch.randperm(size, generator=torch.Generator().manual_seed(mix(seed, number, turn, 2))) for turn in passes
+        torch.randperm(size, generator=torch.Generator().manual_seed(derive_seed(seed, number, turn, 2)))
+        for turn in passes
     ]
     skipped = start - passes.start * size
     return source[torch.cat(orders)[skipped : skipped + count]]

@@ -1,8 +1,8 @@
-"""Seeds made from seeds."""
+"""Seeds derived from other seeds."""
 
 import numpy
 
 
-def mix(*numbers: int) -> int:
-    """Return one seed made from several numbers; how many they are counts too, since NumPy pads with zeros."""
+def derive_seed(*numbers: int) -> int:
+    """Return a seed derived from several numbers and from their count, since NumPy pads with zeros."""
     return int(numpy.random.SeedSequence([len(numbers), *numbers]).generate_state(1, numpy.uint64)[0] >> 1)

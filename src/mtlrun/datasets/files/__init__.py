@@ -1,1 +1,1 @@
-"""Images and arrays in files: how they are read, kept and changed at random."""
+"""Samples in files, images and arrays: reading, caching and augmentation."""

@@ -1,40 +1,34 @@
-"""Augmentation of images with labels at each pixel: what is done to the image is done to the labels as well."""
+"""Augmentation of images with dense labels: the image and its labels are transformed together."""
 
 import random
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
-from torch.utils.data import Dataset
 
-from mtlrun.datasets.base import Sample
+from mtlrun.datasets.base import DerivedSplit, Sample, Split
 
 SCALES = (1.0, 1.2, 1.5)
 
 
-class Augmented(Dataset[Sample]):
+class Augmented(DerivedSplit):
     """A split whose samples are cropped, scaled up again and flipped, at random at each access.
 
+    `targets` are those without augmentation, which is enough to check them, since a crop makes no new labels.
+
     Args:
-        split: gives images [3, height, width] and targets of the names segmentation [height, width], depth
-            [1, height, width] and normals [3, height, width], those of them that there are.
-        inverse_depth: what depth says grows with the scale, instead of shrinking.
+        split: images [3, height, width] with some of the targets segmentation [height, width], depth [1, height, width]
+            and normals [3, height, width].
+        inverse_depth: whether the target depth is inverse depth, which grows with the scale instead of shrinking.
     """
 
-    def __init__(self, split: Dataset[Sample], *, inverse_depth: bool) -> None:
-        self._split = split
+    def __init__(self, split: Split, *, inverse_depth: bool) -> None:
+        super().__init__(split)
         self._inverse_depth = inverse_depth
-        # For the checks: a crop makes no new labels.
-        self.targets: Mapping[str, Tensor] | None = getattr(split, "targets", None)
-        self.sample_ids: Sequence[Any] | None = getattr(split, "sample_ids", None)
-
-    def __len__(self) -> int:
-        return len(self._split)  # type: ignore[arg-type]
 
     def __getitem__(self, index: int) -> Sample:
-        image, targets = self._split[index]
+        image, targets = super().__getitem__(index)
         height, width = image.shape[-2:]
         scale = random.choice(SCALES)
         rows, columns = max(int(height / scale), 1), max(int(width / scale), 1)
@@ -46,15 +40,15 @@ class Augmented(Dataset[Sample]):
 def scaled_crop(
     image: Tensor, targets: Mapping[str, Tensor], scale: float, top: int, left: int, *, inverse_depth: bool
 ) -> Sample:
-    """Cut out a part of 1 / `scale` of both sides and scale it up to the full size.
+    """Crop to 1 / `scale` of the height and width, and scale the crop up to the full size.
 
-    A camera that shows a thing `scale` times larger is `scale` times closer, so depths are divided and inverse depths
-    multiplied. Images are interpolated bilinearly, all labels take the nearest pixel: a mean of two classes, or of a
-    depth and the 0 of an invalid pixel, would be wrong.
+    An object that appears `scale` times larger is `scale` times closer, so depths are divided by `scale` and inverse
+    depths multiplied. Images are interpolated bilinearly; labels are those of the nearest pixel, since a mean of two
+    classes, or of a depth and the 0 of an invalid pixel, would be wrong.
 
     Source: Liu et al., "End-to-End Multi-Task Learning with Attention" (CVPR 2019), in the revised code of the authors.
-    There the image's corner pixels, and for labels all pixels' corners, stay in place, which moves one against the
-    other by up to a pixel; here both are sampled at the middle of the same pixels.
+    That code aligns the corner pixels of images but the corners of the pixels of labels, which shifts one against the
+    other by up to a pixel; here both are sampled at the centers of the same pixels.
     """
     if scale == 1:
         return image, dict(targets)
@@ -73,8 +67,8 @@ def scaled_crop(
 
 
 def flipped(image: Tensor, targets: Mapping[str, Tensor]) -> Sample:
-    """Swap left and right; the first component of a normal, which points to one of them, changes its sign."""
-    turned = {task: target.flip(-1) for task, target in targets.items()}
-    if "normals" in turned:
-        turned["normals"] = turned["normals"] * torch.tensor([-1.0, 1.0, 1.0])[:, None, None]
-    return image.flip(-1), turned
+    """Swap left and right; the horizontal component of normals changes its sign."""
+    mirrored = {task: target.flip(-1) for task, target in targets.items()}
+    if "normals" in mirrored:
+        mirrored["normals"] = mirrored["normals"] * torch.tensor([-1.0, 1.0, 1.0])[:, None, None]
+    return image.flip(-1), mirrored

@@ -1,6 +1,6 @@
-"""Images in ordinary files: decoded when they are asked for, or once for all."""
+"""Images in ordinary files, decoded on access or once into memory."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,24 +10,23 @@ import numpy
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from mtlrun.config.checks import check_one_of
-from mtlrun.datasets.base import Cache, MultiTaskDataset, Sample, SplitName
+from mtlrun.datasets.base import Sample
+from mtlrun.datasets.files.base import FileSplit
 from mtlrun.datasets.files.pixels import UNREADABLE, ByteSplit, Scale, channels_first
 from mtlrun.errors import DataError
 
 
 def decode(path: Path, size: int, where: str, *, labels: bool = False) -> numpy.ndarray:
-    """Return an image as bytes [size, size, 3], or as whole numbers [size, size] where it holds labels.
+    """Return an image, resized to a square: bytes [size, size, 3], or whole numbers [size, size] if it holds labels.
 
-    Its sides are scaled each by a factor of its own. `where` says in errors which sample this is.
+    `where` names the sample in errors.
     """
     try:
         with Image.open(path) as image:
             if labels:
                 return numpy.array(image.resize((size, size), Image.Resampling.NEAREST))
-            image.draft("RGB", (size, size))  # a JPEG that is larger is decoded at a half or less: faster
+            image.draft("RGB", (size, size))  # decodes a larger JPEG at half its size or less, which is faster
             return numpy.array(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
     except UNREADABLE as error:
         raise DataError(f"{path} ({where}): not a readable image: {error}") from error
@@ -41,28 +40,31 @@ def find_missing(folder: Path, names: Iterable[str], advice: str) -> None:
         raise DataError(f"{folder} lacks {len(missing)} of the listed files, such as {missing[0]}; {advice}")
 
 
-class FileSplit(Dataset[Sample], ABC):
-    """Base of splits that decode an image when it is asked for.
+class ImageFileSplit(FileSplit):
+    """Base of the splits whose inputs are image files.
 
     Args:
         shape: of an image, (channels, height, width).
-        targets: {task: [num_samples, ...]}.
-        sample_ids: [num_samples], what each sample is called in the source.
-        sources: {source: indices of its samples}, where each sample belongs to one of several.
-        scale: makes numbers of bytes.
+        scale: from bytes to numbers.
+        targets, sample_ids, sources, sample_weights: see `Split`.
     """
+
+    targets: Mapping[str, Tensor]
+    sample_ids: Sequence[Any]
 
     def __init__(
         self,
         shape: tuple[int, ...],
+        scale: Scale,
         targets: Mapping[str, Tensor],
         sample_ids: Sequence[Any],
-        sources: Mapping[str, Tensor] | None,
-        scale: Scale,
+        sources: Mapping[str, Tensor] | None = None,
+        sample_weights: Tensor | None = None,
     ) -> None:
         self.targets = dict(targets)
         self.sample_ids = list(sample_ids)
         self.sources = None if sources is None else dict(sources)
+        self.sample_weights = sample_weights
         self._shape, self._scale = shape, scale
 
     def __len__(self) -> int:
@@ -76,46 +78,45 @@ class FileSplit(Dataset[Sample], ABC):
         """Decode one image: uint8 [channels, height, width].
 
         Raises:
-            DataError: that cannot be done.
+            DataError: the file is missing, or no image.
         """
 
     def labels(self, index: int) -> dict[str, Any]:
         """Return the targets of one sample."""
         return {task: target[index] for task, target in self.targets.items()}
 
-    def decoded(self) -> ByteSplit:
-        """Return the split in memory."""
-        pixels = in_memory(self.pixels, len(self), self._shape)
-        return ByteSplit(pixels, self.targets, self.sample_ids, self.sources, self._scale)
+    def in_memory(self) -> ByteSplit:
+        pixels = decode_all(self.pixels, len(self), self._shape)
+        return ByteSplit(pixels, self._scale, self.targets, self.sample_ids, self.sources, self.sample_weights)
 
 
-def in_memory(decoded: Callable[[int], Tensor], count: int, shape: Sequence[int]) -> Tensor:
-    """Return the images 0, 1, ... as bytes, [count, *shape]; the error of the lowest number is raised.
+def decode_all(decode_one: Callable[[int], Tensor], count: int, shape: Sequence[int]) -> Tensor:
+    """Return the images 0 to count - 1 as bytes, [count, *shape]; if several fail, the first error is raised.
 
-    Pillow decodes without Python's lock, so threads do it side by side.
+    Pillow releases Python's lock while it decodes, so threads run in parallel.
     """
-    found = torch.empty(count, *shape, dtype=torch.uint8)
+    images = torch.empty(count, *shape, dtype=torch.uint8)
 
     def fill(index: int) -> None:
-        found[index] = decoded(index)
+        images[index] = decode_one(index)
 
     with ThreadPoolExecutor(4) as pool:
         for _ in pool.map(fill, range(count)):
             pass
-    return found
+    return images
 
 
-class ImageFiles(FileSplit):
+class ClassifiedImages(ImageFileSplit):
     """A split of images [3, size, size] in files, with a class for each task.
 
     Args:
         name: of the split, for errors.
         paths: one for each sample.
-        targets: {task: int64 [num_samples]}, -1 where a label is missing.
+        targets: {task: int64 [num_samples]}, -1 for a missing label.
         size: side of the images.
         imagenet_normalization: subtract ImageNet's mean and divide by its standard deviation; else in [0, 1].
-        sample_ids: what each sample is called; None for the names of the files.
-        sources: {source: indices of its samples}, where each sample belongs to one of several.
+        sample_ids: None for the names of the files.
+        sources: see `Split`.
     """
 
     def __init__(
@@ -130,45 +131,19 @@ class ImageFiles(FileSplit):
         sources: Mapping[str, Tensor] | None = None,
     ) -> None:
         scale = Scale("imagenet" if imagenet_normalization else "none")
-        names = [path.name for path in paths] if sample_ids is None else sample_ids
-        super().__init__((3, size, size), targets, names, sources, scale)
+        file_names = [path.name for path in paths] if sample_ids is None else sample_ids
+        super().__init__((3, size, size), scale, targets, file_names, sources)
         self.paths = paths
         self._name = name
-        self._rows = torch.stack(list(targets.values()), dim=1).numpy()
+        self._classes = torch.stack(list(targets.values()), dim=1).numpy()
 
     def where(self, index: int) -> str:
-        """Return which sample this is in words."""
+        """Return in words which sample this is."""
         return f"sample {index} of the {self._name} split"
 
     def pixels(self, index: int) -> Tensor:
-        found = decode(self.paths[index], self._shape[1], self.where(index))
-        return channels_first(found)
+        return channels_first(decode(self.paths[index], self._shape[1], self.where(index)))
 
     def labels(self, index: int) -> dict[str, Any]:
-        # Plain numbers: stacking tensors of one number each would take longer than decoding, with many tasks.
-        return dict(zip(self.targets, self._rows[index].tolist(), strict=True))
-
-
-class FileDataset(MultiTaskDataset):
-    """Base of the datasets of images in files.
-
-    Args:
-        cache: `none`: an image is decoded whenever it is needed; `memory`: each split is decoded once, to bytes, when
-            it is first asked for; `device`: and these lie on the device that is trained on.
-        choices: which of them there are: a Literal type.
-    """
-
-    def __init__(self, cache: Cache, choices: Any = Cache) -> None:
-        check_one_of("cache", cache, choices)
-        self.cache = cache
-        self._splits: dict[SplitName, Dataset[Sample]] = {}
-
-    def split(self, name: SplitName) -> Dataset[Sample]:
-        if name not in self._splits:
-            files = self.files(name)
-            self._splits[name] = files if self.cache == "none" else files.decoded()
-        return self._splits[name]
-
-    @abstractmethod
-    def files(self, name: SplitName) -> Any:
-        """Return a split that reads its files whenever a sample is asked for, and has `decoded()`."""
+        # Plain numbers, since with many tasks it takes longer to stack tensors of one number than to decode the image.
+        return dict(zip(self.targets, self._classes[index].tolist(), strict=True))

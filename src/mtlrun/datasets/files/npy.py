@@ -1,15 +1,14 @@
-"""Images and their labels at each pixel as .npy files, in the layout that MTAN's authors distribute."""
+"""Images with dense labels as .npy files, in the layout that MTAN's authors distribute."""
 
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from torch.utils.data import Dataset
-
 from mtlrun.config.checks import check_one_of
 from mtlrun.config.settings import Protocol
-from mtlrun.datasets.base import FileCache, MultiTaskDataset, Sample, SplitName, TensorSplit
+from mtlrun.datasets.base import FileCache, Sample, Split, SplitName, TensorSplit
 from mtlrun.datasets.files.augmentation import Augmented
+from mtlrun.datasets.files.base import FileDataset, FileSplit
 from mtlrun.datasets.files.npy_kinds import Kind, map_file
 from mtlrun.datasets.generation.splitting import split_by_class
 from mtlrun.errors import DataError
@@ -17,8 +16,8 @@ from mtlrun.errors import DataError
 _SOURCE = "the preprocessed data that https://github.com/lorenmt/mtan links to"
 
 
-class NpySplit(Dataset[Sample]):
-    """Samples that are read from their files at each access.
+class NpySplit(FileSplit):
+    """A split of .npy files: one file for the image of a sample, and one for each of its targets.
 
     Args:
         name: of the split, for errors.
@@ -31,34 +30,29 @@ class NpySplit(Dataset[Sample]):
     def __init__(
         self, name: SplitName, folder: Path, stems: Sequence[str], kinds: Mapping[str, Kind], size: tuple[int, int]
     ) -> None:
-        #: As files are called in the folder of each kind: train/12.
+        #: Such as train/12: the folder of the split, and the name of the files in each kind's folder.
         self.sample_ids = [f"{folder.name}/{stem}" for stem in stems]
         self._name, self._folder, self._stems, self._kinds, self._size = name, folder, stems, dict(kinds), size
 
     def __len__(self) -> int:
         return len(self._stems)
 
-    def _place(self, kind: Kind, index: int) -> tuple[Path, tuple[int, int], str]:
-        path = self._folder / kind.folder / f"{self._stems[index]}.npy"
-        return path, self._size, f" (sample {index} of the {self._name} split)"
-
     def __getitem__(self, index: int) -> Sample:
-        found = {name: kind.read(*self._place(kind, index)) for name, kind in self._kinds.items()}
-        return found.pop("image"), found
+        tensors = {name: kind.read(*self._location(kind, index)) for name, kind in self._kinds.items()}
+        return tensors.pop("image"), tensors
 
     def check(self) -> None:
-        """Raise DataError where a file is truncated or of a wrong shape, or some samples have wrong values.
+        """Raise DataError if a file is truncated or has a wrong shape, or some samples have wrong values.
 
-        Values of the others are checked when they are read: reading all would take minutes.
+        The values of the other samples are checked when they are read: to read all of them would take minutes.
         """
         for index in range(len(self)):
             for kind in self._kinds.values():
-                kind.open(*self._place(kind, index))
+                kind.open(*self._location(kind, index))
         for index in sorted({0, len(self) // 3, 2 * len(self) // 3, len(self) - 1}):
             self[index]
 
     def in_memory(self) -> TensorSplit:
-        """Read everything."""
         image, targets = self[0]
         images = image.new_empty(len(self), *image.shape)
         stacked = {task: target.new_empty(len(self), *target.shape) for task, target in targets.items()}
@@ -68,43 +62,58 @@ class NpySplit(Dataset[Sample]):
                 stacked[task][index] = target
         return TensorSplit(images, stacked, self.sample_ids)
 
+    def _location(self, kind: Kind, index: int) -> tuple[Path, tuple[int, int], str]:
+        path = self._folder / kind.folder / f"{self._stems[index]}.npy"
+        return path, self._size, f" (sample {index} of the {self._name} split)"
 
-class DenseNpy(MultiTaskDataset):
+
+class DenseNpy(FileDataset):
     """Base of the datasets in this layout: <root>/{train,val}/<folder of a kind>/<i>.npy.
 
-    The folder `val` is what the field reports its results on: the test split. The validation split is a share of the
-    folder `train`; with `protocol="legacy"` there is none, and the test split stands in its place.
+    The files hold any numeric type, channels last; images are in [0, 1], or in 0..255 if they are whole numbers. The
+    folder `val` is what the field reports its results on: the test split. The validation split is a fraction of the
+    folder `train`; with `protocol="legacy"` there is none, and the test split takes its place.
+
+    A subclass sets `name`, `kinds` and `inverse_depth`.
 
     Args:
-        name: of the dataset, for errors.
         root: folder that holds `train` and `val`.
-        kinds: of the inputs, under the name "image", and of each task.
-        inverse_depth, augment, cache, val_fraction, split_seed, protocol: see the subclasses.
+        augment: crop, scale and flip training images at random, see `mtlrun.datasets.files.augmentation`.
+        cache: `memory` reads everything once, before training; `none` reads each sample when it is accessed.
+        val_fraction: fraction of the folder `train` that is the validation split, in (0, 1).
+        split_seed: fixes which images those are; the run's seed does not.
+        protocol: `standard` selects on the validation split and evaluates the test split once. `legacy` gives what the
+            literature prints: all of the folder `train` is trained on, the test split is evaluated during training, and
+            the result is the mean over the last 10 evaluations, marked as test-selected; val_fraction and split_seed
+            then have no effect.
     """
+
+    #: Name of the dataset, for errors.
+    name: str
+    #: The files of the inputs, under the name "image", and of each task.
+    kinds: Mapping[str, Kind]
+    #: True if the target depth is inverse depth.
+    inverse_depth = False
 
     def __init__(
         self,
-        name: str,
         root: str,
-        kinds: Mapping[str, Kind],
-        *,
-        inverse_depth: bool,
-        augment: bool,
-        cache: FileCache,
-        val_fraction: float,
-        split_seed: int,
-        protocol: Protocol,
+        augment: bool = True,
+        cache: FileCache = "none",
+        val_fraction: float = 0.1,
+        split_seed: int = 0,
+        protocol: Protocol = "standard",
     ) -> None:
-        check_one_of("cache", cache, FileCache)
+        super().__init__(cache, FileCache)
         check_one_of("protocol", protocol, Protocol)
         if not 0 < val_fraction < 1:
             raise ValueError(f"val_fraction must be in (0, 1), found {val_fraction}")
         if split_seed < 0:
             raise ValueError(f"split_seed must be >= 0, found {split_seed}")
-        self.task_names = tuple(task for task in kinds if task != "image")
-        self._kinds, self._inverse_depth, self._augment, self.cache = kinds, inverse_depth, augment, cache
-        folders = ",".join(kind.folder for kind in kinds.values())
-        self._advice = f"{name} needs <root>/{{train,val}}/{{{folders}}}/<i>.npy as in {_SOURCE}; set dataset.root"
+        self.task_names = tuple(task for task in self.kinds if task != "image")
+        self._augment = augment
+        folders = ",".join(kind.folder for kind in self.kinds.values())
+        self._advice = f"{self.name} needs <root>/{{train,val}}/{{{folders}}}/<i>.npy as in {_SOURCE}; set dataset.root"
         train, test = (self._list(Path(root) / folder) for folder in ("train", "val"))
         self._files: dict[SplitName, tuple[Path, list[str]]] = {
             "train": (Path(root) / "train", train),
@@ -117,42 +126,42 @@ class DenseNpy(MultiTaskDataset):
                 raise DataError(f"{root}/train: {len(train)} images leave none for one of the splits train and val")
             self._files["train"] = Path(root) / "train", [train[index] for index in rest]
             self._files["val"] = Path(root) / "train", [train[index] for index in val]
-        height, width = self._first_size(Path(root) / "train" / kinds["image"].folder / f"{train[0]}.npy")
+        height, width = self._first_size(Path(root) / "train" / self.kinds["image"].folder / f"{train[0]}.npy")
         self.input_shape = (3, height, width)
-        self._splits: dict[SplitName, Dataset[Sample]] = {}
 
-    def split(self, name: SplitName) -> Dataset[Sample]:
+    def split(self, name: SplitName) -> Split:
         if name == "val" and self.protocol == "legacy":
-            name = "test"  # the same object: it may be large
-        if name not in self._splits:
-            folder, stems = self._files[name]
-            files = NpySplit(name, folder, stems, self._kinds, (self.input_shape[1], self.input_shape[2]))
-            if self.cache == "none":
-                files.check()
-            split: Dataset[Sample] = files.in_memory() if self.cache == "memory" else files
-            if self._augment and name == "train":
-                split = Augmented(split, inverse_depth=self._inverse_depth)
-            self._splits[name] = split
-        return self._splits[name]
+            name = "test"  # the same object, since it may be large
+        return super().split(name)
+
+    def load(self, name: SplitName) -> Split:
+        split = super().load(name)
+        if self._augment and name == "train":
+            return Augmented(split, inverse_depth=self.inverse_depth)
+        return split
+
+    def files(self, name: SplitName) -> NpySplit:
+        folder, stems = self._files[name]
+        return NpySplit(name, folder, stems, self.kinds, (self.input_shape[1], self.input_shape[2]))
 
     def _list(self, folder: Path) -> list[str]:
-        """Return the names of the files, without .npy, in numeric order; the same in the folders of all kinds."""
-        found: list[list[str]] = []
-        for kind in self._kinds.values():
+        """Return the names of the files without .npy, in numeric order; they must be the same for all kinds."""
+        names: list[list[str]] = []
+        for kind in self.kinds.values():
             path = folder / kind.folder
             if not path.is_dir():
                 raise DataError(f"there is no folder {path}; {self._advice}")
             stems = [entry[: -len(".npy")] for entry in os.listdir(path) if entry.endswith(".npy")]
-            found.append(sorted(stems, key=lambda stem: (len(stem), stem)))
+            names.append(sorted(stems, key=lambda stem: (len(stem), stem)))
             if not stems:
                 raise DataError(f"{path} holds no .npy files; {self._advice}")
-            odd = sorted(set(stems) ^ set(found[0]), key=lambda stem: (len(stem), stem))
-            if odd:
+            unpaired = sorted(set(stems) ^ set(names[0]), key=lambda stem: (len(stem), stem))
+            if unpaired:
                 raise DataError(
-                    f"{folder}/{{{next(iter(self._kinds.values())).folder},{kind.folder}}} must hold the same files, "
-                    f"found {len(odd)} in one of them only, such as {odd[0]}.npy"
+                    f"{folder}/{{{next(iter(self.kinds.values())).folder},{kind.folder}}} must hold the same files, "
+                    f"found {len(unpaired)} in one of them only, such as {unpaired[0]}.npy"
                 )
-        return found[0]
+        return names[0]
 
     def _first_size(self, path: Path) -> tuple[int, int]:
         shape = map_file(path).shape

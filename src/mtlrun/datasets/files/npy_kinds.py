@@ -1,4 +1,4 @@
-"""What the .npy files of images and of their labels at each pixel hold: shapes, and which values are allowed."""
+"""Kinds of .npy files, of images and of dense labels: their shapes, and which values are allowed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from mtlrun.errors import DataError
 
 
 def map_file(path: Path, where: str = "") -> numpy.ndarray:
-    """Map a file into memory; its values are not read. `where` is for errors."""
+    """Map a file into memory without reading its values. `where` names the sample in errors."""
     try:
         array = numpy.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -24,22 +24,24 @@ def map_file(path: Path, where: str = "") -> numpy.ndarray:
 
 @dataclass(frozen=True)
 class Kind:
-    """What one of the folders holds.
+    """The kind of the files in one folder.
 
     Args:
         folder: its name.
-        shape: of a tensor made from a file, without height and width: () for a map, (3,) for three channels.
+        shape: of the tensor made from a file, without height and width: () for a map, (3,) for three channels.
         dtype: of that tensor.
-        problem: from such a tensor to what is wrong with its values, or None.
+        problem: a function from that tensor to a sentence on what is wrong with its values, or None.
+        integer_scale: divides the values of files that hold whole numbers.
     """
 
     folder: str
     shape: tuple[int, ...]
     dtype: torch.dtype
     problem: Callable[[Tensor], str | None]
+    integer_scale: float = 1
 
     def open(self, path: Path, size: tuple[int, int], where: str) -> numpy.ndarray:
-        """Map a file into memory, [height, width, channels]; its values are not read. `where` is for errors."""
+        """Map a file into memory, [height, width, channels], without reading its values."""
         array = map_file(path, where)
         channels = self.shape[0] if self.shape else 1
         allowed = [(*size, channels)] + ([size] if channels == 1 else [])
@@ -49,21 +51,21 @@ class Kind:
         return array.reshape(*size, channels)
 
     def read(self, path: Path, size: tuple[int, int], where: str) -> Tensor:
-        """Return a file as a tensor whose values have been checked, [*shape, height, width]."""
+        """Read a file, check its values, and return them as a tensor [*shape, height, width]."""
         array = self.open(path, size, where)
-        found = torch.from_numpy(numpy.array(array.transpose(2, 0, 1), numpy.float32, order="C"))
-        if self.folder == "image" and array.dtype.kind in "iu":
-            found /= 255  # whole numbers are bytes of an image
-        problem = self.problem(found)
+        values = torch.from_numpy(numpy.array(array.transpose(2, 0, 1), numpy.float32, order="C"))
+        if array.dtype.kind in "iu" and self.integer_scale != 1:
+            values /= self.integer_scale
+        problem = self.problem(values)
         if problem is not None:
             raise DataError(f"{path}{where}: {problem}")
-        return found.reshape(*self.shape, *size).to(self.dtype)
+        return values.reshape(*self.shape, *size).to(self.dtype)
 
 
 def _image_problem(image: Tensor) -> str | None:
     low, high = (float(number) for number in image.aminmax())
-    fine = low >= -1e-3 and high <= 1 + 1e-3  # also false of a NaN
-    return None if fine else f"floating-point images must be in [0, 1], found {low:g}..{high:g}"
+    valid = low >= -1e-3 and high <= 1 + 1e-3  # False for NaN
+    return None if valid else f"floating-point images must be in [0, 1], found {low:g}..{high:g}"
 
 
 def _depth_problem(depth: Tensor) -> str | None:
@@ -72,24 +74,14 @@ def _depth_problem(depth: Tensor) -> str | None:
 
 
 def _normals_problem(normals: Tensor) -> str | None:
-    # By hand, since norm() along the first axis is several times slower.
+    # Not norm(), which is several times slower along the first axis.
     length = float((normals * normals).sum(dim=0).nan_to_num().max()) ** 0.5
     return f"normals must have length 1, or 0 where invalid, found {length:g}" if length > 1.01 else None
 
 
-def image_kind() -> Kind:
-    """Return the kind of the inputs."""
-    return Kind("image", (3,), torch.float32, _image_problem)
-
-
-def segmentation_kind(folder: str, num_classes: int) -> Kind:
-    """Return the kind of class indices."""
-    return Kind(folder, (), torch.int64, _ClassProblem(num_classes))
-
-
 @dataclass(frozen=True)
 class _ClassProblem:
-    """As a class, since a worker process may have to be sent it."""
+    """The check of class indices; a class, so that it can be pickled for a worker process."""
 
     num_classes: int
 
@@ -99,11 +91,14 @@ class _ClassProblem:
         return f"classes must be in {allowed}, found {float(wrong[0]):g}" if len(wrong) else None
 
 
-def depth_kind() -> Kind:
-    """Return the kind of depths and inverse depths."""
-    return Kind("depth", (1,), torch.float32, _depth_problem)
+#: RGB images; whole numbers are bytes.
+IMAGE = Kind("image", (3,), torch.float32, _image_problem, integer_scale=255)
+#: Depths or inverse depths.
+DEPTH = Kind("depth", (1,), torch.float32, _depth_problem)
+#: Surface normals.
+NORMALS = Kind("normal", (3,), torch.float32, _normals_problem)
 
 
-def normals_kind() -> Kind:
-    """Return the kind of surface normals."""
-    return Kind("normal", (3,), torch.float32, _normals_problem)
+def segmentation(folder: str, num_classes: int) -> Kind:
+    """Return the kind of class indices, -1 where ignored."""
+    return Kind(folder, (), torch.int64, _ClassProblem(num_classes))

@@ -1,4 +1,4 @@
-"""Images as bytes: what they are scaled to, and splits that hold them in memory."""
+"""Images as bytes: their scaling to numbers, and splits that hold them in memory."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -13,11 +13,11 @@ from mtlrun.datasets.base import Sample, TensorSplit
 
 Normalization = Literal["none", "centred", "imagenet"]
 
-#: What Pillow raises for a broken file; it depends on the format.
+#: Errors that Pillow raises for broken files, depending on the format.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
-# Mean and standard deviation of images in [0, 1]. Of ImageNet's training images they are what torchvision's pretrained
-# networks were trained with.
+# Mean and standard deviation by which images in [0, 1] are normalized. Those of ImageNet's training images are what
+# torchvision's pretrained networks expect.
 _PLAIN: dict[Normalization, tuple[float, float]] = {"none": (0.0, 1.0), "centred": (0.5, 0.5)}
 _IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
@@ -28,7 +28,7 @@ def channels_first(pixels: numpy.ndarray) -> Tensor:
 
 
 class Scale:
-    """From the bytes of images, uint8 [..., channels, height, width], to float32 of the same shape.
+    """A function from the bytes of images, uint8 [..., channels, height, width], to float32 of the same shape.
 
     Args:
         normalization: `none` for [0, 1], `centred` for [-1, 1], `imagenet` for what pretrained networks expect.
@@ -36,42 +36,43 @@ class Scale:
     """
 
     def __init__(self, normalization: Normalization, channels: int = 3) -> None:
-        mean, spread = (
+        mean, std = (
             _IMAGENET if normalization == "imagenet" else ([value] * channels for value in _PLAIN[normalization])
         )
         self._plain = normalization == "none"
-        self._mean, self._spread = (torch.tensor(values)[:, None, None] for values in (mean, spread))
+        self._mean, self._std = (torch.tensor(values)[:, None, None] for values in (mean, std))
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Scale images."""
-        found = pixels.float().div_(255)
-        return found if self._plain else found.sub_(self._mean).div_(self._spread)
+        images = pixels.float().div_(255)
+        return images if self._plain else images.sub_(self._mean).div_(self._std)
 
     def to(self, device: torch.device | str) -> Self:
-        """Return the same for images on `device`."""
+        """Return the same function for images on `device`."""
         moved = copy.copy(self)
-        moved._mean, moved._spread = self._mean.to(device), self._spread.to(device)
+        moved._mean, moved._std = self._mean.to(device), self._std.to(device)
         return moved
 
 
 class ByteSplit(TensorSplit):
-    """A split in memory as bytes, a quarter of what numbers take, and scaled when a batch is made.
+    """A split in memory as bytes, a quarter of the size of numbers; batches are scaled when they are made.
 
     Args:
         inputs: uint8 [num_samples, channels, height, width].
-        targets, sample_ids, sources: see `TensorSplit`.
-        scale: makes numbers of bytes, on the device on which the inputs lie.
+        scale: from bytes to numbers, on the device of the inputs.
+        targets, sample_ids, sources, sample_weights: see `Split`.
     """
 
     def __init__(
         self,
         inputs: Tensor,
-        targets: Mapping[str, Tensor],
-        sample_ids: Sequence[Any] | None,
-        sources: Mapping[str, Tensor] | None,
         scale: Scale,
+        targets: Mapping[str, Tensor],
+        sample_ids: Sequence[Any] | None = None,
+        sources: Mapping[str, Tensor] | None = None,
+        sample_weights: Tensor | None = None,
     ) -> None:
-        super().__init__(inputs, targets, sample_ids, sources)
+        super().__init__(inputs, targets, sample_ids, sources, sample_weights)
         self._scale = scale
 
     def __getitem__(self, index: int) -> Sample:

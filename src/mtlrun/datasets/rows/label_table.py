@@ -1,0 +1,86 @@
+"""A table of labels: its columns are the targets of tasks, and its rows are divided into three splits."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mtlrun.datasets.base import MultiTaskDataset, SplitName
+from mtlrun.datasets.rows.columns import MISSING, read
+from mtlrun.datasets.rows.names import identify, weigh
+from mtlrun.datasets.rows.splits import check_split_keys, split_rows
+from mtlrun.datasets.rows.targets import check_target_keys, read_targets
+
+
+class LabelTable(MultiTaskDataset):
+    """Base of the datasets whose targets are columns of a CSV or Parquet file, with a row for each sample.
+
+    Classes are numbered in the sorted order of all labels of the file, numbers by value, unless `classes` gives another
+    order. An empty cell of a target is a missing label. Rows without any cell that is not empty are left out.
+
+    Args:
+        path: CSV, or Parquet if it ends in .parquet or .pq, which needs pyarrow. A subclass gives it, by a key of its
+            choice.
+        tasks, kinds: names of the tasks, and of their classes, as in `mtlrun.tasks.Regression`; filled in by the YAML.
+        targets: {task: column, or list of columns}; the default is the column of the task's name.
+        classes: {task: list of its labels in the order of their indices}.
+        standardize_targets: tasks whose numbers are scaled to mean 0 and standard deviation 1 in training; their
+            metrics are then in standard deviations.
+        split_column: a column that holds train, val or test for each row; None to draw.
+        fractions: of train, val and test, if they are drawn.
+        group_column: rows with equal values in this column are never in two splits.
+        stratify: a column whose values are equally frequent in all splits.
+        split_seed: fixes the drawing; the run's seed does not.
+        id_column: a column with the names of the rows in the record of the run, all different; None for their numbers.
+        weight_column: a column of numbers >= 0: how much each row counts in the training losses, which are then
+            weighted means. Metrics, and the losses of validation and test, ignore it.
+        missing: texts that stand for an empty cell.
+        separator: between the cells of a CSV file.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        /,
+        tasks: Sequence[str],
+        kinds: Sequence[str],
+        targets: Mapping[str, str | list[str]] | None = None,
+        classes: Mapping[str, Sequence[Any]] | None = None,
+        standardize_targets: Sequence[str] = (),
+        split_column: str | None = None,
+        fractions: Sequence[float] = (0.7, 0.15, 0.15),
+        group_column: str | None = None,
+        stratify: str | None = None,
+        split_seed: int = 0,
+        id_column: str | None = None,
+        weight_column: str | None = None,
+        missing: Sequence[str] = MISSING,
+        separator: str = ",",
+    ) -> None:
+        check_split_keys(split_column, fractions, group_column, stratify, split_seed)
+        check_target_keys(tasks, kinds, classes or {}, standardize_targets)
+        self.table = read(path, separator, missing)
+        #: {split: positions of its rows in the table}.
+        self.rows = split_rows(
+            self.table, split_column=split_column, fractions=fractions, group_column=group_column, stratify=stratify,
+            split_seed=split_seed,
+        )  # fmt: skip
+        kind_of = dict(zip(tasks, kinds, strict=True))
+        found = read_targets(self.table, self.rows, kind_of, targets or {}, classes or {}, standardize_targets)
+        self.task_names = tuple(tasks)
+        #: {task: labels in the order of their class indices}, and {task: (mean, standard deviation)} if standardized.
+        self.classes, self.scales = found.classes, found.scales
+        self.target_columns = {column for columns in found.columns.values() for column in columns}
+        #: The columns that describe rows and are no inputs.
+        named = (split_column, group_column, id_column, weight_column)
+        self.row_columns = {column for column in named if column is not None}
+        self._targets = found.tensors
+        self._ids = identify(self.table, id_column)
+        self._weights = weigh(self.table, weight_column, self.rows["train"])
+
+    def labels(self, name: SplitName) -> dict[str, Any]:
+        """Return the attributes `targets`, `sample_ids` and `sample_weights` of a split."""
+        rows = self.rows[name].tolist()
+        return {
+            "targets": {task: target[rows] for task, target in self._targets.items()},
+            "sample_ids": [self._ids[row] for row in rows],
+            "sample_weights": self._weights if name == "train" else None,
+        }
