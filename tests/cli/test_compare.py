@@ -7,6 +7,7 @@ from helpers import QUICK, read_record, run_folders
 
 from mtlrun.records.comparison import group_by_config
 from mtlrun.records.record import Record
+from mtlrun.training.observers.tensorboard import hyperparameters
 
 
 def record(seed, accuracy, weighting="equal", lr=0.1, status="completed"):
@@ -56,6 +57,15 @@ def test_the_table_shows_means_and_spreads_of_a_sweep(mtlrun):
     (line,) = [line for line in lines if line.split()[0] == "mgda"]
     assert f"{fmean(values):.4f} ± {stdev(values):.4f}" in line
     assert line.split()[-1] == "2"
+
+
+def test_the_keys_that_tell_runs_apart_are_hyperparameters_in_tensorboard_too(quick):
+    folders = [quick(), quick("scheduler=cosine", "trainer.patience=3")]
+    groups = group_by_config([Record.read(folder) for folder in folders])
+    labels = {key for group in groups for key in group.label}
+    assert {"scheduler._target_", "trainer.patience"} <= labels
+    for group in groups:
+        assert set(group.label) <= set(hyperparameters(group.records[0].config))
 
 
 def test_a_folder_without_records_is_refused(mtlrun, tmp_path):

@@ -11,7 +11,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 from mtlrun.config.compose import compose
 from mtlrun.errors import DivergedError
-from mtlrun.records.identity import config_hash, run_id
+from mtlrun.records.identity import config_hash, flatten, run_id
 from mtlrun.runs.run import run
 from mtlrun.training import checkpoint
 
@@ -63,6 +63,22 @@ def test_rerun_trains_anew_and_gives_the_same(mtlrun):
     assert second["resumed"] == 0
     assert len(list(folder.glob("events.out.tfevents.*"))) == 1
     assert (folder / "notes.txt").exists()
+
+
+def test_rerun_leaves_no_file_of_the_earlier_training(mtlrun):
+    toy = ["dataset=kendall_toy", "trainer=smoke", "runtime.quiet=true"]
+    assert mtlrun(*toy)[0] == 0
+    (folder,) = run_folders()
+    (folder / "splits.json").write_text("{}")  # this dataset has no sample IDs, so a rerun does not write a new one
+    assert mtlrun(*toy, "runtime.rerun=true")[0] == 0
+    assert not (folder / "splits.json").exists()
+
+
+def test_a_run_that_is_too_short_for_the_warm_up_of_its_weighting_is_warned_of(mtlrun):
+    code, out, err = mtlrun(*QUICK, "weighting=dwa", "trainer.epochs=2")
+    assert code == 0, err
+    assert "DWA warms up until epoch 3; this run has 2 epochs, so it never leaves warm-up" in out
+    assert "warms up" not in mtlrun(*QUICK, "weighting=dwa")[1]
 
 
 def test_a_failed_run_is_tried_again(mtlrun, monkeypatch):
@@ -343,6 +359,9 @@ def test_hyperparameters_and_config_are_in_the_same_event_file(quick):
         events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
     )
     values = content.session_start_info.hparams
+    assert set(values) == set(flatten(read_record(folder)["config"]))
+    assert values["scheduler._target_"].string_value == "mtlrun.training.optim.Constant"
+    assert values["trainer.patience"].string_value == "null"
     assert values["weighting.alpha"].number_value == 0.12
     assert values["names.weighting"].string_value == "gradnorm"
 

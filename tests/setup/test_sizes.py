@@ -1,5 +1,6 @@
 """How large a model is, one that is made as large as another, and one that starts from single-task networks."""
 
+import re
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +22,17 @@ from mtlrun.training import checkpoint
 def test_multiply_adds_are_those_of_products_and_convolutions():
     network = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(3 * 4 * 5, 7))
     assert count_macs(network, torch.zeros(6, 2, 4, 5)) == 4 * 5 * 3 * 2 * 9 + 60 * 7
+
+
+def test_parameters_are_counted_in_one_place():
+    root = Path(__file__).parents[2]
+    counters = [
+        str(path.relative_to(root))
+        for folder in ("src", "scripts")
+        for path in sorted((root / folder).rglob("*.py"))
+        if re.search(r"sum\(\w+\.numel\(\)", path.read_text())
+    ]
+    assert counters == ["src/mtlrun/setup/model_size.py"]
 
 
 def test_counting_leaves_the_model_as_it_was():

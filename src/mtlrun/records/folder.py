@@ -18,7 +18,8 @@ SAMPLE_IDS = "splits.json"
 LOG = "run.log"
 EVENTS = "events.out.tfevents.*"
 CHECKPOINTS = "checkpoints"
-LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"  # in CHECKPOINTS
+# In CHECKPOINTS; fresh.pt exists only while it takes the place of last.pt.
+LAST, PREVIOUS, BEST, FRESH = "last.pt", "previous.pt", "best.pt", "fresh.pt"
 LOCK = ".lock"
 
 # Everything that a training writes and a rerun removes. Other files in the folder are the user's; the lock is held.

@@ -58,9 +58,12 @@ def log_plan(parts: Parts, record: Record) -> None:
     log_sampling(parts.loaders["train"], parts.tasks, parts.total_steps)
     first, epochs = parts.weighting.first_epoch, parts.total_steps / parts.steps_per_epoch
     if epochs < first:
-        name = type(parts.weighting).__name__
+        length = f"{epochs:g} epoch{'' if epochs == 1 else 's'}"
         logger.warning(
-            "%s warms up until epoch %d; this run has %g epochs, so it never leaves warm-up", name, first, epochs
+            "%s warms up until epoch %d; this run has %s, so it never leaves warm-up",
+            type(parts.weighting).__name__,
+            first,
+            length,
         )
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mtlrun.errors import CheckpointError
-from mtlrun.records.folder import BEST, LAST, PREVIOUS, open_atomically
+from mtlrun.records.folder import BEST, FRESH, LAST, PREVIOUS, open_atomically
 from mtlrun.training.selection import SelectedModel, merge_states
 
 FORMAT = 2
@@ -41,7 +41,7 @@ def save(state: dict[str, Any], path: Path) -> None:
 
 def save_last(state: dict[str, Any], folder: Path) -> None:
     """Write `state` as the newest training state in `folder`, keeping the one before it."""
-    fresh = folder / "fresh.pt"
+    fresh = folder / FRESH
     save(state, fresh)
     if (folder / LAST).exists():
         os.replace(folder / LAST, folder / PREVIOUS)
