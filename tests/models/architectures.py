@@ -29,7 +29,7 @@ def perturbed(model):
 
 
 def losses_of(output):
-    """Return a loss per task, that of the predictions on the way included."""
+    """Return a loss per task, including that of auxiliary predictions."""
     losses = {task: prediction.square().sum() for task, prediction in output.predictions.items()}
     for supervised in output.auxiliary:
         for task, prediction in supervised.predictions.items():

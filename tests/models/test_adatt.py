@@ -14,7 +14,7 @@ from mtlrun.models.heads import MLPHead
 from mtlrun.tasks import Classification
 
 
-def test_fusion_adds_the_own_experts_past_the_gate():
+def test_fusion_adds_the_native_experts_past_the_gate():
     fusion = Fusion(2, [2, 2, 1], unit=1)
     fusion.gate.linear.weight.data.zero_()  # a fifth for each
     fusion.native.data = torch.tensor([3.0, -1.0])
@@ -23,17 +23,17 @@ def test_fusion_adds_the_own_experts_past_the_gate():
     torch.testing.assert_close(fused, sum(features) / 5 + 3 * features[2] - features[3])
 
 
-@pytest.mark.parametrize("own", [0, 1, 2])
-def test_a_single_own_expert_has_the_weight_one(own):
-    fusion = Fusion(2, [1, 1, 1], own)
+@pytest.mark.parametrize("unit", [0, 1, 2])
+def test_a_single_native_expert_has_the_weight_one(unit):
+    fusion = Fusion(2, [1, 1, 1], unit)
     fusion.gate.linear.weight.data.zero_()
     features = [torch.randn(4, 6, 3, 3) for _ in range(3)]
     fused = fusion(torch.randn(4, 2), stack_units(features, [1, 1, 1]))
-    torch.testing.assert_close(fused, sum(features) / 3 + features[own])
+    torch.testing.assert_close(fused, sum(features) / 3 + features[unit])
     assert [name for name, _ in fusion.named_parameters()] == ["gate.linear.weight"]
 
 
-def test_weights_of_own_experts_start_uniform():
+def test_weights_of_native_experts_start_uniform():
     weights = torch.cat([Fusion(2, [4, 4], unit=0).native.detach() for _ in range(100)])
     assert weights.abs().max() <= 0.5
     assert weights.abs().max() > 0.45

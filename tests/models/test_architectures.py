@@ -124,9 +124,9 @@ def test_a_representation_separates_shared_from_own_parameters(architecture, bac
         return
     cut = output.representation.detach().requires_grad_()
     decoded = losses_of(Output(model.decode(cut)))
-    own = {id(p) for parameters in model.task_parameters().values() for p in parameters}
+    task_params = {id(p) for parameters in model.task_parameters().values() for p in parameters}
     for name, reached in reached_by(model, decoded).items():
-        assert bool(reached) == (id(model.get_parameter(name)) in own), name
+        assert bool(reached) == (id(model.get_parameter(name)) in task_params), name
 
 
 def test_shared_and_task_parameters_follow_the_groups_and_leave_out_frozen_ones(architecture, mlp, tasks):
@@ -136,9 +136,9 @@ def test_shared_and_task_parameters_follow_the_groups_and_leave_out_frozen_ones(
     groups = model.parameter_groups()
     shared = [id(p) for group in groups if group.task is None for p in group.parameters if p.requires_grad]
     assert [id(p) for p in model.shared_parameters()] == shared
-    own = model.task_parameters()
-    assert list(own) == ["kind", "place"]
-    assert {id(p) for group in own.values() for p in group} == {
+    task_params = model.task_parameters()
+    assert list(task_params) == ["kind", "place"]
+    assert {id(p) for group in task_params.values() for p in group} == {
         id(p) for p in model.parameters() if p.requires_grad and id(p) not in shared
     }
 
@@ -202,9 +202,9 @@ def test_dropout_acts_in_training_and_not_in_evaluation(architecture, tasks):
 def test_a_task_may_bring_its_own_head(architecture, mlp, make_inputs):
     tasks = {"kind": Classification(3, head=partial(MLPHead, hidden=[5, 7])), "other": Classification(4)}
     model = architecture(tasks, mlp.make)
-    own = {task: [tuple(p.shape) for p in parameters] for task, parameters in model.task_parameters().items()}
-    assert (7, 5) in own["kind"]
-    assert (7, 5) not in own["other"]
+    shapes = {task: [tuple(p.shape) for p in parameters] for task, parameters in model.task_parameters().items()}
+    assert (7, 5) in shapes["kind"]
+    assert (7, 5) not in shapes["other"]
     assert model(make_inputs(mlp)).predictions["kind"].shape == (4, 3)
 
 

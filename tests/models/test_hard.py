@@ -71,11 +71,11 @@ def test_stages_after_the_split_belong_to_the_tasks(maps, three_tasks, make_inpu
         name.split(".")[2] for name, p in model.named_parameters() if id(p) in {*map(id, model.shared_parameters())}
     }
     assert shared == {str(index) for index in range(split)}
-    own = [sum(p.numel() for p in parameters) for parameters in model.task_parameters().values()]
+    task_sizes = [sum(p.numel() for p in parameters) for parameters in model.task_parameters().values()]
     whole = maps.make()
     after = sum(p.numel() for stage in whole.stages[split:] for p in stage.parameters())
     heads = [sum(p.numel() for p in head.parameters()) for head in model.heads.values()]
-    assert own == [after + head for head in heads]
+    assert task_sizes == [after + head for head in heads]
     features = model.trunk.stages[0](inputs) if split == 1 else model.trunk.stages[1](model.trunk.stages[0](inputs))
     torch.testing.assert_close(model.encode(inputs), features)
     for stage in model.branches["size"].stages[split:]:

@@ -142,8 +142,8 @@ def test_each_copy_has_a_memory_of_its_own(tasks, training):
     (first, second), (other_first, other_second) = stages(model)
     features = [second(other_first(inputs)) + first(inputs), other_second(first(inputs)) + other_first(inputs)]
     predictions = model(inputs).predictions
-    for task, own in zip(tasks, features, strict=True):
-        torch.testing.assert_close(predictions[task], model.heads[task](own))
+    for task, last in zip(tasks, features, strict=True):
+        torch.testing.assert_close(predictions[task], model.heads[task](last))
 
 
 def test_before_the_first_advance_parents_are_mixed_by_the_softmax(mlp, tasks):

@@ -52,19 +52,19 @@ def test_features_are_fused_after_each_stage(backbone, three_tasks, make_inputs,
     history = []
     for index in range(len(model.layers)):
         stages = [network.stages[index] for network in model.backbones.values()]
-        features = model.layers[index]([stage(own) for stage, own in zip(stages, features, strict=True)])
+        features = model.layers[index]([stage(x) for stage, x in zip(stages, features, strict=True)])
         history.append(features)
     for position, task in enumerate(three_tasks):
-        own = features[position]
+        last = features[position]
         if shortcut:
-            size = tuple(own.shape[2:])
+            size = tuple(last.shape[2:])
             pooled = nn.functional.adaptive_avg_pool2d
             fitted = [
-                own if own.shape[2:] == size else (pooled(own, size) if size else own.mean(dim=(2, 3)))
-                for own in (stage[position] for stage in history)
+                x if x.shape[2:] == size else (pooled(x, size) if size else x.mean(dim=(2, 3)))
+                for x in (stage[position] for stage in history)
             ]
-            own = model.shortcuts[task](torch.cat(fitted, dim=1))
-        torch.testing.assert_close(model(make_inputs(backbone)).predictions[task], model.heads[task](own))
+            last = model.shortcuts[task](torch.cat(fitted, dim=1))
+        torch.testing.assert_close(model(make_inputs(backbone)).predictions[task], model.heads[task](last))
 
 
 def test_last_reductions_belong_to_their_task_and_the_others_are_shared(mlp, tasks):
@@ -86,11 +86,11 @@ def test_last_reductions_belong_to_their_task_and_the_others_are_shared(mlp, tas
 def test_groups_of_the_shortcut_are_what_autograd_sees(maps, three_tasks, make_inputs):
     model = NDDR(three_tasks, maps.make, shortcut=True)
     predictions = model(make_inputs(maps)).predictions
-    own = model.task_parameters()
+    task_params = model.task_parameters()
     for task, prediction in predictions.items():
         names, parameters = zip(*model.named_parameters(), strict=True)
         gradients = torch.autograd.grad(prediction.sum(), parameters, retain_graph=True, allow_unused=True)
-        theirs = {id(p) for other in own if other != task for p in own[other]}
+        theirs = {id(p) for other in task_params if other != task for p in task_params[other]}
         for name, parameter, gradient in zip(names, parameters, gradients, strict=True):
             assert (gradient is None) == (id(parameter) in theirs), name
 

@@ -43,9 +43,9 @@ def test_channels_set_the_width_of_the_tasks_features(maps, dense_tasks):
 
 def test_branches_are_shared_and_what_receives_is_own(mlp, tasks):
     model = PADNet(tasks, mlp.make, channels=5)
-    own = model.task_parameters()["kind"]
+    task_params = model.task_parameters()["kind"]
     parts = [model.auxiliary_heads["kind"], model.distillations["kind"], model.heads["kind"]]
-    assert {id(p) for p in own} == {id(p) for part in parts for p in part.parameters()}
+    assert {id(p) for p in task_params} == {id(p) for part in parts for p in part.parameters()}
     shared = {id(p) for p in model.shared_parameters()}
     assert {id(p) for p in model.branches["kind"].parameters()} < shared
 

@@ -67,10 +67,10 @@ def test_groups_are_what_autograd_sees_for_any_number_of_stages(three_tasks, num
 
 def test_other_tasks_reach_a_task_s_experts_before_the_last_stage(tasks, make_inputs):
     model = PLE(tasks, partial(MLP, (5,), hidden=[4, 3]))
-    own = model.experts["task_kind_1"]
+    expert = model.experts["task_kind_1"]
     model(torch.randn(2, 5)).predictions["place"].sum().backward()
-    assert own.stages[0][1].weight.grad.abs().sum() > 0
-    assert own.stages[1][0].weight.grad is None
+    assert expert.stages[0][1].weight.grad.abs().sum() > 0
+    assert expert.stages[1][0].weight.grad is None
 
 
 def test_with_a_single_stage_nothing_but_the_shared_experts_is_shared(tasks):

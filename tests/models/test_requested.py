@@ -1,4 +1,4 @@
-"""What must hold for every sharing architecture where the predictions of some tasks only are wanted."""
+"""What must hold for every sharing architecture if the predictions of some tasks only are requested."""
 
 import pytest
 import torch
@@ -33,28 +33,30 @@ def check_subsets(model, inputs):
                 assert torch.equal(predictions[task], full.predictions[task]), task
 
 
-def test_predictions_that_are_wanted_are_those_of_the_full_pass(architecture, backbone, three_tasks, make_inputs):
+def test_requested_predictions_are_those_of_the_full_pass(architecture, backbone, three_tasks, make_inputs):
     check_subsets(architecture(three_tasks, backbone.make), make_inputs(backbone))
 
 
-def test_dense_predictions_that_are_wanted_are_those_of_the_full_pass(architecture, maps, dense_tasks, make_inputs):
+def test_dense_requested_predictions_are_those_of_the_full_pass(architecture, maps, dense_tasks, make_inputs):
     check_subsets(architecture(dense_tasks, maps.make), make_inputs(maps))
 
 
 @pytest.mark.parametrize(("name", "changes"), VARIANTS)
-def test_wanted_predictions_of_variants_are_those_of_the_full_pass(name, changes, maps, three_tasks, make_inputs):
+def test_requested_predictions_of_variants_are_those_of_the_full_pass(name, changes, maps, three_tasks, make_inputs):
     check_subsets(make(name, three_tasks, maps.make, **changes), make_inputs(maps))
 
 
 @pytest.mark.parametrize("asked", [["kind"], ["place", "size"]])
-def test_in_training_only_what_is_wanted_is_supervised_and_reached(architecture, maps, three_tasks, make_inputs, asked):
+def test_in_training_only_what_is_requested_is_supervised_and_reached(
+    architecture, maps, three_tasks, make_inputs, asked
+):
     model = perturbed(architecture(three_tasks, maps.make))
     full, output = model(make_inputs(maps)), model(make_inputs(maps), asked)
     assert list(output.predictions) == asked
     assert [list(supervised.predictions) for supervised in output.auxiliary] == [asked] * len(full.auxiliary)
-    own = {id(p): task for task, parameters in model.task_parameters().items() for p in parameters}
+    owners = {id(p): task for task, parameters in model.task_parameters().items() for p in parameters}
     for name, reached in reached_by(model, losses_of(output)).items():
-        assert not reached or own.get(id(model.get_parameter(name)), asked[0]) in asked, name
+        assert not reached or owners.get(id(model.get_parameter(name)), asked[0]) in asked, name
     assert (output.domain_logits is None) == (full.domain_logits is None)
     assert output.regularizers.keys() == full.regularizers.keys()
     if architecture.args[0] != "adversarial":  # its penalty is on features, which other tasks do not have then
@@ -64,13 +66,13 @@ def test_in_training_only_what_is_wanted_is_supervised_and_reached(architecture,
 
 def own_modules(model, task):
     """Return {name: module} of those that have parameters, all of which belong to this task alone."""
-    own = {id(parameter) for parameter in model.task_parameters()[task]}
+    task_params = {id(parameter) for parameter in model.task_parameters()[task]}
     parameters = {name: {id(p) for p in module.parameters()} for name, module in model.named_modules()}
-    return {name: model.get_submodule(name) for name, found in parameters.items() if found and found <= own}
+    return {name: model.get_submodule(name) for name, found in parameters.items() if found and found <= task_params}
 
 
 def modules_run(model, inputs, asked, task):
-    """Return the names of a task's own modules that are run where `asked` are wanted."""
+    """Return the names of a task's modules that are run if `asked` are requested."""
     found = set()
     hooks = [
         module.register_forward_hook(lambda *_, name=name: found.add(name))

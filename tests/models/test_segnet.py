@@ -103,12 +103,12 @@ def test_deterministic_algorithms_can_be_asked_for():
 
 
 def test_networks_side_by_side_keep_to_their_own_places():
-    columns, inputs = ParallelBackbones(["a", "b"], partial(TINY, (1, 8, 8))), torch.randn(2, 1, 8, 8)
-    found = columns(inputs, lambda index, features: features)
-    for own, network in zip(found, columns.values(), strict=True):
-        assert torch.equal(own, network(inputs))
+    networks, inputs = ParallelBackbones(["a", "b"], partial(TINY, (1, 8, 8))), torch.randn(2, 1, 8, 8)
+    found = networks(inputs, lambda index, features: features)
+    for features, network in zip(found, networks.values(), strict=True):
+        assert torch.equal(features, network(inputs))
     caches = [{}, {}]
-    for network, cache in zip(columns.values(), caches, strict=True):
+    for network, cache in zip(networks.values(), caches, strict=True):
         network.run(inputs, cache)
     assert not torch.equal(caches[0]["indices_0"], caches[1]["indices_0"])  # else the above shows nothing
 

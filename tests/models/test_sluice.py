@@ -80,11 +80,11 @@ def test_stages_are_mixed_one_by_one_and_heads_see_all_of_them(backbone, tasks, 
     features, history = [make_inputs(backbone)] * 2, []
     for index, unit in enumerate(model.units):
         stages = [network.stages[index] for network in model.backbones.values()]
-        features = unit([stage(own) for stage, own in zip(stages, features, strict=True)])
+        features = unit([stage(x) for stage, x in zip(stages, features, strict=True)])
         history.append(features)
     for position, task in enumerate(tasks):
-        own = model.skips[task]([stage[position] for stage in history])
-        torch.testing.assert_close(model(make_inputs(backbone)).predictions[task], model.heads[task](own))
+        mixed = model.skips[task]([stage[position] for stage in history])
+        torch.testing.assert_close(model(make_inputs(backbone)).predictions[task], model.heads[task](mixed))
 
 
 def test_penalty_is_the_squared_product_of_weights_of_different_subspaces(mlp, tasks):

@@ -123,9 +123,9 @@ def test_sigma_one_is_hard_sharing(maps, tasks, make_inputs):
 
 def statistics_of(routed):
     """Return the statistics that the first task's pass is normalized by, under the names of a hard-sharing model."""
-    own = routed.trunk.statistics["kind"].by_name()
+    statistics = routed.trunk.statistics["kind"].by_name()
     common = {name: value for name, value in routed.trunk.network.named_buffers() if name.startswith("stages.0.")}
-    return {f"trunk.{name}": value for name, value in (own | common).items()}
+    return {f"trunk.{name}": value for name, value in (statistics | common).items()}
 
 
 def test_one_task_alone_is_the_plain_network(backbone, tasks, make_inputs):
