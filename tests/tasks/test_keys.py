@@ -4,8 +4,7 @@ import inspect
 from pathlib import Path
 
 import pytest
-import yaml
-from helpers import read_record, run_folders
+from helpers import read_record, run_folders, shipped_node
 
 import mtlrun.tasks
 from mtlrun.config.compose import compose
@@ -21,7 +20,7 @@ LEFT_OUT = {"head", "ignore_index"}
 def nodes(path):
     """Return the tasks of a file by name, none where they are the user's."""
     if path.parent.name == "task":
-        return {path.stem: yaml.safe_load(path.read_text())}
+        return {path.stem: shipped_node("task", path.stem)}
     return compose([f"dataset={path.stem}"])["tasks"]
 
 
