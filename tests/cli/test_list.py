@@ -7,6 +7,7 @@ from mtlrun.config.compose import compose
 from mtlrun.config.instantiate import build
 from mtlrun.config.options import entries, loss_scalings
 from mtlrun.weightings import LossWeighting
+from mtlrun.weightings.capabilities import LooksAhead
 
 
 def test_files_of_shared_keys_are_no_options(mtlrun):
@@ -60,8 +61,8 @@ def test_a_weighting_needs_what_its_file_declares():
         needs = entry.facts.get("needs")
         if (needs == "positive losses") != weighting.needs_positive_losses:
             wrong.append(f"{entry.name}: needs_positive_losses is {weighting.needs_positive_losses}, declared: {needs}")
-        if (needs == "lookahead") != weighting.needs_look_ahead:
-            wrong.append(f"{entry.name}: needs_look_ahead is {weighting.needs_look_ahead}, declared: {needs}")
+        if (needs == "lookahead") != isinstance(weighting, LooksAhead):
+            wrong.append(f"{entry.name}: LooksAhead is {isinstance(weighting, LooksAhead)}, declared: {needs}")
     assert wrong == []
 
 
