@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 from architectures import CONF, NAMES, losses_of, make, penalties_of, perturbed, reached_by
+from helpers import shipped_node
 from torch import nn
 
 import mtlrun.models
@@ -39,7 +40,7 @@ def test_every_shipped_model_has_a_yaml():
 
 @pytest.mark.parametrize("backbone_name", sorted(path.stem for path in (CONF.parent / "backbone").glob("*.yaml")))
 def test_every_model_trains_on_every_backbone(architecture, backbone_name, tasks):
-    node = yaml.safe_load((CONF.parent / "backbone" / f"{backbone_name}.yaml").read_text()) | {"width": 0.25}
+    node = shipped_node("backbone", backbone_name) | {"width": 0.25}
     backbone = build(node, "backbone", partial=True, input_shape=(3, 16, 16))
     model = architecture(tasks, backbone)
     output = model(torch.randn(4, 3, 16, 16))
