@@ -7,6 +7,9 @@ import pytest
 import torch
 from torchmetrics import Metric
 
+from mtlrun.cli.list import entries
+from mtlrun.config.compose import compose
+from mtlrun.config.instantiate import build
 from mtlrun.tasks import Classification, Regression, Task
 
 TASKS = {"classification": partial(Classification, 3), "regression": Regression}
@@ -32,6 +35,13 @@ def test_directions_cover_the_loss_and_every_metric(make):
     assert meter.compute().keys() == task.directions().keys()
     assert task.directions()["loss"] == "min"
     assert task.main_metric in task.metrics()
+
+
+@pytest.mark.parametrize("kind", [entry.name for entry in entries("task")])
+def test_declared_directions_are_those_of_the_metrics_in_the_same_order(kind):
+    task = build(compose([f"+task@tasks.extra={kind}"])["tasks"]["extra"], "tasks.extra")
+    by_metrics = [(name, "max" if metric.higher_is_better else "min") for name, metric in task.metrics().items()]
+    assert list(task.directions().items()) == [("loss", "min"), *by_metrics]
 
 
 def test_values_over_unequal_batches_are_those_over_the_whole_split(make):

@@ -2,14 +2,17 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
 
-from mtlrun.tasks.metrics.base import CountMetric, Metric
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 Direction = Literal["max", "min"]
+#: {metric: which way is better}.
+Directions = Mapping[str, Direction]
 # (shape of one sample's features, shape of its prediction) -> head
 HeadFactory = Callable[[tuple[int, ...], tuple[int, ...]], nn.Module]
 #: A number > 0, or `size`.
@@ -38,6 +41,8 @@ class Task(nn.Module, ABC):
 
     #: The metric that checkpoints are selected by: a key of `metrics()`.
     main_metric: str
+    #: {metric: which way is better}, the same as `higher_is_better` of `metrics()`; None to read it off these.
+    metric_directions: ClassVar[Directions | None] = None
     #: True if the loss is never negative; some weightings divide by it or take its logarithm.
     nonnegative_loss = False
     #: True if there is a prediction for each pixel: predictions are [batch, output_size, height, width].
@@ -90,8 +95,12 @@ class Task(nn.Module, ABC):
         """
 
     @abstractmethod
-    def metrics(self) -> Mapping[str, Metric]:
-        """Return fresh metrics by name; `higher_is_better` of each gives its direction."""
+    def metrics(self) -> "dict[str, Metric]":
+        """Return fresh metrics by name, in the order in which they are shown.
+
+        torchmetrics takes as long to import as PyTorch. Kinds that give `metric_directions` import it here and not at
+        the top of their file, so that the first step does not wait for it.
+        """
 
     def metric_inputs(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Convert the head's output and the targets to what the metrics take."""
@@ -102,6 +111,8 @@ class Task(nn.Module, ABC):
 
     def directions(self) -> dict[str, Direction]:
         """Return which way each metric is better, the loss included."""
+        if self.metric_directions is not None:
+            return {"loss": "min", **self.metric_directions}
         directions: dict[str, Direction] = {"loss": "min"}
         for name, metric in self.metrics().items():
             directions[name] = "max" if metric.higher_is_better else "min"
@@ -134,21 +145,17 @@ class Meter:
     def __init__(self, task: Task) -> None:
         self._task = task
         metrics = task.metrics()
-        self._counts = {name: metric for name, metric in metrics.items() if isinstance(metric, CountMetric)}
-        others: dict[str, Any] = {name: metric for name, metric in metrics.items() if name not in self._counts}
-        self._collection = None
-        if others:
-            from torchmetrics import MetricCollection  # slow to import; here the task has imported it already
+        self._metrics: Any = None
+        if metrics:
+            from torchmetrics import MetricCollection  # slow to import, and not needed before the first evaluation
 
-            self._collection = MetricCollection(others)  # keeps one state for metrics that have the same
+            self._metrics = MetricCollection(dict(metrics))
         self._losses: list[tuple[Tensor, int | Tensor]] = []  # of each batch: mean, number of terms
 
     def to(self, device: torch.device) -> "Meter":
         """Move the metrics' states to `device`."""
-        for metric in self._counts.values():
-            metric.to(device)
-        if self._collection is not None:
-            self._collection.to(device)
+        if self._metrics is not None:
+            self._metrics = self._metrics.to(device)
         return self
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
@@ -156,13 +163,8 @@ class Meter:
         if len(target) == 0:
             return
         self._losses.append((self._task.loss(prediction, target).detach(), self._task.num_terms(target)))
-        if not self._counts and self._collection is None:
-            return
-        inputs = self._task.metric_inputs(prediction, target)
-        for metric in self._counts.values():
-            metric.update(*inputs)
-        if self._collection is not None:
-            self._collection.update(*inputs)
+        if self._metrics is not None:
+            self._metrics.update(*self._task.metric_inputs(prediction, target))
 
     def compute(self) -> dict[str, float]:
         """Return `{loss: ..., metric: ...}`; all NaN if no sample was labeled."""
@@ -171,8 +173,6 @@ class Meter:
         losses = [(float(loss), float(count)) for loss, count in self._losses]
         total = sum(count for _, count in losses)  # a sum of weights may be below 1
         values: dict[str, Any] = {"loss": sum(loss * count for loss, count in losses if count) / (total or 1)}
-        metrics = {name: metric.compute() for name, metric in self._counts.items()}
-        if self._collection is not None:
-            metrics |= self._collection.compute()
-        values |= dict(sorted(metrics.items()))
+        if self._metrics is not None:
+            values |= self._metrics.compute()
         return {name: float(value) for name, value in values.items()}

@@ -1,16 +1,17 @@
 """Binary classification: one yes-or-no label."""
 
-from typing import Unpack
+from typing import TYPE_CHECKING, ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
-from torchmetrics.classification import BinaryAccuracy, BinaryF1Score
 
+from mtlrun.tasks.base import Directions
 from mtlrun.tasks.class_task import ClassTaskOptions, ClassWeightedTask
 from mtlrun.tasks.losses.class_weights import ClassWeights
 from mtlrun.tasks.losses.focal import binary_focal_losses
-from mtlrun.tasks.metrics.ranking import AUROC, AveragePrecision
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 
 class BinaryClassification(ClassWeightedTask):
@@ -33,6 +34,12 @@ class BinaryClassification(ClassWeightedTask):
     """
 
     main_metric = "auroc"
+    metric_directions: ClassVar[Directions] = {
+        "auroc": "max",
+        "average_precision": "max",
+        "accuracy": "max",
+        "f1": "max",
+    }
 
     def __init__(self, class_weights: ClassWeights = "none", **options: Unpack[ClassTaskOptions]) -> None:
         super().__init__(**options)
@@ -66,7 +73,11 @@ class BinaryClassification(ClassWeightedTask):
         label = target.reshape(len(target)).long()
         return torch.ones_like(label) if self.class_weights is None else self.class_weights[label]
 
-    def metrics(self) -> dict[str, Metric]:
+    def metrics(self) -> "dict[str, Metric]":
+        from torchmetrics.classification import BinaryAccuracy, BinaryF1Score
+
+        from mtlrun.tasks.metrics.ranking import AUROC, AveragePrecision
+
         return {
             "auroc": AUROC(),
             "average_precision": AveragePrecision(),

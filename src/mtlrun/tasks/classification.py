@@ -1,15 +1,17 @@
 """Classification into one of several classes."""
 
-from typing import Unpack
+from typing import TYPE_CHECKING, ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
 
+from mtlrun.tasks.base import Directions
 from mtlrun.tasks.class_task import ClassTaskOptions, ClassWeightedTask
 from mtlrun.tasks.losses.class_weights import ClassWeights
 from mtlrun.tasks.losses.focal import focal_losses
-from mtlrun.tasks.metrics.base import Metric
-from mtlrun.tasks.metrics.classes import Accuracy, MacroF1
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 MISSING = -1
 
@@ -28,6 +30,7 @@ class Classification(ClassWeightedTask):
     """
 
     main_metric = "accuracy"
+    metric_directions: ClassVar[Directions] = {"accuracy": "max", "f1": "max"}
 
     def __init__(
         self, num_classes: int, class_weights: ClassWeights = "none", **options: Unpack[ClassTaskOptions]
@@ -52,8 +55,13 @@ class Classification(ClassWeightedTask):
     def num_terms(self, target: Tensor) -> int | Tensor:
         return len(target) if self.class_weights is None else self.class_weights[target].sum()
 
-    def metrics(self) -> dict[str, Metric]:
-        return {"accuracy": Accuracy(), "f1": MacroF1(self.num_classes)}
+    def metrics(self) -> "dict[str, Metric]":
+        from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+
+        return {
+            "accuracy": MulticlassAccuracy(self.num_classes, average="micro", validate_args=False),
+            "f1": MulticlassF1Score(self.num_classes, average="macro", validate_args=False),
+        }
 
     def performance(self, prediction: Tensor, target: Tensor) -> Tensor:
         correct = (prediction.argmax(dim=1) == target).float()

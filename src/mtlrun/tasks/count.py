@@ -1,10 +1,14 @@
 """Count regression: how often something happens."""
 
+from typing import TYPE_CHECKING, ClassVar
+
 import torch
 from torch import Tensor
-from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric
 
-from mtlrun.tasks.base import Task
+from mtlrun.tasks.base import Directions, Task
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 
 class Count(Task):
@@ -18,6 +22,7 @@ class Count(Task):
     """
 
     main_metric = "mae"
+    metric_directions: ClassVar[Directions] = {"mae": "min", "rmse": "min"}
     nonnegative_loss = True
 
     @property
@@ -32,7 +37,9 @@ class Count(Task):
         count = target.reshape(len(target)).to(log_rate.dtype)
         return (log_rate.exp() - count * log_rate + torch.lgamma(count + 1)).mean()
 
-    def metrics(self) -> dict[str, Metric]:
+    def metrics(self) -> "dict[str, Metric]":
+        from torchmetrics import MeanAbsoluteError, MeanSquaredError
+
         return {"mae": MeanAbsoluteError(), "rmse": MeanSquaredError(squared=False)}
 
     def metric_inputs(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

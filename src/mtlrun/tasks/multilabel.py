@@ -1,16 +1,17 @@
 """Several yes-or-no labels, predicted by one head, as one task."""
 
-from typing import Unpack
+from typing import TYPE_CHECKING, ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
-from torchmetrics.classification import MultilabelF1Score
 
+from mtlrun.tasks.base import Directions
 from mtlrun.tasks.binary import check_binary_labels
 from mtlrun.tasks.class_task import ClassTask, ClassTaskOptions
 from mtlrun.tasks.losses.focal import binary_focal_losses
-from mtlrun.tasks.metrics.ranking import AUROC, AveragePrecision
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 
 class MultiLabel(ClassTask):
@@ -32,6 +33,7 @@ class MultiLabel(ClassTask):
     """
 
     main_metric = "auroc"
+    metric_directions: ClassVar[Directions] = {"auroc": "max", "map": "max", "f1": "max"}
 
     def __init__(self, num_labels: int, **options: Unpack[ClassTaskOptions]) -> None:
         super().__init__(**options)
@@ -60,7 +62,11 @@ class MultiLabel(ClassTask):
     def num_terms(self, target: Tensor) -> Tensor:
         return (target >= 0).sum()
 
-    def metrics(self) -> dict[str, Metric]:
+    def metrics(self) -> "dict[str, Metric]":
+        from torchmetrics.classification import MultilabelF1Score
+
+        from mtlrun.tasks.metrics.ranking import AUROC, AveragePrecision
+
         return {
             "auroc": AUROC(),
             "map": AveragePrecision(),

@@ -1,11 +1,13 @@
 """Functions to be minimized directly, as tasks, and two classic two-task problems made of them."""
 
 from collections.abc import Callable
-from typing import Literal, Unpack
+from typing import TYPE_CHECKING, Literal, Unpack
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 from mtlrun.tasks.base import Task, TaskOptions
 
@@ -40,7 +42,7 @@ class Objective(Task):
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         return self.function(prediction).mean()
 
-    def metrics(self) -> dict[str, Metric]:
+    def metrics(self) -> "dict[str, Metric]":
         return {}
 
 

@@ -1,15 +1,16 @@
 """Ordinal regression: classes that have an order, such as grades or age groups."""
 
-from typing import Literal, Unpack
+from typing import TYPE_CHECKING, ClassVar, Literal, Unpack
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanAbsoluteError, Metric
-from torchmetrics.classification import MulticlassAccuracy, MulticlassCohenKappa
 
 from mtlrun.config.checks import check_one_of
-from mtlrun.tasks.base import MeasuresPerformance, Task, TaskOptions
+from mtlrun.tasks.base import Directions, MeasuresPerformance, Task, TaskOptions
 from mtlrun.tasks.classification import MISSING, check_indices
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 Criterion = Literal["frank_hall", "corn"]
 
@@ -44,6 +45,7 @@ class Ordinal(Task, MeasuresPerformance):
     """
 
     main_metric = "mae"
+    metric_directions: ClassVar[Directions] = {"mae": "min", "accuracy": "max", "kappa": "max"}
     nonnegative_loss = True
 
     def __init__(self, num_levels: int, criterion: Criterion = "frank_hall", **common: Unpack[TaskOptions]) -> None:
@@ -86,7 +88,10 @@ class Ordinal(Task, MeasuresPerformance):
             above = above.cumprod(dim=1)
         return (above > 0.5).sum(dim=1)
 
-    def metrics(self) -> dict[str, Metric]:
+    def metrics(self) -> "dict[str, Metric]":
+        from torchmetrics import MeanAbsoluteError
+        from torchmetrics.classification import MulticlassAccuracy, MulticlassCohenKappa
+
         return {
             "mae": MeanAbsoluteError(),
             "accuracy": MulticlassAccuracy(self.num_levels, average="micro", validate_args=False),

@@ -1,17 +1,18 @@
 """Semantic segmentation: a class for each pixel."""
 
-from typing import Unpack
+from typing import TYPE_CHECKING, ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
-from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
-from mtlrun.tasks.base import DrawsPictures
+from mtlrun.tasks.base import Directions, DrawsPictures
 from mtlrun.tasks.class_task import ClassTaskOptions, ClassWeightedTask
 from mtlrun.tasks.dense import check_same_pixels, describe_pixel, find_pixel
 from mtlrun.tasks.losses.class_weights import ClassWeights
 from mtlrun.tasks.losses.focal import focal_losses
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 
 class Segmentation(ClassWeightedTask, DrawsPictures):
@@ -39,6 +40,7 @@ class Segmentation(ClassWeightedTask, DrawsPictures):
     """
 
     main_metric = "miou"
+    metric_directions: ClassVar[Directions] = {"miou": "max", "pixel_accuracy": "max"}
     dense = True
 
     def __init__(
@@ -88,7 +90,9 @@ class Segmentation(ClassWeightedTask, DrawsPictures):
         labels = torch.where((target >= 0) & (target < self.num_classes), target, self.num_classes)
         return tuple(colors[classes].permute(0, 3, 1, 2) for classes in (prediction.argmax(dim=1), labels))  # type: ignore[return-value]
 
-    def metrics(self) -> dict[str, Metric]:
+    def metrics(self) -> "dict[str, Metric]":
+        from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
+
         classes, ignored = self.num_classes, self.ignore_index
         return {
             "miou": MulticlassJaccardIndex(classes, average="macro", ignore_index=ignored, validate_args=False),
