@@ -217,3 +217,17 @@ def test_a_study_is_a_named_sweep_with_a_folder_of_its_own(mtlrun):
         "multidigits-hard-equal-s3",
         "multidigits-soft-equal-s3",
     ]
+
+
+@pytest.mark.parametrize("arguments", [[], ["weighting=mgda"], ["--resolve", "model=mmoe"]])
+def test_help_is_the_text_that_hydra_makes_of_the_template(arguments, mtlrun, monkeypatch):
+    own = mtlrun("--help", *arguments)
+    assert own[0] == 0
+    monkeypatch.setattr("mtlrun.cli.help.help_text", lambda *_, **__: None)
+    assert mtlrun("--help", *arguments) == own
+
+
+def test_help_with_another_template_is_hydras(mtlrun):
+    code, out, _ = mtlrun("--help", "hydra/help=default")
+    assert code == 0
+    assert "Powered by Hydra" in out

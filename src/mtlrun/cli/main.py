@@ -109,6 +109,13 @@ def train(arguments: Sequence[str]) -> int:
 
     with _hydra_environment(arguments):
         try:
+            if parsed.help:
+                from mtlrun.cli.help import help_text
+
+                text = help_text(parsed.overrides, parsed.config_dir, resolve=parsed.resolve)
+                if text is not None:
+                    print(text)
+                    return 0
             task()
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(_all_problems(error, parsed.overrides, parsed.config_dir)) from error

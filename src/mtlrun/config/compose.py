@@ -87,7 +87,7 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(diagnose(error, overrides, partial(compose_with_hydra, config_dir=config_dir))[0]) from error
     choices = cfg.hydra.runtime.choices
-    return resolve(_without_hydra(cfg), choices)
+    return resolve(without_hydra(cfg), choices)
 
 
 def compose_with_hydra(overrides: Sequence[str], config_dir: str | Path | None = None) -> DictConfig:
@@ -110,5 +110,6 @@ def make_importable(config_dir: str | Path | None) -> None:
     sys.path += [str(folder) for folder in folders if str(folder) not in sys.path]
 
 
-def _without_hydra(cfg: DictConfig) -> DictConfig:
+def without_hydra(cfg: DictConfig) -> DictConfig:
+    """Return a composed config without the `hydra` node."""
     return DictConfig({key: value for key, value in cfg.items_ex(resolve=False) if key != "hydra"})

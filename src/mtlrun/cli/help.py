@@ -1,0 +1,33 @@
+"""The text of `mtlrun --help`: the shipped template, filled in without Hydra's listing of all groups.
+
+Hydra lists its groups and the program's whatever the template asks for, and copies all registered configs for each
+folder; that takes longer than everything else before the text is on the screen.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from string import Template
+
+
+def help_text(overrides: Sequence[str], config_dir: str | None, *, resolve: bool) -> str | None:
+    """Return the text, or None if only Hydra can make it: a template of the user's that lists the groups.
+
+    Args:
+        overrides: the command line without its options.
+        config_dir: a folder of the user's own YAML, as given by `--config-dir`.
+        resolve: show values in place of interpolations.
+
+    Raises:
+        HydraException, OmegaConfBaseException: the config cannot be composed.
+    """
+    from omegaconf import OmegaConf
+
+    from mtlrun.config.compose import compose_with_hydra, without_hydra
+
+    if config_dir is not None and not Path(config_dir).is_dir():
+        return None
+    cfg = compose_with_hydra(overrides, config_dir)
+    template = Template(cfg.hydra.help.template)
+    if set(template.get_identifiers()) - {"CONFIG"}:
+        return None
+    return template.substitute(CONFIG=OmegaConf.to_yaml(without_hydra(cfg), resolve=resolve))
