@@ -66,7 +66,7 @@ def test_average_of_a_task_counts_the_steps_in_which_it_had_a_loss(take_step):
         take_step(weighting, random_jacobian()[[0, 2]], losses[[0, 2]], active=[0, 2])
     take_step(weighting, random_jacobian(), losses)
     assert weighting.steps.tolist() == [5, 1, 5]
-    torch.testing.assert_close(weighting.averages.rows[1], 0.5 * random_jacobian()[1])
+    torch.testing.assert_close(weighting.averages.vectors[1], 0.5 * random_jacobian()[1])
 
 
 @pytest.mark.parametrize(("argument", "wrong"), [("beta", 1.0), ("beta", -0.1), ("decay", -0.5)])

@@ -43,7 +43,7 @@ def test_directions_follow_the_recursion_of_the_paper(options):
         torch.testing.assert_close(combine(weighting, jacobian), tracked.T @ weights, rtol=0, atol=1e-5)
         slopes = (tracked @ tracked.T + weighting.rho * torch.eye(3)) @ weights
         weights = nearest_on_simplex(weights - weighting.gamma / step**weighting.gamma_decay * slopes)
-    assert (weighting.task_weights - 1 / 3).abs().max() > 0.02
+    assert (weighting.simplex_weights.values - 1 / 3).abs().max() > 0.02
 
 
 def test_weights_come_to_those_of_mgda_when_the_gradients_stay():
@@ -67,7 +67,7 @@ def test_rho_pulls_the_weights_together():
         weighting = make(gamma=0.05, gamma_decay=0.0, rho=rho)
         for step in range(50):
             combine(weighting, random_jacobian(step))
-        spreads.append(weighting.task_weights.std())
+        spreads.append(weighting.simplex_weights.values.std())
     assert spreads[1] < 0.5 * spreads[0]
 
 
@@ -75,24 +75,24 @@ def test_normalised_gradients_have_the_length_of_their_losses():
     weighting = make(beta=1.0, normalize=True)
     losses = torch.tensor([0.5, 2.0, 3.0], dtype=torch.float64)
     combine(weighting, random_jacobian(), losses)
-    torch.testing.assert_close(weighting.averages.rows.norm(dim=1), losses)
+    torch.testing.assert_close(weighting.averages.vectors.norm(dim=1), losses)
     assert weighting.needs_positive_losses
     assert not make().needs_positive_losses
 
 
 def test_tasks_with_a_loss_share_out_their_part_of_the_weights(take_step):
     weighting = make(beta=1.0)
-    weighting.task_weights[:] = torch.tensor([0.1, 0.6, 0.3])
+    weighting.simplex_weights.values[:] = torch.tensor([0.1, 0.6, 0.3])
     direction = take_step(weighting, torch.eye(2, dtype=torch.float64), torch.ones(2), active=[0, 2])
     torch.testing.assert_close(direction, torch.tensor([0.25, 0.75], dtype=torch.float64), rtol=0, atol=1e-6)
-    assert weighting.task_weights[1] == torch.tensor(0.6)
-    assert weighting.task_weights.sum().item() == pytest.approx(1)
-    assert weighting.task_weights[0] > 0.1
+    assert weighting.simplex_weights.values[1] == torch.tensor(0.6)
+    assert weighting.simplex_weights.values.sum().item() == pytest.approx(1)
+    assert weighting.simplex_weights.values[0] > 0.1
 
 
 def test_task_whose_weight_is_zero_is_trained_where_it_is_the_only_one_with_a_loss(take_step):
     weighting = make(beta=1.0)
-    weighting.task_weights[:] = torch.tensor([0.0, 1.0, 0.0])
+    weighting.simplex_weights.values[:] = torch.tensor([0.0, 1.0, 0.0])
     direction = take_step(weighting, torch.tensor([[2.0, 4.0]]), torch.ones(1), active=[0])
     assert direction.tolist() == [2, 4]
 

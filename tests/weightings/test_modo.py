@@ -33,7 +33,7 @@ def test_weights_and_direction_follow_the_algorithm():
         first, second, third = jacobians(seed=seed)
         direction = weighting.combine_parts([first, second, third], torch.ones(3, 3))
         expected = nearest_on_simplex(expected - 0.1 * (first @ second.T @ expected + 0.2 * expected))
-        torch.testing.assert_close(weighting.task_weights, expected)
+        torch.testing.assert_close(weighting.simplex_weights.values, expected)
         torch.testing.assert_close(direction, expected @ third)
 
 

@@ -42,7 +42,7 @@ def test_one_step_takes_the_products_of_two_parts_and_the_direction_of_the_third
     half = torch.full((2,), 0.5, dtype=torch.float64)
     moved = half - 0.01 * (products @ half + 0.5 * products.mean(dim=1))
     weights = moved + (1 - moved.sum()) / 2  # the projection, as long as it stays inside
-    torch.testing.assert_close(weighting.task_weights, weights)
+    torch.testing.assert_close(weighting.simplex_weights.values, weights)
     torch.testing.assert_close(direction, (weights @ third + 0.5 * third.mean(dim=0)) / 1.5)
 
 

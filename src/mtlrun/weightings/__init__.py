@@ -1,4 +1,14 @@
-"""Weightings: one method per file. `combine` runs any of them on a given Jacobian."""
+"""Weightings: how K task losses, or their gradients, become one update.
+
+Here: one method per file, with its paper, formula and code; the three kinds they derive from (`base`), what some need of
+a training step besides (`capabilities`), shared `solvers` and `state`, and `combine` for use without a trainer.
+Not here: the backward passes and the writing of `.grad` (`gradients`), or the losses of a task (`tasks`).
+
+Contract: a method declares by its base class what it needs, losses, a Gram matrix or task gradients, and gets no more.
+It is built from its config only, and learns the number of tasks in `setup`. Parameters, buffers and random generators
+are in `state_dict`, so that a run that is continued equals one that never stopped. State of length K is indexed by
+`active`. A failed solver is a counted fallback, never a silent one.
+"""
 
 from typing import TYPE_CHECKING
 

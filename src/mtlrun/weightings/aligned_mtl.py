@@ -14,19 +14,19 @@ Scale = Literal["min", "median", "rmse"]
 
 
 class AlignedMTL(GradientWeighting):
-    """Replaces the task gradients by the nearest ones that are orthogonal and of one length; combines those equally.
+    """The mean of the nearest vectors to the task gradients that are orthogonal and of equal length.
 
-    With G G^T = V S V^T over its numerical rank and sigma² the smallest of its eigenvalues S, the matrix
-    B = sigma V S^(-1/2) V^T takes the gradients to the orthogonal ones B G, and the weights are B w for task
-    priorities w. All directions that the gradients span then have one length, sigma, which is that of the shortest.
+    With G G^T = V S V^T over its numerical rank and sigma² the smallest of the eigenvalues S, the matrix
+    B = sigma V S^(-1/2) V^T maps the gradients to the orthogonal ones B G, and the weights are B w for task priorities
+    w. All singular values of B G are sigma, the smallest one of G.
 
     Source: Senushkin et al., "Independent Component Alignment for Multi-Task Learning" (CVPR 2023), algorithm 1.
 
     Args:
         scale: which eigenvalue sigma² is: `min`, the smallest, as in the paper; `median`; or `rmse`, their mean.
         reduction: `mean` for w = 1/K, `sum` for w = 1, as in published code.
-        head_loss: `unweighted` by default: the alignment does not concern what belongs to one task alone.
-        every, grad_wrt, losses, loss_transform: see `GradientWeighting`.
+        head_loss: `unweighted` by default, since only shared parameters are aligned.
+        common: see `GradientWeighting`.
     """
 
     def __init__(self, scale: Scale = "min", reduction: Reduction = "mean", **common: Any) -> None:
@@ -45,7 +45,7 @@ class AlignedMTL(GradientWeighting):
         eigenvalues, vectors = numpy.linalg.eigh(gram)
         rank = numerical_rank(gram, eigenvalues)
         if rank == 0:
-            return priorities  # of gradients that are all zero
+            return priorities  # all gradients are zero
         eigenvalues, vectors = eigenvalues[-rank:], vectors[:, -rank:]
         match self.scale:
             case "min":
@@ -59,10 +59,10 @@ class AlignedMTL(GradientWeighting):
 
 
 def numerical_rank(gram: numpy.ndarray, eigenvalues: numpy.ndarray) -> int:
-    """Return how many of the eigenvalues of `gram` are more than rounding.
+    """Return how many of the eigenvalues of `gram` are more than rounding errors.
 
-    Counted on the matrix of cosines, so that a short gradient counts as much as a long one; an eigenvalue must also
-    stand out from the rounding of `eigenvalues` themselves.
+    The rank is that of the matrix of cosines, so that a short gradient counts as much as a long one; an eigenvalue must
+    also exceed the rounding error of `eigenvalues`.
     """
     independent = int((numpy.linalg.eigvalsh(cosines(gram)[0]) > RANK_TOLERANCE).sum())
     smallest = len(gram) * numpy.finfo(numpy.float64).eps * eigenvalues[-1]

@@ -1,4 +1,4 @@
-"""Auto-lambda: weights learned by looking one step ahead."""
+"""Auto-lambda: weights learned by a lookahead step."""
 
 from typing import Any
 
@@ -10,26 +10,25 @@ from mtlrun.weightings.capabilities import Lookahead, LooksAhead
 
 
 class AutoLambda(LooksAhead, LossWeighting):
-    """sum_k lambda_k L_k, with lambda such that a step under it lowers the losses of another batch.
+    """sum_k lambda_k L_k, with lambda learned so that a step with it lowers the losses of another batch.
 
-    With theta' = theta - a grad sum_k lambda_k L_k(theta) a plain step on this batch, lambda descends along the
-    gradient of sum_k L_k(theta') on a second batch. By the chain rule and a finite difference (as in DARTS) that
-    gradient is
+    theta' = theta - a grad sum_k lambda_k L_k(theta) is a plain gradient step on this batch, and lambda is trained on
+    sum_k L_k(theta') on a second batch, the meta batch. By the chain rule and a finite difference (as in DARTS), the
+    gradient with respect to lambda_k is
 
-        - a (L_k(theta + e h) - L_k(theta - e h)) / (2 e),   h = grad of the second batch's losses at theta', e = .01
-        / ‖h‖
+        - a (L_k(theta + e h) - L_k(theta - e h)) / (2 e),   h = grad sum_j L_j(theta') on the meta batch, e = .01 / ‖h‖
 
     with the losses of this batch: two more backward and four more forward passes in each step.
 
     Source: Liu, James, Davison & Johns, "Auto-Lambda: Disentangling Dynamic Task Relationships" (TMLR 2022),
-    equations 3 to 6, with all tasks as primary ones. The second batch is another one of the training split, so that
-    the validation split stays unseen. Both finite-difference passes have the same dropout masks. A weight is held at
-    zero or above, so that no task is ever maximized. In a step in which a task has no label lambda is left alone.
+    equations 3 to 6, with all tasks as primary ones. The meta batch is another one of the training split, so that
+    the validation split stays unseen. Both finite-difference passes have the same dropout masks. Weights are held at
+    zero or above, so that no loss is ever maximized. Lambda is not updated in a step in which a task has no label.
 
     Args:
         init: lambda at the start, > 0. Paper: .1.
         lr: learning rate of lambda, by the run's optimizer. Paper: 1e-4, 3e-5 on Cityscapes, with Adam.
-        loss_transform: see `Weighting`.
+        common: see `Weighting`.
     """
 
     def __init__(self, init: float = 0.1, *, lr: float | None = 1e-4, **common: Any) -> None:
@@ -48,7 +47,7 @@ class AutoLambda(LooksAhead, LossWeighting):
 
     def look_ahead(self, lookahead: Lookahead) -> None:
         with torch.no_grad():
-            self.task_weights.clamp_(min=0.0)  # the optimizer has moved them since
+            self.task_weights.clamp_(min=0.0)  # the optimizer may have made them negative
         parameters = lookahead.parameters
         start = [parameter.detach().clone() for parameter in parameters]
 
@@ -70,7 +69,7 @@ class AutoLambda(LooksAhead, LossWeighting):
         self.task_weights.grad = -lookahead.lr * (above - below) / (2 * distance)
 
     def objective(self, losses: Tensor) -> Tensor:
-        # Their gradient comes from looking ahead and not from the objective.
+        # The gradient of lambda is that of the lookahead, not that of the objective.
         return (self.task_weights.detach()[self.active].clamp_min(0.0) * losses).sum()
 
 

@@ -1,7 +1,5 @@
 """ConFIG: conflict-free inverse gradients."""
 
-from typing import Any
-
 import numpy
 import torch
 from torch import Tensor
@@ -9,28 +7,25 @@ from torch import Tensor
 from mtlrun.weightings.base import GradientWeighting
 from mtlrun.weightings.solvers.cone import RANK_TOLERANCE, cosines
 
-# If no direction goes along with the gradients by more than this (a squared cosine), there is none.
+# Below this squared cosine with all task gradients, a direction counts as none.
 _NO_DIRECTION = 1e-10
 
 
 class ConFIG(GradientWeighting):
-    """The direction that has one cosine with all task gradients, as long as the gradients' sum is along it.
+    """The direction that has the same cosine with all task gradients, with the length of their sum's projection on it.
 
-    With the unit gradients g_k / ‖g_k‖ as the rows of U, u = U^+ 1 / ‖U^+ 1‖ and d = (sum_k g_k . u) u. For
-    C = U U^T, the matrix of cosines, U^+ 1 = U^T C^+ 1, so that the Gram matrix is enough. Where the gradients depend
-    on each other and no such direction exists, it is the best in the sense of least squares.
+    With U the matrix whose rows are the unit gradients g_k / ‖g_k‖, u = U^+ 1 / ‖U^+ 1‖ and d = (sum_k g_k . u) u. For
+    the matrix of cosines C = U U^T, U^+ 1 = U^T C^+ 1, so that the Gram matrix is enough. If the gradients are linearly
+    dependent and no such direction exists, u is the best one in the sense of least squares.
 
     Source: Liu, Chu & Thuerey, "ConFIG: Towards Conflict-free Training of Physics Informed Neural Networks" (ICLR
-    2025, arXiv 2408.11104), equation 2. The momentum version of the paper, M-ConFIG, is an optimizer of its own, with
-    one task per step, and not a weighting.
+    2025, arXiv 2408.11104), equation 2. The paper's version with momentum, M-ConFIG, is an optimizer that uses one
+    task per step, and not a weighting.
 
     Args:
-        head_loss: `unweighted` by default: the direction does not concern what belongs to one task alone.
-        every, grad_wrt, losses, loss_transform: see `GradientWeighting`.
+        head_loss: `unweighted` by default, since the direction is one of shared parameters.
+        common: see `GradientWeighting`.
     """
-
-    def __init__(self, **common: Any) -> None:
-        super().__init__(**common)
 
     def task_weights(self, gram: Tensor, losses: Tensor) -> Tensor:
         num_tasks = len(gram)

@@ -10,18 +10,18 @@ _EPSILON = 1e-8
 
 
 class CoVWeighting(LossWeighting):
-    """w_k = c_k / sum_j c_j with c_k = std(l_k) / mean(l_k): what varies more weighs more.
+    """sum_k w_k L_k with w_k = c_k / sum_j c_j and c_k = std(l_k) / mean(l_k): losses that vary more weigh more.
 
-    l_k(t) = L_k(t) / mean(L_k(1), ..., L_k(t-1)), and 1 in a task's first step; c is taken over all l_k before the
-    step, with the standard deviation of the population. Weights sum to one; they are equal as long as a task of the
-    batch has fewer than two losses behind it.
+    l_k(t) = L_k(t) / mean(L_k(1), ..., L_k(t-1)), and 1 in a task's first step; c_k is that of all l_k before the step,
+    with the population standard deviation. Weights sum to one; they are equal while an active task has had fewer than
+    two losses.
 
     Source: Groenendijk, Karaoglu, Gevers & Mensink, "Multi-Loss Weighting with Coefficient of Variations" (WACV 2021),
-    made for the several losses of one task. Which l_k a step's c knows, and the first steps, are as in the authors'
-    code.
+    made for several losses of one task. That c_k excludes the current step, and the first steps, are as in the
+    authors' code.
 
     Args:
-        loss_transform: see `Weighting`.
+        common: see `Weighting`.
     """
 
     needs_positive_losses = True
@@ -32,7 +32,7 @@ class CoVWeighting(LossWeighting):
 
     def setup(self, num_tasks: int, seed: int = 0) -> None:
         super().setup(num_tasks, seed)
-        # How many losses were seen, their mean, the mean of l, and the sum of the squared distances of l from its mean.
+        # Number of losses so far, their mean, the mean of l, and the sum of squared deviations of l from its mean.
         for name in ("count", "mean_loss", "mean_ratio", "squares"):
             self.register_buffer(name, torch.zeros(num_tasks, dtype=torch.float64))
 
@@ -42,7 +42,7 @@ class CoVWeighting(LossWeighting):
         return (weights.to(losses.dtype) * losses).sum()
 
     def _weights(self) -> Tensor:
-        """Return the weights of the tasks of this step, from what was seen before it."""
+        """Return the weights of the active tasks, from the statistics before this step."""
         count, mean = self.count[self.active], self.mean_ratio[self.active]
         variance = self.squares[self.active] / count.clamp_min(1)
         variation = torch.sqrt(variance + _EPSILON) / mean.clamp_min(_EPSILON)

@@ -6,25 +6,24 @@ import torch
 from torch import Tensor
 
 from mtlrun.weightings.base import JacobianWeighting, LossTransform
-from mtlrun.weightings.state.task_rows import TaskRows, check_by_parameter
+from mtlrun.weightings.state.task_vectors import TaskVectors, check_grad_wrt_shared
 
 
 class DBMTL(JacobianWeighting):
-    """Averages the gradients of log-losses over steps, gives them all the length of the longest, and sums them.
+    """The sum of running means of the gradients of log-losses, all scaled to the length of the longest.
 
-    In step t: ghat_k <- g_k + beta_t (ghat_k - g_k) with beta_t = beta / t^decay and ghat_k = 0 before the first, where
-    g_k is the gradient of log L_k; d = sum_k alpha_k ghat_k with alpha_k = max_j ‖ghat_j‖ / ‖ghat_k‖.
+    In step t: ghat_k <- g_k + beta_t (ghat_k - g_k) with beta_t = beta / t^decay and ghat_k = 0 at the start, where g_k
+    is the gradient of log L_k; d = sum_k alpha_k ghat_k with alpha_k = max_j ‖ghat_j‖ / ‖ghat_k‖.
 
     Source: Lin et al., "Dual-Balancing for Multi-Task Learning" (2023, arXiv 2308.12029), and the authors' LibMTL. t
     counts the steps in which the task had a loss. The logarithm is the key `loss_transform`.
 
     Args:
-        beta: share of the past in the average, in [0, 1). The paper tunes it in {.1, .5, .9}, with decay 0 and .5;
-            LibMTL: .9.
-        decay: how fast that share falls, >= 0; 0 for a constant one.
-        loss_transform: paper: `log`. `combine` of this package takes the gradients as they are given.
-        grad_wrt: `shared` only.
-        losses: see `JacobianWeighting`.
+        beta: weight of the past in the running mean, in [0, 1). The paper tunes it in {.1, .5, .9}, with decay 0 and
+            .5; LibMTL: .9.
+        decay: exponent of the decay of this weight, >= 0; 0 for a constant one.
+        loss_transform: paper: `log`.
+        common: see `JacobianWeighting`; `grad_wrt` must be `shared`.
     """
 
     steps: Tensor
@@ -33,7 +32,7 @@ class DBMTL(JacobianWeighting):
         self, beta: float = 0.1, decay: float = 0.0, *, loss_transform: LossTransform = "log", **common: Any
     ) -> None:
         super().__init__(loss_transform=loss_transform, **common)
-        check_by_parameter(self.grad_wrt)
+        check_grad_wrt_shared(self.grad_wrt)
         if not 0 <= beta < 1:
             raise ValueError(f"beta must be in [0, 1), found {beta}")
         if not decay >= 0:
@@ -43,7 +42,7 @@ class DBMTL(JacobianWeighting):
 
     def setup(self, num_tasks: int, seed: int = 0) -> None:
         super().setup(num_tasks, seed)
-        self.averages = TaskRows()
+        self.averages = TaskVectors()
         self.register_buffer("steps", torch.zeros(num_tasks, dtype=torch.float64))
 
     def combine(self, jacobian: Tensor, losses: Tensor) -> Tensor:

@@ -10,22 +10,22 @@ from mtlrun.weightings.capabilities import ObservesPerformance
 
 
 class DTP(ObservesPerformance, LossWeighting):
-    """w_k = -(1 - kbar_k)^gamma log kbar_k: the focal loss of how well a task does; hard tasks come first.
+    """sum_k w_k L_k with w_k = -(1 - kbar_k)^gamma log kbar_k, the focal loss of the performance: hard tasks first.
 
     kbar_k is the running mean of the task's performance kappa_k in [0, 1], higher is better, on each batch:
-    kbar <- a kappa + (1 - a) kbar, from the first batch's value on. kappa is what the task declares (`performance`):
+    kbar <- a kappa + (1 - a) kbar, starting at the first batch's value. kappa is measured by the task (`performance`):
     the batch's accuracy for classification.
 
     Source: Guo, Haque, Huang, Yeung & Fei-Fei, "Dynamic Task Prioritization for Multitask Learning" (ECCV 2018),
     equations 3 to 5; the example-level weights of the same paper, inside a task's loss, are not part of this. The
-    paper gives no value of a. A task that gets nothing right has an infinite weight by the formula; here kbar is held
-    at `floor`.
+    paper gives no value of a. By the formula, a task with a performance of 0 has an infinite weight; here kbar is
+    clamped to `floor`.
 
     Args:
-        discount: a, in (0, 1]: how fast the running mean follows.
-        gamma: focusing parameter, >= 0: the larger, the less tasks that do well are trained.
-        floor: kbar is not taken to be below this, in (0, 1).
-        loss_transform: see `Weighting`.
+        discount: a, in (0, 1]: weight of the current batch in the running mean.
+        gamma: focusing parameter, >= 0: the larger, the smaller the weights of tasks that perform well.
+        floor: smallest kbar used in the formula, in (0, 1).
+        common: see `Weighting`.
     """
 
     performance: Tensor
@@ -44,13 +44,13 @@ class DTP(ObservesPerformance, LossWeighting):
 
     def setup(self, num_tasks: int, seed: int = 0) -> None:
         super().setup(num_tasks, seed)
-        self.register_buffer("performance", torch.full((num_tasks,), torch.nan))  # kbar, NaN until it is first seen
+        self.register_buffer("performance", torch.full((num_tasks,), torch.nan))  # kbar, NaN before its first value
 
     def observe_performance(self, performance: Tensor) -> None:
         mean = self.performance[self.active]
         performance = performance.to(mean)
-        followed = self.discount * performance + (1 - self.discount) * mean
-        self.performance[self.active] = torch.where(torch.isnan(mean), performance, followed)
+        updated = self.discount * performance + (1 - self.discount) * mean
+        self.performance[self.active] = torch.where(torch.isnan(mean), performance, updated)
 
     def objective(self, losses: Tensor) -> Tensor:
         # A task without a performance so far, as in a loop that never calls `observe_performance`, counts as the worst.

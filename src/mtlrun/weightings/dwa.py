@@ -10,15 +10,15 @@ from mtlrun.weightings.state.epoch_means import EpochMeans
 
 
 class DWA(LossWeighting):
-    """w = K softmax(r / T) with r_k = L_k(t-1) / L_k(t-2), the losses being means over the last two epochs.
+    """sum_k w_k L_k with w = K softmax(r / T), r_k = L_k(t-1) / L_k(t-2), from the mean losses of the last two epochs.
 
     Source: Liu, Johns & Davison, "End-to-End Multi-Task Learning with Attention" (CVPR 2019), equation 7. Weights are
-    one in the first two epochs. A task without a label in one of the two epochs, or without any loss
-    in the first, has r = 1.
+    one in the first two epochs. A task without a label in one of the two epochs, or with a mean loss of zero in the
+    earlier one, has r = 1.
 
     Args:
         temperature: T > 0; the larger, the more equal the weights.
-        loss_transform: see `Weighting`.
+        common: see `Weighting`.
     """
 
     needs_positive_losses = True

@@ -9,13 +9,13 @@ from mtlrun.weightings.base import LossWeighting, Reduction
 
 
 class Equal(LossWeighting):
-    """sum_k L_k, or the mean: linear scalarisation with unit weights, the baseline of everything.
+    """sum_k L_k, or the mean: linear scalarization with equal weights, the baseline of all methods.
 
     Source: Caruana, "Multitask Learning" (Machine Learning 28, 1997); also called LS or EW.
 
     Args:
-        reduction: `sum` or `mean`; with `mean`, the gradient is 1/K as long.
-        loss_transform: see `Weighting`.
+        reduction: `sum`, or `mean`, whose gradient is 1/K as long.
+        common: see `Weighting`.
     """
 
     ignores_losses = True
@@ -27,7 +27,7 @@ class Equal(LossWeighting):
 
     @property
     def plain(self) -> bool:
-        """True if the objective is the sum of the losses themselves, so that no task knows of another."""
+        """True if the objective is the plain sum of the losses, so that no task affects the weight of another."""
         return self.reduction == "sum" and self.loss_transform == "identity"
 
     def objective(self, losses: Tensor) -> Tensor:

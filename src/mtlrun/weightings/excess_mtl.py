@@ -1,4 +1,4 @@
-"""ExcessMTL: weights by excess risks."""
+"""ExcessMTL: weights by estimated excess risks."""
 
 from typing import Any
 
@@ -7,30 +7,29 @@ from torch import Tensor
 
 from mtlrun.config.checks import check_one_of
 from mtlrun.weightings.base import JacobianWeighting, Reduction
-from mtlrun.weightings.state.task_rows import TaskRows, check_by_parameter
+from mtlrun.weightings.state.task_vectors import TaskVectors, check_grad_wrt_shared
 
 
 class ExcessMTL(JacobianWeighting):
-    """Gives weight to tasks whose losses are far above the lowest that can be reached; not to those with noisy labels.
+    """sum_k w_k g_k with large weights for tasks whose losses are far above their minimum, not for noisy labels.
 
-    The excess of task k is estimated from its gradient and the sum of its squares over the steps, entry by entry, and
-    taken relative to what it was at first, e_k0:
+    The excess risk of task k is estimated from its gradient and the elementwise sum of its squares over the steps, and
+    taken relative to its initial value e_k0:
 
         S_k <- S_k + g_k²        e_k = g_k^T diag(S_k)^(-1/2) g_k        w_k <- w_k exp(eta e_k / e_k0), normalized
 
-    d = sum_k w_k g_k. In the first epochs w stays equal, and e_k0 is the mean of e_k over them.
+    d = sum_k w_k g_k. During the first epochs, the weights stay equal, and e_k0 is the mean of e_k over these epochs.
 
     Source: He et al., "Robust Multi-Task Learning with Excess Risks" (ICML 2024), equations 6, 7 and 9. Published code
-    has no warm-up and takes e_k0 from the first step; it trains heads with the weights too, here they are trained by
-    their own loss. For a task without a loss in a step nothing changes, and the others share out their part of w among
+    has no warm-up and takes e_k0 from the first step; it also trains heads by weighted losses, which are
+    unweighted here. A task without a loss in a step keeps its weight, and the others redistribute their part of w among
     themselves.
 
     Args:
         eta: step size of the weights, >= 0; 0 keeps them equal. LibMTL: .01.
-        warmup_epochs: epochs before the weights begin to move, >= 0. Paper: 3.
+        warmup_epochs: epochs with equal weights at the start, >= 0. Paper: 3.
         reduction: `mean` for weights that sum to one, as in the paper; `sum` for K, as in published code.
-        grad_wrt: `shared` only.
-        losses, loss_transform: see `JacobianWeighting`.
+        common: see `JacobianWeighting`; `grad_wrt` must be `shared`.
     """
 
     log_weights: Tensor
@@ -39,7 +38,7 @@ class ExcessMTL(JacobianWeighting):
 
     def __init__(self, eta: float = 1.0, warmup_epochs: int = 3, reduction: Reduction = "mean", **common: Any) -> None:
         super().__init__(**common)
-        check_by_parameter(self.grad_wrt)
+        check_grad_wrt_shared(self.grad_wrt)
         if not eta >= 0:
             raise ValueError(f"eta must be >= 0, found {eta}")
         if warmup_epochs < 0:
@@ -51,7 +50,7 @@ class ExcessMTL(JacobianWeighting):
 
     def setup(self, num_tasks: int, seed: int = 0) -> None:
         super().setup(num_tasks, seed)
-        self.squares = TaskRows()
+        self.squares = TaskVectors()
         self.register_buffer("log_weights", torch.zeros(num_tasks, dtype=torch.float64))
         self.register_buffer("initial_sum", torch.zeros(num_tasks, dtype=torch.float64))
         self.register_buffer("initial_count", torch.zeros(num_tasks, dtype=torch.float64))
@@ -63,7 +62,7 @@ class ExcessMTL(JacobianWeighting):
             self.initial_sum[active] += excess
             self.initial_count[active] += 1
         else:
-            first = self.initial_sum[active] == 0  # also if it had labels, but no gradient so far
+            first = self.initial_sum[active] == 0  # also true of a task that had labels, but no gradient so far
             self.initial_sum[active] = torch.where(first, excess, self.initial_sum[active])
             self.initial_count[active] = torch.where(first, 1.0, self.initial_count[active])
             initial = self.initial_sum[active] / self.initial_count[active]
@@ -76,7 +75,7 @@ class ExcessMTL(JacobianWeighting):
         return weights.to(jacobian) @ jacobian
 
     def _excess(self, jacobian: Tensor) -> Tensor:
-        """Return the estimates e [K] and add this step to S."""
+        """Add this step to S, and return the estimates e [K]."""
         squares = self.squares.like(jacobian, self.num_tasks)
         squares[self.active] += jacobian**2
         roots = squares[self.active].sqrt()

@@ -10,21 +10,21 @@ from mtlrun.weightings.solvers.fairness import check_max_norm, clip_norm, fair_w
 
 
 class FairGrad(GradientWeighting):
-    """(G G^T) w = w^(-1/alpha), w > 0: the direction d = G^T w that shares the decrease of the losses alpha-fairly.
+    """d = G^T w with (G G^T) w = w^(-1/alpha), w > 0: the decrease of the losses is distributed alpha-fairly.
 
-    Among directions d of one length it maximizes sum_k (g_k . d)^(1 - alpha) / (1 - alpha), where g_k . d is the rate
+    Among directions d of equal length it maximizes sum_k (g_k . d)^(1 - alpha) / (1 - alpha), where g_k . d is the rate
     at which task k's loss falls. alpha = 1 maximizes the sum of logarithms and is `nash_mtl`; alpha near 0 tends to the
-    plain sum, large alpha to the largest of the smallest rates. The equation gives d a length of its own, which grows
-    with that of the gradients, g, as g^((1 - alpha) / (1 + alpha)).
+    plain sum, and large alpha maximizes the smallest rate. The equation also determines the length of d, which scales
+    with the length g of the gradients as g^((1 - alpha) / (1 + alpha)).
 
     Source: Ban & Ji, "Fair Resource Allocation in Multi-Task Learning" (ICML 2024), equation 4 and algorithm 1. The
     paper's code also multiplies d by K before it clips its norm.
 
     Args:
-        alpha: > 0, what is thought fair; above 10 the equation may have no solution that double precision can hold.
-        max_norm: > 0, the largest norm of d, by what `grad_wrt` names; None for no limit. The paper's code: 1.
+        alpha: > 0, the notion of fairness; above 10 the solution of the equation may exceed double precision.
+        max_norm: > 0, the largest norm of d, with respect to `grad_wrt`; None for no limit. The paper's code: 1.
         head_loss: `unweighted`, as in the paper's code.
-        every, grad_wrt, losses, loss_transform: see `GradientWeighting`.
+        common: see `GradientWeighting`.
     """
 
     def __init__(self, alpha: float = 2.0, max_norm: float | None = 1.0, **common: Any) -> None:
@@ -35,7 +35,7 @@ class FairGrad(GradientWeighting):
         self.max_norm = check_max_norm(max_norm)
 
     def task_weights(self, gram: Tensor, losses: Tensor) -> Tensor:
-        weights, found = fair_weights(gram.numpy(), self.alpha)
-        if not found:
-            self.fall_back("its equation is not solved after 100 Newton steps; the last of them is used")
+        weights, solved = fair_weights(gram.numpy(), self.alpha)
+        if not solved:
+            self.fall_back("its equation is not solved after 100 Newton steps; the result of the last one is used")
         return torch.from_numpy(clip_norm(weights, gram.numpy(), self.max_norm))

@@ -12,21 +12,21 @@ _EPSILON = 1e-8
 
 
 class FAMO(ObservesLossesAfterStep, LossWeighting):
-    """Weights under which all losses fall at the same relative rate, learned from the losses alone.
+    """A weighted sum of log-losses, with weights learned so that all losses fall at the same relative rate.
 
     With z = softmax(xi), the objective is c sum_k z_k log(L_k - b_k), c = 1 / sum_k z_k / (L_k - b_k) held constant,
-    so that the weights z_k c / (L_k - b_k) sum to one. After the optimizer step, the losses of the same batch are
-    computed once more, and xi makes an Adam step along J_softmax(xi)^T delta, delta_k = log(L_k - b_k) - log(L_k' -
-    b_k): a task that fell less than the others gains weight.
+    so that the weights z_k c / (L_k - b_k) sum to one. After the optimizer step, the losses L_k' of the same batch
+    are computed, and xi makes an Adam step along J_softmax(xi)^T delta, delta_k = log(L_k - b_k) - log(L_k' - b_k):
+    a task whose loss fell less than the others' gains weight.
 
-    Source: Liu, Feng, Stone & Liu, "FAMO: Fast Adaptive Multitask Optimization" (NeurIPS 2023), algorithm 1. One extra
-    forward pass per step.
+    Source: Liu, Feng, Stone & Liu, "FAMO: Fast Adaptive Multitask Optimization" (NeurIPS 2023), algorithm 1. It takes
+    one extra forward pass per step.
 
     Args:
         lr: learning rate of xi, > 0. Paper: .025.
         weight_decay: weight decay of xi, >= 0. Paper: .001; .01 on Cityscapes.
-        min_losses: b, below every loss.
-        loss_transform: see `Weighting`.
+        min_losses: b, a lower bound of all losses.
+        common: see `Weighting`.
     """
 
     needs_positive_losses = True
@@ -42,7 +42,7 @@ class FAMO(ObservesLossesAfterStep, LossWeighting):
             raise ValueError(f"lr must be > 0, found {lr}")
         if not weight_decay >= 0:
             raise ValueError(f"weight_decay must be >= 0, found {weight_decay}")
-        # Not the base's `lr`: xi is moved after the run's optimizer has made its step, by an Adam of its own.
+        # Not `Weighting.lr`: xi is not in the run's optimizer, but updated after its step, by the Adam below.
         self.step_size = lr
         self.weight_decay = weight_decay
         self.min_losses = min_losses
@@ -56,23 +56,23 @@ class FAMO(ObservesLossesAfterStep, LossWeighting):
     def objective(self, losses: Tensor) -> Tensor:
         self.before[self.active] = losses.detach().to(self.before)
         shifted = losses - self.min_losses + _EPSILON
-        shares = torch.softmax(self.logits[self.active], dim=0).to(losses.dtype)
-        scale = 1 / (shares / shifted.detach()).sum()
-        return (scale * shares * torch.log(shifted)).sum()
+        z = torch.softmax(self.logits[self.active], dim=0).to(losses.dtype)
+        scale = 1 / (z / shifted.detach()).sum()
+        return (scale * z * torch.log(shifted)).sum()
 
     def observe_losses_after_step(self, losses: Tensor) -> None:
         active = self.active
         after = self.transform(losses).to(self.before)
-        fall = torch.log(self.before[active] - self.min_losses + _EPSILON) - torch.log(
+        delta = torch.log(self.before[active] - self.min_losses + _EPSILON) - torch.log(
             after - self.min_losses + _EPSILON
         )
-        shares = torch.softmax(self.logits[active], dim=0)
+        z = torch.softmax(self.logits[active], dim=0)
         gradient = torch.zeros_like(self.logits)
-        gradient[active] = shares * (fall - (shares * fall).sum())  # J_softmax^T delta
+        gradient[active] = z * (delta - (z * delta).sum())  # J_softmax^T delta
         self._adam(gradient + self.weight_decay * self.logits)
 
     def _adam(self, gradient: Tensor) -> None:
-        """Move xi against `gradient`, with Adam's defaults."""
+        """Update xi by an Adam step along `gradient`, with the default betas."""
         self.updates += 1
         self.first_moment.lerp_(gradient, 0.1)
         self.second_moment.lerp_(gradient.square(), 0.001)

@@ -9,19 +9,18 @@ from mtlrun.weightings.base import JacobianWeighting
 
 
 class GradDrop(JacobianWeighting):
-    """In each entry keep only the positive or only the negative parts, drawn by how much they outweigh the others.
+    """The sum of the task gradients, in each entry of only the positive or only the negative ones, chosen at random.
 
-    P = (1 + sum_k g_k / sum_k |g_k|) / 2 and U uniform in [0, 1), entry by entry; kept are the positive parts where
-    P > U and the negative ones where P < U: d = sum_k (leak + (1 - leak) mask_k) g_k.
+    In each entry, with P = (1 + sum_k g_k / sum_k |g_k|) / 2 and U uniform in [0, 1), mask_k is 1 for the positive g_k
+    if P > U, for the negative ones if P < U, and else 0: d = sum_k (leak + (1 - leak) mask_k) g_k.
 
     Source: Chen et al., "Just Pick a Sign: Optimizing Deep Multitask Models with Gradient Sign Dropout" (NeurIPS 2020),
-    equations 1 and 2 and algorithm 1. The paper acts on the gradient by the shared representation
-    (`grad_wrt: representation`), multiplied there by the sign of the activations; the default here acts on the
-    gradient by the shared parameters.
+    equations 1 and 2 and algorithm 1. The paper uses gradients with respect to the shared
+    representation (`grad_wrt: representation`), multiplied by the sign of the activations; the default here is exact.
 
     Args:
-        leak: share of what would be dropped that is kept all the same, in [0, 1]; 1 is the plain sum. Paper: 0.
-        grad_wrt, losses, loss_transform: see `JacobianWeighting`.
+        leak: fraction of the dropped terms that is kept, in [0, 1]; 1 is the plain sum. Paper: 0.
+        common: see `JacobianWeighting`.
     """
 
     def __init__(self, leak: float = 0.0, **common: Any) -> None:
@@ -32,8 +31,7 @@ class GradDrop(JacobianWeighting):
 
     def combine(self, jacobian: Tensor, losses: Tensor) -> Tensor:
         total, magnitude = jacobian.sum(dim=0), jacobian.abs().sum(dim=0)
-        positive_share = 0.5 * (1 + torch.where(magnitude > 0, total / magnitude, 0.0))
+        positive_odds = 0.5 * (1 + torch.where(magnitude > 0, total / magnitude, 0.0))
         draw = torch.rand(total.shape, dtype=total.dtype, device=total.device, generator=self.generator(total.device))
-        # An entry's parts of the drawn sign; of the others, the leak.
-        kept = torch.where(positive_share > draw, jacobian.clamp_min(0).sum(dim=0), jacobian.clamp_max(0).sum(dim=0))
+        kept = torch.where(positive_odds > draw, jacobian.clamp_min(0).sum(dim=0), jacobian.clamp_max(0).sum(dim=0))
         return self.leak * total + (1 - self.leak) * kept

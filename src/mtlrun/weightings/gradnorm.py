@@ -9,22 +9,22 @@ from mtlrun.weightings.base import GradientWeighting, HeadLoss, check_lr
 
 
 class GradNorm(GradientWeighting):
-    """Learns weights under which the tasks' gradients have norms that suit their training rates.
+    """A weighted sum of losses, with weights learned so that gradient norms match the tasks' training rates.
 
     Minimizes over w: sum_k | w_k ‖g_k‖ - Gbar r_k^alpha | with Gbar = mean_k w_k ‖g_k‖ and
-    r_k = (L_k / L_k(0)) / mean_j (L_j / L_j(0)), the target held constant. Its gradient by w_k is
-    ‖g_k‖ sign(w_k ‖g_k‖ - target_k). After each step w is scaled to sum to K.
+    r_k = (L_k / L_k(0)) / mean_j (L_j / L_j(0)), the target held constant. Its derivative with
+    respect to w_k is ‖g_k‖ sign(w_k ‖g_k‖ - target_k). After each step w is scaled to sum to K.
 
     Source: Chen et al., "GradNorm: Gradient Normalization for Adaptive Loss Balancing in Deep Multitask Networks"
-    (ICML 2018), equations 1 and 2 and algorithm 1. The paper takes the gradients by the last shared layer only
-    (`grad_wrt: last_layer`); the default here is exact. The paper leaves open what happens when a step takes a
-    weight to zero or below: here it is held at 1e-3 of the mean, so that no task is ever maximized.
+    (ICML 2018), equations 1 and 2 and algorithm 1. The paper takes the gradients with respect to the last
+    shared layer only (`grad_wrt: last_layer`); the default here is exact. The paper leaves open what happens when a
+    step makes a weight zero or negative: here it is held at 1e-3 of the mean, so that no loss is ever maximized.
 
     Args:
-        alpha: strength of the pull towards equal training rates, >= 0. Paper: 1.5, and .12 for near-symmetric tasks.
+        alpha: strength of the pull toward equal training rates, >= 0. Paper: 1.5, and .12 for near-symmetric tasks.
         head_loss: paper: `weighted`.
         lr: learning rate of w, by the run's optimizer. Paper: .025.
-        every, grad_wrt, losses, loss_transform: see `GradientWeighting`.
+        common: see `GradientWeighting`.
     """
 
     initial_losses: Tensor
@@ -70,7 +70,7 @@ class GradNorm(GradientWeighting):
         return weights
 
     def _normalize(self) -> None:
-        """Scale the weights, which the optimizer has moved since, to sum to K."""
+        """Make the weights positive and scale them to sum to K, since the optimizer has moved them."""
         kept = self.learned_weights.detach().clamp_min(
             1e-3 * self.learned_weights.detach().abs().mean().clamp_min(1e-12)
         )

@@ -10,33 +10,33 @@ from mtlrun.config.checks import check_one_of
 from mtlrun.weightings.base import GradientWeighting, Reduction
 from mtlrun.weightings.pcgrad import random_orders
 
-# A cosine aimed at is held below one by this: no finite share of a gradient makes another one parallel to it.
+# Target cosines are held below one by this: no finite multiple of one gradient makes another one parallel to it.
 _BELOW_ONE = 1e-6
 
-# What projections left of a gradient has no direction if its squared length is below this share of what it was.
-_NOTHING_LEFT = 1e-12
+# A projected gradient has no direction if its squared length is below this fraction of the original one.
+_MIN_REMAINING = 1e-12
 
 
 class GradVac(GradientWeighting):
-    """Turns each task gradient towards each other one until their cosine is what it has been on average; sums them.
+    """The sum of the task gradients, each turned toward the others until their cosines equal the running means.
 
-    For each i, for the others j in random order, with c the cosine of g_i' and g_j and rho_ij the average of it:
+    For each i, for the others j in random order, with c the cosine of g_i' and g_j and rho_ij its running mean:
 
         if c < rho_ij:  g_i' += g_j ‖g_i'‖ (rho_ij sqrt(1 - c²) - c sqrt(1 - rho_ij²)) / (‖g_j‖ sqrt(1 - rho_ij²))
         rho_ij <- (1 - beta) rho_ij + beta c
 
-    Every g_i' is a combination of the rows, so this is done on the coefficients, from the Gram matrix alone. While
-    rho is zero, as at the start, this is PCGrad.
+    Every g_i' is a combination of the task gradients, so this is computed on its coefficients, from the Gram matrix
+    only. While rho is zero, as at the start, this is PCGrad.
 
     Source: Wang et al., "Gradient Vaccine: Investigating and Improving Multi-task Optimization in Massively
-    Multilingual Models" (ICLR 2021). The gradients are taken whole, not layer by layer. In LibMTL rho is averaged only
-    where c < rho, so that it can only fall from zero, and the gradients are turned less than by PCGrad.
+    Multilingual Models" (ICLR 2021). Whole gradients are compared, not layer by layer. LibMTL updates rho only where
+    c < rho, so that it can only fall from zero, and the gradients are turned less than by PCGrad.
 
     Args:
-        beta: share of the present cosine in the average, in [0, 1]. Published code: .5.
+        beta: weight of the current cosine in the running mean, in [0, 1]. Published code: .5.
         reduction: `sum` of the gradients, as in the paper, or `mean`.
-        head_loss: `unweighted` by default: what is turned is what the tasks share.
-        every, grad_wrt, losses, loss_transform: see `GradientWeighting`.
+        head_loss: `unweighted` by default, since only gradients of shared parameters are turned.
+        common: see `GradientWeighting`.
     """
 
     rho: Tensor
@@ -60,27 +60,27 @@ class GradVac(GradientWeighting):
         tasks, squares = numpy.arange(num_tasks), numpy.diagonal(products)
         averages = self.rho[active[:, None], active].numpy()
         coefficients, along = numpy.eye(num_tasks), products.copy()  # of g_i', and its products with all gradients
-        own_squares = squares.copy()
-        for others in random_orders(num_tasks, self.generator()).T:  # all tasks at once, each with another one
-            turnable = (others != tasks) & (squares[others] > 0) & (own_squares > _NOTHING_LEFT * squares)
-            length = numpy.sqrt(numpy.where(turnable, own_squares, 1.0))
+        turned_squares = squares.copy()
+        for others in random_orders(num_tasks, self.generator()).T:  # all tasks at once, each with one other
+            turnable = (others != tasks) & (squares[others] > 0) & (turned_squares > _MIN_REMAINING * squares)
+            length = numpy.sqrt(numpy.where(turnable, turned_squares, 1.0))
             other_length = numpy.sqrt(numpy.where(turnable, squares[others], 1.0))
             cosine = numpy.clip(along[tasks, others] / (length * other_length), -1.0, 1.0)
             average = averages[tasks, others]
             averages[tasks, others] = numpy.where(turnable, (1 - self.beta) * average + self.beta * cosine, average)
             turned = turnable & (cosine < average)
-            wanted = numpy.clip(average, _BELOW_ONE - 1, 1 - _BELOW_ONE)
-            share = numpy.where(turned, length / other_length * share_of_other(cosine, wanted), 0.0)
-            coefficients[tasks, others] += share
-            along += share[:, None] * products[others]
-            own_squares = numpy.where(turned, (coefficients * along).sum(axis=1).clip(min=0.0), own_squares)
+            target = numpy.clip(average, _BELOW_ONE - 1, 1 - _BELOW_ONE)
+            factor = numpy.where(turned, length / other_length * turning_factor(cosine, target), 0.0)
+            coefficients[tasks, others] += factor
+            along += factor[:, None] * products[others]
+            turned_squares = numpy.where(turned, (coefficients * along).sum(axis=1).clip(min=0.0), turned_squares)
         self.rho[active[:, None], active] = torch.from_numpy(averages)
         total = torch.from_numpy(coefficients.sum(axis=0))
         return total if self.reduction == "sum" else total / num_tasks
 
 
-def share_of_other(cosine: numpy.ndarray, wanted: numpy.ndarray) -> numpy.ndarray:
-    """Return how much of a unit vector must be added to another one, for their cosine to rise to the `wanted` one."""
-    sine, wanted_sine = numpy.sqrt(1 - cosine**2), numpy.sqrt(1 - wanted**2)
-    share: numpy.ndarray = (wanted * sine - cosine * wanted_sine) / wanted_sine
-    return share
+def turning_factor(cosine: numpy.ndarray, target: numpy.ndarray) -> numpy.ndarray:
+    """Return the factor with which a unit vector must be added to another for their cosine to rise to `target`."""
+    sine, target_sine = numpy.sqrt(1 - cosine**2), numpy.sqrt(1 - target**2)
+    factor: numpy.ndarray = (target * sine - cosine * target_sine) / target_sine
+    return factor

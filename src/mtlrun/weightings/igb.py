@@ -10,18 +10,18 @@ from mtlrun.weightings.state.epoch_means import EpochMeans
 
 
 class IGB(LossWeighting):
-    """sum_k w_k log L_k, w = K softmax_k(L_k / B_k): the further a task is from its end, the more it weighs.
+    """sum_k w_k log L_k with w = K softmax_k(L_k / B_k): the further a task has to improve, the more it weighs.
 
-    B_k is the mean of L_k over the epoch `base_epoch`; until that has ended, w = 1 (`scale_invariant`). A task without
-    a label in that epoch counts as one that stands at its base. The weight of L_k itself is w_k / L_k.
+    B_k is the mean of L_k over the epoch `base_epoch`; until its end, w = 1 (`scale_invariant`). For a task without a
+    label in that epoch, L_k / B_k is taken as 1. The effective weight of L_k is w_k / L_k.
 
-    Source: Dai, Fei & Lu, "Improvable Gap Balancing for Multi-Task Learning" (UAI 2023), IGBv1, with zero for the
-    loss to be reached, as in the authors' code. IGBv2 of the same paper, which learns w by soft
+    Source: Dai, Fei & Lu, "Improvable Gap Balancing for Multi-Task Learning" (UAI 2023), IGBv1, with zero as the
+    target loss, as in the authors' code. IGBv2 of the same paper, which learns w by soft
     actor-critic, is not part of this.
 
     Args:
         base_epoch: epoch, counted from 0, whose mean losses are B. The authors' code: 1.
-        loss_transform: see `Weighting`.
+        common: see `Weighting`.
     """
 
     needs_positive_losses = True
@@ -42,7 +42,7 @@ class IGB(LossWeighting):
         values = losses.detach().to(self.base_losses)
         if self.epoch == self.base_epoch:
             self.means.add(self.active, values)
-        base = self.base_losses[self.active]  # NaN as long as it is not known: then all weights are one
+        base = self.base_losses[self.active]  # NaN until it is known: then all weights are one
         gaps = torch.where(base > 0, values / base, 1.0)
         weights = len(losses) * torch.softmax(gaps, dim=0)
         return (weights.to(losses.dtype) * torch.log(losses + LOG_EPSILON)).sum()

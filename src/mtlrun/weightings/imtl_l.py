@@ -9,17 +9,17 @@ from mtlrun.weightings.base import LossWeighting, check_lr
 
 
 class IMTLL(LossWeighting):
-    """sum_k exp(s_k) L_k - s_k, with learned s_k: all weighted losses are drawn to the same scale.
+    """sum_k exp(s_k) L_k - s_k with learned s_k, which bring all weighted losses to the same scale.
 
-    At the optimum in s, exp(s_k) L_k = 1. It is twice `uncertainty` in its regression form, with s of the other sign.
+    At the optimum in s, exp(s_k) L_k = 1. This is twice `uncertainty` in its regression form, with -s in place of s.
 
     Source: Liu, Li, Kuang, Xue, Chen, Yang, Liao & Zhang, "Towards Impartial Multi-task Learning" (ICLR 2021), its
     loss balance, with the base e.
 
     Args:
-        init: s at the start.
+        init: initial s.
         lr: learning rate of s; None for `optimizer.lr`.
-        loss_transform: see `Weighting`.
+        common: see `Weighting`.
     """
 
     def __init__(self, init: float = 0.0, *, lr: float | None = None, **common: Any) -> None:

@@ -9,18 +9,18 @@ from mtlrun.weightings.base import LossWeighting
 
 
 class LBTW(LossWeighting):
-    """w_k = (L_k(b) / L_k(0))^alpha: the less a task's loss fell since the epoch began, the more it weighs.
+    """sum_k w_k L_k with w_k = (L_k(b) / L_k(0))^alpha: the less a loss fell since the epoch began, the more it weighs.
 
-    L_k(b) is the loss on batch b and L_k(0) that on the first batch of the same epoch that has a label for the task;
-    a task whose L_k(0) is zero has w_k = 1.
+    L_k(b) is the loss on batch b, and L_k(0) that on the epoch's first batch with a label for the task; a task whose
+    L_k(0) is zero has w_k = 1.
 
     Source: Liu, Liang & Gitter, "Loss-Balanced Task Weighting to Reduce Negative Transfer in Multi-Task Learning"
     (AAAI 2019). The authors' code also scales the weights of each step to sum to K (`normalize`).
 
     Args:
-        alpha: strength, >= 0; 0 gives equal weights. Paper: .5.
+        alpha: strength of the weighting, >= 0; 0 gives equal weights. Paper: .5.
         normalize: scale the weights of each step to sum to the number of tasks with a loss, as the authors' code does.
-        loss_transform: see `Weighting`.
+        common: see `Weighting`.
     """
 
     needs_positive_losses = True

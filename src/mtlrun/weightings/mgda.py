@@ -13,20 +13,20 @@ Normalization = Literal["none", "l2", "loss", "loss+"]
 
 
 class MGDA(GradientWeighting):
-    """min over w in the simplex of ‖sum_k w_k g_k‖²: the shortest vector in the convex hull of the task gradients.
+    """The shortest vector in the convex hull of the task gradients: min over w in the simplex of ‖sum_k w_k g_k‖².
 
     Source: Désidéri, "Multiple-gradient descent algorithm (MGDA) for multiobjective optimization" (Comptes Rendus
     Mathematique 350, 2012); Sener & Koltun, "Multi-Task Learning as Multi-Objective Optimization" (NeurIPS 2018),
     algorithm 2 (Frank-Wolfe with exact line search). Exact for two tasks.
 
     Args:
-        normalization: what each gradient is divided by when the weights are sought: `none`, its norm (`l2`), its loss
-            (`loss`) or both (`loss+`). The weights are then applied to the gradients as they are, as in the paper's
-            code.
-        max_iterations: Frank-Wolfe iterations at most, >= 1; what stands then is used, a little above the minimum.
-        tolerance: stop when the duality gap is at most this share of the mean squared gradient norm.
+        normalization: what each gradient is divided by to compute the weights: `none`, its norm (`l2`), its loss
+            (`loss`) or both (`loss+`). The weights are then applied to the original gradients, as in the paper's code.
+        max_iterations: largest number of Frank-Wolfe iterations, >= 1; the result may then be a little above the
+            minimum.
+        tolerance: iterations stop when the duality gap is at most this fraction of the mean squared gradient norm.
         head_loss: paper: `weighted`.
-        every, grad_wrt, losses, loss_transform: see `GradientWeighting`.
+        common: see `GradientWeighting`.
     """
 
     def __init__(
@@ -55,9 +55,9 @@ class MGDA(GradientWeighting):
             scale *= numpy.sqrt(numpy.diagonal(products))
         if self.normalization in ("loss", "loss+"):
             scale *= losses.numpy()
-        scale = numpy.where(scale > 0, scale, 1.0)  # a zero gradient or loss stays as it is
-        found = minimum_norm_weights(products / numpy.outer(scale, scale), self.max_iterations, self.tolerance)
-        return torch.from_numpy(found)
+        scale = numpy.where(scale > 0, scale, 1.0)  # nothing is divided by zero
+        weights = minimum_norm_weights(products / numpy.outer(scale, scale), self.max_iterations, self.tolerance)
+        return torch.from_numpy(weights)
 
 
 def minimum_norm_weights(gram: numpy.ndarray, max_iterations: int, tolerance: float) -> numpy.ndarray:
@@ -65,8 +65,8 @@ def minimum_norm_weights(gram: numpy.ndarray, max_iterations: int, tolerance: fl
 
     Args:
         gram: [K, K], symmetric positive semi-definite.
-        max_iterations: at most so many iterations.
-        tolerance: of the duality gap, relative to the mean of the diagonal.
+        max_iterations: largest number of iterations.
+        tolerance: for the duality gap, relative to the mean of the diagonal.
     """
     num_tasks = len(gram)
     scale = numpy.trace(gram) / num_tasks
@@ -77,28 +77,28 @@ def minimum_norm_weights(gram: numpy.ndarray, max_iterations: int, tolerance: fl
     products = gram @ weights
     for _ in range(max_iterations):
         squared_norm = weights @ products
-        towards = int(numpy.argmin(products))
-        gap = squared_norm - products[towards]
+        toward = int(numpy.argmin(products))
+        gap = squared_norm - products[toward]
         if gap <= tolerance:
             break
-        # The shortest point on the segment from the current combination to the task's gradient.
-        curvature = squared_norm - 2 * products[towards] + gram[towards, towards]
+        # The shortest vector on the segment from the current combination to that task's gradient.
+        curvature = squared_norm - 2 * products[toward] + gram[toward, toward]
         step = min(gap / curvature, 1.0)
         weights *= 1 - step
-        weights[towards] += step
-        products = (1 - step) * products + step * gram[towards]
+        weights[toward] += step
+        products = (1 - step) * products + step * gram[toward]
     return weights
 
 
 def _best_pair(gram: numpy.ndarray) -> numpy.ndarray:
-    """Return the best weights that are zero for all but two tasks; for two tasks, the solution."""
+    """Return the best weights among those that are zero for all but two tasks; for two tasks, the solution."""
     first, second = numpy.triu_indices(len(gram), k=1)
     squares, products = numpy.diagonal(gram), gram[first, second]
     a, c = squares[first], squares[second]
     distance = a - 2 * products + c
-    share = numpy.where(distance > 0, (c - products) / numpy.where(distance > 0, distance, 1.0), 0.5).clip(0, 1)
-    values = share**2 * a + 2 * share * (1 - share) * products + (1 - share) ** 2 * c
+    fraction = numpy.where(distance > 0, (c - products) / numpy.where(distance > 0, distance, 1.0), 0.5).clip(0, 1)
+    values = fraction**2 * a + 2 * fraction * (1 - fraction) * products + (1 - fraction) ** 2 * c
     best = int(values.argmin())
     weights = numpy.zeros(len(gram))
-    weights[first[best]], weights[second[best]] = share[best], 1 - share[best]
+    weights[first[best]], weights[second[best]] = fraction[best], 1 - fraction[best]
     return weights

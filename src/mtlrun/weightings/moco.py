@@ -6,39 +6,38 @@ import torch
 from torch import Tensor
 
 from mtlrun.weightings.base import JacobianWeighting
-from mtlrun.weightings.solvers.simplex import project_on_simplex, share_out
-from mtlrun.weightings.state.task_rows import TaskRows, check_by_parameter
+from mtlrun.weightings.solvers.simplex import project_on_simplex
+from mtlrun.weightings.state.simplex_weights import SimplexWeights
+from mtlrun.weightings.state.task_vectors import TaskVectors, check_grad_wrt_shared
 
 
 class MoCo(JacobianWeighting):
-    """MGDA on gradients that are averaged over steps, with weights that make one step towards the optimum per step.
+    """MGDA on running means of the task gradients, with one update of the weights per step.
 
-    In step t, with the averages y_k as the rows of Y:
+    In step t, with Y = [y_1, ..., y_K] the running means:
 
         y_k <- y_k - beta_t (y_k - g_k)                                  beta_t = beta / t^beta_decay
         d = Y^T lambda
         lambda <- Proj(lambda - gamma_t (Y Y^T + rho I) lambda)          gamma_t = gamma / t^gamma_decay
 
-    y = 0 and lambda = 1/K at first, Proj the projection on the simplex. gamma is meant for gradients of length about
-    one: for longer ones lambda leaps to the task with the shortest.
+    y starts at 0, lambda at 1/K, and Proj is the projection on the simplex. gamma suits gradients of length about one:
+    with longer ones, lambda jumps to the task with the shortest.
 
     Source: Fernando et al., "Mitigating Gradient Bias in Multi-objective Learning: A Provably Convergent Approach"
-    (ICLR 2023). Defaults are those of LibMTL, which is based on the authors' code, gives each gradient the length of
-    its loss first (`normalize`), and has a softmax in the place of the projection. For a task without a loss in a step
-    nothing changes, and the others share out their part of lambda among themselves.
+    (ICLR 2023). Defaults are those of LibMTL, which is based on the authors' code, first scales each gradient to the
+    length of its loss (`normalize`), and has a softmax instead of the projection. A task without a loss in a step keeps
+    its mean and weight, and the others redistribute their part of lambda among themselves.
 
     Args:
-        beta: step size of the averages, in (0, 1].
-        beta_decay: how fast it falls, >= 0.
+        beta: step size of the running means, in (0, 1].
+        beta_decay: exponent of the decay of this step size, >= 0.
         gamma: step size of the weights, >= 0; 0 keeps them equal.
-        gamma_decay: how fast it falls, >= 0.
-        rho: pull of the weights towards equal ones, >= 0.
-        normalize: give each gradient the length of its loss first; losses must then be positive.
-        grad_wrt: `shared` only.
-        losses, loss_transform: see `JacobianWeighting`.
+        gamma_decay: exponent of the decay of this step size, >= 0.
+        rho: pull towards equal weights, >= 0.
+        normalize: scale each gradient to the length of its loss first; losses must then be positive.
+        common: see `JacobianWeighting`; `grad_wrt` must be `shared`.
     """
 
-    task_weights: Tensor
     steps: Tensor
 
     def __init__(
@@ -52,7 +51,7 @@ class MoCo(JacobianWeighting):
         **common: Any,
     ) -> None:
         super().__init__(**common)
-        check_by_parameter(self.grad_wrt)
+        check_grad_wrt_shared(self.grad_wrt)
         if not 0 < beta <= 1:
             raise ValueError(f"beta must be in (0, 1], found {beta}")
         for name, value in {"beta_decay": beta_decay, "gamma": gamma, "gamma_decay": gamma_decay, "rho": rho}.items():
@@ -62,12 +61,12 @@ class MoCo(JacobianWeighting):
         self.gamma, self.gamma_decay = gamma, gamma_decay
         self.rho = rho
         self.normalize = normalize
-        self.needs_positive_losses = normalize  # a negative one would turn its gradient round
+        self.needs_positive_losses = normalize  # a negative one would reverse its gradient
 
     def setup(self, num_tasks: int, seed: int = 0) -> None:
         super().setup(num_tasks, seed)
-        self.averages = TaskRows()
-        self.register_buffer("task_weights", torch.full((num_tasks,), 1 / num_tasks, dtype=torch.float64))
+        self.averages = TaskVectors()
+        self.simplex_weights = SimplexWeights(num_tasks)
         self.register_buffer("steps", torch.zeros(num_tasks, dtype=torch.float64))
 
     def combine(self, jacobian: Tensor, losses: Tensor) -> Tensor:
@@ -81,8 +80,8 @@ class MoCo(JacobianWeighting):
         tracked = averages[active] - step_sizes * (averages[active] - jacobian)
         averages[active] = tracked
 
-        part, weights = share_out(self.task_weights, active)
+        weights = self.simplex_weights.of(active)
         slopes = (tracked @ tracked.T).double() @ weights + self.rho * weights
         step_size = self.gamma / self.steps.max() ** self.gamma_decay
-        self.task_weights[active] = part * project_on_simplex(weights - step_size * slopes)
+        self.simplex_weights.move(active, project_on_simplex(weights - step_size * slopes))
         return weights.to(jacobian) @ tracked

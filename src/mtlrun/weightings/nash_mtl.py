@@ -10,24 +10,23 @@ from mtlrun.weightings.solvers.fairness import check_max_norm, clip_norm, fair_w
 
 
 class NashMTL(GradientWeighting):
-    """(G G^T) a = 1 / a, a > 0: the direction d = G^T a on which bargaining tasks agree.
+    """The Nash bargaining solution d = G^T a with (G G^T) a = 1 / a, a > 0.
 
-    Among directions d of one length it maximizes sum_k log(g_k . d), the Nash bargaining solution, where g_k . d is
-    what task k wins by d. It does not depend on the lengths of the gradients, and its own is sqrt(K): with
-    `max_norm: 1`, always 1. For two tasks it is that of g_1 / ‖g_1‖ + g_2 / ‖g_2‖. Where a convex
-    combination of the gradients is zero, there is nothing to win: then a regularized equation gives nearly d = 0.
+    Among directions d of equal length it maximizes sum_k log(g_k . d), where g_k . d is the gain of task k by d. It
+    does not depend on the lengths of the gradients, and has the length sqrt(K): with `max_norm: 1`, always 1. For two
+    tasks it is the direction of g_1 / ‖g_1‖ + g_2 / ‖g_2‖. If a convex combination of the gradients is zero, no
+    direction improves all tasks: then a regularized equation gives nearly d = 0.
 
     Source: Navon et al., "Multi-Task Learning as a Bargaining Game" (ICML 2022), the equation that its algorithm 1
-    solves. The paper solves it by a sequence of convex programmes; here it is a Newton method on the one convex
-    function whose minimum it is.
+    solves. The paper solves it by a sequence of convex programs; here it is solved by Newton's method on the convex
+    function that it minimizes.
 
     Args:
-        max_norm: > 0, the largest norm of d, by what `grad_wrt` names; None for no limit. The paper's code: 1.
-        head_loss: `weighted`, as in the paper's code; there the limit on the norm does not reach the heads, here it
+        max_norm: > 0, the largest norm of d, with respect to `grad_wrt`; None for no limit. The paper's code: 1.
+        head_loss: `weighted`, as in the paper's code, where `max_norm` does not scale the loss of the heads; here it
             does.
-        update_weights_every: the paper's code has this too; there the norm is limited in each
-            step, here with the weights.
-        grad_wrt, losses, loss_transform: see `GradientWeighting`.
+        common: see `GradientWeighting`. The paper's code has `update_weights_every` too, but limits the norm in each
+            step, not only when the weights are updated.
     """
 
     def __init__(self, max_norm: float | None = 1.0, *, head_loss: HeadLoss = "weighted", **common: Any) -> None:
@@ -35,7 +34,7 @@ class NashMTL(GradientWeighting):
         self.max_norm = check_max_norm(max_norm)
 
     def task_weights(self, gram: Tensor, losses: Tensor) -> Tensor:
-        weights, found = fair_weights(gram.numpy(), alpha=1.0)
-        if not found:
-            self.fall_back("its equation is not solved after 100 Newton steps; the last of them is used")
+        weights, solved = fair_weights(gram.numpy(), alpha=1.0)
+        if not solved:
+            self.fall_back("its equation is not solved after 100 Newton steps; the result of the last one is used")
         return torch.from_numpy(clip_norm(weights, gram.numpy(), self.max_norm))

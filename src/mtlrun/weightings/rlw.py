@@ -12,15 +12,15 @@ Distribution = Literal["normal", "dirichlet"]
 
 
 class RLW(LossWeighting):
-    """sum_k w_k L_k with w drawn anew in each step: softmax of K standard normal numbers, or Dirichlet(1, ..., 1).
+    """sum_k w_k L_k with w drawn in each step: the softmax of K standard normal numbers, or Dirichlet(1, ..., 1).
 
     Source: Lin, Ye, Zhang & Tsang, "Reasonable Effectiveness of Random Weighting: A Litmus Test for Multi-Task
-    Learning" (TMLR 2022). The authors' LibMTL puts the Dirichlet draw, which sums to one already, through a softmax as
-    well; that is not done here.
+    Learning" (TMLR 2022). The authors' LibMTL also applies the softmax to the Dirichlet draw, which already sums to
+    one; this is not done here.
 
     Args:
         distribution: `normal` (before the softmax) or `dirichlet` (uniform on the simplex).
-        loss_transform: see `Weighting`.
+        common: see `Weighting`.
     """
 
     ignores_losses = True
@@ -31,12 +31,12 @@ class RLW(LossWeighting):
         self.distribution = distribution
 
     def objective(self, losses: Tensor) -> Tensor:
-        # One number for each of the K tasks, so that what a task draws does not depend on which others have labels.
+        # Drawn for all K tasks, so that a task's number does not depend on which others have labels.
         logits = torch.empty(self.num_tasks, device=losses.device)
         generator = self.generator(losses.device)
         if self.distribution == "normal":
             logits.normal_(generator=generator)
         else:
-            logits.exponential_(generator=generator).log_()  # exponential numbers over their sum are Dirichlet(1)
+            logits.exponential_(generator=generator).log_()  # exponential numbers divided by their sum are Dirichlet(1)
         weights = torch.softmax(logits[self.active].to(losses.dtype), dim=0)
         return (weights * losses).sum()

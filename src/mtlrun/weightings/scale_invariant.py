@@ -7,14 +7,14 @@ from mtlrun.weightings.base import LOG_EPSILON, LossWeighting
 
 
 class ScaleInvariant(LossWeighting):
-    """sum_k log L_k: the weight of a task is 1 / L_k, so that c L_k in the place of L_k changes nothing.
+    """sum_k log L_k: the effective weight of a task is 1 / L_k, so that the scale of its loss does not matter.
 
     The same as `equal` with `loss_transform: log`; also called SI.
 
     Source: the baseline of this name in Navon et al., "Multi-Task Learning as a Bargaining Game" (ICML 2022).
 
     Args:
-        loss_transform: see `Weighting`.
+        common: see `Weighting`.
     """
 
     needs_positive_losses = True

@@ -6,34 +6,34 @@ import torch
 from torch import Tensor
 
 from mtlrun.weightings.base import PartsWeighting
-from mtlrun.weightings.solvers.simplex import project_on_simplex, share_out
+from mtlrun.weightings.solvers.simplex import project_on_simplex
+from mtlrun.weightings.state.simplex_weights import SimplexWeights
 
 
 class SDMGrad(PartsWeighting):
     """min over w in the simplex of ½ ‖G^T w + lambda g_0‖²: MGDA held close to the mean gradient g_0.
 
     With the Jacobians G_1, G_2, G_3 of three parts of the batch, w makes `inner_steps` projected gradient steps with
-    momentum along G_1 (G_2^T w + lambda g_0), so that the steps are unbiased, from where it was in the step before:
+    momentum along G_1 (G_2^T w + lambda g_0), which are unbiased, starting from the w of the last step:
 
         d = (G_3^T w + lambda g_0) / (1 + lambda)
 
-    The products are divided by the square of the mean gradient length first, as in the authors' code, so that the
-    step size means the same at any scale; that code uses one batch three times, though. For a task without a label
-    nothing changes, and the others share out their part of w among themselves.
+    The products are first divided by the squared mean length of the gradients, as in the authors' code, so that the
+    step size does not depend on their scale; that code uses one batch three times, however. A task without a label
+    keeps its weight, and the others redistribute their part of w among themselves.
 
     Source: Xiao, Ban & Ji, "Direction-oriented Multi-objective Learning: Simple and Provable Stochastic Algorithms"
     (NeurIPS 2023), algorithm 1.
 
     Args:
-        preference: lambda >= 0: 0 is MGDA, the larger the closer to the mean gradient. Paper: .3 on the benchmarks.
-        inner_steps: of w, >= 1.
-        step_size: of w, > 0.
-        momentum: of w, in [0, 1).
-        grad_wrt, losses, loss_transform: see `PartsWeighting`.
+        preference: lambda, >= 0: 0 is MGDA, and large values the mean gradient. Paper: .3 on the benchmarks.
+        inner_steps: steps of w per training step, >= 1.
+        step_size: step size of w, > 0.
+        momentum: momentum of w, in [0, 1).
+        common: see `PartsWeighting`.
     """
 
     num_parts = 3
-    task_weights: Tensor
 
     def __init__(
         self,
@@ -59,19 +59,18 @@ class SDMGrad(PartsWeighting):
 
     def setup(self, num_tasks: int, seed: int = 0) -> None:
         super().setup(num_tasks, seed)
-        self.register_buffer("task_weights", torch.full((num_tasks,), 1 / num_tasks, dtype=torch.float64))
+        self.simplex_weights = SimplexWeights(num_tasks)
 
     def combine_parts(self, jacobians: list[Tensor], losses: Tensor) -> Tensor:
         first, second, third = jacobians
         active = self.active
-        part, weights = share_out(self.task_weights, active)
-        weights = self._descend(weights, (first @ second.T).double())
-        self.task_weights[active] = part * weights
+        weights = self._descend(self.simplex_weights.of(active), (first @ second.T).double())
+        self.simplex_weights.move(active, weights)
         combined = weights.to(third) @ third + self.preference * third.mean(dim=0)
         return combined / (1 + self.preference)
 
     def _descend(self, weights: Tensor, products: Tensor) -> Tensor:
-        """Return w after the inner steps; `products` [K, K] are those of the gradients of two parts."""
+        """Return w after the inner steps; `products` [K, K] are G_1 G_2^T."""
         scale = products.diagonal().abs().sqrt().mean()
         if scale == 0:
             return weights

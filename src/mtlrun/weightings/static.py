@@ -12,15 +12,15 @@ from mtlrun.weightings.capabilities import UsesLabelFractions
 
 
 class Static(UsesLabelFractions, LossWeighting):
-    """sum_k c_k L_k with fixed c, from `tasks.<t>.weight`.
+    """sum_k c_k L_k with fixed weights c, from `tasks.<t>.weight`.
 
-    A tuned grid of these is the baseline that any weighting method has to beat: Xin et al., "Do Current Multi-Task
+    With tuned weights, this is the baseline that every weighting method has to beat: Xin et al., "Do Current Multi-Task
     Optimization Methods in Deep Learning Even Help?" (NeurIPS 2022).
 
     Args:
         weights: c, one number > 0 per task, in the order of the tasks; `size` for the fraction of the training samples
             that carry the task's label.
-        loss_transform: see `Weighting`.
+        common: see `Weighting`.
     """
 
     ignores_losses = True

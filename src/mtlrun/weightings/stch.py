@@ -14,9 +14,8 @@ from mtlrun.weightings.state.epoch_means import EpochMeans
 class STCH(UsesTaskWeights, LossWeighting):
     """K mu log sum_k exp(lambda_k (log L_k - log z_k) / mu): the smoothed maximum of the relative losses.
 
-    It begins with a warm-up under sum_k log L_k (`scale_invariant`). z_k is the mean of L_k in the epoch after
-    `warmup_epochs` such epochs, which is still trained in that way; from then on the objective is the formula. So a run
-    needs more than `warmup_epochs` + 1 epochs to come to it. A task without a label in that epoch has as z_k its first
+    The first `warmup_epochs` + 1 epochs are trained on sum_k log L_k (`scale_invariant`), and z_k is the mean of L_k in
+    the last of them; only a longer run reaches the formula. For a task without a label in that epoch, z_k is its first
     loss thereafter.
 
     Source: Lin, Zhang, Yang, Liu, Wang & Zhang, "Smooth Tchebycheff Scalarization for Multi-Objective Optimization"
@@ -24,11 +23,11 @@ class STCH(UsesTaskWeights, LossWeighting):
     code.
 
     Args:
-        mu: smoothness, > 0: towards 0 only the task with the largest relative loss is trained, and towards infinity it
-            is `scale_invariant`. Paper: .01, .1, .5 and 1.
-        warmup_epochs: epochs before the one whose mean losses are z, >= 0.
+        mu: smoothness, > 0: toward 0, only the task with the largest relative loss is trained; toward infinity, this is
+            `scale_invariant`. Paper: .01, .1, .5 and 1.
+        warmup_epochs: number of epochs before the one whose mean losses are z, >= 0.
         preferences: lambda, one number > 0 per task, in the order of the tasks; None for ones.
-        loss_transform: see `Weighting`.
+        common: see `Weighting`.
     """
 
     needs_positive_losses = True

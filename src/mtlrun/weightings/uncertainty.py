@@ -16,14 +16,15 @@ class Uncertainty(LossWeighting):
     """sum_k a_k exp(-s_k) L_k + s_k / 2, with learned s_k = log sigma_k^2.
 
     Source: Kendall, Gal & Cipolla, "Multi-Task Learning Using Uncertainty to Weigh Losses for Scene Geometry and
-    Semantics" (CVPR 2018), equations 7 (regression, a = 1/2) and 10 (classification, a = 1). At its optimum in s the
-    weight of a task is 1 / (2 L_k) for either form.
+    Semantics" (CVPR 2018), equations 7 (regression, a = 1/2) and 10 (classification, a = 1). At the optimum in s, the
+    weight of a task is 1 / (2 L_k) in either form.
 
     Args:
-        form: the paper's form, one for all tasks or one per task; `regression` is what published code uses for all.
-        init: s at the start. The paper's code starts at 0, MTAN and LibMTL at -0.5.
+        form: `regression` or `classification`, one for all tasks or one per task; published code uses `regression` for
+            all.
+        init: initial s. The paper's code starts at 0, MTAN and LibMTL at -0.5.
         lr: learning rate of s; None for `optimizer.lr`.
-        loss_transform: see `Weighting`.
+        common: see `Weighting`.
     """
 
     factors: Tensor

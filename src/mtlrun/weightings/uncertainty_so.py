@@ -11,15 +11,15 @@ from mtlrun.weightings.base import LOG_EPSILON, LossWeighting
 class UncertaintySO(LossWeighting):
     """sum_k w_k L_k with w = softmax_k((1 / L_k) / T), the weights held constant (UW-SO).
 
-    1 / L_k is where the weights of `uncertainty` would settle, up to a factor; here they are there at once.
+    Up to a factor, 1 / L_k is the optimal weight of `uncertainty`, which is used here without learning it.
 
     Source: Kirchdorfer, Elich, Kutsche, Stuckenschmidt, Schott & Köhler, "Analytical Uncertainty-Based Loss Weighting
-    in Multi-Task Learning" (arXiv:2408.07985, 2024). The paper tunes T for each dataset: its unit is one over a loss,
+    in Multi-Task Learning" (arXiv:2408.07985, 2024). The paper tunes T for each dataset: it has the unit of 1 / L_k,
     so that no value suits all.
 
     Args:
         temperature: T > 0; the larger, the more equal the weights.
-        loss_transform: see `Weighting`.
+        common: see `Weighting`.
     """
 
     needs_positive_losses = True

@@ -1,14 +1,14 @@
-"""Angles between task gradients, and projections on their dual cone, from the Gram matrix alone."""
+"""Angles between task gradients and projections on their dual cone, from the Gram matrix only."""
 
 import numpy
 
-# Eigenvalues of the matrix of cosines below this are rounding: Gram matrices are made of float32 gradients.
+# Eigenvalues of the matrix of cosines below this are rounding errors, since gradients are float32.
 RANK_TOLERANCE = 1e-6
 
-# A task conflicts with a direction if their product is below minus this share of the lengths that make it.
+# A task conflicts with a direction if their inner product is below minus this fraction of the lengths involved.
 _CONFLICT = 1e-10
 
-# Largest error of a system of equations that counts as solved.
+# Largest relative residual of a system of equations that counts as solved.
 _RESIDUAL = 1e-9
 
 
@@ -22,7 +22,7 @@ def check_regularization(regularization: float) -> float:
 def cosines(gram: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
     """Return the cosines [K, K] between the task gradients and their lengths [K].
 
-    A gradient of zero has a row of zeros, and length one, so that it can be divided by.
+    A zero gradient has cosines of zero, and length one, so that it can be divided by.
     """
     lengths = numpy.sqrt(numpy.diagonal(gram).clip(min=0))
     lengths = numpy.where(lengths > 0, lengths, 1.0)
@@ -32,10 +32,10 @@ def cosines(gram: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
 def project_on_dual_cone(
     gram: numpy.ndarray, start: numpy.ndarray, regularization: float
 ) -> tuple[numpy.ndarray, bool]:
-    """Return v with J^T v the vector nearest to J^T u that conflicts with no row of J, for each row u of `start`.
+    """Return the v for which J^T v is the vector nearest to J^T u that conflicts with no task, for each u in `start`.
 
-    v = argmin over v >= u of v^T (G + r trace(G) I) v with G = J J^T; r > 0 keeps v small where rows are nearly
-    dependent, and leaves conflicts of its size.
+    v = argmin over v >= u of v^T (G + r trace(G) I) v with G = J J^T; r > 0 keeps v small if the task gradients are
+    nearly dependent, and leaves conflicts of its size.
 
     Args:
         gram: G [K, K].
@@ -43,20 +43,20 @@ def project_on_dual_cone(
         regularization: r >= 0.
 
     Returns:
-        v [N, K], and whether all were found; where not, v is admissible but a little above the minimum.
+        v [N, K], and whether all were solved; if not, v is feasible, but a little above the minimum.
     """
     regular = gram + regularization * numpy.trace(gram) * numpy.eye(len(gram))
-    # In units of the gradients' lengths, a task is not overlooked because its gradient is short.
+    # Scaled by the gradients' lengths, so that a task with a short gradient is not overlooked.
     unit, lengths = cosines(regular)
-    found = [_add_what_conflicts(unit, row) for row in start * lengths]
-    return start + numpy.stack([added for added, _ in found]) / lengths, all(solved for _, solved in found)
+    solutions = [_resolve_conflicts(unit, coefficients) for coefficients in start * lengths]
+    return start + numpy.stack([added for added, _ in solutions]) / lengths, all(solved for _, solved in solutions)
 
 
-def _add_what_conflicts(gram: numpy.ndarray, start: numpy.ndarray) -> tuple[numpy.ndarray, bool]:
-    """Return argmin over x >= 0 of (start + x)^T gram (start + x), and whether it was reached.
+def _resolve_conflicts(gram: numpy.ndarray, start: numpy.ndarray) -> tuple[numpy.ndarray, bool]:
+    """Return x = argmin over x >= 0 of (start + x)^T gram (start + x), and whether it was reached.
 
-    The active-set method of Lawson & Hanson (1974, chapter 23) on the normal equations, which begins with all
-    constraints that `start` breaks instead of with none.
+    The active-set method of Lawson & Hanson (1974, chapter 23) on the normal equations, started with all constraints
+    that `start` violates instead of with none.
     """
     target = -gram @ start
     added = numpy.zeros(len(gram))
@@ -65,19 +65,19 @@ def _add_what_conflicts(gram: numpy.ndarray, start: numpy.ndarray) -> tuple[nump
     for _ in range(3 * len(gram) + 3):
         best = _solve(gram, target, used)
         while best is not None and (best[used] <= 0).any():
-            # Go as far towards the best point as all stay >= 0, and take out those that arrive at zero.
+            # Go as far toward the best point as all entries stay >= 0, and remove those that reach zero.
             falling = used & (best <= 0)
             drop = added[falling] - best[falling]
-            shares = numpy.divide(added[falling], drop, out=numpy.zeros(len(drop)), where=drop > 0)
-            share = shares.min()
-            added += share * (best - added)
-            used[numpy.flatnonzero(falling)[shares <= share]] = False
+            fractions = numpy.divide(added[falling], drop, out=numpy.zeros(len(drop)), where=drop > 0)
+            fraction = fractions.min()
+            added += fraction * (best - added)
+            used[numpy.flatnonzero(falling)[fractions <= fraction]] = False
             added[~used] = 0.0
             best = _solve(gram, target, used)
         if best is None:
             if one_by_one:
                 return added, False
-            # Dependent rows among those it began with: begin with none, so that only independent ones are added.
+            # The gradients of the starting set are dependent: start with none, so that only independent ones are added.
             one_by_one = True
             used[:] = False
             best = numpy.zeros(len(gram))
@@ -91,7 +91,7 @@ def _add_what_conflicts(gram: numpy.ndarray, start: numpy.ndarray) -> tuple[nump
 
 
 def _solve(gram: numpy.ndarray, target: numpy.ndarray, used: numpy.ndarray) -> numpy.ndarray | None:
-    """Return x that solves gram x = target within `used` and is zero elsewhere; None if rounding leaves none."""
+    """Return the x that solves gram x = target on `used` and is zero elsewhere; None if rounding allows no solution."""
     solution = numpy.zeros(len(gram))
     indices = numpy.flatnonzero(used)
     if len(indices):
@@ -100,7 +100,7 @@ def _solve(gram: numpy.ndarray, target: numpy.ndarray, used: numpy.ndarray) -> n
             solution[indices] = numpy.linalg.solve(part, target[indices])
         except numpy.linalg.LinAlgError:
             return None
-        # Of nearly dependent rows, what solve returns may be no solution at all.
+        # For nearly dependent gradients, the result of solve may be far from a solution.
         residual = part @ solution[indices] - target[indices]
         if numpy.abs(residual).max() > _RESIDUAL * numpy.abs(target[indices]).max():
             return None

@@ -1,11 +1,11 @@
-"""Means of the losses over an epoch, for methods that compare epochs."""
+"""Mean losses over an epoch, for methods that compare epochs."""
 
 import torch
 from torch import Tensor, nn
 
 
 class EpochMeans(nn.Module):
-    """Sums of K losses and how often each was seen.
+    """Sums of K losses, and in how many steps each task had one.
 
     Args:
         num_tasks: K.
@@ -25,7 +25,7 @@ class EpochMeans(nn.Module):
         self.count[active] += 1
 
     def take(self) -> Tensor:
-        """Return the means [K], NaN where nothing was added, and start over."""
+        """Return the means [K], NaN for a task without a loss, and start over."""
         means = self.total / self.count
         self.total.zero_()
         self.count.zero_()

@@ -4,36 +4,36 @@ import pytest
 import torch
 
 from mtlrun.weightings import DBMTL, ExcessMTL, MoCo
-from mtlrun.weightings.state.task_rows import TaskRows
+from mtlrun.weightings.state.task_vectors import TaskVectors
 
 
 def test_rows_are_zeros_of_the_gradients_precision_when_first_asked_for():
-    rows = TaskRows().like(torch.ones(2, 5, dtype=torch.float64), 3)
+    rows = TaskVectors().like(torch.ones(2, 5, dtype=torch.float64), 3)
     assert torch.equal(rows, torch.zeros(3, 5, dtype=torch.float64))
 
 
 def test_what_is_written_is_kept():
-    remembered = TaskRows()
+    remembered = TaskVectors()
     remembered.like(torch.ones(2, 5), 3)[1] = 7
     assert remembered.like(torch.ones(3, 5), 3)[1].tolist() == [7] * 5
 
 
 def test_rows_are_saved_once_there_are_any_and_loaded_into_a_fresh_instance():
-    remembered = TaskRows()
+    remembered = TaskVectors()
     assert remembered.state_dict() == {}
     remembered.like(torch.ones(3, 5), 3)[1] = 7
-    fresh = TaskRows()
+    fresh = TaskVectors()
     fresh.load_state_dict(remembered.state_dict())
-    assert torch.equal(fresh.like(torch.ones(3, 5), 3), remembered.rows)
-    fresh.rows[1] = 8
-    assert remembered.rows[1, 0] == 7
+    assert torch.equal(fresh.like(torch.ones(3, 5), 3), remembered.vectors)
+    fresh.vectors[1] = 8
+    assert remembered.vectors[1, 0] == 7
 
 
 def test_loading_the_state_from_before_the_first_step_forgets_the_rows():
-    remembered = TaskRows()
+    remembered = TaskVectors()
     remembered.like(torch.ones(3, 5), 3)
-    remembered.load_state_dict(TaskRows().state_dict())
-    assert remembered.rows is None
+    remembered.load_state_dict(TaskVectors().state_dict())
+    assert remembered.vectors is None
 
 
 @pytest.mark.parametrize("cls", [DBMTL, ExcessMTL, MoCo])
@@ -46,10 +46,10 @@ def test_gradients_by_the_representation_are_refused_where_they_are_remembered(c
 def test_rows_of_a_task_without_a_loss_do_not_change(cls, take_step):
     weighting = cls()
     weighting.setup(3)
-    remembered = next(part for part in weighting.children() if isinstance(part, TaskRows))
+    remembered = next(part for part in weighting.children() if isinstance(part, TaskVectors))
     jacobian = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
     take_step(weighting, jacobian, torch.ones(3))
-    before = remembered.rows.clone()
+    before = remembered.vectors.clone()
     take_step(weighting, jacobian[[0, 2]].flip(1), torch.ones(2), active=[0, 2])
-    assert torch.equal(remembered.rows[1], before[1])
-    assert (remembered.rows[[0, 2]] != before[[0, 2]]).any(dim=1).all()
+    assert torch.equal(remembered.vectors[1], before[1])
+    assert (remembered.vectors[[0, 2]] != before[[0, 2]]).any(dim=1).all()
