@@ -1,7 +1,7 @@
 """Weightings: how K task losses, or their gradients, become one update.
 
-Here: one method per file, with its paper, formula and code; the three kinds they derive from (`base`), what some need of
-a training step besides (`capabilities`), shared `solvers` and `state`, and `combine` for use without a trainer.
+Here: one method per file, with its paper and formula; the three kinds they derive from (`base`), what some need of a
+training step besides (`capabilities`), shared `solvers` and `state`, and `combine` for use without a trainer.
 Not here: the backward passes and the writing of `.grad` (`gradients`), or the losses of a task (`tasks`).
 
 Contract: a method declares by its base class what it needs, losses, a Gram matrix or task gradients, and gets no more.
