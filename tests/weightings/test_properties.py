@@ -320,13 +320,13 @@ def test_a_task_without_a_loss_keeps_its_state(method, take_step):
 
     def state_of_middle_task():
         state = {name: value for name, value in weighting.state_dict().items() if torch.is_tensor(value)}
-        # The last dimension is that of tasks, except where each task has a row of parameters.
-        dims = {name: 0 if name.endswith("rows") else -1 for name in state}
+        # The last dimension is that of tasks, except where each task has a vector of parameters.
+        dims = {name: 0 if name.endswith("vectors") else -1 for name in state}
         return {name: value.select(dims[name], 1).clone() for name, value in state.items() if value.dim()}
 
     before = state_of_middle_task()
     if method == "gradnorm":
-        before.pop("task_weights")  # they are scaled together
+        before.pop("learned_weights")  # they are scaled together
     take_step(weighting, random_jacobian()[[0, 2]], LOSSES[[0, 2]], active=[0, 2])
     after = state_of_middle_task()
     for name, value in before.items():
