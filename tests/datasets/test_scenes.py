@@ -18,7 +18,7 @@ NUM = {"num_train": 20, "num_val": 6, "num_test": 6}
 FLOOR, WALL, CEILING, SPHERE, BOX, CYLINDER = range(6)
 
 
-def room_with(shape=None, centre=(0.0, 1.5, 4.0), halves=(0.5, 0.5, 0.5), light=(0.0, 2.8, 4.0)):
+def room_with(shape=None, center=(0.0, 1.5, 4.0), halves=(0.5, 0.5, 0.5), light=(0.0, 2.8, 4.0)):
     """Return a room of 6 x 3 x 8 m with at most one object; the camera looks along z from the middle of the wall."""
     grey = torch.tensor([0.5] * 6 + [0.0] * 9)
     shapes = [] if shape is None else [SHAPES.index(shape)]
@@ -31,7 +31,7 @@ def room_with(shape=None, centre=(0.0, 1.5, 4.0), halves=(0.5, 0.5, 0.5), light=
         light=torch.tensor([light]),
         ambient=torch.tensor([0.3]),
         shapes=torch.tensor([shapes], dtype=torch.int64),
-        centres=torch.tensor(centre).expand(1, count, 3),
+        centers=torch.tensor(center).expand(1, count, 3),
         halves=torch.tensor(halves).expand(1, count, 3),
         axes=torch.eye(3).expand(1, count, 3, 3),
         paint=grey.expand(1, 3 + count, 15),
@@ -102,7 +102,7 @@ def test_a_cylinder_from_the_side_and_from_above():
     assert torch.equal(middle, ((torch.arange(size) + 0.5) / size - 0.5).abs() < 0.4 / 3.5)
     assert depth[0, 50, 50].item() == pytest.approx(3.5)
     assert normals[0, :, 50, 50].tolist() == pytest.approx([0, 0, -1])
-    low = room_with("cylinder", centre=(0.0, 0.3, 3.0), halves=(0.8, 0.3, 0.8))
+    low = room_with("cylinder", center=(0.0, 0.3, 3.0), halves=(0.8, 0.3, 0.8))
     depth, segmentation, normals = look(low, size)
     row = 80  # looks down by (80.5 / 101 - 0.5) m per metre, onto the top, 0.9 m below the camera
     assert segmentation[0, row, 50] == CYLINDER
@@ -119,7 +119,7 @@ def clearance(rooms, points):
     width, height, length = (rooms.size[:, axis, None] for axis in range(3))
     found = [width / 2 - x.abs(), y, height - y, z, length - z]
     for slot in range(rooms.shapes.shape[1]):
-        units = (points - rooms.centres[:, None, slot]) @ rooms.axes[:, slot] / rooms.halves[:, None, slot]
+        units = (points - rooms.centers[:, None, slot]) @ rooms.axes[:, slot] / rooms.halves[:, None, slot]
         around = units[..., ::2].norm(dim=2)
         of_shapes = [
             units.norm(dim=2) - 1,
@@ -176,7 +176,7 @@ def test_normals_are_those_of_the_surface_that_the_depth_describes(rooms):
 
 def test_the_shadow_of_a_sphere_and_the_light_of_a_lamp():
     # The lamp hangs over the sphere: beneath it is shadow, and beside it is light.
-    rooms = room_with("sphere", centre=(0.0, 1.0, 2.0), halves=(0.3, 0.3, 0.3), light=(0.0, 2.5, 2.0))
+    rooms = room_with("sphere", center=(0.0, 1.0, 2.0), halves=(0.3, 0.3, 0.3), light=(0.0, 2.5, 2.0))
     points = torch.tensor([[0.0, 0.0, 2.0], [1.5, 0.0, 2.0]])
     rooms = Rooms(**{**vars(rooms), "position": torch.tensor([[0.0, 0.5, 0.5]])})
     rays = (points - rooms.position)[None].transpose(1, 2)
@@ -206,7 +206,7 @@ def test_objects_are_turned_by_rotations_and_stand_in_the_room_away_from_the_cam
     upright = rooms.axes[..., 1, 1] > 0.99999
     assert 0.4 < upright.float().mean() < 0.8
     extent = (rooms.axes.abs() * rooms.halves[..., None, :]).sum(dim=3)
-    low, high = rooms.centres - extent, rooms.centres + extent
+    low, high = rooms.centers - extent, rooms.centers + extent
     assert (low[..., 1] > -1e-5).all()
     assert (high <= rooms.size[:, None] + 1e-5)[..., 1:].all()
     assert (high[..., 0] <= rooms.size[:, None, 0] / 2 + 1e-5).all()

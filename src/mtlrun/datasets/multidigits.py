@@ -21,16 +21,16 @@ _SIDE = 8  # pixels of a source image
 
 
 class MultiDigits(MultiTaskDataset):
-    """Pairs of overlapping digits; the tasks are to read the `left` and the `right` one (10 classes each).
+    """Pairs of overlapping digits; the tasks are to classify the `left` and the `right` one (10 classes each).
 
-    The source images are split 60/20/20, stratified by digit, before pairs are drawn, so no image is in two splits.
-    A sample is identified by the places of its two digits in scikit-learn's dataset, [left, right].
+    The single digits are split 60/20/20, stratified by class, before pairs are drawn, so no digit is in two splits. The
+    id of a sample is [left, right], the positions of its digits in scikit-learn's dataset.
 
     Args:
-        pairs_per_image: how many partners each image is paired with. In each pair the image itself is the left digit.
-        shift: by how many of a source image's 8 pixels the digits are moved against each other, 0 to 8.
+        pairs_per_image: number of partners of each digit; in each pair it is the left one.
+        shift: offset between the two digits, 0 to 8, in pixels of the 8 x 8 source images.
         size: side of the resized image in pixels.
-        pairs_seed: fixes splits and pairs. The dataset's own: the run's seed does not change the data.
+        pairs_seed: fixes splits and pairs; the run's seed does not.
         cache: `memory`, or `device`: the inputs lie on the GPU.
     """
 

@@ -15,28 +15,29 @@ _SHIFT, _CANVAS = 6, 36
 
 
 class MultiMNIST(MultiTaskDataset):
-    """Pairs of overlapping images; the tasks are to tell the `left` and the `right` one (10 classes each).
+    """Pairs of overlapping images; the tasks are to classify the `left` and the `right` one (10 classes each).
 
     Source: Sener & Koltun, "Multi-Task Learning as Multi-Objective Optimization" (NeurIPS 2018), section 5.1, and Lin
     et al., "Pareto Multi-Task Learning" (NeurIPS 2019), section 5.2, for those with garments. As in the first paper's
     code: a canvas of 36 x 36, left image at [0:28, 0:28], right image at [6:34, 6:34], the brighter pixel wins; resized
     to 28 x 28 by the nearest pixel; divided by 255, and normalized by MNIST's mean .1307 and deviation .3081.
 
-    Each image of a split is the left one once; its partner is drawn from the same split. The last sixth of the source's
+    Each image of a split is the left one once; its partner is drawn from the same split. The last sixth of the original
     training images (10 000) is the validation split, which the papers do not have; the test images are the test split.
-    No file of pairs was ever fixed, so results of other pairs are near, not equal. A pair is identified by the places
-    of its images in their files, [left, right]: of the test images for the test split, else of the training images.
+    The papers did not publish their pairs, so their results can be approached, not reproduced. The id of a pair is
+    [left, right], the positions of its images in their files: of the test images for the test split, else of the
+    training images.
 
     Args:
-        root: folder with MNIST/raw and FashionMNIST/raw, as torchvision lays them out.
-        left, right: what is on either side, `mnist` or `fashion`.
-        num_train, num_val, num_test: use only the first so many pairs of a split; None for all.
-        pairs_seed: fixes the pairs. The dataset's own: the run's seed does not change the data.
-        download: let torchvision fetch what is not there.
+        root: folder with MNIST/raw and FashionMNIST/raw, in torchvision's layout.
+        left, right: the images on each side, `mnist` or `fashion`.
+        num_train, num_val, num_test: use only the first N pairs of a split; None for all.
+        pairs_seed: fixes the pairs; the run's seed does not.
+        download: let torchvision download missing files.
         cache: `memory`, or `device`: the inputs lie on the GPU.
 
     Raises:
-        DataError: files are absent or wrong.
+        DataError: files are missing or malformed.
     """
 
     input_shape = (1, SIDE, SIDE)
@@ -88,27 +89,27 @@ class MultiMNIST(MultiTaskDataset):
         pairs = overlay(first, second, shift=_SHIFT, canvas_side=_CANVAS, size=SIDE, mode="nearest-exact")
         inputs = pairs.float().div_(255).sub_(0.1307).div_(0.3081)
         targets = {"left": left.targets["class"][chosen], "right": right.targets["class"][partners[chosen]]}
-        places = [left.targets["place"][chosen], right.targets["place"][partners[chosen]]]
-        return TensorSplit(inputs, targets, torch.stack(places, dim=1).tolist())
+        positions = [left.targets["position"][chosen], right.targets["position"][partners[chosen]]]
+        return TensorSplit(inputs, targets, torch.stack(positions, dim=1).tolist())
 
 
 def _read_splits(root: Path, source: Source) -> dict[SplitName, TensorSplit]:
-    """Return the single images of the splits, uint8 [n, 28, 28], with their class and their place in the file."""
+    """Return the single images of the splits, uint8 [n, 28, 28], with their class and their position in the file."""
     images, labels = read_part(root, source, "train")
     num_train = len(images) - len(images) // 6
-    places = torch.arange(len(images))
+    positions = torch.arange(len(images))
     test_images, test_labels = read_part(root, source, "t10k")
     parts = {
-        "train": (images[:num_train], labels[:num_train], places[:num_train]),
-        "val": (images[num_train:], labels[num_train:], places[num_train:]),
+        "train": (images[:num_train], labels[:num_train], positions[:num_train]),
+        "val": (images[num_train:], labels[num_train:], positions[num_train:]),
         "test": (test_images, test_labels, torch.arange(len(test_images))),
     }
-    for name, (found, *_) in parts.items():
-        if len(found) < 2:
+    for name, (part, *_) in parts.items():
+        if len(part) < 2:
             raise DataError(
-                f"dataset: {root / FOLDERS[source]}: the {name} split has {len(found)} images, and pairs need 2 or more"
+                f"dataset: {root / FOLDERS[source]}: the {name} split has {len(part)} images, and pairs need 2 or more"
             )
     return {
-        name: TensorSplit(images, {"class": labels, "place": places})
-        for name, (images, labels, places) in ((name, parts[name]) for name in SPLITS)
+        name: TensorSplit(images, {"class": labels, "position": positions})
+        for name, (images, labels, positions) in ((name, parts[name]) for name in SPLITS)
     }

@@ -101,14 +101,14 @@ class Office(FileDataset):
 
 def _find(root: Path, domains: Mapping[str, str], num_classes: int) -> dict[str, Listing]:
     """Return the images of each task's domain, in alphabetic order."""
-    found: dict[str, list[Path]] = {}
+    images: dict[str, list[Path]] = {}
     for task, domain in domains.items():
         if not (root / domain).is_dir():
             raise DataError(f"there is no folder {root / domain}; {_ADVICE}")
-        found[task] = sorted(path for path in (root / domain).rglob("*") if path.suffix.lower() in _SUFFIXES)
-        if not found[task]:
+        images[task] = sorted(path for path in (root / domain).rglob("*") if path.suffix.lower() in _SUFFIXES)
+        if not images[task]:
             raise DataError(f"{root / domain} holds no images; {_ADVICE}")
-    classes = sorted({path.parent.name for paths in found.values() for path in paths})
+    classes = sorted({path.parent.name for paths in images.values() for path in paths})
     if len(classes) != num_classes:
         folders = ", ".join(domains.values())
         raise DataError(
@@ -118,22 +118,22 @@ def _find(root: Path, domains: Mapping[str, str], num_classes: int) -> dict[str,
     numbers = {name: number for number, name in enumerate(classes)}
     return {
         task: [(path.relative_to(root).as_posix(), numbers[path.parent.name]) for path in paths]
-        for task, paths in found.items()
+        for task, paths in images.items()
     }
 
 
 def _split(images: Mapping[str, Listing], seed: int) -> dict[str, dict[SplitName, Listing]]:
-    found: dict[str, dict[SplitName, Listing]] = {}
+    splits: dict[str, dict[SplitName, Listing]] = {}
     for task, listing in images.items():
         val, test, train = split_by_class([label for _, label in listing], [0.2, 0.2], seed)
         parts = {"train": train, "val": val, "test": test}
-        found[task] = {name: [listing[index] for index in parts[name]] for name in SPLITS}
-    return found
+        splits[task] = {name: [listing[index] for index in parts[name]] for name in SPLITS}
+    return splits
 
 
 def _read(root: Path, lists: str, domain: str, num_classes: int) -> dict[SplitName, Listing]:
-    """Return the three lists of a domain."""
-    found: dict[SplitName, Listing] = {}
+    """Read the three lists of a domain."""
+    listings: dict[SplitName, Listing] = {}
     seen: dict[str, Path] = {}
     for name in SPLITS:
         path = Path(lists.replace("{domain}", domain).replace("{split}", name))
@@ -141,7 +141,7 @@ def _read(root: Path, lists: str, domain: str, num_classes: int) -> dict[SplitNa
             raise DataError(
                 f"there is no list {path}; set dataset.lists, or dataset.lists=null for splits without lists"
             )
-        found[name] = []
+        listings[name] = []
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
             image, _, label = line.strip().rpartition(" ")  # a path may contain spaces
             if not image or not label.isdecimal() or int(label) >= num_classes:
@@ -153,5 +153,5 @@ def _read(root: Path, lists: str, domain: str, num_classes: int) -> dict[SplitNa
             if not (root / image).is_file():
                 raise DataError(f"{path}, line {number}: there is no {root / image}; {_ADVICE}")
             seen[image] = path
-            found[name].append((image, int(label)))
-    return found
+            listings[name].append((image, int(label)))
+    return listings

@@ -1,4 +1,4 @@
-"""omniglot_alphabets: handwritten characters; each alphabet is a task with images of its own."""
+"""omniglot_alphabets: handwritten characters; each alphabet is a task, and a source of images."""
 
 import io
 import re
@@ -29,27 +29,27 @@ Drawings = dict[str, dict[str, dict[int, tuple[str, bytes]]]]
 
 
 class OmniglotAlphabets(MultiTaskDataset):
-    """Drawn characters; the tasks are to tell the characters of one alphabet each.
+    """Handwritten characters; each task is to classify the characters of one alphabet.
 
     Source: Lake, Salakhutdinov & Tenenbaum, "Human-level concept learning through probabilistic program induction"
-    (Science 2015). Each character was drawn by 20 people; within an alphabet a drawing's number stands for the same
-    drawer, so that splits by number have no drawer in common: 14 for training, 3 for validation, 3 for test.
+    (Science 2015). Each character was drawn by 20 people; within an alphabet the number of a drawing identifies the
+    drawer. Splits are by number, so they have no drawer in common: 14 for training, 3 for validation, 3 for test.
 
-    Inputs are [1, size, size], ink bright, normalized. Targets are the character's place in its alphabet for the
-    alphabet's own task and -1 for the others. A task has its alphabet's name with letters, digits and _ alone:
-    Japanese_katakana for Japanese_(katakana). Splits have `sources`, {alphabet: indices of its samples}.
+    Inputs are [1, size, size], with bright ink, normalized. The target is the index of the character for the task of
+    its alphabet, and -1 for the others. The name of a task is that of its alphabet, reduced to letters, digits and _:
+    Japanese_katakana for Japanese_(katakana). The sources are the alphabets.
 
     Args:
         root: folder with images_background_small1 and ...2, or with images_background and images_evaluation (all 50
             alphabets), as zip files or unpacked; or with a folder omniglot or omniglot-py of these.
-        alphabets: which alphabets, by the names of their tasks; None for all that there are.
+        alphabets: names of the tasks whose alphabets are used; None for all.
         size: side of the images in pixels.
-        split_seed: fixes which drawers are in which split. The dataset's own: the run's seed does not change the data.
+        split_seed: fixes which drawers are in which split; the run's seed does not.
         cache: `memory`, or `device`: the inputs lie on the GPU.
-        sampling: how training batches are made of the alphabets; None to shuffle all samples together.
+        sampling: how training batches are drawn from the alphabets; None to shuffle all samples together.
 
     Raises:
-        DataError: files are absent or wrong.
+        DataError: files are missing or malformed.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class OmniglotAlphabets(MultiTaskDataset):
                 raise DataError(f"dataset.alphabets: no alphabet {name} in {root}; {hint}")
         self._splits = {name: _Samples() for name in SPLITS}
         for alphabet in self.task_names:
-            numbers = {drawer for found in drawings[alphabet].values() for drawer in found}
+            numbers = {drawer for by_drawer in drawings[alphabet].values() for drawer in by_drawer}
             if len(numbers) < 3:
                 raise DataError(
                     f"dataset: {alphabet} in {root} has {len(numbers)} drawings per character, of 3 or more"
@@ -93,36 +93,36 @@ class OmniglotAlphabets(MultiTaskDataset):
 
 
 class _Samples:
-    """Collects the samples of a split."""
+    """A collector of the samples of a split."""
 
     def __init__(self) -> None:
-        self._rows: list[tuple[str, int, str, Tensor]] = []
+        self._samples: list[tuple[str, int, str, Tensor]] = []
 
     def add(self, alphabet: str, label: int, file: str, image: Tensor) -> None:
-        self._rows.append((alphabet, label, file, image))
+        self._samples.append((alphabet, label, file, image))
 
     def split(self, alphabets: Sequence[str]) -> TensorSplit:
-        inputs = (torch.stack([image for *_, image in self._rows])[:, None].float() / 255 - _MEAN) / _STD
-        labels = torch.tensor([label for _, label, *_ in self._rows])
-        own = numpy.array([alphabet for alphabet, *_ in self._rows])
-        masks = {alphabet: torch.from_numpy(own == alphabet) for alphabet in alphabets}
+        inputs = (torch.stack([image for *_, image in self._samples])[:, None].float() / 255 - _MEAN) / _STD
+        labels = torch.tensor([label for _, label, *_ in self._samples])
+        alphabet_of = numpy.array([alphabet for alphabet, *_ in self._samples])
+        masks = {alphabet: torch.from_numpy(alphabet_of == alphabet) for alphabet in alphabets}
         targets = {alphabet: torch.where(mask, labels, -1) for alphabet, mask in masks.items()}
-        # As files are called within each set, wherever that lies.
-        names = ["/".join(file.split("/")[-3:]) for *_, file, _ in self._rows]
+        # The path within each set, wherever that lies.
+        sample_ids = ["/".join(file.split("/")[-3:]) for *_, file, _ in self._samples]
         sources = {alphabet: mask.nonzero().squeeze(1) for alphabet, mask in masks.items()}
-        return TensorSplit(inputs, targets, names, sources)
+        return TensorSplit(inputs, targets, sample_ids, sources)
 
 
 def _split_drawers(drawers: set[int], seed: int) -> dict[int, SplitName]:
-    """Return the split of each drawer: 15 % validation and 15 % test, one or more of each, the rest training."""
+    """Return the split of each drawer: 15 % validation and 15 % test, at least one of each, the rest training."""
     order = numpy.random.default_rng(seed).permutation(sorted(drawers)).tolist()
     number = max(1, round(0.15 * len(order)))
-    found: dict[int, SplitName] = dict.fromkeys(order, "train")
-    return found | dict.fromkeys(order[:number], "val") | dict.fromkeys(order[number : 2 * number], "test")
+    splits: dict[int, SplitName] = dict.fromkeys(order, "train")
+    return splits | dict.fromkeys(order[:number], "val") | dict.fromkeys(order[number : 2 * number], "test")
 
 
 def _read(root: Path) -> Drawings:
-    """Return all drawings in all sets that `root` holds; alphabets by the names of their tasks."""
+    """Read all drawings of all sets in `root`; alphabets by the names of their tasks."""
     drawings: Drawings = {}
     for folder in (root, root / "omniglot", root / "omniglot-py"):
         for name in _SETS:
@@ -141,7 +141,7 @@ def _read(root: Path) -> Drawings:
 
 
 def _files(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield the PNG files of the set that is unpacked at `path`, or else of `path`.zip, in the order of their names."""
+    """Yield the PNG files of the set in the folder `path`, or else in `path`.zip, in the order of their names."""
     archive = path.with_name(f"{path.name}.zip")
     if path.is_dir():
         for file in sorted(path.glob("*/*/*.png")):
@@ -157,7 +157,7 @@ def _files(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _decode(file: str, content: bytes, size: int) -> Tensor:
-    """Return how much ink is where, uint8 [size, size]; in the file ink is black."""
+    """Return the ink of a drawing, uint8 [size, size], bright although it is black in the file."""
     try:
         with Image.open(io.BytesIO(content)) as image:
             pixels = image.convert("L").resize((size, size), Image.Resampling.BILINEAR)

@@ -1,7 +1,7 @@
-"""scenes: rooms with spheres, boxes and cylinders, rendered when they are asked for; three dense tasks, and detection.
+"""scenes: rooms with spheres, boxes and cylinders, rendered on first use; three dense tasks, and detection.
 
-Needs no files and no network. The tasks are those that the field trains together on NYUv2: segmentation, depth and
-surface normals, here with labels that are exact; and boxes around the objects for those who ask for them.
+Needs no files and no network. The tasks are those that are usually trained together on NYUv2, segmentation, depth and
+surface normals, here with exact labels; boxes around the objects are a fourth one.
 """
 
 import math
@@ -16,36 +16,36 @@ from mtlrun.datasets.base import SPLITS, MultiTaskDataset, SplitName, TensorCach
 from mtlrun.datasets.generation.rendering import SHAPES, Rooms, cast, classes, make_rays, outlines, shade
 
 _CHUNK = 16  # rooms that are rendered together: their rays fit into a processor's cache
-_SEEN = 8  # pixels of an object that are to be seen at least, for it to have a box
-_IMAGES, _NOISE, _MISSING = range(3)  # what each split has random numbers of its own for
+_MIN_VISIBLE = 8  # visible pixels of an object that has a box
+_IMAGES, _NOISE, _MISSING = range(3)  # purposes of the random generators of each split
 
 
 class Scenes(MultiTaskDataset):
     """Images of random rooms, with the class, the depth and the surface normal at each pixel.
 
-    Inputs are [3, size, size] in [0, 1]. Floor, walls, ceiling and objects are painted with random colors and patterns
-    that say nothing of what they are; a lamp in a random place gives shading and shadows; camera, room and objects are
-    placed at random, and objects hide each other. Targets are exact at the middle of each pixel:
+    Inputs are [3, size, size] in [0, 1]. Floor, walls, ceiling and objects have random colors and patterns that are
+    independent of their class; a lamp at a random position gives shading and shadows; camera, room and objects are
+    placed at random, and objects occlude each other. Targets are exact at the center of each pixel:
 
     - segmentation: int64 [size, size], index into `mtlrun.datasets.generation.rendering.SURFACES` (floor, wall,
       ceiling, sphere, box, cylinder).
-    - depth: [1, size, size], metres along the camera's axis (not along the ray), as depth sensors give it.
+    - depth: [1, size, size], meters along the camera's axis (not along the ray), as depth sensors measure it.
     - normals: [3, size, size], unit vectors in the camera's coordinates: x to the right, y down, z away from it.
-    - objects: float32 [max_objects, 6], for `mtlrun.tasks.Detection`: the box around what is seen of each object, x1,
-      y1, x2, y2 in pixels, the class (sphere, box, cylinder), 0. Objects of which fewer than 8 pixels are seen are left
+    - objects: float32 [max_objects, 6], for `mtlrun.tasks.Detection`: the box around the visible part of each object,
+      x1, y1, x2, y2 in pixels, the class (sphere, box, cylinder), 0. Objects with fewer than 8 visible pixels are left
       out.
 
-    Each split has random numbers of its own, so no scene is in two of them. The first scenes of a split are the same
-    whatever its size. Splits are rendered when they are first asked for, some 400 images a second on one core.
+    Each split has separate random generators, so no scene is in two of them. The first scenes of a split do not depend
+    on its size. Splits are rendered on first use, about 400 images a second on one core.
 
     Args:
         num_train, num_val, num_test: images of the splits.
         size: side of the images in pixels.
-        max_objects: each room holds 1 to so many objects; 0 for empty rooms.
+        max_objects: the most objects in a room, which has at least 1; 0 for empty rooms.
         texture: contrast of the patterns, in [0, 1]; 0 for plain colors.
         noise: standard deviation of the camera's noise, on images in [0, 1].
-        missing: share of the training images that lack a task's label, for each task others, in [0, 1).
-        scenes_seed: fixes everything. The dataset's own: the run's seed does not change the data.
+        missing: fraction of the training images that lack a task's label, drawn separately for each task, in [0, 1).
+        scenes_seed: fixes everything random in the data; the run's seed does not.
         cache: `memory`, or `device`: the inputs lie on the GPU.
     """
 
@@ -116,7 +116,7 @@ class Scenes(MultiTaskDataset):
             segmentation[part] = classes(rooms, hits).reshape(-1, size, size)
             depth[part] = hits.depth.reshape(-1, 1, size, size)
             normals[part] = (rooms.camera.transpose(1, 2) @ hits.normals).reshape(-1, 3, size, size)
-            objects[part, : self._max_objects] = outlines(rooms, hits, size, _SEEN)
+            objects[part, : self._max_objects] = outlines(rooms, hits, size, _MIN_VISIBLE)
         targets = {"segmentation": segmentation, "depth": depth, "normals": normals, "objects": objects}
         if name == "train":
             random = self._random(name, _MISSING)
@@ -127,7 +127,7 @@ class Scenes(MultiTaskDataset):
 
 
 class _Draws:
-    """Random numbers of some rooms, dealt out by columns: each room has a fixed row of them."""
+    """Random numbers for some rooms, taken column by column: each room has a fixed row of them."""
 
     def __init__(self, random: numpy.random.Generator, num_rooms: int, columns: int) -> None:
         self._numbers = torch.from_numpy(random.random((num_rooms, columns), dtype=numpy.float32))
@@ -143,7 +143,7 @@ class _Draws:
 
 
 def draw_rooms(random: numpy.random.Generator, num_rooms: int, max_objects: int, texture: float) -> Rooms:
-    """Return random rooms, with `max_objects` places for objects in each."""
+    """Return random rooms, with `max_objects` slots for objects in each."""
     draw = _Draws(random, num_rooms, 100 + 50 * max_objects)
     size = torch.stack([draw(low=4, high=7), draw(low=2.5, high=3.2), draw(low=5, high=9)], dim=1)
     width, height, length = size.unbind(dim=1)
@@ -153,36 +153,36 @@ def draw_rooms(random: numpy.random.Generator, num_rooms: int, max_objects: int,
     light = torch.stack([width * draw(low=-0.4, high=0.4), height - 0.2, length * draw(low=0.05, high=0.8)], dim=1)
     ambient = draw(low=0.25, high=0.45)
 
-    places = (max_objects,)
-    shapes = (draw(*places) * len(SHAPES)).long()
+    slots = (max_objects,)
+    shapes = (draw(*slots) * len(SHAPES)).long()
     number = (draw() * max_objects).long() + 1
     shapes[torch.arange(max_objects) >= number[:, None]] = -1
-    halves = draw(*places, 3, low=0.2, high=0.55)
+    halves = draw(*slots, 3, low=0.2, high=0.55)
     halves[..., 2] = torch.where(shapes == 2, halves[..., 0], halves[..., 2])
     halves = torch.where(shapes[..., None] == 0, halves[..., :1], halves)
-    upright = draw(*places) < 0.6
-    axes = _rotations(draw(*places, 3), upright)
-    # Half of the extent along the world's axes, of the box around it.
+    upright = draw(*slots) < 0.6
+    axes = _rotations(draw(*slots, 3), upright)
+    # Half of the extent of its bounding box along the world's axes.
     extent = (axes.abs() * halves[..., None, :]).sum(dim=3)
-    # Where the camera sees it, within the room; on the floor, or in the air.
-    bearing = yaw[:, None] + draw(*places, low=-0.85, high=0.85) * torch.atan(0.5 / focal)[:, None]
-    distance = draw(*places, low=2.0, high=6.0)
+    # In view of the camera, within the room, on the floor or in the air.
+    bearing = yaw[:, None] + draw(*slots, low=-0.85, high=0.85) * torch.atan(0.5 / focal)[:, None]
+    distance = draw(*slots, low=2.0, high=6.0)
     limit = (width[:, None] / 2 - extent[..., 0]).clamp(min=0)
     x = (position[:, :1] + distance * bearing.sin()).clamp(-limit, limit)
     z = torch.minimum(position[:, 2:] + distance * bearing.cos(), length[:, None] - extent[..., 2])
-    lift = torch.where(draw(*places) < 0.3, draw(*places, high=0.7), 0.0)
+    lift = torch.where(draw(*slots) < 0.3, draw(*slots, high=0.7), 0.0)
     y = torch.minimum(extent[..., 1] + lift, height[:, None] - extent[..., 1])
-    centres = torch.stack([x, y, z], dim=2)
+    centers = torch.stack([x, y, z], dim=2)
     paint = _draw_paint(draw, 3 + max_objects, texture)
     camera = _camera(yaw, pitch, roll)
-    return Rooms(position, camera, focal, size, light, ambient, shapes, centres, halves, axes, paint)
+    return Rooms(position, camera, focal, size, light, ambient, shapes, centers, halves, axes, paint)
 
 
 def _draw_paint(draw: _Draws, surfaces: int, texture: float) -> Tensor:
-    """Return two colors, two wave vectors and the rest of `Rooms.paint`."""
+    """Return `Rooms.paint`."""
     first, other = draw(surfaces, 3, low=0.1, high=0.9), draw(surfaces, 3, low=0.1, high=0.9)
     second = first + texture * (other - first)
-    # A direction at random, and waves of 20 cm to 2 m.
+    # Random directions, and wavelengths of 20 cm to 2 m.
     waves = [
         normalize(draw(surfaces, 3, low=-1, high=1), dim=2) * 2 * math.pi / (0.2 * 10 ** draw(surfaces, 1))
         for _ in range(2)
@@ -193,14 +193,14 @@ def _draw_paint(draw: _Draws, surfaces: int, texture: float) -> Tensor:
 
 
 def _rotations(draws: Tensor, upright: Tensor) -> Tensor:
-    """Return rotations, columns of axes [..., 3, 3], from numbers in [0, 1), [..., 3]; around y alone if `upright`."""
-    share = draws[..., 0]
+    """Return rotations, axes as columns [..., 3, 3], from numbers in [0, 1), [..., 3]; only around y if `upright`."""
+    first = draws[..., 0]
     alpha, beta, gamma = (2 * math.pi * draws).unbind(dim=-1)
     # Quaternions: around y by alpha; or Shoemake's, which are uniform over all rotations.
-    turned = [0 * alpha, (alpha / 2).sin(), 0 * alpha, (alpha / 2).cos()]
-    inner, outer = share.sqrt(), (1 - share).sqrt()
+    around_y = [0 * alpha, (alpha / 2).sin(), 0 * alpha, (alpha / 2).cos()]
+    inner, outer = first.sqrt(), (1 - first).sqrt()
     free = [outer * beta.sin(), outer * beta.cos(), inner * gamma.sin(), inner * gamma.cos()]
-    x, y, z, w = (torch.where(upright, one, other) for one, other in zip(turned, free, strict=True))
+    x, y, z, w = (torch.where(upright, one, other) for one, other in zip(around_y, free, strict=True))
     rows = [
         1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
         2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
@@ -210,7 +210,7 @@ def _rotations(draws: Tensor, upright: Tensor) -> Tensor:
 
 
 def _camera(yaw: Tensor, pitch: Tensor, roll: Tensor) -> Tensor:
-    """Return the axes right, down and forward as columns, [N, 3, 3]; without turns the camera looks along z."""
+    """Return the axes right, down and forward as columns, [N, 3, 3]; without rotation the camera looks along z."""
     forward = torch.stack([yaw.sin() * pitch.cos(), -pitch.sin(), yaw.cos() * pitch.cos()], dim=1)
     level = torch.stack([yaw.cos(), torch.zeros_like(yaw), -yaw.sin()], dim=1)
     right = roll.cos()[:, None] * level + roll.sin()[:, None] * torch.linalg.cross(level, forward)

@@ -1,4 +1,4 @@
-"""tox21: twelve toxicity tests of chemical compounds, read off the formulas' text."""
+"""tox21: twelve toxicity tests of chemical compounds, predicted from the text of their formulas."""
 
 import copy
 import csv
@@ -30,21 +30,21 @@ _ANSWERS = {"0": 0, "0.0": 0, "1": 1, "1.0": 1, "": -1}
 class Tox21(MultiTaskDataset):
     """Compounds as hashed character n-grams; the tasks are the answers of twelve laboratory tests, yes or no.
 
-    Source: the Tox21 Data Challenge 2014, as distributed with MoleculeNet (Wu et al., Chemical Science 2018). Names of
-    tasks are those of the columns with _ for -. A sixth of the answers is missing: -1.
+    Source: the Tox21 Data Challenge 2014, as distributed with MoleculeNet (Wu et al., Chemical Science 2018). The tasks
+    have the names of the columns, with _ for -. A sixth of the answers is missing: -1.
 
-    Inputs: which of all strings of 2 to 5 characters a SMILES formula holds, hashed to `num_features` places and scaled
-    to unit length. They are kept sparse and made dense batch by batch. A formula that comes again is dropped, with
-    the answers that it has there. 80/10/10 % at random.
+    An input marks which strings of 2 to 5 characters occur in a SMILES formula, hashed to `num_features` indices and
+    scaled to unit length. Inputs are stored sparse and made dense batch by batch. Of rows with the same formula only
+    the first is kept. The splits are random, 80/10/10 %.
 
     Args:
         root: folder with tox21.csv.gz, or with moleculenet/tox21.csv.gz.
         num_features: length of an input, 2 or more.
-        split_seed: fixes the splits. The dataset's own: the run's seed does not change the data.
-        cache: `memory`, sparse; `device`: the inputs lie dense on the GPU, 0.5 GB at the default length.
+        split_seed: fixes the splits; the run's seed does not.
+        cache: `memory`, sparse; `device`: dense on the GPU, 0.5 GB at the default length.
 
     Raises:
-        DataError: the file is absent or wrong.
+        DataError: the file is missing or malformed.
     """
 
     task_names = tuple(test.replace("-", "_") for test in _TESTS)
@@ -60,7 +60,7 @@ class Tox21(MultiTaskDataset):
         self.cache = cache
         self.input_shape = (num_features,)
         self._names, formulas, self._answers = _read(Path(root))
-        # Upper case stays: C is an atom of a chain, c one of a ring. Presence beats counts, and no signs beat signs.
+        # Case matters: C is an atom of a chain, c one of a ring. Presence works better than counts or signed hashes.
         vectorizer = HashingVectorizer(
             analyzer="char",
             ngram_range=(2, 5),
@@ -83,15 +83,15 @@ class Tox21(MultiTaskDataset):
 
 
 class SparseSplit(TensorSplit):
-    """A split whose inputs are kept as the rows of a sparse matrix; what it gives is dense.
+    """A split whose inputs are stored as a sparse matrix; samples and batches are dense.
 
     Args:
-        rows: float32 [num_samples, num_features], a SciPy matrix in CSR format. `to` makes it dense once for all.
-        targets, sample_ids: see `TensorSplit`.
+        rows: float32 [num_samples, num_features], a SciPy matrix in CSR format. `to` makes all of it dense.
+        targets, sample_ids: see `Split`.
     """
 
     def __init__(self, rows: Any, targets: dict[str, Tensor], sample_ids: Sequence[Any] | None = None) -> None:
-        super().__init__(torch.arange(rows.shape[0]), targets, sample_ids)  # the inputs are the rows' numbers
+        super().__init__(torch.arange(rows.shape[0]), targets, sample_ids)  # the inputs are row numbers
         self._matrix = rows
 
     def __getitem__(self, index: int) -> Sample:
@@ -113,10 +113,10 @@ class SparseSplit(TensorSplit):
 
 def _read(root: Path) -> tuple[list[str], list[str], numpy.ndarray]:
     """Return the compounds' names, their formulas, and the answers as int64 [num_compounds, 12]."""
-    places = [root / _FILE, root / "moleculenet" / _FILE]
-    path = next((place for place in places if place.is_file()), None)
+    paths = [root / _FILE, root / "moleculenet" / _FILE]
+    path = next((path for path in paths if path.is_file()), None)
     if path is None:
-        raise DataError(f"dataset: no file {places[0]} or {places[1]}; set dataset.root, or fetch it from {_URL}")
+        raise DataError(f"dataset: no file {paths[0]} or {paths[1]}; set dataset.root, or fetch it from {_URL}")
     try:
         text = gzip.decompress(path.read_bytes()).decode()
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
@@ -125,15 +125,15 @@ def _read(root: Path) -> tuple[list[str], list[str], numpy.ndarray]:
     lacking = [column for column in (*_TESTS, "mol_id", "smiles") if column not in (table.fieldnames or ())]
     if lacking:
         raise DataError(f"dataset: {path} lacks the columns {', '.join(lacking)}; fetch it anew from {_URL}")
-    found: dict[str, tuple[str, list[int]]] = {}
+    compounds: dict[str, tuple[str, list[int]]] = {}  # by formula
     for number, row in enumerate(table, start=2):
         if not row["smiles"]:
             raise DataError(f"dataset: {path}, line {number}: no formula in the column smiles")
         for test in _TESTS:
             if row[test] not in _ANSWERS:
                 raise DataError(f"dataset: {path}, line {number}: {test} must be 0, 1 or empty, found {row[test]!r}")
-        found.setdefault(row["smiles"], (row["mol_id"], [_ANSWERS[row[test]] for test in _TESTS]))
-    if len(found) < 10:
-        raise DataError(f"dataset: {path} holds {len(found)} different formulas, and 10 or more are needed")
-    names, answers = zip(*found.values(), strict=True)
-    return list(names), list(found), numpy.array(answers, dtype=numpy.int64)
+        compounds.setdefault(row["smiles"], (row["mol_id"], [_ANSWERS[row[test]] for test in _TESTS]))
+    if len(compounds) < 10:
+        raise DataError(f"dataset: {path} holds {len(compounds)} different formulas, and 10 or more are needed")
+    names, answers = zip(*compounds.values(), strict=True)
+    return list(names), list(compounds), numpy.array(answers, dtype=numpy.int64)

@@ -1,4 +1,4 @@
-"""Generated regression problems of the field. They need no files, and the run's seed does not change them."""
+"""Generated regression problems from the literature, which need no files; the run's seed does not change them."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from mtlrun.datasets.base import SPLITS, MultiTaskDataset, SplitName, TensorSpli
 
 
 class _Generated(MultiTaskDataset):
-    """Splits that are drawn when they are first asked for, each from random numbers of its own."""
+    """Base of datasets whose splits are drawn on first use, each from a separate random generator."""
 
     def __init__(self, seed_name: str, seed: int, **sizes: int) -> None:
         for name, value in sizes.items():
@@ -33,16 +33,16 @@ class _Generated(MultiTaskDataset):
 
     @abstractmethod
     def _draw(self, name: SplitName) -> TensorSplit:
-        """Return a split."""
+        """Draw a split."""
 
 
 class KendallToy(_Generated):
-    """Two lines with noise of different strength, whose deviations uncertainty weighting is to find.
+    """Two lines with noise of different strength, whose standard deviations uncertainty weighting should recover.
 
     Source: github.com/yaringal/multi-task-learning-example, of an author of Kendall, Gal & Cipolla, "Multi-Task
     Learning Using Uncertainty to Weigh Losses" (CVPR 2018): x ~ N(0, 1), first = 2 x + 8 + 10 e, second = 3 x + 3 + e.
     With the default keys the training split is the published one, number by number. The source has no other split:
-    validation and test are further samples of the same law.
+    validation and test are further samples of the same distribution.
 
     Args:
         num_train, num_val, num_test: samples of the splits.
@@ -57,7 +57,7 @@ class KendallToy(_Generated):
         self._counts: dict[SplitName, int] = {"train": num_train, "val": num_val, "test": num_test}
 
     def _draw(self, name: SplitName) -> TensorSplit:
-        # NumPy's old generator, which the published numbers come from.
+        # NumPy's legacy generator, which the published numbers come from.
         random = numpy.random.RandomState(self._seed) if name == "train" else self._random(name)
         x, first, second = (random.standard_normal((self._counts[name], 1)) for _ in range(3))
         targets = {"first": _tensor(2 * x + 8 + 10 * first), "second": _tensor(3 * x + 3 + second)}
@@ -65,16 +65,16 @@ class KendallToy(_Generated):
 
 
 class GradNormToy(_Generated):
-    """Regression tasks f_k(x) = sigma_k tanh((B + E_k) x): alike, but for the scales of their targets.
+    """Regression tasks f_k(x) = sigma_k tanh((B + E_k) x): similar, except for the scales of their targets.
 
     Source: Chen et al., "GradNorm: Gradient Normalization for Adaptive Loss Balancing in Deep Multitask Networks"
     (ICML 2018), section 4: B ~ N(0, 10) and E_k ~ N(0, 3.5), read as standard deviations. x is normal, scaled to
-    length 1; the paper does not say how it is drawn, nor how many there are.
+    length 1; the paper specifies neither its distribution nor the number of samples.
 
     Args:
-        sigmas: the scale of each task; so many tasks are there, task_0, task_1, ...
+        sigmas: the scale of each of the tasks task_0, task_1, ...
         input_size: length of x.
-        output_size: how many numbers each task predicts.
+        output_size: number of values that each task predicts.
         num_train, num_val, num_test: samples of the splits.
         data_seed: fixes functions and samples.
     """
@@ -99,32 +99,32 @@ class GradNormToy(_Generated):
         self._sigmas = sigmas
         random = numpy.random.default_rng([data_seed, 0])
         basis = 10 * random.standard_normal((input_size, output_size))
-        # Task by task, so that a further one leaves those before it as they are.
+        # Task by task, so that adding a task does not change the others.
         self._matrices = [basis + 3.5 * random.standard_normal(basis.shape) for _ in sigmas]
 
     def _draw(self, name: SplitName) -> TensorSplit:
         x = self._random(name).standard_normal((self._counts[name], *self.input_shape))
         x /= numpy.linalg.norm(x, axis=1, keepdims=True)
-        found = zip(self.task_names, self._sigmas, self._matrices, strict=True)
-        return TensorSplit(_tensor(x), {task: _tensor(sigma * numpy.tanh(x @ matrix)) for task, sigma, matrix in found})
+        tasks = zip(self.task_names, self._sigmas, self._matrices, strict=True)
+        return TensorSplit(_tensor(x), {task: _tensor(sigma * numpy.tanh(x @ matrix)) for task, sigma, matrix in tasks})
 
 
 class MMoESynthetic(_Generated):
-    """Two regression tasks whose correlation is a key.
+    """Two regression tasks with a given correlation.
 
     Source: Ma et al., "Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts" (KDD
     2018), section 3.2: with orthogonal unit vectors u, v and x ~ N(0, I),
 
         w_1 = c u,  w_2 = c (p u + sqrt(1 - p^2) v),  y_k = w_k.x + sum_i sin(a_i w_k.x + b_i) + noise.
 
-    The paper gives neither numbers nor distributions for d, c, a, b and the noise; the defaults are those of a public
+    The paper gives neither values nor distributions of d, c, a, b and the noise; the defaults are those of a public
     reproduction, with a_i, b_i ~ N(0, 1).
 
     Args:
         correlation: p, in [-1, 1]: the cosine between the weights of the two tasks.
         num_features: d, the length of x, 2 or more.
         scale: c, the length of the weights.
-        num_sines: how many sines are added.
+        num_sines: number of sines that are added.
         noise: standard deviation of the noise.
         num_train, num_val, num_test: samples of the splits.
         data_seed: fixes functions and samples. Samples and noise are the same for every correlation.

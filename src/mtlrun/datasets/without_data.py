@@ -1,4 +1,4 @@
-"""Problems without data, in which the tasks are functions of the parameters themselves."""
+"""Problems without data, whose tasks are functions of the parameters."""
 
 from collections.abc import Sequence
 
@@ -8,15 +8,15 @@ from mtlrun.datasets.base import MultiTaskDataset, SplitName, TensorSplit
 
 
 class NoData(MultiTaskDataset):
-    """One constant sample, again and again, so that such a problem runs through the whole program.
+    """A constant sample, repeated, so that a problem without data can be trained like any other.
 
-    Goes with the backbone `mtlrun.models.backbones.point.Point`, whose output is its parameter x whatever the input,
-    heads that change nothing (`torch.nn.Identity`), and tasks of the kind `mtlrun.tasks.Objective`.
+    It is meant for the backbone `mtlrun.models.backbones.point.Point`, whose output is its parameter x whatever the
+    input, for the head `torch.nn.Identity`, and for tasks of the kind `mtlrun.tasks.Objective`.
 
     Args:
         size: number of coordinates of x.
         tasks: names of the tasks.
-        num_train: how often the sample comes in an epoch; with trainer.batch_size=1, the number of its steps.
+        num_train: repetitions of the sample in an epoch: with trainer.batch_size=1, the number of steps.
     """
 
     def __init__(self, size: int = 2, tasks: Sequence[str] = ("first", "second"), num_train: int = 1000) -> None:

@@ -1,4 +1,4 @@
-"""MNIST and FashionMNIST, read from the four IDX files of torchvision's layout."""
+"""Reader of MNIST and FashionMNIST: four IDX files each, in torchvision's layout."""
 
 import gzip
 import zlib
@@ -21,24 +21,24 @@ _UNSIGNED_BYTES = 8  # the code of the type, in the third byte of a file
 
 
 def fetch(root: Path, source: Source) -> None:
-    """Let torchvision download what is not there yet, into `root`/MNIST/raw or `root`/FashionMNIST/raw.
+    """Let torchvision download missing files, into `root`/MNIST/raw or `root`/FashionMNIST/raw.
 
     Raises:
-        DataError: that failed.
+        DataError: the download failed.
     """
     name = FOLDERS[source]
     try:
         getattr(torchvision.datasets, name)(str(root), download=True)
     except (OSError, RuntimeError) as error:
-        what = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"dataset.download: {name} could not be fetched into {root}: {what}") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"dataset.download: {name} could not be fetched into {root}: {reason}") from error
 
 
 def read_part(root: Path, source: Source, part: Part) -> tuple[Tensor, Tensor]:
     """Return images, uint8 [n, 28, 28], and labels, int64 [n], of the training (`train`) or test part (`t10k`).
 
     Raises:
-        DataError: a file is absent, truncated, or holds something else.
+        DataError: a file is missing, truncated, or no IDX file of this kind.
     """
     folder = root / FOLDERS[source] / "raw"
     images = _read(folder / f"{part}-images-idx3-ubyte", (SIDE, SIDE))
@@ -49,9 +49,9 @@ def read_part(root: Path, source: Source, part: Part) -> tuple[Tensor, Tensor]:
 
 
 def _read(path: Path, item_shape: tuple[int, ...]) -> numpy.ndarray:
-    """Return the items of an IDX file, uint8 [n, *item_shape]; `path`.gz is read where `path` is not there.
+    """Return the items of an IDX file, uint8 [n, *item_shape]; `path`.gz is read if `path` is missing.
 
-    The header is two zero bytes, the type, the number of dimensions, and each dimension as 4 bytes, big end first.
+    The header is two zero bytes, the type, the number of dimensions, and each dimension as 4 bytes, big-endian.
     """
     packed = path.with_name(f"{path.name}.gz")
     try:
@@ -67,9 +67,9 @@ def _read(path: Path, item_shape: tuple[int, ...]) -> numpy.ndarray:
     header = numpy.frombuffer(content[: min(start, len(content) // 4 * 4)], dtype=">i4").tolist()
     magic = _UNSIGNED_BYTES * 256 + 1 + len(item_shape)
     if len(content) < start or header[0] != magic or tuple(header[2:]) != item_shape or header[1] < 0:
-        wanted = " x ".join(map(str, ("n", *item_shape)))
+        expected = " x ".join(map(str, ("n", *item_shape)))
         raise DataError(
-            f"dataset: {path} is not an IDX file of {wanted} bytes (it starts with {header}); fetch it anew"
+            f"dataset: {path} is not an IDX file of {expected} bytes (it starts with {header}); fetch it anew"
         )
     shape = (header[1], *item_shape)
     size = start + int(numpy.prod(shape))

@@ -1,4 +1,4 @@
-"""Pascal VOC as it is distributed: lists of images, and their annotations."""
+"""Pascal VOC in its original layout: lists of images, and their annotations."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ FOLDER = "VOCdevkit"
 
 @dataclass(frozen=True)
 class VOCImage:
-    """One image of one year.
+    """An image of one year.
 
     Args:
         base: folder of the year.
-        name: of the image, without an ending.
+        name: of the image, without a suffix.
     """
 
     base: Path
@@ -36,17 +36,17 @@ class VOCImage:
 
     @property
     def annotation(self) -> Path:
-        """The file that says what is in the image."""
+        """The file with the objects in the image."""
         return self.base / "Annotations" / f"{self.name}.xml"
 
 
 def list_path(root: str, year: int, part: str) -> Path:
-    """Return where the list of the images of `part` (train, val, trainval, test) lies."""
+    """Return the path of the list of the images of `part` (train, val, trainval, test)."""
     return Path(root) / FOLDER / f"VOC{year}" / "ImageSets" / "Main" / f"{part}.txt"
 
 
 def read_list(root: str, year: int, part: str, advice: str) -> list[VOCImage]:
-    """Return the images of a part; DataError with `advice` if there is no list of them, or an empty one."""
+    """Return the images of a part; raise DataError with `advice` if their list is missing or empty."""
     path = list_path(root, year, part)
     if not path.is_file():
         raise DataError(f"there is no {path}; {advice}")
@@ -60,20 +60,20 @@ def read_objects(images: Sequence[VOCImage], wheres: Sequence[str], size: int) -
     """Return the objects of all images, float32 [num_images, max_objects, 6], as `mtlrun.tasks.Detection` takes them.
 
     Boxes are in pixels of images that are scaled to `size` x `size`, from edge to edge: the files count pixels from 1,
-    and the last one is within. What is marked as difficult is to be ignored, as in the challenge's evaluation.
+    inclusively. Difficult objects are marked as ignored, as in the challenge's evaluation.
 
     Args:
-        images: whose annotations are read.
-        wheres: which sample each is, for errors.
+        images: the images whose annotations are read.
+        wheres: the sample of each image in words, for errors.
         size: side of the scaled images.
     """
-    rows = [_read(image.annotation, where, size) for image, where in zip(images, wheres, strict=True)]
-    found = torch.zeros(len(rows), max([1, *map(len, rows)]), 6)
-    found[..., 4] = -1
-    for target, objects in zip(found, rows, strict=True):
-        if objects:
-            target[: len(objects)] = torch.tensor(objects)
-    return found
+    objects = [_read(image.annotation, where, size) for image, where in zip(images, wheres, strict=True)]
+    targets = torch.zeros(len(objects), max([1, *map(len, objects)]), 6)
+    targets[..., 4] = -1
+    for target, listed in zip(targets, objects, strict=True):
+        if listed:
+            target[: len(listed)] = torch.tensor(listed)
+    return targets
 
 
 def _read(path: Path, where: str, size: int) -> list[list[float]]:

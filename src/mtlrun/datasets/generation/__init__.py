@@ -1,1 +1,1 @@
-"""How generated datasets are made: overlaid digits, rendered rooms, fixed splits."""
+"""Generation of datasets: overlaid digits, rendered rooms, and fixed splits."""

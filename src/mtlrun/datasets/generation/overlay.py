@@ -1,4 +1,4 @@
-"""Two images that overlap on one canvas, as in MultiMNIST: one at the upper left, one moved to the lower right."""
+"""Pairs of images that overlap on one canvas, as in MultiMNIST: one at the upper left, one at the lower right."""
 
 import numpy
 import torch
@@ -7,14 +7,14 @@ from torch.nn.functional import interpolate
 
 
 def draw_partners(random: numpy.random.Generator, count: int, repeats: int = 1) -> numpy.ndarray:
-    """Return for each of `count` images the position of another one, for all images `repeats` times over."""
-    # A partner is any other image: a step of 1..n-1 around the circle of the n images.
+    """Return the index of a random partner for each of `count` images, `repeats` times."""
+    # A partner is any other image: 1..n-1 steps further, modulo n.
     steps = random.integers(1, count, size=repeats * count)
     return (numpy.tile(numpy.arange(count), repeats) + steps) % count
 
 
 def overlay(left: Tensor, right: Tensor, *, shift: int, canvas_side: int, size: int, mode: str) -> Tensor:
-    """Overlay images by pairs, the brighter pixel winning, and resize the canvas; [n, 1, size, size].
+    """Overlay pairs of images, taking the brighter pixel, and resize the canvas; return [n, 1, size, size].
 
     Args:
         left, right: [n, side, side]; the left ones lie at [0, side), the right ones at [shift, shift + side) of both

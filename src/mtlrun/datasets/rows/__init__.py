@@ -1,1 +1,1 @@
-"""A person's own table: its cells, which row is in which split, and what is a target."""
+"""Tables of labels: their cells, their rows in three splits, and their columns as targets."""

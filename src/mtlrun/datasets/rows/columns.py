@@ -1,4 +1,4 @@
-"""A person's table: read from a file, so that every error can name column, row and value."""
+"""Columns of a table, read from a file so that every error can name column, row and value."""
 
 import csv
 import warnings
@@ -18,12 +18,12 @@ MISSING = ("", "NA", "NaN", "nan", "null")
 
 @dataclass(frozen=True)
 class Columns:
-    """The rows of a file.
+    """The cells of a table, by column.
 
     Args:
         path: of the file, for errors.
-        frame: its cells; rows are numbered from 0. From a CSV file all are texts, as they stand there.
-        numbers: of each row, as the file has it: the header of a CSV file is row 1.
+        frame: the cells; rows are numbered from 0. Those of a CSV file are the unchanged texts.
+        numbers: the number of each row in the file, where the header of a CSV file is row 1.
     """
 
     path: str
@@ -34,7 +34,7 @@ class Columns:
         return len(self.frame)
 
     def where(self, column: str, row: int) -> str:
-        """Return the place of a cell in words."""
+        """Return in words where a cell is."""
         return f"{self.path}, column {column}, row {self.numbers[row]}"
 
     def require(self, column: str, purpose: str) -> None:
@@ -46,22 +46,22 @@ class Columns:
             )
 
     def missing(self, column: str) -> numpy.ndarray:
-        """Return which cells are empty, bool [num_rows]."""
-        found: numpy.ndarray = self.frame[column].isna().to_numpy()
-        return found
+        """Return a mask of the empty cells, bool [num_rows]."""
+        mask: numpy.ndarray = self.frame[column].isna().to_numpy()
+        return mask
 
     def texts(self, column: str) -> list[str | None]:
-        """Return the cells as texts, None where one is empty."""
+        """Return the cells as texts, None for an empty one."""
         cells = self.frame[column]
         if pandas.api.types.is_float_dtype(cells) and (cells.dropna() % 1 == 0).all():
             cells = cells.astype("Int64")  # whole numbers with gaps: 2, not 2.0
         return [None if absent else str(cell) for cell, absent in zip(cells, self.missing(column), strict=True)]
 
     def is_text(self, column: str) -> bool:
-        """Say whether the column holds something else than numbers.
+        """Return True if the column does not hold numbers.
 
         Raises:
-            DataError: it holds numbers for the most part, so that the rest is probably a mistake.
+            DataError: most cells are numbers, so that the others are probably mistakes.
         """
         values = self._parse(column)
         wrong = numpy.isnan(values) & ~self.missing(column)
@@ -75,7 +75,7 @@ class Columns:
         return bool(wrong.any())
 
     def floats(self, column: str) -> numpy.ndarray:
-        """Return the cells as numbers, float64 [num_rows], NaN where one is empty."""
+        """Return the cells as numbers, float64 [num_rows], NaN for an empty one."""
         values = self._parse(column)
         wrong = (numpy.isnan(values) & ~self.missing(column)) | numpy.isinf(values)
         if wrong.any():
@@ -103,10 +103,10 @@ class Columns:
 
 
 def read(path: str, separator: str = ",", missing: Sequence[str] = MISSING) -> Columns:
-    """Read a CSV file, or a Parquet file where the name ends in .parquet or .pq. Rows that are all empty are left out.
+    """Read a CSV file, or a Parquet file if its name ends in .parquet or .pq. Rows of empty cells are left out.
 
     Raises:
-        DataError: the file is not there, or cannot be read.
+        DataError: the file is missing, or cannot be read.
     """
     if not Path(path).is_file():
         raise DataError(f"{path}: there is no such file, as seen from {Path.cwd()}; name a CSV or Parquet file")
@@ -122,7 +122,7 @@ def read(path: str, separator: str = ",", missing: Sequence[str] = MISSING) -> C
 
 
 def _read_csv(path: str, separator: str, missing: Sequence[str]) -> Any:
-    # Cells stay texts, and empty lines stay rows until later, so that errors show both as they stand in the file.
+    # Cells stay texts, and empty lines stay rows until later, so that errors can quote the file.
     options: Mapping[str, Any] = {
         "sep": separator, "dtype": str, "encoding": "utf-8-sig", "skip_blank_lines": False, "skipinitialspace": True,
     }  # fmt: skip
@@ -142,9 +142,9 @@ def _read_csv(path: str, separator: str, missing: Sequence[str]) -> Any:
 
 
 def _check_lengths(path: str, separator: str) -> None:
-    """Raise DataError where a row has more or fewer cells than the header: pandas would fill up what is too short."""
+    """Raise DataError if a row has more or fewer cells than the header; pandas would silently fill up short rows."""
     if len(separator) != 1:
-        return  # a pattern, which pandas knows and csv does not
+        return  # a regular expression, which pandas supports and csv does not
     with open(path, encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(file, delimiter=separator, skipinitialspace=True, strict=True)
         try:
@@ -156,7 +156,7 @@ def _check_lengths(path: str, separator: str) -> None:
                         f"empty cell needs its separator, and a cell that holds {separator!r} needs quotes"
                     )
         except csv.Error:
-            return  # pandas says what is wrong, if anything is
+            return  # pandas reports what is wrong
 
 
 def _read_parquet(path: str, missing: Sequence[str]) -> Any:

@@ -1,4 +1,4 @@
-"""What each row of a person's table is called, and how much it counts."""
+"""Ids and weights of the rows of a table."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from mtlrun.errors import DataError
 
 
 def identify(table: Columns, column: str | None) -> Sequence[str | int]:
-    """Return what each row is called: its number in the file, or its cell of `column`, of which no two may be equal."""
+    """Return the id of each row: its cell in `column`, where no two may be equal, or its number in the file."""
     if column is None:
         return table.numbers
     table.require(column, "dataset.id_column")
@@ -25,7 +25,7 @@ def identify(table: Columns, column: str | None) -> Sequence[str | int]:
 
 
 def weigh(table: Columns, column: str | None, train: numpy.ndarray) -> torch.Tensor | None:
-    """Return the weights of the training rows, float32 [num_train], or None for none."""
+    """Return the weights of the training rows, float32 [num_train]; None without a column of weights."""
     if column is None:
         return None
     weights = table.weights(column)[train]

@@ -1,4 +1,4 @@
-"""The rows of a person's table, in three splits: as a column says, or drawn once and for all."""
+"""The rows of a table in three splits: given by a column, or drawn once."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -17,8 +17,8 @@ Rows = dict[SplitName, numpy.ndarray]
 def check_split_keys(
     split_column: str | None, fractions: Sequence[float], group_column: str | None, stratify: str | None, seed: int
 ) -> None:
-    """Raise ValueError where these keys of a dataset do not say how to split."""
-    if len(fractions) != 3 or not all(share > 0 for share in fractions) or not isclose(sum(fractions), 1, abs_tol=1e-6):
+    """Raise ValueError if these keys of a dataset are inconsistent or out of bounds."""
+    if len(fractions) != 3 or not all(part > 0 for part in fractions) or not isclose(sum(fractions), 1, abs_tol=1e-6):
         raise ValueError(
             f"fractions must be three numbers > 0 that sum to 1 (train, val, test), found {list(fractions)}"
         )
@@ -38,18 +38,18 @@ def split_rows(
     stratify: str | None = None,
     split_seed: int = 0,
 ) -> Rows:
-    """Return the rows of each split as sorted positions; a function of these arguments and the order of the rows.
+    """Return the rows of each split as sorted positions, which depend only on the arguments and the order of the rows.
 
     Args:
-        table: with the columns that are named by the others.
+        table: has the columns that the other arguments name.
         split_column: holds train, val or test; then nothing is drawn.
         fractions: of train, val and test.
-        group_column: rows with equal values stay together, so that fractions are met as nearly as groups allow.
-        stratify: a column whose values get equal shares in all splits; empty cells count as a value.
+        group_column: rows with equal values stay together; fractions are met as nearly as the groups allow.
+        stratify: a column whose values are equally frequent in all splits; empty cells count as a value.
         split_seed: of the drawing.
 
     Raises:
-        DataError: a column is absent, a value is not known, a group is in two splits, or a split would be empty.
+        DataError: a column is missing, a value is unknown, a group is in two splits, or a split would be empty.
     """
     for column, key in ((split_column, "split_column"), (group_column, "group_column"), (stratify, "stratify")):
         if column is not None:
@@ -97,7 +97,7 @@ def _numbered(cells: Sequence[str | None]) -> list[int]:
 
 
 def _draw_groups(groups: Sequence[int], fractions: Sequence[float], seed: int) -> Rows:
-    """Lay the groups end to end in a random order, cut there, and give each group to where its middle lies."""
+    """Line up the groups in a random order, cut the line by `fractions`, and assign each group by its midpoint."""
     sizes = numpy.bincount(groups)
     order = numpy.random.default_rng(seed).permutation(len(sizes))
     middles = (numpy.cumsum(sizes[order]) - sizes[order] / 2) / len(groups)
@@ -118,7 +118,7 @@ def _check_strata(table: Columns, column: str, rows: Rows) -> None:
 
 
 def check_groups(table: Columns, column: str, rows: Rows, what: str = "group") -> None:
-    """Raise DataError if a value of a column is in two splits; `what` says what such a value is."""
+    """Raise DataError if a value of a column is in two splits; `what` describes a value in the message."""
     groups = numpy.asarray(_groups(table, column))
     for first, second in [*pairwise(SPLITS), (SPLITS[0], SPLITS[2])]:
         both = numpy.intersect1d(groups[rows[first]], groups[rows[second]])

@@ -1,4 +1,4 @@
-"""The targets of a person's table: columns become class indices or numbers, as the kind of each task asks."""
+"""Targets from a table: columns become class indices or numbers, depending on the kind of each task."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -18,12 +18,12 @@ _MISSING = -1
 
 @dataclass(frozen=True)
 class Targets:
-    """What the tasks of a table are to predict.
+    """The targets of all rows of a table.
 
     Args:
-        columns: {task: its columns}, of all tasks that are known, trained or not: none of them is an input.
-        tensors: {task: one target per row} of the tasks that are trained.
-        classes: {task: what the class indices stand for}.
+        columns: {task: its columns}, of all known tasks, trained or not: none of them is an input.
+        tensors: {task: one target per row}, of the tasks that are trained.
+        classes: {task: labels in the order of their class indices}.
         scales: {task: (mean, standard deviation)} of standardized targets, each [num_columns].
     """
 
@@ -39,7 +39,7 @@ def check_target_keys(
     classes: Mapping[str, Sequence[object]],
     standardize_targets: Sequence[str],
 ) -> None:
-    """Raise ValueError where these keys of a dataset do not say what to predict."""
+    """Raise ValueError if these keys of a dataset are inconsistent or out of bounds."""
     if not tasks:
         raise ValueError(
             "tasks must name one or more tasks, found none; add them by +task@tasks.<column>=regression or "
@@ -56,14 +56,14 @@ def check_target_keys(
 
 
 def name_columns(table: Columns, tasks: Sequence[str], targets: Mapping[str, str | list[str]]) -> dict[str, list[str]]:
-    """Return the columns of each task: what `targets` says, or the one that is called as the task is."""
-    found: dict[str, list[str]] = {}
+    """Return the columns of each task: those in `targets`, or the column of the task's name."""
+    columns: dict[str, list[str]] = {}
     for task in dict.fromkeys([*targets, *tasks]):
         named = targets.get(task, task)
-        found[task] = [named] if isinstance(named, str) else list(named)
-        for column in found[task]:
+        columns[task] = [named] if isinstance(named, str) else list(named)
+        for column in columns[task]:
             table.require(column, f"task {task}")
-    return found
+    return columns
 
 
 def read_targets(
@@ -74,44 +74,44 @@ def read_targets(
     classes: Mapping[str, Sequence[object]],
     standardize_targets: Sequence[str] = (),
 ) -> Targets:
-    """Return the targets of all rows.
+    """Read the targets of all rows.
 
     Args:
         table: with the columns.
-        rows: of each split; labels must occur in training, and scales are those of training.
+        rows: of each split; all labels must occur in training, and scales are those of training.
         tasks: {task: importable name of its class}.
-        targets: {task: column or columns}; a task that is not named has the column of its own name.
-        classes: {task: labels in the order of their indices}; otherwise those that occur, sorted.
+        targets: {task: column or columns}; the default is the column of the task's name.
+        classes: {task: labels in the order of their indices}; the default is all labels of the file, sorted.
         standardize_targets: tasks whose numbers get mean 0 and standard deviation 1 in training.
 
     Raises:
-        DataError: a column is absent, or a cell is not what its task needs.
+        DataError: a column is missing, or a cell does not suit its task.
     """
-    found = Targets(name_columns(table, list(tasks), targets), {}, {}, {})
+    result = Targets(name_columns(table, list(tasks), targets), {}, {}, {})
     for task, kind in tasks.items():
-        columns = found.columns[task]
+        columns = result.columns[task]
         if task in classes or _predicts_classes(task, kind):
             if len(columns) != 1:
                 raise DataError(f"dataset.targets.{task}: classes are read from one column, found {columns}")
             given = [str(label) for label in classes[task]] if task in classes else None
-            found.classes[task], found.tensors[task] = _classes(table, columns[0], rows, given)
+            result.classes[task], result.tensors[task] = _classes(table, columns[0], rows, given)
             if task in standardize_targets:
                 raise DataError(f"dataset.standardize_targets: task {task} predicts classes, and these have no scale")
             continue
         numbers = torch.tensor(numpy.stack([table.floats(column) for column in columns], axis=1))
         if task in standardize_targets:
             train = numbers[torch.from_numpy(rows["train"])]
-            mean, spread = train.nanmean(dim=0), (train - train.nanmean(dim=0)).square().nanmean(dim=0).sqrt()
-            if not (spread > 0).all():
+            mean, std = train.nanmean(dim=0), (train - train.nanmean(dim=0)).square().nanmean(dim=0).sqrt()
+            if not (std > 0).all():
                 raise DataError(f"dataset.standardize_targets: task {task} has no two different values in training")
-            found.scales[task] = mean, spread
-            numbers = (numbers - mean) / spread
-        found.tensors[task] = numbers.float().squeeze(1) if len(columns) == 1 else numbers.float()
-    return found
+            result.scales[task] = mean, std
+            numbers = (numbers - mean) / std
+        result.tensors[task] = numbers.float().squeeze(1) if len(columns) == 1 else numbers.float()
+    return result
 
 
 def _predicts_classes(task: str, kind: str) -> bool:
-    """Say whether a kind of task takes class indices: it is told how many there are, or there are two of them."""
+    """Return True if a kind of task takes class indices: it has a number of classes or levels, or it is binary."""
     target = locate(kind, f"tasks.{task}._target_")
     counted = {"num_classes", "num_levels"} & set(inspect.signature(target).parameters)
     return bool(counted) or getattr(target, "__name__", "") == "BinaryClassification"
@@ -138,7 +138,7 @@ def _classes(table: Columns, column: str, rows: Rows, given: list[str] | None) -
 
 
 def _sorted(labels: set[str]) -> list[str]:
-    """Sort as numbers where all are, so that 10 comes after 2."""
+    """Sort labels, as numbers if all are numbers, so that 10 comes after 2."""
     try:
         return sorted(labels, key=lambda label: (float(label), label))
     except ValueError:
