@@ -30,7 +30,7 @@ from mtlrun.models import (
 from mtlrun.models.backbones import MLP
 from mtlrun.tasks import Classification, Regression
 from mtlrun.training.batch import LabeledBatch
-from mtlrun.training.forward import BatchPass, Forward, ModelSharing, predict
+from mtlrun.training.forward import BatchPass, Forward, ModelSharing, run_model
 from mtlrun.training.trainer import Trainer
 from mtlrun.weightings import MGDA, Equal, GradDrop, PCGrad, Uncertainty
 
@@ -247,7 +247,7 @@ def test_networks_of_tasks_without_labels_are_not_run():
     for task, network in model.networks.items():
         network.register_forward_hook(lambda *_, task=task: run.append(task))
     _, apart = make_batches()
-    predict(model, apart.source_batches[0])
+    run_model(model, apart.source_batches[0])
     assert run == ["kind", "both"]
 
 
@@ -428,7 +428,7 @@ def test_each_source_is_normalised_by_its_own_statistics():
         for stream in apart.source_batches:
             twin = twins[stream.source].train(mode)
             expected = twin(stream.inputs).predictions
-            for task, prediction in predict(model, stream).predictions.items():
+            for task, prediction in run_model(model, stream).predictions.items():
                 torch.testing.assert_close(prediction, expected[task])
     assert all(torch.equal(model.get_buffer(name), buffer) for name, buffer in common.items())
     fresh = HardSharing(TASKS, partial(Normalized, (4,)))
@@ -436,9 +436,9 @@ def test_each_source_is_normalised_by_its_own_statistics():
     fresh.load_state_dict(model.state_dict())
     fresh.eval()
     for stream in apart.source_batches:
-        found = predict(fresh, stream).predictions
+        found = run_model(fresh, stream).predictions
         assert all(
-            torch.equal(found[task], prediction) for task, prediction in predict(model, stream).predictions.items()
+            torch.equal(found[task], prediction) for task, prediction in run_model(model, stream).predictions.items()
         )
 
 

@@ -8,7 +8,7 @@ from mtlrun.datasets import Loader
 from mtlrun.models import MultiTaskModel
 from mtlrun.tasks import Task
 from mtlrun.training.batch import LabeledBatch
-from mtlrun.training.forward import predict
+from mtlrun.training.forward import run_model
 
 
 @torch.inference_mode()
@@ -31,7 +31,7 @@ def evaluate(
     meters = {name: task.meter().to(device) for name, task in tasks.items()}
     for loaded in loader.batches():
         for samples in LabeledBatch.load(tasks, loaded, device).source_batches:
-            predictions = predict(model, samples).predictions
+            predictions = run_model(model, samples).predictions
             for name in samples.active:
                 meters[name].update(samples.pick(name, predictions[name]), samples.targets[name])
         after_batch()

@@ -141,7 +141,7 @@ class BatchPass:
 
     def __init__(self, model: MultiTaskModel, batch: LabeledBatch) -> None:
         self.batch = batch
-        self._passes = [SourcePass(part, predict(model, part)) for part in batch.source_batches]
+        self._passes = [SourcePass(part, run_model(model, part)) for part in batch.source_batches]
         #: {task: loss}; a task without a label in the batch is left out.
         self.losses = join_losses(batch, self._passes)
 
@@ -226,7 +226,7 @@ class SourcePass:
         return SourcePass(self.samples.every_nth(step, start), output)
 
 
-def predict(model: MultiTaskModel, samples: SourceBatch) -> Output:
+def run_model(model: MultiTaskModel, samples: SourceBatch) -> Output:
     """Return the model's output for samples, of the tasks that have a label among them."""
     tasks = samples.active
     statistics = model.source_statistics

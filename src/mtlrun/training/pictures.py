@@ -8,7 +8,7 @@ from torch import Tensor
 from mtlrun.models import MultiTaskModel
 from mtlrun.tasks import DrawsPictures, Task
 from mtlrun.training.batch import LabeledBatch
-from mtlrun.training.forward import predict
+from mtlrun.training.forward import run_model
 
 
 @torch.inference_mode()
@@ -23,7 +23,7 @@ def draw(model: MultiTaskModel, batch: LabeledBatch) -> dict[str, Tensor]:
     """
     found = {}
     for stream in batch.source_batches:
-        predictions = predict(model, stream).predictions
+        predictions = run_model(model, stream).predictions
         for name in stream.active:
             task = stream.tasks[name]
             if isinstance(task, DrawsPictures):
