@@ -1,4 +1,9 @@
-"""dataset.protocol=legacy: trained on all of train, the mean over the last test evaluations, called test-selected."""
+"""dataset.protocol=legacy, as many papers evaluate.
+
+The whole training split is trained on, the test split is evaluated during training, and the result is the mean over the
+last evaluations. Held here: which samples each split has, the mean (also after a stop or a crash), refusal of settings
+that would select by the test split, and that such results are called test-selected wherever they are shown.
+"""
 
 import json
 import math
@@ -147,7 +152,7 @@ def test_each_metric_is_averaged_over_the_last_evaluations():
 
 
 @pytest.mark.parametrize("odd", [math.nan, math.inf])
-def test_what_is_not_finite_once_is_not_hidden(odd):
+def test_one_value_that_is_not_finite_makes_the_mean_not_finite(odd):
     assert not math.isfinite(offered(3, 1.0, odd, 2.0).metrics["a"]["loss"])
 
 
@@ -159,7 +164,7 @@ def test_evaluations_made_again_after_a_crash_count_once():
     assert [evaluation.number for evaluation in rule.evaluations] == [4, 5, 6]
 
 
-def test_what_was_taken_is_not_changed_from_outside():
+def test_averaged_metrics_are_copies():
     rule, found = LastMean(["a", "b"], 2), metrics(1.0)
     rule.update(1, 1, 10, found)
     found["a"]["loss"] = 9.0
@@ -219,7 +224,7 @@ def test_the_result_is_the_mean_over_the_last_ten_evaluations_of_the_test_split(
     assert all(torch.equal(best[key], last[key]) for key in last)
 
 
-def test_a_mean_over_fewer_evaluations_is_said(mtlrun):
+def test_a_mean_over_fewer_evaluations_is_warned_of(mtlrun):
     write("nyuv2")
     code, out, _ = mtlrun(*overrides("trainer.epochs=2", "runtime.quiet=true", name="nyuv2"))
     assert code == 0
@@ -243,7 +248,7 @@ def test_a_mean_over_fewer_evaluations_is_said(mtlrun):
         ("trainer.min_delta=0.1", "has no effect with dataset.protocol=legacy, which selects nothing"),
     ],
 )
-def test_what_would_choose_by_the_test_split_is_refused(override, message, mtlrun):
+def test_settings_that_would_select_by_the_test_split_are_refused(override, message, mtlrun):
     write("cityscapes")
     code, _, err = mtlrun(*overrides(override))
     assert code == 2
@@ -313,7 +318,7 @@ def test_going_back_behind_evaluations_that_were_made_changes_nothing(monkeypatc
 # ------------------------------------------------------------------------------------------- wherever it is shown
 
 
-def test_a_run_says_what_its_numbers_are(mtlrun):
+def test_screen_and_log_call_the_result_test_selected(mtlrun):
     write("cityscapes")
     arguments = overrides("trainer.epochs=11")
     code, out, err = mtlrun(*arguments)
@@ -335,14 +340,14 @@ def test_a_run_says_what_its_numbers_are(mtlrun):
         assert "selected on validation:" not in "\n".join(found)
 
 
-def test_a_quiet_run_says_it_as_well(mtlrun):
+def test_a_quiet_run_calls_the_result_test_selected_too(mtlrun):
     write("cityscapes")
     code, out, _ = mtlrun(*overrides("trainer.epochs=1", "runtime.quiet=true"))
     assert code == 0
     assert ": completed: test-selected segmentation miou 0." in out.splitlines()[-1]
 
 
-def test_curves_and_hyperparameters_say_it():
+def test_curves_and_hyperparameters_are_tagged_test_selected():
     write("cityscapes")
     record = run(quick_config("trainer.epochs=2"))
     (folder,) = run_folders()

@@ -29,7 +29,7 @@ class PowerCutError(BaseException):
 
 
 def outcome(folder):
-    """Return all that must not depend on whether a run was stopped on the way."""
+    """Return all that must be the same whether or not a run was stopped in between."""
     folder = Path(folder)
     record = read_record(folder)
     last = checkpoint.load(folder / "checkpoints" / "last.pt")
@@ -46,7 +46,7 @@ def outcome(folder):
         "metrics": (record["val"], record["test"], record["selection"], record["steps"], record["epochs"]),
         "curves": curves,
         "lines": (folder / "metrics.jsonl").read_text(),
-        "weights": [last["model"], last["optimizer"], last["weighting"], best["model_states"], last["generators"]],
+        "state": [last["model"], last["optimizer"], last["weighting"], best["model_states"], last["generators"]],
     }
 
 
@@ -220,7 +220,7 @@ def test_a_second_signal_stops_at_once(number, code, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip"])
-def test_a_damaged_checkpoint_falls_back_to_the_one_before_it_and_says_so(damage, monkeypatch):
+def test_a_damaged_checkpoint_is_warned_of_and_the_one_before_it_is_used(damage, monkeypatch):
     run(config_of("runtime.root=whole"))
     config = config_of("runtime.root=parts")
     train_until_step(config, 9, monkeypatch)
@@ -238,7 +238,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_it_and_says_so(damage
     assert_same(outcome(run_folders("whole")[0]), outcome(folder))
 
 
-def test_without_a_readable_best_checkpoint_the_run_starts_anew_and_says_so(monkeypatch):
+def test_without_a_readable_best_checkpoint_the_run_starts_anew_with_a_warning(monkeypatch):
     run(config_of("runtime.root=whole"))
     config = config_of("runtime.root=parts")
     train_until_step(config, 9, monkeypatch)

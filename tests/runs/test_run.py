@@ -1,4 +1,4 @@
-"""One run: its identity, its folder, its record, its curves, and how it ends."""
+"""One run from start to record: identity, folder, record, training and selection, divergence, and the curves."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ from mtlrun.training import checkpoint
 # ------------------------------------------------------------------------------------------------------- identity
 
 
-def test_the_name_of_a_run_says_what_it_is_and_ends_in_a_hash_of_its_config():
+def test_a_run_id_holds_the_options_and_a_hash_of_the_config():
     config = compose(["weighting=mgda", "seed=4"])
     assert run_id(config) == f"multidigits-hard-mgda-s4-{config_hash(config)}"
     assert len(config_hash(config)) == 8
@@ -115,7 +115,7 @@ def test_a_second_process_on_the_same_run_refuses_and_names_the_first(mtlrun):
 # --------------------------------------------------------------------------------------------------------- record
 
 
-def test_the_record_says_what_was_done(quick):
+def test_the_record_holds_the_facts_of_the_run(quick):
     folder = quick("weighting=gradnorm", "model=hard", "seed=2")
     record = read_record(folder)
     assert record["schema_version"] == 2

@@ -1,4 +1,4 @@
-"""How large a model is, one that is made as large as another, and one that starts from single-task networks."""
+"""Model size: counting, matching the size of another model, and warm starts from single-task networks."""
 
 import re
 from functools import partial
@@ -19,7 +19,7 @@ from mtlrun.tasks import Regression
 from mtlrun.training import checkpoint
 
 
-def test_multiply_adds_are_those_of_products_and_convolutions():
+def test_macs_are_those_of_matrix_products_and_convolutions():
     network = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(3 * 4 * 5, 7))
     assert count_macs(network, torch.zeros(6, 2, 4, 5)) == 4 * 5 * 3 * 2 * 9 + 60 * 7
 
@@ -56,7 +56,7 @@ def test_the_record_and_the_screen_show_sizes(mtlrun):
     assert f"{1616 + 2 * heads:,}" in out
 
 
-def test_frozen_parameters_are_counted_apart(quick):
+def test_frozen_parameters_are_counted_separately(quick):
     record = read_record(quick("model=lora", "model.freeze_backbone=true"))
     assert record["parameters"]["frozen"] == 100 * 16 + 16
 
@@ -130,7 +130,7 @@ def test_coupled_networks_start_from_single_task_ones(model, quick):
             assert torch.equal(value, weights[f"networks.{task}.1.{name}"])
 
 
-def test_a_start_that_cannot_be_made_is_refused_with_the_reason(mtlrun, quick):
+def test_an_impossible_warm_start_is_refused_with_the_reason(mtlrun, quick):
     single, hard = quick("model=single"), quick("model=hard")
 
     def refused(*arguments):
@@ -172,7 +172,7 @@ def test_a_task_with_the_name_of_a_parameter_group_is_refused(mtlrun, monkeypatc
     assert mtlrun(*arguments, "model=hard")[0] == 0
 
 
-def test_factories_are_checked_like_everything_else(mtlrun):
+def test_heads_are_checked_like_every_other_node(mtlrun):
     wanted = {
         "tasks.left.head=3": "tasks.left.head must be a _target_ with _partial_: true or null, found 3",
         "tasks.left.head._partial_=false": "tasks.left.head needs _partial_: true",

@@ -1,4 +1,4 @@
-"""What a run saw of its data: counts of labels, fingerprints and the samples' names."""
+"""Summaries of the splits in the record: label counts and fingerprints; and the sample IDs in splits.json."""
 
 import json
 
@@ -19,7 +19,7 @@ def make_split(inputs=None, kinds=(0, 1, 2, -1), **options):
     return TensorSplit(torch.arange(8.0).view(4, 2) if inputs is None else inputs, targets, **options)
 
 
-def test_labels_that_are_there_are_counted():
+def test_labels_are_counted_without_missing_ones():
     summary = summarize(make_split(), TASKS)
     assert summary.samples == 4
     assert summary.labeled == {"kind": 3, "size": 2}
@@ -39,7 +39,7 @@ def test_a_fingerprint_tells_splits_apart(other):
     assert summarize(make_split(), TASKS).fingerprint != summarize(other, TASKS).fingerprint
 
 
-def test_of_a_split_that_shows_nothing_the_number_is_known():
+def test_of_a_split_without_targets_only_the_number_of_samples_is_known():
     summary = summarize(as_split([0, 1, 2]), TASKS)
     assert (summary.samples, summary.labeled, summary.fingerprint) == (3, {}, None)
 

@@ -1,4 +1,9 @@
-"""What composes with every weighting: transforms of the losses, a weighting beneath another, reuse of weights."""
+"""Options and capabilities of weightings in a training: transforms, inner weightings, reuse of weights, parts, lookahead.
+
+Held here: `loss_transform=log` and `weighting/losses` scale the task gradients as they should; task weights are reused for
+`update_weights_every` steps; fallbacks are counted and too many end the run; methods that need several parts of a batch,
+or a meta batch, get them; and every trainable parameter moves under each model and weighting.
+"""
 
 import pytest
 import torch
@@ -95,7 +100,7 @@ def test_a_gradient_method_sees_the_gradients_of_the_logarithms():
 
 
 @pytest.mark.parametrize("method", [PCGrad, MGDA, GradDrop])
-def test_a_weighting_of_losses_beneath_scales_the_gradients(method):
+def test_an_inner_weighting_of_losses_scales_the_gradients(method):
     problem = Problem()
     scaled = ready(method(losses=Static([3.0, 0.1])))
     plain = ready(method())
@@ -107,7 +112,7 @@ def test_a_weighting_of_losses_beneath_scales_the_gradients(method):
         torch.testing.assert_close(ours, theirs)
 
 
-def test_the_weighting_beneath_learns_and_hears_of_epochs():
+def test_the_inner_weighting_learns_and_counts_epochs():
     inner = DWA(temperature=1.0)
     weighting = ready(PCGrad(losses=inner))
     problem = Problem()
@@ -130,7 +135,7 @@ class Counting(GradientWeighting):
 
 
 @pytest.mark.parametrize("head_loss", ["unweighted", "weighted"])
-def test_weights_are_used_again_between_the_steps_that_take_gradients(head_loss):
+def test_task_weights_are_reused_between_the_steps_that_take_gradients(head_loss):
     problem = Problem()
     weighting = ready(Counting(update_weights_every=3, head_loss=head_loss))
     for asked in (1, 1, 1, 2, 2, 2, 3):
@@ -176,7 +181,7 @@ def test_every_parameter_that_should_move_moves(model, weighting, mtlrun):
     assert [key for key in first if torch.equal(first[key], last[key])] == []
 
 
-def test_gradients_can_be_looked_at_under_a_weighting_of_losses(quick):
+def test_gradients_can_be_logged_under_a_weighting_of_losses(quick):
     plain = quick("trainer.log_every=2")
     looked_at = quick("trainer.log_every=2", "trainer.log_gradients_every=4")
     scalars = curves(looked_at).Tags()["scalars"]
@@ -186,7 +191,7 @@ def test_gradients_can_be_looked_at_under_a_weighting_of_losses(quick):
     assert read_record(looked_at)["test"] == read_record(plain)["test"]
 
 
-def test_fallbacks_are_counted_logged_recorded_and_too_many_fail_the_run(mtlrun, monkeypatch):
+def test_fallbacks_are_counted_logged_and_recorded_and_too_many_fail_the_run(mtlrun, monkeypatch):
     task_weights = MGDA.task_weights
 
     def fail_sometimes(self, gram, losses):
@@ -204,7 +209,7 @@ def test_fallbacks_are_counted_logged_recorded_and_too_many_fail_the_run(mtlrun,
     assert "the weighting has fallen back in 12 steps, more than trainer.max_fallbacks=0.1 allows" in err
 
 
-def test_a_task_that_cannot_say_how_well_it_does_is_refused_by_dtp(mtlrun):
+def test_a_task_without_a_performance_is_refused_by_dtp(mtlrun):
     code, _, err = mtlrun("weighting=dtp", "tasks.left._target_=mtlrun.tasks.Regression", "~tasks.left.num_classes",
                           "~tasks.left.label_smoothing", "~tasks.left.class_weights", "~tasks.left.criterion",
                           "~tasks.left.focal_gamma")  # fmt: skip
@@ -212,7 +217,7 @@ def test_a_task_that_cannot_say_how_well_it_does_is_refused_by_dtp(mtlrun):
     assert "tasks.left: weighting=dtp needs a performance in [0, 1], and Regression gives none" in err
 
 
-def test_a_weighting_beneath_is_chosen_by_a_group_of_its_own(quick):
+def test_the_inner_weighting_is_a_config_group(quick):
     folder = quick("weighting=pcgrad", "weighting/losses=uncertainty", "weighting.losses.lr=0.5")
     config = compose([*QUICK, "weighting=pcgrad", "weighting/losses=uncertainty", "weighting.losses.lr=0.5"])
     assert config["weighting"]["losses"]["_target_"] == "mtlrun.weightings.Uncertainty"

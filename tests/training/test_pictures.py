@@ -37,7 +37,7 @@ def test_a_run_shows_inputs_labels_and_predictions_at_each_evaluation(mtlrun):
         assert shown[0].encoded_image_string != shown[1].encoded_image_string
 
 
-def test_no_pictures_where_none_are_wanted_or_none_make_sense(mtlrun):
+def test_no_pictures_if_switched_off_or_if_no_task_draws_any(mtlrun):
     assert mtlrun(*SCENES, "trainer.log_pictures=0")[0] == 0
     assert mtlrun(*QUICK)[0] == 0
     assert [images_of(folder) for folder in run_folders()] == [{}, {}]
@@ -46,7 +46,7 @@ def test_no_pictures_where_none_are_wanted_or_none_make_sense(mtlrun):
     assert "trainer.log_pictures must be >= 0, found -1" in err
 
 
-def test_each_class_has_a_color_of_its_own_and_a_missing_label_is_black():
+def test_classes_have_different_colors_and_a_missing_label_is_black():
     scores = torch.eye(7)[:, :, None].unsqueeze(0)  # [1, 7, 7, 1]: class c in row c
     target = torch.tensor([0, 1, 2, 3, 4, 5, -1]).view(1, 7, 1)
     prediction, true = Segmentation(7).picture(scores, target)

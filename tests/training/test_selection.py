@@ -1,4 +1,4 @@
-"""The selection rule, relative gains and patience."""
+"""Selection of the best evaluation: relative gains, `trainer.monitor`, min_delta and patience."""
 
 import math
 import re
@@ -74,7 +74,7 @@ def test_an_evaluation_replaces_the_selected_one_only_if_the_tasks_gain_on_avera
     assert selection.metrics == metrics(0.9, 4.4)
 
 
-def test_rule_may_name_one_metric_of_one_task():
+def test_monitor_may_name_one_metric_of_one_task():
     selection = make("digit/loss")
     found = update_all(selection, metrics(0.8, 4.0, 1.0), metrics(0.9, 3.0, 1.1), metrics(0.1, 9.0, 0.9))
     assert found == [True, False, True]
@@ -88,7 +88,7 @@ def test_only_the_tasks_that_are_judged_together_count_and_are_kept():
     assert selection.monitored() == [("size", "rmse")]
 
 
-def test_gain_must_exceed_the_least_gain():
+def test_gain_must_exceed_min_delta():
     selection = make("size/rmse", min_delta=0.25)
     assert update_all(selection, metrics(0, 4.0), metrics(0, 3.5), metrics(0, 3.0), metrics(0, 2.99)) == [
         True,
@@ -103,14 +103,14 @@ def test_a_finite_evaluation_replaces_one_that_is_not():
     assert update_all(selection, metrics(0, math.nan), metrics(0, 1e9), metrics(0, math.nan)) == [True, True, False]
 
 
-def test_evaluation_that_is_offered_again_after_a_crash_is_selected_again():
+def test_evaluation_that_is_repeated_after_a_crash_is_selected_again():
     selection = make("size/rmse")
     update_all(selection, metrics(0, 4.0), metrics(0, 3.0))
     assert selection.update(2, 2, 20, metrics(0, 3.0))
     assert not selection.update(3, 3, 30, metrics(0, 3.0))
 
 
-def test_what_was_selected_is_not_changed_from_outside():
+def test_selected_metrics_are_a_copy():
     selection, found = make(), metrics(0.8, 4.0)
     update_all(selection, found)
     found["digit"]["accuracy"] = 0.0
@@ -139,19 +139,19 @@ def test_state_makes_another_selection_continue_as_the_first():
     assert other.out_of_patience(5)
 
 
-def test_summary_says_how_and_where():
+def test_summary_holds_the_rule_and_the_step():
     selection = make(tasks=("digit",))
     update_all(selection, metrics(0.8, 4.0), metrics(0.9, 4.0))
     assert selection.summary() == {"tasks": ["digit"], "rule": "mean_relative_gain", "epoch": 2, "step": 20}
 
 
 @pytest.mark.parametrize("rule", ["mean_relative_gain", "digit/accuracy", "size/loss"])
-def test_rules_that_can_be_followed_are_accepted(rule):
+def test_known_metrics_can_be_monitored(rule):
     check_monitor(rule, DIRECTIONS)
 
 
 @pytest.mark.parametrize("rule", ["accuracy", "digit/rmse", "gains", ""])
-def test_rule_that_cannot_be_followed_is_answered_with_all_that_can(rule):
+def test_unknown_metric_is_refused_with_the_list_of_known_ones(rule):
     allowed = "mean_relative_gain, digit/loss, digit/accuracy, size/loss, size/rmse"
     with pytest.raises(ConfigError, match=re.escape(f"must be one of {allowed}, found {rule!r}")):
         check_monitor(rule, DIRECTIONS)

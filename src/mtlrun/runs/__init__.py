@@ -1,8 +1,8 @@
-"""One run from start to record.
+"""Runs: one run from start to record.
 
-Here: `run()`, the page to read first; the log file; the handling of signals. Not here: how the parts of a run are built
+Here: `run()`, the page to read first; the log file; signals; the record. Not here: how the parts of a run are built
 (`setup`) or trained (`training`).
 
 Contract: a finished run is returned as it is; an interrupted, killed or failed one is continued from its last
-checkpoint. Whatever ends a run, its record says so.
+checkpoint. Whatever ends a run, its record holds the reason.
 """

@@ -1,4 +1,4 @@
-"""Which data, tasks, model and weighting go together; what does not is refused before the run, with the reason."""
+"""Compatibility of dataset, tasks, model and weighting, checked before the run."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -28,7 +28,7 @@ def check_weighting(
         weighting: before `setup`.
         model: None if it could not be built.
         tasks: those that could be built.
-        config: the resolved config, for the names that the user chose.
+        config: the resolved config, for the names in the messages.
     """
     name = f"weighting={config['names']['weighting']}"
     problems = []
@@ -45,8 +45,8 @@ def check_weighting(
     if weighting.needs_positive_losses or weighting.loss_transform == "log":
         why = name if weighting.needs_positive_losses else "weighting.loss_transform=log"
         problems += [
-            f"tasks.{task}: {why} needs losses that are never negative, and {type(options).__name__} does not say that "
-            "its is (nonnegative_loss)"
+            f"tasks.{task}: {why} needs losses that are never negative, and {type(options).__name__} does not "
+            "declare that its loss is (nonnegative_loss)"
             for task, options in tasks.items()
             if not options.nonnegative_loss
         ]
@@ -65,7 +65,7 @@ def check_weighting(
 
 
 def _check_micro_batches(weighting: Weighting, name: str) -> list[str]:
-    """Return why a step of this weighting cannot be made of micro-batches."""
+    """Return the reason why this weighting cannot make a step of micro-batches, if there is one."""
     if isinstance(weighting, PartsWeighting) or weighting.capable_of(LooksAhead):
         return [f"{name} needs the whole batch of a step at once; use trainer.micro_batches=1"]
     if isinstance(weighting, TaskGradientWeighting) and weighting.grad_wrt != "shared":
@@ -77,6 +77,7 @@ def _check_micro_batches(weighting: Weighting, name: str) -> list[str]:
 
 
 def _check_model(weighting: Weighting, name: str, model: MultiTaskModel, model_name: str) -> list[str]:
+    """Return the first reason why the weighting does not work with the model, if there is one."""
     if model.independent_tasks and not (isinstance(weighting, Equal) and weighting.plain):
         return [
             f"{name}: {model_name} trains each task as if it were alone, so there is nothing to weigh; "
@@ -86,8 +87,9 @@ def _check_model(weighting: Weighting, name: str, model: MultiTaskModel, model_n
         return []
     if not model.shared_parameters():
         return [
-            f"{name} combines the tasks' gradients by the shared parameters, and {model_name} has none; use a "
-            "weighting of losses (equal, static, uncertainty, dwa) or a model that shares (see: mtlrun list models)"
+            f"{name} combines the tasks' gradients with respect to the shared parameters, and {model_name} has none; "
+            "use a weighting of losses (equal, static, uncertainty, dwa) or a model that shares parameters (see: mtlrun "
+            "list models)"
         ]
     if isinstance(weighting, RotatesRepresentation) and not (
         isinstance(model, SharedRepresentationModel)
@@ -118,7 +120,7 @@ def check_apart(weighting: Weighting, name: str) -> None:
 
 
 def check_tasks(tasks: Mapping[str, Task], dataset: MultiTaskDataset, name: str) -> list[str]:
-    """Return the tasks that the dataset has no labels for, as problems."""
+    """Return a problem for each task without labels in the dataset."""
     return [
         f"tasks.{task}: dataset={name} has no labels for it; {suggest(task, dataset.task_names, 'it has')}"
         for task in tasks
@@ -127,7 +129,7 @@ def check_tasks(tasks: Mapping[str, Task], dataset: MultiTaskDataset, name: str)
 
 
 def check_protocol(dataset: MultiTaskDataset, settings: Settings) -> list[str]:
-    """Return the settings that would select by the test split, or have no effect, under the legacy protocol."""
+    """Return a problem for each setting that, under the legacy protocol, selects by the test split or has no effect."""
     if dataset.protocol == "standard":
         return []
     because = "dataset.protocol=legacy evaluates the test split during training"
@@ -167,9 +169,10 @@ def check_targets(split: Split, name: str, tasks: Mapping[str, Task]) -> None:
 
 
 def try_batch(model: MultiTaskModel, tasks: Mapping[str, Task], loader: Loader, num_micro_batches: int = 1) -> None:
-    """Run the smallest batch or micro-batch that training will meet through the model; leave all as it was.
+    """Run the smallest batch or micro-batch of the training through the model, without changing its state.
 
-    Finds what no signature can tell: that data, backbone and heads do not fit, or that BatchNorm meets one sample.
+    Raises:
+        ConfigError: data, backbone and heads do not fit together, or BatchNorm gets a single sample.
     """
     whole = LabeledBatch.load(tasks, loader.smallest_batch(), torch.device("cpu"))
     *_, batch = whole.split(num_micro_batches)
@@ -180,7 +183,7 @@ def try_batch(model: MultiTaskModel, tasks: Mapping[str, Task], loader: Loader, 
     except (ValueError, RuntimeError, IndexError, KeyError) as error:
         message = str(error).splitlines()[0]
         if "more than 1 value per channel" in message:
-            smallest = min(len(stream) for stream in batch.source_batches)
+            smallest = min(len(samples) for samples in batch.source_batches)
             what = "batch" if num_micro_batches == 1 else "micro-batch"
             if loader.per_source:
                 what += " of a source"
@@ -191,7 +194,7 @@ def try_batch(model: MultiTaskModel, tasks: Mapping[str, Task], loader: Loader, 
             ) from error
         raise ConfigError(
             f"dataset, backbone, model and tasks do not fit together: {type(error).__name__}: {message} "
-            f"(inputs of shape {', '.join(str(_shape(stream.inputs)) for stream in batch.source_batches)})"
+            f"(inputs of shape {', '.join(str(_shape(samples.inputs)) for samples in batch.source_batches)})"
         ) from error
 
 

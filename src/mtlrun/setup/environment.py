@@ -1,4 +1,4 @@
-"""Device, seeds and threads; and what the record says of where a run was made."""
+"""Device, seeds and threads, and the description of the environment in the record."""
 
 import os
 import platform
@@ -23,7 +23,7 @@ def choose_device(name: str) -> torch.device:
     """Return the device for `runtime.device`: auto, cpu, cuda or cuda:<n>.
 
     Raises:
-        ConfigError: the name is no device's, or the device is not there.
+        ConfigError: there is no device of that name on this machine.
     """
     available = ["cpu"] + [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     if name == "auto":
@@ -40,7 +40,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def set_seed(seed: int, *, deterministic: bool) -> None:
-    """Seed all global generators; `deterministic` also makes CUDA choose algorithms that repeat."""
+    """Seed all global generators; `deterministic` also makes CUDA use deterministic algorithms."""
     random.seed(seed)
     numpy.random.seed(seed % 2**32)
     torch.manual_seed(seed)
@@ -51,13 +51,13 @@ def set_seed(seed: int, *, deterministic: bool) -> None:
 
 
 def keep_solvers_on_one_thread() -> None:
-    """Let NumPy's OpenBLAS use one thread: on K x K matrices more of them only wait for each other. Not PyTorch's."""
+    """Limit NumPy's OpenBLAS, not PyTorch's, to one thread: on K x K matrices several only wait for each other."""
     ThreadpoolController().select(internal_api="openblas").limit(limits=1)
 
 
 def describe(device: torch.device) -> dict[str, Any]:
     """Return versions, hardware and the git state of the current folder."""
-    found: dict[str, Any] = {
+    environment: dict[str, Any] = {
         "git": git_state(),
         "versions": {"python": platform.python_version(), **_package_versions()},
         "platform": platform.platform(),
@@ -68,9 +68,9 @@ def describe(device: torch.device) -> dict[str, Any]:
         "command": sys.argv,
     }
     if device.type == "cuda":
-        found["gpu"] = torch.cuda.get_device_name(device)
-        found["cuda"] = torch.version.cuda
-    return found
+        environment["gpu"] = torch.cuda.get_device_name(device)
+        environment["cuda"] = torch.version.cuda
+    return environment
 
 
 def git_state() -> dict[str, Any] | None:
@@ -88,19 +88,19 @@ def _git(*arguments: str) -> str | None:
 
 
 def _package_versions() -> Mapping[str, str]:
-    found = {}
+    versions = {}
     for package in _PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def peak_memory_mib(device: torch.device) -> dict[str, float]:
-    """Return the peak memory of the process so far, and of the GPU where there is one, in MiB."""
+    """Return the peak memory of the process so far, and of the GPU if there is one, in MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found = {"process": peak / (2**20 if sys.platform == "darwin" else 2**10)}
+    memory = {"process": peak / (2**20 if sys.platform == "darwin" else 2**10)}
     if device.type == "cuda":
-        found["gpu"] = torch.cuda.max_memory_allocated(device) / 2**20
-    return found
+        memory["gpu"] = torch.cuda.max_memory_allocated(device) / 2**20
+    return memory

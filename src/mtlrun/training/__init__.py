@@ -1,9 +1,10 @@
-"""From the parts of a run to trained weights.
+"""Training: from the parts of a run to a trained model.
 
-Here: the loop and the step, evaluation, selection, checkpoints, optimizers and schedules, and the observers that log.
-Not here: how task losses become gradients (`gradients`), or what a run is called and where its record lies (`records`,
-`runs`).
+Here: `Trainer` with the loop and the step, and beside it evaluation, guard, selection, checkpoints, schedules and the
+observers that log. Not here: how task losses become gradients (`gradients`), how parts are built (`setup`), and the
+identity, folder and record of a run (`records`, `runs`).
 
-Contract: the whole state is in `last.pt`, so that a run that is stopped and continued equals one that never stopped,
-bit by bit. A step that is not finite is never applied. Observers see everything and decide nothing.
+Contract: last.pt holds all that changes during training, so that a run that is stopped and continued equals one that
+never stopped, bit by bit. A step with a loss or gradient that is not finite is never applied. Observers are notified of
+everything and decide nothing.
 """

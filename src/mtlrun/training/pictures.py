@@ -1,4 +1,4 @@
-"""What a model sees and says, as images: for the tasks that have pictures."""
+"""Image grids of inputs, labels and predictions, for tasks that draw them."""
 
 from collections.abc import Mapping
 
@@ -13,31 +13,31 @@ from mtlrun.training.forward import run_model
 
 @torch.inference_mode()
 def draw(model: MultiTaskModel, batch: LabeledBatch) -> dict[str, Tensor]:
-    """Return {task: image [3, height, width] of bytes}: a column per labeled sample, of input, label and prediction.
+    """Return {task: image [3, height, width] of bytes}: per labeled sample a column of input, label and prediction.
 
-    Tasks that have no picture are left out.
+    Tasks that draw no pictures are left out.
 
     Args:
         model: in evaluation mode.
         batch: of few samples, on the model's device.
     """
-    found = {}
-    for stream in batch.source_batches:
-        predictions = run_model(model, stream).predictions
-        for name in stream.active:
-            task = stream.tasks[name]
+    images = {}
+    for samples in batch.source_batches:
+        predictions = run_model(model, samples).predictions
+        for name in samples.active:
+            task = samples.tasks[name]
             if isinstance(task, DrawsPictures):
-                prediction, target = task.picture(stream.pick(name, predictions[name]), stream.targets[name])
-                rows = [*_photographs(stream.pick(name, stream.inputs), target.shape[-2:]), target, prediction]
+                prediction, target = task.picture(samples.pick(name, predictions[name]), samples.targets[name])
+                rows = [*_photographs(samples.pick(name, samples.inputs), target.shape[-2:]), target, prediction]
                 from torchvision.utils import make_grid  # slow to import, and most tasks draw nothing
 
                 grid = make_grid(torch.cat(rows).float().clamp(0, 1), nrow=len(target))
-                found[name] = (grid * 255).round().to(torch.uint8).cpu()
-    return found
+                images[name] = (grid * 255).round().to(torch.uint8).cpu()
+    return images
 
 
 def _photographs(inputs: Tensor, size: tuple[int, ...]) -> list[Tensor]:
-    """Return the inputs as one row of images, each stretched to [0, 1]; nothing if they are no images of that size."""
+    """Return the inputs as one row of images, each scaled to [0, 1]; empty if they are not images of that size."""
     if inputs.dim() != 4 or inputs.shape[1] not in (1, 3) or tuple(inputs.shape[-2:]) != tuple(size):
         return []
     low, high = inputs.amin(dim=(1, 2, 3), keepdim=True), inputs.amax(dim=(1, 2, 3), keepdim=True)
