@@ -1,8 +1,8 @@
-"""Options and capabilities of weightings in a training: transforms, inner weightings, reuse of weights, parts, lookahead.
+"""What works with every weighting: transforms, inner weightings, reused weights, parts of a batch, and lookahead.
 
-Held here: `loss_transform=log` and `weighting/losses` scale the task gradients as they should; task weights are reused for
-`update_weights_every` steps; fallbacks are counted and too many end the run; methods that need several parts of a batch,
-or a meta batch, get them; and every trainable parameter moves under each model and weighting.
+Held here: `loss_transform=log` and `weighting/losses` scale the task gradients as they should; task weights are reused
+for `update_weights_every` steps; fallbacks are counted, and too many end the run; methods that need several parts of a
+batch, or a meta batch, get them; and every trainable parameter moves under each model and weighting.
 """
 
 import pytest

@@ -1,4 +1,10 @@
-"""Sources that go through the model apart: of unlike shapes, or with statistics of their own."""
+"""Samples of several sources, each of which goes through the model separately.
+
+That is so if the inputs of the sources differ in shape, if each source has its own BatchNorm statistics, or if the tasks
+are trained independently. Held here: the update is that of all sources together, losses and performances are means over
+the labels of all sources, batches hold the same samples as without the separation, and the loader's workers report their
+errors.
+"""
 
 import copy
 import gc

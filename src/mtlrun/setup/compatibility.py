@@ -88,8 +88,8 @@ def _check_model(weighting: Weighting, name: str, model: MultiTaskModel, model_n
     if not model.shared_parameters():
         return [
             f"{name} combines the tasks' gradients with respect to the shared parameters, and {model_name} has none; "
-            "use a weighting of losses (equal, static, uncertainty, dwa) or a model that shares parameters (see: mtlrun "
-            "list models)"
+            "use a weighting of losses (equal, static, uncertainty, dwa) or a model that shares parameters (see: "
+            "mtlrun list models)"
         ]
     if isinstance(weighting, RotatesRepresentation) and not (
         isinstance(model, SharedRepresentationModel)
