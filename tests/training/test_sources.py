@@ -1,9 +1,8 @@
 """Samples of several sources, each of which goes through the model separately.
 
-That is so if the inputs of the sources differ in shape, if each source has its own BatchNorm statistics, or if the tasks
-are trained independently. Held here: the update is that of all sources together, losses and performances are means over
-the labels of all sources, batches hold the same samples as without the separation, and the loader's workers report their
-errors.
+That is so if the inputs of the sources differ in shape, if each source has its own BatchNorm statistics, or if tasks
+are trained independently. Held here: the update is that of all sources together; losses and performances are means over
+the labels of all sources; batches hold the same samples as without the separation; workers of the loader report errors.
 """
 
 import copy
