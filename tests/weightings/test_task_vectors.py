@@ -1,4 +1,4 @@
-"""The rows that some methods remember."""
+"""Task vectors: the state of methods that remember a vector of gradients per task."""
 
 import pytest
 import torch
@@ -7,9 +7,9 @@ from mtlrun.weightings import DBMTL, ExcessMTL, MoCo
 from mtlrun.weightings.state.task_vectors import TaskVectors
 
 
-def test_rows_are_zeros_of_the_gradients_precision_when_first_asked_for():
-    rows = TaskVectors().like(torch.ones(2, 5, dtype=torch.float64), 3)
-    assert torch.equal(rows, torch.zeros(3, 5, dtype=torch.float64))
+def test_vectors_are_zeros_of_the_gradients_precision_at_first_use():
+    vectors = TaskVectors().like(torch.ones(2, 5, dtype=torch.float64), 3)
+    assert torch.equal(vectors, torch.zeros(3, 5, dtype=torch.float64))
 
 
 def test_what_is_written_is_kept():
@@ -18,7 +18,7 @@ def test_what_is_written_is_kept():
     assert remembered.like(torch.ones(3, 5), 3)[1].tolist() == [7] * 5
 
 
-def test_rows_are_saved_once_there_are_any_and_loaded_into_a_fresh_instance():
+def test_vectors_are_saved_from_their_first_use_on_and_loaded_into_a_fresh_instance():
     remembered = TaskVectors()
     assert remembered.state_dict() == {}
     remembered.like(torch.ones(3, 5), 3)[1] = 7
@@ -29,7 +29,7 @@ def test_rows_are_saved_once_there_are_any_and_loaded_into_a_fresh_instance():
     assert remembered.vectors[1, 0] == 7
 
 
-def test_loading_the_state_from_before_the_first_step_forgets_the_rows():
+def test_loading_the_state_from_before_the_first_step_forgets_the_vectors():
     remembered = TaskVectors()
     remembered.like(torch.ones(3, 5), 3)
     remembered.load_state_dict(TaskVectors().state_dict())
@@ -43,7 +43,7 @@ def test_gradients_by_the_representation_are_refused_where_they_are_remembered(c
 
 
 @pytest.mark.parametrize("cls", [DBMTL, ExcessMTL, MoCo])
-def test_rows_of_a_task_without_a_loss_do_not_change(cls, take_step):
+def test_vectors_of_a_task_without_a_loss_do_not_change(cls, take_step):
     weighting = cls()
     weighting.setup(3)
     remembered = next(part for part in weighting.children() if isinstance(part, TaskVectors))

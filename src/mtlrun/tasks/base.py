@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torchmetrics import Metric
 
 Direction = Literal["max", "min"]
-#: {metric: which way is better}.
+#: {metric: direction}.
 Directions = Mapping[str, Direction]
 # (shape of one sample's features, shape of its prediction) -> head
 HeadFactory = Callable[[tuple[int, ...], tuple[int, ...]], nn.Module]
@@ -41,7 +41,7 @@ class Task(nn.Module, ABC):
 
     #: The metric that checkpoints are selected by: a key of `metrics()`.
     main_metric: str
-    #: {metric: which way is better}, the same as `higher_is_better` of `metrics()`; None to read it off these.
+    #: {metric: direction}, equal to `higher_is_better` of `metrics()`; None to read it from these.
     metric_directions: ClassVar[Directions | None] = None
     #: True if the loss is never negative; some weightings divide by it or take its logarithm.
     nonnegative_loss = False
@@ -98,8 +98,8 @@ class Task(nn.Module, ABC):
     def metrics(self) -> "dict[str, Metric]":
         """Return fresh metrics by name, in the order in which they are shown.
 
-        torchmetrics takes as long to import as PyTorch. Kinds that give `metric_directions` import it here and not at
-        the top of their file, so that the first step does not wait for it.
+        torchmetrics takes as long to import as PyTorch. Kinds with `metric_directions` import it here instead of at the
+        top of their file, so that the first step does not wait for it.
         """
 
     def metric_inputs(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -25,7 +25,7 @@ class DualProj(DualConeWeighting):
     def task_weights(self, gram: Tensor, losses: Tensor) -> Tensor:
         num_tasks = len(gram)
         start = numpy.full((1, num_tasks), 1.0 if self.reduction == "sum" else 1 / num_tasks)
-        projected, found = project_on_dual_cone(gram.numpy(), start, self.regularization)
-        if not found:
+        projected, solved = project_on_dual_cone(gram.numpy(), start, self.regularization)
+        if not solved:
             self.fall_back("the projection on the dual cone was not found to full precision; the best point is used")
         return torch.from_numpy(projected[0])

@@ -23,7 +23,7 @@ class UPGrad(DualConeWeighting):
     """
 
     def task_weights(self, gram: Tensor, losses: Tensor) -> Tensor:
-        projected, found = project_on_dual_cone(gram.numpy(), numpy.eye(len(gram)), self.regularization)
-        if not found:
+        projected, solved = project_on_dual_cone(gram.numpy(), numpy.eye(len(gram)), self.regularization)
+        if not solved:
             self.fall_back("a projection on the dual cone was not found to full precision; the best point is used")
         return torch.from_numpy(projected.sum(axis=0) if self.reduction == "sum" else projected.mean(axis=0))
