@@ -10,6 +10,14 @@ from hydra._internal.hydra import Hydra
 from mtlrun.cli.main import dispatch
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark `fast` whatever is not marked `slow`, so that a new test is fast unless it says otherwise."""
+    for item in items:
+        if item.get_closest_marker("slow") is None:
+            item.add_marker("fast")
+
+
 @pytest.fixture(autouse=True)
 def _seed_and_folder(tmp_path, monkeypatch):
     """Give each test the same random numbers and an empty current folder."""

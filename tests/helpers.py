@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import hydra
+import pytest
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -22,6 +23,11 @@ QUICK = [
     "trainer.log_every=3",
     "runtime.quiet=true",
 ]
+
+
+def slow_unless(fast, cases):
+    """Return the cases of a test as parameters, `slow` those for which `fast(*case)` is False."""
+    return [pytest.param(*case, marks=() if fast(*case) else pytest.mark.slow) for case in cases]
 
 
 def run_folders(root="outputs"):

@@ -28,6 +28,7 @@ def wheel(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_the_wheel_carries_every_config_and_the_type_marker(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
@@ -39,6 +40,7 @@ def test_the_wheel_carries_every_config_and_the_type_marker(wheel):
     assert not {name for name in names if name.startswith(("tests", "conf/", "src"))}
 
 
+@pytest.mark.slow
 def test_the_installed_wheel_trains_from_any_folder(wheel, tmp_path):
     target = tmp_path / "site"
     with zipfile.ZipFile(wheel) as archive:

@@ -4,7 +4,7 @@ from functools import cache
 from itertools import product
 
 import pytest
-from helpers import QUICK, read_record, run_folders
+from helpers import QUICK, read_record, run_folders, slow_unless
 
 import mtlrun.datasets
 import mtlrun.models
@@ -93,7 +93,9 @@ PAIRS = [
 ]
 
 
-@pytest.mark.parametrize(("model", "weighting"), PAIRS)
+@pytest.mark.parametrize(
+    ("model", "weighting"), slow_unless(lambda model, weighting: model == "hard" or weighting == "equal", PAIRS)
+)
 def test_every_pair_trains_or_is_refused_with_the_reason(model, weighting, mtlrun):
     check_pair("multidigits", model, weighting, mtlrun, *SMOKE, "backbone.hidden=[16,8]")
 
@@ -104,8 +106,10 @@ SCENES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("model", options("model"))
-@pytest.mark.parametrize("weighting", sorted(ONE_OF_EACH_KIND))
+@pytest.mark.parametrize(
+    ("model", "weighting"),
+    slow_unless(lambda model, weighting: weighting == "equal", product(options("model"), sorted(ONE_OF_EACH_KIND))),
+)
 def test_every_model_trains_on_dense_tasks(model, weighting, mtlrun):
     check_pair("scenes", model, weighting, mtlrun, *SCENES)
 

@@ -26,6 +26,7 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_document_work(project):
     for line in blocks("sh")[0].strip().splitlines():
         process = start(*line.split()[1:])

@@ -523,6 +523,7 @@ def _compiler():
     torch.compiler.reset()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_compiler")
 @with_and_without
 @methods
@@ -534,6 +535,7 @@ def test_a_compiled_trunk_gives_what_the_plain_trunk_gives(method, with_represen
     assert "Compiled" in type(graph.representation.grad_fn).__name__
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_compiler")
 @methods
 def test_a_model_that_is_compiled_whole_gives_what_the_plain_model_gives(method):

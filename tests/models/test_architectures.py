@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 from architectures import CONF, NAMES, losses_of, make, penalties_of, perturbed, reached_by
-from helpers import shipped_node
+from helpers import shipped_node, slow_unless
 from torch import nn
 
 import mtlrun.models
@@ -38,7 +38,13 @@ def test_every_shipped_model_has_a_yaml():
     assert {f"mtlrun.models.{cls.__name__}" for cls in shipped - {MultiTaskModel, SharedRepresentationModel}} == targets
 
 
-@pytest.mark.parametrize("backbone_name", sorted(path.stem for path in (CONF.parent / "backbone").glob("*.yaml")))
+@pytest.mark.parametrize(
+    "backbone_name",
+    slow_unless(
+        lambda name: name in {"mlp", "lenet", "resnet18"},
+        [(path.stem,) for path in sorted((CONF.parent / "backbone").glob("*.yaml"))],
+    ),
+)
 def test_every_model_trains_on_every_backbone(architecture, backbone_name, tasks):
     node = shipped_node("backbone", backbone_name) | {"width": 0.25}
     backbone = build(node, "backbone", partial=True, input_shape=(3, 16, 16))
@@ -217,6 +223,7 @@ def test_only_single_task_networks_are_independent(architecture, mlp, tasks):
             model.state_prefixes(["kind"])
 
 
+@pytest.mark.slow
 def test_a_model_can_be_compiled_and_exported(architecture, maps, dense_tasks, make_inputs):
     model = architecture(dense_tasks, maps.make).eval()
     inputs = make_inputs(maps)

@@ -97,6 +97,7 @@ def test_a_failed_run_is_tried_again(mtlrun, monkeypatch):
     assert read_record(folder)["status"] == "completed"
 
 
+@pytest.mark.slow
 def test_a_second_process_on_the_same_run_refuses_and_names_the_first(mtlrun):
     overrides = [*QUICK, "trainer.epochs=100000"]
     process = start(*overrides)

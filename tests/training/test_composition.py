@@ -7,7 +7,7 @@ batch, or a meta batch, get them; and every trainable parameter moves under each
 
 import pytest
 import torch
-from helpers import QUICK, curves, read_lines, read_record, run_folders
+from helpers import QUICK, curves, read_lines, read_record, run_folders, slow_unless
 from torch import nn
 
 from mtlrun.cli.list import entries
@@ -171,7 +171,10 @@ PAIRS = [
 ]
 
 
-@pytest.mark.parametrize(("model", "weighting"), PAIRS)
+@pytest.mark.parametrize(
+    ("model", "weighting"),
+    slow_unless(lambda model, weighting: model == "hard" and weighting in {"uncertainty", "pcgrad", "graddrop"}, PAIRS),
+)
 def test_every_parameter_that_should_move_moves(model, weighting, mtlrun):
     code, _, err = mtlrun(*QUICK, f"model={model}", f"weighting={weighting}", "optimizer=sgd", "optimizer.lr=0.05")
     assert code == 0, err

@@ -11,6 +11,7 @@ from mtlrun.weightings import Uncertainty
 PUBLISHED = [8.587499618530273, 0.9198104739189148]
 
 
+@pytest.mark.slow
 def test_the_learned_deviations_are_the_published_ones():
     numpy.random.seed(0)
     torch.manual_seed(0)
