@@ -15,9 +15,9 @@ from mtlrun.models.backbones import MLP
 from mtlrun.tasks import Classification, Regression
 from mtlrun.training.batch import LabeledBatch
 from mtlrun.training.forward import BatchPass, Forward, ModelSharing, positions
-from mtlrun.weightings import DWA, MGDA, Equal, PartsWeighting, Uncertainty
+from mtlrun.weightings import DWA, MGDA, Equal, Uncertainty
 from mtlrun.weightings.base import TaskGradientWeighting
-from mtlrun.weightings.capabilities import LooksAhead, ObservesLossesAfterStep, ObservesPerformance
+from mtlrun.weightings.capabilities import ObservesLossesAfterStep, ObservesPerformance
 
 
 def node_of(name):
@@ -32,13 +32,13 @@ def configured(name, **changes):
     return weighting
 
 
-def can_be_in_micro_batches(name):
-    weighting = build(node_of(name), "weighting")
-    whole = isinstance(weighting, PartsWeighting | LooksAhead)
-    return not whole and getattr(weighting, "grad_wrt", "shared") == "shared"
+def can_be_in_micro_batches(facts):
+    """Return True if what `mtlrun list` shows of a weighting asks for nothing that only a whole batch has."""
+    whole = "parts of the batch" in facts["passes"] or facts.get("needs") == "lookahead"
+    return not whole and "representation" not in facts["models"]
 
 
-NAMES = [entry.name for entry in entries("weighting") if can_be_in_micro_batches(entry.name)]
+NAMES = [entry.name for entry in entries("weighting") if can_be_in_micro_batches(entry.facts)]
 TASKS = {"kind": Classification(3), "other": Classification(2), "third": Classification(4)}
 
 
