@@ -295,7 +295,7 @@ def _set_label_fractions(weighting: Weighting, split: SplitSummary) -> None:
         if method.needs_label_fractions:
             if not split.labeled:
                 raise ConfigError(
-                    "tasks.<t>.weight=size needs a dataset that tells its labels without loading the samples; give "
+                    "tasks.<t>.weight=size needs a dataset whose labels can be read without loading the samples; give "
                     "the weights as numbers"
                 )
             method.set_label_fractions([count / split.samples for count in split.labeled.values()])
