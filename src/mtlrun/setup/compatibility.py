@@ -107,7 +107,7 @@ def _check_model(weighting: Weighting, name: str, model: MultiTaskModel, model_n
     return []
 
 
-def check_apart(weighting: Weighting, name: str) -> None:
+def check_per_source(weighting: Weighting, name: str) -> None:
     """Raise ConfigError if a weighting cannot be used where each source goes through the model on its own."""
     source = weighting.grad_wrt if isinstance(weighting, TaskGradientWeighting) else "shared"
     if isinstance(weighting, RotatesRepresentation) or source != "shared":

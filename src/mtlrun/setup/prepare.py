@@ -19,7 +19,7 @@ from mtlrun.errors import ConfigError
 from mtlrun.models import MultiTaskModel, SharedRepresentationModel, SourceStatistics
 from mtlrun.records.folder import check_writable
 from mtlrun.records.record import Match, SplitSummary
-from mtlrun.setup.compatibility import check_apart, check_protocol, check_tasks, check_weighting, try_batch
+from mtlrun.setup.compatibility import check_per_source, check_protocol, check_tasks, check_weighting, try_batch
 from mtlrun.setup.environment import choose_device, keep_solvers_on_one_thread, set_seed
 from mtlrun.setup.loaders import fit_tasks, has_source_statistics, make_loaders
 from mtlrun.setup.model_size import count_macs, match_width
@@ -282,7 +282,7 @@ def load_data(components: Components) -> Data:
     _set_label_fractions(weighting, splits["train"])
     fit_tasks(tasks, train, runtime.num_workers)
     if train.per_source:
-        check_apart(weighting, str(components.config["names"]["weighting"]))
+        check_per_source(weighting, str(components.config["names"]["weighting"]))
     if has_source_statistics(dataset):
         _separate_statistics(model, list(train.sources))
     try_batch(model, tasks, train, settings.micro_batches)
