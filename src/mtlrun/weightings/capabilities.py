@@ -1,7 +1,7 @@
-"""What some weightings need of a training step besides losses and gradients: mixins, asked for by isinstance.
+"""Capabilities of weightings: what some need of a training step besides losses and gradients.
 
-The trainer calls the hook of each weighting that has the capability. Classes here know nothing of the three kinds of
-weighting in `base`; a method derives from both: `class FAMO(ObservesLossesAfterStep, LossWeighting)`.
+They are mixins, asked for by isinstance; the trainer calls the hooks of each weighting that has the capability. A method
+derives from one of the kinds in `base` as well: `class FAMO(ObservesLossesAfterStep, LossWeighting)`.
 """
 
 from abc import ABC, abstractmethod
@@ -24,11 +24,11 @@ class Lookahead(Protocol):
 
 
 class UsesTaskWeights:
-    """Reads the config keys `tasks.<t>.weight`."""
+    """Mixin of methods that read the config keys `tasks.<t>.weight`."""
 
 
 class UsesLabelFractions(UsesTaskWeights, ABC):
-    """Knows how large the tasks are, where a task's weight is `size`."""
+    """Mixin of methods that weigh tasks by how many labels they have, where a task's weight is `size`."""
 
     #: True if `set_label_fractions` must be called before training.
     needs_label_fractions: bool
@@ -39,7 +39,7 @@ class UsesLabelFractions(UsesTaskWeights, ABC):
 
 
 class ObservesPerformance(ABC):
-    """Weighs tasks by how well they do on each batch."""
+    """Mixin of methods that weigh tasks by how well they do on each batch."""
 
     @abstractmethod
     def observe_performance(self, performance: Tensor) -> None:
@@ -47,7 +47,7 @@ class ObservesPerformance(ABC):
 
 
 class ObservesLossesAfterStep(ABC):
-    """Compares the losses of a batch before and after the optimizer step: one more forward pass."""
+    """Mixin of methods that compare the losses of a batch before and after the optimizer step: one more forward pass."""
 
     @abstractmethod
     def observe_losses_after_step(self, losses: Tensor) -> None:
@@ -55,7 +55,7 @@ class ObservesLossesAfterStep(ABC):
 
 
 class LooksAhead(ABC):
-    """Tries out each step before it is made, on two batches."""
+    """Mixin of methods that try out each step before it is made, on two batches."""
 
     @abstractmethod
     def look_ahead(self, lookahead: Lookahead) -> None:
@@ -63,7 +63,7 @@ class LooksAhead(ABC):
 
 
 class RotatesRepresentation(ABC):
-    """Learns a rotation of the shared representation in front of each task's head."""
+    """Mixin of methods that learn a rotation of the shared representation in front of each task's head."""
 
     @abstractmethod
     def attach_rotations(self, rotations: Tensor) -> None:
