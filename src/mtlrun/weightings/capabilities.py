@@ -1,7 +1,7 @@
 """Capabilities of weightings: what some need of a training step besides losses and gradients.
 
-They are mixins, asked for by isinstance; the trainer calls the hooks of each weighting that has the capability. A method
-derives from one of the kinds in `base` as well: `class FAMO(ObservesLossesAfterStep, LossWeighting)`.
+They are mixins, asked for by isinstance; the trainer calls the hooks of each weighting that has the capability. A
+method derives from one of the kinds in `base` as well: `class FAMO(ObservesLossesAfterStep, LossWeighting)`.
 """
 
 from abc import ABC, abstractmethod
@@ -47,7 +47,7 @@ class ObservesPerformance(ABC):
 
 
 class ObservesLossesAfterStep(ABC):
-    """Mixin of methods that compare the losses of a batch before and after the optimizer step: one more forward pass."""
+    """Mixin of methods that compare a batch's losses before and after the optimizer step: one more forward pass."""
 
     @abstractmethod
     def observe_losses_after_step(self, losses: Tensor) -> None:
