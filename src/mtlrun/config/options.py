@@ -16,8 +16,9 @@ from mtlrun.config.schema import CONFIG_MODULE, GROUPS
 #   needs:  of a weighting: positive losses, or lookahead
 #   shares: of a model: what its tasks share, and whether one representation separates it from the rest
 #   size:   of a model: what it consists of for K tasks
-#   sweeps: of a study: the options that it must sweep over, such as `all models`
-FACTS = ("sees", "passes", "models", "needs", "shares", "size", "sweeps", "paper")
+#   sweeps: of a study: the options that it sweeps over, such as `all models`
+#   command, expect, time: of a study or an experiment: how to run it, its results, and how long it takes
+FACTS = ("sees", "passes", "models", "needs", "shares", "size", "sweeps", "command", "expect", "time", "paper")
 _BASE = re.compile(r"defaults: \[(\w+)@_here_")
 
 
