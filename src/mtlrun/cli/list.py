@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from mtlrun.config.options import FACTS, Entry, entries
+from mtlrun.config.options import FACTS, entries
 from mtlrun.config.suggest import suggest
 from mtlrun.errors import ConfigError
 
@@ -51,12 +51,12 @@ def group_table(config_dir: Path | None = None) -> list[list[str]]:
     """Return the table of all groups: the options of each; weightings are divided by what they see."""
     rows = []
     for group in KINDS.values():
-        parts: dict[str, list[Entry]] = {}
+        parts: dict[str, list[str]] = {"losses": [], "inner products": [], "gradients": []}
         for option in entries(group, config_dir):
-            parts.setdefault(option.facts.get("sees", ""), []).append(option)
-        for sees, options in parts.items():
-            names = ", ".join(f"`{option.name}`" for option in options)
-            rows.append([f"`{group}`, sees {sees}" if sees else f"`{group}`", names])
+            parts.setdefault(option.facts.get("sees", ""), []).append(f"`{option.name}`")
+        for sees, names in parts.items():
+            if names:
+                rows.append([f"`{group}`, sees {sees}" if sees else f"`{group}`", ", ".join(names)])
     return [["group", "options"], *rows]
 
 
