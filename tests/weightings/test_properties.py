@@ -1,123 +1,33 @@
 """What must hold for every weighting method."""
 
 import copy
-import inspect
 import io
 
 import pytest
 import torch
+from helpers import shipped_node
 
-import mtlrun.weightings
+from mtlrun.cli.list import entries
+from mtlrun.config.instantiate import build
 from mtlrun.weightings import (
-    DBMTL,
-    DTP,
-    DWA,
-    FAMO,
-    GLS,
-    IGB,
-    IMTLG,
     IMTLL,
-    LBTW,
-    MGDA,
-    RLW,
-    STCH,
-    AlignedMTL,
-    AutoLambda,
-    CAGrad,
-    ConFIG,
-    CoVWeighting,
-    DualProj,
     Equal,
-    ExcessMTL,
-    FairGrad,
-    GO4Align,
-    GradDrop,
-    GradientWeighting,
     GradNorm,
-    GradVac,
-    JacobianWeighting,
-    LossWeighting,
-    MoCo,
-    MoDo,
-    NashMTL,
-    PartsWeighting,
-    PCGrad,
-    RotoGrad,
-    ScaleInvariant,
-    SDMGrad,
     Static,
     Uncertainty,
-    UncertaintySO,
-    UPGrad,
     Weighting,
     combine,
 )
-
-
-def told_dtp():
-    """Return a DTP that knows, from its setup on, how well the tasks do."""
-    weighting = DTP()
-    setup = weighting.setup
-
-    def setup_and_tell(num_tasks, seed=0):
-        setup(num_tasks, seed)
-        weighting.observe_performance(torch.full((num_tasks,), 0.5))
-
-    weighting.setup = setup_and_tell
-    return weighting
-
-
-def rotating_rotograd():
-    """Return a RotoGrad that has, from its setup on, rotations of a representation of length 3."""
-    weighting = RotoGrad()
-    setup = weighting.setup
-
-    def setup_and_attach(num_tasks, seed=0):
-        setup(num_tasks, seed)
-        weighting.attach_rotations(torch.eye(3, dtype=torch.float64).repeat(num_tasks, 1, 1))
-
-    weighting.setup = setup_and_attach
-    return weighting
-
+from mtlrun.weightings.capabilities import ObservesPerformance, RotatesRepresentation
 
 TASK_WEIGHTS = [0.5, 1.0, 2.0]
-METHODS = {
-    "aligned_mtl": AlignedMTL,
-    "auto_lambda": AutoLambda,
-    "cagrad": CAGrad,
-    "config": ConFIG,
-    "cov_weighting": CoVWeighting,
-    "db_mtl": DBMTL,
-    "dtp": told_dtp,
-    "dualproj": DualProj,
-    "dwa": DWA,
-    "equal": Equal,
-    "excess_mtl": lambda: ExcessMTL(warmup_epochs=1),
-    "fairgrad": FairGrad,
-    "famo": FAMO,
-    "gls": GLS,
-    "go4align": GO4Align,
-    "graddrop": GradDrop,
-    "gradnorm": GradNorm,
-    "gradvac": GradVac,
-    "igb": IGB,
-    "imtl_g": IMTLG,
-    "imtl_l": IMTLL,
-    "lbtw": LBTW,
-    "mgda": MGDA,
-    "moco": MoCo,
-    "modo": lambda: MoDo(gamma=0.05),
-    "nash_mtl": NashMTL,
-    "pcgrad": PCGrad,
-    "rlw": RLW,
-    "rotograd": rotating_rotograd,
-    "scale_invariant": ScaleInvariant,
-    "sdmgrad": SDMGrad,
-    "static": lambda: Static(TASK_WEIGHTS),
-    "stch": lambda: STCH(warmup_epochs=1),
-    "uncertainty": Uncertainty,
-    "uncertainty_so": UncertaintySO,
-    "upgrad": UPGrad,
+METHODS = [entry.name for entry in entries("weighting")]
+#: Where a method is not itself with what its file says, or would not be from the first epoch on.
+CHANGES = {
+    "excess_mtl": {"warmup_epochs": 1},
+    "modo": {"gamma": 0.05},
+    "static": {"weights": TASK_WEIGHTS},
+    "stch": {"warmup_epochs": 1, "preferences": None},
 }
 STATEFUL = [
     "cov_weighting",
@@ -172,10 +82,23 @@ def method(request):
     return request.param
 
 
-def make(method, seed=0):
-    weighting = METHODS[method]()
-    weighting.setup(3, seed)
+def configured(method, **changes):
+    """Build `weighting=<method>`; it is not set up for a number of tasks."""
+    return build(shipped_node("weighting", method) | CHANGES.get(method, {}) | changes, "weighting")
+
+
+def set_up(weighting, num_tasks=3, seed=0):
+    """Prepare for tasks that do half as well as they can, and for a representation of length 3."""
+    weighting.setup(num_tasks, seed)
+    for method in weighting.capable_of(ObservesPerformance):
+        method.observe_performance(torch.full((num_tasks,), 0.5))
+    for method in weighting.capable_of(RotatesRepresentation):
+        method.attach_rotations(torch.eye(3, dtype=torch.float64).repeat(num_tasks, 1, 1))
     return weighting
+
+
+def make(method, seed=0):
+    return set_up(configured(method), seed=seed)
 
 
 def drive(weighting, take_step, steps, start=0, width=6):
@@ -193,12 +116,6 @@ def drive(weighting, take_step, steps, start=0, width=6):
     return torch.stack(directions)
 
 
-def test_every_shipped_method_is_in_the_table():
-    kinds = {Weighting, LossWeighting, GradientWeighting, JacobianWeighting, PartsWeighting}
-    shipped = {cls for _, cls in inspect.getmembers(mtlrun.weightings, inspect.isclass)} - kinds
-    assert {type(METHODS[name]()) for name in METHODS} == shipped
-
-
 @pytest.mark.parametrize("kind", jacobians())
 def test_direction_is_finite_and_not_longer_than_the_gradients_allow(method, kind):
     jacobian = jacobians()[kind]
@@ -206,7 +123,7 @@ def test_direction_is_finite_and_not_longer_than_the_gradients_allow(method, kin
     assert direction.shape == (6,)
     assert direction.isfinite().all()
     # Methods that divide by losses have larger weights: the largest there is comes from go4align. So does a logarithm.
-    weighting = METHODS[method]()
+    weighting = configured(method)
     largest = LOSSES.sum() / LOSSES.min() if weighting.needs_positive_losses else max(TASK_WEIGHTS)
     if weighting.loss_transform == "log":
         largest = largest / LOSSES.min()
@@ -215,7 +132,7 @@ def test_direction_is_finite_and_not_longer_than_the_gradients_allow(method, kin
 
 
 # The weights of modo make a step of fixed size along products of gradients, before the first direction.
-@pytest.mark.parametrize("method", sorted(METHODS.keys() - {"modo"}))
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"modo"}))
 @pytest.mark.parametrize("scale", [1e8, 1e-8])
 def test_direction_scales_with_the_gradients(method, scale):
     jacobian = jacobians()["conflicting"]
@@ -241,20 +158,19 @@ def test_direction_has_the_precision_of_the_gradients(method):
 def test_a_single_task_gets_its_own_gradient_up_to_a_positive_factor():
     jacobian = random_jacobian()[:1]
     for method in METHODS:
-        weighting = Static([2.0]) if method == "static" else METHODS[method]()
-        weighting.setup(1)
+        weighting = set_up(Static([2.0]) if method == "static" else configured(method), num_tasks=1)
         ratio = combine(weighting, jacobian) / jacobian[0]
         assert ratio[0] > 0, method
         torch.testing.assert_close(ratio, ratio[0].expand(6), msg=method)
 
 
 # The orders of PCGrad and GradVac are drawn, as are RLW's weights; their own tests say what holds all the same.
-@pytest.mark.parametrize("method", sorted(METHODS.keys() - {"gradvac", "pcgrad", "rlw"}))
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"gradvac", "pcgrad", "rlw"}))
 def test_order_of_the_tasks_does_not_matter(method, take_step):
     order = torch.tensor([2, 0, 1])
     weighting = make(method)
-    permuted = Static([TASK_WEIGHTS[index] for index in order]) if method == "static" else METHODS[method]()
-    permuted.setup(3)
+    changes = {"weights": [TASK_WEIGHTS[index] for index in order]} if method == "static" else {}
+    permuted = set_up(configured(method, **changes))
     for step in range(6):
         jacobian, losses = random_jacobian(step), LOSSES * torch.tensor([0.9, 0.8, 0.5], dtype=torch.float64) ** step
         expected = take_step(weighting, jacobian, losses)
@@ -265,7 +181,7 @@ def test_order_of_the_tasks_does_not_matter(method, take_step):
 
 
 # auto_lambda learns by looking at another batch, which these steps have not: its own test is in test_composition.py.
-@pytest.mark.parametrize("method", sorted(METHODS.keys() - {"equal", "auto_lambda"}))
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"equal", "auto_lambda"}))
 def test_direction_on_a_conflict_differs_from_that_of_equal_weights(method, take_step):
     weighting = make(method)
     drive(weighting, take_step, 7)  # into an epoch: lbtw has equal weights on the first batch of each
