@@ -1,4 +1,4 @@
-"""mtlrun list models | weightings | ...: the options of each group, with a line on each and its paper."""
+"""mtlrun list models | weightings | ...: the options of each group, with a summary of each and its paper."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from mtlrun.config.options import FACTS, entries
 from mtlrun.config.suggest import suggest
 from mtlrun.errors import ConfigError
 
-# What the user types -> the group of the config.
+# Kind on the command line -> group of the config.
 KINDS = {
     "datasets": "dataset",
     "tasks": "task",
@@ -24,7 +24,7 @@ _USAGE = f"mtlrun list {' | '.join(KINDS)} [--markdown] [--config-dir <folder>]"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print a table for each kind that is asked for; with --markdown and no kind, one of all groups."""
+    """Print a table per kind; with --markdown and no kind, one table of all groups."""
     if any(argument in ("-h", "--help") for argument in arguments):
         print(f"usage: {_USAGE}")
         return 0
@@ -83,7 +83,7 @@ def _markdown(table: Sequence[Sequence[str]]) -> str:
 
 
 def _parse(arguments: Sequence[str]) -> tuple[list[str], bool, Path | None]:
-    """Return the kinds, whether Markdown is asked for, and the folder of the user's options."""
+    """Return the kinds, whether to print Markdown, and the folder of the user's options."""
     kinds: list[str] = []
     markdown, config_dir, rest = False, None, list(arguments)
     while rest:

@@ -1,6 +1,6 @@
-"""The command line: a word without '=' is a subcommand; everything else goes to Hydra untouched.
+"""The command line: a word without '=' is a subcommand; all other arguments go to Hydra unchanged.
 
-Imports neither torch nor anything that does: `--help` answers at once.
+Neither torch nor a module that imports it is imported here, so that `--help` answers at once.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def dispatch(arguments: Sequence[str]) -> int:
-    """Run one command and return its exit code; errors meant for the user end as one message, not as a traceback."""
+    """Run one command and return its exit code; an error in the user's input is one message, not a traceback."""
     try:
         if "--version" in arguments:
             print(f"mtlrun {__version__}")
@@ -44,7 +44,7 @@ def dispatch(arguments: Sequence[str]) -> int:
         return train(arguments)
     except KeyboardInterrupt:
         return 130
-    except SystemExit as error:  # of Hydra's parser of options, or the end of a sweep
+    except SystemExit as error:  # from Hydra's argument parser, or the end of a sweep
         return error.code if isinstance(error.code, int) else 1
     except MtlrunError as error:
         print_error(error)
@@ -92,18 +92,19 @@ def train(arguments: Sequence[str]) -> int:
             print(f"run {hydra_config.job.num + 1}: {' '.join(overrides)}", flush=True)
         try:
             config = resolve(cfg, hydra_config.runtime.choices)
-            # The program's start counts for the first run only.
+            # Only the first run's time includes the start of the program.
             started = time.time() if exit_codes else _STARTED
             exit_codes.append(train_one(config, overrides, started))
         except RunInterruptedError as error:
             print_error(error)
-            sys.exit(error.exit_code)  # ends a sweep, too
+            sys.exit(error.exit_code)  # also ends a sweep
         except MtlrunError as error:
-            # Not raised: Hydra would put a line of its own before the message, and a run that cannot work does not end
-            # a sweep.
+            # Not raised: Hydra would print a line before the message, and an invalid run must not end a sweep.
             print_error(error)
             exit_codes.append(error.exit_code)
-        except Exception:  # a bug, of ours or in a class of the user's, or the machine's: then where matters
+        except (
+            Exception
+        ):  # a bug, here or in a class of the user's, or a fault of the machine: the traceback shows where
             traceback.print_exc()
             exit_codes.append(1)
 
@@ -123,14 +124,14 @@ def train(arguments: Sequence[str]) -> int:
 
 
 def _all_problems(error: Exception, overrides: Sequence[str], config_dir: str | None) -> list[str]:
-    """Return what is wrong with a command line that could not be composed, and with the rest of it."""
+    """Return the problems of a command line that could not be composed, including those of its valid overrides."""
     from functools import partial
 
     from mtlrun.config.compose import compose, compose_with_hydra
     from mtlrun.config.diagnosis import diagnose
 
     problems, sound = diagnose(error, overrides, partial(compose_with_hydra, config_dir=config_dir))
-    if len(sound) + len(problems) == len(overrides):  # no sweep, whose values could not be set at the same time
+    if len(sound) + len(problems) == len(overrides):  # not a sweep, whose values cannot all be set at once
         from mtlrun.setup.prepare import prepare
 
         try:
@@ -143,14 +144,14 @@ def _all_problems(error: Exception, overrides: Sequence[str], config_dir: str | 
 
 
 def train_one(config: dict[str, Any], overrides: list[str], started: float) -> int:
-    """Train one run, or show it if it is finished already; return the exit code."""
+    """Train one run, or show its result if it is finished; return the exit code."""
     from mtlrun.cli.show import show
     from mtlrun.records.record import finished_record
 
     record = finished_record(config)
     again = record is not None
     if record is None:
-        from mtlrun.runs.run import run  # imports torch, which a finished run can be shown without
+        from mtlrun.runs.run import run  # imports torch, which is not needed to show a finished run
 
         record = run(config, overrides=overrides, started=started)
     show(record, config, again=again)
@@ -159,7 +160,7 @@ def train_one(config: dict[str, Any], overrides: list[str], started: float) -> i
 
 @contextlib.contextmanager
 def _hydra_environment(arguments: Sequence[str]) -> Any:
-    """Give Hydra its arguments, a folder for what it insists on writing, and the order to pass on its errors."""
+    """Give Hydra its arguments and a temporary folder for its files, and let it raise its errors."""
     saved_argv, saved_environment = sys.argv, dict(os.environ)
     with tempfile.TemporaryDirectory(prefix="mtlrun-") as scratch:
         sys.argv = ["mtlrun", *arguments]

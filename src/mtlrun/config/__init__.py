@@ -1,7 +1,7 @@
-"""From the words typed on the command line to one resolved, checked config.
+"""The config of a run: from the command line to one resolved, checked config, and from its nodes to objects.
 
-Here: composition with Hydra, the closed root, names and aliases, messages about what is wrong, and `build`, which turns
-a config node into an object. Not here: what a component means (its class says that), or what goes together (`setup`).
+Here: composition with Hydra, the closed root, options and aliases, messages about problems, and `build`, which turns a
+config node into an object. Not here: the meaning of a component (its class), or which components go together (`setup`).
 Nothing imports torch.
 
 Contract: `compose` and `resolve` return plain containers with all interpolations resolved. `build` reads the signature

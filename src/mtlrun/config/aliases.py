@@ -1,4 +1,4 @@
-"""Names by which papers and other programs call what is shipped here under another one."""
+"""Aliases: the names that papers and other programs use for shipped options."""
 
 from collections.abc import Sequence
 
@@ -71,7 +71,7 @@ ALIASES = {
 }
 
 
-#: What is typed, and the group that Hydra knows it as: an option of one group, put at another place.
+#: Key on the command line -> Hydra's name for it: an option of one group, placed elsewhere in the config.
 PLACED = {"match_parameters": "model@match_parameters"}
 
 
@@ -79,14 +79,14 @@ def canonical(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     """Replace aliases in `group=name` and `group=name,name`.
 
     Returns:
-        The overrides, and a line for each alias that was met: `weighting=EW is weighting=equal`.
+        The overrides, and a line for each replaced alias: `weighting=EW is weighting=equal`.
     """
-    found, notes = [], []
+    replaced, notes = [], []
     for override in overrides:
         group, separator, value = override.partition("=")
         known = ALIASES.get("model" if group in PLACED else group, {})
         if separator and any(name in known for name in value.split(",")):
             notes += [f"{group}={name} is {group}={known[name]}" for name in value.split(",") if name in known]
             value = ",".join(known.get(name, name) for name in value.split(","))
-        found.append(f"{PLACED.get(group, group)}{separator}{value}")
-    return found, notes
+        replaced.append(f"{PLACED.get(group, group)}{separator}{value}")
+    return replaced, notes

@@ -1,4 +1,4 @@
-"""Checks that many constructors make, with one wording."""
+"""Checks that many constructors share, with one wording."""
 
 from typing import Any, get_args
 

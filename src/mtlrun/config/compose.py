@@ -1,4 +1,4 @@
-"""From a composed Hydra config to the resolved one that a run is made from."""
+"""Composition with Hydra, and resolution into the plain config that a run is built from."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -47,10 +47,10 @@ def register_with_hydra() -> None:
 
 
 def resolve(cfg: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the config as plain containers, all interpolations resolved, with the chosen option names filled in.
+    """Return the config as plain containers with all interpolations resolved and the names of the chosen options.
 
     Args:
-        cfg: what Hydra composed, without the `hydra` node.
+        cfg: the composed config without the `hydra` node.
         choices: the option chosen in each group, as in `hydra.runtime.choices`.
 
     Raises:
@@ -75,8 +75,8 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
     'gradnorm'
 
     Args:
-        overrides: what would stand on the command line.
-        config_dir: a folder of the user's own YAML, as given by `--config-dir`.
+        overrides: as on the command line.
+        config_dir: the folder of the user's YAML, as given by `--config-dir`.
 
     Raises:
         ConfigError: with all problems of the overrides.
@@ -91,20 +91,20 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
 
 
 def compose_with_hydra(overrides: Sequence[str], config_dir: str | Path | None = None) -> DictConfig:
-    """Compose with Hydra's own API, the `hydra` node included; its exceptions are passed on."""
+    """Compose with Hydra's API, including the `hydra` node; Hydra's exceptions are raised."""
     if config_dir is not None:
         make_importable(config_dir)
     register_with_hydra()
     GlobalHydra.instance().clear()
-    own = [] if config_dir is None else [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
+    searchpath = [] if config_dir is None else [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
     with hydra.initialize_config_module(CONFIG_MODULE, version_base="1.3"):
-        return hydra.compose("config", overrides=[*own, *overrides], return_hydra_config=True)
+        return hydra.compose("config", overrides=[*searchpath, *overrides], return_hydra_config=True)
 
 
 def make_importable(config_dir: str | Path | None) -> None:
     """Let `_target_` name classes in the current folder, and in the folder beside --config-dir.
 
-    Appended, so that a file of the user's never hides an installed package.
+    They are appended, so that the user's files never hide an installed package.
     """
     folders = [Path.cwd()] + ([] if config_dir is None else [Path(config_dir).resolve().parent])
     sys.path += [str(folder) for folder in folders if str(folder) not in sys.path]

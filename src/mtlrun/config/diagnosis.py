@@ -1,6 +1,6 @@
-"""Why Hydra refused a command line, said in full: each override is tried on its own and each problem is named.
+"""Diagnosis of a command line that Hydra refused: each override is tried separately, and every problem is named.
 
-Hydra stops at the first problem. This is the slow path, taken only after a composition has failed.
+Hydra stops at the first problem. This is slow, and runs only after a composition has failed.
 """
 
 import contextlib
@@ -24,16 +24,15 @@ Compose = Callable[[Sequence[str]], DictConfig]
 
 
 def diagnose(error: Exception, overrides: Sequence[str], compose: Compose) -> tuple[list[str], list[str]]:
-    """Find out which overrides are to blame for a composition that failed.
+    """Find the overrides that make a composition fail.
 
     Args:
-        error: what Hydra raised.
-        overrides: what was typed.
-        compose: composes a list of overrides, as Hydra would, and passes its exceptions on.
+        error: the exception that Hydra raised.
+        overrides: the user's overrides.
+        compose: composes a list of overrides as Hydra would, and raises Hydra's exceptions.
 
     Returns:
-        One sentence per problem (the message of `error` itself where no override is to blame alone), and the overrides
-        with which nothing is wrong.
+        One sentence per problem (the message of `error` if no single override causes it), and the valid overrides.
     """
     problems: list[str] = []
     parsed: list[Override] = []
@@ -58,7 +57,7 @@ def _unreadable(text: str) -> str:
 
 
 def _single(override: Override) -> Iterator[str]:
-    """Yield the override once for each value that it sweeps over, as Hydra composes the runs of a sweep."""
+    """Yield the override once for each value that it sweeps over, as in the runs of a sweep."""
     line = override.input_line or ""
     if not override.is_sweep_override():
         yield line
@@ -69,7 +68,7 @@ def _single(override: Override) -> Iterator[str]:
 
 
 def _try_options(parsed: Sequence[Override], compose: Compose) -> tuple[list[str], list[str]]:
-    """Compose once with each chosen option of a group; return the choices that work, and the problems."""
+    """Compose once with each chosen option of a group; return the valid choices, and the problems."""
     sound, problems = [], []
     for override in parsed:
         group = override.key_or_group
@@ -89,16 +88,16 @@ def _explain_option(text: str, group: str, error: Exception) -> str:
     if not options:
         return f"{text}: {_first_line(error)}"
     names = [line.strip() for line in options.group(1).splitlines()]
-    names = [name for name in names if not name.startswith("_")]  # holds keys that options share, and is none itself
+    names = [name for name in names if not name.startswith("_")]  # keys that options share; not an option
     chosen = text.split("=", 1)[-1]
     text, group = text.split("@")[-1], group.split("@")[0]
     return f"{text}: there is no {group} named '{chosen}'; {suggest(chosen, names, 'available')}"
 
 
 def _try_values(parsed: Sequence[Override], choices: Sequence[str], compose: Compose) -> tuple[list[str], list[str]]:
-    """Try each other override alone, on top of these choices; return those that work, and the problems."""
+    """Try every other override separately, on top of these choices; return the valid ones, and the problems."""
     swept = {item.key_or_group for item in parsed if item.is_sweep_override() and item.key_or_group in _CHOOSABLE}
-    # As Hydra does it: what is not swept is tried on the groups' defaults, before any option of the sweep is chosen.
+    # Like Hydra: overrides outside the sweep apply to the groups' defaults, before any option of the sweep is chosen.
     fixed = [text for text in choices if text.split("=", 1)[0] not in swept]
     last = {text.split("=", 1)[0]: text for text in choices}
     base = compose(fixed)
@@ -120,7 +119,7 @@ def _try_values(parsed: Sequence[Override], choices: Sequence[str], compose: Com
 
 
 def _explain_key(text: str, override: Override, base: DictConfig, error: Exception) -> str:
-    """Follow the key through the config to the name that is not there."""
+    """Follow the key through the config to the first unknown name."""
     key = override.key_or_group
     node: Any = DictConfig({name: value for name, value in base.items_ex(resolve=False) if name != "hydra"})
     passed: list[str] = []
@@ -138,13 +137,13 @@ def _explain_key(text: str, override: Override, base: DictConfig, error: Excepti
     value = override.value()
     if isinstance(node, DictConfig) and isinstance(value, dict):
         for name in value:
-            if name not in node:  # Hydra takes a mapping for changes of keys that are there
+            if name not in node:  # Hydra only lets a mapping change existing keys
                 return f"{text}: {key} has no key '{name}' yet; add it as in +{key}.{name}=..."
     return f"{text}: {_first_line(error)}"
 
 
 def _option_hint(where: str, base: DictConfig) -> str:
-    """A key may belong to another option of the group: `weighting.c` is cagrad's."""
+    """Return the chosen option, since a key may belong to another one: `weighting.c` is cagrad's."""
     group = where.split(".")[0]
     chosen = base.hydra.runtime.choices.get(group) if group in GROUPS else None
     return f" (with {group}={chosen})" if chosen else ""

@@ -1,7 +1,7 @@
-"""build(): the one place that turns a config node into an object, and refuses what its constructor does not take.
+"""Instantiation of config nodes: `build` checks a node against its class's signature and makes the object.
 
-The signature of the class is the schema: names, types and required arguments are read off it, so that a class
-of the user's own is checked exactly like a shipped one. Bounds are checked by the constructor, with ValueError.
+The signature of the class is the schema: names, types and required arguments come from it, so that a user's class is
+checked exactly like a shipped one. The constructor checks bounds, with ValueError.
 """
 
 import inspect
@@ -18,20 +18,19 @@ from mtlrun.errors import ConfigError
 def build(node: Any, key: str, *, partial: bool = False, **given: Any) -> Any:
     """Build the object that `node` describes.
 
-    Where `partial` or the node's own `_partial_` asks for it, what is returned is a function that builds one at each
-    call and takes the arguments that are still missing.
+    With `partial`, or the node's `_partial_: true`, return a function instead, which takes the missing arguments and
+    builds an object at each call.
 
     Args:
         node: a mapping with `_target_` (an importable name) and the arguments of that callable, as plain containers.
             Arguments that hold a `_target_` themselves are built first.
-        key: where the node stands in the config; starts every message.
+        key: the node's place in the config, with which every message begins.
         partial: return a function instead of the object.
-        given: further arguments, from the program and not from the config.
+        given: further arguments, which the program supplies.
 
     Raises:
-        ConfigError: with all problems of the node together: no or unknown target, an argument that the target does
-            not take or that is missing, a value of the wrong type, or a ValueError of the constructor's own (of a
-            partial: raised when it is called).
+        ConfigError: all problems of the node together: a missing or unknown target, unknown or missing arguments,
+            values of the wrong type, or a ValueError of the constructor (of a partial: raised when it is called).
     """
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise ConfigError(f"{key} must hold a _target_ (the class to build) and its arguments, found {node!r}")
@@ -61,19 +60,19 @@ def build(node: Any, key: str, *, partial: bool = False, **given: Any) -> Any:
 
 
 def locate(name: Any, key: str) -> Callable[..., Any]:
-    """Import `package.module.Class`; a ConfigError says what could not be found."""
+    """Import `package.module.Class`; ConfigError if that fails."""
     if not isinstance(name, str):
         raise ConfigError(f"{key} must be the importable name of a class, found {name!r}")
     try:
-        found = pkgutil.resolve_name(name)
+        target = pkgutil.resolve_name(name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
-            f"{key}={name}: cannot be imported ({error}); a class of your own must be in an installed package, "
+            f"{key}={name}: cannot be imported ({error}); your classes must be in an installed package, "
             "in the current folder or beside the folder given by --config-dir"
         ) from error
-    if not callable(found):
-        raise ConfigError(f"{key}={name} must be a class or a function, found {type(found).__name__}")
-    return typing.cast(Callable[..., Any], found)
+    if not callable(target):
+        raise ConfigError(f"{key}={name} must be a class or a function, found {type(target).__name__}")
+    return typing.cast(Callable[..., Any], target)
 
 
 def check_arguments(
@@ -84,9 +83,9 @@ def check_arguments(
     *,
     complete: bool = True,
 ) -> list[str]:
-    """Return the problems of calling `target` with `arguments`, those in `given` being supplied by the program.
+    """Return the problems of calling `target` with `arguments` and those in `given`, which the program supplies.
 
-    Unless `complete`, arguments may still be missing.
+    Unless `complete`, arguments may be missing.
     """
     given = given or {}
     parameters = constructor_parameters(target)
@@ -116,11 +115,11 @@ def check_arguments(
 def constructor_parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """Return the named parameters of `target`, with evaluated annotations.
 
-    A class whose constructor passes **kwargs on takes what its base classes take as well.
+    A class whose constructor passes **kwargs on also takes the arguments of its base classes.
     """
     if not inspect.isclass(target):
         return _signature(target)
-    found: dict[str, inspect.Parameter] = {}
+    parameters: dict[str, inspect.Parameter] = {}
     for base in inspect.getmro(target):
         if "__init__" not in vars(base) or base is object:
             continue
@@ -128,17 +127,17 @@ def constructor_parameters(target: Callable[..., Any]) -> dict[str, inspect.Para
         itself, *_ = inspect.signature(constructor).parameters
         for name, parameter in _signature(constructor).items():
             if name != itself:
-                found.setdefault(name, parameter)
+                parameters.setdefault(name, parameter)
         kinds = [parameter.kind for parameter in inspect.signature(constructor).parameters.values()]
         if inspect.Parameter.VAR_KEYWORD not in kinds:
             break
-    return found or _signature(target)  # a class that is made by __new__ alone
+    return parameters or _signature(target)  # a class that only has __new__
 
 
 def _signature(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     try:
         hints = typing.get_type_hints(function)
-    except (NameError, TypeError):  # annotations that exist only for a type checker: then types go unchecked
+    except (NameError, TypeError):  # annotations that only a type checker can evaluate: types stay unchecked
         hints = {}
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return {
@@ -159,7 +158,7 @@ def _build_nested(value: Any, key: str) -> Any:
 
 
 def _matches(value: Any, hint: Any) -> bool:
-    """Say whether a config value may be passed for `hint`. Objects (a `_target_`) and unknown hints always may."""
+    """Return True if a config value may be passed for `hint`; nodes with a `_target_` are not checked, nor are unknown hints."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any or (isinstance(value, Mapping) and "_target_" in value):
         return True
@@ -186,15 +185,15 @@ def _matches(value: Any, hint: Any) -> bool:
         return isinstance(value, list) and all(_matches(item, inner[0]) for item in value if inner)
     if container in (dict, Mapping):
         return isinstance(value, Mapping)
-    # A class: the config can only describe it by a `_target_`, which was let through above.
+    # A class: the config can only describe it by a `_target_`, which was accepted above.
     return not _is_class(hint)
 
 
 def _describe(hint: Any) -> str:
-    """Say in words what `hint` allows."""
+    """Describe the values that `hint` allows."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        # A class that stands beside plain types is for callers in Python, a tensor for a number say; a factory is not.
+        # A class beside plain types, such as a tensor beside a number, is for callers in Python; a factory is not.
         simple = [option for option in inner if not _is_class(option) or _is_factory(option)]
         return " or ".join(_describe(option) for option in simple or inner)
     if origin is typing.Literal:
@@ -219,13 +218,13 @@ def _describe(hint: Any) -> str:
 
 
 def _is_factory(hint: Any) -> bool:
-    """Say whether something is wanted that the program calls."""
+    """Return True if `hint` is a function that the program calls."""
     options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     return any(typing.get_origin(option) is Callable for option in options)
 
 
 def _is_class(hint: Any) -> bool:
-    """Say whether `hint` is a class that no plain config value can be an instance of."""
+    """Return True if `hint` is a class that no plain config value is an instance of."""
     plain = (int, float, bool, str, type(None), list, tuple, dict, Sequence, Mapping)
     container = typing.get_origin(hint) or hint
     return inspect.isclass(container) and container not in plain and container is not types.UnionType

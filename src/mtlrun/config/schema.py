@@ -1,4 +1,4 @@
-"""The root of a config is closed: these keys and no others."""
+"""The closed root of a config: its allowed keys."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,14 +9,14 @@ CONFIG_MODULE = "mtlrun.conf"
 
 # The groups of conf/ that a run consists of, in the order in which they are shown.
 GROUPS = ("dataset", "model", "backbone", "weighting", "optimizer", "scheduler", "trainer", "runtime")
-# Chosen by name only: what they hold lands elsewhere in the config.
+# Chosen by name only: their keys are placed elsewhere in the config.
 NAMING_GROUPS = ("experiment", "study", "task", "weighting/losses", "model@match_parameters")
 OPTIONAL_KEYS = ("match_parameters",)
 ROOT_KEYS = ("names", "seed", "tasks", *GROUPS)
 
 
 def check_root(config: Mapping[str, Any]) -> list[str]:
-    """Return what is wrong with the root of a resolved config: `+typo=1` and `~group` pass Hydra and are found here."""
+    """Return the problems of a resolved config's root, such as `+typo=1` and `~group`, which Hydra accepts."""
     known = (*ROOT_KEYS, *OPTIONAL_KEYS)
     problems = [f"{key}: unknown key; {suggest(key, known[1:])}" for key in config if key not in known]
     missing = [key for key in ROOT_KEYS if config.get(key) in (None, {})]

@@ -11,7 +11,7 @@ Protocol = Literal["standard", "legacy"]
 
 @dataclass(frozen=True)
 class Settings:
-    """The group `trainer` of the config; what each key means stands in conf/trainer/default.yaml.
+    """The group `trainer` of the config; conf/trainer/default.yaml explains its keys.
 
     Raises:
         ValueError: a key is out of its bounds.
@@ -56,7 +56,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Runtime:
-    """The group `runtime`: what cannot change a result; what each key means stands in conf/runtime/default.yaml.
+    """The group `runtime`, which cannot change a result; conf/runtime/default.yaml explains its keys.
 
     Raises:
         ValueError: a key is out of its bounds.
@@ -78,7 +78,7 @@ class Runtime:
             raise ValueError(f"num_threads must be >= 1, or null for PyTorch's choice, found {self.num_threads}")
         if self.checkpoint_minutes is not None and not self.checkpoint_minutes > 0:
             raise ValueError(
-                f"checkpoint_minutes must be > 0, or null for at each epoch's end only, found {self.checkpoint_minutes}"
+                f"checkpoint_minutes must be > 0, or null for the ends of epochs only, found {self.checkpoint_minutes}"
             )
         if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)*", self.study):
             raise ValueError(f"study must be a folder name, found {self.study!r}")

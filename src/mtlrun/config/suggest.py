@@ -1,11 +1,11 @@
-"""The nearest valid name, for every message about an unknown one."""
+"""Suggestion of the nearest valid name, for messages about unknown ones."""
 
 import difflib
 from collections.abc import Iterable
 
 
 def suggest(name: str, allowed: Iterable[str], what: str = "allowed here") -> str:
-    """Return `did you mean 'x'? allowed here: x, y, z`, or only the list where nothing is near."""
+    """Return `did you mean 'x'? allowed here: x, y, z`, or only the list if no name is similar."""
     names = [str(candidate) for candidate in allowed]
     nearest = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
     hint = f"did you mean '{nearest[0]}'? " if nearest else ""
