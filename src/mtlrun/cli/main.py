@@ -104,7 +104,7 @@ def train(arguments: Sequence[str]) -> int:
             exit_codes.append(error.exit_code)
         except (
             Exception
-        ):  # a bug, here or in a class of the user's, or a fault of the machine: the traceback shows where
+        ):  # a bug, here or in a user's class, or a fault of the machine: the traceback shows where
             traceback.print_exc()
             exit_codes.append(1)
 
