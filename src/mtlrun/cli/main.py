@@ -102,9 +102,7 @@ def train(arguments: Sequence[str]) -> int:
             # Not raised: Hydra would print a line before the message, and an invalid run must not end a sweep.
             print_error(error)
             exit_codes.append(error.exit_code)
-        except (
-            Exception
-        ):  # a bug, here or in a user's class, or a fault of the machine: the traceback shows where
+        except Exception:  # a bug, here or in a user's class, or a fault of the machine: the traceback shows where
             traceback.print_exc()
             exit_codes.append(1)
 

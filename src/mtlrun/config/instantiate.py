@@ -158,7 +158,7 @@ def _build_nested(value: Any, key: str) -> Any:
 
 
 def _matches(value: Any, hint: Any) -> bool:
-    """Return True if a config value may be passed for `hint`; a node with a `_target_` and an unknown hint always may."""
+    """Return True if a config value may be passed for `hint`; nodes with a `_target_` and unknown hints always may."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any or (isinstance(value, Mapping) and "_target_" in value):
         return True
