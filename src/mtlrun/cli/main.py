@@ -4,6 +4,7 @@ Neither torch nor a module that imports it is imported here, so that `--help` an
 """
 
 import contextlib
+import gc
 import os
 import sys
 import tempfile
@@ -26,6 +27,7 @@ COMMANDS = {"list": "mtlrun.cli.list", "compare": "mtlrun.cli.compare"}
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    gc.disable()  # until PyTorch is imported: its modules stay, and each collection would look through all of them
     sys.exit(dispatch(sys.argv[1:]))
 
 
@@ -151,6 +153,9 @@ def train_one(config: dict[str, Any], overrides: list[str], started: float) -> i
     if record is None:
         from mtlrun.runs.run import run  # imports torch, which is not needed to show a finished run
 
+        if not gc.isenabled():
+            gc.freeze()
+            gc.enable()
         record = run(config, overrides=overrides, started=started)
     show(record, config, again=again)
     return 3 if record.status == "diverged" else 0
