@@ -74,17 +74,19 @@ class MultiDigits(MultiTaskDataset):
         random = numpy.random.default_rng([self._pairs_seed, SPLITS.index(name)])
         left = numpy.tile(sources, self._pairs_per_image)
         right = sources[draw_partners(random, len(sources), self._pairs_per_image)]
-        targets = {"left": self._labels[left], "right": self._labels[right]}
-        pairs = overlay(
-            self._images[left],
-            self._images[right],
+        pairs = numpy.stack([left, right], axis=1)
+        left_index, right_index = torch.from_numpy(pairs).unbind(dim=1)
+        images = overlay(
+            self._images[left_index],
+            self._images[right_index],
             shift=self._shift,
             canvas_side=_SIDE + self._shift,
             size=self._size,
             mode="bilinear",
         )
-        # Mean and standard deviation of the training pairs.
-        return TensorSplit((pairs - 0.338) / 0.344, targets, numpy.stack([left, right], axis=1).tolist())
+        images.sub_(0.338).div_(0.344)  # mean and standard deviation of the training pairs
+        targets = {"left": self._labels[left_index], "right": self._labels[right_index]}
+        return TensorSplit(images, targets, pairs.tolist())
 
 
 def _load_digits() -> tuple[numpy.ndarray, numpy.ndarray]:
