@@ -1,4 +1,4 @@
-"""The shipped YAML: every option composes, builds and trains; what is exported has a YAML."""
+"""The shipped YAML: every option composes, builds and trains."""
 
 from functools import cache
 from itertools import product
@@ -6,9 +6,6 @@ from itertools import product
 import pytest
 from helpers import QUICK, read_record, run_folders, slow_unless
 
-import mtlrun.datasets
-import mtlrun.models
-import mtlrun.models.backbones
 import mtlrun.tasks
 import mtlrun.weightings
 from mtlrun.cli.list import entries
@@ -61,26 +58,6 @@ def test_every_option_says_what_it_is():
         for entry in entries(group)
     }
     assert {name: head for name, head in heads.items() if len(head) <= 10} == {}
-
-
-@pytest.mark.parametrize(
-    ("module", "base", "group"),
-    [
-        (mtlrun.models, mtlrun.models.MultiTaskModel, "model"),
-        (mtlrun.weightings, mtlrun.weightings.Weighting, "weighting"),
-        (mtlrun.datasets, mtlrun.datasets.MultiTaskDataset, "dataset"),
-        (mtlrun.models.backbones, mtlrun.models.backbones.Backbone, "backbone"),
-    ],
-)
-def test_every_exported_class_has_a_yaml(module, base, group):
-    abstract = {"MultiTaskModel", "SharedRepresentationModel", "MultiTaskDataset", "Backbone"}
-    abstract |= {"Weighting", "LossWeighting", "GradientWeighting", "JacobianWeighting", "PartsWeighting"}
-    found = [getattr(module, name) for name in module.__all__]
-    classes = {item for item in found if isinstance(item, type) and issubclass(item, base)}
-    targets = set()
-    for name in options(group):
-        targets.add(locate(composed(group, name)[group]["_target_"], group))
-    assert {item for item in classes if item.__name__ not in abstract} == targets
 
 
 #: Models that are run with every weighting; the others with one of each kind.

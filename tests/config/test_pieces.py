@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from helpers import shipped_node
 
 import mtlrun.datasets
 import mtlrun.models
@@ -59,9 +60,8 @@ def targets(group):
     """Return {name of a class: options whose YAML builds it}."""
     found = {}
     for name in shipped(group):
-        override = f"+task@tasks.extra={name}" if group == "task" else f"{group}={name}"
-        config = compose([override])
-        node = config["tasks"]["extra"] if group == "task" else config[group]
+        # A dataset's file overrides choices of the root, so that it composes only below it.
+        node = compose([f"dataset={name}"])["dataset"] if group == "dataset" else shipped_node(group, name)
         found.setdefault(node["_target_"], []).append(name)
     return found
 
