@@ -218,3 +218,37 @@ def test_help_with_another_template_is_hydras(mtlrun):
     code, out, _ = mtlrun("--help", "hydra/help=default")
     assert code == 0
     assert "Powered by Hydra" in out
+
+
+def test_a_single_run_is_composed_once(mtlrun, monkeypatch):
+    monkeypatch.setattr("mtlrun.cli.main.train_one", lambda *_: 0)
+    monkeypatch.setattr("hydra.main", None)
+    assert mtlrun("weighting=mgda", "seed=3")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["weighting=MGDA", "tasks.left.weight=2", "seed=3"],
+        ["dataset=toy2d", "model=single", "backbone=mlp", "+experiment=digits_gradnorm"],
+        ["study=models_digits", "model=hard,mmoe", "hydra.sweeper.params=null"],
+        ["hydra.mode=RUN"],
+        ["hydra.verbose=true"],
+        ["hydra.job.chdir=false", "runtime.study=${hydra:job.name}"],
+        ["model=hard,mmoe"],
+        ["-m", "seed=0,1"],
+        ["weighting=nope"],
+        ["--config-dir", "conf", "tasks.left.lr=${hydra:nothing}"],
+    ],
+)
+def test_a_run_that_is_composed_once_is_the_one_that_hydra_runs(arguments, mtlrun, monkeypatch, tmp_path):
+    (tmp_path / "conf").mkdir()
+    trained = []
+    monkeypatch.setattr(
+        "mtlrun.cli.main.train_one", lambda config, overrides, _: trained.append((config, overrides)) or 0
+    )
+    ours = mtlrun(*arguments)
+    count = len(trained)
+    monkeypatch.setattr("mtlrun.config.compose.compose_single_run", lambda *_: None)
+    assert mtlrun(*arguments) == ours
+    assert trained[:count] == trained[count:]

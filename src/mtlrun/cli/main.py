@@ -75,7 +75,7 @@ def train(arguments: Sequence[str]) -> int:
     from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
 
-    from mtlrun.config.compose import make_importable, register_with_hydra, resolve
+    from mtlrun.config.compose import compose_single_run, make_importable, register_with_hydra, resolve
 
     arguments, notes = canonical(arguments)
     for note in notes:
@@ -85,7 +85,6 @@ def train(arguments: Sequence[str]) -> int:
     register_with_hydra()
     exit_codes: list[int] = []
 
-    @hydra.main(version_base="1.3", config_path="pkg://mtlrun.conf", config_name="config")
     def task(cfg: DictConfig) -> None:
         hydra_config = HydraConfig.get()
         overrides = list(hydra_config.overrides.task)
@@ -117,7 +116,12 @@ def train(arguments: Sequence[str]) -> int:
                 if text is not None:
                     print(text)
                     return 0
-            task()
+            others = {key: value for key, value in vars(parsed).items() if key not in ("overrides", "config_dir")}
+            cfg = None if any(others.values()) else compose_single_run(parsed.overrides, parsed.config_dir)
+            if cfg is not None:
+                task(cfg)
+            else:
+                hydra.main(version_base="1.3", config_path="pkg://mtlrun.conf", config_name="config")(task)()
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(_all_problems(error, parsed.overrides, parsed.config_dir)) from error
     return max(exit_codes, default=0)

@@ -1,5 +1,6 @@
 """Composition with Hydra, and resolution into the plain config that a run is built from."""
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -9,8 +10,10 @@ from typing import Any
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from mtlrun.config.aliases import canonical
@@ -18,6 +21,9 @@ from mtlrun.config.diagnosis import diagnose
 from mtlrun.config.options import list_groups, loss_scalings, shipped
 from mtlrun.config.schema import CONFIG_MODULE
 from mtlrun.errors import ConfigError
+
+#: The environment variable that the shipped config takes the folder from in which Hydra writes.
+SCRATCH = "MTLRUN_SCRATCH"
 
 
 def register_with_hydra() -> None:
@@ -99,6 +105,35 @@ def compose_with_hydra(overrides: Sequence[str], config_dir: str | Path | None =
     searchpath = [] if config_dir is None else [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
     with hydra.initialize_config_module(CONFIG_MODULE, version_base="1.3"):
         return hydra.compose("config", overrides=[*searchpath, *overrides], return_hydra_config=True)
+
+
+def compose_single_run(overrides: Sequence[str], config_dir: str | Path | None) -> DictConfig | None:
+    """Return the config of a run for which nothing of Hydra's runner is needed, and let `HydraConfig` know it.
+
+    The runner composes every config twice, the first time only to learn whether it is a sweep. None for a sweep, for a
+    config that cannot be composed, and for one that asks the runner for more: callbacks, logging, folders, variables.
+    """
+    try:
+        cfg = compose_with_hydra(overrides, config_dir)
+    except (HydraException, OmegaConfBaseException):
+        return None
+    node = cfg.hydra
+    if (
+        node.mode == RunMode.MULTIRUN
+        or (config_dir is not None and not Path(config_dir).is_dir())
+        or node.callbacks
+        or node.verbose
+        or node.job.env_set
+        or node.job.chdir
+        or node.output_subdir is not None
+        or node.run.dir != os.environ.get(SCRATCH)
+        or any(logs is None or logs.root is not None for logs in (node.hydra_logging, node.job_logging))
+    ):
+        return None
+    with read_write(node.runtime):
+        node.runtime.output_dir = node.run.dir
+    HydraConfig.instance().set_config(cfg)
+    return without_hydra(cfg)
 
 
 def make_importable(config_dir: str | Path | None) -> None:
