@@ -1,16 +1,17 @@
 """What tests of the command line have in common."""
 
+import copy
 import json
 import subprocess
 import sys
 from functools import cache
 from pathlib import Path
 
-import hydra
 import pytest
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf
+import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+CONF = Path(__file__).parents[1] / "conf"
 
 # A run of a second or two: 3 epochs of 4 steps, a tiny network.
 QUICK = [
@@ -59,12 +60,23 @@ def curves(folder):
 
 
 @cache
-def _composed(path):
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_module("mtlrun.conf", version_base="1.3"):
-        return hydra.compose(path)
+def _read(path):
+    return yaml.safe_load(path.read_text())
 
 
 def shipped_node(group, name):
-    """Return the node of a shipped option with the keys that it shares with others, interpolations as they stand."""
-    return OmegaConf.to_container(_composed(f"{group}/{name}")[group])
+    """Return the node of a shipped option with the keys that it shares with others, interpolations as they stand.
+
+    Hydra takes a hundred times as long; tests/config/test_configs.py compares.
+    """
+    node = copy.deepcopy(_read(CONF / group / f"{name}.yaml"))
+    defaults = node.pop("defaults", [])
+    merged = {}
+    for default in defaults if "_self_" in defaults else ["_self_", *defaults]:
+        if default == "_self_":
+            merged |= node
+        else:
+            option, package = default.split("@")
+            below = shipped_node(group, option)
+            merged |= below if package == "_here_" else {package: below}
+    return merged

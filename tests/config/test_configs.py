@@ -4,7 +4,7 @@ from functools import cache
 from itertools import product
 
 import pytest
-from helpers import QUICK, read_record, run_folders, slow_unless
+from helpers import QUICK, read_record, run_folders, shipped_node, slow_unless
 
 import mtlrun.tasks
 import mtlrun.weightings
@@ -42,6 +42,11 @@ def test_every_option_composes_and_its_arguments_are_the_constructors(group):
         except ConfigError as error:
             violations.append(f"{group}={name}: {error}")
             continue
+        if group in ("weighting", "model", "backbone"):
+            expected = shipped_node(group, name)
+            literal = {key: value for key, value in expected.items() if "${" not in str(value)}
+            if config[group].keys() != expected.keys() or config[group] | literal != config[group]:
+                violations.append(f"{group}={name}: the helper's node {expected} is not {config[group]}")
         for node_name, node in config.items():
             if isinstance(node, dict) and "_target_" in node:
                 arguments = {key: value for key, value in node.items() if key != "_target_"}
