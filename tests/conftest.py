@@ -1,13 +1,21 @@
 """What all tests share."""
 
+import gc
 import os
 
+import hydra_shortcuts
 import pytest
 import torch
 from helpers import QUICK, run_folders
-from hydra._internal.hydra import Hydra
 
 from mtlrun.cli.main import dispatch
+
+
+def pytest_collection_finish():
+    """Spare the collector of garbage from going through all that was imported, again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 100)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -44,20 +52,9 @@ def _no_waiting_for_the_disk():
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _one_composition():
-    """Spare Hydra from composing each config twice, where that cannot make a difference.
-
-    The first time, Hydra only looks for `hydra.mode`, which none of the shipped files sets.
-    """
-    get_mode = Hydra.get_mode
-
-    def mode(self, config_name, overrides):
-        folders = self.config_loader.get_search_path().get_path()
-        users = any(folder.provider == "command-line" for folder in folders)
-        return get_mode(self, config_name, overrides) if users or "hydra." in " ".join(overrides) else None
-
+def _hydra_shortcuts():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Hydra, "get_mode", mode)
+        hydra_shortcuts.take(patch)
         yield
 
 

@@ -1,7 +1,6 @@
 """mtlrun list: every option with what its file declares, as a table on the screen or in Markdown."""
 
 import pytest
-from helpers import shipped_node
 
 from mtlrun.config.compose import compose
 from mtlrun.config.instantiate import build
@@ -77,7 +76,7 @@ def test_every_loss_weighting_without_lookahead_scales_the_losses_of_another(mtl
 
 
 def test_keys_shared_by_a_kind_come_from_one_file():
-    assert shipped_node("weighting", "config") == {
+    assert compose(["weighting=config"])["weighting"] == {
         "loss_transform": "identity",
         "grad_wrt": "shared",
         "head_loss": "unweighted",

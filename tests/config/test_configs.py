@@ -3,6 +3,7 @@
 from functools import cache
 from itertools import product
 
+import hydra_shortcuts
 import pytest
 from helpers import QUICK, read_record, run_folders, shipped_node, slow_unless
 
@@ -90,7 +91,10 @@ SCENES = [
 
 @pytest.mark.parametrize(
     ("model", "weighting"),
-    slow_unless(lambda model, weighting: weighting == "equal", product(options("model"), sorted(ONE_OF_EACH_KIND))),
+    slow_unless(
+        lambda model, weighting: weighting == "equal" and model in {"hard", "cross_stitch", "mtan", "pad_net"},
+        product(options("model"), sorted(ONE_OF_EACH_KIND)),
+    ),
 )
 def test_every_model_trains_on_dense_tasks(model, weighting, mtlrun):
     check_pair("scenes", model, weighting, mtlrun, *SCENES)
@@ -188,3 +192,18 @@ def test_a_partial_is_built_when_it_is_called_and_checked_before():
     assert [tuple(weight.shape) for weight in head((5,), (2,)).parameters()] == [(3, 5), (3,), (2, 3), (2,)]
     with pytest.raises(ConfigError, match=r"head.hiden: unknown key; did you mean 'hidden'"):
         build({"_target_": "mtlrun.models.heads.MLPHead", "_partial_": True, "hiden": [3]}, "head")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["dataset=scenes", "+task@tasks.more=detection", "tasks.more.num_classes=3"],
+        ["weighting=mgda", "weighting/losses=dwa", "model=mmoe", "optimizer.lr=0.5"],
+        [f"experiment={options('experiment')[0]}"],
+    ],
+)
+def test_the_shortcuts_of_these_tests_give_what_hydra_gives(overrides, monkeypatch):
+    first, again = compose(overrides), compose(overrides)
+    with monkeypatch.context() as patch:
+        hydra_shortcuts.leave(patch)
+        assert compose(overrides) == first == again

@@ -80,6 +80,7 @@ def in_the_setting_of_nash_mtl(points, objective):
     return toy2d(points, objective, scale=0.1 if objective == "first" else 1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("weighting", "reaches"), [(Equal, False), (MGDA, True), (NashMTL, True)], ids=["equal", "mgda", "nash_mtl"]
 )

@@ -266,6 +266,7 @@ def test_a_run_does_not_depend_on_what_the_process_did_before(quick, mtlrun):
     assert read_record(run_folders()[0])["test"] == first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_number_of_workers_does_not_change_the_result(workers):
     run(compose([*QUICK, "trainer.epochs=1", "runtime.root=none"]))

@@ -403,6 +403,7 @@ def test_any_other_error_names_the_sample(num_workers):
 
 # Python finds the socket open through which the dead one was just sending a batch.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_a_worker_that_dies_says_which_sample_it_held(num_workers):
     with pytest.raises(DataError, match=r"died while it held sample (7|7 or [0-9]|[0-9] or 7) of the split"):
