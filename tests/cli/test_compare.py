@@ -10,40 +10,6 @@ from mtlrun.records.record import Record
 from mtlrun.training.observers.tensorboard import hyperparameters
 
 
-def record(seed, accuracy, weighting="equal", lr=0.1, status="completed"):
-    config = {
-        "names": {"weighting": weighting, "model": "hard"},
-        "seed": seed,
-        "optimizer": {"lr": lr},
-        "weighting": {"_target_": weighting, "alpha": len(weighting)},
-        "runtime": {"root": str(seed)},
-    }
-    test = {"left": {"accuracy": accuracy}} if status == "completed" else {}
-    return Record(f"{weighting}-{seed}-{lr}", config, status=status, test=test)
-
-
-def test_runs_that_differ_in_their_seed_alone_are_one_row():
-    found = group_by_config([record(0, 0.5), record(1, 0.7), record(0, 0.9, "mgda")])
-    assert [row.label for row in found] == [{"weighting": "equal"}, {"weighting": "mgda"}]
-    mean, spread, count = found[0].summary("left", "accuracy")
-    assert (mean, spread, count) == (fmean([0.5, 0.7]), stdev([0.5, 0.7]), 2)
-    assert found[1].summary("left", "accuracy")[2] == 1
-
-
-def test_a_row_is_labeled_by_what_differs_and_not_by_what_follows_from_a_name():
-    found = group_by_config([record(0, 0.5), record(0, 0.6, lr=0.2), record(0, 0.7, "mgda")])
-    assert [row.label for row in found] == [
-        {"weighting": "equal", "optimizer.lr": 0.1},
-        {"weighting": "equal", "optimizer.lr": 0.2},
-        {"weighting": "mgda", "optimizer.lr": 0.1},
-    ]
-
-
-def test_a_run_without_a_result_is_not_in_the_mean():
-    (row,) = group_by_config([record(0, 0.5), record(1, 0.0, status="diverged")])
-    assert row.summary("left", "accuracy")[::2] == (0.5, 1)
-
-
 def test_the_table_shows_means_and_spreads_of_a_sweep(mtlrun):
     assert mtlrun("-m", *QUICK, "weighting=equal,mgda", "seed=0,1")[0] == 0
     shutil.move("outputs", "copied")
@@ -74,13 +40,6 @@ def test_a_folder_without_records_is_refused(mtlrun, tmp_path):
     code, _, err = mtlrun("compare", "empty")
     assert code == 2
     assert "no run has left a record" in err
-
-
-def test_runs_of_other_tasks_are_told_apart_by_the_names_of_these():
-    both, one = record(0, 0.5), record(0, 0.6)
-    task = {"_target_": "Classification", "lr": 0.1}
-    both.config["tasks"], one.config["tasks"] = {"left": task, "right": task}, {"left": task}
-    assert [row.label for row in group_by_config([both, one])] == [{"tasks": "left, right"}, {"tasks": "left"}]
 
 
 def test_each_data_set_has_a_table_of_its_own(mtlrun):

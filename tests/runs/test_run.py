@@ -1,4 +1,4 @@
-"""One run from start to record: identity, folder, record, training and selection, divergence, and the curves."""
+"""One run from start to record: its folder, the record, training and selection, divergence, and the curves."""
 
 import os
 import subprocess
@@ -11,34 +11,11 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 from mtlrun.config.compose import compose
 from mtlrun.errors import DivergedError
-from mtlrun.records.identity import config_hash, flatten, run_id
+from mtlrun.records.identity import flatten
 from mtlrun.runs.run import run
 from mtlrun.training import checkpoint
 
-# ------------------------------------------------------------------------------------------------------- identity
-
-
-def test_a_run_id_holds_the_options_and_a_hash_of_the_config():
-    config = compose(["weighting=mgda", "seed=4"])
-    assert run_id(config) == f"multidigits-hard-mgda-s4-{config_hash(config)}"
-    assert len(config_hash(config)) == 8
-
-
-@pytest.mark.parametrize("override", ["optimizer.lr=2e-3", "seed=1", "trainer.log_every=7", "dataset.shift=3"])
-def test_what_may_change_a_result_changes_the_identity(override):
-    assert config_hash(compose([override])) != config_hash(compose())
-
-
-@pytest.mark.parametrize("override", ["runtime.root=x", "runtime.num_workers=2", "runtime.quiet=true"])
-def test_what_cannot_change_a_result_does_not_change_the_identity(override):
-    assert config_hash(compose([override])) == config_hash(compose())
-
-
-def test_how_a_value_was_set_does_not_change_the_identity():
-    assert config_hash(compose(["tasks.left.lr=0.001"])) == config_hash(compose())
-    assert config_hash(compose(["experiment=digits_gradnorm"])) == config_hash(
-        compose(["weighting=gradnorm", "weighting.grad_wrt=last_layer"])
-    )
+# ---------------------------------------------------------------------------------------------- the same run again
 
 
 def test_the_same_command_again_shows_the_result_and_trains_nothing(mtlrun):
