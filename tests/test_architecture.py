@@ -91,3 +91,12 @@ def test_no_file_is_long():
     assert {name: length for name, length in lengths.items() if length > 400} == {}
     methods = {name: length for name, length in lengths.items() if name.startswith("weightings/")}
     assert {name: length for name, length in methods.items() if length > 150 and not name.endswith("base.py")} == {}
+
+
+def test_every_room_says_what_belongs_in_it():
+    docstrings = {name: ast.get_docstring(ast.parse(FILES[f"{name}/__init__.py"].read_text())) or "" for name in ROOMS}
+    assert [name for name, docstring in docstrings.items() if len(docstring.splitlines()) < 2] == []
+
+
+def test_every_room_has_tests():
+    assert [name for name in ROOMS if not list((TESTS / name).glob("test_*.py"))] == []

@@ -1,4 +1,15 @@
-"""Datasets: one file each, and the loader of their batches."""
+"""Datasets: samples with labels for several tasks on the same inputs, and the batches made of them.
+
+Here: one file per dataset; in `batches` how samples are drawn and fetched, in `files` the formats, in `rows` tables of
+labels, in `generation` what rendered and composed datasets share.
+Not here: what a label means and how it is checked (`tasks`), the masking of unlabeled samples (`training.batch`), or
+the loaders of a run (`setup.loaders`).
+
+Contract: a `MultiTaskDataset` is built from its config alone and knows neither the device nor the run's seed: the
+content of a split is the same in every run. The order of samples and their augmentation depend on the seed, the epoch
+and the position alone, so that a continued run sees the same batches. A missing label has the value that its task
+reserves for it. A split without a list of sources, sample IDs or sample weights has None in their place.
+"""
 
 from typing import TYPE_CHECKING
 
