@@ -37,7 +37,7 @@ def build(**options):
     ("normalize", "red"),
     [
         ("none", [0, 50 / 255]),
-        ("centred", [-1, 100 / 255 - 1]),
+        ("centered", [-1, 100 / 255 - 1]),
         ("imagenet", [-0.485 / 0.229, (50 / 255 - 0.485) / 0.229]),
     ],
 )
@@ -172,7 +172,7 @@ def test_splits_are_those_of_the_column():
         ({"labels": None}, "labels must name a CSV"),
         ({"size": 0}, "size must be >= 1, found 0"),
         ({"cache": "disk"}, "cache must be one of 'memory', 'device', 'none', found 'disk'"),
-        ({"channels": 1, "normalize": "imagenet"}, "normalize must be none or centred with channels=1"),
+        ({"channels": 1, "normalize": "imagenet"}, "normalize must be none or centered with channels=1"),
         ({"fractions": [0.5, 0.6, 0.1]}, "fractions must be three numbers"),
     ],
 )

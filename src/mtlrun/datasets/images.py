@@ -28,7 +28,7 @@ class Images(LabelTable, FileDataset):
         file_column: the column that holds the path of each image below `root`.
         size: side of the images in pixels.
         channels: 1 for grey levels, 3 for colors.
-        normalize: `none` for [0, 1], `centred` for [-1, 1], `imagenet` for what pretrained backbones expect.
+        normalize: `none` for [0, 1], `centered` for [-1, 1], `imagenet` for what pretrained backbones expect.
         cache: `memory`: each split is decoded once, to bytes; `device`: these bytes lie on the GPU; `none`: images are
             decoded whenever they are accessed.
         **rows: targets, splits, ids and weights: see `LabelTable`.
@@ -41,7 +41,7 @@ class Images(LabelTable, FileDataset):
         file_column: str = "file",
         size: int = 64,
         channels: Literal[1, 3] = 3,
-        normalize: Normalization = "centred",
+        normalize: Normalization = "centered",
         cache: Cache = "memory",
         **rows: Any,
     ) -> None:
@@ -53,7 +53,7 @@ class Images(LabelTable, FileDataset):
         if size < 1:
             raise ValueError(f"size must be >= 1, found {size}")
         if normalize == "imagenet" and channels != 3:
-            raise ValueError(f"normalize must be none or centred with channels={channels}, found imagenet")
+            raise ValueError(f"normalize must be none or centered with channels={channels}, found imagenet")
         LabelTable.__init__(self, labels, **rows)
         self.table.require(file_column, "dataset.file_column")
         self.input_shape = (channels, size, size)

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from mtlrun.datasets.base import Sample, TensorSplit
 
-Normalization = Literal["none", "centred", "imagenet"]
+Normalization = Literal["none", "centered", "imagenet"]
 
 #: Errors that Pillow raises for broken files, depending on the format.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
 # Mean and standard deviation by which images in [0, 1] are normalized. Those of ImageNet's training images are what
 # torchvision's pretrained networks expect.
-_PLAIN: dict[Normalization, tuple[float, float]] = {"none": (0.0, 1.0), "centred": (0.5, 0.5)}
+_PLAIN: dict[Normalization, tuple[float, float]] = {"none": (0.0, 1.0), "centered": (0.5, 0.5)}
 _IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
@@ -31,7 +31,7 @@ class Scale:
     """A function from the bytes of images, uint8 [..., channels, height, width], to float32 of the same shape.
 
     Args:
-        normalization: `none` for [0, 1], `centred` for [-1, 1], `imagenet` for what pretrained networks expect.
+        normalization: `none` for [0, 1], `centered` for [-1, 1], `imagenet` for what pretrained networks expect.
         channels: of the images; 3 with `imagenet`.
     """
 
