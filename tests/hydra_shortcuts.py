@@ -8,10 +8,8 @@ import copy
 
 from hydra._internal import defaults_list
 from hydra._internal.config_repository import ConfigRepository
-from hydra._internal.hydra import Hydra
 from omegaconf import OmegaConf
 
-get_mode = Hydra.get_mode
 load_config = ConfigRepository.load_config
 create_interpolation_map = defaults_list._create_interpolation_map
 _loaded = {}
@@ -19,23 +17,14 @@ _loaded = {}
 
 def take(patch):
     """Let Hydra take the shortcuts until the `MonkeyPatch` is undone."""
-    patch.setattr(Hydra, "get_mode", mode_without_composing)
     patch.setattr(ConfigRepository, "load_config", load_once)
     patch.setattr(defaults_list, "_create_interpolation_map", create_map_where_it_is_used)
 
 
 def leave(patch):
     """Let Hydra go its own way until the `MonkeyPatch` is undone."""
-    patch.setattr(Hydra, "get_mode", get_mode)
     patch.setattr(ConfigRepository, "load_config", load_config)
     patch.setattr(defaults_list, "_create_interpolation_map", create_interpolation_map)
-
-
-def mode_without_composing(self, config_name, overrides):
-    """Compose only once: the first time, Hydra looks for `hydra.mode`, which none of the shipped files sets."""
-    folders = self.config_loader.get_search_path().get_path()
-    shipped = all(folder.provider != "command-line" for folder in folders)
-    return None if shipped and "hydra." not in " ".join(overrides) else get_mode(self, config_name, overrides)
 
 
 def load_once(self, config_path):
