@@ -46,7 +46,7 @@ def imports(path, *, at_start_only):
                 yield node.module
 
 
-def test_every_module_stands_on_a_floor():
+def test_every_entry_at_the_root_has_a_floor():
     assert {room(name) for name in FILES} == set(LEVEL)
 
 
@@ -76,7 +76,7 @@ def test_imports_go_down_only():
     assert violations == []
 
 
-def test_what_answers_before_a_run_does_not_import_torch():
+def test_rooms_used_before_a_run_do_not_import_heavy_packages_at_start():
     violations = {
         name: heavy
         for name, path in FILES.items()
@@ -93,7 +93,7 @@ def test_no_file_is_long():
     assert {name: length for name, length in methods.items() if length > 150 and not name.endswith("base.py")} == {}
 
 
-def test_every_room_says_what_belongs_in_it():
+def test_every_room_has_a_docstring_of_more_than_one_line():
     docstrings = {name: ast.get_docstring(ast.parse(FILES[f"{name}/__init__.py"].read_text())) or "" for name in ROOMS}
     assert [name for name, docstring in docstrings.items() if len(docstring.splitlines()) < 2] == []
 

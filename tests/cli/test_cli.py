@@ -99,7 +99,7 @@ def test_all_problems_are_listed_together(mtlrun):
         assert sum(name in problem for problem in problems) == 1
 
 
-def test_a_wrong_shared_learning_rate_is_not_reported_for_every_task_that_inherits_it(mtlrun):
+def test_a_wrong_shared_learning_rate_is_reported_once(mtlrun):
     _, _, err = mtlrun("optimizer.lr=-1")
     assert err == "mtlrun: optimizer.lr must be > 0, found -1\n"
 
@@ -114,7 +114,7 @@ def test_a_folder_that_cannot_be_written_is_refused(mtlrun, tmp_path):
     assert "runtime.root: /proc" in err
 
 
-def test_version_is_mtlruns_own(mtlrun):
+def test_version_is_that_of_mtlrun(mtlrun):
     from importlib.metadata import version
 
     assert mtlrun("--version") == (0, f"mtlrun {version('mtlrun')}\n", "")
@@ -129,7 +129,7 @@ def test_help_names_groups_keys_and_commands():
 
 
 @pytest.mark.parametrize(("kind", "group"), [("models", "model"), ("weightings", "weighting"), ("datasets", "dataset")])
-def test_list_shows_each_option_with_what_it_is(kind, group, mtlrun):
+def test_list_shows_each_option_with_its_summary(kind, group, mtlrun):
     code, out, _ = mtlrun("list", kind)
     assert code == 0
     title, _, *rows = out.splitlines()
@@ -139,7 +139,7 @@ def test_list_shows_each_option_with_what_it_is(kind, group, mtlrun):
     assert all(len(row.split()) > 4 for row in rows)
 
 
-def test_names_from_papers_are_understood_and_the_canonical_one_is_said(mtlrun):
+def test_names_from_papers_are_understood_and_the_canonical_name_is_printed(mtlrun):
     code, _, err = mtlrun("-m", *QUICK, "weighting=EW,UW", "model=HPS")
     assert code == 0
     assert err.splitlines() == [
@@ -197,7 +197,7 @@ def test_a_sweep_trains_each_combination_and_one_bad_run_does_not_end_it(mtlrun)
     assert [path.name for path in Path("outputs").iterdir()] == ["runs"]
 
 
-def test_a_study_is_a_named_sweep_with_a_folder_of_its_own(mtlrun):
+def test_a_study_is_a_named_sweep_with_its_own_folder(mtlrun):
     code, _, err = mtlrun("-m", "study=models_digits", *QUICK, "seed=3", "model=hard,soft")
     assert code == 0, err
     assert sorted(folder.name[:-9] for folder in run_folders("outputs/models_digits")) == [
@@ -214,7 +214,7 @@ def test_help_is_the_text_that_hydra_makes_of_the_template(arguments, mtlrun, mo
     assert mtlrun("--help", *arguments) == own
 
 
-def test_help_with_another_template_is_hydras(mtlrun):
+def test_help_with_another_template_is_left_to_hydra(mtlrun):
     code, out, _ = mtlrun("--help", "hydra/help=default")
     assert code == 0
     assert "Powered by Hydra" in out

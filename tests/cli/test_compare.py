@@ -25,7 +25,7 @@ def test_the_table_shows_means_and_spreads_of_a_sweep(mtlrun):
     assert line.split()[-1] == "2"
 
 
-def test_the_keys_that_tell_runs_apart_are_hyperparameters_in_tensorboard_too(quick):
+def test_the_keys_that_distinguish_runs_are_hyperparameters_in_tensorboard_too(quick):
     folders = [quick(), quick("scheduler=cosine", "trainer.patience=3")]
     groups = group_by_config([Record.read(folder) for folder in folders])
     labels = {key for group in groups for key in group.label}
@@ -42,7 +42,7 @@ def test_a_folder_without_records_is_refused(mtlrun, tmp_path):
     assert "no run has left a record" in err
 
 
-def test_each_data_set_has_a_table_of_its_own(mtlrun):
+def test_each_dataset_has_its_own_table(mtlrun):
     assert mtlrun(*QUICK)[0] == 0
     assert mtlrun(*QUICK, "~tasks.right", "weighting=equal")[0] == 0
     toy = ["dataset=kendall_toy", "trainer.epochs=1", "trainer.limit_batches=2", "runtime.quiet=true"]

@@ -74,7 +74,7 @@ def test_a_default_run_imports_what_it_uses(tmp_path):
     assert tasks == {"base", "class_task", "classification"}
 
 
-def test_what_only_answers_imports_neither_torch_nor_numpy(tmp_path, mtlrun):
+def test_commands_that_train_nothing_import_neither_torch_nor_numpy(tmp_path, mtlrun):
     assert mtlrun(*QUICK)[0] == 0
     (folder,) = run_folders()
     commands = [["--help"], ["--version"], ["list", "models", "weightings"], ["compare", str(folder)], ["--cfg", "job"]]

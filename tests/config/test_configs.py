@@ -57,7 +57,7 @@ def test_every_option_composes_and_its_arguments_are_the_constructors(group):
     assert violations == []
 
 
-def test_every_option_says_what_it_is():
+def test_every_option_has_a_summary_or_a_paper():
     heads = {
         f"{group}/{entry.name}": entry.summary or entry.facts.get("paper", "")
         for group in (*GROUPS, "experiment", "study")
@@ -79,7 +79,7 @@ PAIRS = [
 @pytest.mark.parametrize(
     ("model", "weighting"), slow_unless(lambda model, weighting: model == "hard" or weighting == "equal", PAIRS)
 )
-def test_every_pair_trains_or_is_refused_with_the_reason(model, weighting, mtlrun):
+def test_every_model_trains_with_every_weighting_or_the_pair_is_refused(model, weighting, mtlrun):
     check_pair("multidigits", model, weighting, mtlrun, *SMOKE, "backbone.hidden=[16,8]")
 
 
@@ -122,7 +122,7 @@ KINDS = {
 }
 
 
-def test_what_list_says_of_weightings_is_true():
+def test_facts_that_list_shows_of_weightings_are_true():
     violations = []
     for entry in entries("weighting"):
         target = locate(composed("weighting", entry.name)["weighting"]["_target_"], "weighting")
@@ -169,14 +169,14 @@ def test_every_backbone_trains(backbone, mtlrun):
     assert code == 0, err
 
 
-def test_a_gradient_source_is_a_plain_key(mtlrun):
+def test_grad_wrt_is_set_by_a_plain_key(mtlrun):
     for source in ("shared", "representation", "last_layer"):
         code, _, err = mtlrun(*SMOKE, "weighting=mgda", f"weighting.grad_wrt={source}")
         assert code == 0, err
     assert len(run_folders()) == 3
 
 
-def test_build_makes_nested_objects_first_and_passes_what_the_program_gives():
+def test_build_makes_nested_objects_first_and_passes_the_program_s_arguments():
     head = {"_target_": "mtlrun.models.heads.MLPHead", "_partial_": True, "hidden": [3]}
     task = build({"_target_": "mtlrun.tasks.Regression", "head": head}, "task", num_outputs=2)
     assert task.output_size == 2

@@ -35,7 +35,7 @@ def test_a_crop_takes_the_nearest_labels_and_interpolates_the_image():
 
 
 @pytest.mark.parametrize(("inverse", "factor"), [(False, 1 / 1.5), (True, 1.5)])
-def test_what_is_scaled_up_is_nearer(inverse, factor):
+def test_scaling_up_makes_depths_smaller(inverse, factor):
     image, targets = sample()
     targets["depth"][:, 2] = 0
     _, labels = scaled_crop(image, targets, 1.5, 0, 0, inverse_depth=inverse)
@@ -86,7 +86,7 @@ def test_samples_are_cropped_and_flipped_at_random_and_labels_go_with_the_image(
     assert torch.equal(split.targets["segmentation"][0], targets["segmentation"])
 
 
-def test_the_generator_decides():
+def test_augmentation_follows_the_generator():
     image, targets = sample()
     split = Augmented(
         TensorSplit(image[None], {task: target[None] for task, target in targets.items()}), inverse_depth=True
@@ -99,7 +99,7 @@ def test_the_generator_decides():
     assert torch.equal(draw(), draw())
 
 
-def test_all_that_is_known_of_the_samples_stays_known():
+def test_augmentation_keeps_all_attributes_of_the_split():
     image, targets = sample()
     plain = TensorSplit(
         torch.stack([image, image]),

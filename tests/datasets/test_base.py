@@ -11,7 +11,7 @@ def make(**options):
     return TensorSplit(torch.arange(12).view(4, 3), {"a": torch.arange(4)}, **options)
 
 
-def test_a_split_tells_names_and_sources_where_it_has_any():
+def test_a_split_has_the_sample_ids_and_sources_it_was_given():
     split = make(sample_ids=range(7, 11), sources={"one": torch.tensor([0, 2]), "two": torch.tensor([1, 3])})
     assert split.sample_ids == [7, 8, 9, 10]
     assert {source: indices.tolist() for source, indices in split.sources.items()} == {"one": [0, 2], "two": [1, 3]}
@@ -72,7 +72,7 @@ def test_inputs_can_lie_on_a_device_and_targets_stay():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_batches_on_a_gpu_are_those_on_the_cpu_and_nobody_waits_for_them():
+def test_batches_on_a_gpu_are_those_on_the_cpu_and_need_no_synchronization():
     split = make()
     moved = split.to("cuda")
     order = torch.tensor([2, 0, 3])
@@ -94,12 +94,12 @@ def test_batches_on_a_gpu_are_those_on_the_cpu_and_nobody_waits_for_them():
         (NYUv2, "device", "'memory', 'none'"),
     ],
 )
-def test_where_inputs_cannot_be_kept_is_refused(dataset, cache, allowed):
+def test_a_cache_that_a_dataset_does_not_have_is_refused(dataset, cache, allowed):
     with pytest.raises(ValueError, match=f"^cache must be one of {allowed}, found '{cache}'"):
         dataset("nowhere", cache=cache) if dataset is NYUv2 else dataset(cache=cache)
 
 
-def test_the_command_line_names_what_is_allowed(mtlrun):
+def test_the_command_line_lists_the_allowed_caches(mtlrun):
     code, _, err = mtlrun("dataset=multidigits", "dataset.cache=none")
     assert code == 2
     assert "dataset.cache must be one of 'memory', 'device', found 'none'" in err

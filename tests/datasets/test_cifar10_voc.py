@@ -136,7 +136,7 @@ def test_a_tenth_of_each_class_is_for_validation(root):
     assert rows("val", split_seed=1) != rows("val")
 
 
-def test_2012_is_trained_on_if_asked_for(root):
+def test_voc_2012_is_trained_on_if_chosen(root):
     split = Cifar10VOC(root, size=100, years=[2007, 2012]).split("train")
     assert split.sample_ids[-1] == "VOC2012/2008_000001"
     assert len(split.sources["voc"]) == 4
@@ -242,7 +242,7 @@ def test_an_empty_list_is_named(root, tmp_path):
         Cifar10VOC(root)
 
 
-def test_what_is_there_is_not_downloaded_and_a_download_that_fails_is_said(root, tmp_path, monkeypatch):
+def test_present_files_are_not_downloaded_and_a_failed_download_is_reported(root, tmp_path, monkeypatch):
     wanted = []
 
     def fail(_, year, part, **__):

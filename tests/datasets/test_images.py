@@ -120,7 +120,7 @@ def test_an_image_in_two_splits_is_refused():
         build()
 
 
-def test_images_without_a_row_and_rows_without_a_label_or_with_the_same_id_are_told_apart():
+def test_unlabeled_images_are_left_out_and_incomplete_or_repeated_rows_are_refused():
     table = Path("photos.csv")
     Image.new("RGB", (4, 4)).save("photos/unlabeled.png")
     assert sum(len(build().split(name)) for name in SPLITS) == 5
@@ -155,7 +155,7 @@ def test_an_empty_cell_is_no_file():
         build()
 
 
-def test_a_column_that_is_not_there_is_refused():
+def test_an_absent_column_is_refused():
     with pytest.raises(DataError, match=r"no column 'fil' for dataset.file_column; did you mean 'file'"):
         build(file_column="fil")
 

@@ -102,7 +102,7 @@ def test_images_are_overlays_of_two_images_of_the_split_with_the_given_labels(un
         assert (candidates == image).all(axis=(1, 2)).any(), index
 
 
-def test_each_image_is_the_left_one_as_often_as_asked_for(unresized):
+def test_each_image_is_the_left_one_pairs_per_image_times(unresized):
     images = grey_levels(unresized.split("val").inputs)
     assert (images[:360, :SHIFT] == images[360:, :SHIFT]).all()
     assert (images[:360] != images[360:]).any(axis=(1, 2)).mean() > 0.9

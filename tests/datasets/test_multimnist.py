@@ -200,7 +200,7 @@ def test_arguments_out_of_bounds_are_refused(root, argument, wrong, bounds):
 
 
 @pytest.mark.parametrize("name", ["multimnist", "multifashion", "multifashionmnist"])
-def test_each_data_set_trains(root, mtlrun, name):
+def test_each_multimnist_dataset_trains(root, mtlrun, name):
     code, _, err = mtlrun(
         "trainer=smoke", "trainer.batch_size=8", "runtime.quiet=true", f"dataset={name}", f"dataset.root={root}"
     )

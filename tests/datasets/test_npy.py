@@ -107,7 +107,7 @@ def test_validation_is_a_frozen_part_of_train_and_the_folder_val_is_the_test_spl
 
 
 @pytest.mark.parametrize(("cache", "augment"), [("memory", False), ("memory", True), ("none", False), ("none", True)])
-def test_what_is_in_memory_lies_there_as_tensors_and_only_training_is_augmented(nyuv2, cache, augment):
+def test_splits_in_memory_are_tensors_and_only_training_is_augmented(nyuv2, cache, augment):
     dataset = NYUv2(nyuv2, augment=augment, cache=cache, val_fraction=0.5)
     for name in SPLITS:
         split = dataset.split(name)
@@ -207,7 +207,7 @@ def test_missing_folders_and_files_are_named(nyuv2, tmp_path):
         NYUv2(nyuv2)
 
 
-def test_a_share_that_leaves_a_split_empty_is_refused(nyuv2):
+def test_a_val_fraction_that_leaves_a_split_empty_is_refused(nyuv2):
     with pytest.raises(DataError, match=r"train: 12 images leave none for one of the splits train and val"):
         NYUv2(nyuv2, val_fraction=0.01)
 

@@ -87,7 +87,7 @@ def write_lists(root, **changes):
     return str(root / "{domain}_{split}.txt")
 
 
-def test_lists_say_splits_and_classes(tmp_path):
+def test_split_lists_define_splits_and_classes(tmp_path):
     dataset = Office(write(tmp_path), **OPTIONS, lists=write_lists(tmp_path))
     split = dataset.split("train")
     assert contents(split) == [("photo", 0, 0), ("photo", 0, 1), ("sketch", 0, 0)]
@@ -158,7 +158,7 @@ def test_both_caches_give_the_same_batches(tmp_path, workers, normalize):
         assert all(torch.equal(labels[task], others[task]) for task in DOMAINS)
 
 
-def test_what_is_in_memory_is_decoded_once_to_bytes(tmp_path):
+def test_images_in_memory_are_decoded_once_to_bytes(tmp_path):
     dataset = Office(write(tmp_path), **OPTIONS)
     split = dataset.split("val")
     assert split.inputs.dtype == torch.uint8

@@ -126,7 +126,7 @@ def test_absent_files_are_named_with_the_way_to_get_them(tmp_path):
     assert "\n" not in message
 
 
-def test_an_alphabet_that_is_not_there_is_named(root):
+def test_an_absent_alphabet_is_named(root):
     with pytest.raises(DataError, match=r"dataset.alphabets: no alphabet Greke in .*Greek"):
         OmniglotAlphabets(str(root), alphabets=["Greke"])
 
@@ -161,7 +161,7 @@ def test_arguments_out_of_bounds_are_refused(root, argument, wrong, bounds):
 SIX = [f"~tasks.{name}" for name in ("Balinese", "Early_Aramaic", "Korean", "Latin", "Sanskrit", "Tagalog")]
 
 
-def test_it_trains_the_tasks_that_are_left(root, mtlrun):
+def test_it_trains_a_subset_of_the_tasks(root, mtlrun):
     options = ["trainer=smoke", "trainer.batch_size=32", "runtime.quiet=true", "dataset=omniglot_alphabets"]
     code, _, err = mtlrun(*options, f"dataset.root={root}", *SIX, "dataset.sampling.strategy=cycle")
     assert code == 0, err

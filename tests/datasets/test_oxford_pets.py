@@ -89,7 +89,7 @@ def test_both_caches_give_the_same_batches(tmp_path, workers):
         assert {labels[task].dtype for task in labels} == {torch.int64}
 
 
-def test_what_is_in_memory_is_read_once(tmp_path):
+def test_files_in_memory_are_read_once(tmp_path):
     dataset = OxfordPets(write(tmp_path), size=4)
     split = dataset.split("test")
     shutil.rmtree(tmp_path)
@@ -168,7 +168,7 @@ def test_wrong_lists_are_named(tmp_path, text, message):
         OxfordPets(root)
 
 
-def test_a_download_that_fails_is_said_in_one_line(tmp_path, monkeypatch):
+def test_a_failed_download_is_reported_in_one_line(tmp_path, monkeypatch):
     def fail(*_, **__):
         raise OSError("no network")
 

@@ -96,7 +96,7 @@ def test_weights_of_zero_alone_and_absent_columns_are_refused():
 # ----------------------------------------------------------------------------------------------- weights of tasks
 
 
-def test_a_task_may_weigh_by_its_share_of_labels(mtlrun):
+def test_a_task_may_be_weighted_by_its_fraction_of_labels(mtlrun):
     write()
     assert mtlrun(*CSV, "dataset.inputs=[a,b]", "weighting=static", "tasks.y.weight=size", "tasks.k.weight=2")[0] == 0
     losses = first_losses(run_folders()[0])
@@ -104,14 +104,14 @@ def test_a_task_may_weigh_by_its_share_of_labels(mtlrun):
     assert losses["weight/k"] == pytest.approx(2.0)
 
 
-def test_beneath_a_method_of_gradients_too(mtlrun):
+def test_weights_by_size_work_below_a_gradient_method_too(mtlrun):
     write()
     options = ["dataset.inputs=[a,b]", "weighting=pcgrad", "weighting/losses=static", "tasks.y.weight=size"]
     code, _, err = mtlrun(*CSV, *options)
     assert code == 0, err
 
 
-def test_other_weightings_refuse_it(mtlrun):
+def test_other_weightings_refuse_weights_by_size(mtlrun):
     write()
     code, _, err = mtlrun(*CSV, "tasks.y.weight=size")
     assert code == 2

@@ -79,7 +79,7 @@ def test_mixed_batches_in_turn_have_equally_many_of_each_source(strategy):
         assert max(counts(batch)) - min(counts(batch)) <= 1
 
 
-def test_within_a_batch_sources_have_no_place_of_their_own():
+def test_sources_are_shuffled_within_a_batch():
     first = {source_of(int(batch[0])) for batch in plan(strategy="round_robin")}
     assert len(first) > 1
 
@@ -143,7 +143,7 @@ def test_a_pass_goes_on_in_the_next_epoch():
 
 @pytest.mark.parametrize("strategy", ALL)
 @pytest.mark.parametrize("batches", [None, "single"])
-def test_what_comes_follows_from_seed_and_epoch(strategy, batches):
+def test_the_plan_follows_from_seed_and_epoch(strategy, batches):
     def numbers(epoch, seed):
         found = [batch.tolist() for batch in plan(epoch, seed, strategy=strategy, batches=batches)]
         torch.rand(3)  # the global generator has no part in it
@@ -154,14 +154,14 @@ def test_what_comes_follows_from_seed_and_epoch(strategy, batches):
     assert numbers(3, 1) != numbers(3, 2)
 
 
-def test_sources_of_equal_size_have_orders_of_their_own():
+def test_sources_of_equal_size_have_different_orders():
     sources = {"a": torch.arange(50), "b": torch.arange(50, 100)}
     (batch,) = Sampling("cycle").plan(sources, 50, 0, 0)[:1]
     (other,) = Sampling("cycle").plan(sources, 50, 0, 0)[1:]
     assert (other - 50).tolist() != batch.tolist()
 
 
-def test_very_unequal_sizes_and_low_temperatures_are_no_problem():
+def test_very_unequal_sizes_and_low_temperatures_leave_each_source_a_sample():
     assert Sampling("temperature", temperature=0.01).counts([10**6, 10], 100) == [10**6 + 9, 1]
     assert Sampling(epoch_length=1).counts([10**6, 10, 1], 4) == [2, 1, 1]
 
@@ -251,7 +251,7 @@ def test_limit_cuts_the_epoch():
     assert make(in_memory(), limit_batches=3).num_batches == 3
 
 
-def test_another_order_has_nothing_to_do_with_this_one():
+def test_orders_with_an_independent_seed_are_unrelated():
     loader = make(in_memory())
     assert numbers(loader.with_independent_seed()) != numbers(loader)
 
@@ -329,7 +329,7 @@ def two_sources(mtlrun, tmp_path):
     return run
 
 
-def test_the_strategy_is_a_key_of_the_data_set_and_the_log_tells_its_draws(two_sources):
+def test_sampling_is_a_key_of_the_dataset_and_its_draws_are_logged(two_sources):
     code, log, err = two_sources("dataset.sampling.strategy=round_robin")
     assert code == 0, err
     assert "task one: 10 samples, 10 drawn per epoch, 2 passes in all" in log
@@ -337,7 +337,7 @@ def test_the_strategy_is_a_key_of_the_data_set_and_the_log_tells_its_draws(two_s
     assert read_record(run_folders()[0])["steps"] == 10  # 20 samples an epoch
 
 
-def test_a_wrong_strategy_is_refused_before_anything_is_on_disk(two_sources):
+def test_a_wrong_strategy_is_refused_before_anything_is_written(two_sources):
     code, _, err = two_sources("dataset.sampling.strategy=rund_robin")
     assert code == 2
     assert "dataset.sampling.strategy must be one of 'proportional', 'round_robin'" in err

@@ -267,7 +267,7 @@ def test_samples_are_what_the_tasks_take(dataset, name):
         assert TASKS[task].num_terms(target) == count * (1 if task == "objects" else 32 * 32)
 
 
-def test_all_classes_occur_and_none_is_all():
+def test_all_classes_occur_and_none_covers_everything():
     shares = Scenes(num_train=100, num_val=1, num_test=1, size=32).split("train").targets["segmentation"].flatten()
     shares = torch.bincount(shares, minlength=len(SURFACES)) / len(shares)
     assert shares.min() > 0.02
@@ -338,12 +338,12 @@ def test_missing_labels_are_of_training_samples_and_others_for_each_task(dataset
         assert TASKS[task].labeled(gaps.split("test").targets[task]).all()
 
 
-def test_a_sample_at_least_keeps_its_label():
+def test_at_least_one_sample_keeps_its_label():
     split = Scenes(num_train=2, size=8, missing=0.99).split("train")
     assert all(TASKS[task].labeled(target).sum() == 1 for task, target in split.targets.items())
 
 
-def test_noise_is_as_strong_as_asked_for_and_changes_no_label():
+def test_noise_has_the_given_deviation_and_changes_no_label():
     clean, noisy = (Scenes(num_train=20, size=32, noise=noise).split("train") for noise in (0.0, 0.03))
     inside = (noisy.inputs > 0) & (noisy.inputs < 1)
     assert (noisy.inputs - clean.inputs)[inside].std().item() == pytest.approx(0.03, rel=0.02)
@@ -359,7 +359,7 @@ def test_texture_is_the_contrast_of_the_patterns():
 
 
 @pytest.mark.parametrize("most", [0, 1, 3])
-def test_rooms_hold_at_most_so_many_objects(most):
+def test_rooms_hold_at_most_max_objects(most):
     numbers = (draw_rooms(numpy.random.default_rng(0), 200, most, 0.5).shapes >= 0).sum(dim=1)
     assert sorted(set(numbers.tolist())) == (list(range(1, most + 1)) or [0])
     split = Scenes(num_train=10, size=16, max_objects=most).split("train")
@@ -438,7 +438,7 @@ def test_models_of_several_networks(model, mtlrun):
     assert code == 0, err
 
 
-def test_the_data_set_brings_a_backbone_that_fits_and_takes_another(mtlrun):
+def test_scenes_choose_a_backbone_that_fits_and_accept_another(mtlrun):
     assert mtlrun(*SMOKE, "backbone.width=0.125", "trainer.monitor=normals/within_11")[0] == 0
     (folder,) = run_folders()
     config = read_record(folder)["config"]

@@ -6,7 +6,7 @@ from sklearn.model_selection import train_test_split
 from mtlrun.datasets.generation.splitting import split_by_class, stratified_split
 
 
-def test_each_class_has_its_share_in_each_part():
+def test_each_class_has_the_same_fraction_in_each_part():
     labels = numpy.array([0] * 10 + [1] * 20 + [2] * 5)
     val, test, train = split_by_class(labels, [0.2, 0.2], 0)
     assert numpy.bincount(labels[val]).tolist() == [2, 4, 1]

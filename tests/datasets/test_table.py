@@ -96,7 +96,7 @@ def test_a_target_that_is_not_trained_is_no_input():
     assert [name for name in small(tasks=["y"], kinds=[REGRESSION]).features if name.startswith("k")]
 
 
-def test_classes_are_sorted_by_value_or_as_told():
+def test_classes_are_sorted_by_value_or_in_the_given_order():
     text = "part,x,k\n" + "".join(f"{part},1,{k}\n" for part in SPLITS for k in (10, 2, 1))
     options = {"tasks": ["k"], "kinds": [CLASSIFICATION]}
     assert small(text, **options).split("val").targets["k"].tolist() == [2, 1, 0]
@@ -104,7 +104,7 @@ def test_classes_are_sorted_by_value_or_as_told():
     assert told.split("val").targets["k"].tolist() == [0, 2, 1]
 
 
-def test_standardised_targets_have_the_scale_of_training():
+def test_standardized_targets_have_the_scale_of_training():
     dataset = small(standardize_targets=["y"])
     mean, spread = dataset.scales["y"]
     assert (mean.item(), spread.item()) == pytest.approx((2.5, math.sqrt(2 / 3)))
@@ -140,7 +140,7 @@ def test_no_group_is_in_two_splits():
     assert sum(map(len, groups)) == len(set.union(*groups)) == 9
 
 
-def test_strata_have_equal_shares():
+def test_strata_have_equal_fractions_in_all_splits():
     shares = [(rows % 4 == 0).sum() for rows in drawn(stratify="stratum", fractions=[0.6, 0.2, 0.2]).values()]
     assert shares == [15, 5, 5]
 
@@ -259,7 +259,7 @@ def test_parquet_has_typed_columns_and_rows_from_1(monkeypatch):
     assert dataset.split("test").sample_ids == [4]
 
 
-def test_parquet_that_cannot_be_read_says_why(monkeypatch):
+def test_unreadable_parquet_is_refused_with_the_reason(monkeypatch):
     with pytest.raises(DataError, match="reading Parquet files needs pyarrow: pip install pyarrow"):
         read(parquet(monkeypatch, ImportError("no pyarrow")))
     with pytest.raises(DataError, match=r"table.parquet: not a readable Parquet file: bad magic"):

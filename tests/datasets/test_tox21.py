@@ -52,7 +52,7 @@ def test_splits_are_all_compounds_once_with_their_answers(root):
     assert dataset.task_names[6] == "NR_PPAR_gamma"
 
 
-def test_inputs_say_which_strings_a_formula_holds(tmp_path):
+def test_inputs_mark_the_strings_that_a_formula_holds(tmp_path):
     # So many places that no two of these strings share one.
     rows = [",".join(["0"] * 12 + [f"TOX{index}", formula]) for index, formula in enumerate(["CCC", "Ccc", *FORMULAS])]
     dataset = Tox21(str(write(tmp_path, rows)), num_features=2**18)
@@ -143,7 +143,7 @@ def test_it_trains(root, mtlrun):
     assert code == 0, err
 
 
-def test_it_brings_settings_along_that_the_command_line_may_change():
+def test_tox21_chooses_settings_that_the_command_line_may_change():
     config = compose(["dataset=tox21"])
     assert config["backbone"]["hidden"] == [128]
     assert (config["optimizer"]["lr"], config["optimizer"]["weight_decay"]) == (3e-3, 3e-4)

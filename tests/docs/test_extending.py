@@ -41,7 +41,7 @@ def test_the_commands_of_the_document_work(project):
     }
 
 
-def test_classes_of_the_users_own_are_checked_like_shipped_ones(project, mtlrun, monkeypatch):
+def test_user_classes_are_checked_like_shipped_ones(project, mtlrun, monkeypatch):
     monkeypatch.syspath_prepend(project)
     code, _, err = mtlrun("--config-dir", "conf", "dataset=waves", "weighting=inverse", "weighting.powr=2")
     assert code == 2
@@ -56,5 +56,5 @@ def test_classes_of_the_users_own_are_checked_like_shipped_ones(project, mtlrun,
     assert not Path("outputs").exists()
 
 
-def test_the_loop_without_the_program_runs():
+def test_the_training_loop_of_the_document_runs():
     exec(blocks("python")[-1], {})

@@ -71,7 +71,7 @@ def test_errors_end_the_command_and_leave_nothing(mtlrun, old, new, arguments, m
     assert not run_folders()
 
 
-def test_a_table_without_file_or_tasks_says_what_to_type(mtlrun):
+def test_a_table_without_a_file_or_tasks_is_refused_with_what_to_type(mtlrun):
     code, _, err = mtlrun("dataset=csv")
     assert code == 2
     assert "dataset.path must name a CSV or Parquet file, as in dataset.path=houses.csv" in err
@@ -80,7 +80,7 @@ def test_a_table_without_file_or_tasks_says_what_to_type(mtlrun):
     assert "+task@tasks.<column>=regression" in err
 
 
-def test_the_splits_are_recorded_by_the_ids_of_the_rows(mtlrun):
+def test_recorded_splits_hold_the_ids_of_the_rows(mtlrun):
     code, _, err = mtlrun(*HOUSES, "trainer=smoke", "seed=3")
     assert code == 0, err
     (folder,) = run_folders()

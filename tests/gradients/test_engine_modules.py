@@ -672,7 +672,7 @@ def test_the_graph_is_freed_when_the_gram_matrix_is_wanted_for_the_log(method, w
 
 @with_and_without
 @pytest.mark.parametrize("method", ["pcgrad", "graddrop"])
-def test_the_graph_is_freed_where_there_is_a_regularizer_of_features(method, with_representation):
+def test_the_graph_is_freed_if_a_regularizer_uses_the_features(method, with_representation):
     network = Network(perceptron().double())
     graph = network.graph()
     penalty = graph.representation.square().sum()
@@ -683,7 +683,7 @@ def test_the_graph_is_freed_where_there_is_a_regularizer_of_features(method, wit
 
 
 @with_and_without
-def test_the_graph_is_freed_with_gradients_by_the_last_layer(with_representation):
+def test_the_graph_is_freed_with_gradients_with_respect_to_the_last_layer(with_representation):
     network = Network(perceptron().double())
     graph = network.graph()
     weighting = make("pcgrad", grad_wrt="last_layer" if with_representation else "shared")

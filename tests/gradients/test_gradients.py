@@ -174,7 +174,7 @@ def test_gram_matrix_of_a_jacobian_weighting_is_taken_when_asked_for(problem):
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("heads", ["unweighted", "weighted"])
 @pytest.mark.parametrize("method", GRAM_METHODS)
-def test_gradients_are_compared_at_the_source_and_weighted_everywhere(problem, method, heads, source):
+def test_gradients_are_compared_at_grad_wrt_and_weighted_everywhere(problem, method, heads, source):
     reference = problem.graph()
     compared_by = {
         "shared": problem.shared,
@@ -197,7 +197,7 @@ def test_gradients_are_compared_at_the_source_and_weighted_everywhere(problem, m
     assert_own_gradients(problem, reference, weights if heads == "weighted" else torch.ones(3))
 
 
-def test_sources_lead_to_different_weights(problem):
+def test_different_grad_wrt_lead_to_different_weights(problem):
     weights = []
     for source in SOURCES:
         graph = problem.graph()
@@ -321,7 +321,7 @@ def test_parameters_whose_gradients_are_one_tensor_are_updated_once_each(method)
 
 
 @pytest.mark.parametrize("heads", ["unweighted", "weighted"])
-def test_own_parameters_whose_gradients_are_one_tensor_are_scaled_once_each(heads):
+def test_task_parameters_whose_gradients_are_one_tensor_are_scaled_once_each(heads):
     shared = nn.Parameter(torch.ones(2, dtype=torch.float64))
     first, second = (nn.Parameter(torch.zeros(2, dtype=torch.float64)) for _ in range(2))
     losses = [((shared + first + second) * torch.tensor([3.0, 1])).sum(), (2 * shared).sum()]
@@ -384,12 +384,12 @@ def test_of_several_gradients_that_are_not_finite_the_first_is_named():
 
 
 @pytest.mark.parametrize("method", ["pcgrad", "graddrop"])
-def test_grad_source_needs_a_representation(problem, method):
+def test_grad_wrt_representation_needs_a_representation(problem, method):
     with pytest.raises(ValueError, match="grad_wrt=representation needs a model with a shared representation"):
         backward(make(method, grad_wrt="representation"), problem.graph().losses, problem.shared, problem.own)
 
 
-def test_what_is_none_of_the_three_kinds_is_refused(problem):
+def test_a_weighting_of_no_known_kind_is_refused(problem):
     class Odd(Weighting):
         pass
 
@@ -417,7 +417,7 @@ def test_gram_matrix_is_precise_to_two_parts_in_a_hundred_thousand(shapes):
 
 
 @pytest.mark.parametrize("method", [PCGrad, GradDrop])
-def test_a_method_that_combines_gradients_of_nothing_says_so(method):
+def test_a_gradient_method_without_shared_parameters_is_refused(method):
     weighting = method()
     weighting.setup(2)
     own = [torch.nn.Parameter(torch.ones(2)) for _ in range(2)]
@@ -475,7 +475,7 @@ class Cube(torch.autograd.Function):
 
 
 @pytest.mark.parametrize("with_representation", [True, False])
-def test_what_cannot_be_batched_is_done_one_after_the_other_and_said_once(with_representation, caplog):
+def test_passes_that_vmap_cannot_batch_run_one_after_the_other_with_one_warning(with_representation, caplog):
     _warn_of_refusal.cache_clear()
     shared, own = nn.Parameter(torch.ones(3)), [nn.Parameter(torch.tensor(2.0)), nn.Parameter(torch.tensor(-1.0))]
     for _ in range(2):

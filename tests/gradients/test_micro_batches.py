@@ -111,7 +111,7 @@ def test_the_update_is_that_of_the_whole_batch(name):
 
 @pytest.mark.parametrize("name", ["uncertainty", "pcgrad", "graddrop"])
 @pytest.mark.parametrize("count", [1, 2, 11, 20])
-def test_any_number_of_pieces_will_do(name, count):
+def test_any_number_of_micro_batches_works(name, count):
     check_same(partial(configured, name), make_model(), count)
 
 
@@ -119,11 +119,11 @@ def test_any_number_of_pieces_will_do(name, count):
     "changes",
     [{"update_weights_every": 2}, {"update_weights_every": 2, "head_loss": "weighted"}, {"loss_transform": "log"}],
 )
-def test_what_composes_with_a_method_does_so_in_micro_batches(changes):
+def test_options_of_a_method_work_in_micro_batches(changes):
     check_same(partial(configured, "mgda", **changes), make_model(), 3, missing=False)
 
 
-def test_a_weighting_beneath_learns_as_it_would_of_the_whole_batch():
+def test_an_inner_weighting_learns_as_it_would_from_the_whole_batch():
     def make():
         weighting = MGDA(losses=Uncertainty(), update_weights_every=2, loss_transform="log")
         weighting.setup(3)
@@ -183,7 +183,7 @@ def test_equal_weights_need_no_second_forward_pass(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["equal", "famo", "dtp", "pcgrad", "graddrop"])
-def test_a_run_in_micro_batches_trains_and_says_what_it_costs(name, quick):
+def test_a_run_in_micro_batches_trains_and_records_its_passes(name, quick):
     record = read_record(quick("trainer.micro_batches=3", f"weighting={name}"))
     assert record["status"] == "completed"
     plain = {"equal": 1, "famo": 2, "dtp": 1, "pcgrad": 1, "graddrop": 1}[name]
@@ -226,7 +226,7 @@ def test_methods_that_need_the_whole_batch_are_refused(weighting, reason, mtlrun
     assert not run_folders()
 
 
-def test_pieces_of_one_sample_are_refused_under_batch_norm(mtlrun):
+def test_micro_batches_of_one_sample_are_refused_under_batch_norm(mtlrun):
     code, _, err = mtlrun(
         "trainer=smoke",
         "dataset.size=8",

@@ -52,7 +52,7 @@ def test_model_starts_as_hard_sharing(backbone, tasks, make_inputs):
             torch.testing.assert_close(found[task], expected[task])
 
 
-def test_places_of_pooled_maxima_are_each_tasks_own(dense_tasks):
+def test_places_of_pooled_maxima_are_kept_per_task(dense_tasks):
     segnet = partial(SegNet, (3, 8, 8), channels=[4, 6], convolutions=[1, 1])
     model = perturb(Adapters(dense_tasks, segnet))
     inputs = torch.randn(2, 3, 8, 8)
@@ -79,7 +79,7 @@ def test_reduction_sets_the_width_of_the_bottlenecks(mlp, tasks, reduction, widt
     assert [adapter.down.out_features for adapter in model.adapters["place"]] == widths
 
 
-def test_each_task_has_statistics_of_its_own_for_what_its_adapter_changed(maps, tasks, make_inputs):
+def test_each_task_has_its_own_batch_norm_statistics_after_its_first_adapter(maps, tasks, make_inputs):
     model, inputs = perturb(Adapters(tasks, maps.make)), make_inputs(maps)
     model(inputs)
     kind, place = (model.trunk.statistics[task].by_name() for task in tasks)

@@ -14,7 +14,7 @@ from mtlrun.models.heads import MLPHead
 from mtlrun.tasks import Classification
 
 
-def test_fusion_adds_the_native_experts_past_the_gate():
+def test_fusion_adds_the_native_experts_to_those_that_the_gate_mixes():
     fusion = Fusion(2, [2, 2, 1], unit=1)
     fusion.gate.linear.weight.data.zero_()  # a fifth for each
     fusion.native.data = torch.tensor([3.0, -1.0])
@@ -61,7 +61,7 @@ def test_all_units_are_fused_after_each_stage(tasks, num_shared_experts):
         torch.testing.assert_close(predictions[task], model.heads[task](paths[f"task_{task}_"]))
 
 
-def test_the_gate_s_sight_of_maps_is_their_mean(maps, tasks, make_inputs):
+def test_the_gate_sees_the_mean_of_maps(maps, tasks, make_inputs):
     model, inputs = AdaTT(tasks, maps.make), make_inputs(maps)
     seen = []
     model.fusions[1][0].register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))

@@ -9,7 +9,7 @@ from mtlrun.models.adversarial import ReverseGradient, overlap
 from mtlrun.tasks import Classification
 
 
-def test_reversal_passes_features_on_and_turns_their_gradient_around():
+def test_reversal_keeps_features_and_negates_their_gradient():
     features = torch.tensor([[1.0, -2.0]], requires_grad=True)
     passed = ReverseGradient.apply(features, 0.25)
     assert torch.equal(passed, features)
@@ -94,7 +94,7 @@ def test_penalty_is_summed_over_the_tasks_and_reaches_both_encoders(maps, tasks,
     assert all(parameter.grad is None for parameter in model.discriminator.parameters())
 
 
-def test_tasks_that_are_not_wanted_have_no_penalty_and_stay_classes_of_the_discriminator(mlp, tasks, make_inputs):
+def test_tasks_that_are_not_requested_have_no_penalty_and_stay_classes_of_the_discriminator(mlp, tasks, make_inputs):
     model, inputs = Adversarial(tasks, mlp.make, orthogonality_weight=0.2), make_inputs(mlp)
     full, output = model(inputs), model(inputs, ["place"])
     expected = 0.2 * overlap(model.shared(inputs), model.private["place"](inputs))

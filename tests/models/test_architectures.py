@@ -116,14 +116,14 @@ def test_every_parameter_gets_a_gradient_other_than_zero(architecture, backbone,
         assert not parameter.requires_grad or parameter.grad.abs().sum() > 0, name
 
 
-def test_what_joins_the_objective_is_left_out_in_evaluation(architecture, mlp, tasks, make_inputs):
+def test_terms_of_the_objective_are_left_out_in_evaluation(architecture, mlp, tasks, make_inputs):
     output = architecture(tasks, mlp.make).eval()(make_inputs(mlp))
     assert not output.auxiliary
     assert not output.regularizers
     assert output.domain_logits is None
 
 
-def test_a_representation_separates_shared_from_own_parameters(architecture, backbone, tasks, make_inputs):
+def test_a_representation_separates_shared_from_task_parameters(architecture, backbone, tasks, make_inputs):
     model = architecture(tasks, backbone.make)
     output = model(make_inputs(backbone))
     assert (output.representation is not None) == isinstance(model, SharedRepresentationModel)

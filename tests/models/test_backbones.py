@@ -41,7 +41,7 @@ def test_backbone_applies_its_stages_in_order(backbone, make_inputs):
     assert torch.equal(features, expected)
 
 
-def test_finding_out_shapes_leaves_a_backbone_as_it_was():
+def test_computing_shapes_leaves_a_backbone_as_it_was():
     backbone, plain = ResNet((3, 8, 8), stem="small"), ResNet((3, 8, 8), stem="small")
     plain.load_state_dict(backbone.state_dict())
     state = torch.random.get_rng_state()

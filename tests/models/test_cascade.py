@@ -19,7 +19,7 @@ def gradients(model, loss):
     ("order", "expected"),
     [(None, ["kind", "place", "size"]), (["size", "kind", "place"], ["size", "kind", "place"])],
 )
-def test_a_head_sees_the_trunk_and_what_all_heads_before_it_say(mlp, three_tasks, make_inputs, order, expected):
+def test_a_head_sees_the_trunk_and_the_estimates_of_all_earlier_heads(mlp, three_tasks, make_inputs, order, expected):
     model, inputs = Cascade(three_tasks, mlp.make, order=order), make_inputs(mlp)
     predictions = model(inputs).predictions
     assert list(predictions) == ["kind", "place", "size"]
@@ -54,7 +54,7 @@ def test_losses_of_later_tasks_do_not_reach_earlier_heads(mlp, three_tasks, make
     torch.testing.assert_close(trunk, gradients(model, place.square().sum())[1])
 
 
-def test_without_stop_gradient_they_do(mlp, three_tasks, make_inputs):
+def test_losses_of_later_tasks_reach_earlier_heads_without_stop_gradient(mlp, three_tasks, make_inputs):
     model, inputs = Cascade(three_tasks, mlp.make, stop_gradient=False), make_inputs(mlp)
     reached, trunk = gradients(model, model(inputs).predictions["place"].square().sum())
     assert reached == {"kind": True, "place": True, "size": False}
@@ -65,7 +65,7 @@ def test_without_stop_gradient_they_do(mlp, three_tasks, make_inputs):
 
 @pytest.mark.parametrize("order", [None, ["size", "place", "kind"]])
 @pytest.mark.parametrize("stop_gradient", [True, False])
-def test_groups_say_which_losses_reach_a_head(mlp, three_tasks, make_inputs, order, stop_gradient):
+def test_groups_declare_which_losses_reach_a_head(mlp, three_tasks, make_inputs, order, stop_gradient):
     model = Cascade(three_tasks, mlp.make, order=order, stop_gradient=stop_gradient)
     losses = {task: prediction.sum() for task, prediction in model(make_inputs(mlp)).predictions.items()}
     groups = {group.name: group for group in model.parameter_groups()}
@@ -97,7 +97,7 @@ def test_an_empty_order_is_refused(mlp, tasks):
         Cascade(tasks, mlp.make, order=[])
 
 
-def test_boxes_come_last(maps, tasks):
+def test_detection_must_be_last_in_the_order(maps, tasks):
     tasks = {"objects": Detection(2), **tasks}
     with pytest.raises(ValueError, match="order must have a task with boxes last"):
         Cascade(tasks, maps.make)

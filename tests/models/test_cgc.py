@@ -40,6 +40,6 @@ def test_experts_of_a_task_and_its_gate_belong_to_it(mlp, tasks):
 
 
 @pytest.mark.parametrize("argument", ["num_shared_experts", "num_task_experts"])
-def test_no_experts_of_a_kind_are_refused(mlp, tasks, argument):
+def test_zero_experts_are_refused(mlp, tasks, argument):
     with pytest.raises(ValueError, match=f"{argument} must be >= 1, found 0; model="):
         CGC(tasks, mlp.make, **{argument: 0})

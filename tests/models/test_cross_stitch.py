@@ -23,7 +23,7 @@ def test_unit_gives_the_sum_over_the_tasks_channel_by_channel(shape, channels):
             torch.testing.assert_close(mixed[task][:, channel], expected)
 
 
-def test_weights_start_with_own_on_the_diagonal_and_the_rest_shared():
+def test_weights_start_with_self_weight_on_the_diagonal_and_the_rest_spread():
     unit = CrossStitchUnit(3, 2, self_weight=0.8)
     expected = torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]])
     torch.testing.assert_close(unit.alpha, expected.unsqueeze(-1).expand(3, 3, 2))
@@ -54,7 +54,7 @@ def test_features_are_mixed_after_each_stage(mlp, three_tasks, make_inputs):
     torch.testing.assert_close(model(inputs).predictions["size"], model.heads["size"](features))
 
 
-def test_networks_that_keep_to_themselves_are_separate(mlp, tasks, make_inputs):
+def test_networks_with_a_self_weight_of_one_are_independent(mlp, tasks, make_inputs):
     model, inputs = CrossStitch(tasks, mlp.make, self_weight=1.0), make_inputs(mlp)
     for task in tasks:
         torch.testing.assert_close(model(inputs).predictions[task], model.heads[task](model.backbones[task](inputs)))
@@ -65,7 +65,7 @@ def test_backbones_start_from_different_weights(mlp, tasks):
     assert not torch.equal(next(backbones["kind"].parameters()), next(backbones["place"].parameters()))
 
 
-def test_units_have_a_learning_rate_of_their_own(mlp, tasks):
+def test_units_have_their_own_learning_rate(mlp, tasks):
     groups = {group.name: group for group in CrossStitch(tasks, mlp.make, unit_lr_scale=7.0).parameter_groups()}
     assert {name: group.lr_scale for name, group in groups.items()} == {
         "shared": 1.0,

@@ -33,7 +33,7 @@ def test_select_multiplies_the_bits_of_each_expert_s_number():
 
 
 @pytest.mark.parametrize("number", range(6))
-def test_sure_bits_select_one_expert(number):
+def test_bits_of_zero_and_one_select_one_expert(number):
     bits = torch.tensor([float(bit) for bit in f"{number:03b}"])
     assert select(bits, 6).tolist() == [float(index == number) for index in range(6)]
 
@@ -57,7 +57,7 @@ def test_a_gate_per_example_is_linear_in_its_input():
 
 
 @pytest.mark.parametrize("size", [None, 6])
-def test_gates_start_undecided_with_a_steep_step(size):
+def test_gates_start_with_nearly_equal_weights(size):
     gate = DSelectKGate(8, 2, gamma=2.0, size=size)
     for layer, bound in ((gate.z, 0.02), (gate.w, 0.05)):
         for parameter in layer.parameters():
@@ -124,7 +124,7 @@ def test_the_entropy_s_gradient_reaches_the_gates_and_decides_them(mlp, tasks, m
         assert r.max(dim=-1).values.min() > 0.99
 
 
-def test_selectors_are_driven_off_numbers_that_are_no_expert_s(mlp, tasks, make_inputs):
+def test_the_penalty_drives_selectors_off_unused_numbers(mlp, tasks, make_inputs):
     model = DSelectK(tasks, mlp.make, num_experts=3)
     for gate in model.gates.values():
         gate.z.bias.data = torch.tensor([0.4, 0.4, 0.3, 0.4])  # 3 is the likeliest number, of 0, 1 and 2
@@ -138,7 +138,7 @@ def test_selectors_are_driven_off_numbers_that_are_no_expert_s(mlp, tasks, make_
         assert gate(None)[1].sum(dim=-1).min() > 0.95
 
 
-def test_a_selector_lost_on_no_expert_keeps_all_finite(mlp, tasks, make_inputs):
+def test_a_selector_on_an_unused_number_keeps_all_values_finite(mlp, tasks, make_inputs):
     model = DSelectK(tasks, mlp.make, num_experts=3)
     for gate in model.gates.values():
         gate.z.bias.data.fill_(9.0)
@@ -147,7 +147,7 @@ def test_a_selector_lost_on_no_expert_keeps_all_finite(mlp, tasks, make_inputs):
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_penalties_of_nothing_are_left_out(mlp, tasks, make_inputs):
+def test_penalties_that_are_always_zero_are_left_out(mlp, tasks, make_inputs):
     inputs = make_inputs(mlp)
     names = {
         (num_experts, entropy, unused): list(

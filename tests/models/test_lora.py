@@ -32,7 +32,7 @@ class Attentive(Backbone):
         super().__init__([nn.Linear(5, 12), self.Block(), nn.Linear(12, 6)], (5,))
 
 
-def test_what_is_added_is_alpha_over_r_times_b_a():
+def test_the_added_weight_is_alpha_over_r_times_b_a():
     weight = torch.arange(6.0).view(2, 3)
     low_rank = LowRank(weight, rank=1, alpha=0.5)
     with torch.no_grad():
@@ -50,7 +50,7 @@ def test_alpha_is_divided_by_the_rank():
     torch.testing.assert_close(low_rank(weight), torch.full((6, 6), 2.0))  # 2 / 4 times a sum of four
 
 
-def test_of_a_convolution_it_is_one_of_the_same_kernel_and_then_a_pointwise_one():
+def test_a_convolution_is_adapted_by_one_of_its_kernel_and_a_pointwise_one():
     convolution = nn.Conv2d(3, 5, 3, stride=2, padding=1, bias=False)
     low_rank = perturb(LowRank(convolution.weight, rank=2, alpha=6.0))
     inputs = torch.randn(2, 3, 8, 8)
@@ -60,7 +60,7 @@ def test_of_a_convolution_it_is_one_of_the_same_kernel_and_then_a_pointwise_one(
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_matrices_of_one_weight_are_adapted_apart():
+def test_stacked_matrices_of_one_weight_are_adapted_separately():
     low_rank = LowRank(torch.zeros(6, 4), rank=1, alpha=1.0, parts=3)
     perturb(low_rank)
     added = low_rank(torch.zeros(6, 4))
@@ -150,7 +150,7 @@ def test_attention_is_adapted(tasks, mode):
     assert torch.equal(after["place"], before["place"])
 
 
-def test_each_task_has_statistics_of_its_own(maps, tasks, make_inputs):
+def test_each_task_has_its_own_batch_norm_statistics(maps, tasks, make_inputs):
     model, inputs = perturb(LoRA(tasks, maps.make)), make_inputs(maps)
     model(inputs)
     kind, place = (model.trunk.statistics[task].by_name() for task in tasks)

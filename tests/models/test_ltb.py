@@ -135,7 +135,7 @@ def test_equal_logits_share_the_first_node(mlp, tasks, make_inputs):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_each_copy_has_a_memory_of_its_own(tasks, training):
+def test_each_copy_has_its_own_stage_cache(tasks, training):
     model, inputs = LTB(tasks, Remembering, warmup_fraction=0.0).train(training), torch.randn(2, 4)
     model.on_train_step(0.0, 0.9)
     prefer(model, [[1, 0]], [0, 1])
@@ -146,7 +146,7 @@ def test_each_copy_has_a_memory_of_its_own(tasks, training):
         torch.testing.assert_close(predictions[task], model.heads[task](last))
 
 
-def test_before_the_first_advance_parents_are_mixed_by_the_softmax(mlp, tasks):
+def test_before_the_first_training_step_parents_are_mixed_by_the_softmax(mlp, tasks):
     logits = torch.tensor([[0.5, -1.0], [2.0, 0.0]])
     torch.testing.assert_close(LTB(tasks, mlp.make)._draw(logits), logits.softmax(dim=1))
 
@@ -167,7 +167,7 @@ def test_nodes_sets_the_number_of_copies_and_of_logits(mlp, tasks):
     assert len(LTB(tasks, mlp.make).nodes) == 2
 
 
-def test_logits_have_a_learning_rate_of_their_own(mlp, tasks):
+def test_logits_have_their_own_learning_rate(mlp, tasks):
     groups = LTB(tasks, mlp.make, branching_lr_scale=7.0).parameter_groups()
     assert {group.name: (group.task, group.lr_scale) for group in groups} == {
         "shared": (None, 1.0),
@@ -179,7 +179,7 @@ def test_logits_have_a_learning_rate_of_their_own(mlp, tasks):
     }
 
 
-def test_how_far_the_annealing_is_does_not_belong_to_the_state(mlp, tasks):
+def test_progress_of_the_annealing_is_not_part_of_the_state(mlp, tasks):
     model = LTB(tasks, mlp.make)
     assert set(model.state_dict()) == {name for name, _ in model.named_parameters()}
 

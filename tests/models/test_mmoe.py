@@ -20,7 +20,7 @@ def test_each_task_weights_all_experts_sample_by_sample(tasks):
         torch.testing.assert_close(predictions[task], model.heads[task](features))
 
 
-def test_a_gate_concerns_its_own_task_alone(maps, tasks, make_inputs):
+def test_a_gate_affects_only_its_task(maps, tasks, make_inputs):
     model, inputs = MMoE(tasks, maps.make, num_experts=2), make_inputs(maps)
     before = model(inputs).predictions
     model.gates["kind"].linear.weight.data += 1

@@ -91,7 +91,7 @@ def test_an_encoder_and_decoder_is_attended_to_at_all_its_stages(dense_tasks):
     }
 
 
-def test_one_task_attends_alone(mlp, make_inputs):
+def test_one_task_alone_has_its_mask_and_its_head(mlp, make_inputs):
     model = MTAN({"kind": Classification(3)}, mlp.make)
     assert [tuple(p.shape) for p in model.task_parameters()["kind"]][-2:] == [(3, 8), (3,)]
     assert model(make_inputs(mlp)).predictions["kind"].shape == (4, 3)

@@ -90,7 +90,7 @@ def test_channels_set_the_width_of_the_tasks_features(tasks, channels, widths):
 
 
 @pytest.mark.parametrize(("scales", "stages"), [(2, [2, 1]), (3, [2, 1, 0])])
-def test_the_number_of_scales_is_a_bound(tasks, scales, stages):
+def test_num_scales_sets_the_number_of_scales(tasks, scales, stages):
     model = MTINet(tasks, LENET, num_scales=scales)
     assert model.stages == stages
     assert len(model.scales) == len(model.propagations) + 1 == scales

@@ -11,7 +11,7 @@ TASKS = ("a", "b", "c")
 
 
 @pytest.mark.parametrize("shape", [(4, 3, 3), (4,)])
-def test_layer_joins_the_tasks_and_reduces_them_once_for_each(shape):
+def test_layer_concatenates_the_tasks_and_reduces_them_for_each_task(shape):
     layer = NDDRLayer(TASKS, shape, self_weight=0.9)
     for parameter in layer.parameters():
         nn.init.normal_(parameter)
@@ -96,7 +96,7 @@ def test_groups_of_the_shortcut_are_what_autograd_sees(maps, three_tasks, make_i
 
 
 @pytest.mark.parametrize("shortcut", [False, True])
-def test_one_task_alone_joins_nothing(mlp, tasks, make_inputs, shortcut):
+def test_one_task_alone_has_no_fusion_layers(mlp, tasks, make_inputs, shortcut):
     model = NDDR({"kind": tasks["kind"]}, mlp.make, shortcut=shortcut)
     assert len(model.layers) == 0
     names = ["shared", "nddr_kind", "kind"] if shortcut else ["shared", "kind"]

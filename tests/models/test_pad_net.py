@@ -41,7 +41,7 @@ def test_channels_set_the_width_of_the_tasks_features(maps, dense_tasks):
     assert model.heads["place"][1].in_features == 11
 
 
-def test_branches_are_shared_and_what_receives_is_own(mlp, tasks):
+def test_branches_are_shared_and_receiving_layers_belong_to_their_task(mlp, tasks):
     model = PADNet(tasks, mlp.make, channels=5)
     task_params = model.task_parameters()["kind"]
     parts = [model.auxiliary_heads["kind"], model.distillations["kind"], model.heads["kind"]]

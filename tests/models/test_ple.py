@@ -86,6 +86,6 @@ def test_experts_of_one_unit_start_from_different_weights(mlp, tasks):
 
 
 @pytest.mark.parametrize("argument", ["num_shared_experts", "num_task_experts"])
-def test_no_experts_of_a_kind_are_refused(mlp, tasks, argument):
+def test_zero_experts_are_refused(mlp, tasks, argument):
     with pytest.raises(ValueError, match=f"{argument} must be >= 1, found 0; model="):
         PLE(tasks, mlp.make, **{argument: 0})

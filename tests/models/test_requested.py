@@ -92,12 +92,12 @@ def check_what_is_run(model, inputs):
     assert modules_run(model, inputs, [first], first) == modules_run(model, inputs, None, first)
 
 
-def test_what_only_other_tasks_need_is_not_run(architecture, maps, three_tasks, make_inputs):
+def test_modules_that_only_other_tasks_need_are_not_run(architecture, maps, three_tasks, make_inputs):
     check_what_is_run(architecture(three_tasks, maps.make), make_inputs(maps))
 
 
 @pytest.mark.parametrize(("name", "changes"), [pair for pair in VARIANTS if pair[0] != "cascade"])
-def test_what_only_other_tasks_need_is_not_run_by_variants(name, changes, maps, three_tasks, make_inputs):
+def test_modules_that_only_other_tasks_need_are_not_run_by_variants(name, changes, maps, three_tasks, make_inputs):
     check_what_is_run(make(name, three_tasks, maps.make, **changes), make_inputs(maps))
 
 

@@ -58,7 +58,7 @@ def test_maxima_go_back_to_their_places():
 
 
 @pytest.mark.parametrize("size", [(8, 8), (5, 7), (1, 3)])
-def test_unpooling_is_torchs(size):
+def test_unpooling_is_that_of_torch(size):
     maps = torch.randn(2, 3, *size)
     pooled, places = max_pool2d(maps, 2, ceil_mode=True, return_indices=True)
     changed = torch.randn_like(pooled).requires_grad_()
@@ -86,7 +86,7 @@ def test_network_is_the_composition_of_poolings_and_their_inverses():
 
 
 @pytest.mark.parametrize("size", [(8, 8), (11, 14), (9, 3), (2, 2), (1, 1)])
-def test_every_size_of_images_comes_back(size):
+def test_output_has_the_size_of_the_input_for_every_size(size):
     network = TINY((1, *size))
     assert network.feature_shape == (4, *size)
     network(torch.randn(3, 1, *size)).sum().backward()
@@ -102,7 +102,7 @@ def test_deterministic_algorithms_can_be_asked_for():
         torch.use_deterministic_algorithms(False)
 
 
-def test_networks_side_by_side_keep_to_their_own_places():
+def test_parallel_networks_keep_their_own_pooling_places():
     networks, inputs = ParallelBackbones(["a", "b"], partial(TINY, (1, 8, 8))), torch.randn(2, 1, 8, 8)
     found = networks(inputs, lambda index, features: features)
     for features, network in zip(found, networks.values(), strict=True):

@@ -39,13 +39,13 @@ def test_subspaces_of_unequal_size_are_mixed_as_if_filled_up_with_zeros():
     assert mixed.tolist() == [[41.0, 52.0, 3.0, 4100.0, 5200.0]]
 
 
-def test_alphas_start_with_own_on_the_diagonal_and_the_rest_shared():
+def test_alphas_start_with_self_weight_on_the_diagonal_and_the_rest_spread():
     expected = torch.full((4, 4), 0.1 / 3).fill_diagonal_(0.9)
     torch.testing.assert_close(SubspaceUnit(2, 2, self_weight=0.9).alpha.data, expected)
     assert SubspaceUnit(1, 1, self_weight=0.3).alpha.item() == 1.0
 
 
-def test_betas_start_with_the_last_stage_ahead_and_the_rest_shared():
+def test_betas_start_with_most_weight_on_the_last_stage_and_the_rest_spread():
     shapes = [(4, 8, 8), (4, 4, 4), (6,)]
     torch.testing.assert_close(Skip(shapes, last_weight=0.8).beta.data, torch.tensor([0.1, 0.1, 0.8]))
     assert Skip([(6,)], last_weight=0.8).beta.tolist() == [1.0]
@@ -129,13 +129,13 @@ def test_no_penalty_without_subspaces_or_factor(mlp, tasks, make_inputs, changes
     assert not Sluice(tasks, mlp.make, **changes)(make_inputs(mlp)).regularizers
 
 
-def test_networks_that_keep_to_themselves_are_separate(backbone, tasks, make_inputs):
+def test_networks_with_a_self_weight_of_one_are_independent(backbone, tasks, make_inputs):
     model, inputs = Sluice(tasks, backbone.make, self_weight=1.0, last_stage_weight=1.0).eval(), make_inputs(backbone)
     for task in tasks:
         torch.testing.assert_close(model(inputs).predictions[task], model.heads[task](model.backbones[task](inputs)))
 
 
-def test_mixing_weights_have_a_learning_rate_of_their_own_and_betas_belong_to_their_task(mlp, tasks):
+def test_mixing_weights_have_their_own_learning_rate_and_betas_belong_to_their_task(mlp, tasks):
     groups = {group.name: group for group in Sluice(tasks, mlp.make, unit_lr_scale=7.0).parameter_groups()}
     assert {name: (group.task, group.lr_scale) for name, group in groups.items()} == {
         "shared": (None, 1.0),

@@ -56,7 +56,7 @@ def test_strength_of_zero_gives_no_penalty(mlp, tasks):
     assert penalty(model).item() == 0
 
 
-def test_each_task_has_a_network_of_its_own(mlp, tasks, make_inputs):
+def test_each_task_has_its_own_network(mlp, tasks, make_inputs):
     model, inputs = SoftSharing(tasks, mlp.make), make_inputs(mlp)
     shift(model)
     for task in tasks:

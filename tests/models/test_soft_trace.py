@@ -155,7 +155,7 @@ def test_penalty_leaves_biases_and_heads_alone(backbone, tasks):
         assert (parameter.grad is not None) == reached, name
 
 
-def test_each_task_has_a_network_of_its_own_that_starts_elsewhere(mlp, tasks, make_inputs):
+def test_each_task_has_its_own_network_with_a_different_start(mlp, tasks, make_inputs):
     model, inputs = SoftTrace(tasks, mlp.make), make_inputs(mlp)
     for task in tasks:
         assert torch.equal(model(inputs).predictions[task], model.heads[task](model.backbones[task](inputs)))

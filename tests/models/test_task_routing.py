@@ -33,7 +33,7 @@ def test_sigma_one_gives_all_channels_to_all_tasks():
     assert draw(3, 7, 1.0).all()
 
 
-def test_each_task_draws_the_share_sigma_on_its_own():
+def test_each_task_draws_a_fraction_sigma_of_the_channels_independently():
     masks = draw(20, 100, 0.3)  # none of the channels is left over by all of so many tasks
     assert masks.sum(dim=1).tolist() == [30] * 20
     shared = (masks.float() @ masks.float().T)[~torch.eye(20, dtype=torch.bool)]
@@ -137,7 +137,7 @@ def test_one_task_alone_is_the_plain_network(backbone, tasks, make_inputs):
     torch.testing.assert_close(model(inputs).predictions["place"], plain(inputs))
 
 
-def test_each_task_has_statistics_of_its_own_after_the_first_stage(maps, tasks, make_inputs):
+def test_each_task_has_its_own_batch_norm_statistics_after_the_first_stage(maps, tasks, make_inputs):
     model, inputs = TaskRouting(tasks, maps.make, sigma=0.0), make_inputs(maps)
     for _ in range(200):
         model(inputs)  # the statistics become those of this batch

@@ -63,7 +63,7 @@ def resnet_features(network, images):
 
 
 @pytest.mark.parametrize(("depth", "dilated"), [(18, False), (34, True), (50, True)])
-def test_resnet_is_torchvisions(depth, dilated, save):
+def test_resnet_is_that_of_torchvision(depth, dilated, save):
     plan = [False, dilated, dilated] if depth == 50 else None
     network = perturbed(models.get_model(f"resnet{depth}", replace_stride_with_dilation=plan))
     backbone = ResNet((3, 64, 48), depth=depth, dilated=dilated, weights=save(network)).eval()
@@ -79,7 +79,7 @@ def test_resnet_is_torchvisions(depth, dilated, save):
 
 
 @pytest.mark.parametrize("depth", [18, 50])
-def test_dilation_keeps_what_the_weights_see(depth):
+def test_dilated_features_at_every_fourth_place_are_the_plain_ones(depth):
     make = partial(ResNet, (3, 24, 24), depth=depth, stem="small", width=0.25)
     plain, dilated = make().double().eval(), make(dilated=True).double().eval()
     dilated.load_state_dict(plain.state_dict())
@@ -90,7 +90,7 @@ def test_dilation_keeps_what_the_weights_see(depth):
 
 
 @pytest.mark.parametrize("size", ["small", "large"])
-def test_mobilenet_is_torchvisions(size, save):
+def test_mobilenet_is_that_of_torchvision(size, save):
     network = perturbed(models.get_model(f"mobilenet_v3_{size}"))
     backbone = MobileNet((3, 64, 40), size=size, weights=save(network)).eval()
     images = torch.randn(2, 3, 64, 40)
@@ -104,7 +104,7 @@ def test_small_stem_of_mobilenet_keeps_the_resolution():
     assert sides == [32, 16, 8, 4, 2]
 
 
-def test_convnext_is_torchvisions(save, monkeypatch):
+def test_convnext_is_that_of_torchvision(save, monkeypatch):
     monkeypatch.setitem(convnext.SIZES, "tiny", (8, (1, 2, 1, 1), 0.1))
     rows = [(8, 16, 1), (16, 32, 2), (32, 64, 1), (64, None, 1)]
     network = perturbed(models.ConvNeXt([CNBlockConfig(*row) for row in rows]))
@@ -149,7 +149,7 @@ def expected_tokens(network, images):
     return network.encoder.ln(network.encoder.layers(tokens))
 
 
-def test_vit_is_torchvisions_without_class_token(tiny, save):
+def test_vit_is_that_of_torchvision_without_class_token(tiny, save):
     network, images = tiny(16), torch.randn(2, 3, 16, 16)
     backbone = ViT((3, 16, 16), size="b_16", weights=save(network)).eval()
     expected = expected_tokens(network, images)
@@ -268,7 +268,7 @@ def test_images_of_other_sizes_give_maps_and_gradients(make, input_shape):
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_networks_are_initialised_as_torchvision_does(name):
+def test_networks_are_initialized_as_by_torchvision(name):
     backbone = SMALL[name](width=0.5)
     weights = [module.weight for module in backbone.modules() if isinstance(module, nn.Conv2d)]
     first = weights[0]  # the one that is ours, as torchvision's takes 3 channels
@@ -287,7 +287,7 @@ RESNET = partial(ResNet, (3, 32, 32))
 MOBILENET = partial(MobileNet, (3, 32, 32))
 
 
-def test_one_reading_serves_many_networks_that_are_then_independent(save, monkeypatch):
+def test_a_weights_file_is_read_once_for_many_independent_networks(save, monkeypatch):
     path, calls = save(models.mobilenet_v3_small()), []
     load = torch.load
     monkeypatch.setattr(torch, "load", lambda *args, **kwargs: calls.append(kwargs) or load(*args, **kwargs))
@@ -398,7 +398,7 @@ def test_without_network_the_file_to_fetch_is_named(error, monkeypatch, tmp_path
         (lambda: ViT((3, 8, 8), dropout=1.0), r"^dropout must be in \[0, 1\), found 1\.0"),
     ],
 )
-def test_arguments_that_do_not_go_are_refused(make, message):
+def test_arguments_that_do_not_fit_together_are_refused(make, message):
     with pytest.raises(ValueError, match=message) as caught:
         make()
     assert "\n" not in str(caught.value)
@@ -453,7 +453,7 @@ def test_positions_that_do_not_fit_are_refused(shape, tiny, save):
         ViT((3, 16, 16), size="b_16", weights=save(state))
 
 
-def test_the_program_names_the_key():
+def test_refused_weights_are_reported_with_their_key():
     node = {"_target_": "mtlrun.models.backbones.ResNet", "weights": "IMAGENET"}
     with pytest.raises(ConfigError, match=r"^backbone\.weights must be null, one of"):
         build(node, "backbone", input_shape=(3, 32, 32))

@@ -18,7 +18,7 @@ def record(seed, accuracy, weighting="equal", lr=0.1, status="completed"):
     return Record(f"{weighting}-{seed}-{lr}", config, status=status, test=test)
 
 
-def test_runs_that_differ_in_their_seed_alone_are_one_row():
+def test_runs_that_differ_in_their_seed_alone_are_one_group():
     found = group_by_config([record(0, 0.5), record(1, 0.7), record(0, 0.9, "mgda")])
     assert [row.label for row in found] == [{"weighting": "equal"}, {"weighting": "mgda"}]
     mean, spread, count = found[0].summary("left", "accuracy")
@@ -26,7 +26,7 @@ def test_runs_that_differ_in_their_seed_alone_are_one_row():
     assert found[1].summary("left", "accuracy")[2] == 1
 
 
-def test_a_row_is_labeled_by_what_differs_and_not_by_what_follows_from_a_name():
+def test_a_group_is_labeled_by_the_keys_that_differ_and_not_by_those_that_follow_from_a_name():
     found = group_by_config([record(0, 0.5), record(0, 0.6, lr=0.2), record(0, 0.7, "mgda")])
     assert [row.label for row in found] == [
         {"weighting": "equal", "optimizer.lr": 0.1},
@@ -40,7 +40,7 @@ def test_a_run_without_a_result_is_not_in_the_mean():
     assert row.summary("left", "accuracy")[::2] == (0.5, 1)
 
 
-def test_runs_of_other_tasks_are_told_apart_by_the_names_of_these():
+def test_runs_of_different_tasks_are_labeled_by_their_tasks():
     both, one = record(0, 0.5), record(0, 0.6)
     task = {"_target_": "Classification", "lr": 0.1}
     both.config["tasks"], one.config["tasks"] = {"left": task, "right": task}, {"left": task}

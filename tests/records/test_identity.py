@@ -13,12 +13,12 @@ def test_a_run_id_holds_the_options_and_a_hash_of_the_config():
 
 
 @pytest.mark.parametrize("override", ["optimizer.lr=2e-3", "seed=1", "trainer.log_every=7", "dataset.shift=3"])
-def test_what_may_change_a_result_changes_the_identity(override):
+def test_settings_that_may_change_a_result_change_the_identity(override):
     assert config_hash(compose([override])) != config_hash(compose())
 
 
 @pytest.mark.parametrize("override", ["runtime.root=x", "runtime.num_workers=2", "runtime.quiet=true"])
-def test_what_cannot_change_a_result_does_not_change_the_identity(override):
+def test_settings_that_cannot_change_a_result_do_not_change_the_identity(override):
     assert config_hash(compose([override])) == config_hash(compose())
 
 

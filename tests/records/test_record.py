@@ -86,7 +86,7 @@ def test_a_record_that_cannot_be_written_leaves_no_temporary_file(tmp_path, monk
     assert not list(tmp_path.iterdir())
 
 
-def test_the_names_of_the_run_folders_files_stand_in_one_table():
+def test_file_names_of_the_run_folder_stand_in_one_table():
     assert {"record.json", "metrics.jsonl", "splits.json", "events.out.tfevents.*", "checkpoints"} <= NAMES
     names = NAMES | {"last.pt", "previous.pt", "best.pt", "fresh.pt"}
     elsewhere = {

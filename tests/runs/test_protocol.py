@@ -91,7 +91,7 @@ def weights(folder, file):
 
 
 @pytest.mark.parametrize("cache", ["none", "memory"])
-def test_all_of_train_is_trained_on_and_the_test_split_stands_for_validation(name, cache):
+def test_legacy_trains_on_all_of_train_and_validates_on_the_test_split(name, cache):
     write(name)
     make = {"nyuv2": NYUv2, "cityscapes": Cityscapes}[name]
     dataset = make(f"data/{name}", cache=cache, augment=False, protocol="legacy")
@@ -103,7 +103,7 @@ def test_all_of_train_is_trained_on_and_the_test_split_stands_for_validation(nam
     assert torch.equal(augmented[1][0], dataset.split("test")[1][0])
 
 
-def test_by_default_a_checkpoint_is_selected_on_a_part_of_train(name):
+def test_by_default_a_checkpoint_is_selected_on_a_held_out_part_of_train(name):
     write(name)
     dataset = {"nyuv2": NYUv2, "cityscapes": Cityscapes}[name](f"data/{name}", augment=False, val_fraction=0.5)
     assert dataset.protocol == "standard"
@@ -117,7 +117,7 @@ def test_other_protocols_are_refused():
         NYUv2("data/nyuv2", protocol="paper")
 
 
-def test_one_training_image_is_enough_where_none_is_held_back():
+def test_legacy_needs_only_one_training_image():
     write("cityscapes")
     for path in Path("data/cityscapes/train").glob("*/[1-9].npy"):
         path.unlink()
@@ -171,7 +171,7 @@ def test_averaged_metrics_are_copies():
     assert rule.metrics["a"]["loss"] == 1.0
 
 
-def test_its_state_goes_through_a_checkpoint(tmp_path):
+def test_state_of_the_mean_survives_a_checkpoint(tmp_path):
     rule = offered(3, 1.0, 2.0, 6.0)
     checkpoint.save(rule.state_dict(), tmp_path / "x.pt")
     other = LastMean(["a", "b"], 3)
@@ -296,7 +296,7 @@ def test_a_stopped_and_continued_run_has_the_same_mean(model, step, monkeypatch)
     assert outcome(folder) == outcome(run_folders("whole")[0])
 
 
-def test_going_back_behind_evaluations_that_were_made_changes_nothing(monkeypatch):
+def test_resuming_from_before_the_last_evaluations_changes_nothing(monkeypatch):
     write("cityscapes")
     run(quick_config("trainer.epochs=13", "runtime.root=whole"))
     config = quick_config("trainer.epochs=13", "runtime.root=parts")
@@ -423,7 +423,7 @@ def test_runs_of_two_protocols_are_two_rows_even_if_their_configs_are_alike():
     assert group_by_config([unfinished])[0].averaged_evaluations() == []
 
 
-def test_a_record_from_before_there_were_protocols_is_of_the_standard_one(tmp_path):
+def test_a_record_without_a_protocol_counts_as_standard(tmp_path):
     content = json.loads(json.dumps({"run_id": "x", "config": {}, "schema_version": 1}))
     (tmp_path / "record.json").write_text(json.dumps(content))
     assert Record.read(tmp_path).protocol == "standard"

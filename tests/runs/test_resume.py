@@ -156,7 +156,7 @@ def last_write(root):
 
 
 @pytest.mark.slow
-def test_a_run_killed_again_and_again_equals_one_that_never_was():
+def test_a_run_killed_three_times_equals_an_uninterrupted_one():
     overrides = [*QUICK, "trainer.epochs=40", "weighting=pcgrad", "runtime.checkpoint_minutes=0.0005"]
     run(compose([*overrides, "runtime.root=whole"]))
     generator = random.Random(0)

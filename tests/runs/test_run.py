@@ -189,7 +189,7 @@ def test_patience_ends_the_training(quick):
     assert record["epochs"] == record["selection"][0]["epoch"] + 2 < 50
 
 
-def test_length_may_be_given_in_steps(quick):
+def test_the_length_of_a_run_may_be_given_in_steps(quick):
     folder = quick("trainer.epochs=null", "trainer.steps=7", "trainer.evaluate_every_steps=3")
     assert read_record(folder)["steps"] == 7
     assert [line["step"] for line in read_lines(folder, "val")] == [3, 6, 7]
@@ -226,7 +226,7 @@ def test_learning_rates_reach_the_parameters(quick):
         assert (moved["1e-12"][key] < 1e-6) == (key in left)
 
 
-def test_single_gives_each_task_what_a_run_with_that_task_alone_gives(quick):
+def test_single_gives_each_task_the_result_of_a_run_with_that_task_alone(quick):
     common = ["model=single", "trainer.epochs=8", "trainer.patience=2", "trainer.clip_norm=0.1", "optimizer.lr=0.02"]
     together = read_record(quick(*common))
     for task, other in (("left", "right"), ("right", "left")):

@@ -34,12 +34,12 @@ def test_labels_are_counted_without_missing_ones():
         make_split(sample_ids=[0, 1, 2, 3]),
     ],
 )
-def test_a_fingerprint_tells_splits_apart(other):
+def test_different_splits_have_different_fingerprints(other):
     assert summarize(make_split(), TASKS).fingerprint == summarize(make_split(), TASKS).fingerprint
     assert summarize(make_split(), TASKS).fingerprint != summarize(other, TASKS).fingerprint
 
 
-def test_of_a_split_without_targets_only_the_number_of_samples_is_known():
+def test_a_split_without_targets_is_summarized_by_its_number_of_samples():
     summary = summarize(as_split([0, 1, 2]), TASKS)
     assert (summary.samples, summary.labeled, summary.fingerprint) == (3, {}, None)
 

@@ -145,7 +145,7 @@ def test_without_weights_there_are_none(split):
         ([1.0, float("nan"), 1.0], "class_weights must be numbers > 0, found nan"),
     ],
 )
-def test_what_cannot_be_weights_is_refused(make, class_weights, message):
+def test_invalid_class_weights_are_refused(make, class_weights, message):
     with pytest.raises(ValueError, match=message):
         make(3, class_weights=class_weights)
 
@@ -179,7 +179,7 @@ def test_the_weights_are_those_of_the_training_split():
     assert torch.equal(limited.class_weights, parts.tasks["left"].class_weights)
 
 
-def test_a_split_that_does_not_hold_its_targets_is_gone_through(monkeypatch):
+def test_classes_are_counted_by_reading_a_split_without_targets(monkeypatch):
     expected, split = prepared().tasks["left"].class_weights, MultiDigits.split
     state = torch.get_rng_state()
     monkeypatch.setattr(MultiDigits, "split", lambda self, name: NoTargets(split(self, name)))
@@ -187,7 +187,7 @@ def test_a_split_that_does_not_hold_its_targets_is_gone_through(monkeypatch):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_wrong_targets_of_such_a_split_are_found(monkeypatch, mtlrun):
+def test_wrong_targets_of_a_split_without_targets_are_refused(monkeypatch, mtlrun):
     split = MultiDigits.split
 
     def broken(self, name):
@@ -210,7 +210,7 @@ def test_a_class_absent_in_training_is_refused_before_the_run(mtlrun):
     assert not run_folders()
 
 
-def test_a_run_with_balanced_weights_in_pieces_is_the_same(mtlrun):
+def test_a_run_with_balanced_weights_is_the_same_in_micro_batches(mtlrun):
     tests = []
     for pieces in (1, 3):
         code, _, err = mtlrun(

@@ -39,7 +39,7 @@ def test_loss_is_the_mean_cross_entropy():
     assert Classification(2).loss(logits, target).item() == pytest.approx((numpy.log(2) + numpy.log(4)) / 2)
 
 
-def test_label_smoothing_spreads_its_share_over_all_classes():
+def test_label_smoothing_spreads_over_all_classes():
     logits, target = torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([0])
     log_p = logits.log_softmax(dim=1)[0]
     expected = -(0.9 * log_p[0] + 0.1 * log_p.mean())

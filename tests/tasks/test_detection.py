@@ -59,7 +59,7 @@ def generator():
 
 
 @pytest.mark.parametrize("count", [1, 5, 20])
-def test_loss_of_an_image_is_torchvisions(count, generator):
+def test_loss_of_an_image_is_that_of_torchvision(count, generator):
     prediction, objects = make_prediction(3, 4, generator), make_objects(3, count, 4, generator)
     losses = []
     for image, rows in zip(prediction.split(1), objects, strict=True):
@@ -68,7 +68,7 @@ def test_loss_of_an_image_is_torchvisions(count, generator):
     torch.testing.assert_close(Detection(4).loss(prediction, objects), torch.stack(losses).mean())
 
 
-def test_gradient_of_the_loss_is_torchvisions(generator):
+def test_gradient_of_the_loss_is_that_of_torchvision(generator):
     prediction, objects = make_prediction(1, 4, generator), make_objects(1, 5, 4, generator)
     target = {"boxes": objects[0, :, :4], "labels": objects[0, :, 4].long()}
     prediction.requires_grad_()
@@ -92,7 +92,7 @@ def test_matching_uses_all_levels_and_the_smallest_object(generator):
     assert matches.objects[0, middle].tolist() == [1]
 
 
-def test_rows_without_an_object_change_nothing(generator):
+def test_empty_rows_of_boxes_change_nothing(generator):
     prediction, objects = make_prediction(2, 3, generator), make_objects(2, 4, 3, generator)
     padding = torch.tensor([0.0, 0, SIZE, SIZE, -1, 0]).expand(2, 3, 6)
     padded = torch.cat([padding, objects, padding], dim=1)
@@ -145,12 +145,12 @@ def test_nothing_is_nan_where_a_prediction_is_a_point(generator):
     assert gradient.isfinite().all()
 
 
-def test_giou_is_torchvisions(generator):
+def test_giou_is_that_of_torchvision(generator):
     first, second = (make_objects(1, 200, 1, generator)[0, :, :4] for _ in range(2))
     torch.testing.assert_close(giou_loss(first, second), generalized_box_iou_loss(first, second))
 
 
-def test_detections_are_torchvisions(generator):
+def test_detections_are_those_of_torchvision(generator):
     prediction = make_prediction(2, 3, generator)
     prediction[..., :3] -= 2
     options = {"score_thresh": 0.2, "nms_thresh": 0.5, "detections_per_img": 30}
@@ -219,7 +219,7 @@ def evaluate(task, prediction, objects, size=1):
     return meter.compute()
 
 
-def test_precision_of_what_is_found_and_where(capsys):
+def test_average_precision_depends_on_class_and_overlap(capsys):
     task = Detection(3)
     found = evaluate(task, perfect(OBJECTS, 3), OBJECTS)
     assert (found["map50"], found["map"]) == pytest.approx((1, 1))
@@ -235,7 +235,7 @@ def test_precision_of_what_is_found_and_where(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_values_are_torchmetrics(generator):
+def test_values_are_those_of_torchmetrics(generator):
     prediction, objects = make_prediction(6, 3, generator), make_objects(6, 4, 3, generator)
     objects[:, 0, 5] = 1
     objects[::2, 1, 4] = -1
@@ -256,7 +256,7 @@ def test_values_are_torchmetrics(generator):
     assert 0 < values["map"] < values["map50"] < 1
 
 
-def test_finding_an_ignored_object_is_neither_right_nor_wrong():
+def test_detecting_an_ignored_object_counts_neither_way():
     ignored = OBJECTS.clone()
     ignored[1, 0, 5] = 1
     assert evaluate(Detection(3), perfect(OBJECTS, 3), ignored)["map50"] == pytest.approx(1)
@@ -270,7 +270,7 @@ def test_finding_an_ignored_object_is_neither_right_nor_wrong():
     assert evaluate(Detection(3), perfect(OBJECTS, 3), wrong)["map50"] < 0.5
 
 
-def test_without_an_object_there_is_no_precision_and_without_a_detection_none_is_found():
+def test_precision_is_nan_without_objects_and_zero_without_detections():
     task = Detection(3)
     nothing = torch.full_like(OBJECTS, -1)
     for prediction in (perfect(OBJECTS, 3), perfect(nothing, 3)):

@@ -62,7 +62,7 @@ def test_class_weights_by_hand():
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0, 5.0])
-def test_of_yes_and_no_it_is_that_of_torchvision(gamma):
+def test_binary_focal_loss_is_that_of_torchvision(gamma):
     logit, answer = ROWS[:, 0], ANSWERS.double()
     task = BinaryClassification(focal_gamma=gamma, **FOCAL)
     expected = sigmoid_focal_loss(logit, answer, alpha=-1, gamma=gamma, reduction="mean")
@@ -76,7 +76,7 @@ def test_of_yes_and_no_it_is_that_of_torchvision(gamma):
 
 
 @pytest.mark.parametrize("class_weights", ["none", [0.5, 3.0]])
-def test_yes_or_no_is_a_classification_of_two_classes(class_weights):
+def test_binary_focal_loss_is_that_of_two_classes(class_weights):
     keys = FOCAL | {"class_weights": class_weights, "focal_gamma": 1.5}
     pair = torch.stack([torch.zeros(40), ROWS[:, 0]], dim=1)
     expected = Classification(2, **keys).loss(pair, ANSWERS)
@@ -91,7 +91,7 @@ def test_with_gamma_0_it_is_the_cross_entropy(kind, dtype):
     torch.testing.assert_close(found, make().loss(prediction.to(dtype), target))
 
 
-def test_it_is_less_than_the_cross_entropy_and_so_is_what_is_not_named(kind):
+def test_focal_loss_decreases_with_gamma_which_is_2_by_default(kind):
     make, prediction, target = kind
     losses = [make(focal_gamma=gamma, **FOCAL).loss(prediction, target).item() for gamma in (0.0, 1.0, 2.0, 4.0)]
     assert losses == sorted(losses, reverse=True)
@@ -130,7 +130,7 @@ def test_gradients_are_finite_where_probabilities_are_0_and_1(kind, gamma, scale
     assert logits.grad.any()  # where the label has probability 0 there is no factor
 
 
-def test_equal_and_certain_predictions_are_neither_lost_nor_infinite():
+def test_equal_and_certain_predictions_have_a_finite_loss():
     rows = torch.tensor([[200.0, 0.0, 0.0], [0.0, 0.0, 0.0]], requires_grad=True)
     loss = Classification(3, focal_gamma=0.5, **FOCAL).loss(rows, torch.tensor([0, 0]))
     loss.backward()

@@ -93,7 +93,7 @@ def test_kinds_of_tables_are_added_by_name_and_their_losses_chosen(mtlrun):
         ),
     ],
 )
-def test_a_loss_that_is_none_is_refused_with_its_key(overrides, message, mtlrun):
+def test_an_unknown_loss_is_refused_with_its_key(overrides, message, mtlrun):
     code, _, err = mtlrun(*(f"tasks.{override}" for override in overrides))
     assert code == 2
     assert f"tasks.{message}" in err

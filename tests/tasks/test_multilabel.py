@@ -51,7 +51,7 @@ def test_values_are_the_means_over_the_labels_of_those_of_scikit_learn(split):
     assert found["f1"] == pytest.approx(numpy.mean([f1_score(y, p > 0.5) for y, p in pairs]), rel=1e-5)
 
 
-def test_loss_is_the_mean_over_all_labels_that_are_there(split):
+def test_loss_is_the_mean_over_all_present_labels(split):
     logits, target = split
     losses = [-numpy.log(numpy.where(labels == 1, p, 1 - p)) for labels, p in columns(logits, target)]
     task = MultiLabel(3)
@@ -103,7 +103,7 @@ def test_a_sample_with_any_label_is_labeled():
     assert MultiLabel(2).labeled(target).tolist() == [False, True, True]
 
 
-def test_performance_is_the_share_of_the_labels_that_are_right():
+def test_performance_is_the_fraction_of_right_labels():
     logits = torch.tensor([[1.0, -1.0], [2.0, -2.0]])
     assert MultiLabel(2).performance(logits, torch.tensor([[1, 1], [1, -1]])).item() == pytest.approx(2 / 3)
 

@@ -73,7 +73,7 @@ def test_values_are_not_means_over_batches(split):
         assert abs(value - numpy.mean([part[name] for part in parts])) > 1e-3
 
 
-def test_thresholds_are_where_their_names_say():
+def test_thresholds_are_those_in_the_names():
     shares = evaluate(*turned(0, 11.249, 11.251, 22.499, 22.501, 29.999, 30.001, 180), [1])
     assert (shares["within_11"], shares["within_22"], shares["within_30"]) == (2 / 8, 4 / 8, 6 / 8)
 
@@ -90,11 +90,11 @@ def test_thresholds_are_where_their_names_say():
         ([40] * 1001, 40),
     ],
 )
-def test_median(degrees, median):
+def test_median_angle_is_that_of_all_pixels(degrees, median):
     assert evaluate(*turned(*degrees), [1])["median_angle"] == pytest.approx(median, abs=RESOLUTION)
 
 
-def test_metrics_stay_apart_when_the_first_batch_makes_them_equal():
+def test_metrics_with_equal_values_in_the_first_batch_are_not_merged():
     meter = SurfaceNormals().meter()
     meter.update(*turned(0, 0))
     meter.update(*turned(15, 25))
@@ -153,7 +153,7 @@ def test_the_gradient_of_the_angle_has_the_length_one(degrees):
 
 
 @pytest.mark.parametrize("criterion", ["cosine", "l1", "angle"])
-def test_gradients_are_finite_where_there_is_no_angle_or_a_straight_one(criterion):
+def test_gradients_are_finite_at_angles_of_0_and_180_degrees(criterion):
     target = turned(0, 0, 0)[1]
     prediction = (target * torch.tensor([3.0, -2.0, 0.0])).requires_grad_()
     loss = SurfaceNormals(criterion).loss(prediction, target)
@@ -260,7 +260,7 @@ def test_maps_of_another_size_are_refused():
         SurfaceNormals().loss(torch.zeros(1, 3, 4, 3), torch.ones(1, 3, 3, 4))
 
 
-def test_a_criterion_that_is_none_is_refused():
+def test_an_unknown_criterion_is_refused():
     with pytest.raises(ValueError, match="criterion must be one of 'cosine', 'l1', 'angle', found 'mse'"):
         SurfaceNormals("mse")
 

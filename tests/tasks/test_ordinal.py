@@ -65,12 +65,12 @@ def test_loss_by_hand(criterion, terms):
     assert task.num_terms(target) == len(terms)
 
 
-def test_the_highest_level_is_asked_every_question():
+def test_the_highest_level_counts_for_every_threshold():
     assert Ordinal(4, "corn").num_terms(torch.tensor([3])) == 3
 
 
 @pytest.mark.parametrize("criterion", ["frank_hall", "corn"])
-def test_levels_are_learnt(criterion):
+def test_levels_are_learned(criterion):
     x = torch.linspace(-2, 2, 80)[:, None]
     target = torch.bucketize(x.squeeze(1), torch.tensor([-1.0, 0.0, 1.0]))
     net, task = torch.nn.Linear(1, 3), Ordinal(4, criterion)

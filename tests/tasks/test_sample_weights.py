@@ -88,7 +88,7 @@ def test_a_weight_is_a_number_of_repetitions(kind):
     assert float(terms) == pytest.approx(float(task.num_terms(target[repeated])))
 
 
-def test_losses_and_terms_are_taken_apart_without_a_loop(kind):
+def test_losses_and_term_counts_of_samples_can_be_computed_by_vmap(kind):
     task, target, prediction = kind
     if getattr(task, "label_smoothing", 0):
         return  # with class weights PyTorch's cross-entropy selects by value
@@ -100,7 +100,7 @@ def test_losses_and_terms_are_taken_apart_without_a_loop(kind):
     assert losses.shape == terms.shape == (COUNT,)
 
 
-def test_equal_weights_are_none(kind):
+def test_equal_sample_weights_change_nothing(kind):
     task, target, prediction = kind
     found = sample_weighted_loss(task, prediction, target, torch.full((COUNT,), 0.3))
     torch.testing.assert_close(found, task.loss(prediction, target))
@@ -110,7 +110,7 @@ def load(task, target, weights):
     return LabeledBatch.load({"it": task}, (torch.zeros(COUNT, 1), {"it": target}, weights), torch.device("cpu"))
 
 
-def test_pieces_of_a_weighted_batch_add_up(kind):
+def test_micro_batches_of_a_weighted_batch_add_up(kind):
     task, target, prediction = kind
     batch = load(task, target, WEIGHTS)
     whole = batch.source_batches[0].losses({"it": prediction})["it"]
@@ -133,7 +133,7 @@ def test_a_weight_of_zero_is_a_missing_label():
     assert batch.num_terms().tolist() == [3.5]
 
 
-def test_a_loss_that_vmap_cannot_follow_is_taken_apart_all_the_same():
+def test_a_loss_that_vmap_cannot_follow_is_computed_sample_by_sample():
     class Picky(Regression):
         def loss(self, prediction, target):
             return super().loss(prediction, target) * (2 if float(target.sum()) > 0 else 1)

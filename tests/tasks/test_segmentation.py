@@ -71,7 +71,7 @@ def test_mean_iou_by_hand():
 
 
 @pytest.mark.parametrize("ignored", [255, 0])
-def test_what_is_ignored_can_be_any_index(ignored):
+def test_ignore_index_can_be_any_index(ignored):
     target = torch.tensor([[[ignored, 1, 2, 2]]])
     prediction = one_hot([[[1, 1, 2, 1]]], 3)
     found = evaluate(Segmentation(3, ignore_index=ignored), prediction, target, [1])
@@ -109,7 +109,7 @@ def test_pixels_without_a_label_reach_no_gradient(split):
     assert torch.equal(moved, target != -1)
 
 
-def test_label_smoothing_spreads_its_share_over_all_classes(split):
+def test_label_smoothing_spreads_over_all_classes(split):
     logits, target = split
     log_p = logits.log_softmax(dim=1).movedim(1, -1)[target != -1]
     labels = target[target != -1]

@@ -76,7 +76,7 @@ def test_arguments_out_of_bounds_are_refused(cls, argument, wrong, bounds):
         cls(**{argument: wrong})
 
 
-def test_learning_rates_are_each_groups_own_times_the_factor():
+def test_learning_rates_are_those_of_the_groups_times_the_factor():
     groups = [
         Group("shared", [nn.Parameter(torch.ones(1))], lr=0.1),
         Group("left", [nn.Parameter(torch.ones(1))], lr=0.4),

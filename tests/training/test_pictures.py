@@ -58,7 +58,7 @@ def test_classes_have_different_colors_and_a_missing_label_is_black():
     assert colors.sum(dim=1).min() > 0
 
 
-def test_near_is_bright_and_no_depth_is_black():
+def test_near_depths_are_bright_and_missing_ones_black():
     target = torch.tensor([[[1.0, 4.0], [0.0, float("nan")]]])
     prediction, true = Depth().picture(torch.tensor([[[[2.0, 8.0], [-1.0, 1.0]]]]), target)
     assert true[0, :, 0, 0].tolist() == [0.75] * 3
@@ -66,7 +66,7 @@ def test_near_is_bright_and_no_depth_is_black():
     assert prediction[0, 0].tolist() == [[0.5, 0.0], [0.0, 0.75]]
 
 
-def test_directions_become_colors():
+def test_normals_are_drawn_as_colors():
     target = torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]).T.reshape(1, 3, 1, 2)
     prediction, true = SurfaceNormals().picture(
         torch.tensor([[2.0, 0.0, 0.0], [0.0, -3.0, 0.0]]).T.reshape(1, 3, 1, 2), target

@@ -81,7 +81,7 @@ def test_monitor_may_name_one_metric_of_one_task():
     assert selection.monitored() == [("digit", "loss")]
 
 
-def test_only_the_tasks_that_are_judged_together_count_and_are_kept():
+def test_a_selection_of_some_tasks_counts_and_keeps_only_these():
     selection = make(tasks=["size"])
     assert update_all(selection, metrics(0.8, 4.0), metrics(0.1, 3.9), metrics(0.9, 4.5)) == [True, True, False]
     assert selection.metrics == {"size": {"loss": 3.9**2, "rmse": 3.9}}
@@ -123,7 +123,7 @@ def test_patience_counts_evaluations_since_the_selected_one():
     assert [selection.out_of_patience(number) for number in (2, 3, 4, 5)] == [False, False, True, True]
 
 
-def test_without_patience_it_never_runs_out():
+def test_without_patience_training_is_never_ended():
     selection = make()
     update_all(selection, metrics(0.8, 4.0))
     assert not selection.out_of_patience(10**6)

@@ -134,7 +134,7 @@ def test_methods_and_batches_of_one_source_work(two_sizes, options):
     assert code == 0, err
 
 
-def test_what_needs_one_representation_is_refused(two_sizes):
+def test_weightings_that_need_one_representation_are_refused_with_several_sources(two_sizes):
     code, err = two_sizes("weighting=mgda", "weighting.grad_wrt=representation")
     assert code == 2
     assert "weighting.grad_wrt=representation compares the tasks by one representation" in err
@@ -152,7 +152,7 @@ def test_a_backbone_for_one_size_is_refused(two_sizes):
     assert not run_folders()
 
 
-def test_a_run_that_is_stopped_goes_on_with_the_statistics_of_each_source(two_sizes, monkeypatch):
+def test_a_continued_run_keeps_the_statistics_of_each_source(two_sizes, monkeypatch):
     options = ["dataset.sampling.batch_norm=per_source", "trainer.epochs=2"]
     assert two_sizes(*options, "runtime.root=whole")[0] == 0
     real = Trainer.log_step
@@ -212,7 +212,7 @@ def gradients(model, weighting, forward):
         if name != "soft" or method in (Equal, Uncertainty)  # it shares no parameters
     ],
 )
-def test_sources_apart_give_the_update_of_all_together(name, make_weighting):
+def test_separate_sources_give_the_update_of_the_whole_batch(name, make_weighting):
     model = MODELS[name](TASKS, partial(MLP, (4,), hidden=[6, 5]))
     together, apart = make_batches()
     expected = gradients(model, make_weighting(), Forward(model, together))
@@ -226,7 +226,7 @@ def test_sources_apart_give_the_update_of_all_together(name, make_weighting):
             torch.testing.assert_close(in_pieces[parameter], expected[parameter], rtol=1e-4, atol=1e-6)
 
 
-def test_a_batch_of_sources_counts_its_labels_and_samples():
+def test_a_batch_of_several_sources_counts_its_labels_and_samples():
     together, apart = make_batches()
     assert apart.num_samples == together.num_samples == 11
     assert apart.active == together.active == ["kind", "value", "both"]
@@ -256,7 +256,7 @@ def test_networks_of_tasks_without_labels_are_not_run():
     assert run == ["kind", "both"]
 
 
-def test_separate_trainings_see_the_samples_of_their_own_sources_alone(mtlrun, tmp_path, monkeypatch):
+def test_single_task_networks_see_only_the_samples_of_their_sources(mtlrun, tmp_path, monkeypatch):
     class TwoDomains(MultiTaskDataset):
         input_shape, task_names = (4,), ("one", "two")
 
@@ -325,7 +325,7 @@ def test_batches_are_the_same_samples_by_source(num_workers, sampling):
                 assert torch.isin(part[0].long(), in_memory().sources[source]).all()
 
 
-def test_each_source_is_stacked_on_its_own():
+def test_each_source_is_stacked_separately():
     for batch in make_loader().batches():
         for source, (images, targets) in batch.items():
             assert images.shape[1:] == (3, SIZES[source], SIZES[source])
@@ -340,19 +340,19 @@ def test_smallest_and_first_batches_have_samples_of_all_sources():
 
 
 @pytest.mark.parametrize("sampling", [None, Sampling("proportional"), Sampling("temperature")])
-def test_no_source_has_a_smaller_part_in_the_first_epochs(sampling):
+def test_smallest_batch_has_the_smallest_part_of_each_source(sampling):
     loader = make_loader(in_memory(), sampling=sampling, batch_size=3)
     parts = [part for epoch in range(5) for batch in loader.batches(epoch) for part in batch.items()]
     expected = {name: min(len(part[0]) for source, part in parts if source == name) for name in ("a", "b")}
     assert {source: len(part[0]) for source, part in loader.smallest_batch().items()} == expected
 
 
-def test_without_sources_there_is_nothing_to_keep_apart():
+def test_a_split_without_sources_is_refused_by_a_loader_per_source():
     with pytest.raises(ConfigError, match="samples come from several sources"):
         make_loader(TensorSplit(torch.zeros(4), {}))
 
 
-def test_workers_live_on_and_can_be_left_in_the_middle():
+def test_workers_survive_an_epoch_that_is_left_in_the_middle():
     loader = make_loader(in_memory(), num_workers=2)
     batches = loader.batches(0)
     next(batches)
@@ -388,14 +388,14 @@ def die():
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_an_error_of_a_worker_is_the_line_that_the_data_set_wrote(num_workers):
+def test_a_data_error_in_a_worker_is_raised_with_the_message_of_the_dataset(num_workers):
     with pytest.raises(DataError) as caught:
         list(Loader(Trouble(unreadable), 2, shuffle=False, num_workers=num_workers).batches())
     assert str(caught.value) == "photo.png: not a readable image"
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_any_other_error_names_the_sample(num_workers):
+def test_any_other_error_in_a_worker_names_the_sample(num_workers):
     with pytest.raises(DataError) as caught:
         list(Loader(Trouble(partial(int, "x")), 2, shuffle=False, num_workers=num_workers).batches())
     assert str(caught.value).startswith("dataset: sample 7 of the split: ValueError: invalid literal")
@@ -405,7 +405,7 @@ def test_any_other_error_names_the_sample(num_workers):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [1, 2])
-def test_a_worker_that_dies_says_which_sample_it_held(num_workers):
+def test_a_worker_that_dies_is_reported_with_the_sample_it_was_reading(num_workers):
     with pytest.raises(DataError, match=r"died while it held sample (7|7 or [0-9]|[0-9] or 7) of the split"):
         list(Loader(Trouble(die), 2, shuffle=False, num_workers=num_workers).batches())
     gc.collect()
@@ -422,7 +422,7 @@ class Normalized(MLP):
         self.stages[-1].append(nn.BatchNorm1d(5))
 
 
-def test_each_source_is_normalised_by_its_own_statistics():
+def test_each_source_is_normalized_by_its_own_statistics():
     torch.manual_seed(0)
     model = HardSharing(TASKS, partial(Normalized, (4,)))
     twins = {source: copy.deepcopy(model) for source in ("a", "b")}
@@ -454,7 +454,7 @@ def test_a_model_without_batch_norm_cannot_have_statistics_of_sources(two_sizes)
     assert "dataset.sampling.batch_norm=per_source: HardSharing has no BatchNorm layer" in err
 
 
-def test_a_model_of_a_users_own_may_know_nothing_of_wanted_tasks():
+def test_a_user_model_may_ignore_the_requested_tasks():
     class Plain(MultiTaskModel):
         def __init__(self):
             super().__init__(("kind", "value", "both"))

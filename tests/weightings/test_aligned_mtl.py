@@ -56,7 +56,7 @@ def test_orthogonal_gradients_get_the_length_of_the_shortest():
     assert combine(AlignedMTL("rmse"), jacobian).tolist() == pytest.approx([(98 / 3) ** 0.5 / 3] * 3)
 
 
-def test_short_gradient_counts_as_a_direction_of_its_own():
+def test_short_gradient_counts_as_an_independent_direction():
     jacobian = torch.diag(torch.tensor([1.0, 1e-5], dtype=torch.float64))
     assert combine(AlignedMTL(), jacobian).tolist() == pytest.approx([5e-6, 5e-6])
 
@@ -73,7 +73,7 @@ def test_opposite_gradients_cancel():
     assert combine(AlignedMTL(), jacobian).abs().max() < 1e-12
 
 
-def test_task_without_a_gradient_takes_nothing_from_the_others_but_its_share_of_the_mean():
+def test_task_without_a_gradient_only_enters_the_mean():
     jacobian = random_jacobian(2)
     with_zero = torch.cat([jacobian, torch.zeros(1, 8)])
     torch.testing.assert_close(combine(AlignedMTL(), with_zero), combine(AlignedMTL(), jacobian) * 2 / 3)

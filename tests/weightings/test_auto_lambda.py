@@ -67,7 +67,7 @@ def test_a_weight_below_zero_counts_as_zero():
     assert weighting.task_weights.tolist() == [0.0, 2.0]
 
 
-def test_a_trial_leaves_buffers_and_random_numbers_as_they_were_and_repeats_its_masks():
+def test_a_lookahead_leaves_buffers_and_random_numbers_as_they_were_and_repeats_its_masks():
     model = nn.Sequential(nn.BatchNorm1d(3), nn.Dropout(0.5), nn.Linear(3, 1))
     inputs = torch.randn(8, 3)
     state = torch.random.get_rng_state()

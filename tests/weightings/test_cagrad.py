@@ -55,7 +55,7 @@ def search(jacobian, c):
 
 
 @pytest.mark.parametrize("c", [0.2, 0.5, 0.9])
-def test_direction_for_two_tasks_is_what_a_search_over_their_shares_finds(c):
+def test_direction_for_two_tasks_is_that_of_a_search_over_their_weights(c):
     for jacobian in (CONFLICT, *(random_jacobian(2, seed) for seed in range(5))):
         direction = combine(CAGrad(c, rescale=0), jacobian)
         torch.testing.assert_close(direction, 2 * search(jacobian, c), rtol=1e-4, atol=1e-4)
@@ -123,7 +123,7 @@ def test_one_gradient_for_all_tasks_is_as_long_as_the_sum_under_rescale_two():
     torch.testing.assert_close(combine(CAGrad(0.5, rescale=2), jacobian), jacobian.sum(dim=0))
 
 
-def test_gradients_that_sum_to_zero_give_nothing():
+def test_gradients_that_sum_to_zero_give_a_direction_of_zeros():
     jacobian = torch.tensor([[1.0, 2], [-1, -2]], dtype=torch.float64)
     assert combine(CAGrad(), jacobian).norm() < 1e-7
 

@@ -72,14 +72,14 @@ def test_regularization_bounds_what_is_added_for_rows_that_are_nearly_opposite()
     assert bounded.max() < 20
 
 
-def test_what_conflicts_with_nothing_is_left_as_it_is():
+def test_a_vector_without_conflict_is_left_as_it_is():
     rows = abs(random_rows(3, 5, 0))
     found, solved = project_on_dual_cone(rows @ rows.T, numpy.eye(3), 0.0)
     assert solved
     assert (found == numpy.eye(3)).all()
 
 
-def test_rows_of_zeros_stay_out_of_it():
+def test_rows_of_zeros_have_no_influence():
     found, solved = project_on_dual_cone(numpy.zeros((2, 2)), numpy.eye(2), 1e-4)
     assert solved
     assert (found == numpy.eye(2)).all()

@@ -52,7 +52,7 @@ def test_rounding_of_dependent_gradients_does_not_make_a_direction():
     torch.testing.assert_close(weights @ exact, direction_of_the_paper(exact), rtol=1e-3, atol=1e-3)
 
 
-def test_opposite_gradients_give_nothing():
+def test_opposite_gradients_give_a_direction_of_zeros():
     jacobian = torch.tensor([[1.0, 2], [-3, -6]], dtype=torch.float64)
     assert combine(ConFIG(), jacobian).abs().max() < 1e-12
 

@@ -49,7 +49,7 @@ def test_weights_equal_those_of_the_whole_history_written_out():
             assert found.tolist() == pytest.approx(slow_weights(HISTORY[:step].numpy()).tolist(), rel=1e-9)
 
 
-def test_the_loss_of_a_step_has_no_say_in_its_own_weights():
+def test_the_loss_of_a_step_does_not_influence_its_own_weights():
     one, other = make(), make()
     for losses in HISTORY[:4]:
         weights(one, losses)
@@ -57,7 +57,7 @@ def test_the_loss_of_a_step_has_no_say_in_its_own_weights():
     assert torch.equal(weights(one, HISTORY[4]), weights(other, 100 * HISTORY[4]))
 
 
-def test_units_of_a_loss_do_not_matter():
+def test_scales_of_losses_do_not_matter():
     one, other = make(), make()
     factors = torch.tensor([1e3, 1.0, 1e-3], dtype=torch.float64)
     for losses in HISTORY:

@@ -28,7 +28,7 @@ def test_direction_is_the_sum_of_the_averages_at_the_length_of_the_longest(beta,
         torch.testing.assert_close(combine(weighting, random_jacobian(step)), expected)
 
 
-def test_without_a_past_all_gradients_get_the_length_of_the_longest():
+def test_in_the_first_step_all_gradients_get_the_length_of_the_longest():
     jacobian = torch.diag(torch.tensor([0.5, 4.0, 2.0], dtype=torch.float64))
     assert combine(make(beta=0.0), jacobian).tolist() == pytest.approx([4, 4, 4])
 

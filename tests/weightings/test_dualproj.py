@@ -20,7 +20,7 @@ def conflicting_jacobian(num_tasks, seed=0):
 
 
 @pytest.mark.parametrize("num_tasks", [2, 3, 6])
-def test_direction_is_the_mean_gradient_and_the_least_that_must_be_added_to_it(num_tasks):
+def test_direction_is_the_mean_gradient_projected_on_the_dual_cone(num_tasks):
     for seed in range(5):
         jacobian = conflicting_jacobian(num_tasks, seed)
         mean = jacobian.mean(dim=0)
@@ -62,7 +62,7 @@ def test_sum_is_the_mean_times_the_number_of_tasks():
     torch.testing.assert_close(combine(DualProj(reduction="sum"), jacobian), 3 * combine(DualProj(), jacobian))
 
 
-def test_projection_that_is_not_found_is_counted(monkeypatch):
+def test_a_projection_that_fails_is_counted(monkeypatch):
     monkeypatch.setattr("mtlrun.weightings.dualproj.project_on_dual_cone", lambda gram, start, _: (start, False))
     weighting = DualProj()
     combine(weighting, random_jacobian(3))

@@ -35,7 +35,7 @@ def test_weights_solve_the_equation_of_the_paper(alpha):
 
 @pytest.mark.parametrize("alpha", [0.5, 2.0])
 @pytest.mark.parametrize("num_tasks", [2, 5])
-def test_direction_maximises_the_fair_utility_of_the_rates(num_tasks, alpha):
+def test_direction_maximizes_the_fair_utility_of_the_rates(num_tasks, alpha):
     jacobian = random_jacobian(num_tasks)
     direction = combine(FairGrad(alpha), jacobian)
     direction = (direction / direction.norm()).numpy()
@@ -78,7 +78,7 @@ def test_fairer_directions_help_the_weakest_task_more():
     assert rates[-1] > 1.1 * rates[0]
 
 
-def test_what_the_solver_could_not_find_is_counted():
+def test_a_failure_of_the_solver_is_counted():
     # More than double precision holds: lengths over sixteen decades under a large alpha, in conflict.
     lengths = torch.logspace(-8, 8, 40, dtype=torch.float64)
     jacobian = torch.randn(40, 80, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * lengths[:, None]

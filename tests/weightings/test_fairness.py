@@ -105,7 +105,7 @@ def test_a_task_without_a_gradient_gets_no_fair_weight_and_changes_no_other():
     assert fair_weights(numpy.zeros((2, 2)))[0].tolist() == [0, 0]
 
 
-def test_fair_weights_say_when_they_are_not_found():
+def test_fair_weights_report_that_they_were_not_found():
     rows = random_rows(5, 2)
     weights, found = fair_weights(rows @ rows.T, 2.0, max_iterations=1)
     assert not found

@@ -52,7 +52,7 @@ def test_one_group_weighs_all_tasks_alike():
     assert weights(make(num_groups=1, step_size=0.0)).tolist() == pytest.approx([mean] * 3)
 
 
-def test_shares_follow_the_recursion_written_out():
+def test_indicators_follow_the_recursion_written_out():
     weighting = make(num_groups=3, step_size=0.1)
     shares = numpy.ones(3) / 3
     for step in range(6):
@@ -67,7 +67,7 @@ def test_equal_losses_are_weighed_by_one():
     assert weights(make(), torch.full((3,), 0.7, dtype=torch.float64)).tolist() == pytest.approx([1, 1, 1])
 
 
-def test_shares_of_a_long_run_of_large_losses_stay_finite():
+def test_indicators_of_a_long_run_of_large_losses_stay_finite():
     weighting = make(step_size=1.0)
     for _ in range(3):
         assert weights(weighting, 1e4 * LOSSES).isfinite().all()

@@ -61,7 +61,7 @@ def test_leak_of_one_is_the_plain_sum():
     torch.testing.assert_close(combine(make(3, leak=1.0), random_jacobian()), random_jacobian().sum(dim=0))
 
 
-def test_leak_keeps_a_share_of_what_is_dropped():
+def test_leak_keeps_a_fraction_of_the_dropped_parts():
     positive, negative = parts(random_jacobian())
     kept = combine(make(3), random_jacobian())
     dropped = positive + negative - kept
@@ -69,6 +69,6 @@ def test_leak_keeps_a_share_of_what_is_dropped():
 
 
 @pytest.mark.parametrize("wrong", [-0.1, 1.5])
-def test_leak_that_is_no_share_is_refused(wrong):
+def test_leak_outside_0_and_1_is_refused(wrong):
     with pytest.raises(ValueError, match=rf"leak must be in \[0, 1\], found {wrong}"):
         GradDrop(wrong)

@@ -126,7 +126,7 @@ def test_orders_follow_the_seed_and_nothing_else():
 
 
 @pytest.mark.parametrize("wrong", [-0.1, 1.5])
-def test_beta_that_is_no_share_is_refused(wrong):
+def test_beta_outside_0_and_1_is_refused(wrong):
     with pytest.raises(ValueError, match=rf"beta must be in \[0, 1\], found {wrong}"):
         GradVac(wrong)
     with pytest.raises(ValueError, match=r"reduction must be one of .* found 'max'"):

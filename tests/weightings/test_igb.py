@@ -69,7 +69,7 @@ def test_objective_is_the_weighted_sum_of_the_logarithms():
     assert weighting.objective(losses).item() == pytest.approx((2 * shares * losses.log()).sum().item(), rel=1e-6)
 
 
-def test_units_of_a_loss_do_not_matter(take_step):
+def test_scales_of_losses_do_not_matter(take_step):
     one, other = make(), make()
     factors = torch.tensor([1e3, 1e-2], dtype=torch.float64)
     jacobian = torch.tensor([[1.0, 2.0], [3.0, -1.0]], dtype=torch.float64)

@@ -35,7 +35,7 @@ def test_objective_equals_the_formula_written_out():
     assert make(SCALES).objective(LOSSES).item() == pytest.approx(expected, rel=1e-12)
 
 
-def test_gradient_by_the_scale_is_the_weighted_loss_minus_one():
+def test_gradient_with_respect_to_the_scale_is_the_weighted_loss_minus_one():
     weighting = make(SCALES)
     weighting.objective(LOSSES).backward()
     torch.testing.assert_close(weighting.log_scale.grad, torch.exp(SCALES) * LOSSES - 1)

@@ -41,7 +41,7 @@ def test_alpha_of_zero_is_equal_weights():
         assert weighting.objective(values) == Equal().objective(values)
 
 
-def test_each_epoch_has_a_first_batch_of_its_own():
+def test_each_epoch_has_its_own_first_batch():
     weighting = make()
     weights(weighting, 4.0, 1.0)
     weights(weighting, 1.0, 0.9)
@@ -58,14 +58,14 @@ def test_weights_are_held_constant_in_the_objective():
     assert loss.grad.item() == pytest.approx(0.5)  # not 0.5 * 1.5, the slope of L^1.5 / L(0)^0.5
 
 
-def test_normalised_weights_sum_to_the_number_of_tasks():
+def test_normalized_weights_sum_to_the_number_of_tasks():
     weighting = make(3, normalize=True)
     weights(weighting, 4.0, 1.0, 1.0)
     found = weights(weighting, 1.0, 1.0, 0.25)
     assert found.tolist() == pytest.approx([3 * 0.5 / 2, 3 * 1 / 2, 3 * 0.5 / 2])
 
 
-def test_normalised_weights_sum_to_the_number_of_tasks_in_the_batch(take_step):
+def test_normalized_weights_sum_to_the_number_of_tasks_in_the_batch(take_step):
     weighting = make(3, normalize=True)
     weights(weighting, 4.0, 1.0, 1.0)
     found = take_step(weighting, torch.eye(2), torch.tensor([1.0, 1.0]), active=[0, 2])

@@ -80,7 +80,7 @@ def test_norm_is_the_smallest_on_a_grid_of_weights():
 
 
 @pytest.mark.parametrize("num_tasks", [2, 3, 5])
-def test_weights_are_shares_of_one(num_tasks):
+def test_weights_are_not_negative_and_sum_to_one(num_tasks):
     for seed in range(5):
         weights = weigh(MGDA(), random_jacobian(num_tasks, seed))
         assert (weights >= 0).all()
@@ -96,7 +96,7 @@ def test_direction_conflicts_with_no_task(num_tasks):
         assert (jacobian @ direction >= direction.square().sum() - slack).all()
 
 
-def test_gradients_that_cancel_give_nothing():
+def test_gradients_that_cancel_give_a_direction_of_zeros():
     jacobian = torch.tensor([[1.0, 0], [-0.5, 0.8], [-0.5, -0.8]], dtype=torch.float64)
     assert combine(MGDA(tolerance=1e-10, max_iterations=100_000), jacobian).norm() < 1e-4
 

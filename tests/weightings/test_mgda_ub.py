@@ -8,7 +8,7 @@ from mtlrun.gradients import backward
 from mtlrun.weightings import MGDA
 
 
-def test_mgda_ub_weighs_the_gradients_by_the_representation():
+def test_mgda_ub_weighs_the_gradients_with_respect_to_the_representation():
     weighting = build(compose(["weighting=mgda_ub"])["weighting"], "weighting")
     assert isinstance(weighting, MGDA)
     weighting.setup(2)

@@ -71,7 +71,7 @@ def test_rho_pulls_the_weights_together():
     assert spreads[1] < 0.5 * spreads[0]
 
 
-def test_normalised_gradients_have_the_length_of_their_losses():
+def test_normalized_gradients_have_the_length_of_their_losses():
     weighting = make(beta=1.0, normalize=True)
     losses = torch.tensor([0.5, 2.0, 3.0], dtype=torch.float64)
     combine(weighting, random_jacobian(), losses)

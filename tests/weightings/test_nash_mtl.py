@@ -28,7 +28,7 @@ def test_direction_for_two_tasks_is_that_of_imtl_g():
 
 
 @pytest.mark.parametrize("num_tasks", [2, 3, 6])
-def test_direction_maximises_the_product_of_the_gains(num_tasks):
+def test_direction_maximizes_the_product_of_the_gains(num_tasks):
     jacobian = random_jacobian(num_tasks)
     direction = combine(NashMTL(), jacobian).numpy()
     rows = jacobian.numpy()

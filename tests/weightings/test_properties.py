@@ -223,7 +223,7 @@ def test_given_gradients_and_losses_are_left_as_they_are(method):
     assert torch.equal(losses, LOSSES)
 
 
-def test_a_task_without_a_loss_has_no_say_in_the_step(method, take_step):
+def test_a_task_without_a_loss_does_not_influence_the_step(method, take_step):
     weighting = make(method)
     drive(weighting, take_step, 4, width=9)
     jacobian = torch.cat([random_jacobian(), torch.eye(3, dtype=torch.float64)], dim=1)
@@ -259,7 +259,7 @@ def test_all_tasks_are_weighed_again_after_a_step_without_one(method, take_step)
     assert drive(weighting, take_step, 5).isfinite().all()
 
 
-def test_a_copy_goes_its_own_way(method, take_step):
+def test_a_copy_shares_no_state(method, take_step):
     weighting = make(method)
     drive(weighting, take_step, 3)
     before = copy.deepcopy(weighting.state_dict())
@@ -276,7 +276,7 @@ def test_wrong_shapes_are_refused():
         combine(Equal(), torch.ones(3, 4), torch.ones(2))
 
 
-def test_what_is_none_of_the_three_kinds_is_refused():
+def test_a_weighting_of_no_known_kind_is_refused():
     class Odd(Weighting):
         pass
 

@@ -66,7 +66,7 @@ def test_each_dirichlet_weight_follows_a_beta_distribution():
     assert kstest(draws(make("normal"))[:, 0].numpy(), "beta", args=(1, 2)).pvalue < 0.01
 
 
-def test_tasks_without_a_loss_take_their_draw_with_them():
+def test_draws_of_the_other_tasks_do_not_depend_on_a_task_without_a_loss():
     whole, part = make(), make()
     part.active = torch.tensor([0, 2])
     expected = draw(whole)[[0, 2]]

@@ -50,7 +50,7 @@ def test_first_step_gives_all_gradients_their_mean_length():
     torch.testing.assert_close(direction, torch.tensor([4.0, 4.0], **DOUBLE))
 
 
-def test_a_task_that_converges_slowly_has_more_say_in_the_length():
+def test_a_task_that_converges_slowly_has_more_influence_on_the_length():
     weighting = ready()
     combine(weighting, rows(2.0, 10.0))
     # Ratios to the first norms: 4 / 2 and 5 / 10, so alpha = .8 and .2, and C = .8 * 4 + .2 * 5.
@@ -64,7 +64,7 @@ def test_norms_are_taken_over_all_samples_together():
     torch.testing.assert_close(direction, 3 * (first / 5 + second))  # C is the mean of 5 and 1
 
 
-def test_norms_to_compare_with_are_taken_once_more_after_the_burn_in():
+def test_reference_norms_are_taken_once_more_after_the_burn_in():
     weighting = ready(burn_in=2)
     compared_with = []
     for step in range(5):
@@ -80,7 +80,7 @@ def test_without_burn_in_the_first_norms_stay():
     assert weighting.initial_norms.tolist() == [1, 10]
 
 
-def test_a_gradient_of_zero_is_no_norm_to_compare_with():
+def test_a_gradient_of_zero_is_not_a_reference_norm():
     weighting = ready()
     torch.testing.assert_close(combine(weighting, rows(0.0, 5.0)), torch.tensor([0.0, 5.0], **DOUBLE))
     torch.testing.assert_close(combine(weighting, rows(3.0, 5.0)), torch.tensor([4.0, 4.0], **DOUBLE))
@@ -186,7 +186,7 @@ def model():
     return HardSharing({"a": Classification(3), "b": Classification(2)}, lambda: MLP((4,), hidden=[6, 5]))
 
 
-def test_each_head_gets_its_own_view_in_training_and_evaluation(model):
+def test_each_head_sees_its_rotation_of_the_features_in_training_and_evaluation(model):
     inputs = torch.randn(7, 4)
     plain = {task: prediction.detach() for task, prediction in model(inputs).predictions.items()}
     model.add_rotations()
@@ -278,7 +278,7 @@ def test_arguments_out_of_bounds_are_refused(arguments, message):
         RotoGrad(**arguments)
 
 
-def test_without_rotations_it_refuses_to_be_something_else():
+def test_training_without_rotations_is_refused():
     with pytest.raises(ValueError, match="call `attach_rotations` before the first step"):
         combine(RotoGrad(), torch.ones(2, 4))
 

@@ -39,5 +39,5 @@ def test_a_loss_of_zero_gives_a_finite_direction():
     assert combine(ScaleInvariant(), JACOBIAN, torch.tensor([0.0, 1.0, 1.0], dtype=torch.float64)).isfinite().all()
 
 
-def test_it_says_that_it_needs_positive_losses():
+def test_scale_invariant_needs_positive_losses():
     assert ScaleInvariant().needs_positive_losses

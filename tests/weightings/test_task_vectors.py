@@ -37,7 +37,7 @@ def test_loading_the_state_from_before_the_first_step_forgets_the_vectors():
 
 
 @pytest.mark.parametrize("cls", [DBMTL, ExcessMTL, MoCo])
-def test_gradients_by_the_representation_are_refused_where_they_are_remembered(cls):
+def test_grad_wrt_representation_is_refused_by_methods_that_keep_task_vectors(cls):
     with pytest.raises(ValueError, match=r"grad_wrt must be 'shared' .* found 'representation'"):
         cls(grad_wrt="representation")
 

@@ -72,7 +72,7 @@ SAME = {
 
 @pytest.mark.parametrize("method", SAME)
 @pytest.mark.parametrize("kind", [*independent(), *dependent()])
-def test_direction_is_the_same(method, kind):
+def test_direction_is_that_of_torchjd(method, kind):
     jacobian = (independent() | dependent())[kind]
     ours, theirs = SAME[method]
     assert_same(combine(ours(), jacobian), theirs()(jacobian))
@@ -145,7 +145,7 @@ def test_imtl_g_is_the_same_where_its_weights_can_sum_to_one(kind):
 
 @pytest.mark.parametrize("c", [0.0, 0.4, 2.0])
 @pytest.mark.parametrize("kind", [*independent(), *dependent()])
-def test_cagrad_is_theirs_times_the_number_of_tasks(c, kind):
+def test_cagrad_is_that_of_torchjd_times_the_number_of_tasks(c, kind):
     # Theirs is the direction of the paper; ours is by default divided by 1 + c² and multiplied by K, as in the paper's
     # code. Theirs is solved to about 1e-4.
     jacobian = (independent() | dependent())[kind]
@@ -167,7 +167,7 @@ def test_nash_mtl_is_the_same(kind):
     assert_same(combine(NashMTL(), jacobian), torchjd.NashMTL(n_tasks=len(jacobian))(jacobian), share=2e-2)
 
 
-def test_nash_mtl_is_solved_for_gradients_of_different_lengths_too_unlike_theirs():
+def test_nash_mtl_is_solved_for_gradients_of_different_lengths_unlike_in_torchjd():
     # Theirs works on the gradients as they are and stops before its end where one is 400 times as long as another.
     jacobian = independent()["of different lengths"]
 
@@ -199,7 +199,7 @@ def test_excess_mtl_is_the_same_after_the_same_warm_up():
             weighting.epoch_ended()
 
 
-def test_excess_mtl_without_a_warm_up_starts_with_equal_weights_unlike_theirs():
+def test_excess_mtl_without_a_warm_up_starts_with_equal_weights_unlike_in_torchjd():
     # Theirs moves the weights in the first step by excesses that are not relative to anything yet.
     jacobian = random_jacobian(3, 8)
     assert_same(combine(ExcessMTL(warmup_epochs=0), jacobian), jacobian.mean(dim=0))

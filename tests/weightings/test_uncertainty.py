@@ -44,7 +44,7 @@ def test_one_form_holds_for_all_tasks():
     assert weights(make("regression")).tolist() == [0.5, 0.5, 0.5]
 
 
-def test_gradient_by_the_log_variance_is_half_minus_the_weighted_loss():
+def test_gradient_with_respect_to_the_log_variance_is_half_minus_the_weighted_loss():
     weighting = make(log_variance=[0.4, -1.0, 2.0])
     weighting.objective(LOSSES).backward()
     expected = 0.5 - 0.5 * torch.exp(-weighting.log_variance.detach()) * LOSSES

@@ -74,7 +74,7 @@ def test_no_projection_of_ordinary_gradients_falls_back():
     assert weighting.fallbacks == 0
 
 
-def test_projection_that_is_not_found_is_counted(monkeypatch):
+def test_a_projection_that_fails_is_counted(monkeypatch):
     monkeypatch.setattr("mtlrun.weightings.upgrad.project_on_dual_cone", lambda gram, start, _: (start, False))
     weighting = UPGrad()
     combine(weighting, random_jacobian(3))
