@@ -150,7 +150,7 @@ class GradientStep:
     def losses(self) -> Tensor:
         """Return the losses [K] added so far, without graph."""
         assert self._losses is not None, "finish before any add"
-        return self._losses.to(self._dtype)
+        return self._losses if self._losses.dtype == self._dtype else self._losses.to(self._dtype)
 
     # ------------------------------------------------------------------------------------ what is added to the step
 
@@ -169,15 +169,16 @@ class GradientStep:
             self._losses = values.new_zeros(num_tasks, dtype=torch.float64)
             self._losses[list(positions)] += values
         batch_losses = self._batch_losses
-        if batch_losses is None:
-            if len(positions) < num_tasks:
-                self._check_micro_batches()
-            batch_losses = values if len(positions) == num_tasks else values.new_ones(num_tasks)
+        if batch_losses is None and len(positions) < num_tasks:
+            self._check_micro_batches()
+            batch_losses = values.new_ones(num_tasks)  # whatever they are, they do not matter
         if isinstance(self._weighting, LossWeighting):
-            leaf = batch_losses.detach().clone().requires_grad_()
-            self._weighting.scalarize(leaf).backward()  # also the gradient of what the weighting learns
-            self._factors = leaf.grad
+            if batch_losses is not None:
+                leaf = batch_losses.detach().clone().requires_grad_()
+                self._weighting.scalarize(leaf).backward()  # also the gradient of what the weighting learns
+                self._factors = leaf.grad
             return
+        batch_losses = values if batch_losses is None else batch_losses
         self._transformed, self._slopes = self._weighting.transform_losses(batch_losses)
         if isinstance(self._weighting, GradientWeighting):
             self._kept = self._weighting.kept_weights()
@@ -197,15 +198,21 @@ class GradientStep:
         self, stacked: Tensor, losses: Sequence[Tensor], positions: Sequence[int], regularizer: Tensor | None
     ) -> None:
         """Make the backward pass of a LossWeighting, after those for the log."""
-        assert self._factors is not None
+        assert isinstance(self._weighting, LossWeighting)
         if self._want_gram and self._sharing.shared:
             gradients = TaskGradients.take(self._graph(losses, positions), retain=True)
             self._add_gradients(gradients, positions)
-        all_tasks = len(positions) == len(self._factors)
-        objective = ((self._factors if all_tasks else self._factors[list(positions)]) * stacked).sum()
+        if self._factors is None:  # the losses of the whole batch: its objective's own backward pass gives the weights
+            stacked.retain_grad()
+            objective = self._weighting.scalarize(stacked)
+        else:
+            all_tasks = len(positions) == len(self._factors)
+            objective = ((self._factors if all_tasks else self._factors[list(positions)]) * stacked).sum()
         if regularizer is not None:
             objective = objective + regularizer
         objective.backward()
+        if self._factors is None:
+            self._factors = stacked.grad
 
     def _add_gradients(self, gradients: TaskGradients, positions: Sequence[int]) -> None:
         if self._gradients is None and len(positions) == len(self._sharing.task_params):
