@@ -226,6 +226,7 @@ def test_a_single_run_is_composed_once(mtlrun, monkeypatch):
     assert mtlrun("weighting=mgda", "seed=3")[0] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -50,7 +50,7 @@ def architecture(request):
     return partial(make, request.param)
 
 
-@pytest.fixture(params=["mlp", "lenet", "maps"])
+@pytest.fixture(params=["mlp", pytest.param("lenet", marks=pytest.mark.slow), "maps"])
 def backbone(request):
     """Return a backbone's factory `make` and its `input_shape`."""
     return BACKBONES[request.param]
