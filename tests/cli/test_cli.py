@@ -19,6 +19,8 @@ from helpers import QUICK, read_record, run_folders, start
         (["+runtime.devise=cpu"], ["runtime.devise: unknown key", "did you mean 'device'?"]),
         (["model=hrad"], ["no model named 'hrad'", "did you mean 'hard'?"]),
         (["~weighting"], ["weighting is missing"]),
+        (["model=null"], ["model=null: "]),
+        (["+names.foo=3"], ["names: unknown key; the program fills in the names of the chosen options"]),
         (["seed=abc"], ["seed must be a whole number >= 0, found 'abc'"]),
         (["seed=-1"], ["seed must be a whole number >= 0, found -1"]),
         (["optimizer.lr=0"], ["optimizer.lr must be > 0, found 0"]),

@@ -247,15 +247,22 @@ def test_a_step_refuses_what_it_cannot_compute_from_micro_batches():
 
     for name, reason in [
         ("dwa", "DWA needs the losses of the whole batch before its gradients"),
-        ("mgda_ub", "grad_wrt=representation does not go with micro-batches, use grad_wrt=shared"),
+        ("mgda_ub", "grad_wrt=representation is not supported with micro-batches; use grad_wrt=shared"),
         ("modo", "MoDo needs the whole batch at once"),
     ]:
-        step = GradientStep(configured(name), sharing.of(list(TASKS)))
         with pytest.raises(ValueError, match=reason):
-            step.add(losses(2), [0, 1])
+            GradientStep(configured(name), sharing.of(list(TASKS)), micro_batches=True)
     step = GradientStep(configured("dwa"), sharing.of(list(TASKS)))
+    with pytest.raises(ValueError, match="3 tasks need as many losses, found 2"):
+        step.add(losses(2))
+    with pytest.raises(ValueError, match="a whole batch is added once, with all its tasks"):
+        step.add(losses(2), [0, 1])
+    with pytest.raises(ValueError, match="parts are for a PartsWeighting, found DWA"):
+        step.add(losses(3), parts=[losses(3)])
+    with pytest.raises(ValueError, match="there are no losses"):
+        step.finish()
     step.add(losses(3))
-    with pytest.raises(ValueError, match="DWA needs the losses of the whole batch"):
+    with pytest.raises(ValueError, match="a whole batch is added once, with all its tasks"):
         step.add(losses(3))
     with pytest.raises(ValueError, match="MGDA needs shared parameters, found none"):
         GradientStep(configured("mgda"), Sharing([], list(sharing.task_params.values())))

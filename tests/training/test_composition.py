@@ -15,11 +15,22 @@ from mtlrun.config.compose import compose
 from mtlrun.gradients import backward
 from mtlrun.models import MultiTaskModel, Output
 from mtlrun.setup.prepare import prepare
-from mtlrun.tasks import Regression
+from mtlrun.tasks import Classification, Regression
 from mtlrun.training import checkpoint
 from mtlrun.training.batch import LabeledBatch
 from mtlrun.training.forward import Forward
-from mtlrun.weightings import DWA, MGDA, Equal, GradDrop, GradientWeighting, PartsWeighting, PCGrad, Static
+from mtlrun.weightings import (
+    DWA,
+    MGDA,
+    Equal,
+    GradDrop,
+    GradientWeighting,
+    PartsWeighting,
+    PCGrad,
+    SDMGrad,
+    Static,
+    Uncertainty,
+)
 
 
 class Problem:
@@ -57,11 +68,12 @@ class Problem:
 class Zeros(MultiTaskModel):
     """Predicts zero, whatever the task."""
 
-    def __init__(self, tasks):
+    def __init__(self, tasks, width=1):
         super().__init__(tuple(tasks))
+        self.width = width
 
     def forward(self, inputs):
-        return Output({name: torch.zeros(len(inputs), 1) for name in self.task_names})
+        return Output({name: torch.zeros(len(inputs), self.width) for name in self.task_names})
 
     def parameter_groups(self):
         return []
@@ -293,3 +305,25 @@ def test_auto_lambda_sees_another_batch_of_the_training_split_and_moves_its_weig
     here, other = (next(loaders[name].batches(0))[0] for name in ("train", "meta"))
     assert here.shape == other.shape
     assert not torch.equal(here, other)
+
+
+def test_performances_under_a_parts_weighting_are_those_of_the_tasks_in_every_part():
+    tasks = {"a": Classification(2), "b": Classification(2)}
+    targets = {"a": torch.tensor([0, 1, 0, 1, 0, 1]), "b": torch.tensor([0, -1, -1, -1, -1, -1])}
+    batch = LabeledBatch.load(tasks, (torch.zeros(6, 1), targets), torch.device("cpu"))
+    forward = Forward(Zeros(tasks, width=2), batch, num_parts=3)
+    assert forward.active == ["a"]
+    assert forward.performances().tolist() == [0.5]
+
+
+def test_the_weighting_beneath_a_parts_weighting_learns_once_per_step():
+    problem = Problem()
+    inner, alone = Uncertainty(), Uncertainty()
+    losses = problem.losses()
+    own = [list(head.parameters()) for head in problem.heads]
+    backward(
+        ready(SDMGrad(losses=inner)), losses, list(problem.trunk.parameters()), own, parts=[losses, losses, losses]
+    )
+    alone.setup(2)
+    alone.scalarize(torch.stack(losses).detach()).backward()
+    torch.testing.assert_close(inner.log_variance.grad, alone.log_variance.grad)

@@ -122,7 +122,7 @@ def train(arguments: Sequence[str]) -> int:
                 task(cfg)
             else:
                 hydra.main(version_base="1.3", config_path="pkg://mtlrun.conf", config_name="config")(task)()
-        except (HydraException, OmegaConfBaseException) as error:
+        except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: Hydra's, of group=null
             raise ConfigError(_all_problems(error, parsed.overrides, parsed.config_dir)) from error
     return max(exit_codes, default=0)
 

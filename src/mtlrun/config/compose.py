@@ -62,6 +62,8 @@ def resolve(cfg: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: an interpolation fails, or a mandatory value is missing.
     """
+    if "names" in cfg:
+        raise ConfigError("names: unknown key; the program fills in the names of the chosen options")
     names = {group: choices.get(group) for group in ("dataset", "model", "backbone", "weighting")}
     if "match_parameters" in cfg:
         names["match_parameters"] = choices.get("model@match_parameters")
@@ -104,7 +106,10 @@ def compose_with_hydra(overrides: Sequence[str], config_dir: str | Path | None =
     GlobalHydra.instance().clear()
     searchpath = [] if config_dir is None else [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
     with hydra.initialize_config_module(CONFIG_MODULE, version_base="1.3"):
-        return hydra.compose("config", overrides=[*searchpath, *overrides], return_hydra_config=True)
+        try:
+            return hydra.compose("config", overrides=[*searchpath, *overrides], return_hydra_config=True)
+        except ValueError as error:  # of group=null
+            raise HydraException(str(error)) from error
 
 
 def compose_single_run(overrides: Sequence[str], config_dir: str | Path | None) -> DictConfig | None:

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset
 
 from mtlrun.config.settings import Protocol
 from mtlrun.datasets.batches.sampling import Sampling
@@ -79,11 +79,6 @@ class Split(Dataset[Sample], ABC):
     @abstractmethod
     def __getitem__(self, index: int) -> Sample:
         """Return one sample."""
-
-    def batch(self, indices: Sequence[int] | Tensor) -> Sample:
-        """Return the samples at `indices`, stacked."""
-        batch: Sample = default_collate([self[int(index)] for index in indices])
-        return batch
 
 
 class DerivedSplit(Split):

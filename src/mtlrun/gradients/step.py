@@ -23,7 +23,7 @@ class Update:
     """What a step did, for the log. The tensors carry no graph.
 
     Args:
-        losses: [K], of the whole batch.
+        losses: the K losses of the whole batch.
         weights: the effective weights [K] of the losses, None for a method that has none.
         gram: the inner products [K, K] of the task gradients, on the CPU, None where they were not taken.
     """
@@ -43,15 +43,17 @@ class GradientStep:
     Args:
         weighting: after `setup`; where not all of its tasks have a loss, `weighting.active` holds those that do.
         sharing: the parameters that the K losses reach.
-        batch_losses: the losses [K] of the whole batch, without graph. Needed for micro-batches where
-            `weighting.needs_batch_losses`; otherwise the losses of the first `add` are those of the batch.
+        micro_batches: True if `add` is called once per micro-batch, False if once for the whole batch.
+        batch_losses: the losses [K] of the whole batch, without graph; for micro-batches, where
+            `weighting.needs_batch_losses`.
         want_gram: take the Gram matrix for the log even where the method does not need it; for a weighting of losses
             this costs K more backward passes.
         vmap: make the K backward passes over the shared part in one call, where vmap can; it takes more memory, and is
             faster for small networks only.
 
     Raises:
-        ValueError: the weighting compares gradients, and there are no shared parameters.
+        ValueError: the weighting compares gradients, and there are no shared parameters; or it cannot be computed from
+            micro-batches.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class GradientStep:
         weighting: Weighting,
         sharing: Sharing,
         *,
+        micro_batches: bool = False,
         batch_losses: Tensor | None = None,
         want_gram: bool = False,
         vmap: bool = False,
@@ -69,6 +72,7 @@ class GradientStep:
             raise ValueError(f"{type(weighting).__name__} needs shared parameters, found none")
         self._weighting: LossWeighting | GradientWeighting | JacobianWeighting = weighting
         self._sharing = sharing
+        self._micro_batches = micro_batches
         self._batch_losses = batch_losses
         self._want_gram = want_gram
         self._vmap = vmap
@@ -81,6 +85,8 @@ class GradientStep:
         self._slopes: Tensor | None = None  # [K], of these with respect to the losses; None for ones
         self._kept: list[float] | None = None  # weights of an earlier step, used again
         self._parts: list[tuple[Tensor, Tensor]] = []  # Jacobian and losses of each part, of a PartsWeighting
+        if micro_batches:
+            self._check_micro_batches()
 
     def add(
         self,
@@ -102,14 +108,18 @@ class GradientStep:
             parts: for a PartsWeighting, the K losses of each part of the batch.
 
         Raises:
-            ValueError: the method cannot be computed from micro-batches.
+            ValueError: the arguments do not fit together, or a whole batch is followed by another.
         """
+        if parts and not isinstance(self._weighting, PartsWeighting):
+            raise ValueError(f"parts are for a PartsWeighting, found {type(self._weighting).__name__}")
         if not losses:
             if regularizer is not None:
                 regularizer.backward()
             return
         if positions is None:
             positions = range(len(self._sharing.task_params))
+        if len(losses) != len(positions):
+            raise ValueError(f"{len(positions)} tasks need as many losses, found {len(losses)}")
         stacked = torch.stack(list(losses))
         self._add_losses(stacked.detach(), positions)
         if isinstance(self._weighting, LossWeighting):
@@ -149,7 +159,8 @@ class GradientStep:
 
     def losses(self) -> Tensor:
         """Return the losses [K] added so far, without graph."""
-        assert self._losses is not None, "finish before any add"
+        if self._losses is None:
+            raise ValueError("there are no losses: add some before finish")
         return self._losses if self._losses.dtype == self._dtype else self._losses.to(self._dtype)
 
     # ------------------------------------------------------------------------------------ what is added to the step
@@ -157,8 +168,11 @@ class GradientStep:
     def _add_losses(self, values: Tensor, positions: Sequence[int]) -> None:
         """Sum up the losses; at the first ones, let the weighting make of the batch's losses what it needs."""
         num_tasks = len(self._sharing.task_params)
+        if not self._micro_batches and (self._losses is not None or len(positions) < num_tasks):
+            raise ValueError(
+                "a whole batch is added once, with all its tasks; for micro-batches, set micro_batches=True"
+            )
         if self._losses is not None:
-            self._check_micro_batches()
             self._losses = self._losses.double()
             self._losses[list(positions)] += values
             return
@@ -169,9 +183,8 @@ class GradientStep:
             self._losses = values.new_zeros(num_tasks, dtype=torch.float64)
             self._losses[list(positions)] += values
         batch_losses = self._batch_losses
-        if batch_losses is None and len(positions) < num_tasks:
-            self._check_micro_batches()
-            batch_losses = values.new_ones(num_tasks)  # whatever they are, they do not matter
+        if batch_losses is None and self._micro_batches:
+            batch_losses = values.new_ones(num_tasks)  # placeholders: the weights do not depend on their values
         if isinstance(self._weighting, LossWeighting):
             if batch_losses is not None:
                 leaf = batch_losses.detach().clone().requires_grad_()
@@ -192,7 +205,7 @@ class GradientStep:
             raise ValueError(f"{name} needs the whole batch at once, since it splits it into parts")
         if isinstance(self._weighting, TaskGradientWeighting) and self._weighting.grad_wrt != "shared":
             wrt = self._weighting.grad_wrt
-            raise ValueError(f"grad_wrt={wrt} does not go with micro-batches, use grad_wrt=shared")
+            raise ValueError(f"grad_wrt={wrt} is not supported with micro-batches; use grad_wrt=shared")
 
     def _add_objective(
         self, stacked: Tensor, losses: Sequence[Tensor], positions: Sequence[int], regularizer: Tensor | None
@@ -247,7 +260,7 @@ class GradientStep:
             sharing = Sharing(sharing.shared, task_params, sharing.last_layer)
         return LossGraph(losses, sharing, self._representation, self._vmap)
 
-    # ------------------------------------------------------------------------------------ what becomes of it at the end
+    # ------------------------------------------------------------------------------------ combining, at the end
 
     def _combine_weighted(self, losses: Tensor) -> Update:
         """Weigh the task gradients. The one copy from the device holds all that a solver may use."""

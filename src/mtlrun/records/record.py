@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from mtlrun.config.schema import check_root
 from mtlrun.config.settings import Protocol
+from mtlrun.errors import DataError
 from mtlrun.records.folder import RECORD, open_atomically
 from mtlrun.records.identity import run_folder
 
@@ -107,12 +108,24 @@ class Record:
 
     @classmethod
     def read(cls, folder: Path) -> "Record | None":
-        """Return the record in `folder`, or None if there is none that can be read."""
+        """Return the record in `folder`, or None if there is none that can be read.
+
+        Raises:
+            DataError: it was written by a later version of mtlrun.
+        """
         try:
             content = json.loads((folder / RECORD).read_text())
-        except (OSError, json.JSONDecodeError):
+        except (OSError, ValueError):  # no JSON, or no text
             return None
-        if content.get("schema_version") == 1:
+        if not isinstance(content, dict) or not {"run_id", "config"} <= content.keys():
+            return None
+        version = content.get("schema_version")
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise DataError(
+                f"{folder / RECORD} has schema version {version}, and this version of mtlrun reads up to "
+                f"{SCHEMA_VERSION}; use the version that wrote it, or a later one"
+            )
+        if version == 1:
             content = _from_version_1(content)
         known = {item.name for item in dataclasses.fields(cls)}
         return cls(**{key: value for key, value in content.items() if key in known})

@@ -90,7 +90,7 @@ def check_optimizer(node: Mapping[str, Any]) -> None:
     if isinstance(lr, int | float) and not lr > 0:
         raise ConfigError(f"optimizer.lr must be > 0, found {lr}")
     if lr is None:
-        raise ConfigError("optimizer.lr is missing; it is the learning rate of all that is shared")
+        raise ConfigError("optimizer.lr is missing; it is the learning rate of the shared parameters")
     # Built once with a dummy parameter, so that the checks of its constructor are made now.
     build(node, "optimizer", params=[nn.Parameter(torch.zeros(1))])
 

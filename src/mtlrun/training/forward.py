@@ -73,7 +73,12 @@ class Forward:
         if self._whole is None and weighting.needs_batch_losses:
             batch_losses = self._survey()[0]
         step = GradientStep(
-            weighting, sharing.of(self.active), batch_losses=batch_losses, want_gram=want_gram, vmap=vmap
+            weighting,
+            sharing.of(self.active),
+            micro_batches=self._whole is None,
+            batch_losses=batch_losses,
+            want_gram=want_gram,
+            vmap=vmap,
         )
         for part in self._passes():
             losses = part.weighted_losses(self._batch)
@@ -88,7 +93,7 @@ class Forward:
 
     def performances(self) -> Tensor:
         """Return how well the active tasks do on the batch, [K]; see `MeasuresPerformance`."""
-        return self._survey(performances=True)[1] if self._whole is None else self._whole.performances()
+        return self._survey(performances=True)[1] if self._whole is None else self._whole.performances(self.active)
 
     @torch.no_grad()
     def losses_now(self) -> Tensor:
@@ -110,7 +115,7 @@ class Forward:
     def _survey(self, *, performances: bool = False, leave_no_trace: bool = True) -> tuple[Tensor, Tensor]:
         """Return losses and performances of the active tasks, means over the whole batch, without gradients.
 
-        The random numbers are those that the pass with gradients will see.
+        Draws the same random numbers as the pass with gradients.
         """
         if leave_no_trace:
             with untouched(self._model):
@@ -127,7 +132,7 @@ class Forward:
             fractions = part.batch.num_terms() / totals[places]
             sums[0, places] += fractions * values
             if performances:
-                sums[1, places] += fractions * part.performances()
+                sums[1, places] += fractions * part.performances(list(part.losses))
         return sums[0].to(dtype), sums[1].to(dtype)
 
 
@@ -170,10 +175,10 @@ class BatchPass:
         everywhere = [name for name in self.losses if all(name in losses for losses in parts)]
         return everywhere, [[losses[name] for name in everywhere] for losses in parts]
 
-    def performances(self) -> Tensor:
-        """Return how well the active tasks do on the batch, [K]; see `MeasuresPerformance`."""
+    def performances(self, tasks: Sequence[str]) -> Tensor:
+        """Return how well these active tasks do on the batch, [len(tasks)]; see `MeasuresPerformance`."""
         performances = []
-        for name in self.losses:
+        for name in tasks:
             passes = [each for each in self._passes if name in each.samples.active]
             values = torch.stack([each.samples.performance(name, each.output.predictions[name]) for each in passes])
             counts = torch.tensor([len(each.samples.targets[name]) for each in passes]).to(values)

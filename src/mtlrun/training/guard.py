@@ -1,4 +1,4 @@
-"""Guard: no step is made with a loss or gradient that is not finite; gradients are clipped if that is asked for."""
+"""Guard: refuses steps whose losses or gradients are not finite, and clips gradients if configured."""
 
 from collections.abc import Mapping, Sequence
 

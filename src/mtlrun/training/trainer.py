@@ -70,7 +70,7 @@ class Trainer:
     # ---------------------------------------------------------------------------------------------- the loop
 
     def fit(self) -> None:
-        """Train to the end, from wherever `progress` is.
+        """Train from the current `progress` to the end.
 
         Raises:
             DivergedError: a loss or gradient is not finite; nothing of that step was applied.

@@ -306,7 +306,8 @@ class JacobianWeighting(TaskGradientWeighting):
 class PartsWeighting(JacobianWeighting):
     """A JacobianWeighting that needs gradients of independent samples: the batch of each step is split into parts.
 
-    A step sees as many samples as under any other method, and costs K backward passes per part.
+    A step sees as many samples as under any other method, and costs K backward passes per part. `loss_transform` and
+    `losses` look at the losses of the whole batch, once: all parts' gradients are multiplied by the same slopes.
 
     Args:
         grad_wrt, losses, loss_transform: see `JacobianWeighting`.
