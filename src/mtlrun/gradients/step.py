@@ -81,7 +81,9 @@ class GradientStep:
         self._representation: Tensor | None = None
         # What the weighting makes of the batch's losses before any gradient is taken.
         self._factors: Tensor | None = None  # [K], of a LossWeighting
-        self._transformed: Tensor | None = None  # [K], the losses as a TaskGradientWeighting sees them
+        self._transformed: Tensor | None = (
+            None  # [K], the losses as a TaskGradientWeighting sees them; None if as they are
+        )
         self._slopes: Tensor | None = None  # [K], of these with respect to the losses; None for ones
         self._kept: list[float] | None = None  # weights of an earlier step, used again
         self._parts: list[tuple[Tensor, Tensor]] = []  # Jacobian and losses of each part, of a PartsWeighting
@@ -173,7 +175,7 @@ class GradientStep:
                 "a whole batch is added once, with all its tasks; for micro-batches, set micro_batches=True"
             )
         if self._losses is not None:
-            self._losses = self._losses.double()
+            self._losses = self._losses.to(torch.float64, copy=True)  # the first ones share memory with the graph's
             self._losses[list(positions)] += values
             return
         self._dtype = values.dtype
@@ -192,7 +194,8 @@ class GradientStep:
                 self._factors = leaf.grad
             return
         batch_losses = values if batch_losses is None else batch_losses
-        self._transformed, self._slopes = self._weighting.transform_losses(batch_losses)
+        transformed, self._slopes = self._weighting.transform_losses(batch_losses)
+        self._transformed = None if self._slopes is None else transformed
         if isinstance(self._weighting, GradientWeighting):
             self._kept = self._weighting.kept_weights()
 
@@ -301,7 +304,7 @@ class GradientStep:
 
     def _as_seen(self, losses: Tensor) -> Tensor:
         """Return the losses [K] as the method sees them."""
-        return losses if self._transformed is None or self._slopes is None else self._transformed
+        return losses if self._transformed is None else self._transformed
 
     def _effective(self, factors: list[float]) -> Tensor:
         """Return the weights of the losses as given, from those of the losses as the method saw them."""

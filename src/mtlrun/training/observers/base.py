@@ -123,3 +123,28 @@ class AppendFile:
     def close(self) -> None:
         """Close the file."""
         self.file.close()
+
+
+class FileObserver(Observer):
+    """Base of the observers that write a file, whose state is its size: a continued run cuts it back to that.
+
+    Args:
+        path: of the file, which is created if it does not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.file = AppendFile(path)
+        #: What precedes the metrics of evaluations during training, and of the result.
+        self.evaluation_tag, self.result_tag = "val", "test"
+
+    def started(self, record: Record, step: int) -> None:
+        self.evaluation_tag, self.result_tag = record.evaluation_tag, record.result_tag
+
+    def closed(self) -> None:
+        self.file.close()
+
+    def state_dict(self) -> dict[str, int]:
+        return {"size": self.file.sync()}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        self.file.cut(state.get("size", 0))

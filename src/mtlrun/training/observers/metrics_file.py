@@ -7,10 +7,10 @@ from typing import Any
 
 from mtlrun.records.folder import METRICS
 from mtlrun.records.record import Record
-from mtlrun.training.observers.base import AppendFile, Metrics, Observer
+from mtlrun.training.observers.base import FileObserver, Metrics
 
 
-class MetricsFile(Observer):
+class MetricsFile(FileObserver):
     """Writes `{"split": "train", "step": ..., "epoch": ..., <tag>: <value>, ...}` lines.
 
     The splits are `train`, `val` and `test`; under the legacy protocol `train`, `test_selected` for the evaluations
@@ -21,11 +21,11 @@ class MetricsFile(Observer):
     """
 
     def __init__(self, folder: Path) -> None:
-        self._file = AppendFile(folder / METRICS)
-        self._evaluation_tag, self._result_tag, self._selects = "val", "test", True
+        super().__init__(folder / METRICS)
+        self._selects = True
 
     def started(self, record: Record, step: int) -> None:
-        self._evaluation_tag, self._result_tag = record.evaluation_tag, record.result_tag
+        super().started(record, step)
         self._selects = record.protocol == "standard"
 
     def trained(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
@@ -33,23 +33,14 @@ class MetricsFile(Observer):
 
     def validated(self, step: int, epoch: int, metrics: Metrics, selected: bool) -> None:
         mark = {"selected": selected} if self._selects else {}
-        tag = self._evaluation_tag
+        tag = self.evaluation_tag
         self._line(split=tag, step=step, epoch=epoch, **mark, **tag_metrics(tag, metrics))
 
     def tested(self, step: int, metrics: Metrics) -> None:
-        self._line(split=self._result_tag, step=step, **tag_metrics(self._result_tag, metrics))
+        self._line(split=self.result_tag, step=step, **tag_metrics(self.result_tag, metrics))
 
     def _line(self, **values: Any) -> None:
-        self._file.write(json.dumps(values).encode() + b"\n")
-
-    def closed(self) -> None:
-        self._file.close()
-
-    def state_dict(self) -> dict[str, int]:
-        return {"size": self._file.sync()}
-
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        self._file.cut(state.get("size", 0))
+        self.file.write(json.dumps(values).encode() + b"\n")
 
 
 def tag_metrics(tag: str, metrics: Metrics) -> dict[str, float]:

@@ -15,11 +15,11 @@ from torch.utils.tensorboard import summary
 from mtlrun.records.folder import EVENTS
 from mtlrun.records.identity import flatten
 from mtlrun.records.record import Record
-from mtlrun.training.observers.base import AppendFile, Metrics, Observer
+from mtlrun.training.observers.base import FileObserver, Metrics
 from mtlrun.training.observers.metrics_file import tag_metrics
 
 
-class TensorBoard(Observer):
+class TensorBoard(FileObserver):
     """Writes scalars, the config as text, and the hyperparameters, all into one event file.
 
     PyTorch's SummaryWriter opens a new file whenever it is constructed, and puts hyperparameters into a second run; so
@@ -32,13 +32,12 @@ class TensorBoard(Observer):
     def __init__(self, folder: Path) -> None:
         existing = sorted(folder.glob(EVENTS))
         path = existing[0] if existing else folder / EVENTS.replace("*", f"{int(time.time())}.mtlrun")
-        self._file = AppendFile(path)
-        self._records = RecordWriter(self._file)
-        self._evaluation_tag, self._result_tag = "val", "test"
+        super().__init__(path)
+        self._records = RecordWriter(self.file)
 
     def started(self, record: Record, step: int) -> None:
-        self._evaluation_tag, self._result_tag = record.evaluation_tag, record.result_tag
-        if self._file.file.tell() > 0:
+        super().started(record, step)
+        if self.file.file.tell() > 0:
             return
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
         self._summary(
@@ -49,35 +48,26 @@ class TensorBoard(Observer):
         experiment, session_start, _ = summary.hparams(hyperparameters(record.config), metrics)
         self._summary(experiment, 0)
         self._summary(session_start, 0)
-        self._file.sync()
+        self.file.sync()
 
     def trained(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
         self._scalars(values, step)
 
     def validated(self, step: int, epoch: int, metrics: Metrics, selected: bool) -> None:
-        self._scalars(tag_metrics(self._evaluation_tag, metrics), step)
+        self._scalars(tag_metrics(self.evaluation_tag, metrics), step)
 
     def pictured(self, step: int, pictures: Mapping[str, Tensor]) -> None:
         for task, image in pictures.items():
             self._summary(summary.image(f"pictures/{task}", image.numpy(), dataformats="CHW"), step)
 
     def tested(self, step: int, metrics: Metrics) -> None:
-        self._scalars(tag_metrics(self._result_tag, metrics), step)
+        self._scalars(tag_metrics(self.result_tag, metrics), step)
         self._summary(summary.hparams({}, {})[2], step)  # the session's end
-
-    def closed(self) -> None:
-        self._file.close()
-
-    def state_dict(self) -> dict[str, int]:
-        return {"size": self._file.sync()}
-
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        self._file.cut(state.get("size", 0))
 
     def _scalars(self, values: Mapping[str, float], step: int) -> None:
         content = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
         self._summary(Summary(value=content), step)
-        self._file.file.flush()  # so that a running TensorBoard shows it at once
+        self.file.file.flush()  # so that a running TensorBoard shows it at once
 
     def _summary(self, content: Summary, step: int) -> None:
         self._write(Event(wall_time=time.time(), step=step, summary=content))
