@@ -79,6 +79,7 @@ def test_groups_declare_which_losses_reach_a_head(mlp, three_tasks, make_inputs,
         group = groups[name]
         assert group.parameters == list(head.parameters())
         assert found == ({group.task} if group.task else set(group.shared_by or three_tasks))
+        assert (group.task or group.lr_task) == name
     last = (order or list(three_tasks))[-1]
     assert [groups[task].task == task for task in three_tasks] == [stop_gradient or t == last for t in three_tasks]
 

@@ -1,11 +1,18 @@
 """Parameter groups: learning rates, weight decay, and that each parameter is in exactly one."""
 
+from functools import partial
+
 import pytest
 import torch
+from helpers import CONF, run_folders, shipped_node
 from torch import nn
 
+from mtlrun.config.instantiate import build
 from mtlrun.errors import ConfigError
-from mtlrun.setup.optimizer_groups import Group, check_partition, make_param_groups
+from mtlrun.models.backbones import MLP
+from mtlrun.setup.optimizer_groups import Group, check_partition, check_task_rates, make_optimizer, make_param_groups
+from mtlrun.tasks import Classification
+from mtlrun.weightings import Equal
 
 
 def test_groups_keep_name_parameters_and_base_learning_rate_and_empty_ones_are_left_out():
@@ -38,3 +45,30 @@ def test_partition_that_misses_or_repeats_a_parameter_is_refused(times, name):
     message = rf"parameter {name} must be in exactly one of the model's parameter groups, found it in {times}"
     with pytest.raises(ConfigError, match=message):
         check_partition(module, [Group("all", listed, 1)])
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [*((path.stem, {}) for path in sorted(CONF.glob("model/*.yaml"))), ("cascade", {"stop_gradient": False})],
+)
+def test_every_model_trains_the_head_of_each_task_at_the_rate_of_the_task(name, changes):
+    tasks = {"a": Classification(17, lr=0.2), "b": Classification(19, lr=0.3), "c": Classification(23, lr=0.5)}
+    node = {"_target_": "torch.optim.SGD", "lr": 0.1}
+    backbone = partial(MLP, (4,), hidden=[6, 6])
+    model = build(shipped_node("model", name) | changes, "model", tasks=tasks, backbone=backbone)
+    check_task_rates(node, model, tasks)
+    entries = make_optimizer(node, model, tasks, Equal()).param_groups
+    for task in tasks.values():  # known by the size of the output: the bias of the last layer of a head
+        rates = [entry["lr"] for entry in entries for p in entry["params"] if p.shape == (task.output_size,)]
+        assert set(rates) == {task.lr}
+
+
+def test_a_rate_that_no_parameter_would_train_at_is_refused(mtlrun):
+    code, _, err = mtlrun("dataset=toy2d", "tasks.first.lr=0.01", "trainer=smoke")
+    assert code == 2
+    assert "tasks.first.lr must be that of the shared parameters, optimizer.lr=0.001, found 0.01" in err
+    assert "no parameter of HardSharing would train at it" in err
+    assert "tasks.second" not in err
+    assert not run_folders()
+    code, _, err = mtlrun("dataset=toy2d", "optimizer.lr=0.01", "trainer=smoke", "dataset.num_train=4")
+    assert code == 0, err

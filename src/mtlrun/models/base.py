@@ -40,6 +40,8 @@ class ParameterGroup:
         task: the only task whose loss reaches the parameters; None if they are shared.
         lr_scale: factor on the learning rate of the task, or on `optimizer.lr` for shared parameters.
         shared_by: the tasks whose losses reach the parameters, if they are shared by some tasks only; empty for all.
+        lr_task: the task whose learning rate shared parameters have, such as those of a head that later tasks see the
+            predictions of; None for `optimizer.lr`.
     """
 
     name: str
@@ -47,6 +49,7 @@ class ParameterGroup:
     task: str | None = None
     lr_scale: float = 1.0
     shared_by: tuple[str, ...] = ()
+    lr_task: str | None = None
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ class Cascade(MultiTaskModel):
     Both papers let gradients flow back through the predictions, which is `stop_gradient=False`.
 
     Shared: the backbone; without `stop_gradient` also each head but the last, as its task and all later ones train it,
-    at the learning rate of shared parameters. So z does not always separate shared from task-specific parameters, and
-    is not returned as a representation. Per task: the head, or only the last task's without `stop_gradient`. Size: one
+    at the learning rate of its task. So z does not always separate shared from task-specific parameters, and is not
+    returned as a representation. Per task: the head, or only the last task's without `stop_gradient`. Size: one
     backbone and K heads, the last of which has as many more input channels as the others have outputs.
 
     Args:
@@ -81,5 +81,5 @@ class Cascade(MultiTaskModel):
                 groups.append(ParameterGroup(task, list(head.parameters()), task=task))
             else:
                 shared_by = tuple(reached_by) if position else ()  # all tasks reach the first head
-                groups.append(ParameterGroup(task, list(head.parameters()), shared_by=shared_by))
+                groups.append(ParameterGroup(task, list(head.parameters()), shared_by=shared_by, lr_task=task))
         return groups

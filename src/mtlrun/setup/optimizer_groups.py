@@ -72,7 +72,8 @@ def make_optimizer(
     shared_lr = float(node["lr"])
     groups = []
     for group in model.parameter_groups():
-        lr = shared_lr if group.task is None else tasks[group.task].lr
+        rate_of = group.task or group.lr_task
+        lr = shared_lr if rate_of is None else tasks[rate_of].lr
         trainable = [parameter for parameter in group.parameters if parameter.requires_grad]
         groups.append(Group(group.name, trainable, lr * group.lr_scale))
     check_partition(model, groups)
@@ -82,6 +83,24 @@ def make_optimizer(
         groups.append(Group(name, learned, method.lr or shared_lr, weight_decay=False))
     optimizer: Optimizer = build(node, "optimizer", params=make_param_groups(groups))
     return optimizer
+
+
+def check_task_rates(node: Mapping[str, Any], model: MultiTaskModel, tasks: Mapping[str, Task]) -> None:
+    """Raise ConfigError if a task's learning rate differs from `optimizer.lr`, and no parameter trains at it."""
+    shared_lr = node.get("lr")
+    used = {
+        group.task or group.lr_task
+        for group in model.parameter_groups()
+        if any(parameter.requires_grad for parameter in group.parameters)
+    }
+    problems = [
+        f"tasks.{name}.lr must be that of the shared parameters, optimizer.lr={shared_lr:g}, found {task.lr:g}: no "
+        f"parameter of {type(model).__name__} would train at it, since none belongs to this task; leave it out"
+        for name, task in tasks.items()
+        if name not in used and isinstance(shared_lr, int | float) and task.lr != shared_lr
+    ]
+    if problems:
+        raise ConfigError(problems)
 
 
 def check_optimizer(node: Mapping[str, Any]) -> None:

@@ -23,7 +23,7 @@ from mtlrun.setup.compatibility import check_per_source, check_protocol, check_t
 from mtlrun.setup.environment import choose_device, keep_solvers_on_one_thread, set_seed
 from mtlrun.setup.loaders import fit_tasks, has_source_statistics, make_loaders
 from mtlrun.setup.model_size import count_macs, match_width
-from mtlrun.setup.optimizer_groups import check_optimizer, make_optimizer
+from mtlrun.setup.optimizer_groups import check_optimizer, check_task_rates, make_optimizer
 from mtlrun.setup.split_summary import summarize
 from mtlrun.setup.warm_start import start_from
 from mtlrun.tasks import Task
@@ -241,6 +241,8 @@ def check_components(built: Mapping[str, Any], problems: Problems) -> None:
     if weighting is not None:
         problems += check_weighting(weighting, built["model"], tasks, built["config"])
         problems.attempt(_set_up, weighting, len(tasks), built["seed"])
+    if built["model"] is not None:
+        problems.attempt(check_task_rates, built["config"].get("optimizer") or {}, built["model"], tasks)
     if settings is not None and tasks:
         problems.attempt(check_monitor, settings.monitor, _directions(tasks))
     if settings is not None and dataset is not None:
