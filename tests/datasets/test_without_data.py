@@ -1,5 +1,7 @@
 """Problems without data: the two functions of the plane, and the concave front."""
 
+from math import log, tanh
+
 import pytest
 import torch
 from helpers import read_record, run_folders
@@ -74,6 +76,50 @@ def test_the_minimum_of_the_mean_in_the_setting_of_cagrad_is_the_known_one():
     around = x + 0.05 * torch.tensor([[1.0, 0], [-1, 0], [0, 1], [0, -1]])
     mean = sum(toy2d(torch.cat([x, around]), objective) for objective in OBJECTIVES) / 2
     assert mean.argmin() == 0
+
+
+STARTS = [[-8.5, 7.5], [-8.5, -5.0], [0.0, 0.0], [9.0, 9.0], [10.0, -8.0], [-7.5, -0.5], [9.0, -1.0]]
+
+
+def plane_by_formula(x1, x2):
+    """Return (L_1, L_2) and their gradients, by the formulas as printed and derived by hand."""
+    c1, c2 = max(tanh(x2 / 2), 0), max(tanh(-x2 / 2), 0)
+    slope = (1 - tanh(x2 / 2) ** 2) / 2
+    d1, d2 = slope * (x2 >= 0), -slope * (x2 <= 0)
+    values, gradients = [], []
+    inner = [0.5 * (-x1 - 7) - tanh(-x2), 0.5 * (-x1 + 3) + tanh(-x2) + 2]
+    for a, center, turn in zip(inner, (7, -7), (1, -1), strict=True):
+        f, g = log(max(abs(a), 0.000005)) + 6, ((-x1 + center) ** 2 + 0.1 * (-x2 - 8) ** 2) / 10 - 20
+        f_x1, f_x2 = -0.5 / a, turn * (1 - tanh(x2) ** 2) / a
+        g_x1, g_x2 = (x1 - center) / 5, 0.1 * (x2 + 8) / 5
+        values.append(c1 * f + c2 * g)
+        gradients.append([c1 * f_x1 + c2 * g_x1, d1 * f + c1 * f_x2 + d2 * g + c2 * g_x2])
+    return values, gradients
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_values_and_gradients_at_every_published_start_are_those_of_the_formula(start):
+    point = torch.tensor([start], dtype=torch.float64, requires_grad=True)
+    values, gradients = plane_by_formula(*start)
+    for objective, value, gradient in zip(OBJECTIVES, values, gradients, strict=True):
+        loss = toy2d(point, objective).sum()
+        assert loss.item() == pytest.approx(value, rel=1e-12)
+        assert torch.autograd.grad(loss, point)[0][0].tolist() == pytest.approx(gradient, rel=1e-12)
+        assert gradient != [0, 0]
+        # The derivative along x_1, and off the line x_2 = 0 that along x_2, is the limit of differences as well.
+        for axis in (0, 1) if start[1] else (0,):
+            step = 1e-6 * torch.eye(2, dtype=torch.float64)[axis]
+            difference = (toy2d(point + step, objective) - toy2d(point - step, objective)).item() / 2e-6
+            assert difference == pytest.approx(gradient[axis], rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("weighting", [Equal, MGDA])
+def test_points_move_down_from_every_published_start(weighting, start):
+    before = sum(toy2d(torch.tensor([start]), objective).item() for objective in OBJECTIVES)
+    point, losses = minimize(weighting(), toy2d, start, lr=0.02, steps=20)
+    assert (point - torch.tensor(start)).norm() > 0.05
+    assert losses.sum() < before
 
 
 def in_the_setting_of_nash_mtl(points, objective):

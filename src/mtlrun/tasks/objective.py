@@ -52,6 +52,9 @@ def toy2d(points: Tensor, objective: Literal["first", "second"], scale: float = 
         L_1 = scale (c_1 f_1 + c_2 g_1),    L_2 = c_1 f_2 + c_2 g_2,
         c_1 = max(tanh(x_2 / 2), 0),        c_2 = max(tanh(-x_2 / 2), 0)
 
+    Neither maximum is differentiable on the line x_2 = 0, where one of the published starts lies. There each has the
+    derivative of its first argument, as in the published code, whose `clamp` had it in the PyTorch of that time.
+
     Source: Liu et al., "Conflict-Averse Gradient Descent for Multi-task Learning" (NeurIPS 2021), section 5 and
     appendix, with scale 1; Navon et al., "Multi-Task Learning as a Bargaining Game" (ICML 2022), with scale 0.1. Both
     papers print the tanh in f_2 with the other sign than all published code; the sign here is that of the code.
@@ -62,7 +65,7 @@ def toy2d(points: Tensor, objective: Literal["first", "second"], scale: float = 
         scale: factor of the first one.
     """
     x1, x2 = points.unbind(dim=1)
-    upper, lower = torch.tanh(x2 / 2).clamp(min=0), torch.tanh(-x2 / 2).clamp(min=0)
+    upper, lower = _positive_part(torch.tanh(x2 / 2)), _positive_part(torch.tanh(-x2 / 2))
     if objective == "first":
         f = ((-x1 - 7) / 2 - torch.tanh(-x2)).abs().clamp(min=5e-6).log() + 6
         g = ((-x1 + 7).square() + 0.1 * (-x2 - 8).square()) / 10 - 20
@@ -70,6 +73,11 @@ def toy2d(points: Tensor, objective: Literal["first", "second"], scale: float = 
     f = ((-x1 + 3) / 2 + torch.tanh(-x2) + 2).abs().clamp(min=5e-6).log() + 6
     g = ((-x1 - 7).square() + 0.1 * (-x2 - 8).square()) / 10 - 20
     return upper * f + lower * g
+
+
+def _positive_part(x: Tensor) -> Tensor:
+    """Return max(x, 0), with the derivative 1 at 0; that of `clamp` and `relu` there depends on the PyTorch version."""
+    return torch.where(x >= 0, x, 0.0)
 
 
 def concave_front(points: Tensor, objective: Literal["first", "second"]) -> Tensor:
