@@ -6,7 +6,7 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score, log_loss, roc_auc_score
 
-from mtlrun.tasks import BinaryClassification, Classification
+from mtlrun.tasks import BinaryClassification, Classification, MultiLabel
 
 SIZES = [1, 50, 7, 32]
 
@@ -52,9 +52,33 @@ def test_logits_between_0_and_1_are_no_probabilities():
     assert found["auroc"] == 1 / 2
 
 
-def test_large_logits_keep_their_order():
-    logits, target = torch.tensor([[18.0], [20.0], [22.0], [25.0]]), torch.tensor([0, 0, 1, 1])
-    assert evaluate(BinaryClassification(), logits, target, [4])["auroc"] == 1
+@pytest.mark.parametrize("low", [30.0, -60.0, 0.0, 0.2, 1e4, -1e-30])
+@pytest.mark.parametrize("task", [BinaryClassification(), MultiLabel(2)])
+def test_logits_are_ranked_as_they_are_wherever_they_lie(low, task):
+    # Neighbors in float32, some of them equal: what scikit-learn sees as a tie is one, and nothing else is.
+    generator = torch.Generator().manual_seed(0)
+    steps = torch.randint(0, 40, (200, 1), generator=generator)
+    logits, neighbor = torch.full((200, 1), low), torch.tensor(math.inf)
+    for step in range(40):
+        logits = torch.where(steps > step, logits.nextafter(neighbor), logits)
+    target = (steps + 20 * torch.randn(200, 1, generator=generator) > 25).long()
+    logits, target = (tensor.expand(-1, task.output_size) for tensor in (logits, target))
+    found = evaluate(task, logits, target.squeeze(1) if task.output_size == 1 else target, [50, 100, 50])
+    labels, score = target[:, 0], logits[:, 0].double()
+    assert 0.6 < found["auroc"] < 1
+    assert found["auroc"] == pytest.approx(roc_auc_score(labels, score), rel=1e-6)
+    precision = found["map" if task.output_size > 1 else "average_precision"]
+    assert precision == pytest.approx(average_precision_score(labels, score), rel=1e-6)
+    assert found["f1"] == pytest.approx(f1_score(labels, score > 0, zero_division=0), rel=1e-6)
+
+
+def test_all_negatives_above_all_positives_is_the_worst_ranking():
+    found = evaluate(BinaryClassification(), torch.tensor([[40.0], [45.0], [50.0]]), torch.tensor([1, 0, 0]), [3])
+    assert found["auroc"] == 0
+    assert found["average_precision"] == pytest.approx(1 / 3)
+    found = evaluate(BinaryClassification(), torch.tensor([[40.0], [math.nan], [50.0]]), torch.tensor([1, 0, 0]), [3])
+    assert math.isnan(found["auroc"])
+    assert math.isnan(found["average_precision"])
 
 
 def test_equal_values_in_the_first_batch_merge_no_metrics(split):

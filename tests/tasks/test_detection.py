@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from torch import nn
 from torchmetrics.detection import MeanAveragePrecision
 from torchvision.models.detection.fcos import FCOS, FCOSHead
@@ -9,6 +11,7 @@ from torchvision.ops import generalized_box_iou_loss
 
 from mtlrun.tasks import Detection
 from mtlrun.tasks.losses.boxes import decode, detect, giou_loss, image_size, match
+from mtlrun.tasks.metrics.box_precision import BoxPrecision
 
 SIZE = 64
 STRIDES = [2, 4, 8]
@@ -254,6 +257,49 @@ def test_values_are_those_of_torchmetrics(generator):
         assert values["map50"] == pytest.approx(expected["map_50"].item())
         assert values["map"] == pytest.approx(expected["map"].item())
     assert 0 < values["map"] < values["map50"] < 1
+
+
+def precision_by_pycocotools(detections, objects):
+    """Return (map50, map) of padded boxes [images, n, 7] and [images, m, 6], without torchmetrics and in float64."""
+    coco, results, annotations = COCO(), [], []
+    for image, (found, true) in enumerate(zip(detections.double().tolist(), objects.double().tolist(), strict=True)):
+        for x1, y1, x2, y2, label, *rest in [*found, *true]:
+            box = {"image_id": image, "category_id": int(label), "bbox": [x1, y1, x2 - x1, y2 - y1]}
+            box["area"], box["iscrowd"] = (x2 - x1) * (y2 - y1), int(rest[0])
+            if label >= 0 and len(rest) == 2:
+                results.append(box | {"score": rest[1]})
+            elif label >= 0:
+                annotations.append(box | {"id": len(annotations) + 1})
+    coco.dataset = {
+        "info": {}, "images": [{"id": image} for image in range(len(objects))], "annotations": annotations,
+        "categories": [{"id": label} for label in {box["category_id"] for box in annotations}],
+    }  # fmt: skip
+    coco.createIndex()
+    evaluation = COCOeval(coco, coco.loadRes(results), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    return evaluation.stats[1], evaluation.stats[0]
+
+
+@pytest.mark.parametrize("num_classes", [1, 3])
+@pytest.mark.parametrize("noise", [0.05, 0.15])
+def test_precision_is_that_of_pycocotools_on_random_boxes(generator, num_classes, noise):
+    # 10 objects of a class or 20 fall on levels of recall, where float32 thresholds read the next one's precision.
+    objects = make_objects(10, 6, num_classes, generator)
+    objects[:3, 0, 5] = 1
+    objects[::4, 1:3, 4] = -1
+    sides = (objects[..., 2:4] - objects[..., :2]).repeat(1, 1, 2)
+    found = objects.repeat(1, 2, 1)
+    found[..., :4] += noise * sides.repeat(1, 2, 1) * torch.randn(found[..., :4].shape, generator=generator)
+    found[..., 5] = 0
+    scores = torch.rand(*found.shape[:2], 1, generator=generator)
+    map50, both = BoxPrecision("map_50"), BoxPrecision("map")
+    for metric in (map50, both):
+        metric.update(torch.cat([found, scores], dim=2), objects)
+    expected = precision_by_pycocotools(torch.cat([found, scores], dim=2), objects)
+    assert 0.05 < expected[1] < expected[0] < 1
+    assert (map50.compute().item(), both.compute().item()) == pytest.approx(expected, rel=1e-6)
 
 
 def test_detecting_an_ignored_object_counts_neither_way():

@@ -74,21 +74,18 @@ class BinaryClassification(ClassWeightedTask):
         return torch.ones_like(label) if self.class_weights is None else self.class_weights[label]
 
     def metrics(self) -> "dict[str, Metric]":
-        from torchmetrics.classification import BinaryAccuracy, BinaryF1Score
-
+        from mtlrun.tasks.metrics.decisions import F1, Accuracy
         from mtlrun.tasks.metrics.ranking import AUROC, AveragePrecision
 
         return {
             "auroc": AUROC(),
             "average_precision": AveragePrecision(),
-            "accuracy": BinaryAccuracy(validate_args=False),
-            "f1": BinaryF1Score(validate_args=False),
+            "accuracy": Accuracy(validate_args=False),
+            "f1": F1(validate_args=False),
         }
 
     def metric_inputs(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        # Probabilities, since torchmetrics would guess for each batch whether it sees logits; in float64, in which
-        # large logits keep different probabilities.
-        return prediction.squeeze(1).double().sigmoid(), target.reshape(len(target)).long()
+        return prediction.squeeze(1), target.reshape(len(target)).long()
 
     def performance(self, prediction: Tensor, target: Tensor) -> Tensor:
         correct = (prediction.squeeze(1) > 0) == (target.reshape(len(target)) > 0)

@@ -63,19 +63,17 @@ class MultiLabel(ClassTask):
         return (target >= 0).sum()
 
     def metrics(self) -> "dict[str, Metric]":
-        from torchmetrics.classification import MultilabelF1Score
-
+        from mtlrun.tasks.metrics.decisions import MacroF1
         from mtlrun.tasks.metrics.ranking import AUROC, AveragePrecision
 
         return {
             "auroc": AUROC(),
             "map": AveragePrecision(),
-            "f1": MultilabelF1Score(self.num_labels, average="macro", ignore_index=-1, validate_args=False),
+            "f1": MacroF1(self.num_labels, average="macro", ignore_index=-1, validate_args=False),
         }
 
     def metric_inputs(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        # Probabilities in float64, as in BinaryClassification.
-        return prediction.double().sigmoid(), torch.where(target >= 0, target.long(), -1)
+        return prediction, torch.where(target >= 0, target.long(), -1)
 
     def performance(self, prediction: Tensor, target: Tensor) -> Tensor:
         correct = ((prediction > 0) == (target > 0)) & (target >= 0)

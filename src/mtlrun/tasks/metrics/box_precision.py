@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Literal
 
+import numpy
 import torch
 from torch import Tensor
 from torchmetrics.detection import MeanAveragePrecision
@@ -30,7 +31,11 @@ class BoxPrecision(MeanAveragePrecision):
     """
 
     def __init__(self, value: Literal["map_50", "map"], shared_with: "BoxPrecision | None" = None) -> None:
-        super().__init__()
+        # The thresholds of pycocotools, digit by digit: torchmetrics makes its defaults in float32, where precision is
+        # read at a recall of 0.1000000015 and an IoU of 0.6000000238 is asked for.
+        super().__init__(
+            iou_thresholds=numpy.linspace(0.5, 0.95, 10).tolist(), rec_thresholds=numpy.linspace(0.0, 1.0, 101).tolist()
+        )
         self._value = value
         # Inputs and result of the last evaluation; one list for the metrics that share it.
         self._last: list[tuple[list[Tensor], dict[str, Tensor]]] = [] if shared_with is None else shared_with._last
@@ -50,7 +55,7 @@ def _by_image(batch: Tensor) -> Iterator[dict[str, Tensor]]:
     """Yield objects [batch, n, 6] or detections [batch, n, 7] image by image, as torchmetrics takes them."""
     for padded in batch:
         objects = padded[padded[:, 4] >= 0]
-        boxes = {"boxes": objects[:, :4], "labels": objects[:, 4].long()}
+        boxes = {"boxes": objects[:, :4].double(), "labels": objects[:, 4].long()}
         yield boxes | ({"scores": objects[:, 6]} if batch.shape[2] == 7 else {"iscrowd": objects[:, 5].long()})
 
 

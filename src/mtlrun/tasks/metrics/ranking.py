@@ -5,15 +5,18 @@ import math
 import torch
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
 
 class _Ranking(Metric):
     """Mean over the labels of a metric of all scores and targets; subclasses define the metric of one label.
 
+    Scores are compared as they are, so that two are a tie only if they are the same number; sigmoids of large logits
+    would be the same, and torchmetrics takes logits for probabilities where all of them lie in [0, 1].
+
     All subclasses have the same state and update, so that torchmetrics keeps one for all of them.
 
-    A label whose metric is not defined on the split is left out of the mean; NaN if there is no other.
+    A label whose metric is not defined on the split is left out of the mean; NaN if there is no other, or if a score is
+    NaN, which has no rank.
     """
 
     higher_is_better = True
@@ -30,7 +33,7 @@ class _Ranking(Metric):
         """Add a batch.
 
         Args:
-            prediction: probabilities [batch] or [batch, num_labels].
+            prediction: scores [batch] or [batch, num_labels], such as logits; the higher, the more likely the label 1.
             target: 0 or 1, or a number < 0 for a missing label; of the same shape.
         """
         self.scores.append(prediction.reshape(len(prediction), -1))
@@ -38,28 +41,48 @@ class _Ranking(Metric):
 
     def compute(self) -> Tensor:
         # On the CPU: cumulative sums are not deterministic on GPUs.
-        columns = zip(torch.cat(self.scores).cpu().T, torch.cat(self.labels).cpu().T, strict=True)
-        values = [self._label_metric(scores[labels >= 0], labels[labels >= 0].long()) for scores, labels in columns]
-        return torch.tensor(values).nanmean()
+        all_scores, all_labels = torch.cat(self.scores).cpu(), torch.cat(self.labels).cpu()
+        if all_scores.isnan().any():
+            return torch.tensor(torch.nan)
+        columns = zip(all_scores.T, all_labels.T, strict=True)
+        values = [self._label_metric(*_counts(scores[labels >= 0], labels[labels >= 0])) for scores, labels in columns]
+        return torch.tensor(values, dtype=torch.float64).nanmean()
 
-    def _label_metric(self, scores: Tensor, labels: Tensor) -> float:
-        """Return the metric of one column of labels, NaN if it is not defined."""
+    def _label_metric(self, positives: Tensor, negatives: Tensor) -> float:
+        """Return the metric of one label, NaN if it is not defined.
+
+        Args:
+            positives, negatives: how many targets of each kind have the same score, from the lowest score to the
+                highest; float64 [number of different scores].
+        """
         raise NotImplementedError
 
 
 class AUROC(_Ranking):
-    """Area under the ROC curve; not defined for labels that are always 0 or always 1."""
+    """Area under the ROC curve; not defined for labels that are always 0 or always 1.
 
-    def _label_metric(self, scores: Tensor, labels: Tensor) -> float:
-        if len(labels.unique()) < 2:
-            return math.nan
-        return float(binary_auroc(scores, labels, validate_args=False))
+    This is the fraction of pairs of a positive and a negative that are ranked right; a tie counts 1/2.
+    """
+
+    def _label_metric(self, positives: Tensor, negatives: Tensor) -> float:
+        pairs = positives.sum() * negatives.sum()
+        below = negatives.cumsum(0) - negatives / 2
+        return float(positives @ below / pairs) if pairs else math.nan
 
 
 class AveragePrecision(_Ranking):
     """Area under the curve of precision over recall, as a sum of steps; not defined for labels that are never 1."""
 
-    def _label_metric(self, scores: Tensor, labels: Tensor) -> float:
-        if not labels.any():
-            return math.nan
-        return float(binary_average_precision(scores, labels, validate_args=False))
+    def _label_metric(self, positives: Tensor, negatives: Tensor) -> float:
+        true, all_positives = positives.flip(0).cumsum(0), positives.sum()
+        precision = true / (true + negatives.flip(0).cumsum(0))
+        return float(positives.flip(0) @ precision / all_positives) if all_positives else math.nan
+
+
+def _counts(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how many labels 1 and how many 0 each different score has, from the lowest score to the highest."""
+    distinct, index = scores.unique(return_inverse=True)
+    positives, negatives = (
+        torch.bincount(index[labels == label], minlength=len(distinct)).double() for label in (1, 0)
+    )
+    return positives, negatives

@@ -1,0 +1,25 @@
+"""Metrics of binary decisions, computed by torchmetrics: yes where the logit is above 0, the probability above 1/2."""
+
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.classification import BinaryAccuracy, BinaryF1Score, MultilabelF1Score
+
+
+class _Decided(Metric):
+    """Mixin that passes decisions on: torchmetrics takes logits for probabilities where all lie in [0, 1]."""
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Add a batch of logits [batch] or [batch, num_labels], and targets of the same shape."""
+        super().update((prediction > 0).long(), target)  # type: ignore[safe-super]
+
+
+class Accuracy(_Decided, BinaryAccuracy):
+    """Fraction of right decisions on one label."""
+
+
+class F1(_Decided, BinaryF1Score):
+    """F1 of yes on one label."""
+
+
+class MacroF1(_Decided, MultilabelF1Score):
+    """Mean over several labels of the F1 of yes."""
