@@ -96,3 +96,18 @@ def test_cosines_of_a_row_of_zeros_are_zero():
     unit, lengths = cosines(numpy.diag([4.0, 0.0]))
     assert unit.tolist() == [[1, 0], [0, 0]]
     assert lengths.tolist() == [2, 1]
+
+
+@pytest.mark.parametrize("num_tasks", [5, 40])
+def test_projection_is_exact_for_lengths_that_differ_by_a_thousand(num_tasks):
+    random = numpy.random.default_rng(num_tasks)
+    for num_parameters in (3, num_tasks, 200):
+        rows = random.normal(size=(num_tasks, num_parameters)) * 10 ** (3 * random.random((num_tasks, 1)))
+        lengths = numpy.linalg.norm(rows, axis=1)
+        for start in starts(num_tasks):
+            found, solved = project_on_dual_cone(rows @ rows.T, start[None], 0.0)
+            scale = (lengths * found[0]).sum()
+            products = rows @ (rows.T @ found[0]) / lengths / scale
+            assert solved
+            assert products.min() >= -1e-10
+            assert abs((found[0] - start) * lengths / scale * products).max() <= 1e-10

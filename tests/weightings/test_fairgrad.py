@@ -52,7 +52,7 @@ def test_direction_maximizes_the_fair_utility_of_the_rates(num_tasks, alpha):
 
 def test_small_alpha_tends_to_the_sum_and_large_alpha_to_the_shortest_combination():
     jacobian = random_jacobian(3).abs() * torch.tensor([[1.0], [2.0], [5.0]], dtype=torch.float64)
-    total, shortest = jacobian.sum(dim=0), combine(MGDA(tolerance=1e-12, max_iterations=10_000), jacobian)
+    total, shortest = jacobian.sum(dim=0), combine(MGDA(), jacobian)
     assert cosine(total, shortest) < 0.9
     assert cosine(combine(FairGrad(0.02), jacobian), total) > 0.9999
     assert cosine(combine(FairGrad(30.0), jacobian), shortest) > 0.99

@@ -52,7 +52,7 @@ def test_direction_of_the_published_example():
 def test_two_tasks_are_solved_in_closed_form(seed):
     first, second = jacobian = random_jacobian(2, seed, common=1.0)
     share = ((second - first) @ second / (first - second).square().sum()).clamp(0, 1).item()
-    assert weigh(MGDA(max_iterations=1), jacobian).tolist() == pytest.approx([share, 1 - share], abs=1e-12)
+    assert weigh(MGDA(), jacobian).tolist() == pytest.approx([share, 1 - share], abs=1e-12)
 
 
 def test_closed_form_is_tested_at_both_ends_and_between():
@@ -68,12 +68,12 @@ def test_norm_is_the_smallest_that_a_general_solver_finds(num_tasks, common):
     for seed in range(4):
         jacobian = random_jacobian(num_tasks, seed, common)
         found = (weigh(MGDA(), jacobian) @ jacobian).square().sum().item()
-        assert found - smallest_squared_norm(jacobian) <= 1e-5 * jacobian.square().sum().item() / num_tasks
+        assert found - smallest_squared_norm(jacobian) <= 1e-9 * jacobian.square().sum().item() / num_tasks
 
 
 def test_norm_is_the_smallest_on_a_grid_of_weights():
     jacobian = random_jacobian(3, 5)
-    found = (weigh(MGDA(tolerance=1e-9, max_iterations=10_000), jacobian) @ jacobian).square().sum()
+    found = (weigh(MGDA(), jacobian) @ jacobian).square().sum()
     steps = torch.linspace(0, 1, 101, dtype=torch.float64).tolist()
     grid = torch.tensor([[a, b, 1 - a - b] for a, b in product(steps, steps) if a + b <= 1], dtype=torch.float64)
     assert found <= (grid @ jacobian).square().sum(dim=1).min() + 1e-12
@@ -92,13 +92,13 @@ def test_direction_conflicts_with_no_task(num_tasks):
     for seed in range(5):
         jacobian = random_jacobian(num_tasks, seed)
         direction = combine(MGDA(), jacobian)
-        slack = 2e-5 * jacobian.square().sum() / num_tasks
+        slack = 1e-12 * jacobian.square().sum()
         assert (jacobian @ direction >= direction.square().sum() - slack).all()
 
 
 def test_gradients_that_cancel_give_a_direction_of_zeros():
     jacobian = torch.tensor([[1.0, 0], [-0.5, 0.8], [-0.5, -0.8]], dtype=torch.float64)
-    assert combine(MGDA(tolerance=1e-10, max_iterations=100_000), jacobian).norm() < 1e-4
+    assert combine(MGDA(), jacobian).norm() < 1e-6
 
 
 def test_l2_compares_unit_gradients_and_applies_the_weights_to_the_whole_ones():
@@ -127,14 +127,26 @@ def test_normalization_of_a_zero_gradient_and_a_zero_loss_is_finite(normalizatio
     assert weights.tolist() == pytest.approx([0, 1])
 
 
-def test_solver_stops_after_the_given_number_of_iterations():
+def test_frank_wolfe_stops_after_the_given_number_of_iterations():
     jacobian = random_jacobian(5, 0)
-    few, many = (MGDA(max_iterations=count, tolerance=1e-14) for count in (1, 2000))
-    norms = [combine(weighting, jacobian).norm() for weighting in (few, many)]
+    few, many = (MGDA(solver="frank_wolfe", max_iterations=count, tolerance=1e-14) for count in (1, 2000))
+    norms = [combine(weighting, jacobian).norm().item() for weighting in (few, many, MGDA())]
     assert norms[0] > norms[1] * (1 + 1e-6)
+    assert norms[1] == pytest.approx(norms[2], rel=1e-3)
+
+
+def test_frank_wolfe_has_the_defaults_of_the_papers_code():
+    weighting = MGDA(solver="frank_wolfe")
+    assert (weighting.max_iterations, weighting.tolerance) == (250, 1e-5)
 
 
 @pytest.mark.parametrize("argument", ["max_iterations", "tolerance"])
 def test_arguments_that_are_not_positive_are_refused(argument):
     with pytest.raises(ValueError, match=f"{argument} must be .* found 0"):
-        MGDA(**{argument: 0})
+        MGDA(solver="frank_wolfe", **{argument: 0})
+
+
+@pytest.mark.parametrize("argument", ["max_iterations", "tolerance"])
+def test_arguments_of_the_other_solver_are_refused(argument):
+    with pytest.raises(ValueError, match=f"{argument} must be null with solver=exact"):
+        MGDA(**{argument: 1})

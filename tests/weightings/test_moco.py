@@ -51,7 +51,7 @@ def test_weights_come_to_those_of_mgda_when_the_gradients_stay():
     weighting = make(gamma=0.05, gamma_decay=0.0)
     for _ in range(3000):
         direction = combine(weighting, jacobian)
-    expected = combine(MGDA(tolerance=1e-12, max_iterations=100_000), jacobian)
+    expected = combine(MGDA(), jacobian)
     torch.testing.assert_close(direction, expected, rtol=0, atol=2e-2)
 
 

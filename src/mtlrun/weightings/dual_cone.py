@@ -12,7 +12,8 @@ class DualConeWeighting(GradientWeighting):
 
     Args:
         regularization: added to the squared lengths of the gradients, >= 0, as a fraction of the sum of all. It keeps
-            weights bounded if gradients are nearly dependent, and leaves conflicts of its size; 0 solves exactly.
+            weights bounded if gradients are nearly dependent, and leaves conflicts of its size, which may be large with
+            a task whose gradient is shorter than the root of that fraction times the longest; 0 solves exactly.
         reduction: `mean` or `sum`.
         common: see `GradientWeighting`.
     """
