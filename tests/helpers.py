@@ -2,6 +2,7 @@
 
 import copy
 import json
+import signal
 import subprocess
 import sys
 from functools import cache
@@ -45,6 +46,27 @@ def start(*arguments):
     """Start a command line in a process of its own."""
     command = [sys.executable, "-m", "mtlrun", *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def train_until_step(config, step, monkeypatch):
+    """Ask for a stop after so many steps, as SIGTERM does."""
+    from mtlrun.errors import RunInterruptedError
+    from mtlrun.runs import run as module
+
+    made = []
+    make = module.Trainer
+
+    def make_stopping(*arguments, **options):
+        trainer = make(*arguments, **options)
+        trainer.stop_signal = lambda: signal.SIGTERM if trainer.progress.step >= step else None
+        made.append(trainer)
+        return trainer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "Trainer", make_stopping)
+        with pytest.raises(RunInterruptedError):
+            module.run(config)
+    return made[0]
 
 
 def read_lines(folder, split):

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import QUICK, read_record, run_folders, slow_unless, start
+from helpers import QUICK, read_record, run_folders, slow_unless, start, train_until_step
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mtlrun.cli.list import entries
 from mtlrun.config.compose import compose
-from mtlrun.errors import RunInterruptedError
 from mtlrun.runs.run import run
 from mtlrun.training import checkpoint
 
@@ -69,26 +68,6 @@ def assert_same(left, right):
 
 def config_of(*overrides):
     return compose([*QUICK, *overrides])
-
-
-def train_until_step(config, step, monkeypatch):
-    """Ask for a stop after so many steps, as SIGTERM does."""
-    from mtlrun.runs import run as module
-
-    made = []
-    make = module.Trainer
-
-    def make_stopping(*arguments, **options):
-        trainer = make(*arguments, **options)
-        trainer.stop_signal = lambda: signal.SIGTERM if trainer.progress.step >= step else None
-        made.append(trainer)
-        return trainer
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "Trainer", make_stopping)
-        with pytest.raises(RunInterruptedError):
-            run(config)
-    return made[0]
 
 
 @pytest.mark.parametrize(

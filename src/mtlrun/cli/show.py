@@ -6,6 +6,7 @@ from typing import Any
 from mtlrun.records.display import MARK, explain_mark, make_console, result_table
 from mtlrun.records.identity import run_folder
 from mtlrun.records.record import Record
+from mtlrun.records.stamps import find_changes
 
 
 def show(record: Record, config: Mapping[str, Any], *, again: bool) -> None:
@@ -18,6 +19,12 @@ def show(record: Record, config: Mapping[str, Any], *, again: bool) -> None:
     """
     console = make_console()
     folder = run_folder(config)
+    changes = find_changes(record.data).certain if again else {}
+    for path, what in changes.items():
+        console.print(
+            f"{path} {what}: the result below is that of the data as it was on {record.started[:10]}; train anew with "
+            "runtime.rerun=true"
+        )
     legacy = record.protocol == "legacy"
     if config["runtime"]["quiet"]:
         metrics = (f"{task} {name} {record.test[task][name]:.4f}" for task, name in record.main_metrics.items())

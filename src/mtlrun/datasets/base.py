@@ -3,6 +3,7 @@
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 import torch
@@ -45,6 +46,10 @@ class MultiTaskDataset(ABC):
     protocol: Protocol = "standard"
     #: With `legacy`: the result is the mean over this many of the last evaluations, 10 in MTAN and the papers after it.
     averaged_evaluations: int = 10
+    #: The files and folders that the samples come from, or patterns such as `photos/**/*.png`; None for those that the
+    #: config of the dataset names. Their stamps are in the record, so that a later change is noticed. A folder that
+    #: holds other things as well needs a pattern.
+    data_paths: Sequence[str | Path] | None = None
     #: Where inputs are kept. With `device` every split is a TensorSplit, which is moved there before the run.
     cache: Cache = "memory"
 
@@ -119,6 +124,8 @@ class TensorSplit(Split):
     """
 
     targets: Mapping[str, Tensor]
+    #: False if `inputs` are only the positions of what the inputs are made of.
+    holds_inputs = True
 
     def __init__(
         self,

@@ -49,6 +49,7 @@ class CelebA(FileDataset):
         self.input_shape = (3, size, size)
         self._normalize = imagenet_normalization
         attributes, partition, self._images = _find(Path(root))
+        self.data_paths = [attributes, partition, self._images]
         self._names, values = _read(attributes)
         names, parts = _read(partition, header=False)
         if names != self._names:

@@ -3,6 +3,7 @@
 import copy
 import random
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy
 import torch
@@ -106,6 +107,8 @@ class Cifar10VOC(FileDataset):
             name: [image for part, year in listed for image in read_list(root, year, part, _VOC_ADVICE)]
             for name, listed in parts.items()
         }
+        bases = {image.base: None for images in self._voc.values() for image in images}
+        self.data_paths = [Path(root) / CIFAR10.base_folder, *bases]
         for name in parts:
             for base in {image.base for image in self._voc[name]}:
                 names = [image.name for image in self._voc[name] if image.base == base]

@@ -1,5 +1,6 @@
 """images: a folder of images of your own, and a table of their labels; see docs/your_data.md."""
 
+import glob
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -67,6 +68,8 @@ class Images(LabelTable, FileDataset):
                 raise DataError(f"{place}: {problem}; dataset.file_column holds paths below dataset.root={root}")
             self._paths.append(Path(root, cell))
         check_groups(self.table, file_column, self.rows, "image")
+        suffixes = sorted({path.suffix for path in self._paths})
+        self.data_paths = [labels, *(f"{glob.escape(root)}/**/*{glob.escape(suffix)}" for suffix in suffixes)]
 
     def files(self, name: SplitName) -> "ImageSplit":
         rows = self.rows[name].tolist()

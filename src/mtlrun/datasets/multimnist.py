@@ -72,6 +72,7 @@ class MultiMNIST(MultiTaskDataset):
             if download:
                 fetch(Path(root), source)
             self._images[source] = _read_splits(Path(root), source)
+        self.data_paths = [Path(root) / FOLDERS[source] / "raw" for source in self._images]
         for name, count in self._counts.items():
             available = len(self._images[left][name])
             if count is not None and count > available:

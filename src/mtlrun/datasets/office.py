@@ -1,6 +1,6 @@
 """Office-31 and Office-Home: the same classes of objects in images of several domains, a task for each domain."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -79,6 +79,16 @@ class Office(FileDataset):
             else {task: _read(self._root, lists, domain, num_classes) for task, domain in domains.items()}
         )
 
+        self.data_paths = sorted({self._root / Path(path).parts[0] for path in self._listed()})
+        if lists is not None:
+            self.data_paths += [_list_path(lists, domain, name) for domain in domains.values() for name in SPLITS]
+
+    def _listed(self) -> Iterator[str]:
+        """Yield the paths below the root of all images."""
+        for parts in self._files.values():
+            for listing in parts.values():
+                yield from (path for path, _ in listing)
+
     def files(self, name: SplitName) -> ClassifiedImages:
         listings = {task: parts[name] for task, parts in self._files.items()}
         numbers = torch.arange(sum(map(len, listings.values())))
@@ -131,12 +141,17 @@ def _split(images: Mapping[str, Listing], seed: int) -> dict[str, dict[SplitName
     return splits
 
 
+def _list_path(lists: str, domain: str, name: SplitName) -> Path:
+    """Return the path of a list."""
+    return Path(lists.replace("{domain}", domain).replace("{split}", name))
+
+
 def _read(root: Path, lists: str, domain: str, num_classes: int) -> dict[SplitName, Listing]:
     """Read the three lists of a domain."""
     listings: dict[SplitName, Listing] = {}
     seen: dict[str, Path] = {}
     for name in SPLITS:
-        path = Path(lists.replace("{domain}", domain).replace("{split}", name))
+        path = _list_path(lists, domain, name)
         if not path.is_file():
             raise DataError(
                 f"there is no list {path}; set dataset.lists, or dataset.lists=null for splits without lists"

@@ -71,6 +71,7 @@ class OmniglotAlphabets(MultiTaskDataset):
         self.cache, self.sampling = cache, sampling
         self.input_shape = (1, size, size)
         drawings = _read(Path(root))
+        self.data_paths = _find_sets(Path(root))
         self.task_names = tuple(sorted(drawings) if alphabets is None else alphabets)
         for name in self.task_names:
             if name not in drawings:
@@ -124,14 +125,13 @@ def _split_drawers(drawers: set[int], seed: int) -> dict[int, SplitName]:
 def _read(root: Path) -> Drawings:
     """Read all drawings of all sets in `root`; alphabets by the names of their tasks."""
     drawings: Drawings = {}
-    for folder in (root, root / "omniglot", root / "omniglot-py"):
-        for name in _SETS:
-            for file, content in _files(folder / name):
-                if match := _DRAWING.fullmatch(file):
-                    alphabet, character, drawer = match.groups()
-                    characters = drawings.setdefault(re.sub(r"\W", "", alphabet), {})
-                    # Greek and Latin are in both of the small sets.
-                    characters.setdefault(character, {}).setdefault(int(drawer), (file, content))
+    for path in _find_sets(root):
+        for file, content in _files(path):
+            if match := _DRAWING.fullmatch(file):
+                alphabet, character, drawer = match.groups()
+                characters = drawings.setdefault(re.sub(r"\W", "", alphabet), {})
+                # Greek and Latin are in both of the small sets.
+                characters.setdefault(character, {}).setdefault(int(drawer), (file, content))
     if not drawings:
         raise DataError(
             f"dataset: no images_background_small1.zip in {root} or {root / 'omniglot'}, nor another set of Omniglot "
@@ -140,20 +140,26 @@ def _read(root: Path) -> Drawings:
     return drawings
 
 
+def _find_sets(root: Path) -> list[Path]:
+    """Return the folder of each set in `root`, or else its zip file."""
+    paths = [folder / name for folder in (root, root / "omniglot", root / "omniglot-py") for name in _SETS]
+    found = [path if path.is_dir() else path.with_name(f"{path.name}.zip") for path in paths]
+    return [path for path in found if path.exists()]
+
+
 def _files(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield the PNG files of the set in the folder `path`, or else in `path`.zip, in the order of their names."""
-    archive = path.with_name(f"{path.name}.zip")
+    """Yield the PNG files of a set, a folder or a zip file, in the order of their names."""
     if path.is_dir():
         for file in sorted(path.glob("*/*/*.png")):
             yield file.as_posix(), file.read_bytes()
-    elif archive.is_file():
-        try:
-            with zipfile.ZipFile(archive) as opened:
-                for name in sorted(opened.namelist()):
-                    if name.endswith(".png"):
-                        yield f"{archive.as_posix()}/{name}", opened.read(name)
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise DataError(f"dataset: {archive} cannot be unpacked: {error}; fetch it anew from {_URL}") from error
+        return
+    try:
+        with zipfile.ZipFile(path) as opened:
+            for name in sorted(opened.namelist()):
+                if name.endswith(".png"):
+                    yield f"{path.as_posix()}/{name}", opened.read(name)
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise DataError(f"dataset: {path} cannot be unpacked: {error}; fetch it anew from {_URL}") from error
 
 
 def _decode(file: str, content: bytes, size: int) -> Tensor:

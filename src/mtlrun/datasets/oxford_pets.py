@@ -70,6 +70,7 @@ class OxfordPets(FileDataset):
             except (OSError, RuntimeError) as error:
                 raise DataError(f"oxford_pets cannot be downloaded into {root}: {error}") from error
         self._base = Path(root) / _FOLDER
+        self.data_paths = [self._base / "annotations", self._base / "images"]
         trainval, test = (_read(self._base / "annotations" / f"{part}.txt") for part in ("trainval", "test"))
         val, train = split_by_class([breed for _, breed, _ in trainval], [val_fraction], split_seed)
         self._rows: dict[SplitName, list[tuple[str, int, int]]] = {

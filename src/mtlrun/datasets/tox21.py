@@ -59,7 +59,9 @@ class Tox21(MultiTaskDataset):
         check_one_of("cache", cache, TensorCache)
         self.cache = cache
         self.input_shape = (num_features,)
-        self._names, formulas, self._answers = _read(Path(root))
+        path = _find(Path(root))
+        self.data_paths = [path]
+        self._names, formulas, self._answers = _read(path)
         # Case matters: C is an atom of a chain, c one of a ring. Presence works better than counts or signed hashes.
         vectorizer = HashingVectorizer(
             analyzer="char",
@@ -90,6 +92,8 @@ class SparseSplit(TensorSplit):
         targets, sample_ids: see `Split`.
     """
 
+    holds_inputs = False
+
     def __init__(self, rows: Any, targets: dict[str, Tensor], sample_ids: Sequence[Any] | None = None) -> None:
         super().__init__(torch.arange(rows.shape[0]), targets, sample_ids)  # the inputs are row numbers
         self._matrix = rows
@@ -111,12 +115,17 @@ class SparseSplit(TensorSplit):
         return moved
 
 
-def _read(root: Path) -> tuple[list[str], list[str], numpy.ndarray]:
-    """Return the compounds' names, their formulas, and the answers as int64 [num_compounds, 12]."""
+def _find(root: Path) -> Path:
+    """Return the path of the file."""
     paths = [root / _FILE, root / "moleculenet" / _FILE]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
         raise DataError(f"dataset: no file {paths[0]} or {paths[1]}; set dataset.root, or fetch it from {_URL}")
+    return path
+
+
+def _read(path: Path) -> tuple[list[str], list[str], numpy.ndarray]:
+    """Return the compounds' names, their formulas, and the answers as int64 [num_compounds, 12]."""
     try:
         text = gzip.decompress(path.read_bytes()).decode()
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:

@@ -1,5 +1,6 @@
 """Comparison of runs: records grouped by config, with statistics over the seeds. Reads records and nothing else."""
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import nan
@@ -67,12 +68,18 @@ def read_records(folders: Iterable[Path]) -> list[Record]:
 def group_by_config(records: Sequence[Record]) -> list[ConfigGroup]:
     """Group the runs that differ in their seed only; groups are ordered by their first runs.
 
-    Runs of two protocols are never in one group, whatever their configs are.
+    Runs of two protocols, or on different data, are never in one group, whatever their configs are.
     """
     grouped: dict[str, list[Record]] = {}
     for record in records:
-        grouped.setdefault(repr((record.protocol, _without_seed(record.config))), []).append(record)
+        key = repr((record.protocol, _data(record), _without_seed(record.config)))
+        grouped.setdefault(key, []).append(record)
     configs = _flatten_all([group[0].config for group in grouped.values()])
+    data = [_data(group[0]) for group in grouped.values()]
+    for config, content in zip(configs, data, strict=True):
+        others = [other for other, twin in zip(data, configs, strict=True) if _same(twin, config)]
+        if len(set(others)) > 1:
+            config["data"] = content
     keys = list(dict.fromkeys(key for config in configs for key in config))
     differing = [key for key in keys if len({repr(config.get(key)) for config in configs}) > 1]
     names = [key for key in differing if key.startswith("names.")]
@@ -82,6 +89,18 @@ def group_by_config(records: Sequence[Record]) -> list[ConfigGroup]:
         ConfigGroup({key.removeprefix("names."): config[key] for key in shown if key in config}, group)
         for config, group in zip(configs, grouped.values(), strict=True)
     ]
+
+
+def _data(record: Record) -> str:
+    """Return a short hash of the content of the files that a run read; their paths and times do not matter."""
+    content = [stamp.get("content") or stamp.get("names") for stamp in record.data.values()]
+    return hashlib.sha256(repr(content).encode()).hexdigest()[:6] if content else ""
+
+
+def _same(config: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return True if two flat configs are equal, whatever the data that they were trained on."""
+    keys = (config.keys() | other.keys()) - {"data"}
+    return all(repr(config.get(key)) == repr(other.get(key)) for key in keys)
 
 
 def _flatten_all(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

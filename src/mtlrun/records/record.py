@@ -74,6 +74,8 @@ class Record:
     epochs: int = 0
     # Per split a SplitSummary, as a dictionary; the sample IDs are in splits.json
     splits: dict[str, dict[str, Any]] = field(default_factory=dict)
+    # The files and folders that the run read, {path: a Stamp, as a dictionary}; see `mtlrun.records.stamps`
+    data: dict[str, dict[str, Any]] = field(default_factory=dict)
     # Per parameter group: shared, <task>, ..., and one for frozen parameters, which has no learning rate
     parameters: dict[str, int] = field(default_factory=dict)
     learning_rates: dict[str, float] = field(default_factory=dict)  # before the schedule

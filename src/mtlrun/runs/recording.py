@@ -8,6 +8,7 @@ from typing import Any
 from mtlrun.errors import DivergedError, MtlrunError, RunInterruptedError
 from mtlrun.records.identity import run_id
 from mtlrun.records.record import Record
+from mtlrun.records.stamps import as_plain
 from mtlrun.setup.environment import describe, peak_memory_mib
 from mtlrun.setup.model_size import count_parameters
 from mtlrun.training.parts import Parts
@@ -31,6 +32,7 @@ def new_record(config: Mapping[str, Any], parts: Parts, overrides: Sequence[str]
         protocol=parts.dataset.protocol,
         total_steps=parts.total_steps,
         splits={name: asdict(summary) for name, summary in parts.splits.items()},
+        data=as_plain(parts.data),
         parameters=parameters | ({"frozen": frozen} if frozen else {}),
         learning_rates={group["name"]: group["initial_lr"] for group in groups},
         macs=parts.macs,

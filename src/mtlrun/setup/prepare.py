@@ -19,7 +19,9 @@ from mtlrun.errors import ConfigError
 from mtlrun.models import MultiTaskModel, SharedRepresentationModel, SourceStatistics
 from mtlrun.records.folder import check_writable
 from mtlrun.records.record import Match, SplitSummary
+from mtlrun.records.stamps import Stamp, take_stamps
 from mtlrun.setup.compatibility import check_per_source, check_protocol, check_tasks, check_weighting, try_batch
+from mtlrun.setup.data_paths import find_data_paths
 from mtlrun.setup.environment import choose_device, keep_solvers_on_one_thread, set_seed
 from mtlrun.setup.loaders import fit_tasks, has_source_statistics, make_loaders
 from mtlrun.setup.model_size import count_macs, match_width
@@ -82,10 +84,11 @@ class Components:
 
 @dataclass(frozen=True)
 class Data:
-    """Loaders, what the run sees of each split, and the MACs that a sample costs."""
+    """Loaders, what the run sees of each split, stamps of the files it reads, and the MACs that a sample costs."""
 
     loaders: dict[str, Loader]
     splits: dict[str, SplitSummary]
+    stamps: dict[str, Stamp]
     macs: int
 
 
@@ -280,7 +283,8 @@ def load_data(components: Components) -> Data:
     train = loaders["train"]
     # Under the legacy protocol "val" is the test split.
     summarized = [name for name in SPLITS if name != "val" or dataset.protocol == "standard"]
-    splits = {str(name): summarize(loaders[name].split, tasks) for name in summarized}
+    stamps = take_stamps(find_data_paths(components.config, dataset))
+    splits = {str(name): summarize(loaders[name].split, tasks, stamps) for name in summarized}
     _set_label_fractions(weighting, splits["train"])
     fit_tasks(tasks, train, runtime.num_workers)
     if train.per_source:
@@ -288,7 +292,9 @@ def load_data(components: Components) -> Data:
     if has_source_statistics(dataset):
         _separate_statistics(model, list(train.sources))
     try_batch(model, tasks, train, settings.micro_batches)
-    return Data(loaders, splits, _count_macs(model, LabeledBatch.load(tasks, train.first(1), torch.device("cpu"))))
+    return Data(
+        loaders, splits, stamps, _count_macs(model, LabeledBatch.load(tasks, train.first(1), torch.device("cpu")))
+    )
 
 
 def _set_label_fractions(weighting: Weighting, split: SplitSummary) -> None:
@@ -352,6 +358,7 @@ def place(components: Components, data: Data) -> Parts:
         macs=data.macs,
         match=components.match,
         splits=data.splits,
+        data=data.stamps,
     )
 
 

@@ -10,22 +10,27 @@ from torch import Tensor
 
 from mtlrun.datasets.base import Split, TensorSplit
 from mtlrun.records.record import SplitSummary
+from mtlrun.records.stamps import Stamp
 from mtlrun.tasks import Task
 
-# Larger inputs, in bytes, are left out of the fingerprint, so that they do not delay the start.
-_LARGE = 2**26
 
+def summarize(split: Split, tasks: Mapping[str, Task], stamps: Mapping[str, Stamp] | None = None) -> SplitSummary:
+    """Return the summary of a split without loading samples.
 
-def summarize(split: Split, tasks: Mapping[str, Task]) -> SplitSummary:
-    """Return the summary of a split without loading samples."""
+    Args:
+        split: of the dataset.
+        tasks: those of the run.
+        stamps: of the files that the samples come from. They stand for the inputs, in the fingerprint, where these are
+            not in memory.
+    """
     labeled: dict[str, int] = {}
     if split.targets is not None:
         labeled = {name: int(task.labeled(split.targets[name]).sum()) for name, task in tasks.items()}
-    return SplitSummary(len(split), labeled, _fingerprint(split))
+    return SplitSummary(len(split), labeled, _fingerprint(split, stamps or {}))
 
 
-def _fingerprint(split: Split) -> str | None:
-    if split.sample_ids is None and split.targets is None:
+def _fingerprint(split: Split, stamps: Mapping[str, Stamp]) -> str | None:
+    if split.sample_ids is None and split.targets is None and not stamps:
         return None
     digest = hashlib.blake2b(digest_size=16)
     if split.sample_ids is not None:
@@ -36,8 +41,11 @@ def _fingerprint(split: Split) -> str | None:
             _add(digest, split.targets[name])
     if split.sample_weights is not None:
         _add(digest, split.sample_weights)
-    if isinstance(split, TensorSplit) and split.inputs.nbytes <= _LARGE:
+    if isinstance(split, TensorSplit) and split.holds_inputs:
         _add(digest, split.inputs)
+    else:
+        # Paths and times are left out: a copy of the data elsewhere is the same data.
+        digest.update(json.dumps([[stamp.names, stamp.content] for stamp in stamps.values()]).encode())
     return digest.hexdigest()
 
 

@@ -10,6 +10,7 @@ from mtlrun.config.settings import Runtime, Settings
 from mtlrun.datasets import Loader, MultiTaskDataset
 from mtlrun.models import MultiTaskModel
 from mtlrun.records.record import Match, SplitSummary
+from mtlrun.records.stamps import Stamp
 from mtlrun.tasks import Task
 from mtlrun.training.optim import Schedule
 from mtlrun.training.selection import SelectionRule
@@ -35,6 +36,7 @@ class Parts:
         macs: multiply-accumulate operations of one sample's predictions for all tasks.
         match: the backbone width that `match_parameters` led to; None without it.
         splits: what the run sees of each split.
+        data: the stamps of the files and folders that the run reads, {path: stamp}.
     """
 
     dataset: MultiTaskDataset
@@ -51,6 +53,7 @@ class Parts:
     macs: int
     match: Match | None
     splits: Mapping[str, SplitSummary]
+    data: Mapping[str, Stamp]
 
     @property
     def steps_per_epoch(self) -> int:

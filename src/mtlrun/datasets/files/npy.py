@@ -114,6 +114,7 @@ class DenseNpy(FileDataset):
         self._augment = augment
         folders = ",".join(kind.folder for kind in self.kinds.values())
         self._advice = f"{self.name} needs <root>/{{train,val}}/{{{folders}}}/<i>.npy as in {_SOURCE}; set dataset.root"
+        self.data_paths = [Path(root) / part / kind.folder for part in ("train", "val") for kind in self.kinds.values()]
         train, test = (self._list(Path(root) / folder) for folder in ("train", "val"))
         self._files: dict[SplitName, tuple[Path, list[str]]] = {
             "train": (Path(root) / "train", train),

@@ -58,6 +58,7 @@ class LabelTable(MultiTaskDataset):
         check_split_keys(split_column, fractions, group_column, stratify, split_seed)
         check_target_keys(tasks, kinds, classes or {}, standardize_targets)
         self.table = read(path, separator, missing)
+        self.data_paths = [path]
         #: {split: positions of its rows in the table}.
         self.rows = split_rows(
             self.table, split_column=split_column, fractions=fractions, group_column=group_column, stratify=stratify,

@@ -1,0 +1,54 @@
+"""Changed data: a run is not continued on other data than it began with."""
+
+import logging
+from pathlib import Path
+
+from mtlrun.errors import DataError
+from mtlrun.records.folder import CHECKPOINTS, LAST, PREVIOUS
+from mtlrun.records.record import Record
+from mtlrun.records.stamps import find_changes
+from mtlrun.training.parts import Parts
+
+logger = logging.getLogger("mtlrun")
+
+_WAY_ON = "restore the data to continue, or train anew with runtime.rerun=true"
+
+
+def checkpointed_record(folder: Path) -> Record | None:
+    """Return the record of a run that has a checkpoint to continue from, None if there is none."""
+    if not any((folder / CHECKPOINTS / name).exists() for name in (LAST, PREVIOUS)):
+        return None
+    return Record.read(folder)
+
+
+def check_files(record: Record) -> list[str]:
+    """Return the paths of the files of a run that may have changed, since only their times can be compared.
+
+    Raises:
+        DataError: a file is not what it was.
+    """
+    changes = find_changes(record.data)
+    if changes.certain:
+        raise DataError(f"{record.run_id} was begun with other data: {changes.describe()}; {_WAY_ON}")
+    return changes.possible
+
+
+def check_splits(record: Record, parts: Parts) -> None:
+    """Raise DataError if a split differs from the one that the run has been trained on."""
+    for name, summary in parts.splits.items():
+        then = record.splits.get(name, {}).get("fingerprint")
+        if then is not None and then != summary.fingerprint:
+            raise DataError(
+                f"{record.run_id} was begun with other data: the {name} split has other samples, labels or weights "
+                f"now, though the config is the same; {_WAY_ON}"
+            )
+
+
+def log_possible_changes(paths: list[str]) -> None:
+    """Warn that files may have changed."""
+    if paths:
+        logger.warning(
+            "%s: modified since this run was begun; names and sizes are the same, and the contents are too large to be "
+            "compared",
+            ", ".join(paths),
+        )
