@@ -282,24 +282,34 @@ def precision_by_pycocotools(detections, objects):
     return evaluation.stats[1], evaluation.stats[0]
 
 
-@pytest.mark.parametrize("num_classes", [1, 3])
+def check_precision(detections, objects):
+    map50, both = BoxPrecision("map_50"), BoxPrecision("map")
+    for metric in (map50, both):
+        metric.update(detections, objects)
+    expected = precision_by_pycocotools(detections, objects)
+    assert 0.05 < expected[1] < expected[0] <= 1
+    assert (map50.compute().item(), both.compute().item()) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(("num_classes", "count", "ignored"), [(1, 2, 0), (1, 6, 3), (3, 6, 3)])
 @pytest.mark.parametrize("noise", [0.05, 0.15])
-def test_precision_is_that_of_pycocotools_on_random_boxes(generator, num_classes, noise):
-    # 10 objects of a class or 20 fall on levels of recall, where float32 thresholds read the next one's precision.
-    objects = make_objects(10, 6, num_classes, generator)
-    objects[:3, 0, 5] = 1
-    objects[::4, 1:3, 4] = -1
+def test_precision_is_that_of_pycocotools_on_random_boxes(generator, num_classes, count, ignored, noise):
+    # Of 20 objects of a class, every one found reaches a level of recall, and must be seen to.
+    objects = make_objects(10, count, num_classes, generator)
+    objects[:ignored, 0, 5] = 1
+    objects[:ignored, 1, 4] = -1
     sides = (objects[..., 2:4] - objects[..., :2]).repeat(1, 1, 2)
     found = objects.repeat(1, 2, 1)
     found[..., :4] += noise * sides.repeat(1, 2, 1) * torch.randn(found[..., :4].shape, generator=generator)
     found[..., 5] = 0
-    scores = torch.rand(*found.shape[:2], 1, generator=generator)
-    map50, both = BoxPrecision("map_50"), BoxPrecision("map")
-    for metric in (map50, both):
-        metric.update(torch.cat([found, scores], dim=2), objects)
-    expected = precision_by_pycocotools(torch.cat([found, scores], dim=2), objects)
-    assert 0.05 < expected[1] < expected[0] < 1
-    assert (map50.compute().item(), both.compute().item()) == pytest.approx(expected, rel=1e-6)
+    check_precision(torch.cat([found, torch.rand(*found.shape[:2], 1, generator=generator)], dim=2), objects)
+
+
+def test_an_overlap_that_is_exactly_a_threshold_counts_as_in_pycocotools():
+    objects = torch.tensor([[0.0, 0, 20, 20, 0, 0]]).expand(10, 1, 6)
+    found = torch.cat([objects, torch.linspace(0.9, 0.1, 10).view(10, 1, 1)], dim=2)
+    found[:, 0, 2] = torch.arange(11.0, 21.0)  # IoUs of 0.55, 0.6, ..., 1
+    check_precision(found, objects)
 
 
 def test_detecting_an_ignored_object_counts_neither_way():
