@@ -60,7 +60,7 @@ def test_the_names_of_the_tasks_are_those_of_the_columns():
 def test_normalization_is_that_of_imagenet(tmp_path):
     root = write(tmp_path)
     plain = CelebA(root, size=4).split("train")[2][0]
-    found = CelebA(root, size=4, imagenet_normalization=True).split("train")[2][0]
+    found = CelebA(root, size=4, normalize="imagenet").split("train")[2][0]
     expected = (plain - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor([0.229, 0.224, 0.225]).view(
         3, 1, 1
     )

@@ -73,6 +73,18 @@ def test_samples_are_those_of_the_files(nyuv2, cache):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("cache", ["none", "memory"])
+def test_images_can_be_normalized_and_labels_stay_the_same(nyuv2, cache):
+    (plain, targets), (image, others) = (
+        NYUv2(nyuv2, normalize=normalize, cache=cache).split("test")[1] for normalize in ("none", "imagenet")
+    )
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    torch.testing.assert_close(image, (plain - mean) / std)
+    assert all(torch.equal(others[task], target) for task, target in targets.items())
+    with pytest.raises(ValueError, match=r"^normalize must be one of"):
+        NYUv2(nyuv2, normalize="mnist")
+
+
 def test_cityscapes_reads_the_labels_of_the_chosen_classes(cityscapes):
     image, targets = Cityscapes(cityscapes).split("test")[0]
     wanted, label, depth, _ = arrays(100, 7)

@@ -7,6 +7,7 @@ import numpy
 import pytest
 import torch
 from helpers import read_record, run_folders
+from torchvision.models import mobilenet_v3_small
 
 from mtlrun.datasets import SPLITS, Scenes
 from mtlrun.datasets.generation.rendering import SHAPES, SURFACES, Rooms, cast, classes, make_rays, outlines, shade
@@ -272,6 +273,27 @@ def test_all_classes_occur_and_none_covers_everything():
     shares = torch.bincount(shares, minlength=len(SURFACES)) / len(shares)
     assert shares.min() > 0.02
     assert shares.max() < 0.5
+
+
+def test_images_can_be_normalized():
+    plain, centered = (Scenes(2, 1, 1, size=8, normalize=name).split("train").inputs for name in ("none", "centered"))
+    torch.testing.assert_close(centered, 2 * plain - 1)
+
+
+def test_pretrained_weights_on_images_of_another_scale_are_warned_of(mtlrun, tmp_path):
+    torch.save(mobilenet_v3_small().state_dict(), tmp_path / "net.pt")
+    options = [
+        "dataset=scenes", "dataset.num_train=4", "dataset.num_val=2", "dataset.num_test=2", "dataset.size=64",
+        "backbone=mobilenet", "backbone.stem=imagenet", "trainer=smoke", "trainer.batch_size=2",
+    ]  # fmt: skip
+    for weights, normalize, warned in (
+        ("net.pt", "none", True),
+        ("net.pt", "imagenet", False),
+        ("null", "none", False),
+    ):
+        code, out, err = mtlrun(*options, f"backbone.weights={weights}", f"dataset.normalize={normalize}")
+        assert code == 0, err
+        assert ("use dataset.normalize=imagenet" in " ".join(out.split())) == warned
 
 
 def test_no_scene_is_in_two_splits(dataset):

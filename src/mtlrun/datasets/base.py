@@ -20,6 +20,8 @@ Sample = tuple[Any, dict[str, Any]]
 
 #: Where inputs are kept between two accesses: `memory`; `device`, the one that is trained on; `none`, in their files.
 Cache = Literal["memory", "device", "none"]
+#: How images are normalized: `none` for [0, 1], `centered` for [-1, 1], `imagenet` as pretrained networks expect.
+Normalization = Literal["none", "centered", "imagenet"]
 #: For datasets that are read, drawn or rendered as a whole.
 TensorCache = Literal["memory", "device"]
 #: For datasets whose samples are assembled one by one.
@@ -52,6 +54,8 @@ class MultiTaskDataset(ABC):
     data_paths: Sequence[str | Path] | None = None
     #: Where inputs are kept. With `device` every split is a TensorSplit, which is moved there before the run.
     cache: Cache = "memory"
+    #: How inputs are normalized; None if they are no images, or nothing is known about it.
+    normalization: Normalization | None = None
 
     @abstractmethod
     def split(self, name: SplitName) -> "Dataset[Any]":

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy
 import torch
 
-from mtlrun.datasets.base import SPLITS, Cache, SplitName
+from mtlrun.datasets.base import SPLITS, Cache, Normalization, SplitName
 from mtlrun.datasets.files.base import FileDataset
 from mtlrun.datasets.files.images import ClassifiedImages, find_missing
+from mtlrun.datasets.files.pixels import Scale
 from mtlrun.errors import DataError
 
 # In the order of the file. The first is 5_o_Clock_Shadow there, which cannot be the name of a task.
@@ -35,19 +36,20 @@ class CelebA(FileDataset):
     Args:
         root: folder with Anno, Eval and Img, as distributed, or with a folder celeba in torchvision's layout.
         size: side of the images in pixels; faces are scaled to squares, as in Sener & Koltun (NeurIPS 2018).
-        imagenet_normalization: normalize as pretrained networks expect; else images are in [0, 1].
+        normalize: `none` for [0, 1], `centered` for [-1, 1], `imagenet` for what pretrained backbones expect.
         cache: `none` decodes an image whenever it is accessed; `memory` decodes everything once, before training, into
             2.5 GB at the default size; `device` holds these bytes on the GPU.
     """
 
     task_names = ATTRIBUTES
 
-    def __init__(self, root: str, size: int = 64, imagenet_normalization: bool = False, cache: Cache = "none") -> None:
+    def __init__(self, root: str, size: int = 64, normalize: Normalization = "none", cache: Cache = "none") -> None:
         super().__init__(cache)
         if size < 1:
             raise ValueError(f"size must be >= 1, found {size}")
         self.input_shape = (3, size, size)
-        self._normalize = imagenet_normalization
+        self.normalization = normalize
+        self._scale = Scale(normalize)
         attributes, partition, self._images = _find(Path(root))
         self.data_paths = [attributes, partition, self._images]
         self._names, values = _read(attributes)
@@ -62,7 +64,7 @@ class CelebA(FileDataset):
         chosen = numpy.flatnonzero(self._parts == SPLITS.index(name))
         targets = {task: (self._labels[chosen, column] > 0).long() for column, task in enumerate(ATTRIBUTES)}
         paths = [self._images / self._names[index] for index in chosen]
-        return ClassifiedImages(name, paths, targets, self.input_shape[1], imagenet_normalization=self._normalize)
+        return ClassifiedImages(name, paths, targets, self.input_shape[1], scale=self._scale)
 
 
 def _find(root: Path) -> tuple[Path, Path, Path]:

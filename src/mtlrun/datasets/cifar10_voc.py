@@ -63,6 +63,7 @@ class Cifar10VOC(FileDataset):
 
     task_names = ("category", "objects")
     inputs_differ = True
+    normalization = "imagenet"
 
     def __init__(
         self,

@@ -9,10 +9,10 @@ import numpy
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from mtlrun.datasets.base import Cache, SplitName
+from mtlrun.datasets.base import Cache, Normalization, SplitName
 from mtlrun.datasets.files.base import FileDataset
 from mtlrun.datasets.files.images import ImageFileSplit
-from mtlrun.datasets.files.pixels import UNREADABLE, Normalization, Scale, channels_first
+from mtlrun.datasets.files.pixels import UNREADABLE, Scale, channels_first
 from mtlrun.datasets.rows.label_table import LabelTable
 from mtlrun.datasets.rows.splits import check_groups
 from mtlrun.errors import DataError
@@ -58,6 +58,7 @@ class Images(LabelTable, FileDataset):
         LabelTable.__init__(self, labels, **rows)
         self.table.require(file_column, "dataset.file_column")
         self.input_shape = (channels, size, size)
+        self.normalization = normalize
         self._scale = Scale(normalize, channels)
         #: Where each row names its file, for errors.
         self._places = [self.table.where(file_column, row) for row in range(len(self.table))]

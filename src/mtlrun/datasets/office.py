@@ -5,10 +5,11 @@ from pathlib import Path
 
 import torch
 
-from mtlrun.datasets.base import SPLITS, Cache, SplitName
+from mtlrun.datasets.base import SPLITS, Cache, Normalization, SplitName
 from mtlrun.datasets.batches.sampling import Sampling
 from mtlrun.datasets.files.base import FileDataset
 from mtlrun.datasets.files.images import ClassifiedImages
+from mtlrun.datasets.files.pixels import Scale
 from mtlrun.datasets.generation.splitting import split_by_class
 from mtlrun.errors import DataError
 
@@ -36,7 +37,7 @@ class Office(FileDataset):
         domains: {task: folder of its domain}.
         num_classes: number of classes of all domains together.
         size: side of the images in pixels.
-        imagenet_normalization: normalize as pretrained networks expect; else images are in [0, 1].
+        normalize: `none` for [0, 1], `centered` for [-1, 1], `imagenet` for what pretrained backbones expect.
         split_seed: fixes the splits; the run's seed does not.
         lists: path of text files with lines `<path below root> <class index>`, with {domain} and {split} in place of
             a domain's folder and of train, val and test; null to split at random.
@@ -51,7 +52,7 @@ class Office(FileDataset):
         domains: Mapping[str, str],
         num_classes: int,
         size: int = 64,
-        imagenet_normalization: bool = False,
+        normalize: Normalization = "none",
         split_seed: int = 0,
         lists: str | None = None,
         cache: Cache = "memory",
@@ -72,7 +73,8 @@ class Office(FileDataset):
         self.task_names = tuple(domains)
         self.sampling = sampling
         self._root = Path(root)
-        self._normalize = imagenet_normalization
+        self.normalization = normalize
+        self._scale = Scale(normalize)
         self._files: dict[str, dict[SplitName, Listing]] = (
             _split(_find(self._root, domains, num_classes), split_seed)
             if lists is None
@@ -103,7 +105,7 @@ class Office(FileDataset):
             [self._root / path for path in paths],
             targets,
             self.input_shape[1],
-            imagenet_normalization=self._normalize,
+            scale=self._scale,
             sample_ids=paths,
             sources=sources,
         )

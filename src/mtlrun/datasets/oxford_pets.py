@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torchvision.datasets import OxfordIIITPet
 
-from mtlrun.datasets.base import FileCache, Sample, Split, SplitName
+from mtlrun.datasets.base import FileCache, Normalization, Sample, Split, SplitName
 from mtlrun.datasets.files.base import FileDataset, FileSplit
 from mtlrun.datasets.files.images import ClassifiedImages, decode, decode_all, find_missing
-from mtlrun.datasets.files.pixels import ByteSplit
+from mtlrun.datasets.files.pixels import ByteSplit, Scale
 from mtlrun.datasets.generation.splitting import split_by_class
 from mtlrun.errors import DataError
 
@@ -36,7 +36,7 @@ class OxfordPets(FileDataset):
         root: folder that holds oxford-iiit-pet, in torchvision's layout.
         download: let torchvision download 800 MB into `root` if they are missing.
         size: side of the images in pixels.
-        imagenet_normalization: normalize as pretrained networks expect; else images are in [0, 1].
+        normalize: `none` for [0, 1], `centered` for [-1, 1], `imagenet` for what pretrained backbones expect.
         val_fraction: fraction of `trainval` that is the validation split, in (0, 1).
         split_seed: fixes which images those are; the run's seed does not.
         cache: `memory` decodes everything once, before training, into 480 MB at the default size; `none` decodes an
@@ -50,7 +50,7 @@ class OxfordPets(FileDataset):
         root: str,
         download: bool = False,
         size: int = 128,
-        imagenet_normalization: bool = False,
+        normalize: Normalization = "none",
         val_fraction: float = 0.2,
         split_seed: int = 0,
         cache: FileCache = "memory",
@@ -63,7 +63,8 @@ class OxfordPets(FileDataset):
         if split_seed < 0:
             raise ValueError(f"split_seed must be >= 0, found {split_seed}")
         self.input_shape = (3, size, size)
-        self._normalize = imagenet_normalization
+        self.normalization = normalize
+        self._scale = Scale(normalize)
         if download:
             try:
                 OxfordIIITPet(root, download=True)
@@ -91,7 +92,7 @@ class OxfordPets(FileDataset):
                 [images / f"{stem}.jpg" for stem in names],
                 {"breed": torch.tensor(breeds, dtype=torch.int64), "species": torch.tensor(species, dtype=torch.int64)},
                 self.input_shape[1],
-                imagenet_normalization=self._normalize,
+                scale=self._scale,
             ),
             [trimaps / f"{stem}.png" for stem in names],
             self.input_shape[1],

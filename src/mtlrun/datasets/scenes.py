@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from mtlrun.config.checks import check_one_of
-from mtlrun.datasets.base import SPLITS, MultiTaskDataset, SplitName, TensorCache, TensorSplit
+from mtlrun.datasets.base import SPLITS, MultiTaskDataset, Normalization, SplitName, TensorCache, TensorSplit
+from mtlrun.datasets.files.pixels import Scale
 from mtlrun.datasets.generation.rendering import SHAPES, Rooms, cast, classes, make_rays, outlines, shade
 
 _CHUNK = 16  # rooms that are rendered together: their rays fit into a processor's cache
@@ -23,7 +24,7 @@ _IMAGES, _NOISE, _MISSING = range(3)  # purposes of the random generators of eac
 class Scenes(MultiTaskDataset):
     """Images of random rooms, with the class, the depth and the surface normal at each pixel.
 
-    Inputs are [3, size, size] in [0, 1]. Floor, walls, ceiling and objects have random colors and patterns that are
+    Inputs are [3, size, size]. Floor, walls, ceiling and objects have random colors and patterns that are
     independent of their class; a lamp at a random position gives shading and shadows; camera, room and objects are
     placed at random, and objects occlude each other. Targets are exact at the center of each pixel:
 
@@ -44,6 +45,7 @@ class Scenes(MultiTaskDataset):
         max_objects: the most objects in a room, which has at least 1; 0 for empty rooms.
         texture: contrast of the patterns, in [0, 1]; 0 for plain colors.
         noise: standard deviation of the camera's noise, on images in [0, 1].
+        normalize: `none` for [0, 1], `centered` for [-1, 1], `imagenet` for what pretrained backbones expect.
         missing: fraction of the training images that lack a task's label, drawn separately for each task, in [0, 1).
         scenes_seed: fixes everything random in the data; the run's seed does not.
         cache: `memory`, or `device`: the inputs lie on the GPU.
@@ -60,6 +62,7 @@ class Scenes(MultiTaskDataset):
         max_objects: int = 6,
         texture: float = 0.7,
         noise: float = 0.05,
+        normalize: Normalization = "none",
         missing: float = 0.0,
         scenes_seed: int = 0,
         cache: TensorCache = "memory",
@@ -86,6 +89,8 @@ class Scenes(MultiTaskDataset):
         self._max_objects = max_objects
         self._texture = texture
         self._noise = noise
+        self.normalization = normalize
+        self._scale = Scale(normalize)
         self._missing = missing
         self._seed = scenes_seed
         self._splits: dict[SplitName, TensorSplit] = {}
@@ -123,7 +128,7 @@ class Scenes(MultiTaskDataset):
             for task, target in targets.items():
                 lacking = random.permutation(count)[: int(self._missing * count)]
                 target[lacking] = -1 if task == "segmentation" else torch.nan
-        return TensorSplit(images, targets)
+        return TensorSplit(self._scale.normalize_(images), targets)
 
 
 class _Draws:

@@ -46,7 +46,7 @@ def log_protocol(parts: Parts) -> None:
 
 
 def log_plan(parts: Parts, record: Record) -> None:
-    """Log what is unusual about the run: its width, its sampling, or a length that is too short for its weighting."""
+    """Log what is unusual about the run: its width, its images or sampling, or a length too short for its weighting."""
     if parts.match is not None:
         logger.info(
             "backbone.width=%g: %s parameters, model=%s has %s",
@@ -54,6 +54,14 @@ def log_plan(parts: Parts, record: Record) -> None:
             f"{parts.match.parameters:,}",
             record.config["names"]["match_parameters"],
             f"{parts.match.reference_parameters:,}",
+        )
+    weights, normalization = record.config["backbone"].get("weights"), parts.dataset.normalization
+    if weights is not None and normalization not in (None, "imagenet"):
+        logger.warning(
+            "backbone.weights=%s: pretrained weights expect images normalized as in their training, and these are not "
+            "(dataset.normalize=%s); use dataset.normalize=imagenet",
+            weights,
+            normalization,
         )
     log_sampling(parts.loaders["train"], parts.tasks, parts.total_steps)
     first, epochs = parts.weighting.first_epoch, parts.total_steps / parts.steps_per_epoch

@@ -114,7 +114,7 @@ class ClassifiedImages(ImageFileSplit):
         paths: one for each sample.
         targets: {task: int64 [num_samples]}, -1 for a missing label.
         size: side of the images.
-        imagenet_normalization: subtract ImageNet's mean and divide by its standard deviation; else in [0, 1].
+        scale: from bytes to numbers.
         sample_ids: None for the names of the files.
         sources: see `Split`.
     """
@@ -126,11 +126,10 @@ class ClassifiedImages(ImageFileSplit):
         targets: Mapping[str, Tensor],
         size: int,
         *,
-        imagenet_normalization: bool,
+        scale: Scale,
         sample_ids: Sequence[str] | None = None,
         sources: Mapping[str, Tensor] | None = None,
     ) -> None:
-        scale = Scale("imagenet" if imagenet_normalization else "none")
         file_names = [path.name for path in paths] if sample_ids is None else sample_ids
         super().__init__((3, size, size), scale, targets, file_names, sources)
         self.paths = paths

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from mtlrun.config.checks import check_one_of
 from mtlrun.config.settings import Protocol
-from mtlrun.datasets.base import FileCache, Sample, Split, SplitName, TensorSplit
+from mtlrun.datasets.base import FileCache, Normalization, Sample, Split, SplitName, TensorSplit
 from mtlrun.datasets.files.augmentation import Augmented
 from mtlrun.datasets.files.base import FileDataset, FileSplit
 from mtlrun.datasets.files.npy_kinds import Kind, map_file
+from mtlrun.datasets.files.pixels import Scale
 from mtlrun.datasets.generation.splitting import split_by_class
 from mtlrun.errors import DataError
 
@@ -25,21 +26,29 @@ class NpySplit(FileSplit):
         stems: names of the files, without .npy.
         kinds: of the inputs, under the name "image", and of each task.
         size: height and width.
+        scale: normalizes images in [0, 1].
     """
 
     def __init__(
-        self, name: SplitName, folder: Path, stems: Sequence[str], kinds: Mapping[str, Kind], size: tuple[int, int]
+        self,
+        name: SplitName,
+        folder: Path,
+        stems: Sequence[str],
+        kinds: Mapping[str, Kind],
+        size: tuple[int, int],
+        scale: Scale,
     ) -> None:
         #: Such as train/12: the folder of the split, and the name of the files in each kind's folder.
         self.sample_ids = [f"{folder.name}/{stem}" for stem in stems]
         self._name, self._folder, self._stems, self._kinds, self._size = name, folder, stems, dict(kinds), size
+        self._scale = scale
 
     def __len__(self) -> int:
         return len(self._stems)
 
     def __getitem__(self, index: int) -> Sample:
         tensors = {name: kind.read(*self._location(kind, index)) for name, kind in self._kinds.items()}
-        return tensors.pop("image"), tensors
+        return self._scale.normalize_(tensors.pop("image")), tensors
 
     def check(self) -> None:
         """Raise DataError if a file is truncated or has a wrong shape, or some samples have wrong values.
@@ -70,7 +79,7 @@ class NpySplit(FileSplit):
 class DenseNpy(FileDataset):
     """Base of the datasets in this layout: <root>/{train,val}/<folder of a kind>/<i>.npy.
 
-    The files hold any numeric type, channels last; images are in [0, 1], or in 0..255 if they are whole numbers. The
+    The files hold any numeric type, channels last; their images are in [0, 1], or in 0..255 if of whole numbers. The
     folder `val` is what the field reports its results on: the test split. The validation split is a fraction of the
     folder `train`; with `protocol="legacy"` there is none, and the test split takes its place.
 
@@ -79,6 +88,8 @@ class DenseNpy(FileDataset):
     Args:
         root: folder that holds `train` and `val`.
         augment: crop, scale and flip training images at random, see `mtlrun.datasets.files.augmentation`.
+        normalize: `none` for [0, 1], as in the literature, `centered` for [-1, 1], `imagenet` for what pretrained
+            backbones expect.
         cache: `memory` reads everything once, before training; `none` reads each sample when it is accessed.
         val_fraction: fraction of the folder `train` that is the validation split, in (0, 1).
         split_seed: fixes which images those are; the run's seed does not.
@@ -99,6 +110,7 @@ class DenseNpy(FileDataset):
         self,
         root: str,
         augment: bool = True,
+        normalize: Normalization = "none",
         cache: FileCache = "none",
         val_fraction: float = 0.1,
         split_seed: int = 0,
@@ -112,6 +124,8 @@ class DenseNpy(FileDataset):
             raise ValueError(f"split_seed must be >= 0, found {split_seed}")
         self.task_names = tuple(task for task in self.kinds if task != "image")
         self._augment = augment
+        self.normalization = normalize
+        self._scale = Scale(normalize)
         folders = ",".join(kind.folder for kind in self.kinds.values())
         self._advice = f"{self.name} needs <root>/{{train,val}}/{{{folders}}}/<i>.npy as in {_SOURCE}; set dataset.root"
         self.data_paths = [Path(root) / part / kind.folder for part in ("train", "val") for kind in self.kinds.values()]
@@ -143,7 +157,7 @@ class DenseNpy(FileDataset):
 
     def files(self, name: SplitName) -> NpySplit:
         folder, stems = self._files[name]
-        return NpySplit(name, folder, stems, self.kinds, (self.input_shape[1], self.input_shape[2]))
+        return NpySplit(name, folder, stems, self.kinds, (self.input_shape[1], self.input_shape[2]), self._scale)
 
     def _list(self, folder: Path) -> list[str]:
         """Return the names of the files without .npy, in numeric order; they must be the same for all kinds."""

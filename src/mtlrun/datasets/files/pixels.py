@@ -2,16 +2,15 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy
 import torch
 from PIL import Image
 from torch import Tensor
 
-from mtlrun.datasets.base import Sample, TensorSplit
-
-Normalization = Literal["none", "centered", "imagenet"]
+from mtlrun.config.checks import check_one_of
+from mtlrun.datasets.base import Normalization, Sample, TensorSplit
 
 #: Errors that Pillow raises for broken files, depending on the format.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
@@ -36,6 +35,7 @@ class Scale:
     """
 
     def __init__(self, normalization: Normalization, channels: int = 3) -> None:
+        check_one_of("normalize", normalization, Normalization)
         mean, std = (
             _IMAGENET if normalization == "imagenet" else ([value] * channels for value in _PLAIN[normalization])
         )
@@ -44,7 +44,10 @@ class Scale:
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Scale images."""
-        images = pixels.float().div_(255)
+        return self.normalize_(pixels.float().div_(255))
+
+    def normalize_(self, images: Tensor) -> Tensor:
+        """Normalize images in [0, 1], float32 [..., channels, height, width], in place."""
         return images if self._plain else images.sub_(self._mean).div_(self._std)
 
     def to(self, device: torch.device | str) -> Self:
