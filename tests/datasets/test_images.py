@@ -103,10 +103,81 @@ def test_a_broken_image_is_named_with_its_row(cache):
         build(cache=cache).split("train")[1]
 
 
-def test_deep_pixels_are_refused():
+def test_deep_pixels_need_a_range():
     Image.fromarray(numpy.full((4, 6), 1000, dtype=numpy.uint16)).save("photos/more/2.png")
-    with pytest.raises(DataError, match=r"row 4: photos/more/2.png has I;16 pixels; only 8 bits"):
+    with pytest.raises(DataError, match=r"row 4: photos/more/2.png has pixels of more than 8 bits .*1000 to 1000.*"):
         build().split("train")
+    with pytest.raises(DataError, match=r"row 2: photos/more/0.png has pixels of 8 bits \(RGB\)"):
+        build(pixel_range=[0, 65535]).split("train")
+
+
+@pytest.mark.parametrize("cache", ["memory", "none"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("values", "pixel_range", "suffix"),
+    [
+        (numpy.array([[100, 300], [700, 1100]], numpy.uint16), [100, 1100], "png"),
+        (numpy.array([[100, 300], [700, 1100]], numpy.int32), [100, 1100], "tif"),
+        (numpy.array([[-1.0, -0.6], [0.2, 1.0]], numpy.float32), [-1, 1], "tiff"),
+    ],
+)
+def test_deep_pixels_keep_their_values(values, pixel_range, suffix, channels, cache):
+    table = Path("photos.csv")
+    table.write_text(table.read_text().replace("png", suffix))
+    for number in range(5):
+        Image.fromarray(values).save(f"photos/more/{number}.{suffix}")
+    dataset = build(pixel_range=pixel_range, channels=channels, normalize="none", cache=cache)
+    image, _ = dataset.split("train")[0]
+    assert image.shape == (channels, 2, 2)
+    for channel in image:
+        torch.testing.assert_close(channel, torch.tensor([[0.0, 0.2], [0.6, 1.0]]))
+    centered = build(pixel_range=pixel_range, normalize="centered", cache=cache).split("train")
+    torch.testing.assert_close(centered[0][0][0], torch.tensor([[-1.0, -0.6], [0.2, 1.0]]))
+    torch.testing.assert_close(centered[0][0], centered[0][0].clone())  # reading does not change what is kept
+    wrong = [pixel_range[0], pixel_range[1] - 0.5]
+    with pytest.raises(DataError, match=r"row 2: .* has pixels from .* to .*, outside of dataset.pixel_range"):
+        build(pixel_range=wrong, cache=cache).split("train")[0]
+
+
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        ("more/1", "more/1.png"),
+        ("more\\1.png", "more/1.png"),
+        ("more/1.PNG", "more/1.png"),
+        ("MORE.1/x", None),
+        ("more/11", None),
+    ],
+)
+def test_names_of_files_are_understood_as_people_write_them(written, found, caplog):
+    table = Path("photos.csv")
+    table.write_text(table.read_text().replace("more/1.png", written))
+    if found is None:
+        with pytest.raises(DataError, match=r"row 3: there is no file photos/"):
+            build()
+        return
+    with caplog.at_level("INFO"):
+        image, _ = build(normalize="none").split("train")[1]
+    assert image[0, 0, 0].item() == pytest.approx(50 / 255)
+    assert "1 of 5 images were found under another ending, case or slash" in caplog.text
+
+
+def test_a_name_that_fits_two_files_is_refused():
+    Image.new("RGB", (4, 4)).save("photos/more/1.jpg")
+    assert len(build().split("train")) == 3  # whole names
+    table = Path("photos.csv")
+    table.write_text(table.read_text().replace("more/1.png", "more/1"))
+    with pytest.raises(DataError, match=r"row 3: 'more/1' may be 1.jpg or 1.png in photos/more; write the whole name"):
+        build()
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "more/../../secret.png", "/secret.png", "..\\secret.png"])
+def test_a_name_cannot_lead_out_of_the_folder(name):
+    Image.new("RGB", (4, 4)).save("secret.png")
+    table = Path("photos.csv")
+    table.write_text(table.read_text().replace("more/1.png", name))
+    with pytest.raises(DataError, match=r"row 3: .*secret.png' leads out of the folder photos"):
+        build()
 
 
 def test_an_image_in_two_splits_is_refused():
@@ -144,7 +215,10 @@ def test_an_empty_file_is_no_image(cache):
 
 def test_an_absent_image_is_named_with_its_row():
     Path("photos/more/4.png").unlink()
-    with pytest.raises(DataError, match=r"photos.csv, column file, row 6: there is no file photos/more/4.png"):
+    with pytest.raises(DataError, match=r"photos.csv, column file, row 6: there is no file photos/more/4.png; "):
+        build()
+    Path("photos/more/1.png").unlink()
+    with pytest.raises(DataError, match=r"row 3: there is no file photos/more/1.png, and 1 more rows name none"):
         build()
 
 
@@ -170,6 +244,8 @@ def test_splits_are_those_of_the_column():
     [
         ({"root": None}, "root must name the folder"),
         ({"labels": None}, "labels must name a CSV"),
+        ({"pixel_range": [1, 1]}, "pixel_range must be null"),
+        ({"pixel_range": [0, float("inf")]}, "pixel_range must be null"),
         ({"size": 0}, "size must be >= 1, found 0"),
         ({"cache": "disk"}, "cache must be one of 'memory', 'device', 'none', found 'disk'"),
         ({"channels": 1, "normalize": "imagenet"}, "normalize must be none or centered with channels=1"),
@@ -189,3 +265,16 @@ def test_the_program_trains_on_them_with_workers(mtlrun):
         "+task@tasks.kind=classification", "trainer=smoke", "trainer.batch_size=2", "runtime.quiet=true",
     )  # fmt: skip
     assert code == 0, err
+
+
+def test_what_is_found_before_training_is_on_the_screen_and_in_the_log(mtlrun):
+    table = Path("photos.csv")
+    table.write_text(table.read_text().replace(".png", ""))
+    code, out, _ = mtlrun(
+        "dataset=images", "dataset.root=photos", "dataset.labels=photos.csv", "dataset.split_column=part",
+        "dataset.size=8", "backbone=mlp", "backbone.hidden=[4]", "+task@tasks.kind=classification", "trainer=smoke",
+    )  # fmt: skip
+    assert code == 0
+    assert "5 of 5 images were found under another ending, case or slash" in " ".join(out.split())
+    (log,) = Path("outputs").rglob("run.log")
+    assert "5 of 5 images were found" in log.read_text()

@@ -1,21 +1,27 @@
 """images: a folder of images of your own, and a table of their labels; see docs/your_data.md."""
 
 import glob
+import logging
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy
+import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
 from mtlrun.datasets.base import Cache, Normalization, SplitName
 from mtlrun.datasets.files.base import FileDataset
+from mtlrun.datasets.files.finder import FileFinder
 from mtlrun.datasets.files.images import ImageFileSplit
 from mtlrun.datasets.files.pixels import UNREADABLE, Scale, channels_first
 from mtlrun.datasets.rows.label_table import LabelTable
 from mtlrun.datasets.rows.splits import check_groups
 from mtlrun.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 
 class Images(LabelTable, FileDataset):
@@ -29,6 +35,8 @@ class Images(LabelTable, FileDataset):
         file_column: the column that holds the path of each image below `root`.
         size: side of the images in pixels.
         channels: 1 for grey levels, 3 for colors.
+        pixel_range: the values of black and white, for images of more than 8 bits per channel or of floating-point
+            numbers; None for images of 8 bits. A pixel outside of it is refused.
         normalize: `none` for [0, 1], `centered` for [-1, 1], `imagenet` for what pretrained backbones expect.
         cache: `memory`: each split is decoded once, to bytes; `device`: these bytes lie on the GPU; `none`: images are
             decoded whenever they are accessed.
@@ -42,6 +50,7 @@ class Images(LabelTable, FileDataset):
         file_column: str = "file",
         size: int = 64,
         channels: Literal[1, 3] = 3,
+        pixel_range: Sequence[float] | None = None,
         normalize: Normalization = "centered",
         cache: Cache = "memory",
         **rows: Any,
@@ -53,6 +62,10 @@ class Images(LabelTable, FileDataset):
             raise ValueError("labels must name a CSV or Parquet file with a row per image, found null")
         if size < 1:
             raise ValueError(f"size must be >= 1, found {size}")
+        if pixel_range is not None and not (len(pixel_range) == 2 and -inf < pixel_range[0] < pixel_range[1] < inf):
+            raise ValueError(
+                f"pixel_range must be null, or the values of black and white, as in [0, 65535], found {pixel_range}"
+            )
         if normalize == "imagenet" and channels != 3:
             raise ValueError(f"normalize must be none or centered with channels={channels}, found imagenet")
         LabelTable.__init__(self, labels, **rows)
@@ -60,22 +73,48 @@ class Images(LabelTable, FileDataset):
         self.input_shape = (channels, size, size)
         self.normalization = normalize
         self._scale = Scale(normalize, channels)
+        self._range = None if pixel_range is None else (float(pixel_range[0]), float(pixel_range[1]))
         #: Where each row names its file, for errors.
         self._places = [self.table.where(file_column, row) for row in range(len(self.table))]
-        self._paths = []
-        for place, cell in zip(self._places, self.table.texts(file_column), strict=True):
-            if cell is None or not Path(root, cell).is_file():
-                problem = "the cell is empty" if cell is None else f"there is no file {Path(root, cell)}"
-                raise DataError(f"{place}: {problem}; dataset.file_column holds paths below dataset.root={root}")
-            self._paths.append(Path(root, cell))
+        self._paths = self._find(root, self.table.texts(file_column))
         check_groups(self.table, file_column, self.rows, "image")
         suffixes = sorted({path.suffix for path in self._paths})
         self.data_paths = [labels, *(f"{glob.escape(root)}/**/*{glob.escape(suffix)}" for suffix in suffixes)]
 
+    def _find(self, root: str, cells: Sequence[str | None]) -> list[Path]:
+        """Return the file of each row.
+
+        Raises:
+            DataError: at the first row without one; it names how many there are.
+        """
+        finder, paths = FileFinder(root), []
+        absent: list[str] = []
+        for place, cell in zip(self._places, cells, strict=True):
+            try:
+                path = None if cell is None else finder.find(cell)
+            except DataError as error:
+                raise DataError(f"{place}: {error}") from error
+            if path is None:
+                absent.append(
+                    f"{place}: " + ("the cell is empty" if cell is None else f"there is no file {root}/{cell}")
+                )
+            else:
+                paths.append(path)
+        if absent:
+            others = f", and {len(absent) - 1} more rows name none" if len(absent) > 1 else ""
+            raise DataError(f"{absent[0]}{others}; dataset.file_column holds paths below dataset.root={root}")
+        if finder.corrected:
+            logger.info(
+                "dataset.file_column: %d of %d images were found under another ending, case or slash",
+                finder.corrected,
+                len(paths),
+            )
+        return paths
+
     def files(self, name: SplitName) -> "ImageSplit":
         rows = self.rows[name].tolist()
         paths, places = [self._paths[row] for row in rows], [self._places[row] for row in rows]
-        return ImageSplit(paths, places, self.input_shape, self._scale, **self.labels(name))
+        return ImageSplit(paths, places, self.input_shape, self._scale, self._range, **self.labels(name))
 
 
 class ImageSplit(ImageFileSplit):
@@ -85,27 +124,71 @@ class ImageSplit(ImageFileSplit):
         paths: of the files, [num_samples].
         places: the cells of the table that name them, for errors.
         shape, scale, **labels: see `ImageFileSplit`.
+        pixel_range: see `Images`.
     """
 
     def __init__(
-        self, paths: Sequence[Path], places: Sequence[str], shape: tuple[int, ...], scale: Scale, **labels: Any
+        self,
+        paths: Sequence[Path],
+        places: Sequence[str],
+        shape: tuple[int, ...],
+        scale: Scale,
+        pixel_range: tuple[float, float] | None = None,
+        **labels: Any,
     ) -> None:
         super().__init__(shape, scale, **labels)
-        self._paths, self._places = paths, places
+        self._paths, self._places, self._range = paths, places, pixel_range
+        self.pixel_type = torch.uint8 if pixel_range is None else torch.float32
 
     def pixels(self, index: int) -> Tensor:
-        return _decode(self._paths[index], self._places[index], self._shape)
+        path, place = self._paths[index], self._places[index]
+        try:
+            with Image.open(path) as image:
+                upright = ImageOps.exif_transpose(image)
+                return (
+                    _bytes(upright, self._shape) if self._range is None else _numbers(upright, self._shape, self._range)
+                )
+        except _PixelError as error:
+            raise DataError(f"{place}: {path} {error}") from error
+        except UNREADABLE as error:
+            raise DataError(f"{place}: {path} is not a readable image: {error}") from error
 
 
-def _decode(path: Path, place: str, shape: tuple[int, ...]) -> Tensor:
-    """Return an image as bytes, [channels, size, size]; `place`, where the file is named, begins errors."""
+class _PixelError(Exception):
+    """Error for pixels that the config does not allow."""
+
+
+def _bytes(image: Image.Image, shape: tuple[int, ...]) -> Tensor:
+    """Return an image of 8 bits per channel as bytes, [channels, size, size]."""
+    if _is_deep(image):
+        values = numpy.asarray(image)
+        raise _PixelError(
+            f"has pixels of more than 8 bits ({image.mode}, from {values.min():g} to {values.max():g}); set "
+            "dataset.pixel_range to the values of black and white, such as [0,65535]"
+        )
     channels, size, _ = shape
-    try:
-        with Image.open(path) as opened:
-            if opened.mode.startswith(("I", "F")):
-                raise DataError(f"{place}: {path} has {opened.mode} pixels; only 8 bits per channel can be read")
-            image = ImageOps.exif_transpose(opened).convert("L" if channels == 1 else "RGB")
-            pixels = numpy.array(image.resize((size, size), Image.Resampling.BILINEAR))
-    except UNREADABLE as error:
-        raise DataError(f"{place}: {path} is not a readable image: {error}") from error
-    return channels_first(pixels.reshape(size, size, channels))
+    image = image.convert("L" if channels == 1 else "RGB").resize((size, size), Image.Resampling.BILINEAR)
+    return channels_first(numpy.array(image).reshape(size, size, channels))
+
+
+def _numbers(image: Image.Image, shape: tuple[int, ...], pixel_range: tuple[float, float]) -> Tensor:
+    """Return an image as numbers in [0, 1], float32 [channels, size, size]."""
+    low, high = pixel_range
+    if not _is_deep(image):
+        raise _PixelError(
+            f"has pixels of 8 bits ({image.mode}), and dataset.pixel_range={[low, high]} is for images of more; leave "
+            "it out for a folder of 8 bits, and do not mix the two"
+        )
+    values = numpy.asarray(image).astype(numpy.float32)
+    if not (values.min() >= low and values.max() <= high):  # also false for NaN
+        raise _PixelError(
+            f"has pixels from {values.min():g} to {values.max():g}, outside of dataset.pixel_range={[low, high]}"
+        )
+    channels, size, _ = shape
+    scaled = Image.fromarray((values - low) / (high - low)).resize((size, size), Image.Resampling.BILINEAR)
+    return torch.from_numpy(numpy.array(scaled)).expand(channels, size, size)
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Return True if the pixels are whole numbers of more than 8 bits, or floating-point numbers."""
+    return image.mode.startswith(("I", "F"))

@@ -35,6 +35,32 @@ def logging_to(folder: Path, console: Console, *, quiet: bool) -> Iterator[None]
             handler.close()
 
 
+class _Gatherer(logging.Handler):
+    """A handler that keeps log lines in a list."""
+
+    def __init__(self, lines: list[logging.LogRecord]) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.append(record)
+
+
+@contextmanager
+def gathering() -> Iterator[list[logging.LogRecord]]:
+    """Gather the log lines of the block, which come before there is a run folder and a screen to show them on."""
+    lines: list[logging.LogRecord] = []
+    handler = _Gatherer(lines)
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
 def log_protocol(parts: Parts) -> None:
     """Log that results will be test-selected, under the legacy protocol."""
     if parts.dataset.protocol == "legacy":

@@ -17,7 +17,7 @@ from mtlrun.records.folder import CHECKPOINTS, CONFIG, SAMPLE_IDS, hold, open_at
 from mtlrun.records.identity import run_folder
 from mtlrun.records.record import Record, finished_record
 from mtlrun.runs.data_changes import check_files, check_splits, checkpointed_record, log_possible_changes
-from mtlrun.runs.logs import log_few_evaluations, log_plan, log_protocol, logging_to
+from mtlrun.runs.logs import gathering, log_few_evaluations, log_plan, log_protocol, logging_to
 from mtlrun.runs.recording import complete, new_record, note_failure
 from mtlrun.runs.signals import stop_signals
 from mtlrun.setup.prepare import prepare
@@ -57,22 +57,23 @@ def run(
     folder = run_folder(config)
     earlier = None if config["runtime"].get("rerun") else checkpointed_record(folder)
     doubtful = [] if earlier is None else check_files(earlier)
-    parts = prepare(config)
+    with gathering() as early_lines:
+        parts = prepare(config)
+        log_possible_changes(doubtful)
     if earlier is not None:
         check_splits(earlier, parts)
     with hold(folder):
         if parts.runtime.rerun:
             start_anew(folder)
         record = new_record(config, parts, overrides)
-        _train(parts, record, folder, console or make_console(), started, doubtful)
+        _train(parts, record, folder, console or make_console(), started, early_lines)
     return record
 
 
-def _train(parts: Parts, record: Record, folder: Path, console: Console, started: float, doubtful: list[str]) -> None:
-    """Train in a folder that this process holds, and complete the record.
-
-    `doubtful` are the files that may have changed since the run was begun.
-    """
+def _train(
+    parts: Parts, record: Record, folder: Path, console: Console, started: float, early_lines: list[logging.LogRecord]
+) -> None:
+    """Train in a folder that this process holds, and complete the record; `early_lines` of the log come first."""
     (folder / CHECKPOINTS).mkdir(exist_ok=True)
     _write_inputs(parts, record, folder)
     record.write(folder)
@@ -88,7 +89,8 @@ def _train(parts: Parts, record: Record, folder: Path, console: Console, started
         try:
             if trainer.resume():
                 logger.info("continued at epoch %d, step %d", trainer.progress.epoch + 1, trainer.progress.step)
-                log_possible_changes(doubtful)
+            for line in early_lines:
+                logger.handle(line)
             log_protocol(parts)
             trainer.observers.started(record, trainer.progress.step)
             log_plan(parts, record)

@@ -51,6 +51,8 @@ class ImageFileSplit(FileSplit):
 
     targets: Mapping[str, Tensor]
     sample_ids: Sequence[Any]
+    #: Type of the decoded pixels: uint8, or float32 for numbers in [0, 1].
+    pixel_type = torch.uint8
 
     def __init__(
         self,
@@ -75,7 +77,7 @@ class ImageFileSplit(FileSplit):
 
     @abstractmethod
     def pixels(self, index: int) -> Tensor:
-        """Decode one image: uint8 [channels, height, width].
+        """Decode one image: [channels, height, width] of type `pixel_type`.
 
         Raises:
             DataError: the file is missing, or no image.
@@ -86,16 +88,18 @@ class ImageFileSplit(FileSplit):
         return {task: target[index] for task, target in self.targets.items()}
 
     def in_memory(self) -> ByteSplit:
-        pixels = decode_all(self.pixels, len(self), self._shape)
+        pixels = decode_all(self.pixels, len(self), self._shape, self.pixel_type)
         return ByteSplit(pixels, self._scale, self.targets, self.sample_ids, self.sources, self.sample_weights)
 
 
-def decode_all(decode_one: Callable[[int], Tensor], count: int, shape: Sequence[int]) -> Tensor:
-    """Return the images 0 to count - 1 as bytes, [count, *shape]; if several fail, the first error is raised.
+def decode_all(
+    decode_one: Callable[[int], Tensor], count: int, shape: Sequence[int], pixel_type: torch.dtype = torch.uint8
+) -> Tensor:
+    """Return the images 0 to count - 1, [count, *shape]; if several fail, the first error is raised.
 
     Pillow releases Python's lock while it decodes, so threads run in parallel.
     """
-    images = torch.empty(count, *shape, dtype=torch.uint8)
+    images = torch.empty(count, *shape, dtype=pixel_type)
 
     def fill(index: int) -> None:
         images[index] = decode_one(index)

@@ -27,7 +27,9 @@ def channels_first(pixels: numpy.ndarray) -> Tensor:
 
 
 class Scale:
-    """A function from the bytes of images, uint8 [..., channels, height, width], to float32 of the same shape.
+    """A function from the pixels of images, [..., channels, height, width], to float32 of the same shape.
+
+    Pixels are bytes, or float32 in [0, 1].
 
     Args:
         normalization: `none` for [0, 1], `centered` for [-1, 1], `imagenet` for what pretrained networks expect.
@@ -44,7 +46,7 @@ class Scale:
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Scale images."""
-        return self.normalize_(pixels.float().div_(255))
+        return self.normalize_(pixels.float().div_(255) if pixels.dtype == torch.uint8 else pixels.clone())
 
     def normalize_(self, images: Tensor) -> Tensor:
         """Normalize images in [0, 1], float32 [..., channels, height, width], in place."""
@@ -61,8 +63,8 @@ class ByteSplit(TensorSplit):
     """A split in memory as bytes, a quarter of the size of numbers; batches are scaled when they are made.
 
     Args:
-        inputs: uint8 [num_samples, channels, height, width].
-        scale: from bytes to numbers, on the device of the inputs.
+        inputs: uint8 [num_samples, channels, height, width]; float32 in [0, 1] for images of more than 8 bits.
+        scale: from pixels to numbers, on the device of the inputs.
         targets, sample_ids, sources, sample_weights: see `Split`.
     """
 
