@@ -222,7 +222,7 @@ def test_a_column_without_a_value_in_training_is_refused():
         ({"fractions": [1, 0, 0]}, "fractions must be three numbers > 0 that sum to 1"),
         ({"split_seed": -1}, "split_seed must be >= 0, found -1"),
         ({"stratify": "k"}, "stratify must be null where split_column is set, found 'k'"),
-        ({"classes": {"k": "cat"}}, "classes must map tasks to lists of different labels, found k: 'cat'"),
+        ({"classes": {"k": "cat"}}, "classes must map tasks to lists of labels, found k: 'cat'"),
         ({"standardize_targets": ["z"]}, "standardize_targets must name tasks"),
         ({"max_categories": 0}, "max_categories must be >= 1, found 0"),
         ({"cache": "none"}, "cache must be one of 'memory', 'device', found 'none'"),

@@ -74,9 +74,12 @@ ALIASES = {
 #: Key on the command line -> Hydra's name for it: an option of one group, placed elsewhere in the config.
 PLACED = {"match_parameters": "model@match_parameters"}
 
+#: Mappings of a dataset that hold a key for each task or name that the user chooses: these keys need no `+`.
+OPEN = ("dataset.targets.", "dataset.classes.", "dataset.weight_column.")
+
 
 def canonical(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Replace aliases in `group=name` and `group=name,name`.
+    """Replace aliases in `group=name` and `group=name,name`, and let `dataset.classes.<task>=` do without a `+`.
 
     Returns:
         The overrides, and a line for each replaced alias: `weighting=EW is weighting=equal`.
@@ -88,5 +91,6 @@ def canonical(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
         if separator and any(name in known for name in value.split(",")):
             notes += [f"{group}={name} is {group}={known[name]}" for name in value.split(",") if name in known]
             value = ",".join(known.get(name, name) for name in value.split(","))
-        replaced.append(f"{PLACED.get(group, group)}{separator}{value}")
+        added = "++" if group.startswith(OPEN) else ""
+        replaced.append(f"{added}{PLACED.get(group, group)}{separator}{value}")
     return replaced, notes

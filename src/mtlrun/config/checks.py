@@ -1,5 +1,6 @@
 """Checks that many constructors share, with one wording."""
 
+import json
 from typing import Any, get_args
 
 
@@ -8,3 +9,19 @@ def check_one_of(name: str, value: Any, choices: Any) -> None:
     allowed = get_args(choices)
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, found {value!r}")
+
+
+def quotes_advice(value: bool | float | None, key: str, listed: bool = False) -> str:
+    """Return how to write a text that YAML and Hydra read as this value.
+
+    Args:
+        value: as which the text was read.
+        key: where it stands in the config.
+        listed: whether it stands in a list.
+    """
+    if isinstance(value, bool):
+        read = "true, yes and on are booleans" if value else "false, no and off are booleans"
+    else:
+        read = "null is no text" if value is None else "a number is no text"
+    text = f"'{json.dumps(value)}'"
+    return f'{read} in YAML; a text needs quotes, as in "{key}={f"[{text}]" if listed else text}"'

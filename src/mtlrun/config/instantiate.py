@@ -8,9 +8,10 @@ import inspect
 import pkgutil
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from mtlrun.config.checks import quotes_advice
 from mtlrun.config.suggest import suggest
 from mtlrun.errors import ConfigError
 
@@ -98,8 +99,7 @@ def check_arguments(
             hint = suggest(name, configurable, f"{getattr(target, '__name__', target)} takes")
             problems.append(f"{key}.{name}: unknown key; {hint}")
         elif not _matches(value, parameters[name].annotation):
-            allowed = _describe(parameters[name].annotation)
-            problems.append(f"{key}.{name} must be {allowed}, found {value!r}")
+            problems += _mismatches(value, parameters[name].annotation, f"{key}.{name}")
         elif (
             isinstance(value, Mapping)
             and value.get("_partial_") is not True
@@ -184,9 +184,42 @@ def _matches(value: Any, hint: Any) -> bool:
     if container in (list, Sequence):
         return isinstance(value, list) and all(_matches(item, inner[0]) for item in value if inner)
     if container in (dict, Mapping):
-        return isinstance(value, Mapping)
+        return isinstance(value, Mapping) and all(_matches(item, inner[1]) for item in value.values() if inner)
     # A class: the config can only describe it by a `_target_`, which was accepted above.
     return not _is_class(hint)
+
+
+def _mismatches(value: Any, hint: Any, key: str) -> list[str]:
+    """Return the problems of a value that does not match: one for each wrong entry of a mapping, else one."""
+    mapping = next((option for option in _options(hint) if _container(option) in (dict, Mapping)), None)
+    if isinstance(value, Mapping) and mapping is not None:
+        of_entries = typing.get_args(mapping)[1]
+        wrong = {name: item for name, item in value.items() if not _matches(item, of_entries)}
+        return [problem for name, item in wrong.items() for problem in _mismatches(item, of_entries, f"{key}.{name}")]
+    advice = next((f"; {quotes_advice(item, key, listed)}" for item, listed in _misread(value, hint)), "")
+    return [f"{key} must be {_describe(hint)}, found {value!r}{advice}"]
+
+
+def _misread(value: Any, hint: Any) -> Iterator[tuple[Any, bool]]:
+    """Yield what stands where a text may stand and is none, with whether it is an item of a list."""
+    if isinstance(value, list):
+        for option in _options(hint):
+            if _container(option) in (list, tuple, Sequence):
+                allowed = typing.get_args(option)[:1]
+                wrong = [item for item in value if allowed and not _matches(item, allowed[0])]
+                yield from ((item, True) for item in wrong for _ in _misread(item, allowed[0]))
+    elif not isinstance(value, Mapping) and str in _options(hint):
+        yield value, False
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    """Return the types of a union, or the one type."""
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+
+
+def _container(hint: Any) -> Any:
+    """Return `list` for `list[int]`, and a plain type as it is."""
+    return typing.get_origin(hint) or hint
 
 
 def _describe(hint: Any) -> str:
@@ -219,18 +252,17 @@ def _describe(hint: Any) -> str:
 
 def _is_factory(hint: Any) -> bool:
     """Return True if `hint` is a function that the program calls."""
-    options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-    return any(typing.get_origin(option) is Callable for option in options)
+    return any(typing.get_origin(option) is Callable for option in _options(hint))
 
 
 def _is_class(hint: Any) -> bool:
     """Return True if `hint` is a class that no plain config value is an instance of."""
     plain = (int, float, bool, str, type(None), list, tuple, dict, Sequence, Mapping)
-    container = typing.get_origin(hint) or hint
+    container = _container(hint)
     return inspect.isclass(container) and container not in plain and container is not types.UnionType
 
 
 def _prefix(message: str, key: str, arguments: Mapping[str, Any]) -> str:
     """Put the key before a constructor's message: `alpha must be ...` becomes `weighting.alpha must be ...`."""
     first = message.split(maxsplit=1)[0].rstrip(":") if message else ""
-    return f"{key}.{message}" if first in arguments else f"{key}: {message}"
+    return f"{key}.{message}" if first.split(".")[0] in arguments else f"{key}: {message}"

@@ -19,6 +19,7 @@ from mtlrun.datasets.files.images import ImageFileSplit
 from mtlrun.datasets.files.pixels import UNREADABLE, Scale, channels_first
 from mtlrun.datasets.rows.label_table import LabelTable
 from mtlrun.datasets.rows.splits import check_groups
+from mtlrun.datasets.rows.words import ColumnName, column_name
 from mtlrun.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ class Images(LabelTable, FileDataset):
         self,
         root: str | None,
         labels: str | None,
-        file_column: str = "file",
+        file_column: ColumnName = "file",
         size: int = 64,
         channels: Literal[1, 3] = 3,
         pixel_range: Sequence[float] | None = None,
@@ -69,6 +70,7 @@ class Images(LabelTable, FileDataset):
         if normalize == "imagenet" and channels != 3:
             raise ValueError(f"normalize must be none or centered with channels={channels}, found imagenet")
         LabelTable.__init__(self, labels, **rows)
+        file_column = column_name(file_column, "file_column")
         self.table.require(file_column, "dataset.file_column")
         self.input_shape = (channels, size, size)
         self.normalization = normalize

@@ -10,6 +10,7 @@ from mtlrun.config.checks import check_one_of
 from mtlrun.datasets.base import SplitName, TensorCache, TensorSplit
 from mtlrun.datasets.rows.columns import Columns
 from mtlrun.datasets.rows.label_table import LabelTable
+from mtlrun.datasets.rows.words import ColumnName, column_names
 from mtlrun.errors import DataError
 
 
@@ -33,8 +34,8 @@ class Table(LabelTable):
     def __init__(
         self,
         path: str | None,
-        inputs: Sequence[str] | None = None,
-        categorical: Sequence[str] = (),
+        inputs: Sequence[ColumnName] | None = None,
+        categorical: Sequence[ColumnName] = (),
         max_categories: int = 100,
         cache: TensorCache = "memory",
         **rows: Any,
@@ -46,13 +47,15 @@ class Table(LabelTable):
         check_one_of("cache", cache, TensorCache)
         self.cache = cache
         super().__init__(path, **rows)
-        columns = choose_inputs(self.table, inputs, self.target_columns, self.row_columns)
-        for column in categorical:
+        chosen = None if inputs is None else column_names(inputs, "inputs")
+        columns = choose_inputs(self.table, chosen, self.target_columns, self.row_columns)
+        texts = column_names(categorical, "categorical")
+        for column in texts:
             if column not in columns:
                 raise DataError(f"dataset.categorical: {column!r} is none of the inputs: {', '.join(columns)}")
         features = [
             _one_hot(self.table, column, self.rows["train"], max_categories)
-            if column in categorical or self.table.is_text(column)
+            if column in texts or self.table.is_text(column)
             else _standardize(self.table, column, self.rows["train"])
             for column in columns
         ]

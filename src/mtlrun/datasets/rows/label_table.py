@@ -8,6 +8,7 @@ from mtlrun.datasets.rows.columns import MISSING, read
 from mtlrun.datasets.rows.names import identify, weigh
 from mtlrun.datasets.rows.splits import check_split_keys, split_rows
 from mtlrun.datasets.rows.targets import check_target_keys, read_targets
+from mtlrun.datasets.rows.words import ColumnName, Label, column_name, column_names, label_text
 
 
 class LabelTable(MultiTaskDataset):
@@ -42,22 +43,33 @@ class LabelTable(MultiTaskDataset):
         /,
         tasks: Sequence[str],
         kinds: Sequence[str],
-        targets: Mapping[str, str | list[str]] | None = None,
-        classes: Mapping[str, Sequence[Any]] | None = None,
+        targets: Mapping[str, ColumnName | list[ColumnName]] | None = None,
+        classes: Mapping[str, Sequence[Label]] | None = None,
         standardize_targets: Sequence[str] = (),
-        split_column: str | None = None,
+        split_column: ColumnName | None = None,
         fractions: Sequence[float] = (0.7, 0.15, 0.15),
-        group_column: str | None = None,
-        stratify: str | None = None,
+        group_column: ColumnName | None = None,
+        stratify: ColumnName | None = None,
         split_seed: int = 0,
-        id_column: str | None = None,
-        weight_column: str | None = None,
-        missing: Sequence[str] = MISSING,
+        id_column: ColumnName | None = None,
+        weight_column: ColumnName | None = None,
+        missing: Sequence[Label] = MISSING,
         separator: str = ",",
     ) -> None:
+        split_column, group_column, stratify, id_column, weight_column = (
+            None if name is None else column_name(name, key)
+            for name, key in (
+                (split_column, "split_column"), (group_column, "group_column"), (stratify, "stratify"),
+                (id_column, "id_column"), (weight_column, "weight_column"),
+            )
+        )  # fmt: skip
+        columns = {
+            task: column_names(named if isinstance(named, list) else [named], f"targets.{task}")
+            for task, named in (targets or {}).items()
+        }
         check_split_keys(split_column, fractions, group_column, stratify, split_seed)
         check_target_keys(tasks, kinds, classes or {}, standardize_targets)
-        self.table = read(path, separator, missing)
+        self.table = read(path, separator, [label_text(text, "missing") for text in missing])
         self.data_paths = [path]
         #: {split: positions of its rows in the table}.
         self.rows = split_rows(
@@ -65,7 +77,7 @@ class LabelTable(MultiTaskDataset):
             split_seed=split_seed,
         )  # fmt: skip
         kind_of = dict(zip(tasks, kinds, strict=True))
-        found = read_targets(self.table, self.rows, kind_of, targets or {}, classes or {}, standardize_targets)
+        found = read_targets(self.table, self.rows, kind_of, columns, classes or {}, standardize_targets)
         self.task_names = tuple(tasks)
         #: {task: labels in the order of their class indices}, and {task: (mean, standard deviation)} if standardized.
         self.classes, self.scales = found.classes, found.scales

@@ -11,6 +11,7 @@ from torch import Tensor
 from mtlrun.config.instantiate import locate
 from mtlrun.datasets.rows.columns import Columns
 from mtlrun.datasets.rows.splits import Rows
+from mtlrun.datasets.rows.words import Label, label_text, label_value
 from mtlrun.errors import DataError
 
 _MISSING = -1
@@ -36,7 +37,7 @@ class Targets:
 def check_target_keys(
     tasks: Sequence[str],
     kinds: Sequence[str],
-    classes: Mapping[str, Sequence[object]],
+    classes: Mapping[str, Sequence[Label]],
     standardize_targets: Sequence[str],
 ) -> None:
     """Raise ValueError if these keys of a dataset are inconsistent or out of bounds."""
@@ -48,19 +49,22 @@ def check_target_keys(
     if len(kinds) != len(tasks):
         raise ValueError(f"kinds must name a class for each of {', '.join(tasks)}, found {list(kinds)}")
     for task, values in classes.items():
-        if not isinstance(values, Sequence) or isinstance(values, str) or len(set(map(str, values))) != len(values):
-            raise ValueError(f"classes must map tasks to lists of different labels, found {task}: {values!r}")
+        if not isinstance(values, Sequence) or isinstance(values, str):
+            raise ValueError(f"classes must map tasks to lists of labels, found {task}: {values!r}")
+        labels = [label_value(label_text(value, f"classes.{task}")) for value in values]
+        double = [value for value, label in zip(values, labels, strict=True) if labels.count(label) > 1]
+        if double:
+            raise ValueError(f"classes.{task} must hold different labels, found {double[0]!r} and {double[1]!r}")
     for task in standardize_targets:
         if task not in tasks:
             raise ValueError(f"standardize_targets must name tasks ({', '.join(tasks)}), found {task!r}")
 
 
-def name_columns(table: Columns, tasks: Sequence[str], targets: Mapping[str, str | list[str]]) -> dict[str, list[str]]:
+def name_columns(table: Columns, tasks: Sequence[str], targets: Mapping[str, list[str]]) -> dict[str, list[str]]:
     """Return the columns of each task: those in `targets`, or the column of the task's name."""
     columns: dict[str, list[str]] = {}
     for task in dict.fromkeys([*targets, *tasks]):
-        named = targets.get(task, task)
-        columns[task] = [named] if isinstance(named, str) else list(named)
+        columns[task] = targets.get(task, [task])
         for column in columns[task]:
             table.require(column, f"task {task}")
     return columns
@@ -70,8 +74,8 @@ def read_targets(
     table: Columns,
     rows: Rows,
     tasks: Mapping[str, str],
-    targets: Mapping[str, str | list[str]],
-    classes: Mapping[str, Sequence[object]],
+    targets: Mapping[str, list[str]],
+    classes: Mapping[str, Sequence[Label]],
     standardize_targets: Sequence[str] = (),
 ) -> Targets:
     """Read the targets of all rows.
@@ -80,7 +84,7 @@ def read_targets(
         table: with the columns.
         rows: of each split; all labels must occur in training, and scales are those of training.
         tasks: {task: importable name of its class}.
-        targets: {task: column or columns}; the default is the column of the task's name.
+        targets: {task: its columns}; the default is the column of the task's name.
         classes: {task: labels in the order of their indices}; the default is all labels of the file, sorted.
         standardize_targets: tasks whose numbers get mean 0 and standard deviation 1 in training.
 
@@ -93,7 +97,7 @@ def read_targets(
         if task in classes or _predicts_classes(task, kind):
             if len(columns) != 1:
                 raise DataError(f"dataset.targets.{task}: classes are read from one column, found {columns}")
-            given = [str(label) for label in classes[task]] if task in classes else None
+            given = [label_text(label, f"classes.{task}") for label in classes[task]] if task in classes else None
             result.classes[task], result.tensors[task] = _classes(table, columns[0], rows, given)
             if task in standardize_targets:
                 raise DataError(f"dataset.standardize_targets: task {task} predicts classes, and these have no scale")
@@ -120,11 +124,12 @@ def _predicts_classes(task: str, kind: str) -> bool:
 def _classes(table: Columns, column: str, rows: Rows, given: list[str] | None) -> tuple[list[str], Tensor]:
     cells = table.texts(column)
     labels = _sorted({cell for cell in cells if cell is not None}) if given is None else given
-    index = {label: number for number, label in enumerate(labels)}
-    for row, cell in enumerate(cells):
-        if cell is not None and cell not in index:
+    index = {label_value(label): number for number, label in enumerate(labels)}
+    values = [None if cell is None else label_value(cell) for cell in cells]
+    for row, (cell, value) in enumerate(zip(cells, values, strict=True)):
+        if value is not None and value not in index:
             raise DataError(f"{table.where(column, row)}: {cell!r} is none of dataset.classes: {', '.join(labels)}")
-    numbers = numpy.array([_MISSING if cell is None else index[cell] for cell in cells], dtype=numpy.int64)
+    numbers = numpy.array([_MISSING if value is None else index[value] for value in values], dtype=numpy.int64)
     known = set(numbers[rows["train"]].tolist()) | {_MISSING}
     for name in ("val", "test"):
         for row in rows[name]:
