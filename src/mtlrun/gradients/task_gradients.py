@@ -21,7 +21,8 @@ class Sharing:
     Args:
         shared: parameters that several losses reach.
         task_params: for each loss, the parameters that it alone reaches.
-        last_layer: the last shared parameters before the representation, for `grad_wrt: last_layer`.
+        last_layer: those of the last shared layer before the representation, weight and bias, for
+            `grad_wrt: last_layer`.
     """
 
     shared: Sequence[nn.Parameter]

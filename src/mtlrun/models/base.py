@@ -11,6 +11,7 @@ from torch.export import register_dataclass
 
 from mtlrun.models.backbones import Shape
 from mtlrun.models.blocks.batchnorm_statistics import SourceStatistics
+from mtlrun.models.blocks.last_layer import last_layer, order_of_use
 from mtlrun.models.heads import ConvHead, DetectionHead, MLPHead
 
 
@@ -170,6 +171,8 @@ class SharedRepresentationModel(MultiTaskModel):
     gradients of the heads.
     """
 
+    _order_of_use: Mapping[nn.Parameter, int] | None = None
+
     @abstractmethod
     def encode(self, inputs: Tensor) -> Tensor:
         """Return the shared representation: all shared parameters come before it."""
@@ -189,13 +192,17 @@ class SharedRepresentationModel(MultiTaskModel):
         raise NotImplementedError(f"{type(self).__name__} has no place for rotations of its representation")
 
     def last_layer(self) -> list[nn.Parameter]:
-        """Return the parameters of the last shared layer: of the last module that holds shared parameters directly."""
-        shared = {id(parameter) for parameter in self.shared_parameters()}
-        for module in reversed(list(self.modules())):
-            parameters = [parameter for parameter in module.parameters(recurse=False) if id(parameter) in shared]
-            if parameters:
-                return parameters
-        return []
+        """Return the trainable parameters, weight and bias, of the last shared layer with a weight matrix or a kernel.
+
+        Never the scale and shift of a normalization; an embedding only where nothing else is shared; empty if there is
+        no such layer. The last one is that applied last, once `find_last_layer` was called, and until then the one
+        defined last.
+        """
+        return last_layer(self, self.shared_parameters(), self._order_of_use)
+
+    def find_last_layer(self, inputs: Tensor) -> None:
+        """Find out in which order the layers are applied to a batch of inputs, for `last_layer`."""
+        self._order_of_use = order_of_use(self.encode(inputs))
 
     def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
         decode = self.decode if tasks is None else partial(self.decode, tasks=self.requested(tasks))

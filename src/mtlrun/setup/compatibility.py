@@ -104,6 +104,11 @@ def _check_model(weighting: Weighting, name: str, model: MultiTaskModel, model_n
             f"weighting.grad_wrt={weighting.grad_wrt} needs a model with one shared representation, and "
             f"{model_name} has none; use weighting.grad_wrt=shared"
         ]
+    if weighting.grad_wrt == "last_layer" and isinstance(model, SharedRepresentationModel) and not model.last_layer():
+        return [
+            f"weighting.grad_wrt=last_layer needs a shared layer with weights that are trained, and {model_name} has "
+            "none; use weighting.grad_wrt=shared"
+        ]
     return []
 
 
@@ -196,6 +201,18 @@ def try_batch(model: MultiTaskModel, tasks: Mapping[str, Task], loader: Loader, 
             f"dataset, backbone, model and tasks do not fit together: {type(error).__name__}: {message} "
             f"(inputs of shape {', '.join(str(_shape(samples.inputs)) for samples in batch.source_batches)})"
         ) from error
+
+
+def find_last_layer(model: MultiTaskModel, weighting: Weighting, batch: LabeledBatch) -> None:
+    """Let the model see in which order its layers are applied, if the weighting compares gradients at the last one."""
+    at_last_layer = isinstance(weighting, TaskGradientWeighting) and weighting.grad_wrt == "last_layer"
+    if not (at_last_layer and isinstance(model, SharedRepresentationModel)):
+        return
+    was_training = model.training
+    model.eval()  # nothing is dropped at random
+    with untouched(model), torch.enable_grad():
+        model.find_last_layer(batch.source_batches[0].inputs)
+    model.train(was_training)
 
 
 def _shape(inputs: Any) -> Any:

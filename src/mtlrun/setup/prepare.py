@@ -20,7 +20,14 @@ from mtlrun.models import MultiTaskModel, SharedRepresentationModel, SourceStati
 from mtlrun.records.folder import check_writable
 from mtlrun.records.record import Match, SplitSummary
 from mtlrun.records.stamps import Stamp, take_stamps
-from mtlrun.setup.compatibility import check_per_source, check_protocol, check_tasks, check_weighting, try_batch
+from mtlrun.setup.compatibility import (
+    check_per_source,
+    check_protocol,
+    check_tasks,
+    check_weighting,
+    find_last_layer,
+    try_batch,
+)
 from mtlrun.setup.data_paths import find_data_paths
 from mtlrun.setup.environment import choose_device, keep_solvers_on_one_thread, set_seed
 from mtlrun.setup.loaders import fit_tasks, has_source_statistics, make_loaders
@@ -292,9 +299,9 @@ def load_data(components: Components) -> Data:
     if has_source_statistics(dataset):
         _separate_statistics(model, list(train.sources))
     try_batch(model, tasks, train, settings.micro_batches)
-    return Data(
-        loaders, splits, stamps, _count_macs(model, LabeledBatch.load(tasks, train.first(1), torch.device("cpu")))
-    )
+    sample = LabeledBatch.load(tasks, train.first(1), torch.device("cpu"))
+    find_last_layer(model, weighting, sample)
+    return Data(loaders, splits, stamps, _count_macs(model, sample))
 
 
 def _set_label_fractions(weighting: Weighting, split: SplitSummary) -> None:

@@ -28,7 +28,7 @@ class ModelSharing:
         self.shared = model.shared_parameters()
         #: {task: parameters that its loss alone reaches}.
         self.task_params: Mapping[str, list[nn.Parameter]] = model.task_parameters()
-        #: The last shared parameters before the representation, if there is one.
+        #: Those of the last shared layer before the representation, if there is one.
         self.last_layer = model.last_layer() if isinstance(model, SharedRepresentationModel) else []
 
     def of(self, tasks: Sequence[str]) -> Sharing:

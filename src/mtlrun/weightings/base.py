@@ -173,7 +173,8 @@ class TaskGradientWeighting(Weighting):
 
     Args:
         grad_wrt: what the task gradients are taken with respect to: all `shared` parameters (exact), or, cheaper and
-            approximate, the shared `representation` or the parameters of the `last_layer` before it.
+            approximate, the shared `representation`, or weight and bias of the `last_layer` with a weight matrix or
+            kernel before it.
         losses: a weighting of losses that scales each loss before its gradient is taken; None for none.
         loss_transform: see `Weighting`.
     """
