@@ -200,14 +200,15 @@ def test_smoke_is_two_batches_and_one_epoch(quick):
     assert read_record(folder)["steps"] == 2
 
 
-def test_each_group_has_its_learning_rate_and_the_schedule_scales_all(quick):
+def test_each_group_of_the_model_has_its_learning_rate_and_the_schedule_scales_all(quick):
     folder = quick(
         "model=cross_stitch", "optimizer.lr=1e-3", "tasks.left.lr=3e-4", "weighting=uncertainty", "weighting.lr=0.5",
         "scheduler=exponential", "scheduler.gamma=0.5", "trainer.log_every=4",
     )  # fmt: skip
     lines = read_lines(folder, "train")
-    for name, lr in {"shared": 1e-3, "stitch": 0.1, "left": 3e-4, "right": 1e-3, "weighting": 0.5}.items():
+    for name, lr in {"shared": 1e-3, "stitch": 0.1, "left": 3e-4, "right": 1e-3}.items():
         assert [line[f"lr/{name}"] for line in lines] == pytest.approx([lr, lr / 2, lr / 4])
+    assert [line["lr/weighting"] for line in lines] == [0.5] * 3
 
 
 def test_learning_rates_reach_the_parameters(quick):

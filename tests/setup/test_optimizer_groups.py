@@ -12,23 +12,12 @@ from mtlrun.errors import ConfigError
 from mtlrun.models.backbones import MLP
 from mtlrun.setup.optimizer_groups import Group, check_partition, check_task_rates, make_optimizer, make_param_groups
 from mtlrun.tasks import Classification
-from mtlrun.weightings import Equal
 
 
 def test_groups_keep_name_parameters_and_base_learning_rate_and_empty_ones_are_left_out():
     parameter = nn.Parameter(torch.ones(1))
     found = make_param_groups([Group("shared", [parameter], lr=0.1), Group("left", [], lr=0.4)])
     assert found == [{"params": [parameter], "lr": 0.1, "initial_lr": 0.1, "name": "shared"}]
-
-
-def test_weight_decay_can_be_switched_off_for_a_group():
-    decayed, kept = (nn.Parameter(torch.ones(1)) for _ in range(2))
-    groups = make_param_groups([Group("shared", [decayed], 0.1), Group("weighting", [kept], 0.1, weight_decay=False)])
-    optimizer = torch.optim.SGD(groups, weight_decay=0.5)
-    decayed.grad = kept.grad = torch.zeros(1)
-    optimizer.step()
-    assert decayed.item() == pytest.approx(0.95)
-    assert kept.item() == 1
 
 
 def test_partition_that_holds_each_trainable_parameter_once_is_accepted():
@@ -57,7 +46,7 @@ def test_every_model_trains_the_head_of_each_task_at_the_rate_of_the_task(name, 
     backbone = partial(MLP, (4,), hidden=[6, 6])
     model = build(shipped_node("model", name) | changes, "model", tasks=tasks, backbone=backbone)
     check_task_rates(node, model, tasks)
-    entries = make_optimizer(node, model, tasks, Equal()).param_groups
+    entries = make_optimizer(node, model, tasks).param_groups
     for task in tasks.values():  # known by the size of the output: the bias of the last layer of a head
         rates = [entry["lr"] for entry in entries for p in entry["params"] if p.shape == (task.output_size,)]
         assert set(rates) == {task.lr}

@@ -9,7 +9,7 @@ from mtlrun.training import checkpoint
 
 def test_a_checkpoint_of_another_format_is_refused_with_a_way_out(tmp_path):
     torch.save({"format": 1, "weights": []}, tmp_path / "best.pt")
-    message = r"best\.pt has checkpoint format 1, and this version of mtlrun reads format 2; train that run anew"
+    message = r"best\.pt has checkpoint format 1, and this version of mtlrun reads format 3; train that run anew"
     with pytest.raises(CheckpointError, match=message):
         checkpoint.load_best(tmp_path)
     assert checkpoint.load_last(tmp_path) is None

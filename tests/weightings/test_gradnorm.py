@@ -70,26 +70,46 @@ def test_losses_of_the_first_step_are_remembered():
     assert torch.equal(weighting.initial_losses, FIRST)
 
 
-def test_weights_sum_to_the_number_of_tasks_whatever_the_optimizer_did():
-    weighting = make()
-    weigh(weighting)
-    weighting.learned_weights.data = torch.tensor([3.0, 1.0, 4.0], dtype=torch.float64)
-    assert weigh(weighting).tolist() == pytest.approx([9 / 8, 3 / 8, 12 / 8])
-    assert weighting.learned_weights.sum().item() == pytest.approx(3)
+def moved(weighting, change):
+    """Return the weights after a step that adds `change` to them, before they are scaled."""
+    weighting.learned_weights.grad = -torch.tensor(change, dtype=torch.float64)
+    weighting.learn()
+    return weighting.learned_weights.detach()
+
+
+def test_weights_sum_to_the_number_of_tasks_after_each_step():
+    weights = moved(make(optimizer="sgd", lr=1.0), [2.0, 0.0, 3.0])
+    assert weights.tolist() == pytest.approx([9 / 8, 3 / 8, 12 / 8])
 
 
 def test_weight_that_falls_below_zero_is_held_at_a_thousandth_of_the_mean():
-    weighting = make()
-    weighting.learned_weights.data = torch.tensor([-2.0, 1.0, 3.0], dtype=torch.float64)
-    weights = weigh(weighting)
+    weights = moved(make(optimizer="sgd", lr=1.0), [-3.0, 0.0, 2.0])
     torch.testing.assert_close(weights, torch.tensor([0.002, 1.0, 3.0], dtype=torch.float64) * 3 / 4.002)
 
 
-def test_weights_level_out_the_norms_when_all_tasks_train_alike(take_step):
+def test_weights_of_the_tasks_with_a_loss_keep_their_sum():
+    weighting = make(optimizer="sgd", lr=1.0)
+    moved(weighting, [2.0, 0.0, 3.0])
+    weighting.active = torch.tensor([0, 2])
+    weights = moved(weighting, [9 / 8, 0.0, 0.0])  # to 18 / 8 and 12 / 8, and back to their sum
+    assert weights.tolist() == pytest.approx([18 / 30 * 21 / 8, 3 / 8, 12 / 30 * 21 / 8])
+    assert weights[1] == 3 / 8
+
+
+def test_a_step_moves_each_weight_by_about_the_learning_rate():
     weighting = make()
+    weigh(weighting, losses=FIRST)
+    weighting.learn()
+    steps = (weighting.learned_weights.detach() - 1).abs()
+    assert steps.min() > 0.01
+    assert steps.max() < 0.04
+
+
+def test_weights_level_out_the_norms_when_all_tasks_train_alike(take_step):
+    weighting = make(lr=1e-3)
     jacobian = torch.diag(torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64))
     for _ in range(3000):
-        direction = take_step(weighting, jacobian, FIRST, lr=1e-3)
+        direction = take_step(weighting, jacobian, FIRST)
     torch.testing.assert_close(direction, direction.mean().expand(3), rtol=0.02, atol=0)
 
 
@@ -98,7 +118,7 @@ def test_task_that_comes_later_starts_from_its_own_first_loss(take_step):
     take_step(weighting, torch.eye(2), torch.tensor([1.0, 4.0]), active=[0, 2])
     assert weighting.initial_losses[[0, 2]].tolist() == [1, 4]
     assert weighting.initial_losses[1].isnan()
-    assert weighting.learned_weights.grad[1] == 0
+    assert weighting.learned_weights[1] == 1
     take_step(weighting, torch.eye(3), torch.tensor([0.5, 7.0, 1.0]))
     assert weighting.initial_losses.tolist() == [1, 7, 4]
 

@@ -20,8 +20,9 @@ def new_record(config: Mapping[str, Any], parts: Parts, overrides: Sequence[str]
     forward, backward = parts.weighting.passes(len(parts.tasks))
     if parts.settings.micro_batches > 1:
         forward += parts.weighting.needs_batch_losses
-    groups = parts.optimizer.param_groups
+    groups, learners = parts.optimizer.param_groups, parts.weighting.learners()
     parameters = {group["name"]: count_parameters(group["params"]) for group in groups}
+    parameters |= {name: count_parameters(learner.parameters) for name, learner in learners.items()}
     frozen = count_parameters(parameter for parameter in parts.model.parameters() if not parameter.requires_grad)
     return Record(
         run_id=run_id(config),
@@ -34,7 +35,8 @@ def new_record(config: Mapping[str, Any], parts: Parts, overrides: Sequence[str]
         splits={name: asdict(summary) for name, summary in parts.splits.items()},
         data=as_plain(parts.data),
         parameters=parameters | ({"frozen": frozen} if frozen else {}),
-        learning_rates={group["name"]: group["initial_lr"] for group in groups},
+        learning_rates={group["name"]: group["initial_lr"] for group in groups}
+        | {name: learner.lr for name, learner in learners.items()},
         macs=parts.macs,
         match=None if parts.match is None else asdict(parts.match),
         passes_per_step={"forward": forward, "backward": backward},

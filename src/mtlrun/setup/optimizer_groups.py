@@ -12,7 +12,6 @@ from mtlrun.config.instantiate import build
 from mtlrun.errors import ConfigError
 from mtlrun.models import MultiTaskModel
 from mtlrun.tasks import Task
-from mtlrun.weightings import Weighting
 
 
 @dataclass(frozen=True)
@@ -23,28 +22,20 @@ class Group:
         name: unique; `lr/<name>` in the log.
         parameters: the trainable ones.
         lr: learning rate before the schedule.
-        weight_decay: False for parameters that must not be decayed, such as a weighting's.
     """
 
     name: str
     parameters: list[nn.Parameter]
     lr: float
-    weight_decay: bool = True
 
 
 def make_param_groups(groups: Iterable[Group]) -> list[dict[str, Any]]:
     """Return the groups as PyTorch optimizers take them; empty ones are left out."""
-    entries = []
-    for group in groups:
-        if group.parameters:
-            entry: dict[str, Any] = {
-                "params": group.parameters,
-                "lr": group.lr,
-                "initial_lr": group.lr,
-                "name": group.name,
-            }
-            entries.append(entry if group.weight_decay else entry | {"weight_decay": 0.0})
-    return entries
+    return [
+        {"params": group.parameters, "lr": group.lr, "initial_lr": group.lr, "name": group.name}
+        for group in groups
+        if group.parameters
+    ]
 
 
 def check_partition(module: nn.Module, groups: Iterable[Group]) -> None:
@@ -61,10 +52,8 @@ def check_partition(module: nn.Module, groups: Iterable[Group]) -> None:
             )
 
 
-def make_optimizer(
-    node: Mapping[str, Any], model: MultiTaskModel, tasks: Mapping[str, Task], weighting: Weighting
-) -> Optimizer:
-    """Build the optimizer over the parameters of the model and of the weighting.
+def make_optimizer(node: Mapping[str, Any], model: MultiTaskModel, tasks: Mapping[str, Task]) -> Optimizer:
+    """Build the optimizer over the parameters of the model; what a weighting learns has another.
 
     Raises:
         ConfigError: a parameter of the model is not in exactly one group, or a task has the name of another group.
@@ -78,9 +67,6 @@ def make_optimizer(
         groups.append(Group(group.name, trainable, lr * group.lr_scale))
     check_partition(model, groups)
     _check_names(groups, tasks)
-    for name, method in zip(("weighting", "weighting.losses"), weighting.methods(), strict=False):
-        learned = list(method.parameters(recurse=False))
-        groups.append(Group(name, learned, method.lr or shared_lr, weight_decay=False))
     optimizer: Optimizer = build(node, "optimizer", params=make_param_groups(groups))
     return optimizer
 

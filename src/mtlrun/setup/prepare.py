@@ -347,15 +347,18 @@ def place(components: Components, data: Data) -> Parts:
         weighting.to(device)
     elif isinstance(weighting, TaskGradientWeighting) and weighting.losses is not None:
         weighting.losses.to(device)  # a method that sees the Gram matrix only stays on the CPU, where its solver is
-    for method in weighting.capable_of(RotatesRepresentation):
+    for rotating in weighting.capable_of(RotatesRepresentation):
         if isinstance(model, SharedRepresentationModel):
-            method.attach_rotations(model.add_rotations())
+            rotating.attach_rotations(model.add_rotations())
+    for method in weighting.methods():
+        if method.lr is None:
+            method.lr = float(components.config["optimizer"]["lr"])
     return Parts(
         dataset=components.dataset,
         tasks=tasks,
         model=model,
         weighting=weighting,
-        optimizer=make_optimizer(components.config["optimizer"], model, tasks, weighting),
+        optimizer=make_optimizer(components.config["optimizer"], model, tasks),
         schedule=components.schedule,
         loaders=data.loaders,
         selection_rules=_selection_rules(components),

@@ -21,7 +21,7 @@ from mtlrun.errors import CheckpointError
 from mtlrun.records.folder import BEST, FRESH, LAST, PREVIOUS, open_atomically
 from mtlrun.training.selection import SelectedModel, merge_states
 
-FORMAT = 2
+FORMAT = 3
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mtlrun.models import MultiTaskModel
 from mtlrun.training.batch import LabeledBatch
-from mtlrun.training.forward import BatchPass, forked_random_numbers, untouched
+from mtlrun.training.forward import BatchPass, forked_random_numbers, positions, untouched
 from mtlrun.weightings import Weighting
 from mtlrun.weightings.capabilities import LooksAhead
 
@@ -22,7 +22,7 @@ class Lookahead:
     Args:
         model: in training mode.
         lr: learning rate of the step that is about to be made.
-        batch_losses, meta_losses: compute the losses [K] of this step's batch and of the meta batch.
+        batch_losses, meta_losses: compute the losses of this step's batch and of the meta batch.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Lookahead:
         self._batch_losses, self._meta_losses = batch_losses, meta_losses
 
     def losses(self, *, meta: bool = False) -> Tensor:
-        """Return the losses [K], with their graph."""
+        """Return the losses of the tasks that have one, with their graph."""
         with forked_random_numbers(self.parameters):
             return self._meta_losses() if meta else self._batch_losses()
 
@@ -41,14 +41,14 @@ class Lookahead:
 def look_ahead(
     weighting: Weighting, model: MultiTaskModel, batch: LabeledBatch, meta_batch: LabeledBatch, lr: float
 ) -> None:
-    """Let `weighting` look ahead on two batches, unless a task has no label in one of them."""
-    if any(len(each.active) < len(each.tasks) for each in (batch, meta_batch)):
+    """Let `weighting` look ahead on two batches, unless one of them has no label at all."""
+    if not batch.active or not meta_batch.active:
         return
 
     def losses(batch: LabeledBatch) -> Tensor:
         return torch.stack(list(BatchPass(model, batch).losses.values()))
 
-    weighting.active = slice(None)
+    weighting.active = positions(batch.active, batch)
     with untouched(model):
         for method in weighting.capable_of(LooksAhead):
             method.look_ahead(Lookahead(model, lr, partial(losses, batch), partial(losses, meta_batch)))

@@ -26,8 +26,8 @@ class Parts:
         tasks: {name: task}, in the order of the weighting's K tasks.
         model: before the first step.
         weighting: after `setup`.
-        optimizer: over all parameters of model and weighting, with `name` and `initial_lr` in each group.
-        schedule: the factor on all learning rates.
+        optimizer: over all parameters of the model, with `name` and `initial_lr` in each group.
+        schedule: the factor on the optimizer's learning rates.
         loaders: {"train", "val", "test"}, and "meta", the training split in another order, for methods that look ahead.
         selection_rules: one for each set of tasks that is selected separately.
         settings: the group `trainer`.

@@ -22,7 +22,7 @@ from mtlrun.training.progress import Progress, Timetable
 from mtlrun.training.selection import SelectedModel
 from mtlrun.training.step_means import StepMeans
 from mtlrun.weightings import LossWeighting, PartsWeighting
-from mtlrun.weightings.capabilities import ObservesLossesAfterStep, ObservesPerformance, RotatesRepresentation
+from mtlrun.weightings.capabilities import ObservesLossesAfterStep, ObservesPerformance
 
 
 class Trainer:
@@ -127,10 +127,11 @@ class Trainer:
     # ---------------------------------------------------------------------------------------------- the step
 
     def train_step(self, loaded: Loaded, loaded_meta: Loaded | None = None) -> None:
-        """Make one step: forward, losses, the weighting fills `.grad`, guard, clip, optimizer."""
+        """Make one step: forward, losses, the weighting fills `.grad`, guard, clip, optimizer; the weighting learns."""
         parts, step = self.parts, self.progress.step
         weighting, optimizer = parts.weighting, parts.optimizer
         optimizer.zero_grad(set_to_none=True)
+        weighting.zero_grad(set_to_none=True)
         set_learning_rates(optimizer, parts.schedule.factor(step, self.steps_per_epoch, self.total_steps))
         parts.model.on_train_step(step / self.steps_per_epoch, step / self.total_steps)
         batch = self.load(loaded)
@@ -147,10 +148,9 @@ class Trainer:
         self.guard.check_and_clip(update.losses, batch, step + 1)
 
         optimizer.step()
-        for rotating in weighting.capable_of(RotatesRepresentation):
-            rotating.on_optimizer_step()
         for comparing in weighting.capable_of(ObservesLossesAfterStep):
             comparing.observe_losses_after_step(forward.losses_now())
+        weighting.learn()
         self.step_means.add(weighting.active, update.losses, update.weights, update.gram)
         if self.first_step_at is None:
             self.first_step_at = time.time()
@@ -205,6 +205,7 @@ class Trainer:
             return
         values = self.step_means.means()
         values |= {f"lr/{group['name']}": group["lr"] for group in self.parts.optimizer.param_groups}
+        values |= {f"lr/{name}": learner.lr for name, learner in weighting.learners().items()}
         if not isinstance(weighting, LossWeighting):
             values["weighting/fallbacks"] = weighting.fallbacks
         self.guard.check_fallbacks(weighting.fallbacks, step)

@@ -5,11 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mtlrun.weightings.base import LossWeighting, check_lr
-from mtlrun.weightings.capabilities import Lookahead, LooksAhead
+from mtlrun.weightings.base import LossWeighting
+from mtlrun.weightings.capabilities import LearnsWeights, Lookahead, LooksAhead
 
 
-class AutoLambda(LooksAhead, LossWeighting):
+class AutoLambda(LooksAhead, LearnsWeights, LossWeighting):
     """sum_k lambda_k L_k, with lambda learned so that a step with it lowers the losses of another batch.
 
     theta' = theta - a grad sum_k lambda_k L_k(theta) is a plain gradient step on this batch, and lambda is trained on
@@ -23,31 +23,30 @@ class AutoLambda(LooksAhead, LossWeighting):
     Source: Liu, James, Davison & Johns, "Auto-Lambda: Disentangling Dynamic Task Relationships" (TMLR 2022),
     equations 3 to 6, with all tasks as primary ones. The meta batch is another one of the training split, so that
     the validation split stays unseen. Both finite-difference passes have the same dropout masks. Weights are held at
-    zero or above, so that no loss is ever maximized. Lambda is not updated in a step in which a task has no label.
+    zero or above, so that no loss is ever maximized. Where tasks have no label, the sums are over those that have one:
+    the gradient of lambda_k needs L_k on this batch and any losses on the meta batch, so that lambda_k is learned
+    whenever task k has a label on this batch.
 
     Args:
         init: lambda at the start, > 0. Paper: .1.
-        lr: learning rate of lambda, by the run's optimizer. Paper: 1e-4, 3e-5 on Cityscapes, with Adam.
-        common: see `Weighting`.
+        lr: learning rate of lambda. Paper: 1e-4, 3e-5 on Cityscapes, with Adam.
+        common: see `Weighting` and `LearnsWeights`.
     """
 
     def __init__(self, init: float = 0.1, *, lr: float | None = 1e-4, **common: Any) -> None:
-        super().__init__(**common)
-        self.lr = check_lr(lr)
+        super().__init__(lr=lr, **common)
         if not init > 0:
             raise ValueError(f"init must be > 0, found {init}")
         self.init = init
 
     def setup(self, num_tasks: int, seed: int = 0) -> None:
         super().setup(num_tasks, seed)
-        self.task_weights = nn.Parameter(torch.full((num_tasks,), float(self.init)))
+        self.task_weights = nn.Parameter(torch.full((num_tasks,), float(self.init), dtype=torch.float64))
 
     def passes(self, num_tasks: int) -> tuple[int, int]:
         return 5, 3
 
     def look_ahead(self, lookahead: Lookahead) -> None:
-        with torch.no_grad():
-            self.task_weights.clamp_(min=0.0)  # the optimizer may have made them negative
         parameters = lookahead.parameters
         start = [parameter.detach().clone() for parameter in parameters]
 
@@ -66,11 +65,18 @@ class AutoLambda(LooksAhead, LossWeighting):
             _move(parameters, start, direction, -distance)
             below = self.transform(lookahead.losses())
             _move(parameters, start, direction, 0.0)
-        self.task_weights.grad = -lookahead.lr * (above - below) / (2 * distance)
+        gradient = torch.zeros_like(self.task_weights)
+        gradient[self.active] = (-lookahead.lr * (above - below) / (2 * distance)).to(gradient)
+        self.task_weights.grad = gradient
+
+    @torch.no_grad()
+    def learn(self) -> None:
+        super().learn()
+        self.task_weights.clamp_(min=0.0)
 
     def objective(self, losses: Tensor) -> Tensor:
         # The gradient of lambda is that of the lookahead, not that of the objective.
-        return (self.task_weights.detach()[self.active].clamp_min(0.0) * losses).sum()
+        return (self.task_weights.detach()[self.active] * losses).sum()
 
 
 @torch.no_grad()

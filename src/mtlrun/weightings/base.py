@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mtlrun.config.checks import check_one_of
 from mtlrun.weightings.capabilities import LooksAhead, ObservesLossesAfterStep
+from mtlrun.weightings.state.learner import LearnedOptimizer, Learner
 
 GradWrt = Literal["shared", "representation", "last_layer"]
 HeadLoss = Literal["unweighted", "weighted"]
@@ -55,14 +56,18 @@ class Weighting(nn.Module, ABC):
         if self.needs_positive_losses and loss_transform == "log":
             raise ValueError("loss_transform must be 'identity' for a method that needs positive losses, found 'log'")
         self.loss_transform: LossTransform = loss_transform
-        #: Learning rate of the method's own parameters, for methods that have some; None for `optimizer.lr`.
+        #: Optimizer, learning rate and weight decay of the method's parameters, if it has any. None is replaced by the
+        #: run's `optimizer.lr`; outside of a run it means 1e-3.
+        self.optimizer: LearnedOptimizer = "adam"
         self.lr: float | None = None
+        self.weight_decay = 0.0
         self.num_tasks = 0
         #: How many passes over the training data have ended.
         self.epoch = 0
         #: How often a solver failed and a fallback direction was used; see `fall_back`.
         self.fallbacks = 0
         self._active: slice | Tensor = slice(None)
+        self._learner: Learner | None = None
         self._seed = 0
         self._generators: dict[str, torch.Generator] = {}
 
@@ -70,6 +75,7 @@ class Weighting(nn.Module, ABC):
         """Set the number of tasks; called once, before training. Subclasses create their state here."""
         self.num_tasks = num_tasks
         self._seed = seed
+        self._learner = None
 
     def methods(self) -> "list[Weighting]":
         """Return this weighting, and the one that scales its losses if there is one."""
@@ -97,6 +103,30 @@ class Weighting(nn.Module, ABC):
     def epoch_ended(self) -> None:
         """Count an epoch; called after the last step of each. Overrides call this one, too."""
         self.epoch += 1
+
+    @property
+    def learner(self) -> Learner | None:
+        """The optimizer of the parameters that the method registered, made at its first use; None if there are none."""
+        if self._learner is None:
+            others = {id(parameter) for method in self.methods()[1:] for parameter in method.parameters()}
+            parameters = [parameter for parameter in self.parameters() if id(parameter) not in others]
+            if parameters:
+                lr = 1e-3 if self.lr is None else self.lr
+                self._learner = Learner(parameters, self.num_tasks, self.optimizer, lr, self.weight_decay)
+        return self._learner
+
+    def learners(self) -> dict[str, Learner]:
+        """Return {name: optimizer} of those of `methods` that learn; `lr/<name>` is the tag of the learning rate."""
+        named = zip(("weighting", "weighting.losses"), self.methods(), strict=False)
+        return {name: method.learner for name, method in named if method.learner is not None}
+
+    def learn(self) -> None:
+        """Move the parameters along their gradients, which are then None; called after each step of the model.
+
+        Entries of tasks without a loss in this step stay; see `Learner`. Overrides call this one, too.
+        """
+        if self.learner is not None:
+            self.learner.step(self.active)
 
     @property
     def needs_batch_losses(self) -> bool:
@@ -127,19 +157,15 @@ class Weighting(nn.Module, ABC):
 
     def get_extra_state(self) -> dict[str, Any]:
         states = {device: generator.get_state() for device, generator in self._generators.items()}
-        return {"generators": states, "fallbacks": self.fallbacks, "epoch": self.epoch}
+        learner = None if self.learner is None else self.learner.state_dict()
+        return {"generators": states, "fallbacks": self.fallbacks, "epoch": self.epoch, "learner": learner}
 
     def set_extra_state(self, state: Any) -> None:
         self.fallbacks, self.epoch = state["fallbacks"], state["epoch"]
+        if self.learner is not None:
+            self.learner.load_state_dict(state["learner"])
         for device, generator_state in state["generators"].items():
             self.generator(device).set_state(generator_state.cpu())
-
-
-def check_lr(lr: float | None) -> float | None:
-    """Return the learning rate of a method's own parameters; ValueError unless it is > 0 or None."""
-    if lr is not None and not lr > 0:
-        raise ValueError(f"lr must be > 0, or null for optimizer.lr, found {lr}")
-    return lr
 
 
 class LossWeighting(Weighting):
@@ -227,6 +253,11 @@ class TaskGradientWeighting(Weighting):
         super().setup(num_tasks, seed)
         if self.losses is not None:
             self.losses.setup(num_tasks, seed)
+
+    def learn(self) -> None:
+        super().learn()
+        if self.losses is not None:
+            self.losses.learn()
 
     def epoch_ended(self) -> None:
         super().epoch_ended()

@@ -6,21 +6,47 @@ method derives from one of the kinds in `base` as well: `class FAMO(ObservesLoss
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from mtlrun.config.checks import check_one_of
+from mtlrun.weightings.state.learner import LearnedOptimizer
+
 
 class Lookahead(Protocol):
-    """The losses of two batches at the current values of the model's parameters, which may be changed for a trial."""
+    """The losses of two batches at the current values of the model's parameters, which may be changed for a trial.
+
+    They are those of the tasks that have a label in the batch; in this step's batch these are the weighting's `active`.
+    """
 
     parameters: list[nn.Parameter]
     #: Learning rate of the step that is about to be made.
     lr: float
 
     def losses(self, *, meta: bool = False) -> Tensor:
-        """Return the losses [K], with their graph, of this step's batch or of the meta batch."""
+        """Return the losses, with their graph, of this step's batch or of the meta batch."""
         ...
+
+
+class LearnsWeights:
+    """Mixin of methods with parameters, for the keys of their optimizer.
+
+    Whatever parameters a weighting registers are learned, by an optimizer apart from the run's; see `Weighting.learn`.
+
+    Args:
+        optimizer: `adam` or `sgd`, at a constant rate.
+        lr: learning rate; None for `optimizer.lr`.
+        common: see the kind of weighting.
+    """
+
+    def __init__(self, *, optimizer: LearnedOptimizer = "adam", lr: float | None = None, **common: Any) -> None:
+        super().__init__(**common)
+        check_one_of("optimizer", optimizer, LearnedOptimizer)
+        if lr is not None and not lr > 0:
+            raise ValueError(f"lr must be > 0, or null for optimizer.lr, found {lr}")
+        self.optimizer = optimizer
+        self.lr = lr
 
 
 class UsesTaskWeights:
@@ -51,7 +77,7 @@ class ObservesLossesAfterStep(ABC):
 
     @abstractmethod
     def observe_losses_after_step(self, losses: Tensor) -> None:
-        """Take in the losses [K] of the same batch, not transformed; called after each optimizer step."""
+        """Take in the losses [K] of the same batch, not transformed; called after each step, before `learn`."""
 
 
 class LooksAhead(ABC):
@@ -59,7 +85,7 @@ class LooksAhead(ABC):
 
     @abstractmethod
     def look_ahead(self, lookahead: Lookahead) -> None:
-        """Evaluate losses at trial parameters, and put the parameters back; called before each step with all tasks."""
+        """Evaluate losses at trial parameters, and put the parameters back; called before each step."""
 
 
 class RotatesRepresentation(ABC):
@@ -67,8 +93,4 @@ class RotatesRepresentation(ABC):
 
     @abstractmethod
     def attach_rotations(self, rotations: Tensor) -> None:
-        """Take the model's rotations [K, d, d], to be written to; called once, after `setup`."""
-
-    @abstractmethod
-    def on_optimizer_step(self) -> None:
-        """Update the rotations; called after each optimizer step."""
+        """Take the model's rotations [K, d, d], to be written to in `learn`; called once, after `setup`."""

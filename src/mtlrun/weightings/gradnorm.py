@@ -5,15 +5,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mtlrun.weightings.base import GradientWeighting, HeadLoss, check_lr
+from mtlrun.weightings.base import GradientWeighting, HeadLoss
+from mtlrun.weightings.capabilities import LearnsWeights
 
 
-class GradNorm(GradientWeighting):
+class GradNorm(LearnsWeights, GradientWeighting):
     """A weighted sum of losses, with weights learned so that gradient norms match the tasks' training rates.
 
     Minimizes over w: sum_k | w_k ‖g_k‖ - Gbar r_k^alpha | with Gbar = mean_k w_k ‖g_k‖ and
     r_k = (L_k / L_k(0)) / mean_j (L_j / L_j(0)), the target held constant. Its derivative with
-    respect to w_k is ‖g_k‖ sign(w_k ‖g_k‖ - target_k). After each step w is scaled to sum to K.
+    respect to w_k is ‖g_k‖ sign(w_k ‖g_k‖ - target_k). After each step w is scaled to sum to K; if some tasks
+    have no label in a batch, the others' weights keep their sum.
 
     Source: Chen et al., "GradNorm: Gradient Normalization for Adaptive Loss Balancing in Deep Multitask Networks"
     (ICML 2018), equations 1 and 2 and algorithm 1. The paper takes the gradients with respect to the last
@@ -23,8 +25,8 @@ class GradNorm(GradientWeighting):
     Args:
         alpha: strength of the pull toward equal training rates, >= 0. Paper: 1.5, and .12 for near-symmetric tasks.
         head_loss: paper: `weighted`.
-        lr: learning rate of w, by the run's optimizer. Paper: .025.
-        common: see `GradientWeighting`.
+        lr: learning rate of w. Paper: .025.
+        common: see `GradientWeighting` and `LearnsWeights`.
     """
 
     initial_losses: Tensor
@@ -37,8 +39,7 @@ class GradNorm(GradientWeighting):
         lr: float | None = 0.025,
         **common: Any,
     ) -> None:
-        super().__init__(head_loss=head_loss, **common)
-        self.lr = check_lr(lr)
+        super().__init__(head_loss=head_loss, lr=lr, **common)
         if not alpha >= 0:
             raise ValueError(f"alpha must be >= 0, found {alpha}")
         self.alpha = alpha
@@ -50,7 +51,6 @@ class GradNorm(GradientWeighting):
 
     def task_weights(self, gram: Tensor, losses: Tensor) -> Tensor:
         active = self.active
-        self._normalize()
         first_seen = torch.isnan(self.initial_losses[active])
         self.initial_losses[active] = torch.where(first_seen, losses, self.initial_losses[active])
 
@@ -69,9 +69,12 @@ class GradNorm(GradientWeighting):
         self.learned_weights.grad = gradient
         return weights
 
-    def _normalize(self) -> None:
-        """Make the weights positive and scale them to sum to K, since the optimizer has moved them."""
-        kept = self.learned_weights.detach().clamp_min(
-            1e-3 * self.learned_weights.detach().abs().mean().clamp_min(1e-12)
-        )
-        self.learned_weights.data.copy_(kept * self.num_tasks / kept.sum())
+    def learn(self) -> None:
+        """Move w, then make it positive and scale it, for the tasks with a loss in this step."""
+        weights, active = self.learned_weights.detach(), self.active
+        total = weights[active].sum()
+        moves = self.learned_weights.grad is not None  # not where the weights of an earlier step were used again
+        super().learn()
+        if moves:
+            kept = weights[active].clamp_min(1e-3 * weights[active].abs().mean().clamp_min(1e-12))
+            weights[active] = kept * total / kept.sum()

@@ -5,10 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mtlrun.weightings.base import LossWeighting, check_lr
+from mtlrun.weightings.base import LossWeighting
+from mtlrun.weightings.capabilities import LearnsWeights
 
 
-class IMTLL(LossWeighting):
+class IMTLL(LearnsWeights, LossWeighting):
     """sum_k exp(s_k) L_k - s_k with learned s_k, which bring all weighted losses to the same scale.
 
     At the optimum in s, exp(s_k) L_k = 1. This is twice `uncertainty` in its regression form, with -s in place of s.
@@ -18,18 +19,16 @@ class IMTLL(LossWeighting):
 
     Args:
         init: initial s.
-        lr: learning rate of s; None for `optimizer.lr`.
-        common: see `Weighting`.
+        common: see `Weighting` and `LearnsWeights`.
     """
 
-    def __init__(self, init: float = 0.0, *, lr: float | None = None, **common: Any) -> None:
+    def __init__(self, init: float = 0.0, **common: Any) -> None:
         super().__init__(**common)
-        self.lr = check_lr(lr)
         self.init = init
 
     def setup(self, num_tasks: int, seed: int = 0) -> None:
         super().setup(num_tasks, seed)
-        self.log_scale = nn.Parameter(torch.full((num_tasks,), float(self.init)))
+        self.log_scale = nn.Parameter(torch.full((num_tasks,), float(self.init), dtype=torch.float64))
 
     def objective(self, losses: Tensor) -> Tensor:
         log_scale = self.log_scale[self.active]

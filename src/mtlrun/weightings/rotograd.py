@@ -5,17 +5,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mtlrun.weightings.base import JacobianWeighting, check_lr
-from mtlrun.weightings.capabilities import RotatesRepresentation
+from mtlrun.weightings.base import JacobianWeighting
+from mtlrun.weightings.capabilities import LearnsWeights, RotatesRepresentation
 
 
-class RotoGrad(RotatesRepresentation, JacobianWeighting):
+class RotoGrad(RotatesRepresentation, LearnsWeights, JacobianWeighting):
     """Task gradients scaled to one length at the representation z, with a rotation of z per task that aligns them.
 
     The input of task k's head is r_k = R_k z. With G_k the gradient of L_k with respect to z, of which g_nk is that of
     sample n, U_k = G_k / ‖G_k‖ and G_k^0 the gradient in an early step, d = C sum_k U_k where C = sum_k alpha_k ‖G_k‖
     and alpha_k = (‖G_k‖ / ‖G_k^0‖) / sum_j (‖G_j‖ / ‖G_j^0‖): tasks that have converged less count more in the length.
-    R_k is trained, by the run's optimizer, on - sum_n <R_k^T gr_nk, v_n> with v_n = mean_k u_nk and gr_nk the gradient
+    R_k is trained on - sum_n <R_k^T gr_nk, v_n> with v_n = mean_k u_nk and gr_nk the gradient
     with respect to r_k, both held constant; it is not trained on the tasks' losses.
 
     Source: Javaloy & Valera, "RotoGrad: Gradient Homogenization in Multitask Learning" (ICLR 2022), algorithm 1; the
@@ -23,15 +23,15 @@ class RotoGrad(RotatesRepresentation, JacobianWeighting):
     identities and belong to the model, which predicts with them, so that they are in its checkpoints. Each step updates
     them incrementally, R_k <- R_k exp(A_k - A_k^T): the optimizer moves A_k from zero along the gradient
     V^T G_k - G_k^T V, whereas the authors parametrize R_k = exp(A_k - A_k^T). In the paper, the learning rate of the
-    rotations is lower than that of the network, and falls faster; here both follow the same schedule.
+    rotations is lower than that of the network, and falls; here it is constant.
 
     Args:
         burn_in: number of steps after which G_k^0 is taken again, since losses change quickly at first; >= 0. Authors:
             20.
         scale: False for rotations only, d = sum_k G_k.
-        lr: learning rate of the rotations, by the run's optimizer; with Adam, about an angle per step.
+        lr: learning rate of the rotations; with Adam, about an angle per step.
         grad_wrt: must be `representation`.
-        common: see `JacobianWeighting`.
+        common: see `JacobianWeighting` and `LearnsWeights`.
     """
 
     initial_norms: Tensor
@@ -46,12 +46,11 @@ class RotoGrad(RotatesRepresentation, JacobianWeighting):
         grad_wrt: Literal["shared", "representation"] = "representation",
         **common: Any,
     ) -> None:
-        super().__init__(grad_wrt=grad_wrt, **common)
+        super().__init__(grad_wrt=grad_wrt, lr=lr, **common)
         if grad_wrt != "representation":
             raise ValueError(f"grad_wrt must be 'representation', which is what the method rotates, found {grad_wrt!r}")
         if burn_in < 0:
             raise ValueError(f"burn_in must be >= 0, found {burn_in}")
-        self.lr = check_lr(lr)
         self.burn_in = burn_in
         self.scale = scale
         self.rotations: Tensor | None = None  # those of the model, in its state
@@ -64,7 +63,7 @@ class RotoGrad(RotatesRepresentation, JacobianWeighting):
 
     def attach_rotations(self, rotations: Tensor) -> None:
         self.rotations = rotations
-        self.turns = nn.Parameter(torch.zeros_like(rotations))  # A; zero before each optimizer step
+        self.turns = nn.Parameter(torch.zeros_like(rotations))  # A; zero before each step
 
     def combine(self, jacobian: Tensor, losses: Tensor) -> Tensor:
         if self.rotations is None:
@@ -100,10 +99,13 @@ class RotoGrad(RotatesRepresentation, JacobianWeighting):
         return gradient
 
     @torch.no_grad()
-    def on_optimizer_step(self) -> None:
+    def learn(self) -> None:
+        """Move A of the tasks with a loss in this step from zero, and turn their rotations by it."""
+        super().learn()
         if self.rotations is None:
             return
-        turned = self.rotations @ torch.linalg.matrix_exp(self.turns - self.turns.mT)
+        rotations, turns = self.rotations[self.active], self.turns[self.active]
+        turned = rotations @ torch.linalg.matrix_exp(turns - turns.mT)
         # A Newton step toward the nearest orthogonal matrix, so that rounding errors do not accumulate.
-        self.rotations.copy_(1.5 * turned - 0.5 * turned @ (turned.mT @ turned))
+        self.rotations[self.active] = 1.5 * turned - 0.5 * turned @ (turned.mT @ turned)
         self.turns.zero_()

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from mtlrun.config.checks import check_one_of
-from mtlrun.weightings.base import LossWeighting, check_lr
+from mtlrun.weightings.base import LossWeighting
+from mtlrun.weightings.capabilities import LearnsWeights
 
 Form = Literal["regression", "classification"]
 
 
-class Uncertainty(LossWeighting):
+class Uncertainty(LearnsWeights, LossWeighting):
     """sum_k a_k exp(-s_k) L_k + s_k / 2, with learned s_k = log sigma_k^2.
 
     Source: Kendall, Gal & Cipolla, "Multi-Task Learning Using Uncertainty to Weigh Losses for Scene Geometry and
@@ -23,17 +24,13 @@ class Uncertainty(LossWeighting):
         form: `regression` or `classification`, one for all tasks or one per task; published code uses `regression` for
             all.
         init: initial s. The paper's code starts at 0, MTAN and LibMTL at -0.5.
-        lr: learning rate of s; None for `optimizer.lr`.
-        common: see `Weighting`.
+        common: see `Weighting` and `LearnsWeights`.
     """
 
     factors: Tensor
 
-    def __init__(
-        self, form: Form | Sequence[Form] = "regression", init: float = 0.0, *, lr: float | None = None, **common: Any
-    ) -> None:
+    def __init__(self, form: Form | Sequence[Form] = "regression", init: float = 0.0, **common: Any) -> None:
         super().__init__(**common)
-        self.lr = check_lr(lr)
         for word in [form] if isinstance(form, str) else form:
             check_one_of("form", word, Form)
         self.form = form
@@ -44,8 +41,9 @@ class Uncertainty(LossWeighting):
         forms = [self.form] * num_tasks if isinstance(self.form, str) else list(self.form)
         if len(forms) != num_tasks:
             raise ValueError(f"form must be one word, or one for each of the {num_tasks} tasks, found {len(forms)}")
-        self.register_buffer("factors", torch.tensor([1.0 if form == "classification" else 0.5 for form in forms]))
-        self.log_variance = nn.Parameter(torch.full((num_tasks,), float(self.init)))
+        factors = [1.0 if form == "classification" else 0.5 for form in forms]
+        self.register_buffer("factors", torch.tensor(factors, dtype=torch.float64))
+        self.log_variance = nn.Parameter(torch.full((num_tasks,), float(self.init), dtype=torch.float64))
 
     def objective(self, losses: Tensor) -> Tensor:
         log_variance = self.log_variance[self.active]
