@@ -243,7 +243,7 @@ def test_a_mean_over_fewer_evaluations_is_warned_of(mtlrun):
         ("trainer.patience=5", "which may not decide when training ends; use trainer.patience=null"),
         (
             "trainer.monitor=depth/abs_err",
-            "the result is a mean over the last evaluations; leave trainer.monitor=mean_relative_gain",
+            "the result is a mean over the last evaluations; leave trainer.monitor=mean_skill",
         ),
         ("trainer.min_delta=0.1", "has no effect with dataset.protocol=legacy, which selects nothing"),
     ],

@@ -42,7 +42,7 @@ def outcome(folder):
     }
     return {
         "status": record["status"],
-        "metrics": (record["val"], record["test"], record["selection"], record["steps"], record["epochs"]),
+        "metrics": [record[key] for key in ("val", "test", "selection", "skills", "trivial", "steps", "epochs")],
         "curves": curves,
         "lines": (folder / "metrics.jsonl").read_text(),
         "state": [last["model"], last["optimizer"], last["weighting"], best["model_states"], last["generators"]],

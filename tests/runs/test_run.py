@@ -119,7 +119,7 @@ def test_the_record_holds_the_facts_of_the_run(quick):
     assert record["environment"]["versions"]["torch"] == torch.__version__.split("+")[0] or "+" in torch.__version__
     (selection,) = record["selection"]
     assert selection["tasks"] == ["left", "right"]
-    assert selection["rule"] == "mean_relative_gain"
+    assert selection["rule"] == "mean_skill"
     assert selection["step"] == 4 * selection["epoch"]
 
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 
 from rich.table import Table
@@ -34,6 +35,10 @@ def main(arguments: Sequence[str]) -> int:
     if averaged:
         console.print(explain_mark(averaged))
     console.print("mean ± standard deviation over the seeds")
+    if any(_is_undefined(group) for group in all_groups):
+        console.print(
+            "(n of m): over the n seeds with a value; for the others the metric is not defined, or not finite"
+        )
     without_result = Counter(record.status for record in records if record.status != "completed")
     if without_result:
         counts = ", ".join(f"{count} {status}" for status, count in without_result.items())
@@ -57,11 +62,27 @@ def _table(groups: Sequence[ConfigGroup], title: str | None) -> Table:
         table.add_column(f"{task} {metric} {ARROWS[direction]}", justify="right")
     table.add_column("seeds", justify="right")
     for group in groups:
-        cells, counts = [], []
-        for task, metric in columns:
-            mean, spread, count = group.summary(task, metric)
-            cell = "-" if count == 0 else f"{mean:.4f}" if count == 1 else f"{mean:.4f} ± {spread:.4f}"
-            cells.append(cell + MARK if group.test_selected and count else cell)
-            counts.append(count)
-        table.add_row(*(str(group.label.get(label, "")) for label in labels), *cells, str(max(counts, default=0)))
+        cells = [_cell(group, task, metric) for task, metric in columns]
+        seeds = max((len(group.values(*column)) for column in columns), default=0)
+        table.add_row(*(str(group.label.get(label, "")) for label in labels), *cells, str(seeds))
     return table
+
+
+def _cell(group: ConfigGroup, task: str, metric: str) -> str:
+    """Return mean and spread; with the number of seeds behind them if some of the values are not finite."""
+    seeds = len(group.values(task, metric))
+    if not seeds:
+        return "-"
+    mean, spread, count = group.summary(task, metric)
+    cell = f"{mean:.4f}" if count < 2 else f"{mean:.4f} ± {spread:.4f}"
+    return cell + (f" ({count} of {seeds})" if count < seeds else "") + (MARK if group.test_selected else "")
+
+
+def _is_undefined(group: ConfigGroup) -> bool:
+    """Return True if a main metric of one of the runs is not finite."""
+    return any(
+        not isfinite(value)
+        for record in group.records
+        for column in record.main_metrics.items()
+        for value in group.values(*column)
+    )

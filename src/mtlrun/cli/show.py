@@ -8,6 +8,8 @@ from mtlrun.records.identity import run_folder
 from mtlrun.records.record import Record
 from mtlrun.records.stamps import find_changes
 
+_MOST_TASKS = 4  # that are named in a line
+
 
 def show(record: Record, config: Mapping[str, Any], *, again: bool) -> None:
     """Print the result of a run.
@@ -44,8 +46,27 @@ def show(record: Record, config: Mapping[str, Any], *, again: bool) -> None:
     else:
         where = "; ".join(
             f"{', '.join(entry['tasks'])} at epoch {entry['epoch']} (step {entry['step']}) by {entry['rule']}"
+            + (f", skill {entry['skill']:.4f}" if "skill" in entry else "")
             for entry in record.selection
         )
         console.print(result_table("result", {"test": record.test, "val": record.val}, record.directions))
         console.print(f"selected on validation: {where}")
+        disagreement = _disagreement(record)
+        if disagreement:
+            console.print(disagreement)
     console.print(f"{record.epochs} epochs, {record.steps} steps in {record.seconds['train']:.1f} s; {folder}")
+
+
+def _disagreement(record: Record) -> str:
+    """Return which tasks would rather have another checkpoint, those with the largest loss of skill first; or ""."""
+    losses = {task: skills["best"] - skills["selected"] for task, skills in record.skills.items()}
+    better = sorted((task for task, loss in losses.items() if loss > 0), key=lambda task: -losses[task])
+    if not better:
+        return ""
+    each = [
+        f"{task} at epoch {record.skills[task]['best_epoch']} (skill {record.skills[task]['best']:.4f} instead of "
+        f"{record.skills[task]['selected']:.4f})"
+        for task in better[:_MOST_TASKS]
+    ]
+    more = f", and {len(better) - _MOST_TASKS} more" if len(better) > _MOST_TASKS else ""
+    return f"tasks that are better at other epochs: {', '.join(each)}{more}"

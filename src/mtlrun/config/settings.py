@@ -25,7 +25,7 @@ class Settings:
     eval_batch_size: int = 1024
     evaluate_every: int = 1
     evaluate_every_steps: int | None = None
-    monitor: str = "mean_relative_gain"
+    monitor: str = "mean_skill"
     patience: int | None = None
     min_delta: float = 0.0
     clip_norm: float | None = None

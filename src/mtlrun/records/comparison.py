@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import nan
+from math import isfinite, nan
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -37,12 +37,13 @@ class ConfigGroup:
         return [entry["evaluations"] for record in with_result for entry in record.selection]
 
     def values(self, task: str, metric: str) -> list[float]:
-        """Return the test metric of each completed run."""
-        return [record.test[task][metric] for record in self.records if task in record.test]
+        """Return the test metric of each completed run that has it; NaN where it is not defined."""
+        found = [record.test[task][metric] for record in self.records if metric in record.test.get(task, {})]
+        return [nan if value is None else value for value in found]
 
     def summary(self, task: str, metric: str) -> tuple[float, float, int]:
-        """Return mean, standard deviation over the seeds (NaN for one), and the number of seeds."""
-        values = self.values(task, metric)
+        """Return mean, standard deviation (NaN for one) and number of the finite values, over the seeds."""
+        values = [value for value in self.values(task, metric) if isfinite(value)]
         spread = stdev(values) if len(values) > 1 else nan
         return (fmean(values) if values else nan), spread, len(values)
 

@@ -44,6 +44,8 @@ def result_table(
         table.add_column(split, justify="right")
     for task, names in directions.items():
         for index, (metric, direction) in enumerate(names.items()):
-            values = [f"{split[task][metric]:.4f}" if task in split else "-" for split in metrics.values()]
+            values = [
+                f"{split[task][metric]:.4f}" if metric in split.get(task, {}) else "-" for split in metrics.values()
+            ]
             table.add_row(task if index == 0 else "", f"{metric} {ARROWS[direction]}", *values)
     return table

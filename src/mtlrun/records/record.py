@@ -64,11 +64,16 @@ class Record:
     # standard: selected on validation, tested once. legacy: test-selected: the test split was evaluated during
     # training, `test` is the mean over the last evaluations, `val` is empty, and best.pt holds the last weights.
     protocol: Protocol = "standard"
-    # How and when the checkpoint was selected: {tasks: [...], rule, epoch, step}, one entry per separate selection.
+    # How and when the checkpoint was selected: {tasks: [...], rule, epoch, step, skill}, one per separate selection.
     # legacy: one entry, rule "last_mean", with the number of `evaluations` in the mean and the `first_epoch` of them.
     selection: list[dict[str, Any]] = field(default_factory=list)
+    # Per task the skill of its main metric on validation: "selected", that of the checkpoint that its result is from,
+    # and "best", the highest of all evaluations, with its "best_epoch" and "best_step". Not for legacy.
+    skills: dict[str, dict[str, float]] = field(default_factory=dict)
     val: TaskMetrics = field(default_factory=dict)  # at the selected checkpoint
     test: TaskMetrics = field(default_factory=dict)  # once, at the end, on the selected checkpoint; see protocol
+    # Per split the metrics of the best constant prediction: {"val": {task: {metric: value}}, "test": ...}
+    trivial: dict[str, TaskMetrics] = field(default_factory=dict)
     total_steps: int = 0  # planned length; fewer are made if patience runs out
     steps: int = 0
     epochs: int = 0

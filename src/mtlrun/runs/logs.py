@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import isnan
 from pathlib import Path
 
 from rich.console import Console
@@ -13,6 +14,7 @@ from mtlrun.records.record import Record
 from mtlrun.setup.loaders import log_sampling
 from mtlrun.training.observers.console import logging_handler
 from mtlrun.training.parts import Parts
+from mtlrun.training.trainer import Trainer
 
 logger = logging.getLogger("mtlrun")
 
@@ -99,6 +101,18 @@ def log_plan(parts: Parts, record: Record) -> None:
             first,
             length,
         )
+
+
+def log_undefined(trainer: Trainer) -> None:
+    """Warn of main metrics that are not defined in any evaluation, by which nothing can be selected."""
+    for task, best in trainer.task_bests.summary().items():
+        if isnan(best["skill"]):
+            logger.warning(
+                "task %s: %s is not finite in any evaluation of the validation split, so this task had no say in which "
+                "checkpoint is selected",
+                task,
+                trainer.parts.tasks[task].main_metric,
+            )
 
 
 def log_few_evaluations(num_evaluations: int, parts: Parts) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from math import nan
 from typing import Any
 
 from mtlrun.errors import DivergedError, MtlrunError, RunInterruptedError
@@ -67,6 +68,8 @@ def complete(record: Record, trainer: Trainer, started: float) -> None:
     record.steps = progress.step
     record.epochs = progress.epoch + (progress.batch == parts.steps_per_epoch)
     record.selection = [rule.summary() for rule in parts.selection_rules if rule.number]
+    if record.selection:
+        _record_skills(record, trainer)
     record.resumed = progress.resumed
     record.fallbacks = parts.weighting.fallbacks
     record.seconds["train"] = progress.seconds
@@ -74,6 +77,20 @@ def complete(record: Record, trainer: Trainer, started: float) -> None:
         record.seconds["to_first_step"] = trainer.first_step_at - started
     record.peak_memory_mib = peak_memory_mib(parts.device)
     record.ended = _now()
+
+
+def _record_skills(record: Record, trainer: Trainer) -> None:
+    """Write what constant predictions get into the record and, if a checkpoint was selected, the skills."""
+    skills = trainer.parts.skills
+    if record.protocol == "legacy":  # under which "val" is the test split
+        record.trivial = {"test": skills.trivial.get("val", {})}
+        return
+    record.trivial = dict(skills.trivial)
+    for task, best in trainer.task_bests.summary().items():
+        metric = record.main_metrics[task]
+        skill = skills.skill(task, metric, trainer.selected.metrics[task][metric])
+        record.skills[task] = {"selected": nan if skill is None else float(skill), "best": best["skill"],
+                               "best_epoch": best["epoch"], "best_step": best["step"]}  # fmt: skip
 
 
 def _now() -> str:

@@ -17,7 +17,7 @@ from mtlrun.records.folder import CHECKPOINTS, CONFIG, SAMPLE_IDS, hold, open_at
 from mtlrun.records.identity import run_folder
 from mtlrun.records.record import Record, finished_record
 from mtlrun.runs.data_changes import check_files, check_splits, checkpointed_record, log_possible_changes
-from mtlrun.runs.logs import gathering, log_few_evaluations, log_plan, log_protocol, logging_to
+from mtlrun.runs.logs import gathering, log_few_evaluations, log_plan, log_protocol, log_undefined, logging_to
 from mtlrun.runs.recording import complete, new_record, note_failure
 from mtlrun.runs.signals import stop_signals
 from mtlrun.setup.prepare import prepare
@@ -129,8 +129,8 @@ def _find_result(trainer: Trainer, record: Record) -> None:
         log_few_evaluations(trainer.progress.evaluations, trainer.parts)
     else:
         record.val = trainer.selected.metrics
-        trainer.selected.load()
+        log_undefined(trainer)
         start = time.monotonic()
-        record.test = trainer.evaluate("test")
+        record.test = trainer.test()
         record.seconds["test"] = time.monotonic() - start
     trainer.observers.tested(trainer.progress.step, record.test)

@@ -13,7 +13,7 @@ from mtlrun.models import MultiTaskModel, SharedRepresentationModel
 from mtlrun.tasks import MeasuresPerformance, Task
 from mtlrun.training.batch import LabeledBatch
 from mtlrun.training.forward import BatchPass, untouched
-from mtlrun.training.selection import MEAN_RELATIVE_GAIN
+from mtlrun.training.selection import MEAN_SKILL
 from mtlrun.weightings import Equal, GradientWeighting, JacobianWeighting, PartsWeighting, Weighting
 from mtlrun.weightings.base import TaskGradientWeighting
 from mtlrun.weightings.capabilities import LooksAhead, ObservesPerformance, RotatesRepresentation, UsesTaskWeights
@@ -146,10 +146,10 @@ def check_protocol(dataset: MultiTaskDataset, settings: Settings) -> list[str]:
             f"trainer.patience={settings.patience}: {because}, which may not decide when training ends; use "
             "trainer.patience=null or dataset.protocol=standard"
         )
-    if settings.monitor != MEAN_RELATIVE_GAIN:
+    if settings.monitor != MEAN_SKILL:
         problems.append(
             f"trainer.monitor={settings.monitor}: {because} and selects nothing by it, the result is a mean over the "
-            f"last evaluations; leave trainer.monitor={MEAN_RELATIVE_GAIN} or use dataset.protocol=standard"
+            f"last evaluations; leave trainer.monitor={MEAN_SKILL} or use dataset.protocol=standard"
         )
     if settings.min_delta != 0:
         problems.append(

@@ -39,7 +39,8 @@ from mtlrun.tasks import Task
 from mtlrun.training.batch import LabeledBatch
 from mtlrun.training.optim import Schedule
 from mtlrun.training.parts import Parts
-from mtlrun.training.selection import MEAN_RELATIVE_GAIN, LastMean, Selection, SelectionRule, check_monitor
+from mtlrun.training.selection import MEAN_SKILL, PER_TASK, LastMean, Selection, SelectionRule, check_monitor
+from mtlrun.training.skill import Skills
 from mtlrun.weightings import JacobianWeighting, LossWeighting, Weighting
 from mtlrun.weightings.base import TaskGradientWeighting
 from mtlrun.weightings.capabilities import LooksAhead, RotatesRepresentation, UsesLabelFractions
@@ -353,6 +354,7 @@ def place(components: Components, data: Data) -> Parts:
     for method in weighting.methods():
         if method.lr is None:
             method.lr = float(components.config["optimizer"]["lr"])
+    skills = Skills(_directions(tasks), {name: task.perfect_values for name, task in tasks.items()})
     return Parts(
         dataset=components.dataset,
         tasks=tasks,
@@ -361,7 +363,8 @@ def place(components: Components, data: Data) -> Parts:
         optimizer=make_optimizer(components.config["optimizer"], model, tasks),
         schedule=components.schedule,
         loaders=data.loaders,
-        selection_rules=_selection_rules(components),
+        selection_rules=_selection_rules(components, skills),
+        skills=skills,
         settings=components.settings,
         runtime=components.runtime,
         device=device,
@@ -372,14 +375,15 @@ def place(components: Components, data: Data) -> Parts:
     )
 
 
-def _selection_rules(components: Components) -> list[SelectionRule]:
-    """Return one rule for all tasks, or one for each if they are trained independently."""
+def _selection_rules(components: Components, skills: Skills) -> list[SelectionRule]:
+    """Return one rule for all tasks, or one for each if they are trained independently or the user asks for it."""
     dataset, tasks, settings = components.dataset, components.tasks, components.settings
     if dataset.protocol == "legacy":
         return [LastMean(list(tasks), dataset.averaged_evaluations)]
-    independent = components.model.independent_tasks and settings.monitor == MEAN_RELATIVE_GAIN
+    independent = components.model.independent_tasks and settings.monitor == MEAN_SKILL
+    apart = independent or settings.monitor == PER_TASK
     main_metrics = {name: task.main_metric for name, task in tasks.items()}
     return [
-        Selection(names, settings.monitor, _directions(tasks), main_metrics, settings.patience, settings.min_delta)
-        for names in ([[name] for name in tasks] if independent else [list(tasks)])
+        Selection(names, settings.monitor, main_metrics, skills, settings.patience, settings.min_delta)
+        for names in ([[name] for name in tasks] if apart else [list(tasks)])
     ]

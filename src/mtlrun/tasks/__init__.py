@@ -7,7 +7,7 @@ several tasks are combined (`weightings`).
 
 Contract: a `Task` knows nothing of other tasks, models or the config. Its loss is a mean over labeled samples, and its
 metrics are pooled over the split. Constructors pass on the arguments that they do not use, as `**common`. What a kind
-can do besides is a mixin: `MeasuresPerformance`, `DrawsPictures`.
+can do besides is a mixin: `MeasuresPerformance`, `ConstantPredictor`, `DrawsPictures`.
 """
 
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from mtlrun.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from mtlrun.tasks.base import ConstantPredictor as ConstantPredictor
     from mtlrun.tasks.base import DrawsPictures as DrawsPictures
     from mtlrun.tasks.base import MeasuresPerformance as MeasuresPerformance
     from mtlrun.tasks.base import Meter as Meter

@@ -43,6 +43,10 @@ class Task(nn.Module, ABC):
     main_metric: str
     #: {metric: direction}, equal to `higher_is_better` of `metrics()`; None to read it from these.
     metric_directions: ClassVar[Directions | None] = None
+    #: {metric: value} of a perfect prediction, where it is not 1 for a metric to be maximized, 0 for one to minimize.
+    perfect_values: ClassVar[Mapping[str, float]] = {}
+    #: {metric: value} of a prediction that ignores the input, where no `ConstantPredictor` gives it.
+    trivial_values: ClassVar[Mapping[str, float]] = {}
     #: True if the loss is never negative; some weightings divide by it or take its logarithm.
     nonnegative_loss = False
     #: True if there is a prediction for each pixel: predictions are [batch, output_size, height, width].
@@ -129,6 +133,34 @@ class MeasuresPerformance(ABC):
     @abstractmethod
     def performance(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Return how well a batch of labeled samples is predicted, in [0, 1], higher is better, shape []."""
+
+
+class ConstantPredictor(ABC):
+    """Mixin of tasks that can be predicted without the input: by the same prediction for all samples of a split.
+
+    Its metrics are the zero of the skill scores that checkpoints are selected by.
+    """
+
+    @abstractmethod
+    def target_sums(self, target: Tensor) -> Tensor:
+        """Return what `constant_prediction` needs to know of a batch of labeled samples, as sums, which are added up.
+
+        In float64 or int64, so that large splits lose nothing.
+        """
+
+    @abstractmethod
+    def constant_prediction(self, sums: Tensor, target: Tensor) -> Tensor:
+        """Return the best constant prediction in the format of the head, once for each sample, [batch, ...].
+
+        Args:
+            sums: `target_sums` over the whole split.
+            target: of the samples, for the shape of the prediction alone.
+        """
+
+
+def log_frequencies(counts: Tensor) -> Tensor:
+    """Return the logarithms of frequencies, up to a constant, in float32; of none at all, that of half a label."""
+    return counts.double().clamp(min=0.5).log().float()
 
 
 class DrawsPictures(ABC):

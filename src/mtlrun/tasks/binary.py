@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, ClassVar, Unpack
 import torch
 from torch import Tensor, nn
 
-from mtlrun.tasks.base import Directions
+from mtlrun.tasks.base import Directions, log_frequencies
 from mtlrun.tasks.class_task import ClassTaskOptions, ClassWeightedTask
 from mtlrun.tasks.losses.class_weights import ClassWeights
 from mtlrun.tasks.losses.focal import binary_focal_losses
@@ -90,6 +90,11 @@ class BinaryClassification(ClassWeightedTask):
     def performance(self, prediction: Tensor, target: Tensor) -> Tensor:
         correct = (prediction.squeeze(1) > 0) == (target.reshape(len(target)) > 0)
         return (correct * self._label_weights(target)).sum() / self.num_terms(target)
+
+    def constant_prediction(self, sums: Tensor, target: Tensor) -> Tensor:
+        no, yes = log_frequencies(sums)
+        log_odds: Tensor = yes - no
+        return log_odds.expand(len(target), 1)
 
     def check_targets(self, target: Tensor) -> None:
         if target.numel() != len(target):

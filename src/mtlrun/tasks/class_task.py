@@ -5,8 +5,8 @@ from typing import Unpack
 
 from torch import Tensor
 
-from mtlrun.tasks.base import MeasuresPerformance, Task, TaskOptions
-from mtlrun.tasks.losses.class_weights import ClassWeights, balanced_weights, initial_class_weights
+from mtlrun.tasks.base import ConstantPredictor, MeasuresPerformance, Task, TaskOptions
+from mtlrun.tasks.losses.class_weights import ClassWeights, balanced_weights, count_classes, initial_class_weights
 from mtlrun.tasks.losses.focal import Criterion, check_criterion
 
 
@@ -18,7 +18,7 @@ class ClassTaskOptions(TaskOptions, total=False):
     focal_gamma: float
 
 
-class ClassTask(Task, MeasuresPerformance):
+class ClassTask(Task, MeasuresPerformance, ConstantPredictor):
     """Base of the tasks whose labels are classes, two (yes or no) or more.
 
     Source of `focal`: Lin et al., "Focal Loss for Dense Object Detection" (ICCV 2017). The factors (1 - p)^focal_gamma
@@ -73,6 +73,10 @@ class ClassWeightedTask(ClassTask):
 
     def fit(self, targets: Iterable[Tensor]) -> None:
         self.class_weights = balanced_weights(targets, self.num_classes, self.ignore_index)
+
+    def target_sums(self, target: Tensor) -> Tensor:
+        """Return the number of labels of each class, [num_classes]."""
+        return count_classes(target, self.num_classes, self.ignore_index)
 
     def class_weights_like(self, prediction: Tensor) -> Tensor | None:
         """Return the class weights in the floating-point type of `prediction`, None for none."""

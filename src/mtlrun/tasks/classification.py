@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, ClassVar, Unpack
 import torch
 from torch import Tensor, nn
 
-from mtlrun.tasks.base import Directions
+from mtlrun.tasks.base import Directions, log_frequencies
 from mtlrun.tasks.class_task import ClassTaskOptions, ClassWeightedTask
 from mtlrun.tasks.losses.class_weights import ClassWeights
 from mtlrun.tasks.losses.focal import focal_losses
@@ -68,6 +68,9 @@ class Classification(ClassWeightedTask):
         if self.class_weights is not None:
             correct = correct * self.class_weights[target]
         return correct.sum() / self.num_terms(target)
+
+    def constant_prediction(self, sums: Tensor, target: Tensor) -> Tensor:
+        return log_frequencies(sums).expand(len(target), -1)
 
     def check_targets(self, target: Tensor) -> None:
         check_indices(target, self.num_classes, "class indices")

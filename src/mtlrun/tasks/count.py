@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from mtlrun.tasks.base import Directions, Task
+from mtlrun.tasks.base import ConstantPredictor, Directions, Task, log_frequencies
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
 
 
-class Count(Task):
+class Count(Task, ConstantPredictor):
     """A number of events: Poisson regression by the exact negative log-likelihood; MAE and RMSE of the rate.
 
     Predictions are the logarithm z of the rate, [batch, 1]; targets are whole numbers >= 0, integers or floating-point
@@ -44,6 +44,16 @@ class Count(Task):
 
     def metric_inputs(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         return prediction.squeeze(1).double().exp(), target.reshape(len(target)).double()
+
+    def target_sums(self, target: Tensor) -> Tensor:
+        """Return the number of samples and the sum of their counts, [2]."""
+        count = target.reshape(len(target)).double()
+        return torch.stack([torch.ones_like(count).sum(), count.sum()])
+
+    def constant_prediction(self, sums: Tensor, target: Tensor) -> Tensor:
+        samples, events = log_frequencies(sums)
+        log_rate: Tensor = events - samples
+        return log_rate.expand(len(target), 1)
 
     def check_targets(self, target: Tensor) -> None:
         if target.numel() != len(target):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from mtlrun.config.checks import check_one_of
-from mtlrun.tasks.base import DrawsPictures, Task, TaskOptions
+from mtlrun.tasks.base import ConstantPredictor, DrawsPictures, Task, TaskOptions
 from mtlrun.tasks.dense import check_same_pixels, describe_pixel, find_pixel
 
 Criterion = Literal["l1", "mse", "huber"]
@@ -57,7 +57,7 @@ class _RelativeError(_DepthError):
         return self.relative / self.count
 
 
-class Depth(Task, DrawsPictures):
+class Depth(Task, ConstantPredictor, DrawsPictures):
     """The depth at each pixel: mean absolute error as the loss by default; absolute and relative error.
 
     Predictions are [batch, 1, height, width]; targets are [batch, height, width] or [batch, 1, height, width]. A pixel
@@ -116,6 +116,14 @@ class Depth(Task, DrawsPictures):
     def metric_inputs(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         check_same_pixels(prediction, target)
         return prediction, target.reshape(prediction.shape).to(prediction.dtype)
+
+    def target_sums(self, target: Tensor) -> Tensor:
+        """Return the number of labeled pixels and the sum of their depths, [2]."""
+        valid = target > 0
+        return torch.stack([valid.sum().double(), torch.where(valid, target, 0.0).sum(dtype=torch.float64)])
+
+    def constant_prediction(self, sums: Tensor, target: Tensor) -> Tensor:
+        return (sums[1] / sums[0]).to(target.dtype).expand(len(target), 1, *target.shape[-2:])
 
     def check_targets(self, target: Tensor) -> None:
         if not target.is_floating_point():

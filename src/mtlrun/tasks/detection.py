@@ -1,7 +1,7 @@
 """Object detection: boxes around the objects in an image, and the class of each."""
 
 import colorsys
-from typing import Unpack
+from typing import ClassVar, Unpack
 
 import torch
 from torch import Tensor
@@ -45,6 +45,7 @@ class Detection(Task, DrawsPictures):
     """
 
     main_metric = "map50"
+    trivial_values: ClassVar = {"map50": 0.0, "map": 0.0}  # no boxes at all
     nonnegative_loss = True
     boxes = True
 

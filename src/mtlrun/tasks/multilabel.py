@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, ClassVar, Unpack
 import torch
 from torch import Tensor, nn
 
-from mtlrun.tasks.base import Directions
+from mtlrun.tasks.base import Directions, log_frequencies
 from mtlrun.tasks.binary import check_binary_labels
 from mtlrun.tasks.class_task import ClassTask, ClassTaskOptions
 from mtlrun.tasks.losses.focal import binary_focal_losses
@@ -78,6 +78,15 @@ class MultiLabel(ClassTask):
     def performance(self, prediction: Tensor, target: Tensor) -> Tensor:
         correct = ((prediction > 0) == (target > 0)) & (target >= 0)
         return correct.sum() / self.num_terms(target)
+
+    def target_sums(self, target: Tensor) -> Tensor:
+        """Return how often each label is 0, and how often 1, [2, num_labels]."""
+        return torch.stack([(target == 0).sum(dim=0), (target == 1).sum(dim=0)])
+
+    def constant_prediction(self, sums: Tensor, target: Tensor) -> Tensor:
+        no, yes = log_frequencies(sums)
+        log_odds: Tensor = yes - no
+        return log_odds.expand(len(target), -1)
 
     def check_targets(self, target: Tensor) -> None:
         if target.dim() != 2 or target.shape[1] != self.num_labels:

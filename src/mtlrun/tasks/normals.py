@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from mtlrun.config.checks import check_one_of
-from mtlrun.tasks.base import DrawsPictures, Task, TaskOptions
+from mtlrun.tasks.base import ConstantPredictor, DrawsPictures, Task, TaskOptions
 from mtlrun.tasks.dense import check_same_pixels, describe_pixel, find_pixel
 
 Criterion = Literal["cosine", "l1", "angle"]
@@ -96,7 +96,7 @@ class _FractionWithin(_Angles):
         return self.histogram[: self._bins].sum() / self.histogram.sum()
 
 
-class SurfaceNormals(Task, DrawsPictures):
+class SurfaceNormals(Task, ConstantPredictor, DrawsPictures):
     """The unit normal of the surface at each pixel: 1 - cosine by default; angles between prediction and target.
 
     Predictions and targets are vectors [batch, 3, height, width] of which only the direction counts. A pixel whose
@@ -161,6 +161,15 @@ class SurfaceNormals(Task, DrawsPictures):
             "within_22": _FractionWithin(22.5),
             "within_30": _FractionWithin(30.0),
         }
+
+    def target_sums(self, target: Tensor) -> Tensor:
+        """Return the sum of the unit normals over the labeled pixels, [3]."""
+        _, true, valid = _directions(target, target)
+        return torch.where(valid, true, 0.0).sum(dim=(0, 2, 3), dtype=torch.float64)
+
+    def constant_prediction(self, sums: Tensor, target: Tensor) -> Tensor:
+        direction = nn.functional.normalize(sums, dim=0).to(target.dtype)
+        return direction[:, None, None].expand(len(target), -1, *target.shape[-2:])
 
     def check_targets(self, target: Tensor) -> None:
         if not target.is_floating_point():

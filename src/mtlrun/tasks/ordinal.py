@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from mtlrun.config.checks import check_one_of
-from mtlrun.tasks.base import Directions, MeasuresPerformance, Task, TaskOptions
+from mtlrun.tasks.base import ConstantPredictor, Directions, MeasuresPerformance, Task, TaskOptions, log_frequencies
 from mtlrun.tasks.classification import MISSING, check_indices
+from mtlrun.tasks.losses.class_weights import count_classes
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 Criterion = Literal["frank_hall", "corn"]
 
 
-class Ordinal(Task, MeasuresPerformance):
+class Ordinal(Task, MeasuresPerformance, ConstantPredictor):
     """One of `num_levels` ordered levels: a binary classification per threshold; MAE, accuracy and kappa.
 
     Predictions are logits [batch, num_levels - 1]; targets are levels 0..num_levels-1, integers, [batch], -1 for a
@@ -104,6 +105,19 @@ class Ordinal(Task, MeasuresPerformance):
     def performance(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Return 1 - MAE / (num_levels - 1), shape []."""
         return 1 - (self.levels(prediction) - target).abs().float().mean() / (self.num_levels - 1)
+
+    def target_sums(self, target: Tensor) -> Tensor:
+        """Return the number of samples of each level, [num_levels]."""
+        return count_classes(target, self.num_levels, MISSING)
+
+    def constant_prediction(self, sums: Tensor, target: Tensor) -> Tensor:
+        """Return the frequencies with which levels are above each threshold; the level that they predict is a median.
+
+        With `corn`, those among the samples above the threshold before.
+        """
+        at_least = sums.flip(0).cumsum(0).flip(0)
+        above, reached = at_least[1:], at_least[:-1] if self.criterion == "corn" else at_least[:1]
+        return (log_frequencies(above) - log_frequencies(reached - above)).expand(len(target), -1)
 
     def check_targets(self, target: Tensor) -> None:
         check_indices(target, self.num_levels, "levels")

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, R2Score
 
 from mtlrun.config.checks import check_one_of
-from mtlrun.tasks.base import Task, TaskOptions
+from mtlrun.tasks.base import ConstantPredictor, Task, TaskOptions
 
 Criterion = Literal["mse", "l1", "huber"]
 
@@ -26,7 +26,7 @@ class _R2(R2Score):
         return super().compute() if self.total >= 2 else torch.tensor(torch.nan)
 
 
-class Regression(Task):
+class Regression(Task, ConstantPredictor):
     """`num_outputs` real numbers per sample: mean squared error by default; RMSE, MAE and, for one number, R2.
 
     Predictions are [batch, num_outputs]; targets are of the same shape, or [batch] for one number. NaN is a missing
@@ -70,6 +70,14 @@ class Regression(Task):
         if self.num_outputs == 1:
             return prediction.squeeze(1).double(), target.reshape(len(target)).double()
         return prediction.double(), target.double()
+
+    def target_sums(self, target: Tensor) -> Tensor:
+        """Return the number of samples and the sum of each of their numbers, [1 + num_outputs]."""
+        numbers = target.reshape(len(target), self.num_outputs).double()
+        return torch.cat([numbers.new_tensor([len(numbers)]), numbers.sum(dim=0)])
+
+    def constant_prediction(self, sums: Tensor, target: Tensor) -> Tensor:
+        return (sums[1:] / sums[0]).to(target.dtype).expand(len(target), -1)
 
     def check_targets(self, target: Tensor) -> None:
         if not target.is_floating_point():

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, ClassVar, Unpack
 import torch
 from torch import Tensor, nn
 
-from mtlrun.tasks.base import Directions, DrawsPictures
+from mtlrun.tasks.base import Directions, DrawsPictures, log_frequencies
 from mtlrun.tasks.class_task import ClassTaskOptions, ClassWeightedTask
 from mtlrun.tasks.dense import check_same_pixels, describe_pixel, find_pixel
 from mtlrun.tasks.losses.class_weights import ClassWeights
@@ -105,6 +105,9 @@ class Segmentation(ClassWeightedTask, DrawsPictures):
     def performance(self, prediction: Tensor, target: Tensor) -> Tensor:
         correct = prediction.argmax(dim=1) == target
         return (correct * self._pixel_weights(target)).sum() / self.num_terms(target)
+
+    def constant_prediction(self, sums: Tensor, target: Tensor) -> Tensor:
+        return log_frequencies(sums)[:, None, None].expand(len(target), -1, *target.shape[-2:])
 
     def check_targets(self, target: Tensor) -> None:
         if target.dtype != torch.int64:

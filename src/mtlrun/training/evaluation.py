@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 import torch
+from torch import Tensor
 
 from mtlrun.datasets import Loader
 from mtlrun.models import MultiTaskModel
@@ -18,6 +19,7 @@ def evaluate(
     loader: Loader,
     device: torch.device,
     after_batch: Callable[[], None] = lambda: None,
+    on_targets: Callable[[str, Tensor], None] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Return {task: {metric: value}}; leaves the model in evaluation mode.
 
@@ -26,6 +28,7 @@ def evaluate(
         loader: of the split.
         device: where batches are loaded to.
         after_batch: called after each batch; an exception that it raises ends the evaluation.
+        on_targets: called with each task of a batch that has labels, and its targets.
     """
     model.eval()
     meters = {name: task.meter().to(device) for name, task in tasks.items()}
@@ -34,5 +37,7 @@ def evaluate(
             predictions = run_model(model, samples).predictions
             for name in samples.active:
                 meters[name].update(samples.pick(name, predictions[name]), samples.targets[name])
+                if on_targets is not None:
+                    on_targets(name, samples.targets[name])
         after_batch()
     return {name: meter.compute() for name, meter in meters.items()}

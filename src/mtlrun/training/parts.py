@@ -14,6 +14,7 @@ from mtlrun.records.stamps import Stamp
 from mtlrun.tasks import Task
 from mtlrun.training.optim import Schedule
 from mtlrun.training.selection import SelectionRule
+from mtlrun.training.skill import Skills
 from mtlrun.weightings import Weighting
 
 
@@ -30,6 +31,7 @@ class Parts:
         schedule: the factor on the optimizer's learning rates.
         loaders: {"train", "val", "test"}, and "meta", the training split in another order, for methods that look ahead.
         selection_rules: one for each set of tasks that is selected separately.
+        skills: the scale on which metrics of validation are compared.
         settings: the group `trainer`.
         runtime: the group `runtime`.
         device: where to compute.
@@ -47,6 +49,7 @@ class Parts:
     schedule: Schedule
     loaders: Mapping[str, Loader]
     selection_rules: Sequence[SelectionRule]
+    skills: Skills
     settings: Settings
     runtime: Runtime
     device: torch.device

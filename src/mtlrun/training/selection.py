@@ -1,20 +1,20 @@
 """Selection: which model state is kept, which metrics are reported, and when training stops early."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from math import isfinite
+from fractions import Fraction
+from math import nan
 from typing import Any
 
 from torch import Tensor
 
-from mtlrun.errors import ConfigError
+from mtlrun.errors import CheckpointError, ConfigError
 from mtlrun.models import MultiTaskModel
+from mtlrun.training.skill import Directions, Metrics, Skills
 
-Metrics = Mapping[str, Mapping[str, float]]  # {task: {metric: value}}
-Directions = Mapping[str, Mapping[str, str]]  # {task: {metric: "max" or "min"}}
-
-MEAN_RELATIVE_GAIN = "mean_relative_gain"  # the value of trainer.monitor that takes all tasks into account
+# Values of trainer.monitor that take all tasks into account: one model state for all, or one for each.
+MEAN_SKILL, PER_TASK = "mean_skill", "per_task"
 LAST_MEAN = "last_mean"  # the rule of the legacy protocol, in the record
 
 
@@ -53,40 +53,28 @@ class SelectionRule(ABC):
         """Return the rule, and the epoch and step of the kept state, for the record; after the first evaluation."""
 
 
-def relative_gain(candidate: float, reference: float, direction: str) -> float:
-    """Return the signed relative change from `reference` to `candidate`; positive is better.
-
-    From exactly zero, any change counts as one. A value that is not finite is worse than any that is.
-    """
-    if not isfinite(candidate) or not isfinite(reference):
-        return float(isfinite(candidate)) - float(isfinite(reference))
-    sign = 1.0 if direction == "max" else -1.0
-    if reference == 0:
-        return sign * ((candidate > 0) - (candidate < 0))
-    return sign * (candidate - reference) / abs(reference)
-
-
 @dataclass
 class Selection(SelectionRule):
     """The best evaluation so far.
 
-    An evaluation replaces the selected one if it is better: by the mean over the tasks of the relative change of their
-    main metric (`mean_relative_gain`), or by one metric (`<task>/<metric>`). The comparison is with the selected
-    evaluation itself, so no external scale or reference is needed.
+    Each evaluation has one score: the mean skill of what is monitored; where scores are equal, that of the losses. It
+    depends on the evaluation alone, so the best one does not depend on their order. An evaluation in which fewer values
+    are defined is worse; a metric that is not defined in any evaluation therefore does not decide.
 
     Args:
         tasks: the tasks that are judged together.
-        monitor: `mean_relative_gain` or `<task>/<metric>`.
-        directions: whether each metric is to be maximized or minimized.
-        main_metrics: the metric of each task that enters `mean_relative_gain`.
+        monitor: `mean_skill` or `per_task`, which stand for the main metrics of the tasks, or `<task>/<metric>`.
+        main_metrics: {task: metric}.
+        skills: the scale on which metrics are compared.
         patience: stop after this many evaluations without a better one; None for never.
-        min_delta: relative gain that an evaluation must exceed to be better.
+        min_delta: how much the mean skill must increase for an evaluation to be better. If it is not 0, the order of
+            the evaluations matters, and equal scores are equal whatever the losses.
         epoch, step: of the selected evaluation.
     """
 
     monitor: str
-    directions: Directions
     main_metrics: Mapping[str, str]
+    skills: Skills
     patience: int | None = None
     min_delta: float = 0.0
     epoch: int = 0
@@ -94,29 +82,35 @@ class Selection(SelectionRule):
 
     def monitored(self) -> list[tuple[str, str]]:
         """Return the (task, metric) pairs that are compared."""
-        if self.monitor == MEAN_RELATIVE_GAIN:
+        if self.monitor in (MEAN_SKILL, PER_TASK):
             return [(task, self.main_metrics[task]) for task in self.tasks]
         task, metric = self.monitor.split("/")
         return [(task, metric)]
 
-    def relative_gain(self, metrics: Metrics) -> float:
-        """Return the mean relative gain of `metrics` over the selected evaluation."""
-        gains = [
-            relative_gain(metrics[task][metric], self.metrics[task][metric], self.directions[task][metric])
-            for task, metric in self.monitored()
-        ]
-        return sum(gains) / len(gains)
+    def skill(self) -> float:
+        """Return the mean skill of what is monitored, of the selected evaluation; NaN if no value is finite."""
+        undefined, skill = self.skills.mean(self.metrics, self.monitored())
+        return float(skill) if len(self.monitored()) + undefined else nan
 
     def out_of_patience(self, number: int) -> bool:
         return self.patience is not None and number - self.number >= self.patience
 
     def update(self, number: int, epoch: int, step: int, metrics: Metrics) -> bool:
         # The number is the same if a run was killed after this evaluation was saved as the best one.
-        better = self.number in (0, number) or self.relative_gain(metrics) > self.min_delta
+        better = self.number in (0, number) or self._is_better(metrics)
         if better:
             self.number, self.epoch, self.step = number, epoch, step
             self.metrics = {task: dict(metrics[task]) for task in self.tasks}
         return better
+
+    def _is_better(self, metrics: Metrics) -> bool:
+        monitored = self.monitored()
+        defined, skill = self.skills.mean(metrics, monitored)
+        selected = self.skills.mean(self.metrics, monitored)
+        if self.min_delta or (defined, skill) != selected:
+            return (defined, skill - Fraction(self.min_delta)) > selected
+        losses = [(task, "loss") for task, _ in monitored]
+        return self.skills.mean(metrics, losses) > self.skills.mean(self.metrics, losses)
 
     def state_dict(self) -> dict[str, object]:
         return {"number": self.number, "epoch": self.epoch, "step": self.step, "metrics": self.metrics}
@@ -126,7 +120,40 @@ class Selection(SelectionRule):
             setattr(self, name, value)
 
     def summary(self) -> dict[str, object]:
-        return {"tasks": list(self.tasks), "rule": self.monitor, "epoch": self.epoch, "step": self.step}
+        place = {"epoch": self.epoch, "step": self.step}
+        return {"tasks": list(self.tasks), "rule": self.monitor, **place, "skill": self.skill()}
+
+
+class TaskBests:
+    """The best evaluation for each task alone, whatever is selected: where they differ, the tasks compete.
+
+    Args:
+        main_metrics: {task: metric}.
+        skills: the scale on which metrics are compared.
+    """
+
+    def __init__(self, main_metrics: Mapping[str, str], skills: Skills) -> None:
+        self._best = {task: Selection([task], PER_TASK, main_metrics, skills) for task in main_metrics}
+
+    def update(self, number: int, epoch: int, step: int, metrics: Metrics) -> None:
+        """Take an evaluation into account."""
+        for best in self._best.values():
+            best.update(number, epoch, step, metrics)
+
+    def summary(self) -> dict[str, dict[str, Any]]:
+        """Return {task: {epoch, step, skill}} after the first evaluation; a skill is NaN if it is never defined."""
+        return {
+            task: {"epoch": best.epoch, "step": best.step, "skill": best.skill()} for task, best in self._best.items()
+        }
+
+    def state_dict(self) -> dict[str, object]:
+        """Return the state: dictionaries, numbers and texts."""
+        return {task: best.state_dict() for task, best in self._best.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        for task, best in self._best.items():
+            best.load_state_dict(state[task])
 
 
 @dataclass
@@ -200,11 +227,11 @@ class LastMean(SelectionRule):
 
 
 class SelectedModel:
-    """The model state that the selection rules keep; with several rules, each keeps the state of its tasks' networks.
+    """The model states that the selection rules keep: of the whole model, or of their tasks' networks if independent.
 
     Args:
         model: the one that is trained.
-        rules: one for all tasks, or one for each if they are trained independently.
+        rules: one for all tasks, or one for each.
     """
 
     def __init__(self, model: MultiTaskModel, rules: Sequence[SelectionRule]) -> None:
@@ -213,34 +240,44 @@ class SelectedModel:
 
     @property
     def metrics(self) -> dict[str, dict[str, float]]:
-        """The metrics of the kept state, {task: {metric: value}}."""
+        """The metrics of each task in the state that is kept for it, {task: {metric: value}}."""
         return {task: values for rule in self.rules for task, values in rule.metrics.items()}
 
     def update(self, number: int, epoch: int, step: int, metrics: Metrics) -> bool:
         """Take an evaluation into account; return True if the present model state, or a part of it, is now kept."""
-        improved = False
+        improved = []
         for index, rule in enumerate(self.rules):
             # Once its patience has run out, a rule is final, even while training goes on for other tasks.
             if not rule.out_of_patience(number - 1) and rule.update(number, epoch, step, metrics):
-                self._model_states[index] = self._copy_state(rule.tasks)
-                improved = True
-        return improved
+                improved.append(index)
+        if improved:
+            # One copy for all rules, which also takes the space of one in best.pt.
+            state = {key: value.detach().to("cpu", copy=True) for key, value in self._model.state_dict().items()}
+            for index in improved:
+                self._model_states[index] = self._part(state, self.rules[index].tasks)
+        return bool(improved)
 
     def out_of_patience(self, number: int) -> bool:
         """Return True if patience has run out for all tasks."""
         return all(rule.out_of_patience(number) for rule in self.rules)
 
-    def load(self) -> None:
-        """Load the kept state into the model."""
-        self._model.load_state_dict(merge_states(self._model_states))
-
-    def _copy_state(self, tasks: Sequence[str]) -> dict[str, Tensor]:
-        """Return a copy, on the CPU, of the state of the model, or of these tasks' networks if they are independent."""
-        state = self._model.state_dict()
+    def load_in_turn(self) -> Iterator[list[str]]:
+        """Load one kept state after the other into the model; yield the tasks that each is kept for."""
         if self._model.independent_tasks:
-            prefixes = tuple(f"{prefix}." for prefix in self._model.state_prefixes(tasks))
-            state = {key: value for key, value in state.items() if key.startswith(prefixes)}
-        return {key: value.detach().to("cpu", copy=True) for key, value in state.items()}
+            self._model.load_state_dict(merge_states(self._model_states))
+            yield [task for rule in self.rules for task in rule.tasks]
+            return
+        for number in dict.fromkeys(rule.number for rule in self.rules):
+            of_number = [index for index, rule in enumerate(self.rules) if rule.number == number]
+            self._model.load_state_dict(self._model_states[of_number[0]])
+            yield [task for index in of_number for task in self.rules[index].tasks]
+
+    def _part(self, state: dict[str, Tensor], tasks: Sequence[str]) -> dict[str, Tensor]:
+        """Return the state of the model, or of these tasks' networks if they are independent."""
+        if not self._model.independent_tasks:
+            return state
+        prefixes = tuple(f"{prefix}." for prefix in self._model.state_prefixes(tasks))
+        return {key: value for key, value in state.items() if key.startswith(prefixes)}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the content of best.pt."""
@@ -254,12 +291,28 @@ class SelectedModel:
 
 
 def merge_states(model_states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Return the state of the whole model from the `model_states` of best.pt."""
-    return {key: value for state in model_states for key, value in state.items()}
+    """Return the state of the whole model from the `model_states` of best.pt.
+
+    Raises:
+        CheckpointError: they are several states of the whole model, one for each task.
+    """
+    merged = {key: value for state in model_states for key, value in state.items()}
+    if len(merged) < sum(map(len, model_states)):
+        raise CheckpointError(
+            f"there is no single best model: trainer.monitor={PER_TASK} kept {len(model_states)}, one for each task; "
+            f"use trainer.monitor={MEAN_SKILL}"
+        )
+    return merged
 
 
 def check_monitor(monitor: str, directions: Directions) -> None:
-    """Raise ConfigError unless `monitor` is `mean_relative_gain` or names a metric of a task."""
-    allowed = [MEAN_RELATIVE_GAIN, *(f"{task}/{metric}" for task, metrics in directions.items() for metric in metrics)]
+    """Raise ConfigError unless `monitor` names a rule over all tasks or a metric of a task."""
+    metrics = (f"{task}/{metric}" for task, metrics in directions.items() for metric in metrics)
+    allowed = [MEAN_SKILL, PER_TASK, *metrics]
+    if monitor == "mean_relative_gain":
+        raise ConfigError(
+            f"trainer.monitor=mean_relative_gain is gone, since it compared with what was selected and could go in "
+            f"circles; use {MEAN_SKILL}"
+        )
     if monitor not in allowed:
         raise ConfigError(f"trainer.monitor must be one of {', '.join(allowed)}, found {monitor!r}")

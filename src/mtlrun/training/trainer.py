@@ -10,6 +10,7 @@ from mtlrun.gradients import NonFiniteGradientError, Update
 from mtlrun.records.folder import BEST
 from mtlrun.training import checkpoint
 from mtlrun.training.batch import LabeledBatch
+from mtlrun.training.constants import ConstantPredictions
 from mtlrun.training.evaluation import evaluate
 from mtlrun.training.forward import Forward, ModelSharing, positions
 from mtlrun.training.guard import Guard, diverged
@@ -19,7 +20,8 @@ from mtlrun.training.optim import set_learning_rates
 from mtlrun.training.parts import Parts
 from mtlrun.training.pictures import draw, has_pictures
 from mtlrun.training.progress import Progress, Timetable
-from mtlrun.training.selection import SelectedModel
+from mtlrun.training.selection import SelectedModel, TaskBests
+from mtlrun.training.skill import log_references
 from mtlrun.training.step_means import StepMeans
 from mtlrun.weightings import LossWeighting, PartsWeighting
 from mtlrun.weightings.capabilities import ObservesLossesAfterStep, ObservesPerformance
@@ -53,6 +55,8 @@ class Trainer:
         self.progress = Progress()
         self.timetable = Timetable(parts.settings, parts.steps_per_epoch, parts.total_steps)
         self.selected = SelectedModel(parts.model, parts.selection_rules)
+        self.main_metrics = {name: task.main_metric for name, task in parts.tasks.items()}
+        self.task_bests = TaskBests(self.main_metrics, parts.skills)
         self.step_means = StepMeans(list(parts.tasks), parts.device)
         #: All that changes during training, as it stands in last.pt; what is selected stands in best.pt.
         self.state: dict[str, checkpoint.Stateful] = {
@@ -61,6 +65,8 @@ class Trainer:
             "optimizer": parts.optimizer,
             "weighting": parts.weighting,
             "step_means": self.step_means,
+            "skills": parts.skills,
+            "task_bests": self.task_bests,
             "observers": self.observers,
             "generators": checkpoint.Generators(),
         }
@@ -182,10 +188,14 @@ class Trainer:
         """Evaluate the validation split, and write best.pt if the model is the best so far."""
         parts, progress, epoch = self.parts, self.progress, self.progress.epoch + 1
         metrics = self.evaluate("val")
+        parts.skills.fix_references(metrics)
+        if progress.evaluations == 0 and parts.dataset.protocol == "standard":
+            log_references(parts.skills, self.main_metrics)
         progress.evaluations += 1
         improved = self.selected.update(progress.evaluations, epoch, progress.step, metrics)
         if improved:
             checkpoint.save(self.selected.state_dict(), self.folder / BEST)
+        self.task_bests.update(progress.evaluations, epoch, progress.step, metrics)
         progress.evaluated_step = progress.step
         self.observers.validated(progress.step, epoch, metrics, improved)
         if parts.settings.log_pictures and has_pictures(parts.tasks):
@@ -193,10 +203,27 @@ class Trainer:
             self.observers.pictured(progress.step, draw(parts.model, batch))
         parts.model.train()
 
-    def evaluate(self, split: str) -> dict[str, dict[str, float]]:
-        """Return {task: {metric: value}}, pooled over the labeled samples of the split."""
-        parts = self.parts
-        return evaluate(parts.model, parts.tasks, parts.loaders[split], parts.device, self.pause_if_asked)
+    def test(self) -> dict[str, dict[str, float]]:
+        """Evaluate the test split with the selected model state; if there are several, each for its tasks."""
+        metrics: dict[str, dict[str, float]] = {}
+        for names in self.selected.load_in_turn():
+            metrics |= self.evaluate("test", names)
+        return {name: metrics[name] for name in self.parts.tasks}
+
+    def evaluate(self, split: str, names: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
+        """Return {task: {metric: value}}, pooled over the labeled samples of the split, of some tasks or of all.
+
+        The first evaluation of a task on a split also evaluates its constant prediction.
+        """
+        parts, trivial = self.parts, self.parts.skills.trivial.setdefault(split, {})
+        tasks = {name: parts.tasks[name] for name in names or parts.tasks}
+        loader, device = parts.loaders[split], parts.device
+        if all(name in trivial for name in tasks):
+            return evaluate(parts.model, tasks, loader, device, self.pause_if_asked)
+        constants = ConstantPredictions(tasks)
+        metrics = evaluate(parts.model, tasks, loader, device, self.pause_if_asked, constants.add)
+        trivial |= constants.metrics(loader, device, self.pause_if_asked)
+        return metrics
 
     def log_step(self) -> None:
         """Hand the means of the last steps to the observers, if due; only then are they read from the device."""

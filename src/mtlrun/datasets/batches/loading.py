@@ -105,6 +105,20 @@ class Loader:
         while (batch := self._next(batches)) is not None:
             yield batch
 
+    def target_batches(self) -> Iterator[Mapping[str, Tensor]]:
+        """Yield {task: targets} of the batches of the first epoch, for each source on its own with `per_source`.
+
+        Inputs are read only if the split does not hold its targets in memory.
+        """
+        held = self.split.targets
+        if held is not None:
+            for _, indices in self._plan(0):
+                yield {task: target[indices] for task, target in held.items()}
+            return
+        for batch in self.batches():
+            for _, targets, *_ in batch.values() if isinstance(batch, dict) else [batch]:
+                yield targets
+
     def _next(self, batches: Iterator[Loaded | Failure]) -> Loaded | None:
         """Return the next batch of the workers, or None after the last one."""
         try:

@@ -46,8 +46,7 @@ def balanced_weights(targets: Iterable[Tensor], num_classes: int, ignore_index: 
     """
     counts = torch.zeros(num_classes, dtype=torch.int64)
     for target in targets:
-        mask = (target >= 0) & (target != ignore_index)
-        counts += torch.bincount(target[mask].long().cpu(), minlength=num_classes)
+        counts += count_classes(target, num_classes, ignore_index).cpu()
     classes = [index for index in range(num_classes) if index != ignore_index]
     absent = [str(index) for index in classes if counts[index] == 0]
     if absent:
@@ -56,3 +55,9 @@ def balanced_weights(targets: Iterable[Tensor], num_classes: int, ignore_index: 
             "give the weights as a list of numbers, or use class_weights=none"
         )
     return torch.where(counts > 0, counts.sum() / (len(classes) * counts.clamp(min=1)), 0.0).float()
+
+
+def count_classes(target: Tensor, num_classes: int, ignore_index: int = -1) -> Tensor:
+    """Return the number of labels of each class, int64 [num_classes]; arguments as for `balanced_weights`."""
+    mask = (target >= 0) & (target != ignore_index)
+    return torch.bincount(target[mask].long(), minlength=num_classes)
