@@ -1,0 +1,168 @@
+"""The selected checkpoint of a run: skills in the record and on the screen, a state per task, undefined metrics."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+from helpers import QUICK, curves, read_lines, read_record, run_folders
+
+from mtlrun.setup.prepare import prepare
+from mtlrun.training import checkpoint
+
+COMPETING = ["trainer.epochs=15", "optimizer.lr=0.01", "tasks.right.lr=0.3"]  # right rises and falls, left rises
+LOUD = [option for option in QUICK if option != "runtime.quiet=true"]
+
+
+def majority(labels):
+    return (labels == labels.mode().values).float().mean().item()
+
+
+def test_the_record_holds_what_a_constant_prediction_gets_and_the_skills(quick):
+    record = read_record(quick(*COMPETING))
+    parts = prepare(record["config"])
+    trivial = record["trivial"]
+    for split in ("val", "test"):
+        for task, labels in parts.dataset.split(split).targets.items():
+            assert trivial[split][task]["accuracy"] == pytest.approx(majority(labels))
+    for task, skills in record["skills"].items():
+        start = trivial["val"][task]["accuracy"]
+        assert skills["selected"] == pytest.approx((record["val"][task]["accuracy"] - start) / (1 - start))
+    (selection,) = record["selection"]
+    assert selection["skill"] == pytest.approx(sum(skills["selected"] for skills in record["skills"].values()) / 2)
+
+
+def test_the_screen_and_the_record_say_where_tasks_would_rather_have_another_epoch(mtlrun):
+    code, out, err = mtlrun(*LOUD, *COMPETING)
+    assert code == 0, err
+    (folder,) = run_folders()
+    record = read_record(folder)
+    (selection,) = record["selection"]
+    assert f"at epoch {selection['epoch']} (step {selection['step']}) by mean_skill, skill 0." in out
+    (line,) = [line for line in out.splitlines() if line.startswith("tasks that are better at other epochs: ")]
+    for task, skills in record["skills"].items():
+        accuracies = [found[f"val/{task}/accuracy"] for found in read_lines(folder, "val")]
+        best = skills["best_epoch"]
+        assert accuracies[best - 1] == max(accuracies)
+        expected = f"{task} at epoch {best} (skill {skills['best']:.4f} instead of {skills['selected']:.4f})"
+        assert (expected in line) == (max(accuracies) > accuracies[selection["epoch"] - 1])
+    assert line in mtlrun(*LOUD, *COMPETING)[1]  # when the result is shown again
+
+
+def test_per_task_gives_each_task_the_result_of_its_best_epoch(mtlrun):
+    code, out, err = mtlrun(*LOUD, *COMPETING, "trainer.monitor=per_task")
+    assert code == 0, err
+    (folder,) = run_folders()
+    record = read_record(folder)
+    assert [entry["tasks"] for entry in record["selection"]] == [["left"], ["right"]]
+    assert record["selection"][0]["epoch"] != record["selection"][1]["epoch"]
+    assert "better at other epochs" not in out
+    parts = prepare(record["config"])
+    test, states = parts.dataset.split("test"), checkpoint.load(folder / "checkpoints" / "best.pt")["model_states"]
+    validations = read_lines(folder, "val")
+    for entry, state in zip(record["selection"], states, strict=True):
+        (task,) = entry["tasks"]
+        assert f"{task} at epoch {entry['epoch']} (step {entry['step']}) by per_task, skill " in out
+        accuracies = [line[f"val/{task}/accuracy"] for line in validations]
+        assert accuracies[entry["epoch"] - 1] == max(accuracies) == record["val"][task]["accuracy"]
+        parts.model.load_state_dict(state)
+        with torch.inference_mode():
+            predicted = parts.model.eval()(test.inputs).predictions[task].argmax(dim=1)
+        accuracy = (predicted == test.targets[task]).float().mean().item()
+        assert record["test"][task]["accuracy"] == pytest.approx(accuracy)
+
+
+def test_for_networks_that_share_nothing_per_task_is_the_same(quick):
+    records = [read_record(quick(*COMPETING, "model=single", *more)) for more in ([], ["trainer.monitor=per_task"])]
+    assert records[0]["test"] == records[1]["test"]
+    assert records[0]["skills"] == records[1]["skills"]
+    coupled = quick("model=soft", f"model.init_from={run_folders()[0]}", "backbone=mlp")
+    assert read_record(coupled)["status"] == "completed"
+
+
+def test_problems_without_targets_are_measured_from_their_first_evaluation(mtlrun):
+    code, out, err = mtlrun("dataset=toy2d", "trainer.epochs=2", "trainer.limit_batches=3")
+    assert code == 0, err
+    assert "no constant prediction is defined for first loss, second loss; the skill is relative to the first" in out
+    record = read_record(run_folders()[0])
+    assert record["trivial"] == {"val": {"first": {}, "second": {}}, "test": {"first": {}, "second": {}}}
+
+
+# ----------------------------------------------------------------------------------- metrics that are not defined
+
+
+def write_table():
+    """Write a table whose validation split has one class only, so that no area under the ROC curve is defined."""
+    numbers = numpy.random.default_rng(0).normal(size=(60, 2)).round(3)
+    lines = ["part,x,sold,price"]
+    for index, (x, noise) in enumerate(numbers):
+        part = "train" if index < 30 else "val" if index < 45 else "test"
+        lines.append(f"{part},{x},{0 if part == 'val' else int(x > 0)},{x + 0.1 * noise:.3f}")
+    Path("table.csv").write_text("\n".join(lines))
+
+
+TABLE = [
+    "dataset=csv",
+    "dataset.path=table.csv",
+    "dataset.split_column=part",
+    "backbone.hidden=[4]",
+    "+task@tasks.sold=binary",
+    "+task@tasks.price=regression",
+    "trainer.epochs=4",
+    "trainer.batch_size=8",
+]
+
+
+def test_a_task_whose_metric_is_never_defined_does_not_decide_and_that_is_said(mtlrun):
+    write_table()
+    code, out, err = mtlrun(*TABLE, "optimizer.lr=0.1", "runtime.quiet=true")
+    assert code == 0, err
+    expected = "task sold: auroc is not finite in any evaluation of the validation split, so this task had no say"
+    assert expected in out
+    (folder,) = run_folders()
+    record = read_record(folder)
+    errors = [line["val/price/rmse"] for line in read_lines(folder, "val")]
+    assert record["selection"][0]["epoch"] == 1 + errors.index(min(errors))
+    assert math.isnan(record["skills"]["sold"]["selected"])
+    assert math.isnan(record["val"]["sold"]["auroc"])
+    assert len(curves(folder).Scalars("val/sold/auroc")) == 4
+    code, out, _ = mtlrun(*TABLE, "optimizer.lr=0.1")
+    assert code == 0
+    assert [line.split()[-1] for line in out.splitlines() if "auroc" in line] == ["nan"]
+
+
+def test_monitoring_a_metric_that_is_never_defined_still_ends(mtlrun):
+    write_table()
+    code, out, err = mtlrun(*TABLE, "trainer.monitor=sold/auroc", "trainer.patience=2", "runtime.quiet=true")
+    assert code == 0, err
+    assert "task sold: auroc is not finite" in out
+
+
+@pytest.mark.parametrize(
+    ("values", "cell"),
+    [
+        ([math.nan, 0.5, 0.7], "0.6000 ± 0.1414 (2 of 3)"),
+        ([math.inf, 0.5], "0.5000 (1 of 2)"),
+        ([None, 0.5], "0.5000 (1 of 2)"),
+        ([math.nan, -math.inf], "nan (0 of 2)"),
+        ([math.nan], "nan (0 of 1)"),
+    ],
+)
+def test_compare_shows_metrics_that_are_not_defined(values, cell, mtlrun):
+    for seed, value in enumerate(values):
+        folder = Path("outputs", str(seed))
+        folder.mkdir(parents=True)
+        record = {
+            "run_id": f"run-{seed}", "config": {"names": {"dataset": "mine"}, "seed": seed}, "status": "completed",
+            "directions": {"a": {"auroc": "max"}, "b": {"rmse": "min"}}, "main_metrics": {"a": "auroc", "b": "rmse"},
+            "test": {"a": {"auroc": value}, "b": {"rmse": 2.0}}, "schema_version": 2,
+        }  # fmt: skip
+        (folder / "record.json").write_text(json.dumps(record))
+    code, out, err = mtlrun("compare", "outputs")
+    assert code == 0, err
+    line = out.splitlines()[1]
+    assert line.split(" 2.0000")[0].strip() == cell
+    assert line.split()[-1] == str(len(values))
+    assert "(n of m): over the n seeds with a value" in out
