@@ -6,7 +6,7 @@ MtlrunError                 anything below; `exit_code` is what the command line
 ├── RunInUseError      (2)  another process is training this very run
 ├── CheckpointError    (1)  a checkpoint cannot be written, or none of those on disk can be read
 ├── FallbackError      (1)  a weighting's solver fails too often for the method to be what it is called
-├── DivergedError      (3)  a loss or a gradient is no longer finite
+├── DivergedError      (3)  a loss or a gradient is no longer finite, or a loss below what the method allows
 └── RunInterruptedError (130, 143)  SIGINT or SIGTERM arrived; the run was checkpointed and can be continued
 """
 
@@ -51,7 +51,7 @@ class FallbackError(MtlrunError):
 
 
 class DivergedError(MtlrunError):
-    """A loss or gradient became NaN or infinite; raised before the optimizer step."""
+    """A loss or gradient is one that no update can be made of, such as NaN; raised before the optimizer step."""
 
     exit_code = 3
 

@@ -56,10 +56,12 @@ def test_usage_errors_are_one_line(arguments, message, mtlrun):
 def test_a_weighting_needs_what_its_file_declares():
     wrong = []
     for entry in entries("weighting"):
-        weighting = build(compose([f"weighting={entry.name}"])["weighting"], "weighting")
+        config = compose([f"weighting={entry.name}"])
+        weighting = build(config["weighting"], "weighting")
         needs = entry.facts.get("needs")
-        if (needs == "positive losses") != weighting.needs_positive_losses:
-            wrong.append(f"{entry.name}: needs_positive_losses is {weighting.needs_positive_losses}, declared: {needs}")
+        lowest = max(weighting.lowest_losses(len(config["tasks"])))
+        if (needs == "positive losses") != (lowest == 0):
+            wrong.append(f"{entry.name}: losses must be at least {lowest}, declared: {needs}")
         if (needs == "lookahead") != isinstance(weighting, LooksAhead):
             wrong.append(f"{entry.name}: LooksAhead is {isinstance(weighting, LooksAhead)}, declared: {needs}")
     assert wrong == []

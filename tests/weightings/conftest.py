@@ -16,7 +16,7 @@ def take_step():
         parameter = torch.nn.Parameter(torch.zeros(jacobian.shape[1], dtype=jacobian.dtype))
         task_losses = [row @ parameter + loss for row, loss in zip(jacobian, losses, strict=True)]
         for method in weighting.capable_of(ObservesPerformance):
-            method.observe_performance(torch.exp(-losses))
+            method.observe_performance(torch.sigmoid(-losses))
         at_representation = getattr(weighting, "grad_wrt", "shared") == "representation"
         representation = parameter if at_representation else None
         backward(weighting, task_losses, [parameter], [[] for _ in task_losses], representation=representation)

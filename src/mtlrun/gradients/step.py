@@ -81,10 +81,9 @@ class GradientStep:
         self._representation: Tensor | None = None
         # What the weighting makes of the batch's losses before any gradient is taken.
         self._factors: Tensor | None = None  # [K], of a LossWeighting
-        self._transformed: Tensor | None = (
-            None  # [K], the losses as a TaskGradientWeighting sees them; None if as they are
-        )
-        self._slopes: Tensor | None = None  # [K], of these with respect to the losses; None for ones
+        # Of a TaskGradientWeighting, [K], None for ones: what it sees the losses times, and the gradients times.
+        self._scales: Tensor | None = None
+        self._slopes: Tensor | None = None
         self._kept: list[float] | None = None  # weights of an earlier step, used again
         self._parts: list[tuple[Tensor, Tensor]] = []  # Jacobian and losses of each part, of a PartsWeighting
         if micro_batches:
@@ -194,8 +193,7 @@ class GradientStep:
                 self._factors = leaf.grad
             return
         batch_losses = values if batch_losses is None else batch_losses
-        transformed, self._slopes = self._weighting.transform_losses(batch_losses)
-        self._transformed = None if self._slopes is None else transformed
+        self._scales, self._slopes = self._weighting.scale_losses(batch_losses)
         if isinstance(self._weighting, GradientWeighting):
             self._kept = self._weighting.kept_weights()
 
@@ -243,14 +241,14 @@ class GradientStep:
         assert isinstance(self._weighting, PartsWeighting)
         positions = range(len(self._sharing.task_params))
         for number, part in enumerate(parts):
-            values = torch.stack([loss.detach() for loss in part])
+            values = self._as_seen(torch.stack([loss.detach() for loss in part]))
             graph = self._graph(self._scaled(part, positions), positions)
             self._gradients = TaskGradients.take(graph, self._weighting.grad_wrt, retain=number < len(parts) - 1)
             self._parts.append((self._gradients.jacobian(), values))
             _set_task_grads(self._sharing, self._gradients.task_params, [1 / len(parts)] * len(positions))
 
     def _scaled(self, losses: Sequence[Tensor], positions: Sequence[int]) -> Sequence[Tensor]:
-        """Return the losses times the slopes of the transformed losses, so that their gradients are those of these."""
+        """Return the losses times the slopes, so that their gradients are those of the scaled, transformed losses."""
         if self._slopes is None:
             return losses
         slopes = self._slopes[list(positions)].unbind()
@@ -304,7 +302,7 @@ class GradientStep:
 
     def _as_seen(self, losses: Tensor) -> Tensor:
         """Return the losses [K] as the method sees them."""
-        return losses if self._transformed is None else self._transformed
+        return losses if self._scales is None else self._scales * losses
 
     def _effective(self, factors: list[float]) -> Tensor:
         """Return the weights of the losses as given, from those of the losses as the method saw them."""

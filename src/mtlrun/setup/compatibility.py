@@ -42,14 +42,7 @@ def check_weighting(
         for task, options in tasks.items()
         if options.weight != 1.0 and not weighting.capable_of(UsesTaskWeights)
     ]
-    if weighting.needs_positive_losses or weighting.loss_transform == "log":
-        why = name if weighting.needs_positive_losses else "weighting.loss_transform=log"
-        problems += [
-            f"tasks.{task}: {why} needs losses that are never negative, and {type(options).__name__} does not "
-            "declare that its loss is (nonnegative_loss)"
-            for task, options in tasks.items()
-            if not options.nonnegative_loss
-        ]
+    problems += _check_negative_losses(weighting, name, tasks)
     if weighting.capable_of(ObservesPerformance):
         problems += [
             f"tasks.{task}: {name} needs a performance in [0, 1], and {type(options).__name__} gives none; "
@@ -62,6 +55,25 @@ def check_weighting(
     if model is not None:
         problems += _check_model(weighting, name, model, f"model={config['names']['model']}")
     return problems
+
+
+def _check_negative_losses(weighting: Weighting, name: str, tasks: Mapping[str, Task]) -> list[str]:
+    """Return a problem for each task whose loss may fall below what the weighting works with."""
+    why = hint = ""
+    for method, key in zip(weighting.methods(), ("weighting", "weighting.losses"), strict=False):
+        if method.needs_positive_losses:
+            why = name if method is weighting else f"{key} ({type(method).__name__})"
+            hint = f"; give a lower bound as {key}.min_losses" if hasattr(method, "min_losses") else ""
+            break
+        if method.loss_transform == "log":
+            why = f"{key}.loss_transform=log"
+            break
+    return [
+        f"tasks.{task}: {why} needs losses that are never negative, and {type(options).__name__} does not declare "
+        f"that its loss is (nonnegative_loss){hint}"
+        for (task, options), lowest in zip(tasks.items(), weighting.lowest_losses(len(tasks)), strict=False)
+        if lowest >= 0 and not options.nonnegative_loss
+    ]
 
 
 def _check_micro_batches(weighting: Weighting, name: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Guard: refuses steps whose losses or gradients are not finite, and clips gradients if configured."""
+"""Guard: refuses steps whose losses or gradients no update can be made of, and clips gradients if configured."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,6 +13,8 @@ from mtlrun.training.forward import BatchPass, ModelSharing
 
 # Allowed in every run, so that a short one does not end at its first fallback.
 _ALLOWED_FALLBACKS = 10
+# How far rounding may take a loss below its bound.
+_ROUNDING = 1e-5
 _NO_SINGLE_TASK = "the weighted sum of the task gradients"
 
 
@@ -23,22 +25,46 @@ class Guard:
         model: the one that is trained.
         sharing: which of its parameters the losses reach.
         settings: for `clip_norm`, `micro_batches` and `max_fallbacks`.
+        lowest_losses: [K], what the weighting says that the losses must not fall below, on the model's device.
     """
 
-    def __init__(self, model: MultiTaskModel, sharing: ModelSharing, settings: Settings) -> None:
+    def __init__(self, model: MultiTaskModel, sharing: ModelSharing, settings: Settings, lowest_losses: Tensor) -> None:
         self._model, self._sharing, self._settings = model, sharing, settings
+        self._lowest_losses = lowest_losses
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         # Clipped together: all parameters, or those of each network if the tasks are trained independently.
         self._clipped = list(sharing.task_params.values()) if model.independent_tasks else [trainable]
 
-    def check_and_clip(self, losses: Tensor, batch: LabeledBatch, step: int) -> None:
+    def check_and_clip(
+        self, losses: Tensor, batch: LabeledBatch, step: int, active: slice | Tensor = slice(None)
+    ) -> None:
         """Clip the gradients to `clip_norm`, if that is set; one number is read from the device.
 
+        Args:
+            losses: of the active tasks.
+            batch: that they are of.
+            step: counted from 1.
+            active: the positions of the active tasks among the K.
+
         Raises:
-            DivergedError: a loss or gradient is not finite; it names the task and the step.
+            DivergedError: a loss or gradient is not finite, or a loss is below what the weighting works with; it names
+                the task and the step.
         """
+        lowest = self._lowest_losses[active]
+        too_low = losses < lowest - _ROUNDING
         norms = [nn.utils.get_total_norm(_gradients(parameters)) for parameters in self._clipped]
-        if not torch.isfinite(torch.stack([*norms, losses.sum()])).all():
+        total = torch.where(too_low.any(), torch.nan, losses.sum())
+        if not torch.isfinite(torch.stack([*norms, total])).all():
+            if too_low.any():
+                place = int(too_low.nonzero()[0])
+                task = list(self._sharing.task_params)[int(torch.arange(len(self._lowest_losses))[active][place])]
+                raise DivergedError(
+                    f"step {step}: the loss of task {task} is {float(losses[place]):.4g}, and the weighting works with "
+                    f"losses of {float(lowest[place]):g} or more; this step was not applied. Use another weighting, or "
+                    "a lower weighting.min_losses if it has that key",
+                    step,
+                    task,
+                )
             raise diverged(*self._find_non_finite(batch), step)
         if self._settings.clip_norm is not None:
             for parameters, norm in zip(self._clipped, norms, strict=True):

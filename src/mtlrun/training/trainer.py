@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import torch
+
 from mtlrun.datasets import Loaded
 from mtlrun.errors import RunInterruptedError
 from mtlrun.gradients import NonFiniteGradientError, Update
@@ -51,7 +53,8 @@ class Trainer:
         self.stop_signal, self.checkpoint_seconds = stop_signal, checkpoint_seconds
         self.steps_per_epoch, self.total_steps = parts.steps_per_epoch, parts.total_steps
         self.sharing = ModelSharing(parts.model)
-        self.guard = Guard(parts.model, self.sharing, parts.settings)
+        lowest = torch.tensor(parts.weighting.lowest_losses(len(parts.tasks)), device=parts.device)
+        self.guard = Guard(parts.model, self.sharing, parts.settings, lowest)
         self.progress = Progress()
         self.timetable = Timetable(parts.settings, parts.steps_per_epoch, parts.total_steps)
         self.selected = SelectedModel(parts.model, parts.selection_rules)
@@ -151,7 +154,7 @@ class Trainer:
         for method in weighting.capable_of(ObservesPerformance):
             method.observe_performance(forward.performances())
         update = self.backward(forward)
-        self.guard.check_and_clip(update.losses, batch, step + 1)
+        self.guard.check_and_clip(update.losses, batch, step + 1, weighting.active)
 
         optimizer.step()
         for comparing in weighting.capable_of(ObservesLossesAfterStep):

@@ -11,6 +11,7 @@ equals one that never stopped.
 """
 
 import logging
+import math
 from abc import ABC, abstractmethod
 from typing import Any, Literal, TypeVar
 
@@ -38,23 +39,20 @@ class Weighting(nn.Module, ABC):
     """Base of the three kinds; subclass one of those. What only some methods need of a step is in `capabilities`.
 
     Args:
-        loss_transform: what is done to each loss before the method sees it: `identity`, or `log`, which makes a method
-            independent of the losses' scales (the gradient of log L is that of L divided by L). Losses must then be
-            positive.
+        loss_transform: what is done to each loss before its gradient is taken: `identity`, or `log`, which makes a
+            method independent of the losses' scales (the gradient of log L is that of L divided by L). Losses must then
+            be positive. A method that makes one scalar of the losses makes it of the transformed ones; one that
+            combines gradients, and compares losses besides, compares them as they are.
     """
 
     #: Fewest tasks that the method makes sense for.
     minimum_tasks = 1
     #: Backward passes per step as a function of the number of tasks.
     backward_passes: Literal["one", "one per task"] = "one"
-    #: True if the method divides by losses or takes their logarithm.
-    needs_positive_losses = False
 
     def __init__(self, *, loss_transform: LossTransform = "identity") -> None:
         super().__init__()
         check_one_of("loss_transform", loss_transform, LossTransform)
-        if self.needs_positive_losses and loss_transform == "log":
-            raise ValueError("loss_transform must be 'identity' for a method that needs positive losses, found 'log'")
         self.loss_transform: LossTransform = loss_transform
         #: Optimizer, learning rate and weight decay of the method's parameters, if it has any. None is replaced by the
         #: run's `optimizer.lr`; outside of a run it means 1e-3.
@@ -72,10 +70,26 @@ class Weighting(nn.Module, ABC):
         self._generators: dict[str, torch.Generator] = {}
 
     def setup(self, num_tasks: int, seed: int = 0) -> None:
-        """Set the number of tasks; called once, before training. Subclasses create their state here."""
+        """Set the number of tasks; called once, before training. Subclasses create their state here.
+
+        Raises:
+            ValueError: the arguments do not fit together, or do not fit the number of tasks.
+        """
         self.num_tasks = num_tasks
         self._seed = seed
         self._learner = None
+
+    @property
+    def needs_positive_losses(self) -> bool:
+        """True if the method, as it is set, divides by losses, takes their logarithm, or has no minimum below zero.
+
+        Subclasses declare it, by an attribute or a property; what follows from it is in `lowest_losses` and `setup`.
+        """
+        return False
+
+    def lowest_losses(self, num_tasks: int) -> list[float]:
+        """Return for each task the number that its loss, before the transform, must not fall below; -inf for none."""
+        return [0.0 if self.needs_positive_losses or self.loss_transform == "log" else -math.inf] * num_tasks
 
     def methods(self) -> "list[Weighting]":
         """Return this weighting, and the one that scales its losses if there is one."""
@@ -139,7 +153,7 @@ class Weighting(nn.Module, ABC):
         return 1
 
     def transform(self, losses: Tensor) -> Tensor:
-        """Return the losses as the method is to see them; differentiable, elementwise."""
+        """Return the transformed losses; differentiable, elementwise."""
         return torch.log(losses + LOG_EPSILON) if self.loss_transform == "log" else losses
 
     def fall_back(self, why: str) -> None:
@@ -178,6 +192,14 @@ class LossWeighting(Weighting):
     #: True if, without a transform, the weights depend on no loss, and the method keeps no statistics of the losses.
     ignores_losses = False
 
+    def setup(self, num_tasks: int, seed: int = 0) -> None:
+        super().setup(num_tasks, seed)
+        if self.needs_positive_losses and self.loss_transform == "log":
+            raise ValueError(
+                "loss_transform must be 'identity' for a method that needs positive losses, since the logarithm of a "
+                "loss below 1 is negative, found 'log'"
+            )
+
     @property
     def needs_batch_losses(self) -> bool:
         return not self.ignores_losses or self.loss_transform != "identity"
@@ -215,8 +237,10 @@ class TaskGradientWeighting(Weighting):
             raise ValueError(f"losses must be a weighting that does not look ahead, found {type(losses).__name__}")
         self.grad_wrt: GradWrt = grad_wrt
         self.losses = losses
-        if losses is not None:
-            self.needs_positive_losses |= losses.needs_positive_losses or losses.loss_transform == "log"
+
+    def lowest_losses(self, num_tasks: int) -> list[float]:
+        lowest = super().lowest_losses(num_tasks)
+        return lowest if self.losses is None else list(map(max, lowest, self.losses.lowest_losses(num_tasks)))
 
     def methods(self) -> list[Weighting]:
         return [self] if self.losses is None else [self, self.losses]
@@ -225,34 +249,36 @@ class TaskGradientWeighting(Weighting):
     def needs_batch_losses(self) -> bool:
         return self.loss_transform != "identity" or self.losses is not None
 
-    def transform_losses(self, losses: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the losses as the method sees them, transformed and scaled by `losses`, which learns from them here.
+    def scale_losses(self, losses: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Ask the weighting `losses` for the scale of each loss, and let it learn; called once per step.
 
         Args:
-            losses: [K], without graph.
+            losses: [K], without graph, of the whole batch.
 
         Returns:
-            The transformed losses [K], and their slopes [K] with respect to the given ones, by which each task gradient
-            is to be multiplied; None for ones.
+            The scales [K], by which the losses are to be multiplied before the method sees them, and the slopes [K], by
+            which the task gradients are to be multiplied: the derivatives of the scaled and transformed losses. None
+            for ones.
         """
         if not self.needs_batch_losses:
-            return losses, None
-        losses = losses.detach().clone().requires_grad_()
+            return None, None
+        scales = None
         with torch.enable_grad():
-            scales = torch.ones_like(losses)
             if self.losses is not None:
-                self.losses.scalarize(losses).backward()  # also the gradient of what the inner weighting learns
-                assert losses.grad is not None
-                scales = losses.grad
-                losses = losses.detach().requires_grad_()
-            transformed = scales * self.transform(losses)
-            slopes = torch.autograd.grad(transformed.sum(), losses)[0]
-        return transformed.detach(), slopes
+                leaf = losses.detach().clone().requires_grad_()
+                self.losses.scalarize(leaf).backward()  # also the gradient of what the inner weighting learns
+                scales = leaf.grad
+            leaf = losses.detach().clone().requires_grad_()
+            slopes = torch.autograd.grad(self.transform(leaf).sum(), leaf)[0]
+        return scales, slopes if scales is None else scales * slopes
 
     def setup(self, num_tasks: int, seed: int = 0) -> None:
         super().setup(num_tasks, seed)
         if self.losses is not None:
-            self.losses.setup(num_tasks, seed)
+            try:
+                self.losses.setup(num_tasks, seed)
+            except ValueError as error:
+                raise ValueError(f"losses.{error}") from error
 
     def learn(self) -> None:
         super().learn()
@@ -290,7 +316,8 @@ class GradientWeighting(TaskGradientWeighting):
     def task_weights(self, gram: Tensor, losses: Tensor) -> Tensor:
         """Return the weights [K] of the task gradients in the update.
 
-        `gram` [K, K] and `losses` [K] are float64 on the CPU, without graph; so is what is returned. Called without
+        `gram` [K, K] and `losses` [K] are float64 on the CPU, without graph; so is what is returned. `gram` is that of
+        the transformed losses; `losses` are not transformed, but scaled by the weighting `losses`. Called without
         gradient tracking. A method with parameters sets their `.grad` itself.
         """
 
@@ -331,7 +358,8 @@ class JacobianWeighting(TaskGradientWeighting):
     def combine(self, jacobian: Tensor, losses: Tensor) -> Tensor:
         """Return the direction [P] made of the task gradients `jacobian` [K, P], on its device; `losses` is [K].
 
-        Called without gradient tracking.
+        `jacobian` is that of the transformed losses; `losses` are not transformed, but scaled by the weighting
+        `losses`. Called without gradient tracking.
         """
 
 

@@ -33,7 +33,9 @@ def combine(weighting: Weighting, jacobian: Tensor, losses: Tensor | None = None
         return weights.to(jacobian) @ jacobian
     if not isinstance(weighting, TaskGradientWeighting):
         raise TypeError(f"{type(weighting).__name__} is none of the three kinds of weighting")
-    losses, slopes = weighting.transform_losses(losses)
+    scales, slopes = weighting.scale_losses(losses)
+    if scales is not None:
+        losses = scales * losses
     if slopes is not None:
         jacobian = slopes.to(jacobian).unsqueeze(1) * jacobian
     with torch.no_grad():

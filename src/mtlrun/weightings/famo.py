@@ -1,5 +1,7 @@
 """FAMO: fast adaptive multitask optimization."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,15 +27,20 @@ class FAMO(ObservesLossesAfterStep, LearnsWeights, LossWeighting):
     Args:
         lr: learning rate of xi. Paper: .025.
         weight_decay: weight decay of xi, >= 0. Paper: .001; .01 on Cityscapes.
-        min_losses: b, a lower bound of all losses.
+        min_losses: b, a lower bound of the losses, one for all tasks or one per task, in the order of the tasks. A loss
+            that may be negative needs a negative one.
         common: see `Weighting` and `LearnsWeights`.
     """
 
-    needs_positive_losses = True
+    bounds: Tensor
     before: Tensor
 
     def __init__(
-        self, lr: float | None = 0.025, weight_decay: float = 1e-3, min_losses: float = 0.0, **common: Any
+        self,
+        lr: float | None = 0.025,
+        weight_decay: float = 1e-3,
+        min_losses: float | Sequence[float] = 0.0,
+        **common: Any,
     ) -> None:
         super().__init__(lr=lr, **common)
         if not weight_decay >= 0:
@@ -41,25 +48,44 @@ class FAMO(ObservesLossesAfterStep, LearnsWeights, LossWeighting):
         self.weight_decay = weight_decay
         self.min_losses = min_losses
 
+    @property
+    def needs_positive_losses(self) -> bool:
+        return max(self._min_losses(1), default=0.0) >= 0
+
+    def lowest_losses(self, num_tasks: int) -> list[float]:
+        bounds = self._min_losses(num_tasks)
+        return [math.exp(bound) for bound in bounds] if self.loss_transform == "log" else bounds
+
+    def _min_losses(self, num_tasks: int) -> list[float]:
+        return list(self.min_losses) if isinstance(self.min_losses, Sequence) else [self.min_losses] * num_tasks
+
     def setup(self, num_tasks: int, seed: int = 0) -> None:
         super().setup(num_tasks, seed)
+        bounds = self._min_losses(num_tasks)
+        if len(bounds) != num_tasks:
+            raise ValueError(
+                f"min_losses must be one number, or one for each of the {num_tasks} tasks, found {len(bounds)}"
+            )
+        self.register_buffer("bounds", torch.tensor(bounds, dtype=torch.float64))
         self.logits = nn.Parameter(torch.zeros(num_tasks, dtype=torch.float64))  # xi
         self.register_buffer("before", torch.zeros(num_tasks, dtype=torch.float64))
 
     def objective(self, losses: Tensor) -> Tensor:
         self.before[self.active] = losses.detach().to(self.before)
-        shifted = losses - self.min_losses + _EPSILON
+        shifted = self._above_bounds(losses)
         z = torch.softmax(self.logits.detach()[self.active], dim=0).to(losses.dtype)
         scale = 1 / (z / shifted.detach()).sum()
         return (scale * z * torch.log(shifted)).sum()
 
     def observe_losses_after_step(self, losses: Tensor) -> None:
         active = self.active
-        after = self.transform(losses).to(self.before)
-        delta = torch.log(self.before[active] - self.min_losses + _EPSILON) - torch.log(
-            after - self.min_losses + _EPSILON
-        )
+        before, after = self.before[active], self.transform(losses).to(self.before)
+        after = torch.maximum(after, self.bounds[active])  # the next step is refused if it stays below
+        delta = torch.log(self._above_bounds(before)) - torch.log(self._above_bounds(after))
         z = torch.softmax(self.logits.detach()[active], dim=0)
         gradient = torch.zeros_like(self.logits)
         gradient[active] = z * (delta - (z * delta).sum())  # J_softmax^T delta
         self.logits.grad = gradient
+
+    def _above_bounds(self, losses: Tensor) -> Tensor:
+        return losses - self.bounds[self.active].to(losses) + _EPSILON

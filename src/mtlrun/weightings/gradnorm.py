@@ -29,6 +29,7 @@ class GradNorm(LearnsWeights, GradientWeighting):
         common: see `GradientWeighting` and `LearnsWeights`.
     """
 
+    needs_positive_losses = True  # it compares the fractions of the initial losses that are left
     initial_losses: Tensor
 
     def __init__(
@@ -56,8 +57,6 @@ class GradNorm(LearnsWeights, GradientWeighting):
 
         weights = self.learned_weights.detach()[active].clone()
         norms = gram.diagonal().clamp_min(0).sqrt()
-        if (losses < 0).any():
-            raise ValueError(f"gradnorm compares relative losses, which must be >= 0, found {losses.tolist()}")
         initial = self.initial_losses[active]
         progress = torch.where(initial > 0, losses / initial, 1.0)
         rates = torch.where(progress.mean() > 0, progress / progress.mean(), 1.0)

@@ -22,6 +22,8 @@ class IMTLL(LearnsWeights, LossWeighting):
         common: see `Weighting` and `LearnsWeights`.
     """
 
+    needs_positive_losses = True  # exp(s) L - s has no minimum in s for a negative L
+
     def __init__(self, init: float = 0.0, **common: Any) -> None:
         super().__init__(**common)
         self.init = init

@@ -60,6 +60,10 @@ class MGDA(GradientWeighting):
         self.max_iterations = 250 if max_iterations is None else max_iterations
         self.tolerance = 1e-5 if tolerance is None else tolerance
 
+    @property
+    def needs_positive_losses(self) -> bool:
+        return self.normalization in ("loss", "loss+")
+
     def task_weights(self, gram: Tensor, losses: Tensor) -> Tensor:
         products = gram.numpy()
         scale = numpy.ones(len(products))

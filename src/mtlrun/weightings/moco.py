@@ -61,7 +61,10 @@ class MoCo(JacobianWeighting):
         self.gamma, self.gamma_decay = gamma, gamma_decay
         self.rho = rho
         self.normalize = normalize
-        self.needs_positive_losses = normalize  # a negative one would reverse its gradient
+
+    @property
+    def needs_positive_losses(self) -> bool:
+        return self.normalize  # a negative loss would reverse its gradient
 
     def setup(self, num_tasks: int, seed: int = 0) -> None:
         super().setup(num_tasks, seed)

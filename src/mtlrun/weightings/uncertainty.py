@@ -27,6 +27,7 @@ class Uncertainty(LearnsWeights, LossWeighting):
         common: see `Weighting` and `LearnsWeights`.
     """
 
+    needs_positive_losses = True  # exp(-s) L has no minimum in s for a negative L
     factors: Tensor
 
     def __init__(self, form: Form | Sequence[Form] = "regression", init: float = 0.0, **common: Any) -> None:
