@@ -6,6 +6,7 @@ import pickle
 import numpy
 import pytest
 import torch
+from helpers import read_record, run_folders
 
 from mtlrun.config.compose import compose
 from mtlrun.datasets import SPLITS, Tox21
@@ -77,11 +78,45 @@ def test_a_sample_is_a_row_of_the_batch_and_survives_pickling(root):
     assert targets["SR_p53"].tolist() == [int(split[2][1]["SR_p53"]), int(split[0][1]["SR_p53"])]
 
 
-def test_a_formula_that_comes_again_is_dropped(tmp_path):
-    again = ",".join(["1"] * 12 + ["TOX99", FORMULAS[7]])
-    dataset = Tox21(str(write(tmp_path, [*lines(), again])))
-    assert sum(len(dataset.split(name)) for name in SPLITS) == 40
-    assert "TOX99" not in [name for split in SPLITS for name in dataset.split(split).sample_ids]
+def test_rows_of_the_same_formula_are_merged_and_contradictions_are_missing(tmp_path, mtlrun):
+    again = [",".join([*cells, "TOX99", FORMULAS[7]]) for cells in (["1"] * 11 + [""], [""] * 11 + ["0.0"])]
+    dataset = Tox21(str(write(tmp_path, [*lines(), *again])))
+    found = {}
+    for split in map(dataset.split, SPLITS):
+        for sample, name in enumerate(split.sample_ids):
+            found[name] = [int(target) for target in split[sample][1].values()]
+    assert sorted(found) == sorted(f"TOX{index}" for index in range(40))
+    # The tests 3 and 8 have an answer in the other rows only; on 0, 2, 4, 6, 10 and 11 the rows contradict each other.
+    assert found.pop("TOX7") == [-1, 1, -1, 1, -1, 1, -1, 1, 1, 1, -1, -1]
+    assert all(row == [int(cell or -1) for cell in answers(int(name[3:]))] for name, row in found.items())
+    note = "6 answers on which the rows of a compound contradict each other count as missing"
+    assert dataset.notes == [note]
+    code, out, err = mtlrun("dataset=tox21", f"dataset.root={tmp_path}", "trainer=smoke", "dataset.num_features=64")
+    assert code == 0, err
+    assert note in " ".join(out.split())
+    assert read_record(run_folders()[0])["notes"][0] == note
+
+
+def test_compounds_with_the_strings_of_a_training_compound_are_counted(tmp_path, mtlrun):
+    # Of chains of 5 carbons and more, all strings of 2 to 5 characters are the same.
+    formulas = {f"TOX{index}": "C" * (6 + index) if index % 3 else f"{index:03}" for index in range(40)}
+    write(tmp_path, [",".join([*answers(index), *pair]) for index, pair in enumerate(formulas.items())])
+    dataset = Tox21(str(tmp_path))
+    train, *others = (
+        [{formulas[id][i : i + n] for n in range(2, 6) for i in range(len(formulas[id]))} for id in split.sample_ids]
+        for split in map(dataset.split, SPLITS)
+    )
+    expected = {
+        name: sum(compound in train for compound in other) for name, other in zip(SPLITS[1:], others, strict=True)
+    }
+    assert 0 < expected["test"] < 4
+    code, out, err = mtlrun("dataset=tox21", f"dataset.root={tmp_path}", "trainer=smoke", "trainer.batch_size=40")
+    assert code == 0, err
+    record = read_record(run_folders()[0])
+    assert {name: split["repeated"] for name, split in record["splits"].items()} == {"train": None} | expected
+    (line,) = record["notes"]
+    assert f"{expected['test']} of 4 test samples have the same inputs as a training sample" in line
+    assert line in " ".join(out.split())
 
 
 def test_splits_are_frozen_and_follow_their_seed(root):

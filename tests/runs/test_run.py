@@ -105,7 +105,7 @@ def test_the_record_holds_the_facts_of_the_run(quick):
     assert record["directions"]["left"] == {"loss": "min", "accuracy": "max", "f1": "max"}
     assert record["main_metrics"] == {"left": "accuracy", "right": "accuracy"}
     assert {name: split["samples"] for name, split in record["splits"].items()} == {
-        "train": 1077,
+        "train": 1024,
         "val": 360,
         "test": 360,
     }

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from mtlrun.config.settings import Protocol
 from mtlrun.datasets.batches.sampling import Sampling
+from mtlrun.datasets.rows.keys import Keys, keys_of
 
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
@@ -56,6 +57,8 @@ class MultiTaskDataset(ABC):
     cache: Cache = "memory"
     #: How inputs are normalized; None if they are no images, or nothing is known about it.
     normalization: Normalization | None = None
+    #: What was done to the data that their user would want to know: each a line of the log, and kept in the record.
+    notes: Sequence[str] = ()
 
     @abstractmethod
     def split(self, name: SplitName) -> "Dataset[Any]":
@@ -161,6 +164,13 @@ class TensorSplit(Split):
         # The indices are made on the CPU; the copy to a GPU is queued without waiting for it.
         inputs = self.inputs[chosen.to(self.inputs.device, non_blocking=True)]
         return inputs, {task: target[chosen] for task, target in self.targets.items()}
+
+    def keys(self) -> Keys | None:
+        """Return a number for each sample, the same for the same inputs, uint64 [n]; None if inputs are no vectors.
+
+        Images are left out, since to go through them takes longer than a run should take to start.
+        """
+        return keys_of(self.inputs) if self.inputs.dim() == 2 else None
 
     def to(self, device: torch.device | str) -> Self:
         """Return the same split with its inputs on `device`, where its batches are then made.

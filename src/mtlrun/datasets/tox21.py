@@ -6,6 +6,7 @@ import gzip
 import io
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from mtlrun.config.checks import check_one_of
 from mtlrun.datasets.base import SPLITS, MultiTaskDataset, Sample, SplitName, TensorCache, TensorSplit
+from mtlrun.datasets.rows.keys import Keys
 from mtlrun.errors import DataError
 
 _FILE = "tox21.csv.gz"
@@ -24,7 +26,8 @@ _TESTS = (
     "NR-AR", "NR-AR-LBD", "NR-AhR", "NR-Aromatase", "NR-ER", "NR-ER-LBD", "NR-PPAR-gamma",
     "SR-ARE", "SR-ATAD5", "SR-HSE", "SR-MMP", "SR-p53",
 )  # fmt: skip
-_ANSWERS = {"0": 0, "0.0": 0, "1": 1, "1.0": 1, "": -1}
+_MISSING, _CONFLICT = -1, -2
+_ANSWERS = {"0": 0, "0.0": 0, "1": 1, "1.0": 1, "": _MISSING}
 
 
 class Tox21(MultiTaskDataset):
@@ -34,8 +37,10 @@ class Tox21(MultiTaskDataset):
     have the names of the columns, with _ for -. A sixth of the answers is missing: -1.
 
     An input marks which strings of 2 to 5 characters occur in a SMILES formula, hashed to `num_features` indices and
-    scaled to unit length. Inputs are stored sparse and made dense batch by batch. Of rows with the same formula only
-    the first is kept. The splits are random, 80/10/10 %.
+    scaled to unit length. Inputs are stored sparse and made dense batch by batch. Rows with the same formula are one
+    compound, with the answers of all of them; one on which they contradict each other is missing. Different formulas
+    may have the same strings; how many of validation and test have those of a training compound is in the record. The
+    splits are random, 80/10/10 %.
 
     Args:
         root: folder with tox21.csv.gz, or with moleculenet/tox21.csv.gz.
@@ -61,7 +66,12 @@ class Tox21(MultiTaskDataset):
         self.input_shape = (num_features,)
         path = _find(Path(root))
         self.data_paths = [path]
-        self._names, formulas, self._answers = _read(path)
+        compounds = _read(path)
+        self._names, self._answers = compounds.names, compounds.answers
+        if compounds.conflicts:
+            self.notes = [
+                f"{compounds.conflicts} answers on which the rows of a compound contradict each other count as missing"
+            ]
         # Case matters: C is an atom of a chain, c one of a ring. Presence works better than counts or signed hashes.
         vectorizer = HashingVectorizer(
             analyzer="char",
@@ -72,8 +82,8 @@ class Tox21(MultiTaskDataset):
             alternate_sign=False,
             dtype=numpy.float32,
         )
-        self._features = vectorizer.transform(formulas)
-        order = numpy.random.default_rng(split_seed).permutation(len(formulas))
+        self._features = vectorizer.transform(compounds.formulas)
+        order = numpy.random.default_rng(split_seed).permutation(len(compounds.formulas))
         parts = numpy.split(order, [int(0.8 * len(order)), int(0.9 * len(order))])
         self._rows = {name: numpy.sort(part) for name, part in zip(SPLITS, parts, strict=True)}
 
@@ -106,6 +116,16 @@ class SparseSplit(TensorSplit):
         rows, targets = super().batch(indices)
         return self._dense(rows), targets
 
+    def keys(self) -> Keys | None:
+        if self._matrix is None:
+            return super().keys()
+        matrix = self._matrix.sorted_indices()
+        rows = numpy.split(matrix.indices, matrix.indptr[1:-1])  # where the numbers other than zero are
+        values = numpy.split(matrix.data, matrix.indptr[1:-1])
+        return numpy.array(
+            [hash((row.tobytes(), value.tobytes())) for row, value in zip(rows, values, strict=True)]
+        ).astype(numpy.uint64)
+
     def _dense(self, rows: Tensor) -> Tensor:
         return rows if self._matrix is None else torch.from_numpy(self._matrix[rows.numpy()].toarray())
 
@@ -124,8 +144,25 @@ def _find(root: Path) -> Path:
     return path
 
 
-def _read(path: Path) -> tuple[list[str], list[str], numpy.ndarray]:
-    """Return the compounds' names, their formulas, and the answers as int64 [num_compounds, 12]."""
+@dataclass(frozen=True)
+class Compounds:
+    """The compounds of the file, one for each formula.
+
+    Args:
+        names: of the first row of each.
+        formulas: as SMILES.
+        answers: int64 [num_compounds, 12].
+        conflicts: number of answers that are missing because the rows of a compound contradict each other.
+    """
+
+    names: list[str]
+    formulas: list[str]
+    answers: numpy.ndarray
+    conflicts: int
+
+
+def _read(path: Path) -> Compounds:
+    """Return the compounds; rows of the same formula are merged."""
     try:
         text = gzip.decompress(path.read_bytes()).decode()
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
@@ -134,15 +171,25 @@ def _read(path: Path) -> tuple[list[str], list[str], numpy.ndarray]:
     lacking = [column for column in (*_TESTS, "mol_id", "smiles") if column not in (table.fieldnames or ())]
     if lacking:
         raise DataError(f"dataset: {path} lacks the columns {', '.join(lacking)}; fetch it anew from {_URL}")
-    compounds: dict[str, tuple[str, list[int]]] = {}  # by formula
+    compounds: dict[str, tuple[str, list[list[int]]]] = {}  # by formula: the first name, and the answers of all rows
     for number, row in enumerate(table, start=2):
         if not row["smiles"]:
             raise DataError(f"dataset: {path}, line {number}: no formula in the column smiles")
         for test in _TESTS:
             if row[test] not in _ANSWERS:
                 raise DataError(f"dataset: {path}, line {number}: {test} must be 0, 1 or empty, found {row[test]!r}")
-        compounds.setdefault(row["smiles"], (row["mol_id"], [_ANSWERS[row[test]] for test in _TESTS]))
+        _, rows = compounds.setdefault(row["smiles"], (row["mol_id"], []))
+        rows.append([_ANSWERS[row[test]] for test in _TESTS])
     if len(compounds) < 10:
         raise DataError(f"dataset: {path} holds {len(compounds)} different formulas, and 10 or more are needed")
-    names, answers = zip(*compounds.values(), strict=True)
-    return list(names), list(compounds), numpy.array(answers, dtype=numpy.int64)
+    names, repeats = zip(*compounds.values(), strict=True)
+    merged = [[_merge(cells) for cells in zip(*rows, strict=True)] for rows in repeats]
+    conflicts = sum(answer == _CONFLICT for answers in merged for answer in answers)
+    answers = [[max(answer, _MISSING) for answer in row] for row in merged]
+    return Compounds(list(names), list(compounds), numpy.array(answers, dtype=numpy.int64), conflicts)
+
+
+def _merge(answers: Sequence[int]) -> int:
+    """Return the answer that all rows of a compound have to a test, apart from missing ones."""
+    known = set(answers) - {_MISSING}
+    return known.pop() if len(known) == 1 else _CONFLICT if known else _MISSING

@@ -24,14 +24,21 @@ class SplitSummary:
     """What a run saw of one split.
 
     Args:
-        samples: number of samples.
-        labeled: {task: number of samples with its label}; empty if labels cannot be read without loading the inputs.
-        fingerprint: equal for the same samples in the same order; None if nothing but their number is known.
+        samples: number of samples that it used. With `trainer.limit_batches`, in training, those of the first epoch;
+            as many others may follow.
+        labeled: {task: number of these with its label}; empty if labels cannot be read without loading the inputs.
+        fingerprint: of the whole split: equal for the same samples in the same order; None if nothing but their number
+            is known.
+        available: number of samples of the whole split.
+        repeated: number of `samples` with the same inputs as a sample of the training split; None for that split, and
+            where it is not counted.
     """
 
     samples: int
     labeled: dict[str, int]
     fingerprint: str | None
+    available: int
+    repeated: int | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,8 @@ class Record:
     epochs: int = 0
     # Per split a SplitSummary, as a dictionary; the sample IDs are in splits.json
     splits: dict[str, dict[str, Any]] = field(default_factory=dict)
+    # What its user would want to know of the data, such as repeated samples; also in the log
+    notes: list[str] = field(default_factory=list)
     # The files and folders that the run read, {path: a Stamp, as a dictionary}; see `mtlrun.records.stamps`
     data: dict[str, dict[str, Any]] = field(default_factory=dict)
     # Per parameter group: shared, <task>, ..., and one for frozen parameters, which has no learning rate

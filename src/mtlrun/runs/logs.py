@@ -91,6 +91,8 @@ def log_plan(parts: Parts, record: Record) -> None:
             weights,
             normalization,
         )
+    for note in record.notes:
+        logger.warning("%s", note)
     log_sampling(parts.loaders["train"], parts.tasks, parts.total_steps)
     first, epochs = parts.weighting.first_epoch, parts.total_steps / parts.steps_per_epoch
     if epochs < first:

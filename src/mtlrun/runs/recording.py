@@ -12,6 +12,7 @@ from mtlrun.records.record import Record
 from mtlrun.records.stamps import as_plain
 from mtlrun.setup.environment import describe, peak_memory_mib
 from mtlrun.setup.model_size import count_parameters
+from mtlrun.setup.split_summary import describe_repeated
 from mtlrun.training.parts import Parts
 from mtlrun.training.trainer import Trainer
 
@@ -34,6 +35,7 @@ def new_record(config: Mapping[str, Any], parts: Parts, overrides: Sequence[str]
         protocol=parts.dataset.protocol,
         total_steps=parts.total_steps,
         splits={name: asdict(summary) for name, summary in parts.splits.items()},
+        notes=[*parts.dataset.notes, *describe_repeated(parts.splits)],
         data=as_plain(parts.data),
         parameters=parameters | ({"frozen": frozen} if frozen else {}),
         learning_rates={group["name"]: group["initial_lr"] for group in groups}

@@ -15,6 +15,7 @@ from mtlrun.config.schema import GROUPS, check_root
 from mtlrun.config.settings import Runtime, Settings
 from mtlrun.config.suggest import suggest
 from mtlrun.datasets import SPLITS, Loader, MultiTaskDataset
+from mtlrun.datasets.base import Split
 from mtlrun.errors import ConfigError
 from mtlrun.models import MultiTaskModel, SharedRepresentationModel, SourceStatistics
 from mtlrun.records.folder import check_writable
@@ -33,7 +34,7 @@ from mtlrun.setup.environment import choose_device, keep_solvers_on_one_thread, 
 from mtlrun.setup.loaders import fit_tasks, has_source_statistics, make_loaders
 from mtlrun.setup.model_size import count_macs, match_width
 from mtlrun.setup.optimizer_groups import check_optimizer, check_task_rates, make_optimizer
-from mtlrun.setup.split_summary import summarize
+from mtlrun.setup.split_summary import count_labels, input_keys, summarize
 from mtlrun.setup.warm_start import start_from
 from mtlrun.tasks import Task
 from mtlrun.training.batch import LabeledBatch
@@ -292,8 +293,11 @@ def load_data(components: Components) -> Data:
     # Under the legacy protocol "val" is the test split.
     summarized = [name for name in SPLITS if name != "val" or dataset.protocol == "standard"]
     stamps = take_stamps(find_data_paths(components.config, dataset))
-    splits = {str(name): summarize(loaders[name].split, tasks, stamps) for name in summarized}
-    _set_label_fractions(weighting, splits["train"])
+    keys = input_keys(train.split)
+    splits = {
+        str(name): summarize(loaders[name], tasks, stamps, None if name == "train" else keys) for name in summarized
+    }
+    _set_label_fractions(weighting, train.split, tasks)
     fit_tasks(tasks, train, runtime.num_workers)
     if train.per_source:
         check_per_source(weighting, str(components.config["names"]["weighting"]))
@@ -305,16 +309,17 @@ def load_data(components: Components) -> Data:
     return Data(loaders, splits, stamps, _count_macs(model, sample))
 
 
-def _set_label_fractions(weighting: Weighting, split: SplitSummary) -> None:
+def _set_label_fractions(weighting: Weighting, split: Split, tasks: Mapping[str, Task]) -> None:
     """Give the methods that need it the fraction of training samples with each task's label."""
     for method in weighting.capable_of(UsesLabelFractions):
         if method.needs_label_fractions:
-            if not split.labeled:
+            counts = count_labels(split, tasks)
+            if not counts:
                 raise ConfigError(
                     "tasks.<t>.weight=size needs a dataset whose labels can be read without loading the samples; give "
                     "the weights as numbers"
                 )
-            method.set_label_fractions([count / split.samples for count in split.labeled.values()])
+            method.set_label_fractions([count / len(split) for count in counts.values()])
 
 
 def _separate_statistics(model: MultiTaskModel, sources: Sequence[str]) -> None:

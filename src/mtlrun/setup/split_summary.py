@@ -8,25 +8,59 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mtlrun.datasets import Loader
 from mtlrun.datasets.base import Split, TensorSplit
+from mtlrun.datasets.rows.keys import Keys, count_repeated
 from mtlrun.records.record import SplitSummary
 from mtlrun.records.stamps import Stamp
 from mtlrun.tasks import Task
 
 
-def summarize(split: Split, tasks: Mapping[str, Task], stamps: Mapping[str, Stamp] | None = None) -> SplitSummary:
+def summarize(
+    loader: Loader, tasks: Mapping[str, Task], stamps: Mapping[str, Stamp] | None = None, train: Keys | None = None
+) -> SplitSummary:
     """Return the summary of a split without loading samples.
 
     Args:
-        split: of the dataset.
+        loader: of the split.
         tasks: those of the run.
         stamps: of the files that the samples come from. They stand for the inputs, in the fingerprint, where these are
             not in memory.
+        train: keys of the training samples, to look for this split's among them.
     """
-    labeled: dict[str, int] = {}
-    if split.targets is not None:
-        labeled = {name: int(task.labeled(split.targets[name]).sum()) for name, task in tasks.items()}
-    return SplitSummary(len(split), labeled, _fingerprint(split, stamps or {}))
+    split, used = loader.split, loader.used()
+    samples = len(split) if used is None else len(used)
+    repeated = None
+    if train is not None:
+        keys = input_keys(split)
+        if keys is not None:
+            repeated = count_repeated(keys if used is None else keys[used.numpy()], train)
+    fingerprint = _fingerprint(split, stamps or {})
+    return SplitSummary(samples, count_labels(split, tasks, used), fingerprint, len(split), repeated)
+
+
+def count_labels(split: Split, tasks: Mapping[str, Task], used: Tensor | None = None) -> dict[str, int]:
+    """Return {task: number of samples with its label}, of all samples or of those used; empty without targets."""
+    if split.targets is None:
+        return {}
+    labeled = {name: task.labeled(split.targets[name]) for name, task in tasks.items()}
+    return {name: int((mask if used is None else mask[used]).sum()) for name, mask in labeled.items()}
+
+
+def input_keys(split: Split) -> Keys | None:
+    """Return the keys of a split in memory whose inputs are vectors, not all of them the same; see `TensorSplit`."""
+    keys = split.keys() if isinstance(split, TensorSplit) else None
+    return None if keys is None or (keys == keys[0]).all() else keys
+
+
+def describe_repeated(splits: Mapping[str, SplitSummary]) -> list[str]:
+    """Return a line on the samples whose inputs are also in the training split, or none if there are none."""
+    found = [
+        f"{split.repeated:,} of {split.samples:,} {name} samples" for name, split in splits.items() if split.repeated
+    ]
+    if not found:
+        return []
+    return [f"{' and '.join(found)} have the same inputs as a training sample; metrics on them may be too good"]
 
 
 def _fingerprint(split: Split, stamps: Mapping[str, Stamp]) -> str | None:

@@ -69,6 +69,7 @@ class Loader:
         self.num_batches = -(-self.num_samples // batch_size)
         if sampling is not None:
             self.num_batches = sampling.num_batches(self._source_sizes(), batch_size)
+        self._limited = limit_batches is not None and limit_batches < self.num_batches
         if limit_batches is not None:
             self.num_batches = min(self.num_batches, limit_batches)
 
@@ -141,6 +142,10 @@ class Loader:
         other._seed = derive_seed(self._seed, 0, 0, 1)
         other._worker_plan, other._workers = _Plan(), None
         return other
+
+    def used(self) -> Tensor | None:
+        """Return the indices of the samples that the first epoch uses; None if `limit_batches` leaves none out."""
+        return torch.cat([indices for _, indices in self._plan(0)]).unique() if self._limited else None
 
     def smallest_batch(self) -> Loaded:
         """Return a batch of the smallest size that training will meet, in the order of the dataset.

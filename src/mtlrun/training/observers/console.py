@@ -122,13 +122,19 @@ def _inline(options: Mapping[str, Any]) -> str:
 
 
 def sample_table(record: Record) -> Table:
-    """Return the number of samples of each split, and for tasks with missing labels the number of labeled samples."""
+    """Return the number of samples of each split, and of those labeled for a task that lacks some labels.
+
+    With `trainer.limit_batches` also the number of samples that are used.
+    """
     table = Table(title="samples", title_justify="left", box=None, header_style="bold")
     table.add_column("")
     for split in record.splits:
         table.add_column(split, justify="right")
     num_samples = [split["samples"] for split in record.splits.values()]
-    table.add_row("all", *(f"{count:,}" for count in num_samples))
+    available = [split.get("available", split["samples"]) for split in record.splits.values()]
+    table.add_row("all", *(f"{count:,}" for count in available))
+    if available != num_samples:
+        table.add_row("used", *(f"{count:,}" for count in num_samples))
     for task in record.main_metrics:
         counts = [split["labeled"].get(task, split["samples"]) for split in record.splits.values()]
         if counts != num_samples:
