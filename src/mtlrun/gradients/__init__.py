@@ -5,8 +5,9 @@ the same in one call, for a training loop without the runner. Not here: what the
 losses come from, and the optimizer (`training`).
 
 Contract: task gradients are exact unless `grad_wrt` says otherwise; they are kept a tensor per parameter and are
-concatenated for Jacobian methods only. Micro-batches give the update of the whole batch. A task gradient that is not
-finite raises NonFiniteGradientError before anything is combined.
+concatenated for Jacobian methods only. Micro-batches give the update of the whole batch. Parameters that no loss
+reaches keep a `.grad` of None. A task gradient that is not finite raises NonFiniteGradientError before anything is
+combined.
 """
 
 from mtlrun.gradients.gram import NonFiniteGradientError, gram_matrix

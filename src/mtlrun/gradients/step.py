@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import torch
 from torch import Tensor, nn
 
 from mtlrun.gradients.gram import Gradient, gram_matrix, refuse_non_finite
-from mtlrun.gradients.task_gradients import LossGraph, Sharing, TaskGradients
+from mtlrun.gradients.task_gradients import LossGraph, PartialGradient, Sharing, TaskGradients
 from mtlrun.weightings.base import (
     GradientWeighting,
     JacobianWeighting,
@@ -243,9 +244,12 @@ class GradientStep:
         for number, part in enumerate(parts):
             values = self._as_seen(torch.stack([loss.detach() for loss in part]))
             graph = self._graph(self._scaled(part, positions), positions)
-            self._gradients = TaskGradients.take(graph, self._weighting.grad_wrt, retain=number < len(parts) - 1)
-            self._parts.append((self._gradients.jacobian(), values))
-            _set_task_grads(self._sharing, self._gradients.task_params, [1 / len(parts)] * len(positions))
+            gradients = TaskGradients.take(graph, self._weighting.grad_wrt, retain=number < len(parts) - 1)
+            if self._gradients is not None:
+                gradients.add_reached(self._gradients)
+            self._gradients = gradients
+            self._parts.append((gradients.jacobian(), values))
+            _set_task_grads(self._sharing, gradients.task_params, [1 / len(parts)] * len(positions))
 
     def _scaled(self, losses: Sequence[Tensor], positions: Sequence[int]) -> Sequence[Tensor]:
         """Return the losses times the slopes, so that their gradients are those of the scaled, transformed losses."""
@@ -310,11 +314,13 @@ class GradientStep:
         return weights if self._slopes is None else weights.to(self._slopes) * self._slopes
 
     def _set_shared_grad(self, direction: Gradient) -> None:
-        """Set the shared parameters' `.grad`; a direction at the representation is sent back in one pass."""
+        """Set `.grad` of the shared parameters that a loss reaches; a direction at the representation is sent back."""
         assert isinstance(self._weighting, TaskGradientWeighting)
+        assert self._gradients is not None
+        reached = self._gradients.reached
         if self._weighting.grad_wrt == "shared":
-            _add_grads(self._sharing.shared, direction)
-        else:
+            _add_grads(list(compress(self._sharing.shared, reached)), list(compress(direction, reached)))
+        elif reached[0]:
             assert self._representation is not None
             torch.autograd.backward([self._representation], direction, inputs=list(self._sharing.shared))
 
@@ -377,11 +383,12 @@ def _like(direction: Tensor, gradient: Gradient) -> Gradient:
     return [piece.view_as(part).to(part.dtype) for piece, part in zip(pieces, gradient, strict=True)]
 
 
-def _set_task_grads(sharing: Sharing, gradients: list[Gradient], factors: list[float]) -> None:
-    """Add each task's gradient times its factor to the `.grad` of the task's own parameters."""
+def _set_task_grads(sharing: Sharing, gradients: list[PartialGradient], factors: list[float]) -> None:
+    """Add each task's gradient times its factor to the `.grad` of the task's own parameters that its loss reaches."""
     for parameters, gradient, factor in zip(sharing.task_params, gradients, factors, strict=True):
-        if gradient:
-            _add_grads(parameters, list(torch._foreach_mul(gradient, factor)))
+        pairs = [(each, part) for each, part in zip(parameters, gradient, strict=True) if part is not None]
+        if pairs:
+            _add_grads([each for each, _ in pairs], list(torch._foreach_mul([part for _, part in pairs], factor)))
 
 
 def _add_grads(parameters: Sequence[nn.Parameter], grads: Gradient) -> None:

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from mtlrun.gradients.gram import Gradient, refuse_non_finite
 from mtlrun.weightings.base import GradWrt
 
+#: The gradient of one loss, None for parameters that it does not reach.
+PartialGradient = list[Tensor | None]
+
 logger = logging.getLogger(__name__)
 
 
@@ -52,22 +55,24 @@ class TaskGradients:
     """The gradients of K losses.
 
     Args:
-        compared: those that the method compares, with respect to what `grad_wrt` names.
+        compared: those that the method compares, with respect to what `grad_wrt` names; zeros where a loss does not
+            reach.
         representation: those with respect to the representation; empty where there is none.
         task_params: those with respect to each task's own parameters.
+        reached: whether any of the losses reaches each of the shared parameters or, if `grad_wrt` is not `shared`, the
+            representation. Parameters that none reaches keep a `.grad` of None, so that no weight decay moves them.
     """
 
     compared: list[Gradient]
     representation: list[Gradient]
-    task_params: list[Gradient]
+    task_params: list[PartialGradient]
+    reached: list[bool]
 
     @classmethod
     def zeros(cls, sharing: Sharing) -> "TaskGradients":
-        """Return gradients of zero with respect to the shared parameters and each task's own."""
+        """Return the gradients of losses that reach nothing."""
         compared = [[torch.zeros_like(parameter) for parameter in sharing.shared] for _ in sharing.task_params]
-        return cls(
-            compared, [], [[torch.zeros_like(parameter) for parameter in group] for group in sharing.task_params]
-        )
+        return cls(compared, [], [[None] * len(group) for group in sharing.task_params], [False] * len(sharing.shared))
 
     @classmethod
     def take(cls, graph: LossGraph, grad_wrt: GradWrt = "shared", *, retain: bool = False) -> "TaskGradients":
@@ -84,17 +89,22 @@ class TaskGradients:
         if representation is None:
             if grad_wrt != "shared":
                 raise ValueError(f"grad_wrt={grad_wrt} needs a model with a shared representation")
-            compared, task_params = _backward_passes(graph, sharing.shared, retain=retain)
-            return cls(compared, [], task_params)
-        at_representation, task_params = _backward_passes(graph, [representation], retain=retain)
+            partial, task_params = _backward_passes(graph, sharing.shared, retain=retain)
+            compared, reached = _fill(partial, sharing.shared)
+            return cls(compared, [], task_params, reached)
+        partial, task_params = _backward_passes(graph, [representation], retain=retain)
+        at_representation, reached = _fill(partial, [representation])
         if grad_wrt == "representation":
-            return cls(at_representation, at_representation, task_params)
+            return cls(at_representation, at_representation, task_params, reached)
         if grad_wrt == "last_layer" and not sharing.last_layer:
             raise ValueError("grad_wrt=last_layer needs the parameters of the last shared layer")
         parameters = sharing.shared if grad_wrt == "shared" else sharing.last_layer
         keep = retain or grad_wrt == "last_layer"
-        compared = _pull_back(representation, parameters, at_representation, retain=keep, vmap=graph.vmap)
-        return cls(compared, at_representation, task_params)
+        partial = _pull_back(representation, parameters, at_representation, retain=keep, vmap=graph.vmap)
+        compared, on_the_way = _fill(partial, parameters)
+        if grad_wrt == "shared":
+            reached = [reached[0] and each for each in on_the_way]
+        return cls(compared, at_representation, task_params, reached)
 
     def add(self, other: "TaskGradients", positions: Sequence[int]) -> None:
         """Add the gradients of further losses of the tasks at `positions`; those at the representation are dropped.
@@ -102,10 +112,17 @@ class TaskGradients:
         Sums are new tensors, since autograd may hand out one tensor as the gradient of two parameters.
         """
         self.representation = []
+        self.add_reached(other)
         for position, compared, task_params in zip(positions, other.compared, other.task_params, strict=True):
             self.compared[position] = list(torch._foreach_add(self.compared[position], compared))
-            if task_params:
-                self.task_params[position] = list(torch._foreach_add(self.task_params[position], task_params))
+            self.task_params[position] = [
+                new if old is None else old if new is None else old + new
+                for old, new in zip(self.task_params[position], task_params, strict=True)
+            ]
+
+    def add_reached(self, other: "TaskGradients") -> None:
+        """Count what other losses of the same batch reach as reached."""
+        self.reached = [here or there for here, there in zip(self.reached, other.reached, strict=True)]
 
     def jacobian(self) -> Tensor:
         """Return the compared gradients as one matrix [K, P].
@@ -120,7 +137,7 @@ class TaskGradients:
 
 def _backward_passes(
     graph: LossGraph, inputs: Sequence[Tensor], *, retain: bool
-) -> tuple[list[Gradient], list[Gradient]]:
+) -> tuple[list[PartialGradient], list[PartialGradient]]:
     """Return each loss's gradient with respect to `inputs` and to its task's own parameters, in one pass per task."""
     losses, task_params = graph.losses, graph.sharing.task_params
     if graph.vmap and graph.representation is None:
@@ -148,7 +165,7 @@ def _pull_back(
     *,
     retain: bool,
     vmap: bool,
-) -> list[Gradient]:
+) -> list[PartialGradient]:
     """Pull each gradient at the representation back to `parameters`; the last pass frees the graph unless `retain`."""
     if vmap:
         gradients = _vmapped_grads(representation, parameters, [gradient[0] for gradient in at_representation])
@@ -161,22 +178,20 @@ def _pull_back(
     ]
 
 
-def _vmapped_grads(output: Tensor, inputs: Sequence[Tensor], grad_outputs: list[Tensor]) -> list[Gradient] | None:
+def _vmapped_grads(
+    output: Tensor, inputs: Sequence[Tensor], grad_outputs: list[Tensor]
+) -> list[PartialGradient] | None:
     """Make K passes in one call; return None where vmap has no rule for an operation on the way."""
     try:
         grads = torch.autograd.grad(
-            output,
-            inputs,
-            torch.stack(grad_outputs),
-            retain_graph=True,
-            is_grads_batched=True,
-            allow_unused=True,
-            materialize_grads=True,
+            output, inputs, torch.stack(grad_outputs), retain_graph=True, is_grads_batched=True, allow_unused=True
         )
     except RuntimeError as error:
         _warn_of_refusal(str(error).splitlines()[0])
         return None
-    return [list(gradient) for gradient in zip(*(part.unbind() for part in grads), strict=True)]
+    unreached = [None] * len(grad_outputs)
+    parts = [unreached if part is None else part.unbind() for part in grads]
+    return [list(gradient) for gradient in zip(*parts, strict=True)]
 
 
 @cache
@@ -185,12 +200,23 @@ def _warn_of_refusal(why: str) -> None:
     logger.warning("the tasks' backward passes cannot be batched and are made one after the other: %s", why)
 
 
-def _grads(outputs: list[Tensor], inputs: Sequence[Tensor], grad_outputs: Gradient | None, *, retain: bool) -> Gradient:
-    """Return the gradients, zeros for what the outputs do not reach."""
+def _grads(
+    outputs: list[Tensor], inputs: Sequence[Tensor], grad_outputs: Gradient | None, *, retain: bool
+) -> PartialGradient:
+    """Return the gradients, None for what the outputs do not reach."""
     if not inputs:
         return []
-    return list(
-        torch.autograd.grad(
-            outputs, inputs, grad_outputs, retain_graph=retain, allow_unused=True, materialize_grads=True
-        )
-    )
+    return list(torch.autograd.grad(outputs, inputs, grad_outputs, retain_graph=retain, allow_unused=True))
+
+
+def _fill(gradients: Sequence[PartialGradient], inputs: Sequence[Tensor]) -> tuple[list[Gradient], list[bool]]:
+    """Return the gradients with zeros for None, and for each of the inputs whether any of them has a gradient."""
+    filled: list[Gradient] = [[] for _ in gradients]
+    reached = []
+    for index, tensor in enumerate(inputs):
+        parts = [gradient[index] for gradient in gradients]
+        reached.append(any(part is not None for part in parts))
+        zeros = torch.zeros_like(tensor) if any(part is None for part in parts) else tensor
+        for gradient, part in zip(filled, parts, strict=True):
+            gradient.append(zeros if part is None else part)
+    return filled, reached
