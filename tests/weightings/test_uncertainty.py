@@ -5,8 +5,13 @@ from math import exp, log
 import numpy
 import pytest
 import torch
+from helpers import shipped_node
 from scipy.optimize import minimize
 
+from mtlrun.cli.list import entries
+from mtlrun.config.compose import compose
+from mtlrun.config.instantiate import locate
+from mtlrun.setup.prepare import prepare
 from mtlrun.weightings import Uncertainty, combine
 
 LOSSES = torch.tensor([0.3, 1.0, 4.0], dtype=torch.float64)
@@ -93,3 +98,24 @@ def test_only_tasks_with_a_loss_enter_the_objective(take_step):
 def test_another_number_of_forms_than_tasks_is_refused():
     with pytest.raises(ValueError, match="form must be one word, or one for each of the 3 tasks, found 2"):
         make(["regression", "classification"])
+
+
+def test_auto_is_classification_for_tasks_whose_loss_is_a_cross_entropy():
+    weighting = make(["auto", "auto", "regression"])
+    assert weights(weighting).tolist() == [0.5, 0.5, 0.5]
+    weighting.set_categorical([True, False, True])
+    assert weights(weighting).tolist() == [1.0, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("words", [["weighting=uncertainty"], ["weighting=pcgrad", "weighting/losses=uncertainty"]])
+def test_a_run_takes_the_form_from_the_kinds_of_its_tasks(words):
+    parts = prepare(compose(["dataset=scenes", "backbone.width=0.125", *words]))
+    (method,) = parts.weighting.capable_of(Uncertainty)
+    expected = {"segmentation": 1.0, "depth": 0.5, "normals": 0.5}
+    assert method.factors.tolist() == [expected[name] for name in parts.tasks]
+
+
+def test_the_tasks_with_a_cross_entropy_are_those_of_classes():
+    kinds = {entry.name: locate(shipped_node("task", entry.name)["_target_"], "task") for entry in entries("task")}
+    categorical = {name for name, kind in kinds.items() if kind.categorical}
+    assert categorical == {"classification", "binary", "multilabel", "ordinal", "segmentation"}

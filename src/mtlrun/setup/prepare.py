@@ -44,7 +44,7 @@ from mtlrun.training.selection import MEAN_SKILL, PER_TASK, LastMean, Selection,
 from mtlrun.training.skill import Skills
 from mtlrun.weightings import JacobianWeighting, LossWeighting, Weighting
 from mtlrun.weightings.base import TaskGradientWeighting
-from mtlrun.weightings.capabilities import LooksAhead, RotatesRepresentation, UsesLabelFractions
+from mtlrun.weightings.capabilities import LooksAhead, RotatesRepresentation, UsesLabelFractions, UsesTaskKinds
 
 logger = logging.getLogger(__name__)
 
@@ -252,7 +252,7 @@ def check_components(built: Mapping[str, Any], problems: Problems) -> None:
     tasks, dataset, settings, weighting = (built[name] for name in ("tasks", "dataset", "settings", "weighting"))
     if weighting is not None:
         problems += check_weighting(weighting, built["model"], tasks, built["config"])
-        problems.attempt(_set_up, weighting, len(tasks), built["seed"])
+        problems.attempt(_set_up, weighting, tasks, built["seed"])
     if built["model"] is not None:
         problems.attempt(check_task_rates, built["config"].get("optimizer") or {}, built["model"], tasks)
     if settings is not None and tasks:
@@ -261,11 +261,13 @@ def check_components(built: Mapping[str, Any], problems: Problems) -> None:
         problems += check_protocol(dataset, settings)
 
 
-def _set_up(weighting: Weighting, num_tasks: int, seed: int) -> None:
+def _set_up(weighting: Weighting, tasks: Mapping[str, Task], seed: int) -> None:
     try:
-        weighting.setup(num_tasks, seed)
+        weighting.setup(len(tasks), seed)
     except ValueError as error:
         raise ConfigError(f"weighting.{error}") from error
+    for method in weighting.capable_of(UsesTaskKinds):
+        method.set_categorical([task.categorical for task in tasks.values()])
 
 
 def _directions(tasks: Mapping[str, Task]) -> dict[str, dict[str, str]]:

@@ -49,6 +49,8 @@ class Task(nn.Module, ABC):
     trivial_values: ClassVar[Mapping[str, float]] = {}
     #: True if the loss is never negative; some weightings divide by it or take its logarithm.
     nonnegative_loss = False
+    #: True if the loss is a cross-entropy: that of a probability distribution over classes.
+    categorical = False
     #: True if there is a prediction for each pixel: predictions are [batch, output_size, height, width].
     dense = False
     #: True if boxes in the image are predicted: predictions are [batch, locations, output_size + 9].

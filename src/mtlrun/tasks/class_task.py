@@ -33,6 +33,7 @@ class ClassTask(Task, MeasuresPerformance, ConstantPredictor):
     """
 
     nonnegative_loss = True
+    categorical = True
 
     def __init__(
         self,

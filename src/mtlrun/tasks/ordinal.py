@@ -48,6 +48,7 @@ class Ordinal(Task, MeasuresPerformance, ConstantPredictor):
     main_metric = "mae"
     metric_directions: ClassVar[Directions] = {"mae": "min", "accuracy": "max", "kappa": "max"}
     nonnegative_loss = True
+    categorical = True
 
     def __init__(self, num_levels: int, criterion: Criterion = "frank_hall", **common: Unpack[TaskOptions]) -> None:
         super().__init__(**common)

@@ -64,6 +64,14 @@ class UsesLabelFractions(UsesTaskWeights, ABC):
         """Set the fraction of the training samples that carry each task's label; called once, after `setup`."""
 
 
+class UsesTaskKinds(ABC):
+    """Mixin of methods whose formula is another one for classification than for regression."""
+
+    @abstractmethod
+    def set_categorical(self, categorical: Sequence[bool]) -> None:
+        """Take in for each task whether its loss is a cross-entropy over classes; called once, after `setup`."""
+
+
 class ObservesPerformance(ABC):
     """Mixin of methods that weigh tasks by how well they do on each batch."""
 

@@ -8,12 +8,14 @@ from torch import Tensor, nn
 
 from mtlrun.config.checks import check_one_of
 from mtlrun.weightings.base import LossWeighting
-from mtlrun.weightings.capabilities import LearnsWeights
+from mtlrun.weightings.capabilities import LearnsWeights, UsesTaskKinds
 
-Form = Literal["regression", "classification"]
+Form = Literal["auto", "regression", "classification"]
+
+_FACTORS = {"regression": 0.5, "classification": 1.0}
 
 
-class Uncertainty(LearnsWeights, LossWeighting):
+class Uncertainty(UsesTaskKinds, LearnsWeights, LossWeighting):
     """sum_k a_k exp(-s_k) L_k + s_k / 2, with learned s_k = log sigma_k^2.
 
     Source: Kendall, Gal & Cipolla, "Multi-Task Learning Using Uncertainty to Weigh Losses for Scene Geometry and
@@ -21,8 +23,9 @@ class Uncertainty(LearnsWeights, LossWeighting):
     weight of a task is 1 / (2 L_k) in either form.
 
     Args:
-        form: `regression` or `classification`, one for all tasks or one per task; published code uses `regression` for
-            all.
+        form: `regression` or `classification`, or `auto`, which is `classification` for tasks whose loss is a
+            cross-entropy; one for all tasks or one per task. Outside of a run, `auto` is `regression` unless
+            `set_categorical` is called. Published code uses `regression` for all.
         init: initial s. The paper's code starts at 0, MTAN and LibMTL at -0.5.
         common: see `Weighting` and `LearnsWeights`.
     """
@@ -30,7 +33,7 @@ class Uncertainty(LearnsWeights, LossWeighting):
     needs_positive_losses = True  # exp(-s) L has no minimum in s for a negative L
     factors: Tensor
 
-    def __init__(self, form: Form | Sequence[Form] = "regression", init: float = 0.0, **common: Any) -> None:
+    def __init__(self, form: Form | Sequence[Form] = "auto", init: float = 0.0, **common: Any) -> None:
         super().__init__(**common)
         for word in [form] if isinstance(form, str) else form:
             check_one_of("form", word, Form)
@@ -42,9 +45,15 @@ class Uncertainty(LearnsWeights, LossWeighting):
         forms = [self.form] * num_tasks if isinstance(self.form, str) else list(self.form)
         if len(forms) != num_tasks:
             raise ValueError(f"form must be one word, or one for each of the {num_tasks} tasks, found {len(forms)}")
-        factors = [1.0 if form == "classification" else 0.5 for form in forms]
-        self.register_buffer("factors", torch.tensor(factors, dtype=torch.float64))
+        self._forms = forms
+        self.register_buffer("factors", torch.empty(num_tasks, dtype=torch.float64))
+        self.set_categorical([False] * num_tasks)
         self.log_variance = nn.Parameter(torch.full((num_tasks,), float(self.init), dtype=torch.float64))
+
+    def set_categorical(self, categorical: Sequence[bool]) -> None:
+        kinds = ["classification" if each else "regression" for each in categorical]
+        forms = [kind if form == "auto" else form for form, kind in zip(self._forms, kinds, strict=True)]
+        self.factors = self.factors.new_tensor([_FACTORS[form] for form in forms])
 
     def objective(self, losses: Tensor) -> Tensor:
         log_variance = self.log_variance[self.active]
