@@ -1,7 +1,7 @@
 """`mtlrun compare <folder> ...`: one table of the runs in and below these folders."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 
@@ -15,7 +15,7 @@ _USAGE = "usage: mtlrun compare <folder> [<folder> ...]"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print a table per dataset with a row per config: main metrics on test, mean ± standard deviation over seeds."""
+    """Print a table per dataset with a row per config: main metrics on test, mean ± deviation over seeds or folds."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_USAGE)
         return 0
@@ -34,10 +34,13 @@ def main(arguments: Sequence[str]) -> int:
         console.print(f"{unmarked}test metrics on the checkpoint selected on validation")
     if averaged:
         console.print(explain_mark(averaged))
-    console.print("mean ± standard deviation over the seeds")
+    if any(group.num_folds is None for group in all_groups):
+        console.print("mean ± standard deviation over the seeds")
+    if any(group.num_folds is not None for group in all_groups):
+        console.print("with folds: mean ± standard deviation over the folds, each the mean over its seeds")
     if any(_is_undefined(group) for group in all_groups):
         console.print(
-            "(n of m): over the n seeds with a value; for the others the metric is not defined, or not finite"
+            "(n of m): over the n seeds, or folds, with a value; for the others the metric is not defined, or not finite"
         )
     without_result = Counter(record.status for record in records if record.status != "completed")
     if without_result:
@@ -60,22 +63,25 @@ def _table(groups: Sequence[ConfigGroup], title: str | None) -> Table:
         table.add_column(label)
     for (task, metric), direction in columns.items():
         table.add_column(f"{task} {metric} {ARROWS[direction]}", justify="right")
+    with_folds = any(group.num_folds is not None for group in groups)
+    if with_folds:
+        table.add_column("folds", justify="right")
     table.add_column("seeds", justify="right")
     for group in groups:
         cells = [_cell(group, task, metric) for task, metric in columns]
-        seeds = max((len(group.values(*column)) for column in columns), default=0)
-        table.add_row(*(str(group.label.get(label, "")) for label in labels), *cells, str(seeds))
+        counts = _count_runs(group, columns) if with_folds else _count_runs(group, columns)[1:]
+        table.add_row(*(str(group.label.get(label, "")) for label in labels), *cells, *counts)
     return table
 
 
 def _cell(group: ConfigGroup, task: str, metric: str) -> str:
-    """Return mean and spread; with the number of seeds behind them if some of the values are not finite."""
-    seeds = len(group.values(task, metric))
-    if not seeds:
+    """Return mean and spread; with the number of seeds or folds behind them if some of the values are not finite."""
+    samples = len(group.samples(task, metric))
+    if not samples:
         return "-"
     mean, spread, count = group.summary(task, metric)
     cell = f"{mean:.4f}" if count < 2 else f"{mean:.4f} ± {spread:.4f}"
-    return cell + (f" ({count} of {seeds})" if count < seeds else "") + (MARK if group.test_selected else "")
+    return cell + (f" ({count} of {samples})" if count < samples else "") + (MARK if group.test_selected else "")
 
 
 def _is_undefined(group: ConfigGroup) -> bool:
@@ -84,5 +90,20 @@ def _is_undefined(group: ConfigGroup) -> bool:
         not isfinite(value)
         for record in group.records
         for column in record.main_metrics.items()
-        for value in group.values(*column)
+        for values in group.values(*column).values()
+        for value in values
     )
+
+
+def _count_runs(group: ConfigGroup, columns: Iterable[tuple[str, str]]) -> tuple[str, str]:
+    """Return in words how many folds and seeds the result of a group is from; the task with the most counts."""
+    by_fold = max((group.values(task, metric) for task, metric in columns), key=_num_values, default={})
+    counts = {len(values) for values in by_fold.values()} or {0}
+    seeds = str(min(counts)) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+    if group.num_folds is None:
+        return "", seeds
+    return str(group.num_folds) if len(by_fold) == group.num_folds else f"{len(by_fold)} of {group.num_folds}", seeds
+
+
+def _num_values(by_fold: Mapping[int | None, Sequence[float]]) -> int:
+    return sum(map(len, by_fold.values()))

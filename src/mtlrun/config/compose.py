@@ -72,8 +72,15 @@ def resolve(cfg: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}") from error
     assert isinstance(plain, dict)
-    config: dict[str, Any] = {"names": names, **{str(key): value for key, value in plain.items()}}
+    config: dict[str, Any] = {"names": names, **_with_text_keys(plain)}
     return config
+
+
+def _with_text_keys(value: Any) -> Any:
+    """Return plain containers with every key as a text, as they are in the record: YAML takes 2019 for a number."""
+    if isinstance(value, dict):
+        return {str(key): _with_text_keys(item) for key, item in value.items()}
+    return [_with_text_keys(item) for item in value] if isinstance(value, list) else value
 
 
 def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import glob
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import inf
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +32,7 @@ class Images(LabelTable, FileDataset):
 
     Args:
         root: the folder in which the images are.
-        labels: the CSV or Parquet file.
+        labels: the CSV or Parquet file; or one for each split, {train: ..., test: ...}, val optional.
         file_column: the column that holds the path of each image below `root`.
         size: side of the images in pixels.
         channels: 1 for grey levels, 3 for colors.
@@ -44,10 +44,12 @@ class Images(LabelTable, FileDataset):
         **rows: targets, splits, ids and weights: see `LabelTable`.
     """
 
+    file_key = "labels"
+
     def __init__(
         self,
         root: str | None,
-        labels: str | None,
+        labels: str | Mapping[str, str] | None,
         file_column: ColumnName = "file",
         size: int = 64,
         channels: Literal[1, 3] = 3,
@@ -79,9 +81,10 @@ class Images(LabelTable, FileDataset):
         #: Where each row names its file, for errors.
         self._places = [self.table.where(file_column, row) for row in range(len(self.table))]
         self._paths = self._find(root, self.table.texts(file_column))
-        check_groups(self.table, file_column, self.rows, "image")
+        advice = f"dataset.group_column={file_column} keeps the rows of an image together where splits are drawn"
+        check_groups(self.table, file_column, self.rows, "image", advice)
         suffixes = sorted({path.suffix for path in self._paths})
-        self.data_paths = [labels, *(f"{glob.escape(root)}/**/*{glob.escape(suffix)}" for suffix in suffixes)]
+        self.data_paths = [*self.data_paths, *(f"{glob.escape(root)}/**/*{glob.escape(suffix)}" for suffix in suffixes)]
 
     def _find(self, root: str, cells: Sequence[str | None]) -> list[Path]:
         """Return the file of each row.

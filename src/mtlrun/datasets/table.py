@@ -1,6 +1,6 @@
 """csv: a table of your own, CSV or Parquet; see docs/your_data.md."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy
@@ -23,8 +23,9 @@ class Table(LabelTable):
     cell is a category if training has one, and a category that training does not have is all zeros.
 
     Args:
-        path: CSV, or Parquet if it ends in .parquet or .pq, which needs pyarrow.
-        inputs: columns; None for all that are no target and not the column of splits, groups, ids or weights.
+        path: CSV, or Parquet if it ends in .parquet or .pq, which needs pyarrow; or a file for each split, {train: ...,
+            test: ...}, val optional.
+        inputs: columns; None for all that are no target and not the column of splits, groups, times, ids or weights.
         categorical: columns of numbers that are to be treated as texts.
         max_categories: the most different texts that a column of the inputs may have.
         cache: `memory`, or `device`: the inputs lie on the GPU.
@@ -33,7 +34,7 @@ class Table(LabelTable):
 
     def __init__(
         self,
-        path: str | None,
+        path: str | Mapping[str, str] | None,
         inputs: Sequence[ColumnName] | None = None,
         categorical: Sequence[ColumnName] = (),
         max_categories: int = 100,

@@ -1,4 +1,4 @@
-"""Comparison of runs: records grouped by config, with statistics over the seeds. Reads records and nothing else."""
+"""Comparison of runs: records grouped by config, with statistics over seeds or folds. Reads only records."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,11 +16,11 @@ from mtlrun.records.record import Record
 
 @dataclass
 class ConfigGroup:
-    """The runs of one config with different seeds: one row of a table.
+    """The runs of one config with different seeds and folds: one row of a table.
 
     Args:
         label: where this config differs from others of the table, {key: value}.
-        records: one per seed.
+        records: one per seed, or per seed and fold.
     """
 
     label: dict[str, Any]
@@ -36,14 +36,38 @@ class ConfigGroup:
         with_result = [record for record in self.records if record.test] if self.test_selected else []
         return [entry["evaluations"] for record in with_result for entry in record.selection]
 
-    def values(self, task: str, metric: str) -> list[float]:
-        """Return the test metric of each completed run that has it; NaN where it is not defined."""
-        found = [record.test[task][metric] for record in self.records if metric in record.test.get(task, {})]
-        return [nan if value is None else value for value in found]
+    @property
+    def num_folds(self) -> int | None:
+        """The number of folds that the data of these runs are divided into; None without folds."""
+        num_folds: int | None = _dataset(self.records[0].config).get("num_folds")
+        return num_folds
+
+    def values(self, task: str, metric: str) -> dict[int | None, list[float]]:
+        """Return {fold: the test metric of each completed run that has it}, NaN where it is not defined.
+
+        There is a value per seed; without folds the only fold is None.
+        """
+        values: dict[int | None, list[float]] = {}
+        for record in self.records:
+            if metric in record.test.get(task, {}):
+                value = record.test[task][metric]
+                values.setdefault(_dataset(record.config).get("fold"), []).append(nan if value is None else value)
+        return values
+
+    def samples(self, task: str, metric: str) -> list[float]:
+        """Return what a mean is over, NaN where it is not defined: the value of each seed, or with folds of each fold.
+
+        That of a fold is the mean over its seeds: runs on the same test samples are not independent of each other.
+        """
+        by_fold = self.values(task, metric)
+        if self.num_folds is None:
+            return by_fold.get(None, [])
+        finite = [[value for value in values if isfinite(value)] for values in by_fold.values()]
+        return [fmean(values) if values else nan for values in finite]
 
     def summary(self, task: str, metric: str) -> tuple[float, float, int]:
-        """Return mean, standard deviation (NaN for one) and number of the finite values, over the seeds."""
-        values = [value for value in self.values(task, metric) if isfinite(value)]
+        """Return mean, standard deviation (NaN for one) and number of the finite samples."""
+        values = [value for value in self.samples(task, metric) if isfinite(value)]
         spread = stdev(values) if len(values) > 1 else nan
         return (fmean(values) if values else nan), spread, len(values)
 
@@ -67,13 +91,13 @@ def read_records(folders: Iterable[Path]) -> list[Record]:
 
 
 def group_by_config(records: Sequence[Record]) -> list[ConfigGroup]:
-    """Group the runs that differ in their seed only; groups are ordered by their first runs.
+    """Group the runs that differ in their seed or fold only; groups are ordered by their first runs.
 
     Runs of two protocols, or on different data, are never in one group, whatever their configs are.
     """
     grouped: dict[str, list[Record]] = {}
     for record in records:
-        key = repr((record.protocol, _data(record), _without_seed(record.config)))
+        key = repr((record.protocol, _data(record), _repeated(record.config)))
         grouped.setdefault(key, []).append(record)
     configs = _flatten_all([group[0].config for group in grouped.values()])
     data = [_data(group[0]) for group in grouped.values()]
@@ -114,7 +138,7 @@ def _flatten_all(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     differ = any(set(names) != common for names in tasks)
     all_flat = []
     for config, names in zip(configs, tasks, strict=True):
-        flat = _without_seed(config)
+        flat = _repeated(config)
         if differ:
             dropped = tuple(f"tasks.{task}." for task in names if task not in common)
             flat = {"tasks": ", ".join(names)} | {
@@ -124,8 +148,15 @@ def _flatten_all(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return all_flat
 
 
-def _without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in flatten(config).items() if key != "seed"}
+def _repeated(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the repetitions of a config have in common, with dotted keys: all but the seed and the fold."""
+    folds = () if _dataset(config).get("num_folds") is None else ("dataset.fold",)
+    return {key: value for key, value in flatten(config).items() if key not in ("seed", *folds)}
+
+
+def _dataset(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    node = config.get("dataset")
+    return node if isinstance(node, Mapping) else {}
 
 
 def _follows_from_name(key: str, configs: Sequence[Mapping[str, Any]]) -> bool:

@@ -18,6 +18,14 @@ from mtlrun.training.trainer import Trainer
 
 logger = logging.getLogger("mtlrun")
 
+# A split with fewer samples than this is pointed out.
+_FEW = 10
+_CONSEQUENCE = {
+    "train": "nothing is learned for it",
+    "val": "it has no part in the selection",
+    "test": "it has no result",
+}
+
 
 @contextmanager
 def logging_to(folder: Path, console: Console, *, quiet: bool) -> Iterator[None]:
@@ -71,6 +79,23 @@ def log_protocol(parts: Parts) -> None:
             TEST_SELECTED,
             parts.dataset.averaged_evaluations,
         )
+
+
+def log_splits(parts: Parts) -> None:
+    """Warn of splits that are too small to be relied on, and of those without a label of a task."""
+    for name, split in parts.splits.items():
+        if split.samples < _FEW:
+            logger.warning(
+                "the %s split has %d sample%s: what is computed on so few says little",
+                name, split.samples, "" if split.samples == 1 else "s",
+            )  # fmt: skip
+        for task, labeled in split.labeled.items():
+            if labeled == 0:
+                logger.warning(
+                    "the %s split has no label of task %s, so %s; divide the data differently, or leave out the task: "
+                    "~tasks.%s",
+                    name, task, _CONSEQUENCE[name], task,
+                )  # fmt: skip
 
 
 def log_plan(parts: Parts, record: Record) -> None:

@@ -17,7 +17,15 @@ from mtlrun.records.folder import CHECKPOINTS, CONFIG, SAMPLE_IDS, hold, open_at
 from mtlrun.records.identity import run_folder
 from mtlrun.records.record import Record, finished_record
 from mtlrun.runs.data_changes import check_files, check_splits, checkpointed_record, log_possible_changes
-from mtlrun.runs.logs import gathering, log_few_evaluations, log_plan, log_protocol, log_undefined, logging_to
+from mtlrun.runs.logs import (
+    gathering,
+    log_few_evaluations,
+    log_plan,
+    log_protocol,
+    log_splits,
+    log_undefined,
+    logging_to,
+)
 from mtlrun.runs.recording import complete, new_record, note_failure
 from mtlrun.runs.signals import stop_signals
 from mtlrun.setup.prepare import prepare
@@ -93,6 +101,7 @@ def _train(
                 logger.handle(line)
             log_protocol(parts)
             trainer.observers.started(record, trainer.progress.step)
+            log_splits(parts)
             log_plan(parts, record)
             trainer.fit()
             _find_result(trainer, record)

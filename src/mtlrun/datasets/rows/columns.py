@@ -1,6 +1,7 @@
 """Columns of a table, read from a file so that every error can name column, row and value."""
 
 import csv
+import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +36,24 @@ class Columns:
 
     def where(self, column: str, row: int) -> str:
         """Return in words where a cell is."""
-        return f"{self.path}, column {column}, row {self.numbers[row]}"
+        return f"{self.file(row)}, column {column}, {Columns.name(self, row)}"
+
+    def file(self, row: int) -> str:
+        """Return the path of the file that a row comes from."""
+        return self.path
+
+    def name(self, row: int) -> str:
+        """Return in words which row this is."""
+        return f"row {self.numbers[row]}"
+
+    def id(self, row: int) -> str | int:
+        """Return what names a row in the record if no column does."""
+        return self.numbers[row]
+
+    def select(self, rows: numpy.ndarray) -> "Columns":
+        """Return some of the rows."""
+        frame = self.frame.iloc[rows].reset_index(drop=True)
+        return dataclasses.replace(self, frame=frame, numbers=[self.numbers[row] for row in rows])
 
     def require(self, column: str, purpose: str) -> None:
         """Raise DataError if there is no such column."""

@@ -1,14 +1,19 @@
 """A table of labels: its columns are the targets of tasks, and its rows are divided into three splits."""
 
+import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from mtlrun.datasets.base import MultiTaskDataset, SplitName
 from mtlrun.datasets.rows.columns import MISSING, read
+from mtlrun.datasets.rows.files import name_files, read_files
 from mtlrun.datasets.rows.names import identify, weigh
-from mtlrun.datasets.rows.splits import check_split_keys, split_rows
-from mtlrun.datasets.rows.targets import check_target_keys, read_targets
+from mtlrun.datasets.rows.splits import SplitKeys, select_rows, split_rows
+from mtlrun.datasets.rows.targets import check_target_keys, class_columns, read_targets
 from mtlrun.datasets.rows.words import ColumnName, Label, column_name, column_names, label_text
+
+logger = logging.getLogger(__name__)
 
 
 class LabelTable(MultiTaskDataset):
@@ -18,17 +23,21 @@ class LabelTable(MultiTaskDataset):
     order. An empty cell of a target is a missing label. Rows without any cell that is not empty are left out.
 
     Args:
-        path: CSV, or Parquet if it ends in .parquet or .pq, which needs pyarrow. A subclass gives it, by a key of its
-            choice.
+        path: CSV, or Parquet if it ends in .parquet or .pq, which needs pyarrow; or a file for each split, {train: ...,
+            test: ...}, val optional. A subclass gives it, by the key `file_key`.
         tasks, kinds: names of the tasks, and of their classes, as in `mtlrun.tasks.Regression`; filled in by the YAML.
         targets: {task: column, or list of columns}; the default is the column of the task's name.
         classes: {task: list of its labels in the order of their indices}.
         standardize_targets: tasks whose numbers are scaled to mean 0 and standard deviation 1 in training; their
             metrics are then in standard deviations.
-        split_column: a column that holds train, val or test for each row; None to draw.
+        split_column: a column that holds train, val or test for each row; without val, it is drawn from train. None
+            to draw all splits.
+        splits: {value of `split_column`: train, val, test, or None to leave its rows out}.
         fractions: of train, val and test, if they are drawn.
         group_column: rows with equal values in this column are never in two splits.
-        stratify: a column whose values are equally frequent in all splits.
+        stratify: one or more columns whose values are equally frequent in all splits.
+        time_column: numbers or dates; train is the past, then comes val, then test. No input unless `inputs` names it.
+        num_folds, fold: test is one of so many parts of equal size, `fold` in 0 to num_folds - 1; each row is in one.
         split_seed: fixes the drawing; the run's seed does not.
         id_column: a column with the names of the rows in the record of the run, all different; None for their numbers.
         weight_column: a column of numbers >= 0: how much each row counts in the training losses, which are then
@@ -37,9 +46,12 @@ class LabelTable(MultiTaskDataset):
         separator: between the cells of a CSV file.
     """
 
+    #: The key of the config that names the file.
+    file_key = "path"
+
     def __init__(
         self,
-        path: str,
+        path: str | Mapping[str, str],
         /,
         tasks: Sequence[str],
         kinds: Sequence[str],
@@ -47,43 +59,59 @@ class LabelTable(MultiTaskDataset):
         classes: Mapping[str, Sequence[Label]] | None = None,
         standardize_targets: Sequence[str] = (),
         split_column: ColumnName | None = None,
+        splits: Mapping[str, SplitName | None] | None = None,
         fractions: Sequence[float] = (0.7, 0.15, 0.15),
         group_column: ColumnName | None = None,
-        stratify: ColumnName | None = None,
+        stratify: ColumnName | Sequence[ColumnName] | None = None,
+        time_column: ColumnName | None = None,
+        num_folds: int | None = None,
+        fold: int | None = None,
         split_seed: int = 0,
         id_column: ColumnName | None = None,
         weight_column: ColumnName | None = None,
         missing: Sequence[Label] = MISSING,
         separator: str = ",",
     ) -> None:
-        split_column, group_column, stratify, id_column, weight_column = (
+        split_column, group_column, time_column, id_column, weight_column = (
             None if name is None else column_name(name, key)
             for name, key in (
-                (split_column, "split_column"), (group_column, "group_column"), (stratify, "stratify"),
+                (split_column, "split_column"), (group_column, "group_column"), (time_column, "time_column"),
                 (id_column, "id_column"), (weight_column, "weight_column"),
             )
+        )  # fmt: skip
+        strata = [stratify] if isinstance(stratify, ColumnName) else stratify or ()
+        keys = SplitKeys(
+            split_column, splits or {}, fractions, group_column, column_names(strata, "stratify"), time_column,
+            num_folds, fold, split_seed,
         )  # fmt: skip
         columns = {
             task: column_names(named if isinstance(named, list) else [named], f"targets.{task}")
             for task, named in (targets or {}).items()
         }
-        check_split_keys(split_column, fractions, group_column, stratify, split_seed)
         check_target_keys(tasks, kinds, classes or {}, standardize_targets)
-        self.table = read(path, separator, [label_text(text, "missing") for text in missing])
-        self.data_paths = [path]
-        #: {split: positions of its rows in the table}.
-        self.rows = split_rows(
-            self.table, split_column=split_column, fractions=fractions, group_column=group_column, stratify=stratify,
-            split_seed=split_seed,
-        )  # fmt: skip
+        files = name_files(path, self.file_key)
+        keys.check_source(one_file=None in files, file_key=self.file_key)
+        missing_texts = [label_text(text, "missing") for text in missing]
+        table, given = read_files(files, lambda file: read(file, separator, missing_texts))
+        self.data_paths: list[str | Path] = list(files.values())
         kind_of = dict(zip(tasks, kinds, strict=True))
-        found = read_targets(self.table, self.rows, kind_of, columns, classes or {}, standardize_targets)
+        division = split_rows(table, keys, given, class_columns(table, kind_of, columns))
+        #: The rows that are in a split, and {split: positions of its rows in the table}.
+        self.table, self.rows = select_rows(table, division.rows)
+        found = read_targets(
+            self.table, self.rows, kind_of, columns, classes or {}, standardize_targets,
+            refuse_unlearned=num_folds is None,
+        )  # fmt: skip
+        #: What the user should know of the splits; it is logged.
+        self.notes = [*division.notes, *found.notes]
+        for note in self.notes:
+            logger.info("%s", note)
         self.task_names = tuple(tasks)
         #: {task: labels in the order of their class indices}, and {task: (mean, standard deviation)} if standardized.
         self.classes, self.scales = found.classes, found.scales
         self.target_columns = {column for columns in found.columns.values() for column in columns}
         #: The columns that describe rows and are no inputs.
-        named = (split_column, group_column, id_column, weight_column)
+        named = (split_column, group_column, time_column, id_column, weight_column)
         self.row_columns = {column for column in named if column is not None}
         self._targets = found.tensors
         self._ids = identify(self.table, id_column)

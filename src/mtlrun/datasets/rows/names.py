@@ -12,14 +12,14 @@ from mtlrun.errors import DataError
 def identify(table: Columns, column: str | None) -> Sequence[str | int]:
     """Return the id of each row: its cell in `column`, where no two may be equal, or its number in the file."""
     if column is None:
-        return table.numbers
+        return [table.id(row) for row in range(len(table))]
     table.require(column, "dataset.id_column")
     seen: dict[str, int] = {}
     for row, cell in enumerate(table.texts(column)):
         if cell is None:
             raise DataError(f"{table.where(column, row)}: the cell is empty; every row needs an id")
         if cell in seen:
-            raise DataError(f"{table.where(column, row)}: {cell!r} is the id of row {table.numbers[seen[cell]]} too")
+            raise DataError(f"{table.where(column, row)}: {cell!r} is the id of {table.name(seen[cell])} too")
         seen[cell] = row
     return list(seen)
 

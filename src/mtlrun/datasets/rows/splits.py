@@ -1,130 +1,297 @@
-"""The rows of a table in three splits: given by a column, or drawn once."""
+"""The rows of a table in three splits: given by a column or by files, or drawn once."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from math import isclose
 
 import numpy
 
 from mtlrun.datasets.base import SPLITS, SplitName
-from mtlrun.datasets.generation.splitting import split_by_class
 from mtlrun.datasets.rows.columns import Columns
+from mtlrun.datasets.rows.drawing import cut_by_time, deal_folds, draw_groups, draw_rows, number
+from mtlrun.datasets.rows.given import check_splits, read_splits, rows_of
+from mtlrun.datasets.rows.times import read_times
 from mtlrun.errors import DataError
 
+#: {split: its rows as sorted positions}.
 Rows = dict[SplitName, numpy.ndarray]
 
 
-def check_split_keys(
-    split_column: str | None, fractions: Sequence[float], group_column: str | None, stratify: str | None, seed: int
-) -> None:
-    """Raise ValueError if these keys of a dataset are inconsistent or out of bounds."""
-    if len(fractions) != 3 or not all(part > 0 for part in fractions) or not isclose(sum(fractions), 1, abs_tol=1e-6):
-        raise ValueError(
-            f"fractions must be three numbers > 0 that sum to 1 (train, val, test), found {list(fractions)}"
-        )
-    if seed < 0:
-        raise ValueError(f"split_seed must be >= 0, found {seed}")
-    if stratify is not None and (split_column is not None or group_column is not None):
-        other = "split_column" if split_column is not None else "group_column"
-        raise ValueError(f"stratify must be null where {other} is set, found {stratify!r}")
+@dataclass(frozen=True)
+class SplitKeys:
+    """The keys of a dataset that say how its rows are divided; conf/dataset/_labels.yaml explains them.
+
+    Raises:
+        ValueError: keys are inconsistent or out of bounds.
+    """
+
+    split_column: str | None = None
+    splits: Mapping[str, SplitName | None] = field(default_factory=dict)
+    fractions: Sequence[float] = (0.7, 0.15, 0.15)
+    group_column: str | None = None
+    stratify: Sequence[str] = ()
+    time_column: str | None = None
+    num_folds: int | None = None
+    fold: int | None = None
+    split_seed: int = 0
+
+    def __post_init__(self) -> None:
+        parts = self.fractions
+        if len(parts) != 3 or not all(part > 0 for part in parts) or not isclose(sum(parts), 1, abs_tol=1e-6):
+            raise ValueError(
+                f"fractions must be three numbers > 0 that sum to 1 (train, val, test), found {list(parts)}"
+            )
+        if self.split_seed < 0:
+            raise ValueError(f"split_seed must be >= 0, found {self.split_seed}")
+        check_splits(self.splits)
+        if self.splits and self.split_column is None:
+            raise ValueError("splits needs split_column, the column whose values it explains")
+        if self.time_column is not None and self.stratify:
+            raise ValueError(
+                f"stratify must be null where time_column is set, found {', '.join(self.stratify)}: time decides"
+            )
+        self._check_folds()
+
+    def check_source(self, *, one_file: bool, file_key: str) -> None:
+        """Raise ValueError if each split has a file and a key says otherwise."""
+        for key in ("split_column", "num_folds"):
+            if not one_file and getattr(self, key) is not None:
+                raise ValueError(f"{key} must be null where {file_key} names a file for each split")
+
+    def _check_folds(self) -> None:
+        if self.num_folds is None:
+            if self.fold is not None:
+                raise ValueError(f"fold must be null without num_folds, as in dataset.num_folds=5, found {self.fold}")
+            return
+        if self.num_folds < 2:
+            raise ValueError(f"num_folds must be >= 2, or null for no folds, found {self.num_folds}")
+        if self.fold is None or not 0 <= self.fold < self.num_folds:
+            raise ValueError(
+                f"fold must be a number from 0 to {self.num_folds - 1} with num_folds={self.num_folds}, found "
+                f"{'null' if self.fold is None else self.fold}; a run for each: mtlrun -m study=folds ..."
+            )
+        if self.split_column is not None:
+            raise ValueError(f"num_folds must be null where split_column gives the test split, found {self.num_folds}")
+        if self.time_column is not None:
+            raise ValueError(
+                f"num_folds must be null where time_column is set, found {self.num_folds}: most folds would be trained "
+                "on what comes after them"
+            )
+
+
+@dataclass(frozen=True)
+class Division:
+    """The rows of each split, and sentences for the user on how they came there. Some rows may be in no split."""
+
+    rows: Rows
+    notes: list[str]
 
 
 def split_rows(
     table: Columns,
-    *,
-    split_column: str | None = None,
-    fractions: Sequence[float] = (0.7, 0.15, 0.15),
-    group_column: str | None = None,
-    stratify: str | None = None,
-    split_seed: int = 0,
-) -> Rows:
-    """Return the rows of each split as sorted positions, which depend only on the arguments and the order of the rows.
+    keys: SplitKeys | None = None,
+    given: Sequence[SplitName | None] | None = None,
+    label_columns: Sequence[str] = (),
+) -> Division:
+    """Divide the rows of a table; the result depends only on the arguments and the order of the rows.
+
+    All three splits are drawn unless a column or files give them. With folds, test is a fold, and val is drawn from the
+    others; where train and test are given without val, val is drawn from train.
 
     Args:
         table: has the columns that the other arguments name.
-        split_column: holds train, val or test; then nothing is drawn.
-        fractions: of train, val and test.
-        group_column: rows with equal values stay together; fractions are met as nearly as the groups allow.
-        stratify: a column whose values are equally frequent in all splits; empty cells count as a value.
-        split_seed: of the drawing.
+        keys: how to divide.
+        given: the split of each row, if each split is a file.
+        label_columns: of classes. If a drawing leaves a label out of train, the first row with it is moved there.
 
     Raises:
         DataError: a column is missing, a value is unknown, a group is in two splits, or a split would be empty.
     """
-    for column, key in ((split_column, "split_column"), (group_column, "group_column"), (stratify, "stratify")):
+    keys = keys or SplitKeys()
+    named = {"split_column": keys.split_column, "group_column": keys.group_column, "time_column": keys.time_column}
+    for key, column in [*named.items(), *(("stratify", column) for column in keys.stratify)]:
         if column is not None:
             table.require(column, f"dataset.{key}")
-    if split_column is not None:
-        rows = _read_splits(table, split_column)
-        how = f"no row of column {split_column} says"
-    elif group_column is not None:
-        rows = _draw_groups(_groups(table, group_column), fractions, split_seed)
-        how = f"there are too few rows, or groups of column {group_column}, for"
+    notes: list[str] = []
+    if given is None and keys.split_column is not None:
+        given = read_splits(table, keys.split_column, keys.splits)
+    drawing = Drawing(table, keys)
+    movable: list[SplitName] = ["val", "test"]
+    if given is not None:
+        source = "dataset.path" if keys.split_column is None else f"column {keys.split_column}"
+        rows, movable = _complete(drawing, given, source, notes)
+    elif keys.num_folds is not None:
+        rows, movable = _fold(drawing, keys.num_folds, keys.fold or 0, notes), ["val"]
     else:
-        strata = [0] * len(table) if stratify is None else _numbered(table.texts(stratify))
-        parts = split_by_class(strata, fractions[:2], split_seed)
-        rows = dict(zip(SPLITS, parts, strict=True))
-        how = f"{len(table)} rows are too few for"
-    if stratify is not None:
-        _check_strata(table, stratify, rows)
+        rows = dict(zip(SPLITS, drawing.draw(numpy.arange(len(table)), keys.fractions), strict=True))
+    if keys.time_column is None:
+        for column in label_columns:
+            _bring_labels_to_train(drawing, column, rows, movable, notes)
     for name in SPLITS:
         if len(rows[name]) == 0:
-            raise DataError(f"{table.path}: the {name} split is empty: {how} {name}")
-    if split_column is not None and group_column is not None:
-        check_groups(table, group_column, rows)
-    return rows
+            raise DataError(f"{table.path}: the {name} split is empty: {drawing.why_empty}; change dataset.fractions")
+    if keys.group_column is not None:
+        advice = f"dataset.time_column={keys.time_column} divides it" if keys.time_column else "correct one of them"
+        check_groups(table, keys.group_column, rows, advice=f"{advice}, or set dataset.group_column=null")
+    notes += [note for column in keys.stratify if movable for note in _lacking(table, column, rows)]
+    return Division(rows, notes)
 
 
-def _read_splits(table: Columns, column: str) -> Rows:
+def select_rows(table: Columns, rows: Rows) -> tuple[Columns, Rows]:
+    """Return the rows of a table that are in a split, and their positions among these."""
+    used = numpy.sort(numpy.concatenate(list(rows.values())))
+    if len(used) == len(table):
+        return table, rows
+    return table.select(used), {name: numpy.searchsorted(used, positions) for name, positions in rows.items()}
+
+
+class Drawing:
+    """The groups, strata and times that rows are drawn by, each read from the table when it is needed."""
+
+    def __init__(self, table: Columns, keys: SplitKeys) -> None:
+        self.table, self.keys = table, keys
+
+    @cached_property
+    def groups(self) -> numpy.ndarray | None:
+        """The group of each row by number; None without groups."""
+        column = self.keys.group_column
+        return None if column is None else read_groups(self.table, column)
+
+    @cached_property
+    def strata(self) -> numpy.ndarray:
+        """The values of the columns to stratify by, as numbers, int64 [num_rows, num_columns]."""
+        columns = []
+        for column in self.keys.stratify:
+            values = number(self.table.texts(column))
+            if numpy.bincount(numpy.bincount(values)[values])[:3].sum() > len(values) / 2:
+                raise DataError(
+                    f"{self.table.path}, column {column}: most of its values are in one or two rows, which cannot be "
+                    "equally frequent in three splits; dataset.stratify needs a column of few different values, such "
+                    "as ranges of these"
+                )
+            columns.append(values)
+        return numpy.stack(columns, axis=1) if columns else numpy.zeros((len(self.table), 0), dtype=numpy.int64)
+
+    @property
+    def why_empty(self) -> str:
+        """Why there is a split without a row."""
+        many = f"{len(self.table)} rows"
+        if self.groups is not None:
+            many = f"{len(numpy.unique(self.groups))} groups of column {self.keys.group_column}"
+        elif self.keys.time_column is not None:
+            many = f"the different times of column {self.keys.time_column}"
+        return f"{many} are too few for these fractions"
+
+    def draw(self, rows: numpy.ndarray, fractions: Sequence[float]) -> list[numpy.ndarray]:
+        """Return so many parts of some rows, each as sorted positions."""
+        seed = self.keys.split_seed
+        if self.keys.time_column is not None:
+            parts = cut_by_time(read_times(self.table, self.keys.time_column)[rows], fractions)
+        elif self.groups is not None:
+            groups = numpy.unique(self.groups[rows], return_inverse=True)[1]
+            parts = draw_groups(groups, self.strata[rows], fractions, seed)
+        else:
+            parts = draw_rows(self.strata[rows], fractions, seed)
+        return [rows[part] for part in parts]
+
+    def draw_validation(self, rows: numpy.ndarray) -> list[numpy.ndarray]:
+        """Return train and val as parts of the rows that are not test."""
+        train, val, _ = self.keys.fractions
+        return self.draw(rows, [train / (train + val), val / (train + val)])
+
+
+def _complete(
+    drawing: Drawing, given: Sequence[SplitName | None], source: str, notes: list[str]
+) -> tuple[Rows, list[SplitName]]:
+    """Return the rows of splits that are given, val being drawn from train if it is not, and the splits drawn."""
+    table, keys = drawing.table, drawing.keys
+    rows = rows_of(given)
+    left_out = given.count(None)
+    if left_out:
+        notes.append(f"{source}: {left_out:,} of {len(table):,} rows are left out")
+    for name in ("train", "test"):
+        if len(rows[name]) == 0:
+            others = [other for other in ("val", "test") if len(rows[other])]
+            advice = f"; {', '.join(others)} alone cannot be used"
+            if name == "test" and len(rows["val"]):
+                advice = "; to test on the val rows, map their value to test, and val is drawn from train"
+            raise DataError(f"{table.path}: the {name} split is empty: no row of {source} says {name}{advice}")
+    if len(rows["val"]):
+        for key in ("stratify", "time_column"):
+            if getattr(keys, key):
+                raise DataError(f"dataset.{key} must be null: {source} gives train, val and test, so nothing is drawn")
+        return rows, []
+    before = len(rows["train"])
+    rows["train"], rows["val"] = drawing.draw_validation(rows["train"])
+    how = f"the last by {keys.time_column}" if keys.time_column else f"drawn by dataset.split_seed={keys.split_seed}"
+    notes.append(f"{source} has no val: {len(rows['val']):,} of the {before:,} train rows are val, {how}")
+    return rows, ["val"]
+
+
+def _fold(drawing: Drawing, num_folds: int, fold: int, notes: list[str]) -> Rows:
+    """Return the rows of splits of which test is a fold."""
+    table, groups = drawing.table, drawing.groups
+    units = len(table) if groups is None else len(numpy.unique(groups))
+    if units < num_folds:
+        what = "rows" if groups is None else f"groups of column {drawing.keys.group_column}"
+        raise DataError(f"{table.path}: {units} {what} are too few for dataset.num_folds={num_folds}")
+    folds = deal_folds(groups, drawing.strata, num_folds, drawing.keys.split_seed)
+    rest = numpy.setdiff1d(numpy.arange(len(table)), folds[fold])
+    train, val = drawing.draw_validation(rest)
+    notes.append(f"fold {fold} of 0 to {num_folds - 1} is test; val is drawn from the {len(rest):,} rows of the others")
+    return {"train": train, "val": val, "test": folds[fold]}
+
+
+def _bring_labels_to_train(
+    drawing: Drawing, column: str, rows: Rows, movable: Sequence[SplitName], notes: list[str]
+) -> None:
+    """Move the first row of each label that a drawing left out of train, with its group, to train, in place."""
+    table, groups = drawing.table, drawing.groups
     cells = table.texts(column)
-    for row, cell in enumerate(cells):
-        if cell not in SPLITS:
-            raise DataError(f"{table.where(column, row)}: must be train, val or test, found {cell or ''!r}")
-    return {name: numpy.flatnonzero([cell == name for cell in cells]) for name in SPLITS}
+    learned = {cells[row] for row in rows["train"]} | {None}
+    for row in numpy.sort(numpy.concatenate([numpy.empty(0, numpy.int64), *(rows[name] for name in movable)])):
+        if cells[row] in learned:
+            continue
+        moved = numpy.array([row]) if groups is None else numpy.flatnonzero(groups == groups[row])
+        rows["train"] = numpy.union1d(rows["train"], moved)
+        for name in movable:
+            rows[name] = numpy.setdiff1d(rows[name], moved)
+        learned |= {cells[other] for other in moved}
+        what = "" if groups is None else ", with its group,"
+        notes.append(f"{table.where(column, int(row))}{what} is in train, since no other row there is {cells[row]!r}")
 
 
-def _groups(table: Columns, column: str) -> list[int]:
+def _lacking(table: Columns, column: str, rows: Rows) -> list[str]:
+    """Return a sentence on the values that are in some splits only; none if there are none."""
+    cells = table.texts(column)
+    counts = {name: Counter(cells[row] for row in rows[name]) for name in SPLITS}
+    total = sum(counts.values(), Counter())
+    rare = [value for value in total if not all(counts[name][value] for name in SPLITS)]
+    if not rare:
+        return []
+    listing = ", ".join(f"{value or ''!r} ({total[value]})" for value in rare[:10]) + (", ..." if rare[10:] else "")
+    return [f"column {column}: in too few rows, or groups, to be in every split: {listing}"]
+
+
+def read_groups(table: Columns, column: str) -> numpy.ndarray:
+    """Return the group of each row by number, int64 [num_rows]."""
     cells = table.texts(column)
     if None in cells:
         raise DataError(f"{table.where(column, cells.index(None))}: the cell is empty; every row needs a group")
-    return _numbered(cells)
+    return number(cells)
 
 
-def _numbered(cells: Sequence[str | None]) -> list[int]:
-    """Number the values in the order in which they occur."""
-    known: dict[str | None, int] = {}
-    return [known.setdefault(cell, len(known)) for cell in cells]
-
-
-def _draw_groups(groups: Sequence[int], fractions: Sequence[float], seed: int) -> Rows:
-    """Line up the groups in a random order, cut the line by `fractions`, and assign each group by its midpoint."""
-    sizes = numpy.bincount(groups)
-    order = numpy.random.default_rng(seed).permutation(len(sizes))
-    middles = (numpy.cumsum(sizes[order]) - sizes[order] / 2) / len(groups)
-    parts = numpy.empty(len(sizes), dtype=numpy.int64)
-    parts[order] = numpy.searchsorted(numpy.cumsum(fractions[:2]), middles)
-    return {name: numpy.flatnonzero(parts[numpy.asarray(groups)] == index) for index, name in enumerate(SPLITS)}
-
-
-def _check_strata(table: Columns, column: str, rows: Rows) -> None:
-    cells = numpy.asarray([cell or "" for cell in table.texts(column)])
-    for value, count in zip(*numpy.unique(cells, return_counts=True), strict=True):
-        lacking = [name for name in SPLITS if not (cells[rows[name]] == value).any()]
-        if lacking:
-            raise DataError(
-                f"{table.path}, column {column}: {str(value)!r} is in {count} of the rows, too few for "
-                f"{' and '.join(lacking)} to get one; dataset.stratify needs a column whose values are all frequent"
-            )
-
-
-def check_groups(table: Columns, column: str, rows: Rows, what: str = "group") -> None:
-    """Raise DataError if a value of a column is in two splits; `what` describes a value in the message."""
-    groups = numpy.asarray(_groups(table, column))
+def check_groups(table: Columns, column: str, rows: Rows, what: str = "group", advice: str = "") -> None:
+    """Raise DataError if a value of a column is in two splits; `what` describes a value, `advice` ends the message."""
+    groups = read_groups(table, column)
     for first, second in [*pairwise(SPLITS), (SPLITS[0], SPLITS[2])]:
         both = numpy.intersect1d(groups[rows[first]], groups[rows[second]])
         if len(both):
-            one, other = (next(row for row in rows[name] if groups[row] == both[0]) for name in (first, second))
+            one, other = (int(next(row for row in rows[name] if groups[row] == both[0])) for name in (first, second))
             raise DataError(
-                f"{table.where(column, int(other))}: the {what} {table.texts(column)[other]!r} is in the {second} "
-                f"split here, and in the {first} split by row {table.numbers[one]}"
+                f"{table.where(column, other)}: the {what} {table.texts(column)[other]!r} is in the {second} split "
+                f"here, and in the {first} split by {table.name(one)}{'; ' if advice else ''}{advice}"
             )

@@ -1,8 +1,10 @@
 """Targets from a table: columns become class indices or numbers, depending on the kind of each task."""
 
 import inspect
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy
 import torch
@@ -26,12 +28,14 @@ class Targets:
         tensors: {task: one target per row}, of the tasks that are trained.
         classes: {task: labels in the order of their class indices}.
         scales: {task: (mean, standard deviation)} of standardized targets, each [num_columns].
+        notes: sentences for the user.
     """
 
     columns: dict[str, list[str]]
     tensors: dict[str, Tensor]
     classes: dict[str, list[str]]
     scales: dict[str, tuple[Tensor, Tensor]]
+    notes: list[str] = field(default_factory=list)
 
 
 def check_target_keys(
@@ -70,6 +74,19 @@ def name_columns(table: Columns, tasks: Sequence[str], targets: Mapping[str, lis
     return columns
 
 
+def class_columns(table: Columns, tasks: Mapping[str, str], targets: Mapping[str, list[str]]) -> list[str]:
+    """Return the columns that hold the classes of tasks.
+
+    Args:
+        table, tasks, targets: as for `read_targets`.
+    """
+    columns = name_columns(table, list(tasks), targets)
+    single = [
+        columns[task][0] for task, kind in tasks.items() if _predicts_classes(task, kind) and len(columns[task]) == 1
+    ]
+    return list(dict.fromkeys(single))
+
+
 def read_targets(
     table: Columns,
     rows: Rows,
@@ -77,16 +94,19 @@ def read_targets(
     targets: Mapping[str, list[str]],
     classes: Mapping[str, Sequence[Label]],
     standardize_targets: Sequence[str] = (),
+    *,
+    refuse_unlearned: bool = True,
 ) -> Targets:
     """Read the targets of all rows.
 
     Args:
         table: with the columns.
-        rows: of each split; all labels must occur in training, and scales are those of training.
+        rows: of each split; scales are those of training.
         tasks: {task: importable name of its class}.
         targets: {task: its columns}; the default is the column of the task's name.
         classes: {task: labels in the order of their indices}; the default is all labels of the file, sorted.
         standardize_targets: tasks whose numbers get mean 0 and standard deviation 1 in training.
+        refuse_unlearned: refuse labels that training does not have, except those in `classes`.
 
     Raises:
         DataError: a column is missing, or a cell does not suit its task.
@@ -98,7 +118,15 @@ def read_targets(
             if len(columns) != 1:
                 raise DataError(f"dataset.targets.{task}: classes are read from one column, found {columns}")
             given = [label_text(label, f"classes.{task}") for label in classes[task]] if task in classes else None
-            result.classes[task], result.tensors[task] = _classes(table, columns[0], rows, given)
+            labels, numbers = result.classes[task], result.tensors[task] = _classes(table, columns[0], given)
+            for name, row in _find_unlearned(numbers, rows):
+                label = labels[int(numbers[row])]
+                if given is None and refuse_unlearned:
+                    raise DataError(_explain_unlearned(table, columns[0], name, row, task, labels))
+                result.notes.append(
+                    f"{table.where(columns[0], row)}: {label!r} is in the {name} split and not in train, so every "
+                    f"prediction for task {task} is wrong there"
+                )
             if task in standardize_targets:
                 raise DataError(f"dataset.standardize_targets: task {task} predicts classes, and these have no scale")
             continue
@@ -121,7 +149,7 @@ def _predicts_classes(task: str, kind: str) -> bool:
     return bool(counted) or getattr(target, "__name__", "") == "BinaryClassification"
 
 
-def _classes(table: Columns, column: str, rows: Rows, given: list[str] | None) -> tuple[list[str], Tensor]:
+def _classes(table: Columns, column: str, given: list[str] | None) -> tuple[list[str], Tensor]:
     cells = table.texts(column)
     labels = _sorted({cell for cell in cells if cell is not None}) if given is None else given
     index = {label_value(label): number for number, label in enumerate(labels)}
@@ -130,16 +158,32 @@ def _classes(table: Columns, column: str, rows: Rows, given: list[str] | None) -
         if value is not None and value not in index:
             raise DataError(f"{table.where(column, row)}: {cell!r} is none of dataset.classes: {', '.join(labels)}")
     numbers = numpy.array([_MISSING if value is None else index[value] for value in values], dtype=numpy.int64)
-    known = set(numbers[rows["train"]].tolist()) | {_MISSING}
-    for name in ("val", "test"):
-        for row in rows[name]:
-            if numbers[row] not in known:
-                listing = ", ".join(f"{number} {label}" for label, number in index.items())
-                raise DataError(
-                    f"{table.where(column, int(row))}: {cells[row]!r} is in the {name} split and not in train "
-                    f"(classes: {listing}); set dataset.stratify={column}, or leave rare classes out"
-                )
     return labels, torch.from_numpy(numbers)
+
+
+def _find_unlearned(numbers: Tensor, rows: Rows) -> Iterator[tuple[str, int]]:
+    """Yield (split, its first row) of each class that is in val or test and not in train."""
+    array = numbers.numpy()
+    known = numpy.union1d(array[rows["train"]], [_MISSING])
+    for name in ("val", "test"):
+        found, first = numpy.unique(array[rows[name]], return_index=True)
+        for row in sorted(first[~numpy.isin(found, known)]):
+            yield name, int(rows[name][row])
+
+
+def _explain_unlearned(table: Columns, column: str, split: str, row: int, task: str, labels: Sequence[str]) -> str:
+    label = table.texts(column)[row]
+    plain = re.compile(r"[A-Za-z_]\w*|-?\d+", re.ASCII)
+    words = {"true", "false", "null", "nan", "inf"}
+    listing = ",".join(
+        name if plain.fullmatch(name) and name.lower() not in words else json.dumps(name, ensure_ascii=False)
+        for name in labels
+    )
+    return (
+        f"{table.where(column, row)}: {label!r} is in the {split} split and not in train. If it is a mistake, correct "
+        f"it; to leave it out, add {label!r} to dataset.missing; to keep it, as an error of every model, name all "
+        f"classes: '+dataset.classes.{task}=[{listing}]'"
+    )
 
 
 def _sorted(labels: set[str]) -> list[str]:

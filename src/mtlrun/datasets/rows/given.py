@@ -1,0 +1,108 @@
+"""Names of splits as people write them, and the splits that a column of the table gives."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy
+
+from mtlrun.datasets.base import SPLITS, SplitName
+from mtlrun.datasets.rows.columns import Columns
+from mtlrun.errors import DataError
+
+# In any case. Words that mean different splits to different people, such as `eval` and `holdout`, are not among them.
+_USUAL: dict[str, SplitName] = {
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+#: In `dataset.splits`, the name of an empty cell.
+EMPTY = "empty"
+# More different values than this are hardly the names of splits.
+_MANY = 10
+
+
+def usual_name(text: str) -> SplitName | None:
+    """Return the split that a text names in one of the usual ways, None if it names none."""
+    return _USUAL.get(text.strip().lower())
+
+
+def check_splits(splits: Mapping[str, str | None]) -> None:
+    """Raise ValueError if `dataset.splits` maps a value to something that is no split."""
+    for value, name in splits.items():
+        if name is not None and name not in SPLITS:
+            raise ValueError(f"splits must map each value to train, val, test or null, found {value}: {name!r}")
+
+
+def read_splits(table: Columns, column: str, splits: Mapping[str, SplitName | None]) -> list[SplitName | None]:
+    """Return the split of each row that a column gives, None for the rows to leave out.
+
+    Args:
+        table: has the column.
+        column: holds usual names of splits, or the values of `splits`.
+        splits: {value: train, val, test, or None to leave its rows out}; `empty` is the value of empty cells.
+
+    Raises:
+        DataError: a value is unknown; the message has the line to add.
+    """
+    known = {_normalized(value): name for value, name in splits.items()}
+    cells = [EMPTY if cell is None else cell.strip() for cell in table.texts(column)]
+    found = dict.fromkeys(cells)
+    absent = [value for value in splits if _normalized(value) not in map(_normalized, found)]
+    if absent:
+        raise DataError(
+            f"dataset.splits: no cell of {table.path}, column {column}, is {absent[0]!r}; it has: {_list(list(found))}"
+        )
+    meaning = {cell: known.get(_normalized(cell), usual_name(cell)) for cell in found}
+    unknown = [cell for cell in found if _normalized(cell) not in known and usual_name(cell) is None]
+    if unknown:
+        row = cells.index(unknown[0])
+        raise DataError(f"{table.where(column, row)}: {_explain(unknown, splits, meaning)}")
+    return [meaning[cell] for cell in cells]
+
+
+def _normalized(value: object) -> str:
+    """Return a form in which 1, 1.0 and 01 are equal, and so are True and true."""
+    text = str(value).strip()
+    try:
+        number = float(text)
+    except ValueError:
+        return text.lower() if text.lower() in ("true", "false") else text
+    return str(int(number)) if number.is_integer() else str(number)
+
+
+def _explain(unknown: Sequence[str], splits: Mapping[str, str | None], meaning: Mapping[str, str | None]) -> str:
+    """Return what is wrong with values that name no split, and the line that names them."""
+    subject = "the cell is empty" if unknown[0] == EMPTY else f"{unknown[0]!r} is not the name of a split"
+    if len(unknown) > _MANY:
+        return f"{subject}, and the column has {len(unknown) - 1} more such values; is it the column of splits?"
+    free = [name for name in ("test", "train", "val") if name not in meaning.values()]
+    if len(unknown) == 3 and len(free) == 3:
+        free = ["train", "val", "test"]
+    elif len(unknown) == 2 and len(free) >= 2:
+        free = ["train", "test"] if "train" in free else ["val", "test"]
+    guesses = dict(splits) | {
+        value: None if value == EMPTY else free[index] if index < len(free) else None
+        for index, value in enumerate(unknown)
+    }
+    allowed = "train, val, test, or null to leave its rows out"
+    if all(re.fullmatch(r"[\w \\()\[\]{}:=,.+/%@?|-]+", value, re.ASCII) for value in guesses):
+        mapping = ", ".join(f"{_escaped(value)}: {name or 'null'}" for value, name in guesses.items())
+        return f"{subject}; add what it is, as in 'dataset.splits={{{mapping}}}' ({allowed})"
+    mapping = ", ".join(f"{json.dumps(value, ensure_ascii=False)}: {name or 'null'}" for value, name in guesses.items())
+    return f"{subject}; add what it is to a YAML file of yours, below dataset: 'splits: {{{mapping}}}' ({allowed})"
+
+
+def _escaped(value: str) -> str:
+    """Return a value as a key of a mapping on the command line."""
+    return "".join(f"\\{letter}" if letter in "\\()[]{}:=," else letter for letter in value)
+
+
+def _list(values: Sequence[str]) -> str:
+    return ", ".join(values[:_MANY]) + (", ..." if len(values) > _MANY else "")
+
+
+def rows_of(names: Sequence[SplitName | None]) -> dict[SplitName, numpy.ndarray]:
+    """Return the rows of each split as sorted positions."""
+    array = numpy.array([name or "" for name in names])
+    return {name: numpy.flatnonzero(array == name) for name in SPLITS}
