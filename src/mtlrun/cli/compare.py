@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
         console.print("with folds: mean ± standard deviation over the folds, each the mean over its seeds")
     if any(_is_undefined(group) for group in all_groups):
         console.print(
-            "(n of m): over the n seeds, or folds, with a value; for the others the metric is not defined, or not finite"
+            "(n of m): over the n seeds or folds with a value; for the others the metric is not defined, or not finite"
         )
     without_result = Counter(record.status for record in records if record.status != "completed")
     if without_result:

@@ -66,16 +66,20 @@ def draw_groups(groups: numpy.ndarray, strata: numpy.ndarray, fractions: Sequenc
     return _collect(parts[groups], len(fractions))
 
 
-def cut_by_time(times: numpy.ndarray, fractions: Sequence[float]) -> Parts:
+def cut_by_time(times: numpy.ndarray, groups: numpy.ndarray | None, fractions: Sequence[float]) -> Parts:
     """Cut rows in the order of their times: the first part is the earliest. Rows of equal times stay together.
 
-    If there are enough different times, no part is empty.
+    So do groups: there is no cut between the first time and the last of a group. If there are enough places to cut, no
+    part is empty.
 
     Args:
         times: of each row, [num_rows].
+        groups: the group of each row by number, int64 [num_rows]; None without groups.
         fractions: of all parts; they are met as nearly as equal times allow.
     """
-    different, moments, sizes = numpy.unique(times, return_inverse=True, return_counts=True)
+    different, moments, sizes = numpy.unique(
+        times if groups is None else _stretches(times, groups), return_inverse=True, return_counts=True
+    )
     middles = (numpy.cumsum(sizes) - sizes / 2) / len(times)
     cuts = numpy.searchsorted(middles, numpy.cumsum(fractions[:-1]))
     if len(different) >= len(fractions):
@@ -83,6 +87,20 @@ def cut_by_time(times: numpy.ndarray, fractions: Sequence[float]) -> Parts:
             earliest = cuts[index - 1] + 1 if index else 1
             cuts[index] = numpy.clip(cuts[index], earliest, len(different) - len(cuts) + index)
     return _collect(numpy.searchsorted(cuts, moments, side="right"), len(fractions))
+
+
+def _stretches(times: numpy.ndarray, groups: numpy.ndarray) -> numpy.ndarray:
+    """Return for each row the number of the stretch of time that it is in: groups overlap within stretches only."""
+    _, group, counts = numpy.unique(groups, return_inverse=True, return_counts=True)
+    first = numpy.full(len(counts), times.max())
+    last = numpy.full(len(counts), times.min())
+    numpy.minimum.at(first, group, times)
+    numpy.maximum.at(last, group, times)
+    order = numpy.argsort(first, kind="stable")
+    begins = first[order][1:] > numpy.maximum.accumulate(last[order])[:-1]
+    stretch = numpy.empty(len(counts), dtype=numpy.int64)
+    stretch[order] = numpy.concatenate([[0], numpy.cumsum(begins)])
+    return stretch[group]
 
 
 def deal_folds(groups: numpy.ndarray | None, strata: numpy.ndarray, num_folds: int, seed: int) -> Parts:

@@ -132,10 +132,9 @@ def split_rows(
             _bring_labels_to_train(drawing, column, rows, movable, notes)
     for name in SPLITS:
         if len(rows[name]) == 0:
-            raise DataError(f"{table.path}: the {name} split is empty: {drawing.why_empty}; change dataset.fractions")
+            raise DataError(f"{table.path}: the {name} split is empty: {drawing.why_empty}")
     if keys.group_column is not None:
-        advice = f"dataset.time_column={keys.time_column} divides it" if keys.time_column else "correct one of them"
-        check_groups(table, keys.group_column, rows, advice=f"{advice}, or set dataset.group_column=null")
+        check_groups(table, keys.group_column, rows, advice="correct one of them, or set dataset.group_column=null")
     notes += [note for column in keys.stratify if movable for note in _lacking(table, column, rows)]
     return Division(rows, notes)
 
@@ -178,18 +177,22 @@ class Drawing:
     @property
     def why_empty(self) -> str:
         """Why there is a split without a row."""
+        if self.keys.time_column is not None:
+            overlap = (
+                f", or the groups of column {self.keys.group_column} overlap in time" if self.keys.group_column else ""
+            )
+            return f"column {self.keys.time_column} has too few different times{overlap}"
         many = f"{len(self.table)} rows"
         if self.groups is not None:
             many = f"{len(numpy.unique(self.groups))} groups of column {self.keys.group_column}"
-        elif self.keys.time_column is not None:
-            many = f"the different times of column {self.keys.time_column}"
-        return f"{many} are too few for these fractions"
+        return f"{many} are too few for this drawing; change dataset.fractions or dataset.split_seed"
 
     def draw(self, rows: numpy.ndarray, fractions: Sequence[float]) -> list[numpy.ndarray]:
         """Return so many parts of some rows, each as sorted positions."""
         seed = self.keys.split_seed
         if self.keys.time_column is not None:
-            parts = cut_by_time(read_times(self.table, self.keys.time_column)[rows], fractions)
+            groups = None if self.groups is None else self.groups[rows]
+            parts = cut_by_time(read_times(self.table, self.keys.time_column)[rows], groups, fractions)
         elif self.groups is not None:
             groups = numpy.unique(self.groups[rows], return_inverse=True)[1]
             parts = draw_groups(groups, self.strata[rows], fractions, seed)
