@@ -124,6 +124,18 @@ def test_rows_of_a_table_that_are_also_in_training_are_counted_and_said(mtlrun, 
     assert line in " ".join(out.split())
 
 
+def test_a_single_row_is_counted_too_and_only_those_that_are_used():
+    train = Loader(make_split(), 2, shuffle=True)
+    keys = split_summary.training_keys(train.split)
+    one = TensorSplit(torch.tensor([[2.0, 3.0]]), {})
+    assert split_summary.summarize(Loader(one, 2, shuffle=False), {}, train=keys).repeated == 1
+    for limit, repeated in ((1, 1), (2, 2), (None, 2)):
+        other = TensorSplit(torch.tensor([[2.0, 3.0], [9, 9], [9, 8], [6, 7]]), {})
+        loader = Loader(other, 2, shuffle=False, limit_batches=limit)
+        assert split_summary.summarize(loader, {}, train=keys).repeated == repeated
+    assert split_summary.training_keys(TensorSplit(torch.zeros(5, 2), {})) is None
+
+
 def test_nothing_is_said_where_no_row_is_repeated_or_all_inputs_are_the_same(mtlrun, tmp_path):
     write_table(tmp_path / "table.csv", [(n, n % 3, n % 2, ("train", "val", "test")[n % 3]) for n in range(30)])
     for options in (TABLE, ["dataset=toy2d", "dataset.num_train=4", "trainer=smoke"]):

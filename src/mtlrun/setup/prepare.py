@@ -34,7 +34,7 @@ from mtlrun.setup.environment import choose_device, keep_solvers_on_one_thread, 
 from mtlrun.setup.loaders import fit_tasks, has_source_statistics, make_loaders
 from mtlrun.setup.model_size import count_macs, match_width
 from mtlrun.setup.optimizer_groups import check_optimizer, check_task_rates, make_optimizer
-from mtlrun.setup.split_summary import count_labels, input_keys, summarize
+from mtlrun.setup.split_summary import count_labels, summarize, training_keys
 from mtlrun.setup.warm_start import start_from
 from mtlrun.tasks import Task
 from mtlrun.training.batch import LabeledBatch
@@ -295,7 +295,7 @@ def load_data(components: Components) -> Data:
     # Under the legacy protocol "val" is the test split.
     summarized = [name for name in SPLITS if name != "val" or dataset.protocol == "standard"]
     stamps = take_stamps(find_data_paths(components.config, dataset))
-    keys = input_keys(train.split)
+    keys = training_keys(train.split)
     splits = {
         str(name): summarize(loaders[name], tasks, stamps, None if name == "train" else keys) for name in summarized
     }

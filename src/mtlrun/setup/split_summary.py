@@ -30,11 +30,10 @@ def summarize(
     """
     split, used = loader.split, loader.used()
     samples = len(split) if used is None else len(used)
+    keys = None if train is None or not isinstance(split, TensorSplit) else split.keys()
     repeated = None
-    if train is not None:
-        keys = input_keys(split)
-        if keys is not None:
-            repeated = count_repeated(keys if used is None else keys[used.numpy()], train)
+    if train is not None and keys is not None:
+        repeated = count_repeated(keys if used is None else keys[used.numpy()], train)
     fingerprint = _fingerprint(split, stamps or {})
     return SplitSummary(samples, count_labels(split, tasks, used), fingerprint, len(split), repeated)
 
@@ -47,8 +46,8 @@ def count_labels(split: Split, tasks: Mapping[str, Task], used: Tensor | None = 
     return {name: int((mask if used is None else mask[used]).sum()) for name, mask in labeled.items()}
 
 
-def input_keys(split: Split) -> Keys | None:
-    """Return the keys of a split in memory whose inputs are vectors, not all of them the same; see `TensorSplit`."""
+def training_keys(split: Split) -> Keys | None:
+    """Return the keys of the training samples, if `TensorSplit` has any, and not all are the same, as without data."""
     keys = split.keys() if isinstance(split, TensorSplit) else None
     return None if keys is None or (keys == keys[0]).all() else keys
 
