@@ -1,20 +1,17 @@
-"""Columns of a table, read from a file so that every error can name column, row and value."""
+"""Columns of a table, such that every error can name column, row and value."""
 
-import csv
 import dataclasses
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy
-import pandas
 
 from mtlrun.config.suggest import suggest
+from mtlrun.datasets.rows.advice import explain_cell
+from mtlrun.datasets.rows.cells import Cells
+from mtlrun.datasets.rows.missing import MISSING
+from mtlrun.datasets.rows.notation import Notation
 from mtlrun.errors import DataError
-
-MISSING = ("", "NA", "NaN", "nan", "null")
 
 
 @dataclass(frozen=True)
@@ -23,16 +20,27 @@ class Columns:
 
     Args:
         path: of the file, for errors.
-        frame: the cells; rows are numbered from 0. Those of a CSV file are the unchanged texts.
+        cells: {column: its cells}, in the order of the file; rows are numbered from 0.
         numbers: the number of each row in the file, where the header of a CSV file is row 1.
+        notation: of its numbers.
+        missing_texts: `dataset.missing`, for advice.
+        notes: what was left out or found out while it was read, a sentence each.
     """
 
     path: str
-    frame: Any
+    cells: Mapping[str, Cells]
     numbers: Sequence[int]
+    notation: Notation = field(default_factory=Notation)
+    missing_texts: Sequence[str] = MISSING
+    notes: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
-        return len(self.frame)
+        return len(self.numbers)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the columns."""
+        return list(self.cells)
 
     def where(self, column: str, row: int) -> str:
         """Return in words where a cell is."""
@@ -52,54 +60,42 @@ class Columns:
 
     def select(self, rows: numpy.ndarray) -> "Columns":
         """Return some of the rows."""
-        frame = self.frame.iloc[rows].reset_index(drop=True)
-        return dataclasses.replace(self, frame=frame, numbers=[self.numbers[row] for row in rows])
+        if len(rows) == len(self) and (rows == numpy.arange(len(self))).all():
+            return self
+        cells = {name: column.take(rows) for name, column in self.cells.items()}
+        return dataclasses.replace(self, cells=cells, numbers=[self.numbers[row] for row in rows])
 
     def require(self, column: str, purpose: str) -> None:
         """Raise DataError if there is no such column."""
-        if column not in self.frame.columns:
+        if column not in self.cells:
             raise DataError(
-                f"{self.path}: there is no column {column!r} for {purpose}; "
-                f"{suggest(column, self.frame.columns, 'it has')}"
+                f"{self.path}: there is no column {column!r} for {purpose}; {suggest(column, self.cells, 'it has')}"
             )
 
     def missing(self, column: str) -> numpy.ndarray:
         """Return a mask of the empty cells, bool [num_rows]."""
-        mask: numpy.ndarray = self.frame[column].isna().to_numpy()
-        return mask
+        return self.cells[column].missing
 
     def texts(self, column: str) -> list[str | None]:
         """Return the cells as texts, None for an empty one."""
-        cells = self.frame[column]
-        if pandas.api.types.is_float_dtype(cells) and (cells.dropna() % 1 == 0).all():
-            cells = cells.astype("Int64")  # whole numbers with gaps: 2, not 2.0
-        return [None if absent else str(cell) for cell, absent in zip(cells, self.missing(column), strict=True)]
+        texts: list[str | None] = self.cells[column].texts.tolist()
+        return texts
 
-    def is_text(self, column: str) -> bool:
-        """Return True if the column does not hold numbers.
-
-        Raises:
-            DataError: most cells are numbers, so that the others are probably mistakes.
-        """
-        values = self._parse(column)
-        wrong = numpy.isnan(values) & ~self.missing(column)
-        if wrong.any() and not numpy.isnan(values).mean() > 0.5:
-            row = int(wrong.argmax())
-            raise DataError(
-                f"{self.where(column, row)}: {self.frame[column][row]!r} is not a number, as most of the column is; "
-                f"if it stands for an empty cell, add it to dataset.missing; if the column names categories, add it to "
-                f"dataset.categorical"
-            )
-        return bool(wrong.any())
+    def order(self, column: str) -> list[str] | None:
+        """Return the labels of a column in the order in which the file keeps them; None if it keeps none."""
+        return self.cells[column].order
 
     def floats(self, column: str) -> numpy.ndarray:
         """Return the cells as numbers, float64 [num_rows], NaN for an empty one."""
-        values = self._parse(column)
-        wrong = (numpy.isnan(values) & ~self.missing(column)) | numpy.isinf(values)
+        cells = self.cells[column]
+        wrong = numpy.isinf(cells.numbers)
+        if not cells.are_numbers:
+            wrong |= numpy.isnan(cells.numbers) & ~cells.missing
         if wrong.any():
             row = int(wrong.argmax())
-            raise DataError(f"{self.where(column, row)}: {self.frame[column][row]!r} is not a finite number")
-        return values
+            advice = explain_cell(column, cells, row, self.notation, self.missing_texts)
+            raise DataError(f"{self.where(column, row)}: {cells.texts[row]!r} is not a finite number{advice}")
+        return cells.numbers
 
     def weights(self, column: str) -> numpy.ndarray:
         """Return the cells as weights of the rows, float64 [num_rows], >= 0."""
@@ -111,81 +107,3 @@ class Columns:
             found = "the cell is empty" if numpy.isnan(values[row]) else f"found {values[row]:g}"
             raise DataError(f"{self.where(column, row)}: a weight must be a number >= 0, {found}")
         return values
-
-    def _parse(self, column: str) -> numpy.ndarray:
-        cells = self.frame[column]
-        if not pandas.api.types.is_numeric_dtype(cells) or pandas.api.types.is_bool_dtype(cells):
-            cells = cells.map(str, na_action="ignore").astype(object)
-        values: numpy.ndarray = pandas.to_numeric(cells, errors="coerce").to_numpy(dtype=float, na_value=numpy.nan)
-        return values
-
-
-def read(path: str, separator: str = ",", missing: Sequence[str] = MISSING) -> Columns:
-    """Read a CSV file, or a Parquet file if its name ends in .parquet or .pq. Rows of empty cells are left out.
-
-    Raises:
-        DataError: the file is missing, or cannot be read.
-    """
-    if not Path(path).is_file():
-        raise DataError(f"{path}: there is no such file, as seen from {Path.cwd()}; name a CSV or Parquet file")
-    if Path(path).suffix.lower() in (".parquet", ".pq"):
-        frame, first = _read_parquet(path, missing), 1
-    else:
-        frame, first = _read_csv(path, separator, missing), 2
-    frame.columns = [str(name) for name in frame.columns]
-    frame = frame.dropna(how="all")
-    if len(frame) == 0:
-        raise DataError(f"{path}: there are no rows beneath the header")
-    return Columns(path, frame.reset_index(drop=True), [first + int(row) for row in frame.index])
-
-
-def _read_csv(path: str, separator: str, missing: Sequence[str]) -> Any:
-    # Cells stay texts, and empty lines stay rows until later, so that errors can quote the file.
-    options: Mapping[str, Any] = {
-        "sep": separator, "dtype": str, "encoding": "utf-8-sig", "skip_blank_lines": False, "skipinitialspace": True,
-    }  # fmt: skip
-    try:
-        _check_lengths(path, separator)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pandas.errors.ParserWarning)
-            header = pandas.read_csv(path, header=None, nrows=1, keep_default_na=False, **options).iloc[0].tolist()
-            double = [name for name in header if header.count(name) > 1]
-            if double:
-                raise DataError(f"{path}: the header has the column {double[0]!r} twice")
-            return pandas.read_csv(path, index_col=False, keep_default_na=False, na_values=list(missing), **options)
-    except pandas.errors.EmptyDataError as error:
-        raise DataError(f"{path}: the file is empty") from error
-    except (pandas.errors.ParserError, pandas.errors.ParserWarning, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a readable CSV file with separator {separator!r}: {error}".strip()) from error
-
-
-def _check_lengths(path: str, separator: str) -> None:
-    """Raise DataError if a row has more or fewer cells than the header; pandas would silently fill up short rows."""
-    if len(separator) != 1:
-        return  # a regular expression, which pandas supports and csv does not
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        rows = csv.reader(file, delimiter=separator, skipinitialspace=True, strict=True)
-        try:
-            columns = len(next(rows, []))
-            for number, cells in enumerate(rows, start=2):
-                if columns and len(cells) != columns and any(cell.strip() for cell in cells):
-                    raise DataError(
-                        f"{path}, row {number}: found {len(cells)} cells, and the header names {columns} columns; an "
-                        f"empty cell needs its separator, and a cell that holds {separator!r} needs quotes"
-                    )
-        except csv.Error:
-            return  # pandas reports what is wrong
-
-
-def _read_parquet(path: str, missing: Sequence[str]) -> Any:
-    try:
-        frame = pandas.read_parquet(path).reset_index(drop=True)
-    except ImportError as error:
-        raise DataError(f"{path}: reading Parquet files needs pyarrow: pip install pyarrow") from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
-    for name in frame.columns:
-        if not pandas.api.types.is_numeric_dtype(frame[name]):
-            cells = frame[name].astype(object)
-            frame[name] = cells.mask(cells.isin(list(missing)))
-    return frame

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy
-import pandas
 
 from mtlrun.datasets.base import SplitName
+from mtlrun.datasets.rows.cells import Cells
 from mtlrun.datasets.rows.columns import Columns
 from mtlrun.datasets.rows.given import usual_name
 from mtlrun.errors import DataError
@@ -79,14 +79,17 @@ def read_files(
     one, *others = tables.values()
     for other in others:
         _check_same_columns(one, other)
-    frame = pandas.concat([table.frame[list(one.frame.columns)] for table in tables.values()], ignore_index=True)
+    cells = {name: Cells.join([table.cells[name] for table in tables.values()]) for name in one.cells}
     ends = numpy.cumsum([len(table) for table in tables.values()]).tolist()
     joined = JoinedColumns(
         path=" and ".join(table.path for table in tables.values()),
-        frame=frame,
+        cells=cells,
         numbers=[number for table in tables.values() for number in table.numbers],
         files=tuple(table.path for table in tables.values()),
         starts=(0, *ends[:-1]),
+        notation=one.notation,
+        missing_texts=one.missing_texts,
+        notes=[note for table in tables.values() for note in table.notes],
     )
     return joined, [name for name, table in tables.items() for _ in range(len(table))]
 
@@ -94,7 +97,7 @@ def read_files(
 def _check_same_columns(one: Columns, other: Columns) -> None:
     problems = []
     for first, second in ((one, other), (other, one)):
-        absent = [str(column) for column in first.frame.columns if column not in second.frame.columns]
+        absent = [column for column in first.cells if column not in second.cells]
         if absent:
             problems.append(f"{second.path} has no column {', '.join(absent)}, as {first.path} has")
     if problems:

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from mtlrun.datasets.base import MultiTaskDataset, SplitName
-from mtlrun.datasets.rows.columns import MISSING, read
 from mtlrun.datasets.rows.files import name_files, read_files
+from mtlrun.datasets.rows.missing import MISSING
 from mtlrun.datasets.rows.names import identify, weigh
+from mtlrun.datasets.rows.notation import Notation
+from mtlrun.datasets.rows.reading import read
+from mtlrun.datasets.rows.separators import check_separator
 from mtlrun.datasets.rows.splits import SplitKeys, select_rows, split_rows
-from mtlrun.datasets.rows.targets import check_target_keys, class_columns, read_targets
+from mtlrun.datasets.rows.targets import check_target_keys, class_columns, predicts_classes, read_targets
 from mtlrun.datasets.rows.words import ColumnName, Label, column_name, column_names, label_text
 
 logger = logging.getLogger(__name__)
@@ -42,8 +45,10 @@ class LabelTable(MultiTaskDataset):
         id_column: a column with the names of the rows in the record of the run, all different; None for their numbers.
         weight_column: a column of numbers >= 0: how much each row counts in the training losses, which are then
             weighted means. Metrics, and the losses of validation and test, ignore it.
-        missing: texts that stand for an empty cell.
-        separator: between the cells of a CSV file.
+        missing: texts and numbers that stand for an empty cell; an empty cell always does.
+        separator: between the cells of a CSV file: a character, `tab` or a regular expression; None to find it.
+        encoding: of a CSV file; a byte order mark is followed whatever this says.
+        decimal, thousands: the notation of numbers: the sign before decimals, and the one between groups of digits.
     """
 
     #: The key of the config that names the file.
@@ -70,7 +75,10 @@ class LabelTable(MultiTaskDataset):
         id_column: ColumnName | None = None,
         weight_column: ColumnName | None = None,
         missing: Sequence[Label] = MISSING,
-        separator: str = ",",
+        separator: str | None = None,
+        encoding: str = "utf-8",
+        decimal: str = ".",
+        thousands: str | None = None,
     ) -> None:
         split_column, group_column, time_column, id_column, weight_column = (
             None if name is None else column_name(name, key)
@@ -92,9 +100,17 @@ class LabelTable(MultiTaskDataset):
         files = name_files(path, self.file_key)
         keys.check_source(one_file=None in files, file_key=self.file_key)
         missing_texts = [label_text(text, "missing") for text in missing]
-        table, given = read_files(files, lambda file: read(file, separator, missing_texts))
-        self.data_paths: list[str | Path] = list(files.values())
         kind_of = dict(zip(tasks, kinds, strict=True))
+        labels = [
+            column for task in tasks if predicts_classes(task, kind_of[task]) for column in columns.get(task, [task])
+        ]
+        texts = [*labels, *filter(None, (split_column, group_column, id_column)), *column_names(strata, "stratify")]
+        separator, notation = check_separator(separator), Notation(decimal, thousands)
+        table, given = read_files(
+            files,
+            lambda file: read(file, separator, missing_texts, encoding=encoding, notation=notation, texts=texts),
+        )
+        self.data_paths: list[str | Path] = list(files.values())
         division = split_rows(table, keys, given, class_columns(table, kind_of, columns))
         #: The rows that are in a split, and {split: positions of its rows in the table}.
         self.table, self.rows = select_rows(table, division.rows)
@@ -103,7 +119,7 @@ class LabelTable(MultiTaskDataset):
             refuse_unlearned=num_folds is None,
         )  # fmt: skip
         #: What the user should know of the splits; it is logged.
-        self.notes = [*division.notes, *found.notes]
+        self.notes = [*table.notes, *division.notes, *found.notes]
         for note in self.notes:
             logger.info("%s", note)
         self.task_names = tuple(tasks)

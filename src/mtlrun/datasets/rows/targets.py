@@ -82,7 +82,7 @@ def class_columns(table: Columns, tasks: Mapping[str, str], targets: Mapping[str
     """
     columns = name_columns(table, list(tasks), targets)
     single = [
-        columns[task][0] for task, kind in tasks.items() if _predicts_classes(task, kind) and len(columns[task]) == 1
+        columns[task][0] for task, kind in tasks.items() if predicts_classes(task, kind) and len(columns[task]) == 1
     ]
     return list(dict.fromkeys(single))
 
@@ -114,7 +114,7 @@ def read_targets(
     result = Targets(name_columns(table, list(tasks), targets), {}, {}, {})
     for task, kind in tasks.items():
         columns = result.columns[task]
-        if task in classes or _predicts_classes(task, kind):
+        if task in classes or predicts_classes(task, kind):
             if len(columns) != 1:
                 raise DataError(f"dataset.targets.{task}: classes are read from one column, found {columns}")
             given = [label_text(label, f"classes.{task}") for label in classes[task]] if task in classes else None
@@ -142,7 +142,7 @@ def read_targets(
     return result
 
 
-def _predicts_classes(task: str, kind: str) -> bool:
+def predicts_classes(task: str, kind: str) -> bool:
     """Return True if a kind of task takes class indices: it has a number of classes or levels, or it is binary."""
     target = locate(kind, f"tasks.{task}._target_")
     counted = {"num_classes", "num_levels"} & set(inspect.signature(target).parameters)

@@ -1,0 +1,218 @@
+"""Columns of inputs: which there are, what kind each is, and one message about all that cannot be used as they are."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy
+
+from mtlrun.config.suggest import suggest
+from mtlrun.datasets.rows.advice import examine, missing_entries, override, write_formats
+from mtlrun.datasets.rows.columns import Columns
+from mtlrun.datasets.rows.dates import find_formats, to_days
+from mtlrun.datasets.rows.missing import is_usual
+from mtlrun.errors import DataError
+
+Kind = Literal["number", "date", "text"]
+# More problems than this are counted, not listed.
+_LISTED = 20
+
+
+@dataclass(frozen=True)
+class InputKeys:
+    """The keys of a table that are about its inputs; see `Table`."""
+
+    inputs: Sequence[str] | None = None
+    exclude: Sequence[str] = ()
+    categorical: Sequence[str] = ()
+    dates: Mapping[str, str | None] = field(default_factory=dict)
+    max_categories: int = 100
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The columns of the input.
+
+    Args:
+        kinds: {column: its kind}, in the order of the features.
+        dates: {column: days since 1970-01-01, float64 [num_rows]}, NaN for an empty cell.
+        empty: columns without a cell that is not empty, which are left out.
+    """
+
+    kinds: dict[str, Kind]
+    dates: dict[str, numpy.ndarray]
+    empty: list[str]
+
+
+class _Problems:
+    """The problems of all columns, and the overrides that settle them."""
+
+    def __init__(self, table: Columns, keys: InputKeys) -> None:
+        self._table, self._keys = table, keys
+        self.lines: list[str] = []
+        self._columns: list[str] = []
+        self._categorical: list[str] = []
+        self._dates: dict[str, str] = {}
+        self._notations: list[str] = []
+        self._missing: list[str] = []
+        self._most_categories = 0
+
+    def examine(self, column: str, train: numpy.ndarray) -> None:
+        """Add the problem of a column of texts, if it has one."""
+        cells = self._table.cells[column]
+        found = examine(cells, self._table.notation, self._table.numbers)
+        num_categories = count_categories(cells.indices[train])
+        few = num_categories <= self._keys.max_categories
+        if found is not None:
+            self.add(column, found.what)
+            if found.may_be_categories and few:
+                self._categorical.append(column)
+            if found.date_formats:
+                self._dates[column] = found.date_formats[0] if len(found.date_formats) > 1 else ""
+            if found.notations:
+                self._notations.append(" or ".join(found.notations))
+            self._missing += found.missing
+        elif not few:
+            self.add_many(column, num_categories)
+
+    def add_many(self, column: str, num_categories: int) -> None:
+        """Add that a column has too many categories."""
+        cells = self._table.cells[column]
+        self.add(
+            column,
+            f"{num_categories} different texts in training, such as {cells.labels[0]!r}, more than "
+            f"dataset.max_categories={self._keys.max_categories}",
+        )
+        self._most_categories = max(self._most_categories, num_categories)
+
+    def add(self, column: str, what: str) -> None:
+        """Add a problem that leaving the column out settles."""
+        self._columns.append(column)
+        self.lines.append(what)
+
+    def raise_if_any(self) -> None:
+        """Raise DataError if there are problems, with what settles them."""
+        if not self.lines:
+            return
+        keys, number = self._keys, len(self.lines)
+        exclude = override("exclude", _union(keys.exclude, self._columns))
+        ways = [f"to leave {'them all' if number > 1 else 'it'} out: {exclude}"]
+        ways += [f"numbers in this notation: {text}" for text in dict.fromkeys(self._notations)]
+        if self._missing:
+            entries = missing_entries(self._table.missing_texts, dict.fromkeys(self._missing))
+            ways.append(f"for empty cells: {override('missing', entries)}")
+        if self._dates:
+            given = {column: format or "" for column, format in keys.dates.items()}
+            ways.append(f"dates as numbers, days since 1970: {write_formats(given | self._dates)}")
+            if any(self._dates.values()):
+                ways[-1] += " (if the day is first; if the month is, change the format)"
+        if self._categorical:
+            ways.append(f"as categories: {override('categorical', _union(keys.categorical, self._categorical))}")
+        if self._most_categories:
+            ways.append(f"one feature for each text: dataset.max_categories={self._most_categories}")
+        if number == 1:
+            raise DataError(f"{self._table.path}, column {self._columns[0]}: {'; '.join([self.lines[0], *ways])}")
+        lines = [f"  {column}: {line}" for column, line in zip(self._columns, self.lines, strict=True)][:_LISTED]
+        lines += [f"  and {number - _LISTED} more columns"] if number > _LISTED else []
+        raise DataError("\n".join([
+            f"{self._table.path}: {number} columns cannot be inputs as they are:", *lines,
+            "What settles them:", *(f"  {way}" for way in ways),
+        ]))  # fmt: skip
+
+
+def find_inputs(
+    table: Columns, keys: InputKeys, targets: set[str], row_columns: set[str], train: numpy.ndarray
+) -> Inputs:
+    """Return the columns of the input and their kinds.
+
+    Args:
+        table: with the columns.
+        keys: of the config.
+        targets: columns that tasks are to predict; none may be an input.
+        row_columns: those that describe rows; they are inputs only if `keys.inputs` names them.
+        train: the rows of the training split.
+
+    Raises:
+        DataError: with all columns that cannot be inputs as they are, and what settles it.
+    """
+    columns, empty = _choose(table, keys, targets, row_columns)
+    problems = _Problems(table, keys)
+    kinds: dict[str, Kind] = {}
+    dates: dict[str, numpy.ndarray] = {}
+    for column in columns:
+        cells = table.cells[column]
+        kinds[column] = "number"
+        if column in keys.categorical:
+            kinds[column] = "text"
+            num_categories = count_categories(cells.indices[train])
+            if num_categories > keys.max_categories:
+                problems.add_many(column, num_categories)
+        elif column in keys.dates:
+            kinds[column] = "date"
+            dates[column] = _read_dates(table, column, keys.dates[column], problems)
+        elif cells.are_numbers:
+            infinite = numpy.isinf(cells.numbers)
+            if infinite.any():
+                problems.examine(column, train)
+        elif not (numpy.isfinite(cells.numbers) | cells.missing).all():
+            kinds[column] = "text"
+            problems.examine(column, train)
+        if kinds[column] != "text" and cells.missing[train].all():
+            problems.add(column, "every cell of the training split is empty")
+    problems.raise_if_any()
+    return Inputs(kinds, dates, empty)
+
+
+def count_categories(indices: numpy.ndarray) -> int:
+    """Return the number of different categories, where an empty cell is one."""
+    return len(numpy.unique(indices))
+
+
+def _choose(table: Columns, keys: InputKeys, targets: set[str], row_columns: set[str]) -> tuple[list[str], list[str]]:
+    """Return the columns of the input, and those that are left out because all of their cells are empty."""
+    for column in keys.exclude:
+        table.require(column, "dataset.exclude")
+    chosen = keys.inputs
+    if chosen is None:
+        chosen = [column for column in table.cells if column not in targets | row_columns]
+    for column in chosen:
+        table.require(column, "dataset.inputs")
+        if column in targets:
+            raise DataError(f"dataset.inputs: {column!r} is what a task is to predict; it cannot be an input as well")
+    left = [column for column in dict.fromkeys(chosen) if column not in set(keys.exclude)]
+    empty = [column for column in left if table.missing(column).all()]
+    columns = [column for column in left if column not in set(empty)]
+    for key, named in (("categorical", keys.categorical), ("dates", keys.dates)):
+        for column in named:
+            if column not in left:
+                raise DataError(f"dataset.{key}: {column!r} is none of the inputs; {suggest(column, left, 'they are')}")
+    both = [column for column in keys.categorical if column in keys.dates]
+    if both:
+        raise DataError(f"dataset.dates: {both[0]!r} is in dataset.categorical too; it can be one of them")
+    if not columns:
+        raise DataError(f"{table.path}: no column is left for the inputs")
+    return columns, empty
+
+
+def _read_dates(table: Columns, column: str, format: str | None, problems: _Problems) -> numpy.ndarray:
+    """Return a column of dates as days since 1970-01-01, float64 [num_rows], NaN for an empty cell."""
+    cells = table.cells[column]
+    if format is None:
+        texts = [text for text in cells.labels if not is_usual(text)]
+        formats = find_formats(texts)
+        if len(formats) > 1:
+            ways = " or ".join(override("dates", {column: format}) for format in formats)
+            problems.add(column, f"the day or the month is first in {texts[0]!r}; write which: {ways}")
+        format = formats[0] if formats else None
+    days = to_days(cells.labels, format) if format is not None else numpy.full(len(cells.labels), numpy.nan)
+    wrong = numpy.isnan(cells.spread(days)) & ~cells.missing
+    if wrong.any():
+        row = int(wrong.argmax())
+        what = f"{cells.texts[row]!r} in row {table.numbers[row]} is no date"
+        what += f" in the format {format!r}" if format is not None else " in a format that all cells have"
+        problems.add(column, f"{what}; give the format, as in {override('dates', {column: '%d.%m.%Y'})}")
+    return cells.spread(days)
+
+
+def _union(given: Sequence[str], more: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys([*given, *more]))
