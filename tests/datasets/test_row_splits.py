@@ -12,7 +12,7 @@ from helpers import read_record, run_folders
 from sklearn.model_selection import StratifiedGroupKFold
 
 from mtlrun.datasets import SPLITS, Table
-from mtlrun.datasets.rows.columns import read
+from mtlrun.datasets.rows.reading import read
 from mtlrun.datasets.rows.splits import SplitKeys, split_rows
 from mtlrun.errors import DataError
 

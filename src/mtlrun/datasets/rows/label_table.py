@@ -1,6 +1,5 @@
 """A table of labels: its columns are the targets of tasks, and its rows are divided into three splits."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,6 @@ from mtlrun.datasets.rows.separators import check_separator
 from mtlrun.datasets.rows.splits import SplitKeys, select_rows, split_rows
 from mtlrun.datasets.rows.targets import check_target_keys, class_columns, predicts_classes, read_targets
 from mtlrun.datasets.rows.words import ColumnName, Label, column_name, column_names, label_text
-
-logger = logging.getLogger(__name__)
 
 
 class LabelTable(MultiTaskDataset):
@@ -118,10 +115,7 @@ class LabelTable(MultiTaskDataset):
             self.table, self.rows, kind_of, columns, classes or {}, standardize_targets,
             refuse_unlearned=num_folds is None,
         )  # fmt: skip
-        #: What the user should know of the splits; it is logged.
         self.notes = [*table.notes, *division.notes, *found.notes]
-        for note in self.notes:
-            logger.info("%s", note)
         self.task_names = tuple(tasks)
         #: {task: labels in the order of their class indices}, and {task: (mean, standard deviation)} if standardized.
         self.classes, self.scales = found.classes, found.scales
