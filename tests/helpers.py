@@ -101,4 +101,13 @@ def shipped_node(group, name):
             option, package = default.split("@")
             below = shipped_node(group, option)
             merged |= below if package == "_here_" else {package: below}
-    return merged
+    if merged.pop("variants", None):
+        del merged["variant"]
+    return {key: _default(value) for key, value in merged.items()}
+
+
+def _default(value):
+    """Return what `${variant:value}` is without a variant."""
+    prefix = "${variant:"
+    is_default = isinstance(value, str) and value.startswith(prefix)
+    return yaml.safe_load(value.removeprefix(prefix).removesuffix("}")) if is_default else value

@@ -20,6 +20,7 @@ from mtlrun.config.aliases import canonical
 from mtlrun.config.diagnosis import diagnose
 from mtlrun.config.options import list_groups, loss_scalings, shipped
 from mtlrun.config.schema import CONFIG_MODULE
+from mtlrun.config.variants import check_variants, value_of_variant, without_variants
 from mtlrun.errors import ConfigError
 
 #: The environment variable that the shipped config takes the folder from in which Hydra writes.
@@ -30,7 +31,8 @@ def register_with_hydra() -> None:
     """Register what the shipped YAML refers to, and the options that have no file.
 
     `${per_task:key}` is the list of `tasks.<t>.<key>` over all tasks, in their order; `${all:group}` a sweep over the
-    shipped options of a group; `${groups:}` the text of --help that lists the options of each group.
+    shipped options of a group; `${groups:}` the text of --help that lists the options of each group; `${variant:value}`
+    the value of a key unless the node's variant has another.
     `weighting/losses=<name>` is an option for each weighting that can scale losses.
     """
 
@@ -45,6 +47,7 @@ def register_with_hydra() -> None:
         return list_groups([Path(source.path) for source in sources if source.schema == "file"])
 
     OmegaConf.register_new_resolver("per_task", per_task, replace=True)
+    OmegaConf.register_new_resolver("variant", value_of_variant, replace=True)
     OmegaConf.register_new_resolver("all", every_option, replace=True)
     OmegaConf.register_new_resolver("groups", groups, replace=True)
     for name in loss_scalings():
@@ -60,17 +63,20 @@ def resolve(cfg: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
         choices: the option chosen in each group, as in `hydra.runtime.choices`.
 
     Raises:
-        ConfigError: an interpolation fails, or a mandatory value is missing.
+        ConfigError: an interpolation fails, a mandatory value is missing, or a variant is unknown.
     """
     if "names" in cfg:
         raise ConfigError("names: unknown key; the program fills in the names of the chosen options")
     names = {group: choices.get(group) for group in ("dataset", "model", "backbone", "weighting")}
     if "match_parameters" in cfg:
         names["match_parameters"] = choices.get("model@match_parameters")
+    if problems := check_variants(cfg):
+        raise ConfigError(problems)
     try:
         plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}") from error
+    plain = without_variants(plain)
     assert isinstance(plain, dict)
     config: dict[str, Any] = {"names": names, **_with_text_keys(plain)}
     return config

@@ -8,7 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from mtlrun.gradients.gram import Gradient, gram_matrix, refuse_non_finite
-from mtlrun.gradients.task_gradients import LossGraph, PartialGradient, Sharing, TaskGradients
+from mtlrun.gradients.task_gradients import (
+    LossGraph,
+    PartialGradient,
+    Sharing,
+    TaskGradients,
+    backward_weighted,
+)
 from mtlrun.weightings.base import (
     GradientWeighting,
     JacobianWeighting,
@@ -17,6 +23,7 @@ from mtlrun.weightings.base import (
     TaskGradientWeighting,
     Weighting,
 )
+from mtlrun.weightings.capabilities import ClipsSharedGradient, SeesRepresentation
 
 
 @dataclass(frozen=True)
@@ -135,7 +142,7 @@ class GradientStep:
         elif self._kept is not None:
             assert isinstance(self._weighting, GradientWeighting)
             graph = self._graph(self._scaled(losses, positions), positions)
-            _backward_weighted(graph, [self._kept[place] for place in positions], self._weighting.head_loss)
+            backward_weighted(graph, [self._kept[place] for place in positions], self._weighting.head_loss)
         else:
             graph = self._graph(self._scaled(losses, positions), positions)
             self._add_gradients(TaskGradients.take(graph, self._weighting.grad_wrt), positions)
@@ -146,7 +153,19 @@ class GradientStep:
         Raises:
             NonFiniteGradientError: before anything is combined.
         """
-        losses = self.losses()
+        update = self._combine(self.losses())
+        for method in self._weighting.capable_of(ClipsSharedGradient):
+            if method.max_norm is not None:
+                nn.utils.clip_grad_norm_(self._sharing.shared, method.max_norm)
+        return update
+
+    def losses(self) -> Tensor:
+        """Return the losses [K] added so far, without graph."""
+        if self._losses is None:
+            raise ValueError("there are no losses: add some before finish")
+        return self._losses if self._losses.dtype == self._dtype else self._losses.to(self._dtype)
+
+    def _combine(self, losses: Tensor) -> Update:
         if isinstance(self._weighting, LossWeighting):
             gram = None if self._gradients is None else gram_matrix(self._gradients.compared).cpu()
             return Update(losses, self._factors, gram)
@@ -158,12 +177,6 @@ class GradientStep:
             if isinstance(self._weighting, GradientWeighting):
                 return self._combine_weighted(losses)
             return self._combine_jacobian(losses)
-
-    def losses(self) -> Tensor:
-        """Return the losses [K] added so far, without graph."""
-        if self._losses is None:
-            raise ValueError("there are no losses: add some before finish")
-        return self._losses if self._losses.dtype == self._dtype else self._losses.to(self._dtype)
 
     # ------------------------------------------------------------------------------------ what is added to the step
 
@@ -291,8 +304,11 @@ class GradientStep:
         assert gradients is not None
         jacobian = gradients.jacobian()
         gram = gram_matrix(gradients.compared).cpu() if self._want_gram else None
+        if isinstance(weighting, SeesRepresentation) and self._representation is not None:
+            weighting.observe_representation(self._representation.detach())
         direction = weighting.combine(jacobian, self._as_seen(losses))
-        _set_task_grads(self._sharing, gradients.task_params, [1.0] * len(gradients.task_params))
+        factors = [1.0] * len(losses) if weighting.head_weights is None else weighting.head_weights.tolist()
+        _set_task_grads(self._sharing, gradients.task_params, factors)
         self._set_shared_grad(_like(direction, gradients.compared[0]))
         return Update(losses, gram=gram)
 
@@ -354,19 +370,6 @@ def backward(
     step = GradientStep(weighting, Sharing(shared, task_params, last_layer), want_gram=want_gram, vmap=vmap)
     step.add(losses, representation=representation, regularizer=regularizer, parts=parts)
     return step.finish()
-
-
-def _backward_weighted(graph: LossGraph, factors: list[float], head_loss: str) -> None:
-    """Make the backward passes of losses whose weights are known: one over the shared part."""
-    shared = list(graph.sharing.shared)
-    task_params = [parameter for group in graph.sharing.task_params for parameter in group]
-    weighted = torch.stack([factor * loss for factor, loss in zip(factors, graph.losses, strict=True)]).sum()
-    if head_loss == "weighted":
-        torch.autograd.backward(weighted, inputs=[*shared, *task_params])
-        return
-    if task_params:
-        torch.autograd.backward(torch.stack(list(graph.losses)).sum(), inputs=task_params, retain_graph=True)
-    torch.autograd.backward(weighted, inputs=shared)  # last, since it walks and frees the whole graph
 
 
 def _weighted_sum(gradients: list[Gradient], weights: list[float]) -> Gradient:

@@ -1,4 +1,4 @@
-"""Task gradients: each loss's gradient with respect to shared and task-specific parameters; `.grad` is left alone."""
+"""Task gradients: each loss's gradient with respect to shared and task-specific parameters."""
 
 import logging
 from collections.abc import Sequence
@@ -133,6 +133,25 @@ class TaskGradients:
         jacobian = torch.stack([torch.cat([part.reshape(-1) for part in gradient]) for gradient in self.compared])
         refuse_non_finite(torch.isfinite(jacobian).all(dim=1).cpu())
         return jacobian
+
+
+def backward_weighted(graph: LossGraph, factors: list[float], head_loss: str) -> None:
+    """Set `.grad` from losses whose weights are known, by one pass over the shared part.
+
+    Args:
+        graph: of the losses.
+        factors: their weights in the shared parameters' gradient.
+        head_loss: `weighted` if these are those of the tasks' parameters as well, `unweighted` for ones.
+    """
+    shared = list(graph.sharing.shared)
+    task_params = [parameter for group in graph.sharing.task_params for parameter in group]
+    weighted = torch.stack([factor * loss for factor, loss in zip(factors, graph.losses, strict=True)]).sum()
+    if head_loss == "weighted":
+        torch.autograd.backward(weighted, inputs=[*shared, *task_params])
+        return
+    if task_params:
+        torch.autograd.backward(torch.stack(list(graph.losses)).sum(), inputs=task_params, retain_graph=True)
+    torch.autograd.backward(weighted, inputs=shared)  # last, since it walks and frees the whole graph
 
 
 def _backward_passes(

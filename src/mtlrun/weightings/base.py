@@ -182,6 +182,13 @@ class Weighting(nn.Module, ABC):
             self.generator(device).set_state(generator_state.cpu())
 
 
+def check_max_norm(max_norm: float | None) -> float | None:
+    """Return a limit for the norm of a gradient; ValueError unless it is > 0 or None."""
+    if max_norm is not None and not max_norm > 0:
+        raise ValueError(f"max_norm must be > 0, or null for no clipping, found {max_norm}")
+    return max_norm
+
+
 class LossWeighting(Weighting):
     """A weighting that makes one scalar of the losses; one backward pass.
 
@@ -343,7 +350,7 @@ class GradientWeighting(TaskGradientWeighting):
 class JacobianWeighting(TaskGradientWeighting):
     """A weighting that makes the update from every entry of the task gradients; K backward passes.
 
-    The parameters that belong to one task are trained by its unweighted loss.
+    The parameters that belong to one task are trained by its unweighted loss, unless `combine` sets `head_weights`.
 
     Args:
         grad_wrt: `shared` (exact) or `representation` (cheaper, approximate).
@@ -353,6 +360,8 @@ class JacobianWeighting(TaskGradientWeighting):
 
     def __init__(self, *, grad_wrt: Literal["shared", "representation"] = "shared", **common: Any) -> None:
         super().__init__(grad_wrt=grad_wrt, **common)
+        #: Weights [K] of the losses that train the tasks' heads in this step; None for ones.
+        self.head_weights: Tensor | None = None
 
     @abstractmethod
     def combine(self, jacobian: Tensor, losses: Tensor) -> Tensor:

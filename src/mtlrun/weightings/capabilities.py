@@ -88,6 +88,21 @@ class ObservesLossesAfterStep(ABC):
         """Take in the losses [K] of the same batch, not transformed; called after each step, before `learn`."""
 
 
+class SeesRepresentation(ABC):
+    """Mixin of methods that combine gradients with respect to the representation, and look at its values as well."""
+
+    @abstractmethod
+    def observe_representation(self, representation: Tensor) -> None:
+        """Take in the representation [batch, ...], without graph; called before the gradients are combined."""
+
+
+class ClipsSharedGradient:
+    """Mixin of methods whose published code clips the gradient of the shared parameters, and of no others."""
+
+    #: Largest norm of the shared parameters' `.grad`; None for no limit.
+    max_norm: float | None
+
+
 class LooksAhead(ABC):
     """Mixin of methods that try out each step before it is made, on two batches."""
 

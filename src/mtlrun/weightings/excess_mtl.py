@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mtlrun.config.checks import check_one_of
-from mtlrun.weightings.base import JacobianWeighting, Reduction
+from mtlrun.weightings.base import HeadLoss, JacobianWeighting, Reduction
 from mtlrun.weightings.state.task_vectors import TaskVectors, check_grad_wrt_shared
 
 
@@ -20,15 +20,16 @@ class ExcessMTL(JacobianWeighting):
 
     d = sum_k w_k g_k. During the first epochs, the weights stay equal, and e_k0 is the mean of e_k over these epochs.
 
-    Source: He et al., "Robust Multi-Task Learning with Excess Risks" (ICML 2024), equations 6, 7 and 9. Published code
-    has no warm-up and takes e_k0 from the first step; it also trains heads by weighted losses, which are
-    unweighted here. A task without a loss in a step keeps its weight, and the others redistribute their part of w among
-    themselves.
+    Source: He et al., "Robust Multi-Task Learning with Excess Risks" (ICML 2024), equations 6, 7 and 9. The authors'
+    code has no warm-up and takes e_k0 from the first step, scales the weights to sum to K, and trains heads by weighted
+    losses (`warmup_epochs: 0`, `reduction: sum`, `head_loss: weighted`, and `eta: .01`). A task without a loss in a
+    step keeps its weight, and the others redistribute their part of w among themselves.
 
     Args:
-        eta: step size of the weights, >= 0; 0 keeps them equal. LibMTL: .01.
+        eta: step size of the weights, >= 0; 0 keeps them equal. The authors' code: .01.
         warmup_epochs: epochs with equal weights at the start, >= 0. Paper: 3.
-        reduction: `mean` for weights that sum to one, as in the paper; `sum` for K, as in published code.
+        reduction: `mean` for weights that sum to one, as in the paper; `sum` for K, as in the authors' code.
+        head_loss: `unweighted`, or `weighted` by w as well, as in the authors' code.
         common: see `JacobianWeighting`; `grad_wrt` must be `shared`.
     """
 
@@ -36,7 +37,15 @@ class ExcessMTL(JacobianWeighting):
     initial_sum: Tensor
     initial_count: Tensor
 
-    def __init__(self, eta: float = 1.0, warmup_epochs: int = 3, reduction: Reduction = "mean", **common: Any) -> None:
+    def __init__(
+        self,
+        eta: float = 1.0,
+        warmup_epochs: int = 3,
+        reduction: Reduction = "mean",
+        *,
+        head_loss: HeadLoss = "unweighted",
+        **common: Any,
+    ) -> None:
         super().__init__(**common)
         check_grad_wrt_shared(self.grad_wrt)
         if not eta >= 0:
@@ -44,6 +53,8 @@ class ExcessMTL(JacobianWeighting):
         if warmup_epochs < 0:
             raise ValueError(f"warmup_epochs must be >= 0, found {warmup_epochs}")
         check_one_of("reduction", reduction, Reduction)
+        check_one_of("head_loss", head_loss, HeadLoss)
+        self.head_loss: HeadLoss = head_loss
         self.eta = eta
         self.warmup_epochs = warmup_epochs
         self.reduction = reduction
@@ -72,6 +83,7 @@ class ExcessMTL(JacobianWeighting):
         weights = self.log_weights[active].softmax(dim=0)
         if self.reduction == "sum":
             weights = weights * len(jacobian)
+        self.head_weights = weights if self.head_loss == "weighted" else None
         return weights.to(jacobian) @ jacobian
 
     def _excess(self, jacobian: Tensor) -> Tensor:

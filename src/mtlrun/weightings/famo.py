@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mtlrun.weightings.base import LossWeighting
-from mtlrun.weightings.capabilities import LearnsWeights, ObservesLossesAfterStep
+from mtlrun.weightings.base import LossWeighting, check_max_norm
+from mtlrun.weightings.capabilities import ClipsSharedGradient, LearnsWeights, ObservesLossesAfterStep
 
 _EPSILON = 1e-8
 
 
-class FAMO(ObservesLossesAfterStep, LearnsWeights, LossWeighting):
+class FAMO(ClipsSharedGradient, ObservesLossesAfterStep, LearnsWeights, LossWeighting):
     """A weighted sum of log-losses, with weights learned so that all losses fall at the same relative rate.
 
     With z = softmax(xi), the objective is c sum_k z_k log(L_k - b_k), c = 1 / sum_k z_k / (L_k - b_k) held constant,
@@ -29,6 +29,7 @@ class FAMO(ObservesLossesAfterStep, LearnsWeights, LossWeighting):
         weight_decay: weight decay of xi, >= 0. Paper: .001; .01 on Cityscapes.
         min_losses: b, a lower bound of the losses, one for all tasks or one per task, in the order of the tasks. A loss
             that may be negative needs a negative one.
+        max_norm: largest norm of the shared parameters' gradient, > 0; None for no limit. The authors' code: 1.
         common: see `Weighting` and `LearnsWeights`.
     """
 
@@ -40,6 +41,7 @@ class FAMO(ObservesLossesAfterStep, LearnsWeights, LossWeighting):
         lr: float | None = 0.025,
         weight_decay: float = 1e-3,
         min_losses: float | Sequence[float] = 0.0,
+        max_norm: float | None = None,
         **common: Any,
     ) -> None:
         super().__init__(lr=lr, **common)
@@ -47,6 +49,7 @@ class FAMO(ObservesLossesAfterStep, LearnsWeights, LossWeighting):
             raise ValueError(f"weight_decay must be >= 0, found {weight_decay}")
         self.weight_decay = weight_decay
         self.min_losses = min_losses
+        self.max_norm = check_max_norm(max_norm)
 
     @property
     def needs_positive_losses(self) -> bool:

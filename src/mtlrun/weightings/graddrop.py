@@ -6,32 +6,57 @@ import torch
 from torch import Tensor
 
 from mtlrun.weightings.base import JacobianWeighting
+from mtlrun.weightings.capabilities import SeesRepresentation
 
 
-class GradDrop(JacobianWeighting):
+class GradDrop(SeesRepresentation, JacobianWeighting):
     """The sum of the task gradients, in each entry of only the positive or only the negative ones, chosen at random.
 
     In each entry, with P = (1 + sum_k g_k / sum_k |g_k|) / 2 and U uniform in [0, 1), mask_k is 1 for the positive g_k
     if P > U, for the negative ones if P < U, and else 0: d = sum_k (leak + (1 - leak) mask_k) g_k.
 
     Source: Chen et al., "Just Pick a Sign: Optimizing Deep Multitask Models with Gradient Sign Dropout" (NeurIPS 2020),
-    equations 1 and 2 and algorithm 1. The paper uses gradients with respect to the shared
-    representation (`grad_wrt: representation`), multiplied by the sign of the activations; the default here is exact.
+    equations 1 and 2 and algorithm 1. The paper uses gradients with respect to the shared representation z
+    (`grad_wrt: representation`); the default here is exact. There, P and the masks are made of
+    sum_n sign(z_n) g_nk, the sum over the samples n of the batch, and hold for all of them (`activation_signs`).
 
     Args:
         leak: fraction of the dropped terms that is kept, in [0, 1]; 1 is the plain sum. Paper: 0.
+        activation_signs: make P and the masks of gradients times the signs of the activations, summed over the batch,
+            as in the paper; needs `grad_wrt: representation`.
         common: see `JacobianWeighting`.
     """
 
-    def __init__(self, leak: float = 0.0, **common: Any) -> None:
+    def __init__(self, leak: float = 0.0, activation_signs: bool = False, **common: Any) -> None:
         super().__init__(**common)
+        if activation_signs and self.grad_wrt != "representation":
+            raise ValueError(
+                f"activation_signs needs grad_wrt=representation, whose activations it is about, found {self.grad_wrt}"
+            )
         if not 0 <= leak <= 1:
             raise ValueError(f"leak must be in [0, 1], found {leak}")
         self.leak = leak
+        self.activation_signs = activation_signs
+        self._signs: Tensor | None = None  # [batch, activations of a sample]
+
+    def observe_representation(self, representation: Tensor) -> None:
+        self._signs = representation.flatten(1).sign() if self.activation_signs else None
 
     def combine(self, jacobian: Tensor, losses: Tensor) -> Tensor:
-        total, magnitude = jacobian.sum(dim=0), jacobian.abs().sum(dim=0)
+        if not self.activation_signs:
+            return self._drop(jacobian, jacobian)
+        if self._signs is None:
+            raise ValueError(
+                "activation_signs needs the representation: call `observe_representation` before each step"
+            )
+        gradients = jacobian.view(len(jacobian), *self._signs.shape)
+        return self._drop(gradients, (gradients * self._signs).sum(dim=1)).flatten()
+
+    def _drop(self, gradients: Tensor, signed: Tensor) -> Tensor:
+        """Return the sum of the gradients [K, ..., n] that the masks keep, which are made of `signed` [K, n]."""
+        total, magnitude = signed.sum(dim=0), signed.abs().sum(dim=0)
         positive_odds = 0.5 * (1 + torch.where(magnitude > 0, total / magnitude, 0.0))
         draw = torch.rand(total.shape, dtype=total.dtype, device=total.device, generator=self.generator(total.device))
-        kept = torch.where(positive_odds > draw, jacobian.clamp_min(0).sum(dim=0), jacobian.clamp_max(0).sum(dim=0))
-        return self.leak * total + (1 - self.leak) * kept
+        masks = torch.where(positive_odds > draw, signed > 0, signed < 0).to(gradients.dtype)  # P = U has probability 0
+        masks = masks.view(len(masks), *[1] * (gradients.dim() - signed.dim()), -1)
+        return ((self.leak + (1 - self.leak) * masks) * gradients).sum(dim=0)

@@ -1,14 +1,17 @@
 """MoCo: multi-objective gradient correction."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from mtlrun.config.checks import check_one_of
 from mtlrun.weightings.base import JacobianWeighting
 from mtlrun.weightings.solvers.simplex import project_on_simplex
 from mtlrun.weightings.state.simplex_weights import SimplexWeights
 from mtlrun.weightings.state.task_vectors import TaskVectors, check_grad_wrt_shared
+
+Projection = Literal["simplex", "softmax"]
 
 
 class MoCo(JacobianWeighting):
@@ -24,9 +27,10 @@ class MoCo(JacobianWeighting):
     with longer ones, lambda jumps to the task with the shortest.
 
     Source: Fernando et al., "Mitigating Gradient Bias in Multi-objective Learning: A Provably Convergent Approach"
-    (ICLR 2023). Defaults are those of LibMTL, which is based on the authors' code, first scales each gradient to the
-    length of its loss (`normalize`), and has a softmax instead of the projection. A task without a loss in a step keeps
-    its mean and weight, and the others redistribute their part of lambda among themselves.
+    (ICLR 2023). The step sizes are those of LibMTL, which is based on the authors' code. That one also scales each
+    gradient to the length of its loss first (`normalize`), has a softmax instead of the projection
+    (`projection: softmax`), and takes d after lambda was updated (`updated_weights`). A task without a loss in a step
+    keeps its mean and weight, and the others redistribute their part of lambda among themselves.
 
     Args:
         beta: step size of the running means, in (0, 1].
@@ -35,6 +39,8 @@ class MoCo(JacobianWeighting):
         gamma_decay: exponent of the decay of this step size, >= 0.
         rho: pull towards equal weights, >= 0.
         normalize: scale each gradient to the length of its loss first; losses must then be positive.
+        projection: what Proj is: `simplex`, the nearest point of it, or `softmax`.
+        updated_weights: take d with the lambda that was updated in the same step.
         common: see `JacobianWeighting`; `grad_wrt` must be `shared`.
     """
 
@@ -48,6 +54,8 @@ class MoCo(JacobianWeighting):
         gamma_decay: float = 0.5,
         rho: float = 0.0,
         normalize: bool = False,
+        projection: Projection = "simplex",
+        updated_weights: bool = False,
         **common: Any,
     ) -> None:
         super().__init__(**common)
@@ -60,7 +68,10 @@ class MoCo(JacobianWeighting):
         self.beta, self.beta_decay = beta, beta_decay
         self.gamma, self.gamma_decay = gamma, gamma_decay
         self.rho = rho
+        check_one_of("projection", projection, Projection)
         self.normalize = normalize
+        self.projection = projection
+        self.updated_weights = updated_weights
 
     @property
     def needs_positive_losses(self) -> bool:
@@ -86,5 +97,9 @@ class MoCo(JacobianWeighting):
         weights = self.simplex_weights.of(active)
         slopes = (tracked @ tracked.T).double() @ weights + self.rho * weights
         step_size = self.gamma / self.steps.max() ** self.gamma_decay
-        self.simplex_weights.move(active, project_on_simplex(weights - step_size * slopes))
+        moved = weights - step_size * slopes
+        moved = torch.softmax(moved, dim=0) if self.projection == "softmax" else project_on_simplex(moved)
+        self.simplex_weights.move(active, moved)
+        if self.updated_weights:
+            weights = moved
         return weights.to(jacobian) @ tracked

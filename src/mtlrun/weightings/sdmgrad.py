@@ -5,12 +5,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mtlrun.weightings.base import PartsWeighting
+from mtlrun.config.checks import check_one_of
+from mtlrun.weightings.base import PartsWeighting, Reduction, check_max_norm
+from mtlrun.weightings.capabilities import ClipsSharedGradient
 from mtlrun.weightings.solvers.simplex import project_on_simplex
 from mtlrun.weightings.state.simplex_weights import SimplexWeights
 
 
-class SDMGrad(PartsWeighting):
+class SDMGrad(ClipsSharedGradient, PartsWeighting):
     """min over w in the simplex of ½ ‖G^T w + lambda g_0‖²: MGDA held close to the mean gradient g_0.
 
     With the Jacobians G_1, G_2, G_3 of three parts of the batch, w makes `inner_steps` projected gradient steps with
@@ -19,8 +21,9 @@ class SDMGrad(PartsWeighting):
         d = (G_3^T w + lambda g_0) / (1 + lambda)
 
     The products are first divided by the squared mean length of the gradients, as in the authors' code, so that the
-    step size does not depend on their scale; that code uses one batch three times, however. A task without a label
-    keeps its weight, and the others redistribute their part of w among themselves.
+    step size does not depend on their scale. That code multiplies d by K and clips it (`reduction: sum`,
+    `max_norm: 1`); it also uses one batch three times, which is not done here. A task without a label keeps its weight,
+    and the others redistribute their part of w among themselves.
 
     Source: Xiao, Ban & Ji, "Direction-oriented Multi-objective Learning: Simple and Provable Stochastic Algorithms"
     (NeurIPS 2023), algorithm 1.
@@ -30,6 +33,8 @@ class SDMGrad(PartsWeighting):
         inner_steps: steps of w per training step, >= 1.
         step_size: step size of w, > 0.
         momentum: momentum of w, in [0, 1).
+        reduction: `mean` for d as above, `sum` for K times that, to match the sum of the losses.
+        max_norm: largest norm of the shared parameters' gradient, > 0; None for no limit.
         common: see `PartsWeighting`.
     """
 
@@ -41,6 +46,8 @@ class SDMGrad(PartsWeighting):
         inner_steps: int = 20,
         step_size: float = 10.0,
         momentum: float = 0.5,
+        reduction: Reduction = "mean",
+        max_norm: float | None = None,
         **common: Any,
     ) -> None:
         super().__init__(**common)
@@ -55,7 +62,10 @@ class SDMGrad(PartsWeighting):
         self.preference = preference
         self.inner_steps = inner_steps
         self.step_size = step_size
+        check_one_of("reduction", reduction, Reduction)
         self.momentum = momentum
+        self.reduction = reduction
+        self.max_norm = check_max_norm(max_norm)
 
     def setup(self, num_tasks: int, seed: int = 0) -> None:
         super().setup(num_tasks, seed)
@@ -67,7 +77,8 @@ class SDMGrad(PartsWeighting):
         weights = self._descend(self.simplex_weights.of(active), (first @ second.T).double())
         self.simplex_weights.move(active, weights)
         combined = weights.to(third) @ third + self.preference * third.mean(dim=0)
-        return combined / (1 + self.preference)
+        scale = len(third) if self.reduction == "sum" else 1
+        return scale * combined / (1 + self.preference)
 
     def _descend(self, weights: Tensor, products: Tensor) -> Tensor:
         """Return w after the inner steps; `products` [K, K] are G_1 G_2^T."""
