@@ -65,23 +65,26 @@ def make_model(tasks=TASKS, kind=HardSharing, **options):
 def steps(weighting, model, count, in_micro_batches, *, want_gram=False, num_steps=3):
     """Make steps of plain gradient descent; return the weights and matrices that the method reported."""
     sharing = ModelSharing(model)
+    for method in weighting.methods():
+        method.optimizer, method.lr = "sgd", 0.05
     updates = []
     for number in range(num_steps):
         batch = make_batch(model.tasks, seed=number, missing=model.missing)
         model.zero_grad()
         weighting.zero_grad()
-        forward = Forward(model, batch, count if in_micro_batches else 1)
+        forward = Forward(model, batch, count if in_micro_batches else 1, repeatable=True)
         weighting.active = positions(forward.active, batch)
         for method in weighting.capable_of(ObservesPerformance):
             method.observe_performance(forward.performances())
         update = forward.backward(weighting, sharing, want_gram=want_gram)
         updates.append((update.weights, update.gram, update.losses))
         with torch.no_grad():
-            for parameter in [*model.parameters(), *weighting.parameters()]:
+            for parameter in model.parameters():
                 if parameter.grad is not None:
                     parameter -= 0.05 * parameter.grad
         for method in weighting.capable_of(ObservesLossesAfterStep):
-            method.observe_losses_after_step(forward.losses_now())
+            method.observe_losses_after_step(forward.losses_again())
+        weighting.learn()
     return updates
 
 

@@ -56,7 +56,8 @@ def test_the_rate_is_constant_and_shown_and_null_is_that_of_the_optimizer(quick)
 
 def test_a_word_chooses_the_optimizer(quick, mtlrun):
     # At the start, the derivative of uncertainty is 1/2 - L/2, the length of the first step of sgd.
-    folder = quick("weighting=uncertainty", "weighting.optimizer=sgd", "weighting.lr=0.1", "trainer=smoke", *STILL)
+    options = ["weighting.form=regression", "weighting.optimizer=sgd", "weighting.lr=0.1"]
+    folder = quick("weighting=uncertainty", *options, "trainer=smoke", *STILL)
     lines = read_lines(folder, "train")
     weight = lines[1]["weight/left"]
     assert weight == pytest.approx(0.5 * torch.tensor(0.1 * (0.5 - lines[0]["train/left/loss"] / 2)).exp().item())

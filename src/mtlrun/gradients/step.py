@@ -7,10 +7,10 @@ from itertools import compress
 import torch
 from torch import Tensor, nn
 
+from mtlrun.gradients.assignment import add_grads, add_task_grads, split_like, weighted_sum
 from mtlrun.gradients.gram import Gradient, gram_matrix, refuse_non_finite
 from mtlrun.gradients.task_gradients import (
     LossGraph,
-    PartialGradient,
     Sharing,
     TaskGradients,
     backward_weighted,
@@ -24,6 +24,7 @@ from mtlrun.weightings.base import (
     Weighting,
 )
 from mtlrun.weightings.capabilities import ClipsSharedGradient, SeesRepresentation
+from mtlrun.weightings.precision import promoted
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class GradientStep:
         self._weighting: LossWeighting | GradientWeighting | JacobianWeighting = weighting
         self._sharing = sharing
         self._micro_batches = micro_batches
-        self._batch_losses = batch_losses
+        self._batch_losses = None if batch_losses is None else promoted(batch_losses)
         self._want_gram = want_gram
         self._vmap = vmap
         self._losses: Tensor | None = None  # [K], summed over the calls of `add`
@@ -129,7 +130,9 @@ class GradientStep:
             positions = range(len(self._sharing.task_params))
         if len(losses) != len(positions):
             raise ValueError(f"{len(positions)} tasks need as many losses, found {len(losses)}")
-        stacked = torch.stack(list(losses))
+        losses = [promoted(loss) for loss in losses]
+        parts = [[promoted(loss) for loss in part] for part in parts]
+        stacked = torch.stack(losses)
         self._add_losses(stacked.detach(), positions)
         if isinstance(self._weighting, LossWeighting):
             self._add_objective(stacked, losses, positions, regularizer)
@@ -262,7 +265,7 @@ class GradientStep:
                 gradients.add_reached(self._gradients)
             self._gradients = gradients
             self._parts.append((gradients.jacobian(), values))
-            _set_task_grads(self._sharing, gradients.task_params, [1 / len(parts)] * len(positions))
+            add_task_grads(self._sharing, gradients.task_params, [1 / len(parts)] * len(positions))
 
     def _scaled(self, losses: Sequence[Tensor], positions: Sequence[int]) -> Sequence[Tensor]:
         """Return the losses times the slopes, so that their gradients are those of the scaled, transformed losses."""
@@ -293,9 +296,9 @@ class GradientStep:
         factors = weighting.task_weights(gram, values).tolist()
         weighting.keep(factors)
         task_factors = factors if weighting.head_loss == "weighted" else [1.0] * num_tasks
-        _set_task_grads(self._sharing, gradients.task_params, task_factors)
+        add_task_grads(self._sharing, gradients.task_params, task_factors)
         sources = gradients.compared if weighting.grad_wrt == "shared" else gradients.representation
-        self._set_shared_grad(_weighted_sum(sources, factors))
+        self._set_shared_grad(weighted_sum(sources, factors))
         return Update(losses, self._effective(factors), gram)
 
     def _combine_jacobian(self, losses: Tensor) -> Update:
@@ -308,8 +311,8 @@ class GradientStep:
             weighting.observe_representation(self._representation.detach())
         direction = weighting.combine(jacobian, self._as_seen(losses))
         factors = [1.0] * len(losses) if weighting.head_weights is None else weighting.head_weights.tolist()
-        _set_task_grads(self._sharing, gradients.task_params, factors)
-        self._set_shared_grad(_like(direction, gradients.compared[0]))
+        add_task_grads(self._sharing, gradients.task_params, factors)
+        self._set_shared_grad(split_like(direction, gradients.compared[0]))
         return Update(losses, gram=gram)
 
     def _combine_parts(self, losses: Tensor) -> Update:
@@ -317,7 +320,7 @@ class GradientStep:
         assert self._gradients is not None
         jacobians = [jacobian for jacobian, _ in self._parts]
         direction = self._weighting.combine_parts(jacobians, torch.stack([values for _, values in self._parts]))
-        self._set_shared_grad(_like(direction, self._gradients.compared[0]))
+        self._set_shared_grad(split_like(direction, self._gradients.compared[0]))
         return Update(losses)
 
     def _as_seen(self, losses: Tensor) -> Tensor:
@@ -335,7 +338,7 @@ class GradientStep:
         assert self._gradients is not None
         reached = self._gradients.reached
         if self._weighting.grad_wrt == "shared":
-            _add_grads(list(compress(self._sharing.shared, reached)), list(compress(direction, reached)))
+            add_grads(list(compress(self._sharing.shared, reached)), list(compress(direction, reached)))
         elif reached[0]:
             assert self._representation is not None
             torch.autograd.backward([self._representation], direction, inputs=list(self._sharing.shared))
@@ -370,31 +373,3 @@ def backward(
     step = GradientStep(weighting, Sharing(shared, task_params, last_layer), want_gram=want_gram, vmap=vmap)
     step.add(losses, representation=representation, regularizer=regularizer, parts=parts)
     return step.finish()
-
-
-def _weighted_sum(gradients: list[Gradient], weights: list[float]) -> Gradient:
-    """Return sum_k weights_k gradients_k, in new tensors, since autograd may hand out one tensor for two inputs."""
-    total = list(torch._foreach_mul(gradients[0], weights[0]))
-    for gradient, weight in zip(gradients[1:], weights[1:], strict=True):
-        torch._foreach_add_(total, gradient, alpha=weight)
-    return total
-
-
-def _like(direction: Tensor, gradient: Gradient) -> Gradient:
-    """Return a direction [P], split and shaped as a task gradient."""
-    pieces = direction.split([part.numel() for part in gradient])
-    return [piece.view_as(part).to(part.dtype) for piece, part in zip(pieces, gradient, strict=True)]
-
-
-def _set_task_grads(sharing: Sharing, gradients: list[PartialGradient], factors: list[float]) -> None:
-    """Add each task's gradient times its factor to the `.grad` of the task's own parameters that its loss reaches."""
-    for parameters, gradient, factor in zip(sharing.task_params, gradients, factors, strict=True):
-        pairs = [(each, part) for each, part in zip(parameters, gradient, strict=True) if part is not None]
-        if pairs:
-            _add_grads([each for each, _ in pairs], list(torch._foreach_mul([part for _, part in pairs], factor)))
-
-
-def _add_grads(parameters: Sequence[nn.Parameter], grads: Gradient) -> None:
-    """Add to `.grad`, which may already hold the regularizer's gradient."""
-    for parameter, grad in zip(parameters, grads, strict=True):
-        parameter.grad = grad if parameter.grad is None else parameter.grad + grad

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mtlrun.gradients.gram import Gradient, refuse_non_finite
 from mtlrun.weightings.base import GradWrt
+from mtlrun.weightings.precision import promoted
 
 #: The gradient of one loss, None for parameters that it does not reach.
 PartialGradient = list[Tensor | None]
@@ -125,12 +126,12 @@ class TaskGradients:
         self.reached = [here or there for here, there in zip(self.reached, other.reached, strict=True)]
 
     def jacobian(self) -> Tensor:
-        """Return the compared gradients as one matrix [K, P].
+        """Return the compared gradients as one matrix [K, P], in float32 at least.
 
         Raises:
             NonFiniteGradientError: an entry is NaN or infinite.
         """
-        jacobian = torch.stack([torch.cat([part.reshape(-1) for part in gradient]) for gradient in self.compared])
+        jacobian = promoted(torch.stack([torch.cat([part.reshape(-1) for part in each]) for each in self.compared]))
         refuse_non_finite(torch.isfinite(jacobian).all(dim=1).cpu())
         return jacobian
 

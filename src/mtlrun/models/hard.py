@@ -56,7 +56,7 @@ class HardSharing(SharedRepresentationModel):
         for task in self.requested(tasks):
             features = representation
             if self.rotations is not None:
-                features = _rotate(features, self.rotations[self.task_names.index(task)])
+                features = _rotate(features, self.rotations[self.task_names.index(task)].to(features.dtype))
             if task in self.branches:
                 branch = self.branches[task]
                 features = branch.run(features, dict(cache or {}), start=self.shared_stages)  # type: ignore[operator]
@@ -69,7 +69,9 @@ class HardSharing(SharedRepresentationModel):
 
     def add_rotations(self) -> Tensor:
         like = next(self.trunk.parameters())
-        identity = torch.eye(self._representation_shape[0], dtype=like.dtype, device=like.device)
+        # In float32 at least: half precision has no room for the small angle of a step.
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        identity = torch.eye(self._representation_shape[0], dtype=dtype, device=like.device)
         self.rotations = identity.repeat(len(self.heads), 1, 1)
         return self.rotations
 

@@ -1,7 +1,7 @@
 """One training batch through the model, at once or in micro-batches: predictions, losses, and back to `.grad`."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 from inspect import signature
@@ -14,6 +14,7 @@ from mtlrun.gradients import GradientStep, Sharing, Update
 from mtlrun.models import MultiTaskModel, Output, SharedRepresentationModel
 from mtlrun.training.batch import LabeledBatch, SourceBatch
 from mtlrun.weightings import Weighting
+from mtlrun.weightings.precision import at_least_float32, promoted
 
 
 class ModelSharing:
@@ -48,12 +49,20 @@ class Forward:
         micro_batches: how many go through the model one after the other; fewer if there are fewer samples.
         num_parts: with one micro-batch, into how many parts the batch's losses are split as well, part i being every
             num_parts-th sample from the i-th on; tasks without a label in some part are then left out.
+        repeatable: True if `losses_again` is to be called.
     """
 
     def __init__(
-        self, model: MultiTaskModel, batch: LabeledBatch, micro_batches: int = 1, *, num_parts: int = 1
+        self,
+        model: MultiTaskModel,
+        batch: LabeledBatch,
+        micro_batches: int = 1,
+        *,
+        num_parts: int = 1,
+        repeatable: bool = False,
     ) -> None:
         self._model, self._batch, self._micro_batches = model, batch, micro_batches
+        self._start = Surroundings(model) if repeatable else None
         #: The tasks that have a loss.
         self.active = batch.active
         #: The losses [K] of each part, if there are several.
@@ -96,12 +105,20 @@ class Forward:
         return self._survey(performances=True)[1] if self._whole is None else self._whole.performances(self.active)
 
     @torch.no_grad()
-    def losses_now(self) -> Tensor:
-        """Return the losses of the active tasks at the present values of the model's parameters, [K]."""
-        if self._whole is None:
-            return self._survey(leave_no_trace=False)[0]
-        losses = BatchPass(self._model, self._batch).losses
-        return torch.stack([losses[name] for name in self.active])
+    def losses_again(self) -> Tensor:
+        """Return the losses of the active tasks at the present values of the model's parameters, [K].
+
+        Nothing but the parameters differs from the first pass: the model sees the same random numbers, such as dropout
+        masks, and the same buffers, which are left alone, so that no batch enters running statistics twice.
+        """
+        if self._start is None:
+            raise ValueError("the pass cannot be repeated; set repeatable=True")
+        with untouched(self._model):
+            self._start.restore()
+            if self._whole is None:
+                return self._survey(leave_no_trace=False)[0]
+            losses = BatchPass(self._model, self._batch).losses
+        return promoted(torch.stack([losses[name] for name in self.active]))
 
     def _passes(self) -> "Iterator[BatchPass]":
         """Yield the pass of the batch, or of one micro-batch after the other."""
@@ -128,7 +145,7 @@ class Forward:
                 continue
             places = [self.active.index(name) for name in part.losses]
             values = torch.stack(list(part.losses.values()))
-            dtype = values.dtype
+            dtype = at_least_float32(values.dtype)
             fractions = part.batch.num_terms() / totals[places]
             sums[0, places] += fractions * values
             if performances:
@@ -273,20 +290,60 @@ def positions(active: Sequence[str], batch: LabeledBatch) -> slice | Tensor:
     return torch.tensor([names.index(name) for name in active])
 
 
-def forked_random_numbers(parameters: Iterable[Tensor]) -> AbstractContextManager[None]:
-    """Return a context after which random numbers, on the CPU and on the parameters' GPUs, go on as before it."""
-    devices = {parameter.device for parameter in parameters}
-    return torch.random.fork_rng(devices=[device for device in devices if device.type == "cuda"])
+class RandomNumbers:
+    """The random numbers to come, on the CPU and on the GPUs of some tensors, as they stand when this is made.
+
+    Args:
+        tensors: on whose GPUs.
+    """
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        gpus = {tensor.device for tensor in tensors if tensor.device.type == "cuda"}
+        self._cpu = torch.random.get_rng_state()
+        self._gpus = {device: torch.cuda.get_rng_state(device) for device in gpus}
+
+    def restore(self) -> None:
+        """Let the same random numbers come again."""
+        torch.random.set_rng_state(self._cpu)
+        for device, state in self._gpus.items():
+            torch.cuda.set_rng_state(state, device)
+
+
+class Surroundings:
+    """All that a model's pass depends on besides inputs and parameters, as it stands when this is made.
+
+    Args:
+        model: whose buffers are copied.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._buffers = [buffer.clone() for buffer in model.buffers()]
+        self._random_numbers = RandomNumbers(model.parameters())
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put the buffers and the random numbers back."""
+        for buffer, before in zip(self._model.buffers(), self._buffers, strict=True):
+            buffer.copy_(before)
+        self._random_numbers.restore()
+
+
+@contextmanager
+def forked_random_numbers(parameters: Iterable[Tensor]) -> Iterator[None]:
+    """After this context, random numbers, on the CPU and on the parameters' GPUs, go on as before it."""
+    before = RandomNumbers(parameters)
+    try:
+        yield
+    finally:
+        before.restore()
 
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
     """Leave the model's buffers and the random numbers as they were, whatever is predicted in between."""
-    buffers = [buffer.clone() for buffer in model.buffers()]
+    before = Surroundings(model)
     try:
-        with forked_random_numbers(model.parameters()):
-            yield
+        yield
     finally:
-        with torch.no_grad():
-            for buffer, before in zip(model.buffers(), buffers, strict=True):
-                buffer.copy_(before)
+        before.restore()

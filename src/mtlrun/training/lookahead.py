@@ -11,6 +11,7 @@ from mtlrun.training.batch import LabeledBatch
 from mtlrun.training.forward import BatchPass, forked_random_numbers, positions, untouched
 from mtlrun.weightings import Weighting
 from mtlrun.weightings.capabilities import LooksAhead
+from mtlrun.weightings.precision import promoted
 
 
 class Lookahead:
@@ -46,7 +47,7 @@ def look_ahead(
         return
 
     def losses(batch: LabeledBatch) -> Tensor:
-        return torch.stack(list(BatchPass(model, batch).losses.values()))
+        return promoted(torch.stack(list(BatchPass(model, batch).losses.values())))
 
     weighting.active = positions(batch.active, batch)
     with untouched(model):

@@ -23,8 +23,9 @@ class StepMeans:
     def reset(self) -> None:
         """Start over."""
         num_tasks = len(self._tasks)
-        self._losses = torch.zeros(2, num_tasks, device=self._device)  # [0]: sums, [1]: counts; likewise below
-        self._weights = torch.zeros(2, num_tasks, device=self._device)
+        # Also where the default is half precision, in which sums lose what is added. [0]: sums, [1]: counts.
+        self._losses = torch.zeros(2, num_tasks, dtype=torch.float32, device=self._device)
+        self._weights = torch.zeros(2, num_tasks, dtype=torch.float32, device=self._device)
         self._norms = torch.zeros(2, num_tasks, dtype=torch.float64)
         self._cosines = torch.zeros(2, num_tasks, num_tasks, dtype=torch.float64)
         self._conflicts = torch.zeros(2, 1, dtype=torch.float64)  # pairs of tasks that conflict, and all pairs

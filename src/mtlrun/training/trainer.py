@@ -53,7 +53,7 @@ class Trainer:
         self.stop_signal, self.checkpoint_seconds = stop_signal, checkpoint_seconds
         self.steps_per_epoch, self.total_steps = parts.steps_per_epoch, parts.total_steps
         self.sharing = ModelSharing(parts.model)
-        lowest = torch.tensor(parts.weighting.lowest_losses(len(parts.tasks)), device=parts.device)
+        lowest = torch.tensor(parts.weighting.lowest_losses(len(parts.tasks)), dtype=torch.float64, device=parts.device)
         self.guard = Guard(parts.model, self.sharing, parts.settings, lowest)
         self.progress = Progress()
         self.timetable = Timetable(parts.settings, parts.steps_per_epoch, parts.total_steps)
@@ -158,7 +158,7 @@ class Trainer:
 
         optimizer.step()
         for comparing in weighting.capable_of(ObservesLossesAfterStep):
-            comparing.observe_losses_after_step(forward.losses_now())
+            comparing.observe_losses_after_step(forward.losses_again())
         weighting.learn()
         self.step_means.add(weighting.active, update.losses, update.weights, update.gram)
         if self.first_step_at is None:
@@ -172,7 +172,9 @@ class Trainer:
         """Send a batch through the model, at once or in micro-batches."""
         weighting = self.parts.weighting
         num_parts = weighting.num_parts if isinstance(weighting, PartsWeighting) else 1
-        return Forward(self.parts.model, batch, self.parts.settings.micro_batches, num_parts=num_parts)
+        repeatable = bool(weighting.capable_of(ObservesLossesAfterStep))
+        micro_batches = self.parts.settings.micro_batches
+        return Forward(self.parts.model, batch, micro_batches, num_parts=num_parts, repeatable=repeatable)
 
     def backward(self, forward: Forward) -> Update:
         """Let the weighting make an update of the losses; afterwards `.grad` is complete."""

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from mtlrun.weightings.base import GradientWeighting, JacobianWeighting, LossWeighting, TaskGradientWeighting, Weighting
+from mtlrun.weightings.precision import promoted
 
 
 def combine(weighting: Weighting, jacobian: Tensor, losses: Tensor | None = None) -> Tensor:
@@ -26,7 +27,12 @@ def combine(weighting: Weighting, jacobian: Tensor, losses: Tensor | None = None
     losses = torch.ones(len(jacobian), dtype=jacobian.dtype) if losses is None else losses.detach()
     if len(losses) != len(jacobian):
         raise ValueError(f"{len(jacobian)} task gradients need as many losses, found {len(losses)}")
-    jacobian = jacobian.detach()
+    given, jacobian, losses = jacobian, promoted(jacobian.detach()), promoted(losses)
+    return _direction(weighting, jacobian, losses).to(given)
+
+
+def _direction(weighting: Weighting, jacobian: Tensor, losses: Tensor) -> Tensor:
+    """Return the update direction [P] of a Jacobian and losses [K] in float32 or more."""
     if isinstance(weighting, LossWeighting):
         leaf = losses.clone().requires_grad_()
         weights = torch.autograd.grad(weighting.scalarize(leaf), leaf)[0]

@@ -44,7 +44,8 @@ class DTP(ObservesPerformance, LossWeighting):
 
     def setup(self, num_tasks: int, seed: int = 0) -> None:
         super().setup(num_tasks, seed)
-        self.register_buffer("performance", torch.full((num_tasks,), torch.nan))  # kbar, NaN before its first value
+        unknown = torch.full((num_tasks,), torch.nan, dtype=torch.float64)
+        self.register_buffer("performance", unknown)  # kbar
 
     def observe_performance(self, performance: Tensor) -> None:
         mean = self.performance[self.active]

@@ -32,7 +32,7 @@ class RLW(LossWeighting):
 
     def objective(self, losses: Tensor) -> Tensor:
         # Drawn for all K tasks, so that a task's number does not depend on which others have labels.
-        logits = torch.empty(self.num_tasks, device=losses.device)
+        logits = torch.empty(self.num_tasks, dtype=torch.float32, device=losses.device)
         generator = self.generator(losses.device)
         if self.distribution == "normal":
             logits.normal_(generator=generator)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from mtlrun.weightings.base import JacobianWeighting
 from mtlrun.weightings.capabilities import LearnsWeights, RotatesRepresentation
+from mtlrun.weightings.precision import at_least_float32
 
 
 class RotoGrad(RotatesRepresentation, LearnsWeights, JacobianWeighting):
@@ -63,7 +64,8 @@ class RotoGrad(RotatesRepresentation, LearnsWeights, JacobianWeighting):
 
     def attach_rotations(self, rotations: Tensor) -> None:
         self.rotations = rotations
-        self.turns = nn.Parameter(torch.zeros_like(rotations))  # A; zero before each step
+        zeros = torch.zeros_like(rotations, dtype=at_least_float32(rotations.dtype))
+        self.turns = nn.Parameter(zeros)  # A; zero before each step
 
     def combine(self, jacobian: Tensor, losses: Tensor) -> Tensor:
         if self.rotations is None:
@@ -104,8 +106,9 @@ class RotoGrad(RotatesRepresentation, LearnsWeights, JacobianWeighting):
         super().learn()
         if self.rotations is None:
             return
-        rotations, turns = self.rotations[self.active], self.turns[self.active]
+        turns = self.turns[self.active]
+        rotations = self.rotations[self.active].to(turns)
         turned = rotations @ torch.linalg.matrix_exp(turns - turns.mT)
         # A Newton step toward the nearest orthogonal matrix, so that rounding errors do not accumulate.
-        self.rotations[self.active] = 1.5 * turned - 0.5 * turned @ (turned.mT @ turned)
+        self.rotations[self.active] = (1.5 * turned - 0.5 * turned @ (turned.mT @ turned)).to(self.rotations)
         self.turns.zero_()

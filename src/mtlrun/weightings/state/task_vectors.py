@@ -5,11 +5,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mtlrun.weightings.precision import at_least_float32
+
 
 class TaskVectors(nn.Module):
     """One vector per task, created as zeros at its first use, when the number of parameters is known.
 
-    From then on the vectors are in `state_dict`, which an instance can load before its first use.
+    They are in float32 at least. From then on they are in `state_dict`, which an instance can load before its first
+    use.
     """
 
     vectors: Tensor | None
@@ -21,7 +24,8 @@ class TaskVectors(nn.Module):
     def like(self, jacobian: Tensor, num_tasks: int) -> Tensor:
         """Return the vectors [num_tasks, P] for task gradients `jacobian` [..., P]; they may be written to."""
         if self.vectors is None:
-            self.vectors = jacobian.new_zeros(num_tasks, jacobian.shape[1])
+            dtype = at_least_float32(jacobian.dtype)
+            self.vectors = jacobian.new_zeros(num_tasks, jacobian.shape[1], dtype=dtype)
         elif self.vectors.device != jacobian.device:  # loaded before the weighting was moved
             self.vectors = self.vectors.to(jacobian.device)
         return self.vectors
