@@ -21,7 +21,9 @@ from mtlrun.training.batch import LabeledBatch
 from mtlrun.training.forward import Forward
 from mtlrun.weightings import (
     DWA,
+    FAMO,
     MGDA,
+    RLW,
     Equal,
     GradDrop,
     GradientWeighting,
@@ -327,3 +329,43 @@ def test_the_weighting_beneath_a_parts_weighting_learns_once_per_step():
     alone.setup(2)
     alone.scalarize(torch.stack(losses).detach()).backward()
     torch.testing.assert_close(inner.log_variance.grad, alone.log_variance.grad)
+
+
+@pytest.mark.parametrize("method", ["modo", "sdmgrad"])
+@pytest.mark.parametrize(("inner", "name"), [(Uncertainty, "uncertainty"), (RLW, "rlw"), (FAMO, "famo")])
+def test_the_weighting_beneath_a_parts_weighting_is_asked_once_per_step(method, inner, name, quick, monkeypatch):
+    asked, objective = [], inner.objective
+
+    def count(self, losses):
+        asked.append(losses.tolist())
+        return objective(self, losses)
+
+    monkeypatch.setattr(inner, "objective", count)
+    folder = quick(f"weighting={method}", f"weighting/losses={name}", "trainer.log_every=1")
+    lines = read_lines(folder, "train")
+    assert len(asked) == len(lines) == 12
+    # Of the whole batch: the losses that are logged.
+    for losses, line in zip(asked, lines, strict=True):
+        assert losses == pytest.approx([line["train/left/loss"], line["train/right/loss"]])
+    if name == "rlw":
+        state = checkpoint.load(folder / "checkpoints" / "last.pt")["weighting"]
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(12):
+            torch.empty(2).normal_(generator=generator)
+        assert torch.equal(state["losses._extra_state"]["generators"]["cpu"], generator.get_state())
+
+
+@pytest.mark.parametrize("method", ["modo", "sdmgrad"])
+def test_famo_beneath_a_parts_weighting_compares_the_whole_batch_before_and_after(method, quick, monkeypatch):
+    pairs, observe = [], FAMO.observe_losses_after_step
+
+    def keep(self, losses):
+        pairs.append((self.before.tolist(), losses.tolist()))
+        observe(self, losses)
+
+    monkeypatch.setattr(FAMO, "observe_losses_after_step", keep)
+    # Steps so small that the losses of the same samples stay as they are; those of a third of them would not.
+    quick(f"weighting={method}", "weighting/losses=famo", "optimizer=sgd", "optimizer.lr=1e-9")
+    assert len(pairs) == 12
+    for before, after in pairs:
+        assert after == pytest.approx(before, rel=1e-5)

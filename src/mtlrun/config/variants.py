@@ -20,8 +20,9 @@ DEFAULT = "default"
 
 def value_of_variant(default: Any, *, _node_: Any, _parent_: DictConfig) -> Any:
     """Return what the chosen variant gives a key, or else `default`; the resolver of `${variant:default}`."""
-    chosen = _parent_.variants.get(_parent_.variant, {})
-    return chosen.get(_node_._key(), default)
+    if _parent_.variant == DEFAULT:
+        return default
+    return _parent_.variants[_parent_.variant].get(_node_._key(), default)
 
 
 def check_variants(cfg: DictConfig, key: str = "") -> list[str]:
