@@ -212,7 +212,9 @@ def test_the_result_is_the_mean_over_the_last_ten_evaluations_of_the_test_split(
     }
     assert record.test == wanted
     assert record.test["depth"]["abs_err"] != lines[-1]["test_selected/depth/abs_err"]
-    assert (record.val, record.protocol) == ({}, "legacy")
+    assert (record.val, record.skills, record.protocol) == ({}, {}, "legacy")
+    assert record.trivial.keys() == {"test"}
+    assert record.trivial["test"].keys() == record.test.keys()
     assert {split: summary["samples"] for split, summary in record.splits.items()} == {"train": TRAIN, "test": TEST}
     (selection,) = record.selection
     assert selection == {

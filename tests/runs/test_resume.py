@@ -88,9 +88,18 @@ def test_a_stopped_and_continued_run_equals_an_uninterrupted_one(method, step, m
     assert_same(outcome(run_folders("whole")[0]), outcome(run_folders("parts")[0]))
 
 
-@pytest.mark.parametrize("model", ["single", "cross_stitch", "soft"])
-def test_every_model_continues_where_it_stopped(model, monkeypatch):
-    overrides = [f"model={model}", "trainer.patience=2", "trainer.evaluate_every_steps=3", "optimizer=sgd"]
+@pytest.mark.parametrize(
+    ("model", "monitor"),
+    [("single", "mean_skill"), ("cross_stitch", "mean_skill"), ("soft", "mean_skill"), ("hard", "per_task")],
+)
+def test_every_model_continues_where_it_stopped(model, monitor, monkeypatch):
+    overrides = [
+        f"model={model}",
+        f"trainer.monitor={monitor}",
+        "trainer.patience=2",
+        "trainer.evaluate_every_steps=3",
+        "optimizer=sgd",
+    ]
     run(config_of(*overrides, "runtime.root=whole"))
     config = config_of(*overrides, "runtime.root=parts")
     train_until_step(config, 6, monkeypatch)

@@ -1,16 +1,15 @@
-"""Selection of the best evaluation: skill scores, the order that they give, what is monitored, and patience."""
+"""Selection of the best evaluation: skill scores, the order that they give, what is monitored, patience."""
 
 import itertools
 import math
 import random
-import re
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from mtlrun.errors import CheckpointError, ConfigError
-from mtlrun.training.selection import SelectedModel, Selection, TaskBests, check_monitor, merge_states
+from mtlrun.errors import CheckpointError
+from mtlrun.training.selection import SelectedModel, Selection, TaskBests, merge_states
 from mtlrun.training.skill import Skills
 
 DIRECTIONS = {"digit": {"loss": "min", "accuracy": "max"}, "size": {"loss": "min", "rmse": "min"}}
@@ -337,20 +336,3 @@ def test_states_that_were_kept_together_are_one():
     assert [sorted(names) for names in selected.load_in_turn()] == [["digit", "size"]]
     first, second = selected.state_dict()["model_states"]
     assert first["weight"].data_ptr() == second["weight"].data_ptr()
-
-
-@pytest.mark.parametrize("rule", ["mean_skill", "per_task", "digit/accuracy", "size/loss"])
-def test_known_metrics_can_be_monitored(rule):
-    check_monitor(rule, DIRECTIONS)
-
-
-@pytest.mark.parametrize("rule", ["accuracy", "digit/rmse", "gains", ""])
-def test_unknown_metric_is_refused_with_the_list_of_known_ones(rule):
-    allowed = "mean_skill, per_task, digit/loss, digit/accuracy, size/loss, size/rmse"
-    with pytest.raises(ConfigError, match=re.escape(f"must be one of {allowed}, found {rule!r}")):
-        check_monitor(rule, DIRECTIONS)
-
-
-def test_the_rule_of_earlier_versions_is_refused_with_the_name_of_its_successor():
-    with pytest.raises(ConfigError, match=r"mean_relative_gain is gone, .*; use mean_skill"):
-        check_monitor("mean_relative_gain", DIRECTIONS)

@@ -34,14 +34,13 @@ from mtlrun.setup.environment import choose_device, keep_solvers_on_one_thread, 
 from mtlrun.setup.loaders import fit_tasks, has_source_statistics, make_loaders
 from mtlrun.setup.model_size import count_macs, match_width
 from mtlrun.setup.optimizer_groups import check_optimizer, check_task_rates, make_optimizer
+from mtlrun.setup.selection_rules import check_monitor, make_rules, make_skills
 from mtlrun.setup.split_summary import count_labels, summarize, training_keys
 from mtlrun.setup.warm_start import start_from
 from mtlrun.tasks import Task
 from mtlrun.training.batch import LabeledBatch
 from mtlrun.training.optim import Schedule
 from mtlrun.training.parts import Parts
-from mtlrun.training.selection import MEAN_SKILL, PER_TASK, LastMean, Selection, SelectionRule, check_monitor
-from mtlrun.training.skill import Skills
 from mtlrun.weightings import JacobianWeighting, LossWeighting, Weighting
 from mtlrun.weightings.base import TaskGradientWeighting
 from mtlrun.weightings.capabilities import LooksAhead, RotatesRepresentation, UsesLabelFractions, UsesTaskKinds
@@ -256,7 +255,7 @@ def check_components(built: Mapping[str, Any], problems: Problems) -> None:
     if built["model"] is not None:
         problems.attempt(check_task_rates, built["config"].get("optimizer") or {}, built["model"], tasks)
     if settings is not None and tasks:
-        problems.attempt(check_monitor, settings.monitor, _directions(tasks))
+        problems.attempt(check_monitor, settings.monitor, tasks)
     if settings is not None and dataset is not None:
         problems += check_protocol(dataset, settings)
 
@@ -268,10 +267,6 @@ def _set_up(weighting: Weighting, tasks: Mapping[str, Task], seed: int) -> None:
         raise ConfigError(f"weighting.{error}") from error
     for method in weighting.capable_of(UsesTaskKinds):
         method.set_categorical([task.categorical for task in tasks.values()])
-
-
-def _directions(tasks: Mapping[str, Task]) -> dict[str, dict[str, str]]:
-    return {name: dict(task.directions()) for name, task in tasks.items()}
 
 
 # -------------------------------------------------------------------------------------------------------- 3. load
@@ -361,7 +356,7 @@ def place(components: Components, data: Data) -> Parts:
     for method in weighting.methods():
         if method.lr is None:
             method.lr = float(components.config["optimizer"]["lr"])
-    skills = Skills(_directions(tasks), {name: task.perfect_values for name, task in tasks.items()})
+    skills = make_skills(tasks)
     return Parts(
         dataset=components.dataset,
         tasks=tasks,
@@ -370,7 +365,7 @@ def place(components: Components, data: Data) -> Parts:
         optimizer=make_optimizer(components.config["optimizer"], model, tasks),
         schedule=components.schedule,
         loaders=data.loaders,
-        selection_rules=_selection_rules(components, skills),
+        selection_rules=make_rules(components.settings, components.dataset, tasks, model, skills),
         skills=skills,
         settings=components.settings,
         runtime=components.runtime,
@@ -380,17 +375,3 @@ def place(components: Components, data: Data) -> Parts:
         splits=data.splits,
         data=data.stamps,
     )
-
-
-def _selection_rules(components: Components, skills: Skills) -> list[SelectionRule]:
-    """Return one rule for all tasks, or one for each if they are trained independently or the user asks for it."""
-    dataset, tasks, settings = components.dataset, components.tasks, components.settings
-    if dataset.protocol == "legacy":
-        return [LastMean(list(tasks), dataset.averaged_evaluations)]
-    independent = components.model.independent_tasks and settings.monitor == MEAN_SKILL
-    apart = independent or settings.monitor == PER_TASK
-    main_metrics = {name: task.main_metric for name, task in tasks.items()}
-    return [
-        Selection(names, settings.monitor, main_metrics, skills, settings.patience, settings.min_delta)
-        for names in ([[name] for name in tasks] if apart else [list(tasks)])
-    ]

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from mtlrun.errors import CheckpointError, ConfigError
+from mtlrun.errors import CheckpointError
 from mtlrun.models import MultiTaskModel
-from mtlrun.training.skill import Directions, Metrics, Skills
+from mtlrun.training.skill import Metrics, Skills
 
 # Values of trainer.monitor that take all tasks into account: one model state for all, or one for each.
 MEAN_SKILL, PER_TASK = "mean_skill", "per_task"
@@ -303,16 +303,3 @@ def merge_states(model_states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tens
             f"use trainer.monitor={MEAN_SKILL}"
         )
     return merged
-
-
-def check_monitor(monitor: str, directions: Directions) -> None:
-    """Raise ConfigError unless `monitor` names a rule over all tasks or a metric of a task."""
-    metrics = (f"{task}/{metric}" for task, metrics in directions.items() for metric in metrics)
-    allowed = [MEAN_SKILL, PER_TASK, *metrics]
-    if monitor == "mean_relative_gain":
-        raise ConfigError(
-            f"trainer.monitor=mean_relative_gain is gone, since it compared with what was selected and could go in "
-            f"circles; use {MEAN_SKILL}"
-        )
-    if monitor not in allowed:
-        raise ConfigError(f"trainer.monitor must be one of {', '.join(allowed)}, found {monitor!r}")

@@ -1,0 +1,52 @@
+"""trainer.monitor: what it may be, and which tasks are then selected together."""
+
+import re
+from types import SimpleNamespace
+
+import pytest
+
+from mtlrun.config.settings import Settings
+from mtlrun.errors import ConfigError
+from mtlrun.setup.selection_rules import check_monitor, make_rules, make_skills
+from mtlrun.tasks import Classification, Regression
+
+TASKS = {"digit": Classification(3), "size": Regression()}
+TOGETHER, APART = [["digit", "size"]], [["digit"], ["size"]]
+
+
+@pytest.mark.parametrize("monitor", ["mean_skill", "per_task", "digit/accuracy", "size/loss"])
+def test_rules_and_metrics_can_be_monitored(monitor):
+    check_monitor(monitor, TASKS)
+
+
+@pytest.mark.parametrize("monitor", ["accuracy", "digit/rmse", "gains", ""])
+def test_an_unknown_metric_is_refused_with_the_list_of_known_ones(monitor):
+    allowed = "mean_skill, per_task, digit/loss, digit/accuracy, digit/f1, size/loss, size/rmse, size/mae, size/r2"
+    with pytest.raises(ConfigError, match=re.escape(f"must be one of {allowed}, found {monitor!r}")):
+        check_monitor(monitor, TASKS)
+
+
+def test_the_rule_of_earlier_versions_is_refused_with_the_name_of_its_successor():
+    with pytest.raises(ConfigError, match=r"mean_relative_gain is gone: .*; use mean_skill"):
+        check_monitor("mean_relative_gain", TASKS)
+
+
+@pytest.mark.parametrize(
+    ("monitor", "independent", "expected"),
+    [
+        ("mean_skill", False, TOGETHER),
+        ("mean_skill", True, APART),
+        ("per_task", False, APART),
+        ("per_task", True, APART),
+        ("digit/f1", False, TOGETHER),
+        ("digit/f1", True, TOGETHER),
+    ],
+)
+def test_tasks_are_selected_together_unless_they_are_independent_or_the_user_asks_for_it(
+    monitor, independent, expected
+):
+    model, dataset = SimpleNamespace(independent_tasks=independent), SimpleNamespace(protocol="standard")
+    settings = Settings(monitor=monitor, patience=3, min_delta=0.5)
+    rules = make_rules(settings, dataset, TASKS, model, make_skills(TASKS))
+    assert [rule.tasks for rule in rules] == expected
+    assert {(rule.monitor, rule.patience, rule.min_delta) for rule in rules} == {(monitor, 3, 0.5)}
