@@ -63,7 +63,14 @@ def test_a_default_run_imports_what_it_uses(tmp_path):
     assert not (unused | {"torchmetrics", "scipy", "torchvision", "PIL"}) & modules["first step"]
     assert not unused & modules["end"]
 
-    assert room(modules["end"], "weightings") == {"base", "capabilities", "combine", "equal", "state.learner"}
+    assert room(modules["end"], "weightings") == {
+        "base",
+        "capabilities",
+        "combine",
+        "equal",
+        "precision",
+        "state.learner",
+    }
     assert room(modules["end"], "models") - {"blocks.batchnorm_statistics", "blocks.last_layer", "blocks.layers"} == {
         "base", "hard", "backbones.base", "backbones.lenet", "backbones.width", "heads.dense", "heads.detection",
         "heads.mlp",
