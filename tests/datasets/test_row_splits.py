@@ -352,11 +352,8 @@ def test_both_ways_on_from_a_label_that_given_splits_do_not_train_work_as_printe
     code, _, err = mtlrun(*command)
     assert code == 2
     assert "t.csv, column k, row 31: 'true' is in the test split and not in train" in err
-    if way == "classes":
-        extra = shlex.split(re.search(r"'\+dataset.classes[^']*'", err)[0])
-    else:
-        assert "add 'true' to dataset.missing" in err
-        extra = ['dataset.missing=["",NA,"true"]']
+    pattern = "'dataset.classes[^']*'" if way == "classes" else r"'dataset\.missing[^']*' tasks.k.num_classes=null"
+    extra = shlex.split(re.search(pattern, err)[0])
     code, out, err = mtlrun(*command, *extra)
     assert code == 0, err
     assert ("row 31: 'true' is in the test split and not in train, so every prediction" in out) == (way == "classes")

@@ -101,8 +101,8 @@ def test_classes_are_sorted_by_value_or_in_the_given_order():
     text = "part,x,k\n" + "".join(f"{part},1,{k}\n" for part in SPLITS for k in (10, 2, 1))
     options = {"tasks": ["k"], "kinds": [CLASSIFICATION]}
     assert small(text, **options).split("val").targets["k"].tolist() == [2, 1, 0]
-    told = small(text, classes={"k": [10, 1, 2, 3]}, **options)
-    assert told.split("val").targets["k"].tolist() == [0, 2, 1]
+    given = small(text, classes={"k": [10, 1, 2]}, **options)
+    assert given.split("val").targets["k"].tolist() == [0, 2, 1]
 
 
 def test_standardized_targets_have_the_scale_of_training():
@@ -173,7 +173,7 @@ def test_ids_are_those_of_the_column():
         ("train,5", "train,five", {}, r"column a: 'five' in row 5, where most of the column are numbers; correct"),
         ("train,5", "train,five", {"categorical": ["a"]}, None),
         ("ant\nval", "dog\nval", {}, r"row 9: 'ant' is in the test split and not in train"),
-        ("", "", {"classes": {"k": ["cat", "dog"]}}, r"column k, row 5: 'ant' is none of dataset.classes: cat, dog"),
+        ("", "", {"classes": {"k": ["cat", "dog"]}}, r"column k, row 5: 'ant' is none of dataset.classes.k: cat, dog"),
         ("", "", {"targets": {"y": "z"}}, r"no column 'z' for task y; it has: part, a, b"),
         ("", "", {"targets": {"k": ["k", "b"]}}, r"dataset.targets.k: classes are read from one column"),
         ("", "", {"inputs": ["a", "y"]}, r"dataset.inputs: 'y' is what a task is to predict"),

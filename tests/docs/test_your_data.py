@@ -57,7 +57,12 @@ HOUSES = ["--config-dir", "conf", "dataset=houses"]
     [
         ("655000", "about 600000", [], "houses.csv, column price, row 7: 'about 600000' is not a finite number"),
         ("", "", ["+task@tasks.prise=regression"], "there is no column 'prise' for task prise; did you mean 'price'?"),
-        ("", "", ["tasks.kind.num_classes=2"], "task kind: targets must be in 0..1"),
+        (
+            "",
+            "",
+            ["tasks.kind.num_classes=2"],
+            "column kind: tasks.kind.num_classes=2, and the column has 3 labels: flat",
+        ),
         ("", "", ["dataset.path=nowhere.csv"], "nowhere.csv: there is no such file, as seen from "),
         ("", "", ["dataset.fractions=[0.5,0.5,0.5]"], "dataset.fractions must be three numbers > 0 that sum to 1"),
     ],

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mtlrun.config.aliases import canonical
 from mtlrun.config.diagnosis import diagnose
 from mtlrun.config.options import list_groups, loss_scalings, shipped
-from mtlrun.config.schema import CONFIG_MODULE
+from mtlrun.config.schema import CONFIG_MODULE, SIZE_KEYS
 from mtlrun.config.variants import check_variants, value_of_variant, without_variants
 from mtlrun.errors import ConfigError
 
@@ -30,14 +30,20 @@ SCRATCH = "MTLRUN_SCRATCH"
 def register_with_hydra() -> None:
     """Register what the shipped YAML refers to, and the options that have no file.
 
-    `${per_task:key}` is the list of `tasks.<t>.<key>` over all tasks, in their order; `${all:group}` a sweep over the
-    shipped options of a group; `${groups:}` the text of --help that lists the options of each group; `${variant:value}`
-    the value of a key unless the node's variant has another.
+    `${per_task:key}` is the list of `tasks.<t>.<key>` over all tasks, in their order; `${sizes:}` that of their numbers
+    of classes, levels or labels, null where they are not given; `${all:group}` a sweep over the shipped options of a
+    group; `${groups:}` the text of --help that lists the options of each group; `${variant:value}` the value of a key
+    unless the node's variant has another.
     `weighting/losses=<name>` is an option for each weighting that can scale losses.
     """
 
     def per_task(key: str, *, _root_: DictConfig) -> list[Any]:
         return [_root_.tasks[name][key] for name in _root_.tasks]
+
+    def sizes(*, _root_: DictConfig) -> list[int | None]:
+        nodes = [_root_.tasks[name] for name in _root_.tasks]
+        given = [[node[key] for key in SIZE_KEYS if key in node] for node in nodes]
+        return [next((size for size in one if type(size) is int), None) for one in given]
 
     def every_option(group: str) -> str:
         return ",".join(shipped(group))
@@ -48,6 +54,7 @@ def register_with_hydra() -> None:
 
     OmegaConf.register_new_resolver("per_task", per_task, replace=True)
     OmegaConf.register_new_resolver("variant", value_of_variant, replace=True)
+    OmegaConf.register_new_resolver("sizes", sizes, replace=True)
     OmegaConf.register_new_resolver("all", every_option, replace=True)
     OmegaConf.register_new_resolver("groups", groups, replace=True)
     for name in loss_scalings():

@@ -12,6 +12,8 @@ GROUPS = ("dataset", "model", "backbone", "weighting", "optimizer", "scheduler",
 # Chosen by name only: their keys are placed elsewhere in the config.
 NAMING_GROUPS = ("experiment", "study", "task", "weighting/losses", "model@match_parameters")
 OPTIONAL_KEYS = ("match_parameters",)
+# How many values a task predicts: the keys that may be null for what the dataset knows, such as the labels of a table.
+SIZE_KEYS = ("num_classes", "num_levels", "num_labels")
 ROOT_KEYS = ("names", "seed", "tasks", *GROUPS)
 
 

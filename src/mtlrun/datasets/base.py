@@ -39,6 +39,8 @@ class MultiTaskDataset(ABC):
     input_shape: tuple[int, ...]
     #: The tasks that the dataset has labels for. A config may train a subset of them.
     task_names: tuple[str, ...]
+    #: {task: number of its classes, levels or labels}, where the dataset knows it: the config may then leave it out.
+    task_sizes: Mapping[str, int] = {}
     #: How training batches are drawn from several sources; None to shuffle all samples together.
     sampling: Sampling | None = None
     #: True if the shape of inputs differs between sources: each source then goes through the model separately.

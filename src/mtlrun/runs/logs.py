@@ -108,6 +108,9 @@ def log_plan(parts: Parts, record: Record) -> None:
             record.config["names"]["match_parameters"],
             f"{parts.match.reference_parameters:,}",
         )
+    for task, sizes in record.found.items():
+        for key, size in sizes.items():
+            logger.info("tasks.%s.%s=%d, from the data", task, key, size)
     weights, normalization = record.config["backbone"].get("weights"), parts.dataset.normalization
     if weights is not None and normalization not in (None, "imagenet"):
         logger.warning(

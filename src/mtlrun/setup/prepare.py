@@ -1,19 +1,16 @@
 """prepare(): from a resolved config to the parts of a run, in four steps: build, check, load, place. Writes nothing."""
 
 import logging
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from mtlrun.config.instantiate import build
 from mtlrun.config.schema import GROUPS, check_root
 from mtlrun.config.settings import Runtime, Settings
-from mtlrun.config.suggest import suggest
 from mtlrun.datasets import SPLITS, Loader, MultiTaskDataset
 from mtlrun.datasets.base import Split
 from mtlrun.errors import ConfigError
@@ -36,6 +33,7 @@ from mtlrun.setup.model_size import count_macs, match_width
 from mtlrun.setup.optimizer_groups import check_optimizer, check_task_rates, make_optimizer
 from mtlrun.setup.selection_rules import check_monitor, make_rules, make_skills
 from mtlrun.setup.split_summary import count_labels, summarize, training_keys
+from mtlrun.setup.task_building import Sizes, build_tasks
 from mtlrun.setup.warm_start import start_from
 from mtlrun.tasks import Task
 from mtlrun.training.batch import LabeledBatch
@@ -83,6 +81,7 @@ class Components:
     settings: Settings
     device: torch.device
     tasks: dict[str, Task]
+    found: Sizes
     dataset: MultiTaskDataset
     model: MultiTaskModel
     match: Match | None
@@ -128,10 +127,12 @@ def build_components(config: Mapping[str, Any], problems: Problems) -> dict[str,
     runtime = problems.attempt(_build_plain, Runtime, nodes.get("runtime"), "runtime")
     settings = problems.attempt(_build_plain, Settings, nodes.get("trainer"), "trainer")
     device = _use_runtime(runtime, problems) or torch.device("cpu")
-    tasks = _build_tasks(nodes.get("tasks", {}), problems)
-    dataset, weighting, schedule = (
-        problems.attempt(build, nodes[group], group) if group in nodes else None
-        for group in ("dataset", "weighting", "scheduler")
+    of_dataset = Problems()
+    dataset = of_dataset.attempt(build, nodes["dataset"], "dataset") if "dataset" in nodes else None
+    tasks, found, of_tasks = build_tasks(nodes.get("tasks", {}), dataset, str(config["names"]["dataset"]))
+    problems += [*of_tasks, *of_dataset]
+    weighting, schedule = (
+        problems.attempt(build, nodes[group], group) if group in nodes else None for group in ("weighting", "scheduler")
     )
     if "optimizer" in nodes:
         problems.attempt(check_optimizer, nodes["optimizer"])
@@ -149,6 +150,7 @@ def build_components(config: Mapping[str, Any], problems: Problems) -> dict[str,
         "settings": settings,
         "device": device,
         "tasks": tasks,
+        "found": found,
         "dataset": dataset,
         "model": model,
         "match": match,
@@ -172,24 +174,6 @@ def _use_runtime(runtime: Runtime | None, problems: Problems) -> torch.device | 
     if runtime.num_threads is not None:
         torch.set_num_threads(runtime.num_threads)
     return device
-
-
-def _build_tasks(nodes: Mapping[str, Any], problems: Problems) -> dict[str, Task]:
-    """Return the tasks that can be built."""
-    tasks: dict[str, Task] = {}
-    for name, node in nodes.items():
-        # A name becomes a part of tags, of config keys and of parameter names.
-        if not re.fullmatch(r"[A-Za-z]\w*", name) or name in ("shared", "weighting") or hasattr(nn.ModuleDict, name):
-            problems.append(f"tasks.{name}: not a name that a task can have; use letters, digits and _, as in depth_2")
-            continue
-        if isinstance(node, Mapping) and "_target_" not in node:
-            known = [other for other, options in nodes.items() if "_target_" in options]
-            problems.append(f"tasks.{name}: unknown task; {suggest(name, known, 'the tasks are')}")
-            continue
-        task = problems.attempt(build, node, f"tasks.{name}")
-        if task is not None:
-            tasks[name] = task
-    return tasks
 
 
 def _build_model(
@@ -360,6 +344,7 @@ def place(components: Components, data: Data) -> Parts:
     return Parts(
         dataset=components.dataset,
         tasks=tasks,
+        found=components.found,
         model=model,
         weighting=weighting,
         optimizer=make_optimizer(components.config["optimizer"], model, tasks),

@@ -12,15 +12,16 @@ from mtlrun.datasets.rows.notation import Notation
 from mtlrun.datasets.rows.reading import read
 from mtlrun.datasets.rows.separators import check_separator
 from mtlrun.datasets.rows.splits import SplitKeys, select_rows, split_rows
-from mtlrun.datasets.rows.targets import check_target_keys, class_columns, predicts_classes, read_targets
+from mtlrun.datasets.rows.targets import check_target_keys, class_columns, read_targets, reads
 from mtlrun.datasets.rows.words import ColumnName, Label, column_name, column_names, label_text
 
 
 class LabelTable(MultiTaskDataset):
     """Base of the datasets whose targets are columns of a CSV or Parquet file, with a row for each sample.
 
-    Classes are numbered in the sorted order of all labels of the file, numbers by value, unless `classes` gives another
-    order. An empty cell of a target is a missing label. Rows without any cell that is not empty are left out.
+    Classes are numbered in the order of `classes`, or else: numbers by value, no before yes, and texts as an ordered
+    column of Parquet keeps them, or by the alphabet, which is refused for the levels of an ordinal task. An empty cell
+    of a target is a missing label. Rows without any cell that is not empty are left out.
 
     Args:
         path: CSV, or Parquet if it ends in .parquet or .pq, which needs pyarrow; or a file for each split, {train: ...,
@@ -28,6 +29,9 @@ class LabelTable(MultiTaskDataset):
         tasks, kinds: names of the tasks, and of their classes, as in `mtlrun.tasks.Regression`; filled in by the YAML.
         targets: {task: column, or list of columns}; the default is the column of the task's name.
         classes: {task: list of its labels in the order of their indices}.
+        sizes: for each task how many labels it expects, None for any number; filled in by the YAML.
+        label_separator: what stands between the labels in a cell, where one column is the target of a multi-label task.
+            An empty cell is a missing label; a separator alone is a row without any of the labels.
         standardize_targets: tasks whose numbers are scaled to mean 0 and standard deviation 1 in training; their
             metrics are then in standard deviations.
         split_column: a column that holds train, val or test for each row; without val, it is drawn from train. None
@@ -59,6 +63,8 @@ class LabelTable(MultiTaskDataset):
         kinds: Sequence[str],
         targets: Mapping[str, ColumnName | list[ColumnName]] | None = None,
         classes: Mapping[str, Sequence[Label]] | None = None,
+        sizes: Sequence[int | None] | None = None,
+        label_separator: str | None = None,
         standardize_targets: Sequence[str] = (),
         split_column: ColumnName | None = None,
         splits: Mapping[str, SplitName | None] | None = None,
@@ -99,7 +105,10 @@ class LabelTable(MultiTaskDataset):
         missing_texts = [label_text(text, "missing") for text in missing]
         kind_of = dict(zip(tasks, kinds, strict=True))
         labels = [
-            column for task in tasks if predicts_classes(task, kind_of[task]) for column in columns.get(task, [task])
+            column
+            for task in tasks
+            if reads(task, kind_of[task]) not in ("numbers", "counts")
+            for column in columns.get(task, [task])
         ]
         texts = [*labels, *filter(None, (split_column, group_column, id_column)), *column_names(strata, "stratify")]
         separator, notation = check_separator(separator), Notation(decimal, thousands)
@@ -113,10 +122,12 @@ class LabelTable(MultiTaskDataset):
         self.table, self.rows = select_rows(table, division.rows)
         found = read_targets(
             self.table, self.rows, kind_of, columns, classes or {}, standardize_targets,
+            sizes=dict(zip(tasks, sizes or [None] * len(tasks), strict=True)), label_separator=label_separator,
             refuse_unlearned=num_folds is None,
         )  # fmt: skip
         self.notes = [*table.notes, *division.notes, *found.notes]
         self.task_names = tuple(tasks)
+        self.task_sizes = found.sizes
         #: {task: labels in the order of their class indices}, and {task: (mean, standard deviation)} if standardized.
         self.classes, self.scales = found.classes, found.scales
         self.target_columns = {column for columns in found.columns.values() for column in columns}

@@ -1,22 +1,27 @@
-"""Targets from a table: columns become class indices or numbers, depending on the kind of each task."""
+"""Targets from a table: columns become class indices, indicators or numbers, depending on the kind of each task."""
 
 import inspect
-import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import numpy
 import torch
 from torch import Tensor
 
 from mtlrun.config.instantiate import locate
+from mtlrun.datasets.rows.classes import SIZE_KEY, ClassKind, read_classes
 from mtlrun.datasets.rows.columns import Columns
+from mtlrun.datasets.rows.indicators import is_list, read_lists, read_yes_no_columns
+from mtlrun.datasets.rows.labels import Labels
 from mtlrun.datasets.rows.splits import Rows
 from mtlrun.datasets.rows.words import Label, label_text, label_value
 from mtlrun.errors import DataError
 
 _MISSING = -1
+
+#: What a task reads from its columns: one of a class's labels, several yes-or-no labels, counts, or other numbers.
+Kind = ClassKind | Literal["indicators", "counts", "numbers"]
 
 
 @dataclass(frozen=True)
@@ -26,15 +31,17 @@ class Targets:
     Args:
         columns: {task: its columns}, of all known tasks, trained or not: none of them is an input.
         tensors: {task: one target per row}, of the tasks that are trained.
-        classes: {task: labels in the order of their class indices}.
+        classes: {task: labels in the order of their class indices, or of the numbers of a multi-label target}.
+        sizes: {task: number of these labels}, of the tasks that have a key for it.
         scales: {task: (mean, standard deviation)} of standardized targets, each [num_columns].
         notes: sentences for the user.
     """
 
     columns: dict[str, list[str]]
-    tensors: dict[str, Tensor]
-    classes: dict[str, list[str]]
-    scales: dict[str, tuple[Tensor, Tensor]]
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    classes: dict[str, list[str]] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    scales: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -48,7 +55,7 @@ def check_target_keys(
     if not tasks:
         raise ValueError(
             "tasks must name one or more tasks, found none; add them by +task@tasks.<column>=regression or "
-            "+task@tasks.<column>=classification tasks.<column>.num_classes=3"
+            "+task@tasks.<column>=classification"
         )
     if len(kinds) != len(tasks):
         raise ValueError(f"kinds must name a class for each of {', '.join(tasks)}, found {list(kinds)}")
@@ -82,9 +89,29 @@ def class_columns(table: Columns, tasks: Mapping[str, str], targets: Mapping[str
     """
     columns = name_columns(table, list(tasks), targets)
     single = [
-        columns[task][0] for task, kind in tasks.items() if predicts_classes(task, kind) and len(columns[task]) == 1
+        columns[task][0]
+        for task, name in tasks.items()
+        if reads(task, name) in get_args(ClassKind) and len(columns[task]) == 1
     ]
     return list(dict.fromkeys(single))
+
+
+def reads(task: str, name: str) -> Kind:
+    """Return what a task reads from its columns: see its size, if it takes one, or by which shipped kind it is.
+
+    Args:
+        task: its name.
+        name: importable name of its class.
+    """
+    target = locate(name, f"tasks.{task}._target_")
+    parameters = inspect.signature(target).parameters
+    sizes: dict[str, Kind] = {"num_classes": "classes", "num_levels": "levels", "num_labels": "indicators"}
+    for size, kind in sizes.items():
+        if size in parameters:
+            return kind
+    shipped: dict[str, Kind] = {"BinaryClassification": "binary", "Count": "counts"}
+    bases = [base.__name__ for base in inspect.getmro(target)] if inspect.isclass(target) else []
+    return next((shipped[base] for base in bases if base in shipped), "numbers")
 
 
 def read_targets(
@@ -95,6 +122,8 @@ def read_targets(
     classes: Mapping[str, Sequence[Label]],
     standardize_targets: Sequence[str] = (),
     *,
+    sizes: Mapping[str, int | None] | None = None,
+    label_separator: str | None = None,
     refuse_unlearned: bool = True,
 ) -> Targets:
     """Read the targets of all rows.
@@ -104,91 +133,132 @@ def read_targets(
         rows: of each split; scales are those of training.
         tasks: {task: importable name of its class}.
         targets: {task: its columns}; the default is the column of the task's name.
-        classes: {task: labels in the order of their indices}; the default is all labels of the file, sorted.
+        classes: {task: labels in the order of their indices}; see `read_classes` and `mtlrun.datasets.rows.indicators`.
         standardize_targets: tasks whose numbers get mean 0 and standard deviation 1 in training.
+        sizes: {task: number of labels that it expects}; None or absent for any.
+        label_separator: between the labels in a cell of a multi-label target of one column.
         refuse_unlearned: refuse labels that training does not have, except those in `classes`.
 
     Raises:
         DataError: a column is missing, or a cell does not suit its task.
     """
-    result = Targets(name_columns(table, list(tasks), targets), {}, {}, {})
-    for task, kind in tasks.items():
-        columns = result.columns[task]
-        if task in classes or predicts_classes(task, kind):
+    result = Targets(name_columns(table, list(tasks), targets))
+    for task, name in tasks.items():
+        columns, kind, size = result.columns[task], reads(task, name), (sizes or {}).get(task)
+        given = [label_text(label, f"classes.{task}") for label in classes[task]] if task in classes else None
+        if given is not None and kind == "numbers":
+            kind = "classes"  # a kind of the user's that takes class indices without a number of classes
+        if kind == "numbers" or kind == "counts":
+            numbers = numpy.stack([table.floats(column) for column in columns], axis=1)
+            if kind == "counts":
+                _check_counts(table, columns, numbers, task)
+            tensor = torch.tensor(numbers)
+            if task in standardize_targets:
+                result.scales[task] = mean, std = _scale(tensor[torch.from_numpy(rows["train"])], task)
+                tensor = (tensor - mean) / std
+            result.tensors[task] = tensor.float().squeeze(1) if len(columns) == 1 else tensor.float()
+            continue
+        if task in standardize_targets:
+            raise DataError(f"dataset.standardize_targets: task {task} predicts classes, and these have no scale")
+        if kind == "indicators":
+            names, indicators, notes = _indicators(table, columns, task, given, size, label_separator)
+            notes += _describe_unlearned(indicators, names, rows, task)
+            result.tensors[task] = torch.from_numpy(indicators).float()
+        else:
             if len(columns) != 1:
                 raise DataError(f"dataset.targets.{task}: classes are read from one column, found {columns}")
-            given = [label_text(label, f"classes.{task}") for label in classes[task]] if task in classes else None
-            labels, numbers = result.classes[task], result.tensors[task] = _classes(table, columns[0], given)
-            for name, row in _find_unlearned(numbers, rows):
-                label = labels[int(numbers[row])]
+            labels, notes = read_classes(table, columns[0], task, kind, given, size)
+            for split, row in _find_unlearned(labels.indices, rows):
                 if given is None and refuse_unlearned:
-                    raise DataError(_explain_unlearned(table, columns[0], name, row, task, labels))
-                result.notes.append(
-                    f"{table.where(columns[0], row)}: {label!r} is in the {name} split and not in train, so every "
-                    f"prediction for task {task} is wrong there"
+                    raise DataError(_explain_unlearned(labels, split, row, kind if size is not None else None))
+                notes.append(
+                    f"{table.where(columns[0], row)}: {labels.names[labels.indices[row]]!r} is in the {split} split "
+                    f"and not in train, so every prediction for task {task} is wrong there"
                 )
-            if task in standardize_targets:
-                raise DataError(f"dataset.standardize_targets: task {task} predicts classes, and these have no scale")
-            continue
-        numbers = torch.tensor(numpy.stack([table.floats(column) for column in columns], axis=1))
-        if task in standardize_targets:
-            train = numbers[torch.from_numpy(rows["train"])]
-            mean, std = train.nanmean(dim=0), (train - train.nanmean(dim=0)).square().nanmean(dim=0).sqrt()
-            if not (std > 0).all():
-                raise DataError(f"dataset.standardize_targets: task {task} has no two different values in training")
-            result.scales[task] = mean, std
-            numbers = (numbers - mean) / std
-        result.tensors[task] = numbers.float().squeeze(1) if len(columns) == 1 else numbers.float()
+            names = labels.names
+            result.tensors[task] = torch.from_numpy(labels.indices)
+        result.classes[task] = names
+        result.notes.extend(notes)
+        if kind != "binary":
+            result.sizes[task] = len(names)
     return result
 
 
-def predicts_classes(task: str, kind: str) -> bool:
-    """Return True if a kind of task takes class indices: it has a number of classes or levels, or it is binary."""
-    target = locate(kind, f"tasks.{task}._target_")
-    counted = {"num_classes", "num_levels"} & set(inspect.signature(target).parameters)
-    return bool(counted) or getattr(target, "__name__", "") == "BinaryClassification"
+def _scale(train: Tensor, task: str) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of the numbers of training, each [num_columns]."""
+    mean, std = train.nanmean(dim=0), (train - train.nanmean(dim=0)).square().nanmean(dim=0).sqrt()
+    if not (std > 0).all():
+        raise DataError(f"dataset.standardize_targets: task {task} has no two different values in training")
+    return mean, std
 
 
-def _classes(table: Columns, column: str, given: list[str] | None) -> tuple[list[str], Tensor]:
-    cells = table.texts(column)
-    labels = _sorted({cell for cell in cells if cell is not None}) if given is None else given
-    index = {label_value(label): number for number, label in enumerate(labels)}
-    values = [None if cell is None else label_value(cell) for cell in cells]
-    for row, (cell, value) in enumerate(zip(cells, values, strict=True)):
-        if value is not None and value not in index:
-            raise DataError(f"{table.where(column, row)}: {cell!r} is none of dataset.classes: {', '.join(labels)}")
-    numbers = numpy.array([_MISSING if value is None else index[value] for value in values], dtype=numpy.int64)
-    return labels, torch.from_numpy(numbers)
+def _check_counts(table: Columns, columns: Sequence[str], numbers: numpy.ndarray, task: str) -> None:
+    """Raise DataError if a number is not a count."""
+    wrong = numpy.argwhere((numbers < 0) | (numbers != numpy.round(numbers)) & ~numpy.isnan(numbers))
+    if len(wrong):
+        row, column = wrong[0].tolist()
+        raise DataError(
+            f"{table.where(columns[column], row)}: {numbers[row, column]:g} is not a count: task {task} predicts whole "
+            "numbers >= 0; if it stands for a missing label, add it to dataset.missing"
+        )
 
 
-def _find_unlearned(numbers: Tensor, rows: Rows) -> Iterator[tuple[str, int]]:
+def _indicators(
+    table: Columns,
+    columns: Sequence[str],
+    task: str,
+    given: Sequence[str] | None,
+    size: int | None,
+    separator: str | None,
+) -> tuple[list[str], numpy.ndarray, list[str]]:
+    """Return the names of a task's labels, which row has which of them [num_rows, num_labels], and sentences."""
+    notes: list[str] = []
+    if len(columns) > 1:
+        names = list(columns)
+        indicators, notes = read_yes_no_columns(table, columns, task, given)
+    elif separator is None and not all(is_list(text) for text in table.cells[columns[0]].labels):
+        raise DataError(
+            f"dataset.targets.{task}: task {task} predicts several labels, and {columns[0]!r} is one column; name a "
+            f"column for each label, as in dataset.targets.{task}=[a,b], or set dataset.label_separator to what stands "
+            "between the labels in a cell"
+        )
+    else:
+        names, indicators = read_lists(table, columns[0], task, separator, given)
+    if size is not None and size != len(names):
+        raise DataError(
+            f"{table.path}: tasks.{task}.num_labels={size}, and there are {len(names)} labels: {', '.join(names)}; "
+            f"tasks.{task}.num_labels=null takes the number from the data"
+        )
+    return names, indicators, notes
+
+
+def _find_unlearned(numbers: numpy.ndarray, rows: Rows) -> Iterator[tuple[str, int]]:
     """Yield (split, its first row) of each class that is in val or test and not in train."""
-    array = numbers.numpy()
-    known = numpy.union1d(array[rows["train"]], [_MISSING])
+    known = numpy.union1d(numbers[rows["train"]], [_MISSING])
     for name in ("val", "test"):
-        found, first = numpy.unique(array[rows[name]], return_index=True)
+        found, first = numpy.unique(numbers[rows[name]], return_index=True)
         for row in sorted(first[~numpy.isin(found, known)]):
             yield name, int(rows[name][row])
 
 
-def _explain_unlearned(table: Columns, column: str, split: str, row: int, task: str, labels: Sequence[str]) -> str:
-    label = table.texts(column)[row]
-    plain = re.compile(r"[A-Za-z_]\w*|-?\d+", re.ASCII)
-    words = {"true", "false", "null", "nan", "inf"}
-    listing = ",".join(
-        name if plain.fullmatch(name) and name.lower() not in words else json.dumps(name, ensure_ascii=False)
-        for name in labels
-    )
+def _explain_unlearned(labels: Labels, split: str, row: int, counted: ClassKind | None) -> str:
+    """Return the error of a label that training does not have; `counted` is the task's kind if its size is given."""
+    name = labels.names[labels.indices[row]]
+    size = f" tasks.{labels.task}.{SIZE_KEY[counted]}=null" if counted is not None and counted != "binary" else ""
     return (
-        f"{table.where(column, row)}: {label!r} is in the {split} split and not in train. If it is a mistake, correct "
-        f"it; to leave it out, add {label!r} to dataset.missing; to keep it, as an error of every model, name all "
-        f"classes: '+dataset.classes.{task}=[{listing}]'"
+        f"{labels.table.where(labels.column, row)}: {name!r} is in the {split} split and not in train. If it is a "
+        f"mistake, correct it; to leave it out: {labels.how_to_leave_out(name)}{size}; to keep it, as an error of "
+        f"every model, name all classes: {labels.how_to_list()}"
     )
 
 
-def _sorted(labels: set[str]) -> list[str]:
-    """Sort labels, as numbers if all are numbers, so that 10 comes after 2."""
-    try:
-        return sorted(labels, key=lambda label: (float(label), label))
-    except ValueError:
-        return sorted(labels)
+def _describe_unlearned(indicators: numpy.ndarray, names: Sequence[str], rows: Rows, task: str) -> list[str]:
+    """Return a sentence on the labels that no row of training has, while some other row has them."""
+    absent = [
+        name
+        for name, column in zip(names, indicators.T, strict=True)
+        if not (column[rows["train"]] == 1).any() and (column == 1).any()
+    ]
+    if not absent:
+        return []
+    return [f"task {task}: no row of training has {', '.join(map(repr, absent))}, so that cannot be learned"]

@@ -1,6 +1,8 @@
 """Names of columns, and labels, as they are written in a config: YAML and Hydra take some of them for numbers."""
 
+import json
 import re
+import shlex
 from collections.abc import Iterable
 from decimal import Decimal, InvalidOperation
 
@@ -12,6 +14,7 @@ ColumnName = str | int
 Label = str | int | float
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_PLAIN = re.compile(r"[A-Za-z_][\w/.-]*|-?\d+(\.\d+)?", re.ASCII)
 
 
 def column_name(value: ColumnName, key: str) -> str:
@@ -47,3 +50,14 @@ def label_value(text: str) -> str | Decimal:
         return Decimal(text) if _NUMBER.fullmatch(text) else text
     except InvalidOperation:  # an exponent beyond all bounds
         return text
+
+
+def assignment(key: str, values: Iterable[str]) -> str:
+    """Return the word of a command line that sets `dataset.<key>` to a list of texts, quoted for shell and Hydra."""
+    listed = ",".join(text if _is_plain(text) else json.dumps(text, ensure_ascii=False) for text in values)
+    return shlex.quote(f"dataset.{key}=[{listed}]")
+
+
+def _is_plain(text: str) -> bool:
+    """Return True if Hydra reads a text as it is, or as a number that stands for it, without quotes."""
+    return bool(_PLAIN.fullmatch(text)) and text.lower() not in ("true", "false", "null", "nan", "inf")

@@ -1,0 +1,107 @@
+"""Classes from a column: its labels in the order of the class indices, or the reason why they cannot be classes."""
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Literal
+
+from mtlrun.datasets.rows.columns import Columns
+from mtlrun.datasets.rows.labels import (
+    Labels,
+    advise_missing,
+    arrange_as_given,
+    arrange_levels,
+    find_labels,
+    order_of_yes_no,
+)
+from mtlrun.datasets.rows.words import label_value
+from mtlrun.errors import DataError
+
+#: What a task makes of its labels: one of several classes, of ordered levels, or yes or no.
+ClassKind = Literal["classes", "levels", "binary"]
+
+#: The key of a task for the number of its labels.
+SIZE_KEY: dict[ClassKind, str] = {"classes": "num_classes", "levels": "num_levels"}
+
+
+def read_classes(
+    table: Columns, column: str, task: str, kind: ClassKind, given: Sequence[str] | None = None, size: int | None = None
+) -> tuple[Labels, list[str]]:
+    """Return the labels of a column in the order of their class indices, and sentences on what is not obvious of them.
+
+    Args:
+        table, column: where the labels are.
+        task: that is to predict them.
+        kind: of the task.
+        given: the labels in their order; None to take that of the data: numbers by value, texts as the file keeps them,
+            no before yes, else by the alphabet, except for levels.
+        size: how many labels the task expects; None if any.
+
+    Raises:
+        DataError: the labels do not suit the task, or their order is not known.
+    """
+    labels = find_labels(table, column, task)
+    if given is not None:
+        labels = arrange_as_given(labels, given)
+    if len(labels.names) == 1:
+        raise DataError(
+            f"{labels.where}: every label is {labels.names[0]!r}, so task {task} has nothing to learn; leave the task "
+            f"out, or choose another column: dataset.targets.{task}=<column>"
+        )
+    _check_number(labels, kind, size)
+    suspects = [name for name in labels.suspects() if label_value(name) != -1]
+    if suspects and given is None and size is None:
+        raise DataError(
+            f"{labels.where}: {' and '.join(map(repr, suspects))} among the labels of task {task}: "
+            f"{labels.listing()}{advise_missing(labels)}; to keep {'it' if len(suspects) == 1 else 'them'}, list all "
+            f"labels: {labels.how_to_list()}"
+        )
+    notes = []
+    if given is None:
+        known = order_of_yes_no(labels.names)
+        if kind == "levels":
+            labels = arrange_levels(labels)
+        elif kind == "binary" and not labels.ordered and known is None:
+            notes.append(
+                f"task {task}: {labels.names[1]!r} is yes (1) and {labels.names[0]!r} is no (0), by the alphabet; for "
+                f"the other order: {labels.arrange([1, 0]).how_to_list()}"
+            )
+        elif kind == "binary" and known is not None:
+            labels = labels.arrange(known)
+        elif kind == "binary" and label_value(labels.names[1]) == 0:
+            raise DataError(
+                f"{labels.where}: the labels of task {task} are {labels.listing()}, and 0 would be yes; give no and "
+                f"yes in this order: {labels.how_to_list()}{advise_missing(labels)}"
+            )
+        notes += _describe_numbers(labels)
+        if labels.suspects():
+            notes.append(f"{labels.where}: the labels are {labels.listing()}{advise_missing(labels)}")
+    return labels, notes
+
+
+def _check_number(labels: Labels, kind: ClassKind, size: int | None) -> None:
+    """Raise DataError if there are more or fewer labels than the task has classes."""
+    found, task = len(labels.names), labels.task
+    if kind == "binary":
+        if found > 2:
+            raise DataError(
+                f"{labels.where}: task {task} is binary, and the column has {found} labels: "
+                f"{labels.listing()}{advise_missing(labels)}; for more than two classes: "
+                f"+task@tasks.{task}=classification"
+            )
+    elif size is not None and size != found:
+        key = f"tasks.{task}.{SIZE_KEY[kind]}"
+        raise DataError(
+            f"{labels.where}: {key}={size}, and the column has {found} labels: {labels.listing()}"
+            f"{advise_missing(labels)}; {key}=null takes the number from the data"
+        )
+
+
+def _describe_numbers(labels: Labels) -> list[str]:
+    """Return a sentence on numeric labels that are not the class indices themselves, or none."""
+    values = [label_value(name) for name in labels.names]
+    if not all(isinstance(value, Decimal) for value in values) or values == list(range(len(values))):
+        return []
+    if values == [-1, 1]:
+        return [f"task {labels.task}: the label -1 is no (0) and 1 is yes (1); -1 is not a missing label"]
+    listing = ", ".join(f"{name} is {index}" for index, name in enumerate(labels.names[:12]))
+    return [f"task {labels.task}: the labels are numbered by value: {listing}{', ...' if len(values) > 12 else ''}"]
