@@ -52,6 +52,34 @@ def test_every_model_trains_the_head_of_each_task_at_the_rate_of_the_task(name, 
         assert set(rates) == {task.lr}
 
 
+@pytest.mark.parametrize(("name", "group", "adaptive"), [("cross_stitch", "stitch", 10), ("nddr", "nddr_a", 1)])
+@pytest.mark.parametrize(
+    ("target", "sgd"), [("torch.optim.SGD", True), ("torch.optim.AdamW", False), ("torch.optim.RMSprop", False)]
+)
+def test_the_units_rate_follows_the_optimizer_unless_it_is_a_number(name, group, adaptive, target, sgd):
+    tasks = {"a": Classification(2, lr=0.1), "b": Classification(3, lr=0.1)}
+    node = {"_target_": target, "lr": 0.1}
+    for scale, expected in (("auto", 100 if sgd else adaptive), (7.0, 7)):
+        backbone, changes = partial(MLP, (4,), hidden=[6, 6]), {"unit_lr_scale": scale}
+        model = build(shipped_node("model", name) | changes, "model", tasks=tasks, backbone=backbone)
+        entries = {entry["name"]: entry for entry in make_optimizer(node, model, tasks).param_groups}
+        assert entries[group]["lr"] == entries[group]["initial_lr"] == pytest.approx(0.1 * expected)
+        assert entries["shared"]["lr"] == entries["a"]["lr"] == 0.1
+
+
+def test_under_adam_the_initial_mixtures_outlive_the_first_step():
+    tasks = {"a": Classification(2), "b": Classification(3)}
+    backbone = partial(MLP, (4,), hidden=[6, 6])
+    model = build(shipped_node("model", "cross_stitch"), "model", tasks=tasks, backbone=backbone)
+    optimizer = make_optimizer({"_target_": "torch.optim.Adam", "lr": 1e-3}, model, tasks)
+    predictions = model(torch.randn(8, 4)).predictions
+    sum(prediction.square().sum() for prediction in predictions.values()).backward()
+    before = [unit.alpha.clone() for unit in model.units]
+    optimizer.step()
+    for unit, alpha in zip(model.units, before, strict=True):
+        assert 0 < (unit.alpha - alpha).abs().max() < 0.02  # of .9 and .1
+
+
 def test_a_rate_that_no_parameter_would_train_at_is_refused(mtlrun):
     code, _, err = mtlrun("dataset=toy2d", "tasks.first.lr=0.01", "trainer=smoke")
     assert code == 2

@@ -40,6 +40,8 @@ class ParameterGroup:
         parameters: each parameter of the model is in exactly one group.
         task: the only task whose loss reaches the parameters; None if they are shared.
         lr_scale: factor on the learning rate of the task, or on `optimizer.lr` for shared parameters.
+        adaptive_lr_scale: the factor under optimizers other than `torch.optim.SGD`, such as Adam, whose steps do not
+            grow with the gradient; None for `lr_scale`.
         shared_by: the tasks whose losses reach the parameters, if they are shared by some tasks only; empty for all.
         lr_task: the task whose learning rate shared parameters have, such as those of a head that later tasks see the
             predictions of; None for `optimizer.lr`.
@@ -49,6 +51,7 @@ class ParameterGroup:
     parameters: list[nn.Parameter]
     task: str | None = None
     lr_scale: float = 1.0
+    adaptive_lr_scale: float | None = None
     shared_by: tuple[str, ...] = ()
     lr_task: str | None = None
 

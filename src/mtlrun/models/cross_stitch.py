@@ -11,6 +11,9 @@ from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike,
 from mtlrun.models.blocks.layers import per_channel
 from mtlrun.models.blocks.parallel_backbones import ParallelBackbones
 
+# For `unit_lr_scale=auto`: that of the paper, and what docs/benchmarks.md has measured for Adam.
+_SGD_LR_SCALE, _ADAPTIVE_LR_SCALE = 100.0, 10.0
+
 
 class CrossStitchUnit(nn.Module):
     """A linear mixture of the tasks' features: x~_a = sum_b alpha_ab x_b (paper, equation 1).
@@ -50,7 +53,9 @@ class CrossStitch(MultiTaskModel):
         self_weight: initial weight of a network's features in their mixture, in [0, 1]; the rest is divided equally
             among the others. Paper: .9.
         granularity: `channel`, as in the paper: one weight per channel and pair of tasks; `layer`: one per pair.
-        unit_lr_scale: learning rate of the units as a multiple of `optimizer.lr`. Paper: 100, with SGD.
+        unit_lr_scale: learning rate of the units as a multiple of `optimizer.lr`; `auto` for the paper's 100 under
+            `torch.optim.SGD`, and for 10 under any other optimizer: Adam's steps are as long as the learning rate, so
+            that the first one, with 100, would leave nothing of the initial weights.
         init_from: folder of a run of model=single whose networks these start from; None for random weights.
     """
 
@@ -60,13 +65,13 @@ class CrossStitch(MultiTaskModel):
         backbone: BackboneFactory,
         self_weight: float = 0.9,
         granularity: Literal["channel", "layer"] = "channel",
-        unit_lr_scale: float = 100.0,
+        unit_lr_scale: float | Literal["auto"] = "auto",
         init_from: str | None = None,
     ) -> None:
         if not 0 <= self_weight <= 1:
             raise ValueError(f"self_weight must be in [0, 1], found {self_weight}")
-        if not unit_lr_scale > 0:
-            raise ValueError(f"unit_lr_scale must be > 0, found {unit_lr_scale}")
+        if unit_lr_scale != "auto" and not unit_lr_scale > 0:
+            raise ValueError(f"unit_lr_scale must be auto or > 0, found {unit_lr_scale}")
         super().__init__(tuple(tasks))
         self.init_from = init_from
         self.backbones = ParallelBackbones(tasks, backbone)
@@ -75,7 +80,8 @@ class CrossStitch(MultiTaskModel):
             CrossStitchUnit(len(tasks), shape[0] if granularity == "channel" else 1, self_weight) for shape in shapes
         )
         self.heads = make_heads(tasks, shapes[-1], self.backbones.first.input_shape)
-        self.unit_lr_scale = unit_lr_scale
+        self.unit_lr_scale = _SGD_LR_SCALE if unit_lr_scale == "auto" else unit_lr_scale
+        self.adaptive_unit_lr_scale = _ADAPTIVE_LR_SCALE if unit_lr_scale == "auto" else None
 
     def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
         requested = self.requested(tasks)
@@ -86,6 +92,11 @@ class CrossStitch(MultiTaskModel):
     def parameter_groups(self) -> list[ParameterGroup]:
         return [
             ParameterGroup("shared", list(self.backbones.parameters())),
-            ParameterGroup("stitch", list(self.units.parameters()), lr_scale=self.unit_lr_scale),
+            ParameterGroup(
+                "stitch",
+                list(self.units.parameters()),
+                lr_scale=self.unit_lr_scale,
+                adaptive_lr_scale=self.adaptive_unit_lr_scale,
+            ),
             *task_groups(self.heads),
         ]

@@ -1,6 +1,7 @@
 """NDDR-CNN: one network per task, with neural discriminative dimensionality reduction between the stages."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,9 @@ from mtlrun.models.backbones import BackboneFactory, Shape
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
 from mtlrun.models.blocks.layers import Resize, batch_norm, concatenated_shape, conv1x1_or_linear
 from mtlrun.models.blocks.parallel_backbones import ParallelBackbones
+
+# For `unit_lr_scale=auto`: that of the paper, and what docs/benchmarks.md has measured for Adam.
+_SGD_LR_SCALE, _ADAPTIVE_LR_SCALE = 100.0, 1.0
 
 
 class NDDRLayer(nn.ModuleDict):
@@ -57,7 +61,9 @@ class NDDR(MultiTaskModel):
             among the others. Paper: .9.
         shortcut: NDDR-CNN-Shortcut: the head sees a reduction, of the same kind, of the task's features after all NDDR
             layers, resized to the last stage. A variant in the paper.
-        unit_lr_scale: learning rate of the reductions as a multiple of `optimizer.lr`. Paper: 100, with SGD.
+        unit_lr_scale: learning rate of the reductions as a multiple of `optimizer.lr`; `auto` for the paper's 100 under
+            `torch.optim.SGD`, and for 1 under any other optimizer: Adam's steps are as long as the learning rate, so
+            that the first one, with 100, would leave nothing of the initial weights.
         init_from: folder of a run of model=single whose networks these start from; None for random weights.
     """
 
@@ -67,13 +73,13 @@ class NDDR(MultiTaskModel):
         backbone: BackboneFactory,
         self_weight: float = 0.9,
         shortcut: bool = False,
-        unit_lr_scale: float = 100.0,
+        unit_lr_scale: float | Literal["auto"] = "auto",
         init_from: str | None = None,
     ) -> None:
         if not 0 <= self_weight <= 1:
             raise ValueError(f"self_weight must be in [0, 1], found {self_weight}")
-        if not unit_lr_scale > 0:
-            raise ValueError(f"unit_lr_scale must be > 0, found {unit_lr_scale}")
+        if unit_lr_scale != "auto" and not unit_lr_scale > 0:
+            raise ValueError(f"unit_lr_scale must be auto or > 0, found {unit_lr_scale}")
         super().__init__(tuple(tasks))
         self.init_from = init_from
         self.backbones = ParallelBackbones(tasks, backbone)
@@ -90,7 +96,8 @@ class NDDR(MultiTaskModel):
             for reduction in self.shortcuts.values():
                 nn.init.xavier_uniform_(reduction[0].weight)  # type: ignore[index]
         self.heads = make_heads(tasks, shapes[-1], self.backbones.first.input_shape)
-        self.unit_lr_scale = unit_lr_scale
+        self.unit_lr_scale = _SGD_LR_SCALE if unit_lr_scale == "auto" else unit_lr_scale
+        self.adaptive_unit_lr_scale = _ADAPTIVE_LR_SCALE if unit_lr_scale == "auto" else None
 
     def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
         requested = self.requested(tasks)
@@ -114,13 +121,14 @@ class NDDR(MultiTaskModel):
 
     def parameter_groups(self) -> list[ParameterGroup]:
         groups = [ParameterGroup("shared", list(self.backbones.parameters()))]
+        scales: dict[str, Any] = {"lr_scale": self.unit_lr_scale, "adaptive_lr_scale": self.adaptive_unit_lr_scale}
         if len(self.layers) > 1:
-            groups.append(ParameterGroup("nddr", list(self.layers[:-1].parameters()), lr_scale=self.unit_lr_scale))
+            groups.append(ParameterGroup("nddr", list(self.layers[:-1].parameters()), **scales))
         for task in self.task_names:
             units = [modules[task] for modules in (*self.layers[-1:], self.shortcuts) if task in modules]
             parameters = [parameter for unit in units for parameter in unit.parameters()]
             if parameters:
-                groups.append(ParameterGroup(f"nddr_{task}", parameters, task=task, lr_scale=self.unit_lr_scale))
+                groups.append(ParameterGroup(f"nddr_{task}", parameters, task=task, **scales))
             groups.append(ParameterGroup(task, list(self.heads[task].parameters()), task=task))
         return groups
 

@@ -59,12 +59,14 @@ def make_optimizer(node: Mapping[str, Any], model: MultiTaskModel, tasks: Mappin
         ConfigError: a parameter of the model is not in exactly one group, or a task has the name of another group.
     """
     shared_lr = float(node["lr"])
+    adaptive = not isinstance(_make_dummy(node), torch.optim.SGD)
     groups = []
     for group in model.parameter_groups():
         rate_of = group.task or group.lr_task
         lr = shared_lr if rate_of is None else tasks[rate_of].lr
         trainable = [parameter for parameter in group.parameters if parameter.requires_grad]
-        groups.append(Group(group.name, trainable, lr * group.lr_scale))
+        scale = group.adaptive_lr_scale if adaptive and group.adaptive_lr_scale is not None else group.lr_scale
+        groups.append(Group(group.name, trainable, lr * scale))
     check_partition(model, groups)
     _check_names(groups, tasks)
     optimizer: Optimizer = build(node, "optimizer", params=make_param_groups(groups))
@@ -96,8 +98,13 @@ def check_optimizer(node: Mapping[str, Any]) -> None:
         raise ConfigError(f"optimizer.lr must be > 0, found {lr}")
     if lr is None:
         raise ConfigError("optimizer.lr is missing; it is the learning rate of the shared parameters")
-    # Built once with a dummy parameter, so that the checks of its constructor are made now.
-    build(node, "optimizer", params=[nn.Parameter(torch.zeros(1))])
+    _make_dummy(node)  # so that the checks of its constructor are made now
+
+
+def _make_dummy(node: Mapping[str, Any]) -> Optimizer:
+    """Build the optimizer over a parameter that is not the model's."""
+    optimizer: Optimizer = build(node, "optimizer", params=[nn.Parameter(torch.zeros(1))])
+    return optimizer
 
 
 def _check_names(groups: Sequence[Group], tasks: Mapping[str, Task]) -> None:
