@@ -416,6 +416,27 @@ def test_gram_matrix_is_precise_to_two_parts_in_a_hundred_thousand(shapes):
     assert error < 2e-5
 
 
+@pytest.mark.parametrize("sizes", [(1.0, 1e20, 1e-24), (1e38, 1e-38, 1.0), (1e-42, 1e20, 1e20), (1e-24, 0.0, 1.0)])
+def test_gram_matrix_of_gradients_whose_squares_float32_cannot_hold(sizes):
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(70, 70), (5,), (0,)]
+    rows = [[size * (torch.rand(shape, generator=generator) - 0.4) for shape in shapes] for size in sizes]
+    exact = gram_matrix([[part.double() for part in row] for row in rows])
+    lengths = torch.tensor([torch.cat([part.double().flatten() for part in row]).norm() for row in rows]).double()
+    torch.testing.assert_close(exact.diagonal().sqrt(), lengths)
+    unit = torch.outer(lengths, lengths)
+    assert ((gram_matrix(rows) - exact).abs() <= 2e-5 * unit).all()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_gradient_that_is_not_finite_is_told_from_one_that_is_only_large(value):
+    parameter = nn.Parameter(torch.ones(2))
+    factors = torch.tensor([[1e20, -2e20], [-1e-24, 1e-24], [3, value]])
+    losses = [(row * parameter).sum() for row in factors]
+    with pytest.raises(NonFiniteGradientError, match="the gradient of loss 2 is not finite"):
+        backward(make("mgda"), losses, [parameter], [[], [], []])
+
+
 @pytest.mark.parametrize("method", [PCGrad, GradDrop])
 def test_a_gradient_method_without_shared_parameters_is_refused(method):
     weighting = method()

@@ -8,6 +8,7 @@ import torch
 
 import mtlrun
 from mtlrun.weightings import DWA, MGDA, Equal, GradDrop, PCGrad, Static, Uncertainty, combine
+from mtlrun.weightings.inner_products import NonFiniteGradientError
 
 JACOBIAN = torch.tensor([[2.0, 1.0, -1.0], [-1.0, 3.0, 0.5]], dtype=torch.float64)
 LOSSES = torch.tensor([0.5, 4.0], dtype=torch.float64)
@@ -53,3 +54,9 @@ def test_scalarize_is_the_only_caller_of_objective():
         if re.search(r"\.objective\(", line)
     ]
     assert [call for call in calls if not call.startswith("weightings/base.py: return self.objective(")] == []
+
+
+@pytest.mark.parametrize("weighting", [MGDA(), GradDrop()])
+def test_a_gradient_that_is_not_finite_is_refused_as_in_training(weighting):
+    with pytest.raises(NonFiniteGradientError, match="the gradient of loss 1 is not finite"):
+        combine(weighting, torch.tensor([[1.0, 2.0], [3.0, float("nan")]]))

@@ -145,6 +145,18 @@ def test_direction_scales_with_the_gradients(method, scale):
     torch.testing.assert_close(scaled / scale, direction, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("scale", [1e20, 1e-24])
+def test_float32_gradients_whose_squares_it_cannot_hold_are_combined_like_others(method, scale, take_step):
+    jacobian, losses = jacobians()["conflicting"].float(), LOSSES.float()
+    for run in (combine, take_step):
+        direction = run(make(method), jacobian, losses).double()
+        scaled = run(make(method), scale * jacobian, losses).double()
+        assert scaled.isfinite().all()
+        scaled, direction = scaled / scaled.norm(), direction / direction.norm()
+        if method != "modo":  # its weights make a step of fixed size along products of gradients
+            torch.testing.assert_close(scaled, direction, rtol=1e-4, atol=1e-5)
+
+
 def test_zero_gradients_give_a_direction_of_zeros(method):
     assert torch.equal(combine(make(method), torch.zeros(3, 6)), torch.zeros(6))
 

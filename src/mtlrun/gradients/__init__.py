@@ -10,8 +10,9 @@ reaches keep a `.grad` of None. A task gradient that is not finite raises NonFin
 combined.
 """
 
-from mtlrun.gradients.gram import NonFiniteGradientError, gram_matrix
+from mtlrun.gradients.gram import gram_matrix
 from mtlrun.gradients.step import GradientStep, Update, backward
 from mtlrun.gradients.task_gradients import Sharing
+from mtlrun.weightings.inner_products import NonFiniteGradientError
 
 __all__ = ["GradientStep", "NonFiniteGradientError", "Sharing", "Update", "backward", "gram_matrix"]

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mtlrun.weightings.inner_products import LARGEST_SQUARE, SMALLEST_SQUARE, scale_factors
+
 # Length of the partial sums of products that are made in the gradients' own precision.
 _CHUNK = 2**12
 
@@ -12,26 +14,46 @@ _CHUNK = 2**12
 Gradient = list[Tensor]
 
 
-class NonFiniteGradientError(ArithmeticError):
-    """Error for a task gradient that holds NaN or infinity, so that no update can be made of it.
+def gram_matrix(gradients: Sequence[Gradient]) -> Tensor:
+    """Return the inner products [K, K] of K gradients, in float64 on the CPU."""
+    return within_range(inner_products(gradients).cpu(), gradients)
+
+
+def within_range(products: Tensor, gradients: Sequence[Gradient]) -> Tensor:
+    """Return the inner products [K, K], with those computed anew that float32 could not hold.
+
+    The squares of entries of 1e20 exceed it, and those of 1e-24 are zero in it: such gradients are scaled first. This
+    takes time only where one is needed, or where a gradient is zero. The diagonal entry of a gradient that is not
+    finite is not finite.
 
     Args:
-        position: of its loss among those given.
+        products: as `inner_products` returns them, on the CPU.
+        gradients: those that they are the products of.
     """
+    squares = products.diagonal().numpy()
+    outside = ~((squares > SMALLEST_SQUARE) & (squares < LARGEST_SQUARE))
+    if not outside.any():
+        return products
+    factors = torch.ones(len(gradients), dtype=torch.float64)
+    for position in outside.nonzero()[0].tolist():
+        factors[position] = scale_factors(_largest(gradients[position]))
+    if (factors == 1).all():
+        return products
+    scaled = [
+        gradient if factor == 1 else list(torch._foreach_mul(gradient, factor))
+        for gradient, factor in zip(gradients, factors.tolist(), strict=True)
+    ]
+    return inner_products(scaled).cpu() / factors.unsqueeze(1) / factors
 
-    def __init__(self, position: int) -> None:
-        super().__init__(f"the gradient of loss {position} is not finite")
-        self.position = position
+
+def _largest(gradient: Gradient) -> Tensor:
+    """Return the largest absolute value of a gradient; NaN if there is a NaN."""
+    ends = [end.abs() for part in gradient if part.numel() for end in part.aminmax()]
+    return torch.stack(ends).max()
 
 
-def refuse_non_finite(finite: Tensor) -> None:
-    """Raise for the first task whose entry of `finite` [K], on the CPU, is False."""
-    if not finite.all():
-        raise NonFiniteGradientError(int((~finite).nonzero()[0]))
-
-
-def gram_matrix(gradients: Sequence[Gradient]) -> Tensor:
-    """Return the inner products [K, K] of K gradients in float64, on their device.
+def inner_products(gradients: Sequence[Gradient]) -> Tensor:
+    """Return the inner products [K, K] of K gradients in float64, on their device, of entries of ordinary size.
 
     Summed tensor by tensor, so that gradients are never concatenated as a whole; the sum over tensors is in float64.
     """

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mtlrun.gradients.assignment import add_grads, add_task_grads, split_like, weighted_sum
-from mtlrun.gradients.gram import Gradient, gram_matrix, refuse_non_finite
+from mtlrun.gradients.gram import Gradient, gram_matrix, inner_products, within_range
 from mtlrun.gradients.task_gradients import (
     LossGraph,
     Sharing,
@@ -24,6 +24,7 @@ from mtlrun.weightings.base import (
     Weighting,
 )
 from mtlrun.weightings.capabilities import ClipsSharedGradient, SeesRepresentation
+from mtlrun.weightings.inner_products import refuse_non_finite
 from mtlrun.weightings.precision import promoted
 
 
@@ -170,7 +171,7 @@ class GradientStep:
 
     def _combine(self, losses: Tensor) -> Update:
         if isinstance(self._weighting, LossWeighting):
-            gram = None if self._gradients is None else gram_matrix(self._gradients.compared).cpu()
+            gram = None if self._gradients is None else gram_matrix(self._gradients.compared)
             return Update(losses, self._factors, gram)
         if self._kept is not None:
             return Update(losses, self._effective(self._kept))
@@ -290,8 +291,9 @@ class GradientStep:
         assert gradients is not None
         num_tasks = len(gradients.compared)
         values = self._as_seen(losses)
-        sent = torch.cat([gram_matrix(gradients.compared).flatten(), values.double()]).cpu()
+        sent = torch.cat([inner_products(gradients.compared).flatten(), values.double()]).cpu()
         gram, values = sent[: num_tasks**2].view(num_tasks, num_tasks), sent[num_tasks**2 :]
+        gram = within_range(gram, gradients.compared)
         refuse_non_finite(torch.isfinite(gram.diagonal()))
         factors = weighting.task_weights(gram, values).tolist()
         weighting.keep(factors)
@@ -306,7 +308,7 @@ class GradientStep:
         assert isinstance(weighting, JacobianWeighting)
         assert gradients is not None
         jacobian = gradients.jacobian()
-        gram = gram_matrix(gradients.compared).cpu() if self._want_gram else None
+        gram = gram_matrix(gradients.compared) if self._want_gram else None
         if isinstance(weighting, SeesRepresentation) and self._representation is not None:
             weighting.observe_representation(self._representation.detach())
         direction = weighting.combine(jacobian, self._as_seen(losses))

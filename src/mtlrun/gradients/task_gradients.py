@@ -8,8 +8,9 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from mtlrun.gradients.gram import Gradient, refuse_non_finite
+from mtlrun.gradients.gram import Gradient
 from mtlrun.weightings.base import GradWrt
+from mtlrun.weightings.inner_products import refuse_non_finite
 from mtlrun.weightings.precision import promoted
 
 #: The gradient of one loss, None for parameters that it does not reach.

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from mtlrun.weightings.base import GradientWeighting, JacobianWeighting, LossWeighting, TaskGradientWeighting, Weighting
+from mtlrun.weightings.inner_products import refuse_non_finite
 from mtlrun.weightings.precision import promoted
 
 
@@ -19,6 +20,7 @@ def combine(weighting: Weighting, jacobian: Tensor, losses: Tensor | None = None
 
     Raises:
         ValueError: the shapes do not fit.
+        NonFiniteGradientError: a task gradient is not finite, and the weighting combines them.
     """
     if jacobian.dim() != 2:
         raise ValueError(f"jacobian must be [num_tasks, num_parameters], found shape {tuple(jacobian.shape)}")
@@ -44,6 +46,7 @@ def _direction(weighting: Weighting, jacobian: Tensor, losses: Tensor) -> Tensor
         losses = scales * losses
     if slopes is not None:
         jacobian = slopes.to(jacobian).unsqueeze(1) * jacobian
+    refuse_non_finite(torch.isfinite(jacobian).all(dim=1).cpu())
     with torch.no_grad():
         if isinstance(weighting, GradientWeighting):
             rows = jacobian.double().cpu()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mtlrun.weightings.base import JacobianWeighting, LossTransform
+from mtlrun.weightings.inner_products import lengths
 from mtlrun.weightings.state.task_vectors import TaskVectors, check_grad_wrt_shared
 
 
@@ -51,6 +52,6 @@ class DBMTL(JacobianWeighting):
         past = (self.beta / self.steps[self.active] ** self.decay).to(jacobian).unsqueeze(1)
         balanced = jacobian + past * (averages[self.active] - jacobian)
         averages[self.active] = balanced
-        lengths = balanced.norm(dim=1)
-        scales = torch.where(lengths > 0, lengths.max() / lengths, 0.0)
-        return scales @ balanced
+        norms = lengths(balanced)
+        inverse = torch.where(norms > 0, 1 / norms, 0.0).to(balanced)
+        return norms.max().to(balanced) * (inverse @ balanced)

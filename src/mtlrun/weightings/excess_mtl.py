@@ -61,7 +61,7 @@ class ExcessMTL(JacobianWeighting):
 
     def setup(self, num_tasks: int, seed: int = 0) -> None:
         super().setup(num_tasks, seed)
-        self.squares = TaskVectors()
+        self.roots = TaskVectors()  # of S
         self.register_buffer("log_weights", torch.zeros(num_tasks, dtype=torch.float64))
         self.register_buffer("initial_sum", torch.zeros(num_tasks, dtype=torch.float64))
         self.register_buffer("initial_count", torch.zeros(num_tasks, dtype=torch.float64))
@@ -87,8 +87,8 @@ class ExcessMTL(JacobianWeighting):
         return weights.to(jacobian) @ jacobian
 
     def _excess(self, jacobian: Tensor) -> Tensor:
-        """Add this step to S, and return the estimates e [K]."""
-        squares = self.squares.like(jacobian, self.num_tasks)
-        squares[self.active] += jacobian**2
-        roots = squares[self.active].sqrt()
-        return torch.where(roots > 0, jacobian**2 / roots, 0.0).sum(dim=1, dtype=torch.float64)
+        """Add this step to S, and return the estimates e [K]; squares might exceed the range of float32."""
+        kept = self.roots.like(jacobian, self.num_tasks)
+        roots = torch.hypot(kept[self.active], jacobian)
+        kept[self.active] = roots
+        return (torch.where(roots > 0, jacobian / roots, 0.0) * jacobian).sum(dim=1, dtype=torch.float64)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mtlrun.config.checks import check_one_of
 from mtlrun.weightings.base import JacobianWeighting
+from mtlrun.weightings.inner_products import inner_products, lengths
 from mtlrun.weightings.solvers.simplex import project_on_simplex
 from mtlrun.weightings.state.simplex_weights import SimplexWeights
 from mtlrun.weightings.state.task_vectors import TaskVectors, check_grad_wrt_shared
@@ -86,8 +87,8 @@ class MoCo(JacobianWeighting):
     def combine(self, jacobian: Tensor, losses: Tensor) -> Tensor:
         active = self.active
         if self.normalize:
-            lengths = jacobian.norm(dim=1)
-            jacobian = torch.where(lengths > 0, losses.to(jacobian) / lengths, 0.0).unsqueeze(1) * jacobian
+            norms = lengths(jacobian)
+            jacobian = torch.where(norms > 0, losses / norms, 0.0).to(jacobian).unsqueeze(1) * jacobian
         averages = self.averages.like(jacobian, self.num_tasks)
         self.steps[active] += 1
         step_sizes = (self.beta / self.steps[active] ** self.beta_decay).to(jacobian).unsqueeze(1)
@@ -95,7 +96,7 @@ class MoCo(JacobianWeighting):
         averages[active] = tracked
 
         weights = self.simplex_weights.of(active)
-        slopes = (tracked @ tracked.T).double() @ weights + self.rho * weights
+        slopes = inner_products(tracked, tracked) @ weights + self.rho * weights
         step_size = self.gamma / self.steps.max() ** self.gamma_decay
         moved = weights - step_size * slopes
         moved = torch.softmax(moved, dim=0) if self.projection == "softmax" else project_on_simplex(moved)

@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from mtlrun.weightings.base import PartsWeighting
+from mtlrun.weightings.inner_products import inner_products
 from mtlrun.weightings.solvers.simplex import project_on_simplex
 from mtlrun.weightings.state.simplex_weights import SimplexWeights
 
@@ -47,7 +48,8 @@ class MoDo(PartsWeighting):
         first, second, third = jacobians
         active = self.active
         weights = self.simplex_weights.of(active)
-        slopes = (first @ (second.T @ weights.to(second))).double() + self.rho * weights
+        combined = weights.to(second) @ second
+        slopes = inner_products(first, combined.unsqueeze(0)).squeeze(1) + self.rho * weights
         weights = project_on_simplex(weights - self.gamma * slopes)
         self.simplex_weights.move(active, weights)
         return weights.to(third) @ third

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from mtlrun.weightings.base import JacobianWeighting
 from mtlrun.weightings.capabilities import LearnsWeights, RotatesRepresentation
+from mtlrun.weightings.inner_products import lengths
 from mtlrun.weightings.precision import at_least_float32
 
 
@@ -70,10 +71,10 @@ class RotoGrad(RotatesRepresentation, LearnsWeights, JacobianWeighting):
     def combine(self, jacobian: Tensor, losses: Tensor) -> Tensor:
         if self.rotations is None:
             raise ValueError("rotograd rotates a model's representation: call `attach_rotations` before the first step")
-        norms = jacobian.norm(dim=1)
-        units = torch.where(norms > 0, 1 / norms, 0.0).unsqueeze(1) * jacobian
+        norms = lengths(jacobian)
+        units = torch.where(norms > 0, 1 / norms, 0.0).to(jacobian).unsqueeze(1) * jacobian
         self.turns.grad = self._turn_gradient(jacobian, units)
-        length = self._common_length(norms.double()).to(jacobian)
+        length = self._common_length(norms).to(jacobian)
         return length * units.sum(dim=0) if self.scale else jacobian.sum(dim=0)
 
     def _common_length(self, norms: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 from mtlrun.config.checks import check_one_of
 from mtlrun.weightings.base import PartsWeighting, Reduction, check_max_norm
 from mtlrun.weightings.capabilities import ClipsSharedGradient
+from mtlrun.weightings.inner_products import inner_products
 from mtlrun.weightings.solvers.simplex import project_on_simplex
 from mtlrun.weightings.state.simplex_weights import SimplexWeights
 
@@ -74,7 +75,7 @@ class SDMGrad(ClipsSharedGradient, PartsWeighting):
     def combine_parts(self, jacobians: list[Tensor], losses: Tensor) -> Tensor:
         first, second, third = jacobians
         active = self.active
-        weights = self._descend(self.simplex_weights.of(active), (first @ second.T).double())
+        weights = self._descend(self.simplex_weights.of(active), inner_products(first, second))
         self.simplex_weights.move(active, weights)
         combined = weights.to(third) @ third + self.preference * third.mean(dim=0)
         scale = len(third) if self.reduction == "sum" else 1

@@ -1,0 +1,62 @@
+"""Lengths and inner products of task gradients whose squares the precision of their entries may not hold."""
+
+import torch
+from torch import Tensor
+
+# Squared lengths in this range, computed in float32, have lost nothing to overflow or underflow.
+SMALLEST_SQUARE, LARGEST_SQUARE = 1e-28, 1e36
+
+
+class NonFiniteGradientError(ArithmeticError):
+    """Error for a task gradient that holds NaN or infinity, so that no update can be made of it.
+
+    Args:
+        position: of its loss among those given.
+    """
+
+    def __init__(self, position: int) -> None:
+        super().__init__(f"the gradient of loss {position} is not finite")
+        self.position = position
+
+
+def refuse_non_finite(finite: Tensor) -> None:
+    """Raise for the first task whose entry of `finite` [K], on the CPU, is False."""
+    if not finite.all():
+        raise NonFiniteGradientError(int((~finite).nonzero()[0]))
+
+
+def scale_factors(largest: Tensor) -> Tensor:
+    """Return the powers of two, in float64, that bring these largest absolute values of gradients to about one.
+
+    One for a gradient of zeros or with an entry that is not finite. Multiplying by a power of two loses no digits.
+    """
+    usable = (largest > 0) & torch.isfinite(largest)
+    _, exponents = torch.frexp(torch.where(usable, largest, 1.0).double())
+    return torch.exp2(-exponents.double().clamp(-126, 126))  # float32 holds these factors
+
+
+def lengths(jacobian: Tensor) -> Tensor:
+    """Return the lengths [K] of task gradients [K, P] in float64, on their device."""
+    found: Tensor = jacobian.norm(dim=1).double()
+    if _in_range(found):
+        return found
+    factors = _factors(jacobian)
+    scaled: Tensor = (factors.to(jacobian).unsqueeze(1) * jacobian).norm(dim=1)
+    return scaled.double() / factors
+
+
+def inner_products(first: Tensor, second: Tensor) -> Tensor:
+    """Return the inner products [K, N] of task gradients [K, P] with others [N, P] in float64, on their device."""
+    if _in_range(first.norm(dim=1)) and (second is first or _in_range(second.norm(dim=1))):
+        return (first @ second.T).double()
+    left, right = _factors(first), _factors(second)
+    products = (left.to(first).unsqueeze(1) * first) @ (right.to(second).unsqueeze(1) * second).T
+    return products.double() / left.unsqueeze(1) / right
+
+
+def _in_range(found: Tensor) -> bool:
+    return bool(((found > SMALLEST_SQUARE**0.5) & (found < LARGEST_SQUARE**0.5)).all())
+
+
+def _factors(jacobian: Tensor) -> Tensor:
+    return scale_factors(jacobian.abs().amax(dim=1))
