@@ -56,6 +56,45 @@ def test_a_run_that_is_too_short_for_the_warm_up_of_its_weighting_is_warned_of(m
     assert code == 0, err
     assert "DWA warms up until epoch 3; this run has 2 epochs, so it never leaves warm-up" in out
     assert "warms up" not in mtlrun(*QUICK, "weighting=dwa")[1]
+    assert "warms up" not in mtlrun(*QUICK, "weighting=dwa", "trainer.epochs=null", "trainer.steps=9")[1]
+    assert "warms up" in mtlrun(*QUICK, "weighting=dwa", "trainer.epochs=null", "trainer.steps=8")[1]
+
+
+@pytest.mark.parametrize(
+    ("weighting", "lines"),
+    [
+        (["weighting=excess_mtl"], ["ExcessMTL warms up until epoch 4; this run has 1 epoch,"]),
+        (["weighting=mgda", "weighting/losses=stch"], ["STCH warms up until epoch 6;"]),
+        (
+            ["weighting=excess_mtl", "weighting/losses=igb"],
+            ["ExcessMTL warms up until epoch 4;", "IGB warms up until epoch 3;"],
+        ),
+        (["weighting=pcgrad", "weighting/losses=dwa"], ["DWA warms up until epoch 3;"]),
+        (["weighting=equal", "trainer.epochs=null", "trainer.steps=1"], []),
+        (["weighting=mgda", "trainer.epochs=null", "trainer.steps=1"], []),
+    ],
+)
+def test_each_method_that_never_leaves_its_warm_up_is_named(mtlrun, weighting, lines):
+    code, out, err = mtlrun(*QUICK, "trainer.epochs=1", *weighting)
+    assert code == 0, err
+    assert out.count("warms up") == len(lines)
+    for line in lines:
+        assert line in out
+
+
+@pytest.mark.parametrize(
+    "weighting", [["weighting=stch"], ["weighting=mgda", "weighting/losses=stch"], ["weighting=dwa"]]
+)
+def test_a_weight_that_a_weighting_does_not_take_is_refused_by_the_name_of_its_key(mtlrun, weighting):
+    code, _, err = mtlrun(*QUICK, *weighting, "tasks.right.weight=size")
+    assert code == 2
+    assert "tasks.right.weight=size" in err
+    assert "weighting=static" in err
+    assert "preferences" not in err
+    code, _, err = mtlrun(*QUICK, *weighting, "tasks.right.weight=-1")
+    assert code == 2
+    assert "tasks.right.weight must be a finite number > 0, or size, found -1" in err
+    assert not run_folders()
 
 
 def test_a_failed_run_is_tried_again(mtlrun, monkeypatch):

@@ -31,6 +31,12 @@ CHANGES = {
     "stch": {"warmup_epochs": 1, "preferences": None},
     "uncertainty": {"lr": 0.05},
 }
+#: Short warm-ups, where files have long ones or refer to tasks.
+WARM_UPS = {
+    "excess_mtl": {"warmup_epochs": 2},
+    "static": {"weights": TASK_WEIGHTS},
+    "stch": {"warmup_epochs": 2, "preferences": None},
+}
 STATEFUL = [
     "cov_weighting",
     "db_mtl",
@@ -155,6 +161,24 @@ def test_float32_gradients_whose_squares_it_cannot_hold_are_combined_like_others
         scaled, direction = scaled / scaled.norm(), direction / direction.norm()
         if method != "modo":  # its weights make a step of fixed size along products of gradients
             torch.testing.assert_close(scaled, direction, rtol=1e-4, atol=1e-5)
+
+
+# Its weights compare each loss with that in the first step of the epoch; this is no warm-up.
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"lbtw"}))
+def test_first_epoch_is_the_first_whose_weights_are_not_those_of_the_warm_up(method, take_step):
+    weighting, warming_up = (
+        set_up(build(shipped_node("weighting", method) | WARM_UPS.get(method, {}), "weighting")) for _ in range(2)
+    )
+    differ = []
+    for epoch in range(1, 7):
+        for batch in range(2):
+            losses = LOSSES * torch.tensor([0.95, 0.8, 0.6], dtype=torch.float64) ** (2 * epoch + batch)
+            steps = [take_step(each, random_jacobian(epoch), losses) for each in (weighting, warming_up)]
+            if not torch.equal(*steps):
+                differ.append(epoch)
+        weighting.epoch_ended()  # the other one stays in its first epoch
+    first = weighting.first_epoch
+    assert sorted(set(differ)) == (list(range(first, 7)) if first > 1 else [])
 
 
 def test_zero_gradients_give_a_direction_of_zeros(method):

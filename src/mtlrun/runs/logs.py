@@ -122,15 +122,15 @@ def log_plan(parts: Parts, record: Record) -> None:
     for note in record.notes:
         logger.warning("%s", note)
     log_sampling(parts.loaders["train"], parts.tasks, parts.total_steps)
-    first, epochs = parts.weighting.first_epoch, parts.total_steps / parts.steps_per_epoch
-    if epochs < first:
-        length = f"{epochs:g} epoch{'' if epochs == 1 else 's'}"
-        logger.warning(
-            "%s warms up until epoch %d; this run has %s, so it never leaves warm-up",
-            type(parts.weighting).__name__,
-            first,
-            length,
-        )
+    epochs = parts.total_steps / parts.steps_per_epoch
+    for method in parts.weighting.methods():
+        if epochs <= method.first_epoch - 1:
+            logger.warning(
+                "%s warms up until epoch %d; this run has %s, so it never leaves warm-up",
+                type(method).__name__,
+                method.first_epoch,
+                f"{epochs:g} epoch{'' if epochs == 1 else 's'}",
+            )
 
 
 def log_undefined(trainer: Trainer) -> None:

@@ -16,7 +16,13 @@ from mtlrun.training.forward import BatchPass, untouched
 from mtlrun.training.selection import MEAN_SKILL
 from mtlrun.weightings import Equal, GradientWeighting, JacobianWeighting, PartsWeighting, Weighting
 from mtlrun.weightings.base import TaskGradientWeighting
-from mtlrun.weightings.capabilities import LooksAhead, ObservesPerformance, RotatesRepresentation, UsesTaskWeights
+from mtlrun.weightings.capabilities import (
+    LooksAhead,
+    ObservesPerformance,
+    RotatesRepresentation,
+    UsesPreferences,
+    UsesTaskWeights,
+)
 
 
 def check_weighting(
@@ -41,6 +47,11 @@ def check_weighting(
         f"tasks.{task}.weight={options.weight} has no effect with {name}; use weighting=static"
         for task, options in tasks.items()
         if options.weight != 1.0 and not weighting.capable_of(UsesTaskWeights)
+    ]
+    problems += [
+        f"tasks.{task}.weight=size is for weighting=static, and {name} takes a number > 0"
+        for task, options in tasks.items()
+        if options.weight == "size" and weighting.capable_of(UsesPreferences)
     ]
     problems += _check_negative_losses(weighting, name, tasks)
     if weighting.capable_of(ObservesPerformance):

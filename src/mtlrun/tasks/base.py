@@ -1,5 +1,6 @@
 """Base class of the task kinds, what a task can do besides, and the meter that evaluates one over a split."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
@@ -62,8 +63,8 @@ class Task(nn.Module, ABC):
         super().__init__()
         if not lr > 0:
             raise ValueError(f"lr must be > 0, found {lr}")
-        if weight != "size" and not weight > 0:
-            raise ValueError(f"weight must be > 0, or size, found {weight}")
+        if weight != "size" and not 0 < weight < math.inf:
+            raise ValueError(f"weight must be a finite number > 0, or size, found {weight}")
         self.lr = lr
         self.weight = weight
         self.head = head

@@ -149,7 +149,7 @@ class Weighting(nn.Module, ABC):
 
     @property
     def first_epoch(self) -> int:
-        """First epoch (from 1) after the method's warm-up."""
+        """First epoch (from 1) after the method's warm-up: the first in which its formula makes the weights."""
         return 1
 
     def transform(self, losses: Tensor) -> Tensor:

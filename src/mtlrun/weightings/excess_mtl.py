@@ -66,6 +66,10 @@ class ExcessMTL(JacobianWeighting):
         self.register_buffer("initial_sum", torch.zeros(num_tasks, dtype=torch.float64))
         self.register_buffer("initial_count", torch.zeros(num_tasks, dtype=torch.float64))
 
+    @property
+    def first_epoch(self) -> int:
+        return self.warmup_epochs + 1
+
     def combine(self, jacobian: Tensor, losses: Tensor) -> Tensor:
         active = self.active
         excess = self._excess(jacobian)

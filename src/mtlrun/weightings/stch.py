@@ -1,17 +1,16 @@
 """Smooth Tchebycheff scalarization."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mtlrun.weightings.base import LOG_EPSILON, LossWeighting
-from mtlrun.weightings.capabilities import UsesTaskWeights
+from mtlrun.weightings.capabilities import UsesPreferences
 from mtlrun.weightings.state.epoch_means import EpochMeans
 
 
-class STCH(UsesTaskWeights, LossWeighting):
+class STCH(UsesPreferences, LossWeighting):
     """K mu log sum_k exp(lambda_k (log L_k - log z_k) / mu): the smoothed maximum of the relative losses.
 
     The first `warmup_epochs` + 1 epochs are trained on sum_k log L_k (`scale_invariant`), and z_k is the mean of L_k in
@@ -26,36 +25,24 @@ class STCH(UsesTaskWeights, LossWeighting):
         mu: smoothness, > 0: toward 0, only the task with the largest relative loss is trained; toward infinity, this is
             `scale_invariant`. Paper: .01, .1, .5 and 1.
         warmup_epochs: number of epochs before the one whose mean losses are z, >= 0.
-        preferences: lambda, one number > 0 per task, in the order of the tasks; None for ones.
+        preferences: lambda, see `UsesPreferences`.
         common: see `Weighting`.
     """
 
     needs_positive_losses = True
-    preferences: Tensor
     reference: Tensor
 
-    def __init__(
-        self, mu: float = 1.0, warmup_epochs: int = 4, preferences: Sequence[float] | None = None, **common: Any
-    ) -> None:
+    def __init__(self, mu: float = 1.0, warmup_epochs: int = 4, **common: Any) -> None:
         super().__init__(**common)
         if not mu > 0:
             raise ValueError(f"mu must be > 0, found {mu}")
         if warmup_epochs < 0:
             raise ValueError(f"warmup_epochs must be >= 0, found {warmup_epochs}")
-        if preferences is not None and not all(preference > 0 for preference in preferences):
-            raise ValueError(f"preferences must be > 0, found {list(preferences)}")
         self.mu = mu
         self.warmup_epochs = warmup_epochs
-        self._preferences = preferences
 
     def setup(self, num_tasks: int, seed: int = 0) -> None:
         super().setup(num_tasks, seed)
-        preferences = [1.0] * num_tasks if self._preferences is None else list(self._preferences)
-        if len(preferences) != num_tasks:
-            raise ValueError(
-                f"preferences must hold one number for each of the {num_tasks} tasks, found {len(preferences)}"
-            )
-        self.register_buffer("preferences", torch.tensor(preferences, dtype=torch.float64))
         self.means = EpochMeans(num_tasks)
         self.register_buffer("reference", torch.full((num_tasks,), torch.nan, dtype=torch.float64))  # z
 
@@ -69,7 +56,7 @@ class STCH(UsesTaskWeights, LossWeighting):
         reference = torch.where(torch.isnan(self.reference[active]), values, self.reference[active])
         self.reference[active] = reference
         relative = logarithms - torch.log(reference + LOG_EPSILON).to(losses.dtype)
-        scaled = self.preferences[active].to(losses.dtype) * relative / self.mu
+        scaled = self.active_preferences().to(losses.dtype) * relative / self.mu
         return len(losses) * self.mu * torch.logsumexp(scaled, dim=0)
 
     @property
