@@ -63,8 +63,10 @@ class Task(nn.Module, ABC):
         super().__init__()
         if not lr > 0:
             raise ValueError(f"lr must be > 0, found {lr}")
-        if weight != "size" and not 0 < weight < math.inf:
-            raise ValueError(f"weight must be a finite number > 0, or size, found {weight}")
+        if weight != "size" and not weight > 0:
+            raise ValueError(f"weight must be > 0, or size, found {weight}")
+        if weight == math.inf:
+            raise ValueError("weight must be finite, found inf")
         self.lr = lr
         self.weight = weight
         self.head = head
