@@ -20,9 +20,9 @@ from mtlrun.weightings.capabilities import (
     LooksAhead,
     ObservesPerformance,
     RotatesRepresentation,
-    UsesPreferences,
     UsesTaskWeights,
 )
+from mtlrun.weightings.preferences import UsesPreferences
 
 
 def check_weighting(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mtlrun.weightings.base import LOG_EPSILON, LossWeighting
-from mtlrun.weightings.capabilities import UsesPreferences
+from mtlrun.weightings.preferences import UsesPreferences
 from mtlrun.weightings.state.epoch_means import EpochMeans
 
 
