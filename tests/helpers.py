@@ -111,3 +111,9 @@ def _default(value):
     prefix = "${variant:"
     is_default = isinstance(value, str) and value.startswith(prefix)
     return yaml.safe_load(value.removeprefix(prefix).removesuffix("}")) if is_default else value
+
+
+def weighting_node(name):
+    """Return the node of a shipped weighting, with equal preferences where it would take those of a run's tasks."""
+    node = shipped_node("weighting", name)
+    return node | {"preferences": None} if "preferences" in node else node

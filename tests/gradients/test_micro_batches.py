@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from helpers import QUICK, read_record, run_folders, shipped_node
+from helpers import QUICK, read_record, run_folders, weighting_node
 
 from mtlrun.cli.list import entries
 from mtlrun.config.instantiate import build
@@ -21,7 +21,7 @@ from mtlrun.weightings.capabilities import ObservesLossesAfterStep, ObservesPerf
 
 
 def node_of(name):
-    node = shipped_node("weighting", name)
+    node = weighting_node(name)
     return {key: [1.0, 2.0, 0.5] if value == "${per_task:weight}" else value for key, value in node.items()}
 
 

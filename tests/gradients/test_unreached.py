@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import shipped_node
+from helpers import weighting_node
 from torch import nn
 
 from mtlrun.cli.list import entries
@@ -13,7 +13,7 @@ from mtlrun.weightings.base import TaskGradientWeighting
 from mtlrun.weightings.capabilities import ObservesPerformance, RotatesRepresentation
 
 METHODS = [entry.name for entry in entries("weighting")]
-CHANGES = {"static": {"weights": [0.5, 2.0]}, "stch": {"preferences": None}}
+CHANGES = {"static": {"weights": [0.5, 2.0]}}
 
 
 class Problem:
@@ -72,7 +72,7 @@ class Problem:
 
 
 def make(method, **options):
-    weighting: Weighting = build(shipped_node("weighting", method) | CHANGES.get(method, {}) | options, "weighting")
+    weighting: Weighting = build(weighting_node(method) | CHANGES.get(method, {}) | options, "weighting")
     weighting.setup(2)
     for observing in weighting.capable_of(ObservesPerformance):
         observing.observe_performance(torch.full((2,), 0.5))

@@ -5,7 +5,7 @@ import io
 
 import pytest
 import torch
-from helpers import shipped_node
+from helpers import weighting_node
 from torch import nn
 
 from mtlrun.config.instantiate import build
@@ -26,7 +26,7 @@ LEARNING = {
 
 
 def make(method, num_tasks=3, **options):
-    weighting = build(shipped_node("weighting", method) | options, "weighting")
+    weighting = build(weighting_node(method) | options, "weighting")
     weighting.setup(num_tasks)
     for rotating in weighting.capable_of(RotatesRepresentation):
         rotating.attach_rotations(torch.eye(3, **DOUBLE).repeat(num_tasks, 1, 1))

@@ -5,7 +5,7 @@ import io
 
 import pytest
 import torch
-from helpers import shipped_node
+from helpers import weighting_node
 
 from mtlrun.cli.list import entries
 from mtlrun.config.instantiate import build
@@ -28,14 +28,14 @@ CHANGES = {
     "imtl_l": {"lr": 0.05},
     "modo": {"gamma": 0.05},
     "static": {"weights": TASK_WEIGHTS},
-    "stch": {"warmup_epochs": 1, "preferences": None},
+    "stch": {"warmup_epochs": 1},
     "uncertainty": {"lr": 0.05},
 }
 #: Short warm-ups, where files have long ones or refer to tasks.
 WARM_UPS = {
     "excess_mtl": {"warmup_epochs": 2},
     "static": {"weights": TASK_WEIGHTS},
-    "stch": {"warmup_epochs": 2, "preferences": None},
+    "stch": {"warmup_epochs": 2},
 }
 STATEFUL = [
     "cov_weighting",
@@ -92,7 +92,7 @@ def method(request):
 
 def configured(method, **changes):
     """Build `weighting=<method>`; it is not set up for a number of tasks."""
-    return build(shipped_node("weighting", method) | CHANGES.get(method, {}) | changes, "weighting")
+    return build(weighting_node(method) | CHANGES.get(method, {}) | changes, "weighting")
 
 
 def set_up(weighting, num_tasks=3, seed=0):
@@ -167,7 +167,7 @@ def test_float32_gradients_whose_squares_it_cannot_hold_are_combined_like_others
 @pytest.mark.parametrize("method", sorted(set(METHODS) - {"lbtw"}))
 def test_first_epoch_is_the_first_whose_weights_are_not_those_of_the_warm_up(method, take_step):
     weighting, warming_up = (
-        set_up(build(shipped_node("weighting", method) | WARM_UPS.get(method, {}), "weighting")) for _ in range(2)
+        set_up(build(weighting_node(method) | WARM_UPS.get(method, {}), "weighting")) for _ in range(2)
     )
     differ = []
     for epoch in range(1, 7):

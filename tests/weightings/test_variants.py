@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import shipped_node
+from helpers import weighting_node
 from torch import nn
 
 from mtlrun.config.compose import compose
@@ -24,7 +24,7 @@ def make(method, variant, num_tasks=3, **changes):
 
 
 def default(method, num_tasks=3, **changes):
-    weighting = build(shipped_node("weighting", method) | changes, "weighting")
+    weighting = build(weighting_node(method) | changes, "weighting")
     weighting.setup(num_tasks)
     return weighting
 

@@ -20,9 +20,9 @@ from mtlrun.weightings.capabilities import (
     LooksAhead,
     ObservesPerformance,
     RotatesRepresentation,
+    UsesLabelFractions,
     UsesTaskWeights,
 )
-from mtlrun.weightings.preferences import UsesPreferences
 
 
 def check_weighting(
@@ -43,16 +43,7 @@ def check_weighting(
             f"{name} combines the gradients of {weighting.minimum_tasks} tasks or more, found {len(tasks)} "
             f"({', '.join(tasks)}); use weighting=equal"
         )
-    problems += [
-        f"tasks.{task}.weight={options.weight} has no effect with {name}; use weighting=static"
-        for task, options in tasks.items()
-        if options.weight != 1.0 and not weighting.capable_of(UsesTaskWeights)
-    ]
-    problems += [
-        f"tasks.{task}.weight=size is for weighting=static, and {name} takes a number > 0"
-        for task, options in tasks.items()
-        if options.weight == "size" and weighting.capable_of(UsesPreferences)
-    ]
+    problems += _check_task_weights(weighting, name, tasks)
     problems += _check_negative_losses(weighting, name, tasks)
     if weighting.capable_of(ObservesPerformance):
         problems += [
@@ -65,6 +56,24 @@ def check_weighting(
         problems += _check_micro_batches(weighting, name)
     if model is not None:
         problems += _check_model(weighting, name, model, f"model={config['names']['model']}")
+    return problems
+
+
+def _check_task_weights(weighting: Weighting, name: str, tasks: Mapping[str, Task]) -> list[str]:
+    """Return a problem for each `tasks.<t>.weight` that no method of the run takes, or that would count twice."""
+    readers = [method for method in weighting.capable_of(UsesTaskWeights) if method.reads_task_weights]
+    takes_size = all(isinstance(method, UsesLabelFractions) for method in readers)
+    problems = []
+    for task, options in tasks.items():
+        key = f"tasks.{task}.weight={options.weight}"
+        if options.weight == 1.0:
+            continue
+        if not readers:
+            problems.append(f"{key} has no effect with {name}; use weighting=static")
+        elif options.weight == "size" and not takes_size:
+            problems.append(f"{key} is for weighting=static, and {name} takes a number > 0")
+        elif len(readers) > 1:
+            problems.append(f"{key} would count twice, in {name} and weighting.losses; use weighting.preferences=null")
     return problems
 
 

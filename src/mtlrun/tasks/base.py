@@ -33,7 +33,8 @@ class Task(nn.Module, ABC):
 
     Args:
         lr: learning rate of the task-specific parameters.
-        weight: factor of this task's loss under `weighting=static`; every other weighting refuses values other than 1.
+        weight: factor of this task's loss under `weighting=static`, or how much the task counts under a weighting with
+            preferences; every other weighting refuses values other than 1.
             `size` is the fraction of the training samples that are labeled for this task: if all tasks use it, every
             label counts the same, instead of every task.
         head: builds this task's head from the shapes of one sample's features and of its prediction; in YAML a

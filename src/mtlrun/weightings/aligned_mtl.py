@@ -8,23 +8,25 @@ from torch import Tensor
 
 from mtlrun.config.checks import check_one_of
 from mtlrun.weightings.base import GradientWeighting, Reduction
+from mtlrun.weightings.preferences import UsesPreferences
 from mtlrun.weightings.solvers.cone import RANK_TOLERANCE, cosines
 
 Scale = Literal["min", "median", "rmse"]
 
 
-class AlignedMTL(GradientWeighting):
+class AlignedMTL(UsesPreferences, GradientWeighting):
     """The mean of the nearest vectors to the task gradients that are orthogonal and of equal length.
 
     With G G^T = V S V^T over its numerical rank and sigma² the smallest of the eigenvalues S, the matrix
     B = sigma V S^(-1/2) V^T maps the gradients to the orthogonal ones B G, and the weights are B w for task priorities
-    w. All singular values of B G are sigma, the smallest one of G.
+    w: the preferences, scaled to sum to one. All singular values of B G are sigma, the smallest one of G.
 
     Source: Senushkin et al., "Independent Component Alignment for Multi-Task Learning" (CVPR 2023), algorithm 1.
 
     Args:
         scale: which eigenvalue sigma² is: `min`, the smallest, as in the paper; `median`; or `rmse`, their mean.
-        reduction: `mean` for w = 1/K, `sum` for w = 1, as in published code.
+        reduction: `mean` for priorities that sum to one, `sum` for K, as in published code.
+        preferences: see `UsesPreferences`.
         head_loss: `unweighted` by default, since only shared parameters are aligned.
         common: see `GradientWeighting`.
     """
@@ -38,7 +40,7 @@ class AlignedMTL(GradientWeighting):
 
     def task_weights(self, gram: Tensor, losses: Tensor) -> Tensor:
         num_tasks = len(gram)
-        priorities = numpy.full(num_tasks, 1.0 if self.reduction == "sum" else 1 / num_tasks)
+        priorities = self.relative_preferences(num_tasks) * (1.0 if self.reduction == "sum" else 1 / num_tasks)
         return torch.from_numpy(self._balance(gram.numpy(), priorities))
 
     def _balance(self, gram: numpy.ndarray, priorities: numpy.ndarray) -> numpy.ndarray:

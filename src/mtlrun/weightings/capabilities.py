@@ -52,6 +52,11 @@ class LearnsWeights:
 class UsesTaskWeights:
     """Mixin of methods that read the config keys `tasks.<t>.weight`."""
 
+    @property
+    def reads_task_weights(self) -> bool:
+        """False if this instance is set up not to."""
+        return True
+
 
 class UsesLabelFractions(UsesTaskWeights, ABC):
     """Mixin of methods that weigh tasks by how many labels they have, where a task's weight is `size`."""

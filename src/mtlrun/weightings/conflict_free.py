@@ -5,24 +5,28 @@ import torch
 from torch import Tensor
 
 from mtlrun.weightings.base import GradientWeighting
+from mtlrun.weightings.preferences import UsesPreferences
 from mtlrun.weightings.solvers.cone import RANK_TOLERANCE, cosines
 
 # Below this squared cosine with all task gradients, a direction counts as none.
 _NO_DIRECTION = 1e-10
 
 
-class ConFIG(GradientWeighting):
-    """The direction that has the same cosine with all task gradients, with the length of their sum's projection on it.
+class ConFIG(UsesPreferences, GradientWeighting):
+    """The direction whose cosines with the task gradients are equal, or in proportion to preferences.
 
-    With U the matrix whose rows are the unit gradients g_k / ‖g_k‖, u = U^+ 1 / ‖U^+ 1‖ and d = (sum_k g_k . u) u. For
-    the matrix of cosines C = U U^T, U^+ 1 = U^T C^+ 1, so that the Gram matrix is enough. If the gradients are linearly
-    dependent and no such direction exists, u is the best one in the sense of least squares.
+    Its length is that of the projection on it of the sum of the gradients. With U the matrix whose rows are the unit
+    gradients g_k / ‖g_k‖, and p the preferences, u = U^+ p / ‖U^+ p‖ and d = (sum_k g_k . u) u. For the matrix of
+    cosines C = U U^T, U^+ p = U^T C^+ p, so that the Gram matrix is enough. If the gradients are linearly dependent and
+    no such direction exists, u is the best one in the sense of least squares.
 
     Source: Liu, Chu & Thuerey, "ConFIG: Towards Conflict-free Training of Physics Informed Neural Networks" (ICLR
-    2025, arXiv 2408.11104), equation 2. The paper's version with momentum, M-ConFIG, is an optimizer that uses one
-    task per step, and not a weighting.
+    2025, arXiv 2408.11104), equation 2; p are the direction weights of the authors' code, whose documentation advises
+    equal ones. The paper's version with momentum, M-ConFIG, is an optimizer that uses one task per step, and not a
+    weighting.
 
     Args:
+        preferences: p, see `UsesPreferences`.
         head_loss: `unweighted` by default, since the direction is one of shared parameters.
         common: see `GradientWeighting`.
     """
@@ -32,9 +36,10 @@ class ConFIG(GradientWeighting):
         unit, lengths = cosines(gram.numpy())
         eigenvalues, vectors = numpy.linalg.eigh(unit)
         kept = eigenvalues > RANK_TOLERANCE
-        parts = vectors[:, kept].sum(axis=0)  # of a vector of ones, along each eigenvector
-        if parts @ parts <= _NO_DIRECTION * num_tasks:
+        preferences = self.relative_preferences(num_tasks)
+        parts = (preferences[:, None] * vectors[:, kept]).sum(axis=0)  # of the preferences, along each eigenvector
+        if parts @ parts <= _NO_DIRECTION * (preferences @ preferences):
             return torch.zeros(num_tasks, dtype=torch.float64)
-        solution = vectors[:, kept] @ (parts / eigenvalues[kept])  # C^+ 1; its sum is ‖U^+ 1‖²
-        reached = vectors[:, kept] @ parts  # the products of U^+ 1 with the unit gradients; ones at full rank
-        return torch.from_numpy((lengths @ reached) / solution.sum() * solution / lengths)
+        solution = vectors[:, kept] @ (parts / eigenvalues[kept])  # C^+ p
+        reached = vectors[:, kept] @ parts  # the products of U^+ p with the unit gradients; p at full rank
+        return torch.from_numpy((lengths @ reached) / (preferences * solution).sum() * solution / lengths)

@@ -4,10 +4,11 @@ from typing import Any
 
 from mtlrun.config.checks import check_one_of
 from mtlrun.weightings.base import GradientWeighting, Reduction
+from mtlrun.weightings.preferences import UsesPreferences
 from mtlrun.weightings.solvers.cone import check_regularization
 
 
-class DualConeWeighting(GradientWeighting):
+class DualConeWeighting(UsesPreferences, GradientWeighting):
     """A weighting by projections on the dual cone, the set of directions that conflict with no task.
 
     Args:
@@ -15,6 +16,7 @@ class DualConeWeighting(GradientWeighting):
             weights bounded if gradients are nearly dependent, and leaves conflicts of its size, which may be large with
             a task whose gradient is shorter than the root of that fraction times the longest; 0 solves exactly.
         reduction: `mean` or `sum`.
+        preferences: see `UsesPreferences`.
         common: see `GradientWeighting`.
     """
 

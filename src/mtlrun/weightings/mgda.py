@@ -23,6 +23,9 @@ class MGDA(GradientWeighting):
     algorithm 2. The paper solves by Frank-Wolfe, which can stop far from the minimum where the gradients differ in
     length, and then makes steps that conflict with a task; here the minimum is exact, up to rounding.
 
+    There are no preferences between tasks: whatever the gradients are multiplied by, the longer one gets the smaller
+    weight, so that a factor on a loss would work against its task.
+
     Args:
         normalization: what each gradient is divided by to compute the weights: `none`, its norm (`l2`), its loss
             (`loss`) or both (`loss+`). The weights are then applied to the original gradients, as in the paper's code.

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -27,6 +28,10 @@ class UsesPreferences(UsesTaskWeights):
             raise ValueError(f"preferences must be finite and > 0, found {list(preferences)}")
         self._preferences = preferences
 
+    @property
+    def reads_task_weights(self) -> bool:
+        return self._preferences is not None
+
     def setup(self, num_tasks: int, seed: int = 0) -> None:
         super().setup(num_tasks, seed)  # type: ignore[misc]
         given = [1.0] * num_tasks if self._preferences is None else self._preferences
@@ -45,3 +50,11 @@ class UsesPreferences(UsesTaskWeights):
             raise ValueError(f"preferences must be numbers, found {self._preferences}")
         active: Tensor = self.preferences[self.active]  # type: ignore[attr-defined]
         return active
+
+    def relative_preferences(self, num_tasks: int) -> numpy.ndarray:
+        """Return the preferences of the `num_tasks` active tasks with a mean of one: only their ratios matter."""
+        if self._preferences is None:
+            return numpy.ones(num_tasks)
+        preferences = self.active_preferences()
+        relative: numpy.ndarray = (preferences / preferences.mean()).numpy()
+        return relative
