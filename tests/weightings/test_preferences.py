@@ -108,7 +108,7 @@ def test_preferences_that_are_none_are_refused(make):
         with pytest.raises(ValueError, match="preferences must be finite and > 0, found"):
             make(preferences=[1.0, wrong])
     with pytest.raises(ValueError, match="preferences must hold one number for each of the 2 tasks, found 1"):
-        make(preferences=[1.0]).setup(2)
+        make(preferences=[2.0]).setup(2)
     weighting = make(preferences=[1.0, "size"], **({"warmup_epochs": 0} if make is STCH else {}))
     weighting.setup(2)
     weighting.epoch_ended()

@@ -15,8 +15,9 @@ class UsesPreferences(UsesTaskWeights):
     """Mixin of methods in which a task may count for more or less than the others.
 
     Args:
-        preferences: one number > 0 per task, in the order of the tasks; None for ones. The word `size`, which is a
-            weight for `static` only, is refused when the preferences are used, and before a run.
+        preferences: one number > 0 per task, in the order of the tasks; None, or ones only, for ones for any number of
+            tasks. The word `size`, which is a weight for `static` only, is refused when the preferences are used, and
+            before a run.
         common: see the kind of weighting.
     """
 
@@ -26,11 +27,12 @@ class UsesPreferences(UsesTaskWeights):
         super().__init__(**common)
         if preferences is not None and not all(number == "size" or 0 < number < math.inf for number in preferences):
             raise ValueError(f"preferences must be finite and > 0, found {list(preferences)}")
-        self._preferences = preferences
+        self._given = preferences is not None
+        self._preferences = None if all(number == 1 for number in preferences or ()) else preferences
 
     @property
     def reads_task_weights(self) -> bool:
-        return self._preferences is not None
+        return self._given
 
     def setup(self, num_tasks: int, seed: int = 0) -> None:
         super().setup(num_tasks, seed)  # type: ignore[misc]
