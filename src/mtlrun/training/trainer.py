@@ -141,11 +141,12 @@ class Trainer:
         weighting, optimizer = parts.weighting, parts.optimizer
         optimizer.zero_grad(set_to_none=True)
         weighting.zero_grad(set_to_none=True)
-        set_learning_rates(optimizer, parts.schedule.factor(step, self.steps_per_epoch, self.total_steps))
+        factor = parts.schedule.factor(step, self.steps_per_epoch, self.total_steps)
+        set_learning_rates(optimizer, factor)
         parts.model.on_train_step(step / self.steps_per_epoch, step / self.total_steps)
         batch = self.load(loaded)
         if loaded_meta is not None:
-            look_ahead(weighting, parts.model, batch, self.load(loaded_meta), optimizer.param_groups[0]["lr"])
+            look_ahead(weighting, parts.model, batch, self.load(loaded_meta), factor * optimizer.defaults["lr"])
 
         forward = self.forward(batch)
         if not forward.active:
