@@ -54,9 +54,9 @@ class Columns:
         """Return in words which row this is."""
         return f"row {self.numbers[row]}"
 
-    def id(self, row: int) -> str | int:
-        """Return what names a row in the record if no column does."""
-        return self.numbers[row]
+    def ids(self) -> Sequence[str | int]:
+        """Return what names each row in the record if no column does."""
+        return self.numbers
 
     def select(self, rows: numpy.ndarray) -> "Columns":
         """Return some of the rows."""

@@ -6,6 +6,7 @@ Every function depends only on its arguments and on NumPy's PCG64, which does no
 from collections.abc import Sequence
 
 import numpy
+import pandas
 
 from mtlrun.datasets.generation.splitting import split_by_class
 
@@ -129,8 +130,8 @@ def deal_folds(groups: numpy.ndarray | None, strata: numpy.ndarray, num_folds: i
 
 def number(cells: Sequence[str | None]) -> numpy.ndarray:
     """Number the values in the order in which they occur, int64 [num_cells]; an empty cell is a value."""
-    known: dict[str | None, int] = {}
-    return numpy.array([known.setdefault(cell, len(known)) for cell in cells], dtype=numpy.int64)
+    codes: numpy.ndarray = pandas.factorize(numpy.array(cells, dtype=object), use_na_sentinel=False)[0]
+    return codes.astype(numpy.int64)
 
 
 def combine(strata: numpy.ndarray) -> numpy.ndarray:

@@ -33,8 +33,8 @@ class JoinedColumns(Columns):
     def name(self, row: int) -> str:
         return f"{super().name(row)} of {self.file(row)}"
 
-    def id(self, row: int) -> str:
-        return f"{self.file(row)}:{super().id(row)}"
+    def ids(self) -> list[str]:
+        return [f"{self.file(row)}:{number}" for row, number in enumerate(self.numbers)]
 
 
 def name_files(path: str | Mapping[str, str], key: str) -> dict[SplitName | None, str]:

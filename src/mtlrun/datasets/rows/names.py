@@ -12,7 +12,7 @@ from mtlrun.errors import DataError
 def identify(table: Columns, column: str | None) -> Sequence[str | int]:
     """Return the id of each row: its cell in `column`, where no two may be equal, or its number in the file."""
     if column is None:
-        return [table.id(row) for row in range(len(table))]
+        return table.ids()
     table.require(column, "dataset.id_column")
     seen: dict[str, int] = {}
     for row, cell in enumerate(table.texts(column)):

@@ -1,6 +1,5 @@
 """The rows of a table in three splits: given by a column or by files, or drawn once."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -254,28 +253,32 @@ def _bring_labels_to_train(
     """Move the first row of each label that a drawing left out of train, with its group, to train, in place."""
     table, groups = drawing.table, drawing.groups
     cells = table.texts(column)
-    learned = {cells[row] for row in rows["train"]} | {None}
-    for row in numpy.sort(numpy.concatenate([numpy.empty(0, numpy.int64), *(rows[name] for name in movable)])):
-        if cells[row] in learned:
+    labels = number(cells)
+    candidates = numpy.sort(numpy.concatenate([numpy.empty(0, numpy.int64), *(rows[name] for name in movable)]))
+    lacking = numpy.setdiff1d(labels[candidates], labels[rows["train"]])
+    for label in lacking:
+        row = int(candidates[(labels[candidates] == label).argmax()])
+        if cells[row] is None or (labels[rows["train"]] == label).any():  # another label has brought it
             continue
         moved = numpy.array([row]) if groups is None else numpy.flatnonzero(groups == groups[row])
         rows["train"] = numpy.union1d(rows["train"], moved)
         for name in movable:
             rows[name] = numpy.setdiff1d(rows[name], moved)
-        learned |= {cells[other] for other in moved}
         what = "" if groups is None else ", with its group,"
-        notes.append(f"{table.where(column, int(row))}{what} is in train, since no other row there is {cells[row]!r}")
+        notes.append(f"{table.where(column, row)}{what} is in train, since no other row there is {cells[row]!r}")
 
 
 def _lacking(table: Columns, column: str, rows: Rows) -> list[str]:
     """Return a sentence on the values that are in some splits only; none if there are none."""
     cells = table.texts(column)
-    counts = {name: Counter(cells[row] for row in rows[name]) for name in SPLITS}
-    total = sum(counts.values(), Counter())
-    rare = [value for value in total if not all(counts[name][value] for name in SPLITS)]
-    if not rare:
+    values = number(cells)
+    counts = numpy.stack([numpy.bincount(values[rows[name]], minlength=values.max() + 1) for name in SPLITS])
+    rare = numpy.flatnonzero((counts == 0).any(axis=0) & (counts > 0).any(axis=0))
+    if not len(rare):
         return []
-    listing = ", ".join(f"{value or ''!r} ({total[value]})" for value in rare[:10]) + (", ..." if rare[10:] else "")
+    listing = ", ".join(
+        f"{cells[(values == value).argmax()] or ''!r} ({counts[:, value].sum()})" for value in rare[:10]
+    ) + (", ..." if len(rare) > 10 else "")
     return [f"column {column}: in too few rows, or groups, to be in every split: {listing}"]
 
 
