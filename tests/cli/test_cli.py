@@ -1,5 +1,6 @@
 """The command line: what it refuses and how it says so, and what it answers without training."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,101 @@ def test_all_problems_are_listed_together(mtlrun):
     assert err.startswith("mtlrun: 6 problems; nothing was started")
     for name in ("'hrad'", "'optimiser'", "'alhpa'", "typo", "trainer.batch_size", "optimizer.lr must"):
         assert sum(name in problem for problem in problems) == 1
+
+
+def test_options_may_stand_anywhere(mtlrun, tmp_path):
+    folder = tmp_path / "cf" / "dataset"
+    folder.mkdir(parents=True)
+    (folder / "small.yaml").write_text("# @package _global_\ndefaults: [multidigits]\ndataset: {size: 10}\n")
+    for arguments in (
+        ["dataset=small", "--config-dir", "cf", *QUICK],
+        [*QUICK, "-m", "seed=1", "-cd=cf", "dataset=small"],
+        ["dataset=small", "--cfg", "job", "--config-dir=cf", "--resolve", "seed=3"],
+        ["dataset=small", "seed=3", "-cd", "cf", "--resolve", "-c", "job"],
+    ):
+        code, out, err = mtlrun(*arguments)
+        assert code == 0, err
+        assert ("small-hard-equal-s" in out) == (arguments[-1] != "job" and "job" not in arguments)
+        assert ("size: 10" in out) == ("job" in arguments)
+    assert len(run_folders()) == 2
+
+
+@pytest.mark.parametrize("spelling", ["dataset.path={}/d.csv", "dataset.path={{train: {0}/d.csv, test: {0}/d.csv}}"])
+@pytest.mark.parametrize("folder", ["~", "~/my data", "~/größe", "~/a=b (1)"])
+def test_a_path_may_begin_with_the_users_folder(mtlrun, monkeypatch, tmp_path, folder, spelling):
+    if "(" in folder and "{{" in spelling:
+        folder = "~"  # a part of a mapping with brackets needs quotes
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    place = Path(folder).expanduser()
+    place.mkdir(parents=True)
+    (place / "d.csv").write_text("x,y\n" + "".join(f"{row},{row % 7}\n" for row in range(40)))
+    command = ["dataset=csv", spelling.format(folder), "+task@tasks.y=regression", "trainer=smoke"]
+    code, _, err = mtlrun(*command, "runtime.root=~/out")
+    assert code == 0, err
+    (found,) = run_folders(tmp_path / "home" / "out")
+    path = read_record(found)["config"]["dataset"]["path"]
+    assert {path} if isinstance(path, str) else set(path.values()) == {str(place / "d.csv")}
+
+
+def test_a_path_of_a_yaml_file_may_begin_with_the_users_folder(mtlrun, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "d.csv").write_text("x,y\n" + "".join(f"{row},{row % 7}\n" for row in range(40)))
+    (tmp_path / "cf" / "dataset").mkdir(parents=True)
+    head = "# @package _global_\ndefaults: [csv, /task@tasks.y: regression]\n"
+    (tmp_path / "cf" / "dataset" / "mine.yaml").write_text(head + "dataset: {path: ~/d.csv, missing: ['~', '']}\n")
+    code, _, err = mtlrun("--config-dir=~/cf", "dataset=mine", "trainer=smoke")
+    assert code == 0, err
+    dataset = read_record(run_folders()[0])["config"]["dataset"]
+    assert (dataset["path"], dataset["missing"]) == (str(tmp_path / "d.csv"), ["~", ""])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            ["weighting=equal,uncertainty"],
+            ["weighting=equal,uncertainty: several values are a sweep, a run for each: add -m"],
+        ),
+        (
+            ["seed=range(0,3)", "optimizer.lrr=1"],
+            ["seed=range(0,3): several values", "optimizer.lrr=1: optimizer has no"],
+        ),
+        (["dataset=csv", "dataset.path=[a", "+task@tasks.y=regression"], ["dataset.path=[a: not understood"]),
+        (["dataset=csv", "+task@tasks.y=[", "tasks.y.num_outputs=2"], ["+task@tasks.y=[: not understood"]),
+        (
+            ["dataset=cvs", "dataset.path=d.csv", "+task@tasks.y=regression", "tasks.y.weight=1"],
+            ["dataset=cvs: there is no"],
+        ),
+        (["trainer.epochs=[", "dataset.shift=9"], ["trainer.epochs=[: not understood", "dataset.shift must be in"]),
+        (["dataset=cvs", "optimizer.lr=-1"], ["dataset=cvs: there is no", "optimizer.lr must be > 0"]),
+        (["experiment=no", "tasks.z.lr=1"], ["experiment=no: there is no experiment named 'no'"]),
+    ],
+)
+def test_each_problem_is_named_once_and_none_that_follows_from_another(mtlrun, arguments, expected):
+    code, _, err = mtlrun(*arguments)
+    assert code == 2
+    problems = [line.removeprefix("  - ").removeprefix("mtlrun: ") for line in err.splitlines()]
+    problems = problems if len(problems) == 1 else problems[1:]
+    assert len(problems) == len(expected), err
+    assert all(problem.startswith(start) for problem, start in zip(problems, expected, strict=True)), err
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a.b", "my col", "my-col", "2019", "keys", "values", "items", "pop", "type", "train", "Größe", "_x", "shared"],
+)
+def test_the_line_for_a_task_that_cannot_have_its_name_works_as_it_is_printed(mtlrun, name):
+    Path("d.csv").write_text(f"x,{name}\n" + "".join(f"{row},{row % 7}\n" for row in range(40)))
+    command = ["dataset=csv", "dataset.path=d.csv", "trainer=smoke"]
+    code, _, err = mtlrun(*command, f"+task@tasks.{name}=regression")
+    assert code == 2
+    assert f"tasks.{name}: a task cannot have this name: " in err
+    assert len(err.splitlines()) == 1
+    (allowed,) = re.findall(r"name it (\w+), say", err)
+    (advice,) = re.findall(r"'(\+dataset\.targets[^']*)'", err)
+    code, _, err = mtlrun(*command, f"+task@tasks.{allowed}=regression", advice)
+    assert code == 0, err
+    assert list(read_record(run_folders()[0])["test"]) == [allowed]
 
 
 def test_a_wrong_shared_learning_rate_is_reported_once(mtlrun):

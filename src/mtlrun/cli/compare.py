@@ -19,7 +19,7 @@ def main(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_USAGE)
         return 0
-    records = read_records(Path(argument) for argument in arguments)
+    records = read_records(Path(argument).expanduser() for argument in arguments)
     by_dataset: dict[str, list[Record]] = {}
     for record in records:
         by_dataset.setdefault(record.config["names"]["dataset"], []).append(record)

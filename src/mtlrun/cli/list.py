@@ -92,7 +92,7 @@ def _parse(arguments: Sequence[str]) -> tuple[list[str], bool, Path | None]:
         if name in ("--config-dir", "-cd"):
             if not value and not rest:
                 raise ConfigError(f"{name} needs a folder; usage: {_USAGE}")
-            config_dir = Path(value or rest.pop(0))
+            config_dir = Path(value or rest.pop(0)).expanduser()
             if not config_dir.is_dir():
                 raise ConfigError(f"{name}: there is no folder {config_dir}")
         elif argument == "--markdown":

@@ -75,11 +75,13 @@ def train(arguments: Sequence[str]) -> int:
     from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
 
+    from mtlrun.config.arguments import sort_arguments
     from mtlrun.config.compose import compose_single_run, make_importable, register_with_hydra, resolve
 
     arguments, notes = canonical(arguments)
     for note in notes:
         print(note, file=sys.stderr)
+    arguments = sort_arguments(get_args_parser(), arguments)
     parsed = get_args_parser().parse_args(arguments)
     make_importable(parsed.config_dir)
     register_with_hydra()
@@ -123,28 +125,30 @@ def train(arguments: Sequence[str]) -> int:
             else:
                 hydra.main(version_base="1.3", config_path="pkg://mtlrun.conf", config_name="config")(task)()
         except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: Hydra's, of group=null
-            raise ConfigError(_all_problems(error, parsed.overrides, parsed.config_dir)) from error
+            sweeping = parsed.multirun or parsed.experimental_rerun is not None
+            raise ConfigError(_all_problems(error, parsed.overrides, parsed.config_dir, sweeping=sweeping)) from error
     return max(exit_codes, default=0)
 
 
-def _all_problems(error: Exception, overrides: Sequence[str], config_dir: str | None) -> list[str]:
+def _all_problems(error: Exception, overrides: Sequence[str], config_dir: str | None, *, sweeping: bool) -> list[str]:
     """Return the problems of a command line that could not be composed, including those of its valid overrides."""
     from functools import partial
 
     from mtlrun.config.compose import compose, compose_with_hydra
     from mtlrun.config.diagnosis import diagnose
 
-    problems, sound = diagnose(error, overrides, partial(compose_with_hydra, config_dir=config_dir))
-    if len(sound) + len(problems) == len(overrides):  # not a sweep, whose values cannot all be set at once
-        from mtlrun.setup.prepare import prepare
+    found = diagnose(error, overrides, partial(compose_with_hydra, config_dir=config_dir), sweeping=sweeping)
+    if found.swept:  # the values of a sweep cannot all be set at once
+        return found.problems
+    from mtlrun.setup.prepare import prepare
 
-        try:
-            prepare(compose(sound, config_dir))
-        except ConfigError as more:
-            problems += more.problems
-        except MtlrunError as more:
-            problems.append(str(more))
-    return problems
+    try:
+        prepare(compose(found.sound, config_dir))
+    except ConfigError as more:
+        return found.problems + found.independent(more.problems)
+    except MtlrunError as more:
+        return found.problems + found.independent([str(more)])
+    return found.problems
 
 
 def train_one(config: dict[str, Any], overrides: list[str], started: float) -> int:

@@ -17,9 +17,10 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from mtlrun.config.aliases import canonical
+from mtlrun.config.arguments import expand_home, quote_overrides
 from mtlrun.config.diagnosis import diagnose
 from mtlrun.config.options import list_groups, loss_scalings, shipped
-from mtlrun.config.schema import CONFIG_MODULE, SIZE_KEYS
+from mtlrun.config.schema import CONFIG_MODULE, SIZE_KEYS, explain_task_name, unknown_task
 from mtlrun.config.variants import check_variants, value_of_variant, without_variants
 from mtlrun.errors import ConfigError
 
@@ -82,18 +83,34 @@ def resolve(cfg: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
     try:
         plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
+        incomplete = _incomplete_tasks(cfg)
+        if incomplete:  # the lists of what the tasks are cannot be made
+            raise ConfigError(incomplete) from error
         raise ConfigError(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}") from error
     plain = without_variants(plain)
     assert isinstance(plain, dict)
-    config: dict[str, Any] = {"names": names, **_with_text_keys(plain)}
+    config: dict[str, Any] = {"names": names, **_plain(plain)}
     return config
 
 
-def _with_text_keys(value: Any) -> Any:
-    """Return plain containers with every key as a text, as they are in the record: YAML takes 2019 for a number."""
+def _incomplete_tasks(cfg: DictConfig) -> list[str]:
+    """Return the problems of tasks without a class."""
+    tasks = OmegaConf.to_container(cfg.get("tasks") or OmegaConf.create({}), resolve=False)
+    assert isinstance(tasks, dict)
+    known = [str(name) for name, node in tasks.items() if isinstance(node, dict) and "_target_" in node]
+    problems = []
+    for name, node in tasks.items():
+        if isinstance(node, dict) and str(name) not in known:
+            below = [str(key) for key, value in node.items() if isinstance(value, dict) and "_target_" in value]
+            problems.append(explain_task_name(f"{name!s}.{below[0]}") if below else unknown_task(str(name), known))
+    return problems
+
+
+def _plain(value: Any) -> Any:
+    """Return plain containers with every key as a text, which YAML may take for a number, and ~ expanded in paths."""
     if isinstance(value, dict):
-        return {str(key): _with_text_keys(item) for key, item in value.items()}
-    return [_with_text_keys(item) for item in value] if isinstance(value, list) else value
+        return {str(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list) else expand_home(value)
 
 
 def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> dict[str, Any]:
@@ -109,11 +126,14 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
     Raises:
         ConfigError: with all problems of the overrides.
     """
-    overrides, _ = canonical(overrides)
+    overrides = quote_overrides(canonical(overrides)[0])
+    config_dir = expand_home(config_dir)
     try:
         cfg = compose_with_hydra(overrides, config_dir)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(diagnose(error, overrides, partial(compose_with_hydra, config_dir=config_dir))[0]) from error
+        raise ConfigError(
+            diagnose(error, overrides, partial(compose_with_hydra, config_dir=config_dir)).problems
+        ) from error
     choices = cfg.hydra.runtime.choices
     return resolve(without_hydra(cfg), choices)
 

@@ -6,15 +6,17 @@ Hydra stops at the first problem. This is slow, and runs only after a compositio
 import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mtlrun.config.schema import GROUPS, NAMING_GROUPS, ROOT_KEYS
+from mtlrun.config.schema import GROUPS, NAMING_GROUPS, ROOT_KEYS, explain_task_name
 from mtlrun.config.suggest import suggest
 
 # Keys that choose an option; all others set a value.
@@ -23,37 +25,100 @@ _CHOOSABLE = (*GROUPS, *NAMING_GROUPS)
 Compose = Callable[[Sequence[str]], DictConfig]
 
 
-def diagnose(error: Exception, overrides: Sequence[str], compose: Compose) -> tuple[list[str], list[str]]:
+@dataclass
+class Diagnosis:
+    """What is wrong with a command line.
+
+    Args:
+        problems: one sentence each.
+        sound: the valid overrides.
+        lost: the keys, or groups, whose overrides cannot be used, so that the config lacks what they would set.
+        swept: True if an override has several values.
+    """
+
+    problems: list[str] = field(default_factory=list)
+    sound: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    swept: bool = False
+
+    def independent(self, problems: Sequence[str]) -> list[str]:
+        """Return the problems that the lost overrides cannot be the reason of.
+
+        Without one of a group, nothing is known of the whole group; without one of the data, nor of what is read from
+        files, and of the networks, which take their sizes from the data.
+        """
+        roots = {key.split(".")[0] for key in self.lost}
+        if not roots <= {*GROUPS, "tasks", "seed"}:  # an experiment may set anything
+            return []
+        if roots & {"dataset", "tasks"}:
+            others = "|".join({*GROUPS, "tasks", "seed"} - roots - {"dataset", "tasks", "backbone", "model"})
+            return [problem for problem in problems if re.match(rf"({others})\b|\w+: unknown key", problem)]
+        return [problem for problem in problems if re.split(r"\W", problem, maxsplit=1)[0] not in roots]
+
+    def depends_on_lost(self, key: str) -> bool:
+        """Return True if a key may be one that a lost override would have made known."""
+        parents = [*self.lost, *(["tasks"] if "dataset" in self.lost else [])]
+        anything = any(name in ("experiment", "study") for name in self.lost)
+        return anything or any(key == parent or key.startswith(f"{parent}.") for parent in parents)
+
+
+def diagnose(error: Exception, overrides: Sequence[str], compose: Compose, *, sweeping: bool = False) -> Diagnosis:
     """Find the overrides that make a composition fail.
 
     Args:
         error: the exception that Hydra raised.
         overrides: the user's overrides.
         compose: composes a list of overrides as Hydra would, and raises Hydra's exceptions.
+        sweeping: whether overrides may have several values.
 
     Returns:
-        One sentence per problem (the message of `error` if no single override causes it), and the valid overrides.
+        The problems (the message of `error` if no single override causes it), and what is sound.
     """
-    problems: list[str] = []
+    found = Diagnosis()
     parsed: list[Override] = []
     for text in overrides:
         try:
             parsed.append(OverridesParser.create().parse_override(text))
         except HydraException:
-            problems.append(_unreadable(text))
-    sound, option_problems = _try_options(parsed, compose)
-    problems += option_problems
+            found.problems.append(_unreadable(text))
+            found.lost.append(_key(text))
+    _try_options(parsed, compose, found)
     with contextlib.suppress(HydraException, OmegaConfBaseException):
-        more_sound, value_problems = _try_values(parsed, sound, compose)
-        sound += more_sound
-        problems += value_problems
-    return problems or [_first_line(error)], sound
+        base = compose([text for text in found.sound if "," not in text])
+        sweeping = sweeping or base.hydra.mode == RunMode.MULTIRUN
+    swept = [override for override in parsed if override.is_sweep_override()]
+    found.swept = bool(swept)
+    if not sweeping:
+        found.problems += [_missing_sweep(override) for override in swept]
+    with contextlib.suppress(HydraException, OmegaConfBaseException):
+        _try_values(parsed, compose, found)
+    if not found.problems:
+        found.problems.append(_first_line(error))
+    return found
+
+
+def _key(text: str) -> str:
+    """Return the place in the config that an override would set: `tasks.y` for `+task@tasks.y=regression`."""
+    return text.lstrip("+~").partition("=")[0].rpartition("@")[2]
 
 
 def _unreadable(text: str) -> str:
-    if "=" not in text:
+    key, separator, _ = text.partition("=")
+    if not separator:
         return f"{text}: not understood; write key=value (see: mtlrun --help)"
+    place = _key(text)
+    if place.startswith("tasks.") and not re.fullmatch(r"[\w.]+", place, re.ASCII):
+        return explain_task_name(place.removeprefix("tasks.").split(".")[0])
+    if not re.fullmatch(r"[\w.@/+~-]+", key, re.ASCII):
+        return f"{text}: not understood; on the command line, a key has letters without accents, digits, _ and - only"
     return f"{text}: not understood; a value with spaces, commas, brackets or colons must be quoted: key='\"a: b\"'"
+
+
+def _missing_sweep(override: Override) -> str:
+    text = override.input_line or ""
+    key, _, value = text.partition("=")
+    quoted = f"; if it is one text, quote it: {key}='\"{value}\"'" if '"' not in value and "'" not in value else ""
+    return f"{text}: several values are a sweep, a run for each: add -m{quoted}"
 
 
 def _single(override: Override) -> Iterator[str]:
@@ -67,9 +132,8 @@ def _single(override: Override) -> Iterator[str]:
         yield from (f"{key}={value}" for value in override.sweep_string_iterator())
 
 
-def _try_options(parsed: Sequence[Override], compose: Compose) -> tuple[list[str], list[str]]:
-    """Compose once with each chosen option of a group; return the valid choices, and the problems."""
-    sound, problems = [], []
+def _try_options(parsed: Sequence[Override], compose: Compose, found: Diagnosis) -> None:
+    """Compose once with each chosen option of a group; note the valid choices, and the problems."""
     for override in parsed:
         group = override.key_or_group
         if group not in _CHOOSABLE or override.is_delete():
@@ -77,10 +141,10 @@ def _try_options(parsed: Sequence[Override], compose: Compose) -> tuple[list[str
         for text in _single(override):
             try:
                 compose([text])
-                sound.append(text)
+                found.sound.append(text)
             except (HydraException, OmegaConfBaseException) as error:
-                problems.append(_explain_option(text, group, error))
-    return sound, problems
+                found.problems.append(_explain_option(text, group, error))
+                found.lost.append(_key(text).split("/")[0])
 
 
 def _explain_option(text: str, group: str, error: Exception) -> str:
@@ -89,33 +153,37 @@ def _explain_option(text: str, group: str, error: Exception) -> str:
         return f"{text}: {_first_line(error)}"
     names = [line.strip() for line in options.group(1).splitlines()]
     names = [name for name in names if not name.startswith("_")]  # keys that options share; not an option
-    chosen = text.split("=", 1)[-1]
+    chosen = text.split("=", 1)[-1].strip('"')
     text, group = text.split("@")[-1], group.split("@")[0]
     return f"{text}: there is no {group} named '{chosen}'; {suggest(chosen, names, 'available')}"
 
 
-def _try_values(parsed: Sequence[Override], choices: Sequence[str], compose: Compose) -> tuple[list[str], list[str]]:
-    """Try every other override separately, on top of these choices; return the valid ones, and the problems."""
+def _try_values(parsed: Sequence[Override], compose: Compose, found: Diagnosis) -> None:
+    """Try every other override separately, on top of the valid choices; note the valid ones, and the problems.
+
+    An override below a lost one is not tried: whether its key exists is not known.
+    """
+    choices = list(found.sound)
     swept = {item.key_or_group for item in parsed if item.is_sweep_override() and item.key_or_group in _CHOOSABLE}
     # Like Hydra: overrides outside the sweep apply to the groups' defaults, before any option of the sweep is chosen.
     fixed = [text for text in choices if text.split("=", 1)[0] not in swept]
     last = {text.split("=", 1)[0]: text for text in choices}
     base = compose(fixed)
-    sound, problems = [], []
     for override in parsed:
         if override.key_or_group in _CHOOSABLE and not override.is_delete():
+            continue
+        if found.depends_on_lost(_key(override.input_line or "")):
             continue
         beneath = list(last.values()) if override.is_sweep_override() else fixed
         for text in _single(override):
             try:
                 compose([*beneath, text])
-                sound.append(text)
+                found.sound.append(text)
             except (HydraException, OmegaConfBaseException) as error:
                 problem = _explain_key(text, override, base, error)
                 if override.key_or_group.split(".")[0] in swept:
                     problem += f"; this is tried on the default before the sweep's own options: write ++{text}"
-                problems.append(problem)
-    return sound, problems
+                found.problems.append(problem)
 
 
 def _explain_key(text: str, override: Override, base: DictConfig, error: Exception) -> str:

@@ -1,6 +1,8 @@
 """The closed root of a config: its allowed keys."""
 
-from collections.abc import Mapping
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mtlrun.config.suggest import suggest
@@ -27,6 +29,33 @@ def check_root(config: Mapping[str, Any]) -> list[str]:
     if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool) or seed < 0):
         problems.append(f"seed must be a whole number >= 0, found {seed!r}")
     return problems
+
+
+def explain_task_name(name: str) -> str:
+    """Return why a task cannot have this name, and what to write instead."""
+    if re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII):
+        reason = "the program, or PyTorch's ModuleDict, which holds the tasks' heads, has something else of this name"
+    elif re.fullmatch(r"[^\W\d_]\w*", name):
+        reason = "on the command line it has letters without accents only"
+    else:
+        reason = (
+            "it has letters, digits and _ only, the first one a letter, since keys and parameters are named after it"
+        )
+    letters = unicodedata.normalize("NFKD", name.replace("ß", "ss")).encode("ascii", "ignore").decode()
+    allowed = re.sub(r"\W+", "_", letters).strip("_")
+    if allowed == name or not re.match(r"[A-Za-z]", allowed):
+        allowed = f"task_{allowed}".rstrip("_")
+    column = name if re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) else f'"{name}"'
+    return (
+        f"tasks.{name}: a task cannot have this name: {reason}; name it {allowed}, say, and name its column with "
+        f"'+dataset.targets.{allowed}={column}'"
+    )
+
+
+def unknown_task(name: str, known: Sequence[str]) -> str:
+    """Return that there is no such task."""
+    allowed = suggest(name, known, "the tasks are") if known else f"add it, as in +task@tasks.{name}=regression"
+    return f"tasks.{name}: unknown task; {allowed}"
 
 
 def _choose(key: str) -> str:

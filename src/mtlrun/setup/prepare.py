@@ -127,6 +127,10 @@ def build_components(config: Mapping[str, Any], problems: Problems) -> dict[str,
     runtime = problems.attempt(_build_plain, Runtime, nodes.get("runtime"), "runtime")
     settings = problems.attempt(_build_plain, Settings, nodes.get("trainer"), "trainer")
     device = _use_runtime(runtime, problems) or torch.device("cpu")
+    names = check_task_names(nodes.get("tasks", {}))
+    if names:  # a dataset looks for a column of the task's name, and stops at the first one that it does not have
+        problems += names
+        problems.raise_if_any()
     of_dataset = Problems()
     dataset = of_dataset.attempt(build, nodes["dataset"], "dataset") if "dataset" in nodes else None
     tasks, found, of_tasks = build_tasks(nodes.get("tasks", {}), dataset, str(config["names"]["dataset"]))

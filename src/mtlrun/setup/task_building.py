@@ -1,20 +1,28 @@
 """The tasks of a run, built from the config and from what the dataset knows of them, such as the number of classes."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import nn
 
 from mtlrun.config.instantiate import build
-from mtlrun.config.schema import SIZE_KEYS
-from mtlrun.config.suggest import suggest
+from mtlrun.config.schema import SIZE_KEYS, explain_task_name, unknown_task
 from mtlrun.datasets import MultiTaskDataset
 from mtlrun.errors import ConfigError
 from mtlrun.tasks import Task
 
 #: {task: {key: number}}.
 Sizes = dict[str, dict[str, int]]
+
+
+def check_task_names(names: Iterable[str]) -> list[str]:
+    """Return the problems of tasks' names, which become parts of tags, of config keys and of parameter names."""
+    return [
+        explain_task_name(name)
+        for name in names
+        if not re.fullmatch(r"[A-Za-z]\w*", name) or name in ("shared", "weighting") or hasattr(nn.ModuleDict, name)
+    ]
 
 
 def build_tasks(
@@ -31,13 +39,9 @@ def build_tasks(
     found: Sizes = {}
     problems: list[str] = []
     for task, node in nodes.items():
-        # A name becomes a part of tags, of config keys and of parameter names.
-        if not re.fullmatch(r"[A-Za-z]\w*", task) or task in ("shared", "weighting") or hasattr(nn.ModuleDict, task):
-            problems.append(f"tasks.{task}: not a name that a task can have; use letters, digits and _, as in depth_2")
-            continue
         if isinstance(node, Mapping) and "_target_" not in node:
             known = [other for other, options in nodes.items() if "_target_" in options]
-            problems.append(f"tasks.{task}: unknown task; {suggest(task, known, 'the tasks are')}")
+            problems.append(unknown_task(task, known))
             continue
         sizes = {}
         for key in [key for key in SIZE_KEYS if key in node and node[key] is None]:
