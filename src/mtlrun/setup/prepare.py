@@ -33,7 +33,7 @@ from mtlrun.setup.model_size import count_macs, match_width
 from mtlrun.setup.optimizer_groups import check_optimizer, check_task_rates, make_optimizer
 from mtlrun.setup.selection_rules import check_monitor, make_rules, make_skills
 from mtlrun.setup.split_summary import count_labels, summarize, training_keys
-from mtlrun.setup.task_building import Sizes, build_tasks
+from mtlrun.setup.task_building import Sizes, build_tasks, check_task_names
 from mtlrun.setup.warm_start import start_from
 from mtlrun.tasks import Task
 from mtlrun.training.batch import LabeledBatch
