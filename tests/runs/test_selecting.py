@@ -9,6 +9,7 @@ import pytest
 import torch
 from helpers import QUICK, curves, read_lines, read_record, run_folders
 
+from mtlrun.errors import CheckpointError
 from mtlrun.setup.prepare import prepare
 from mtlrun.training import checkpoint
 
@@ -88,6 +89,21 @@ def test_problems_without_targets_are_measured_from_their_first_evaluation(mtlru
     assert "no constant prediction is defined for first loss, second loss; the skill is relative to the first" in out
     record = read_record(run_folders()[0])
     assert record["trivial"] == {"val": {"first": {}, "second": {}}, "test": {"first": {}, "second": {}}}
+
+
+def test_a_disk_that_is_full_at_the_first_evaluation_is_the_reason_in_the_record(mtlrun, monkeypatch):
+    save = checkpoint.save
+
+    def fail(state, path):
+        if path.name == "best.pt":
+            raise CheckpointError("no space left")
+        save(state, path)
+
+    monkeypatch.setattr(checkpoint, "save", fail)
+    code, _, err = mtlrun(*QUICK)
+    assert (code, err) == (1, "mtlrun: no space left\n")
+    record = read_record(run_folders()[0])
+    assert (record["status"], record["error"]) == ("failed", "no space left")
 
 
 # ----------------------------------------------------------------------------------- metrics that are not defined

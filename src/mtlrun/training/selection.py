@@ -141,9 +141,11 @@ class TaskBests:
             best.update(number, epoch, step, metrics)
 
     def summary(self) -> dict[str, dict[str, Any]]:
-        """Return {task: {epoch, step, skill}} after the first evaluation; a skill is NaN if it is never defined."""
+        """Return {task: {epoch, step, skill}}, nothing before the first evaluation; a skill is NaN if never defined."""
         return {
-            task: {"epoch": best.epoch, "step": best.step, "skill": best.skill()} for task, best in self._best.items()
+            task: {"epoch": best.epoch, "step": best.step, "skill": best.skill()}
+            for task, best in self._best.items()
+            if best.number
         }
 
     def state_dict(self) -> dict[str, object]:

@@ -199,9 +199,9 @@ class Trainer:
             log_references(parts.skills, self.main_metrics)
         progress.evaluations += 1
         improved = self.selected.update(progress.evaluations, epoch, progress.step, metrics)
+        self.task_bests.update(progress.evaluations, epoch, progress.step, metrics)
         if improved:
             checkpoint.save(self.selected.state_dict(), self.folder / BEST)
-        self.task_bests.update(progress.evaluations, epoch, progress.step, metrics)
         progress.evaluated_step = progress.step
         self.observers.validated(progress.step, epoch, metrics, improved)
         if parts.settings.log_pictures and has_pictures(parts.tasks):
