@@ -181,4 +181,4 @@ def test_compare_shows_metrics_that_are_not_defined(values, cell, mtlrun):
     line = out.splitlines()[1]
     assert line.split(" 2.0000")[0].strip() == cell
     assert line.split()[-1] == str(len(values))
-    assert "(n of m): over the n seeds with a value" in out
+    assert "(n of m): over the n seeds or folds with a value" in out
