@@ -246,7 +246,7 @@ def test_each_group_of_the_model_has_its_learning_rate_and_the_schedule_scales_a
         "scheduler=exponential", "scheduler.gamma=0.5", "trainer.log_every=4",
     )  # fmt: skip
     lines = read_lines(folder, "train")
-    for name, lr in {"shared": 1e-3, "stitch": 0.1, "left": 3e-4, "right": 1e-3}.items():
+    for name, lr in {"shared": 1e-3, "stitch": 0.01, "left": 3e-4, "right": 1e-3}.items():
         assert [line[f"lr/{name}"] for line in lines] == pytest.approx([lr, lr / 2, lr / 4])
     assert [line["lr/weighting"] for line in lines] == [0.5] * 3
 
