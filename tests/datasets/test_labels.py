@@ -260,3 +260,74 @@ def test_other_datasets_give_the_number_or_it_must_be_written(mtlrun):
     for more in (["tasks.k.num_classes=2"], ["dataset.known=true"]):
         code, _, err = mtlrun(*command, *more)
         assert code == 0, err
+
+
+# ----------------------------------------------------------------------------------------------- lists and weights
+
+
+def test_a_cell_may_list_labels():
+    cells = ["dog;cat", "", ";", " cat ; bird;", "dog"]
+    dataset = table("several", cells, label_separator=";")
+    assert dataset.classes == {"k": ["bird", "cat", "dog"]}
+    assert dataset.task_sizes == {"k": 3}
+    expected = [[0, 1, 1], [math.nan] * 3, [0, 0, 0], [1, 1, 0], [0, 0, 1]]
+    torch.testing.assert_close(torch.tensor(targets("several", cells, label_separator=";")), torch.tensor(expected),
+                               equal_nan=True)  # fmt: skip
+    given = {"classes": {"k": ["dog", "bird", "cat"]}, "label_separator": ";"}
+    assert targets("several", cells, **given)[3] == [0, 1, 1]
+    assert table("several", ["10|2", "9", "2"], label_separator="|").classes == {"k": ["2", "9", "10"]}
+    for more, message in (
+        ({}, r"task k predicts several labels, and 'k' is one column; name a column for each label, .*label_separator"),
+        (
+            {"label_separator": ";", "classes": {"k": ["cat", "dog"]}},
+            r"row 5: 'bird' is none of dataset.classes.k: cat,",
+        ),
+        (
+            {"label_separator": ";", "classes": {"k": ["cat", "dog", "bird", "cow"]}},
+            r"no cell holds 'cow' of dataset.cl",
+        ),
+        ({"label_separator": ";", "sizes": [4]}, r"tasks.k.num_labels=4, and there are 3 labels: bird, cat, dog"),
+    ):
+        with pytest.raises(DataError, match=message):
+            table("several", cells, **more)
+    with pytest.raises(DataError, match=r"needs two or more different ones for task k, found 'a'"):
+        table("several", ["a", "a"], label_separator=";")
+
+
+def test_a_label_that_no_row_of_training_lists_is_said():
+    Path("t.csv").write_text("part,x,k\ntrain,1,a;b\ntrain,2,b\nval,3,a\ntest,4,b;c\n")
+    dataset = Table("t.csv", tasks=["k"], kinds=[KINDS["several"]], split_column="part", label_separator=";")
+    assert dataset.notes == ["task k: no row of training has 'c', so that cannot be learned"]
+
+
+def test_lists_of_parquet_are_labels():
+    frame = pandas.DataFrame({"part": numpy.repeat(SPLITS, 4), "x": range(12), "k": [["b", "a"], [], None, ["b"]] * 3})
+    frame.to_parquet("rows.parquet")
+    dataset = Table("rows.parquet", tasks=["k"], kinds=[KINDS["several"]], split_column="part")
+    assert dataset.classes == {"k": ["a", "b"]}
+    expected = torch.tensor([[1, 1], [0, 0], [math.nan] * 2, [0, 1]])
+    torch.testing.assert_close(dataset.split("test").targets["k"], expected, equal_nan=True)
+
+
+def test_booleans_of_parquet_are_no_and_yes():
+    frame = pandas.DataFrame({
+        "part": numpy.repeat(SPLITS, 4), "x": range(12), "a": [True, False, False, True] * 3, "b": [1, 0, None, 1] * 3,
+        "c": pandas.array([False, None, True, True] * 3, dtype="boolean"),
+    })  # fmt: skip
+    frame.to_parquet("rows.parquet")
+    kinds = [KINDS["several"], KINDS["binary"]]
+    dataset = Table("rows.parquet", tasks=["k", "c"], kinds=kinds, targets={"k": ["a", "b"]}, split_column="part")
+    assert dataset.split("val").targets["c"].tolist() == [0, -1, 1, 1]
+    expected = torch.tensor([[1, 1], [0, 0], [0, math.nan], [1, 1]])
+    torch.testing.assert_close(dataset.split("val").targets["k"], expected, equal_nan=True)
+
+
+def test_labels_in_lists_may_be_weighted(mtlrun):
+    write({"t": ["a;b", "a", ";", "b"]})
+    command = [*RUN[:6], "+task@tasks.t=multilabel", 'dataset.label_separator=";"']
+    for weights in ("balanced", "[1,3]"):
+        code, _, err = mtlrun(*command, f"tasks.t.class_weights={weights}")
+        assert code == 0, err
+    code, _, err = mtlrun(*command, "tasks.t.class_weights=[1,3,2]")
+    assert code == 2
+    assert "tasks.t.class_weights must be 2 numbers" in err

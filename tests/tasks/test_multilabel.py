@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from mtlrun.tasks import MultiLabel
+from mtlrun.tasks import BinaryClassification, MultiLabel
 
 SIZES = [1, 30, 9, 20]
 
@@ -143,3 +143,56 @@ def test_missing_targets_are_accepted(split):
 def test_arguments_out_of_bounds_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         MultiLabel(**arguments)
+
+
+# --------------------------------------------------------------------------------------------------- class weights
+
+
+def labels_with_gaps(samples=40, labels=3):
+    target = (torch.rand(samples, labels) < torch.tensor([0.5, 0.1, 0.8])[:labels]).float()
+    target[:2] = torch.tensor([[0.0], [1.0]])
+    target[torch.rand(samples, labels) < 0.2] = torch.nan
+    target[:2, 0] = torch.tensor([0.0, 1.0])
+    return target
+
+
+@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.2}, {"criterion": "focal"}])
+@pytest.mark.parametrize("weights", [[1.0, 4.0, 0.5], "balanced"])
+def test_weights_of_labels_are_those_of_as_many_binary_tasks(weights, options):
+    target, prediction = labels_with_gaps(), torch.randn(40, 3)
+    task = MultiLabel(3, weights, **options)
+    if weights == "balanced":
+        assert task.needs_fit
+        task.fit(target.split(7))
+    total, terms, performance = 0.0, 0.0, 0.0
+    for index in range(3):
+        known = target[:, index] >= 0
+        one = BinaryClassification(weights if weights == "balanced" else [1.0, weights[index]], **options)
+        labels, logits = target[known, index], prediction[known, index, None]
+        if one.needs_fit:
+            one.fit([labels])
+        total += one.loss(logits, labels) * one.num_terms(labels)
+        performance += one.performance(logits, labels) * one.num_terms(labels)
+        terms += one.num_terms(labels)
+    torch.testing.assert_close(task.loss(prediction, target), total / terms)
+    torch.testing.assert_close(task.num_terms(target), terms)
+    torch.testing.assert_close(task.performance(prediction, target), performance / terms)
+
+
+def test_balanced_no_and_yes_of_each_label_weigh_the_same():
+    target = labels_with_gaps()
+    task = MultiLabel(3, "balanced")
+    task.fit([target])
+    for index, (no, yes) in enumerate(task.label_weights.T.tolist()):
+        counts = [(target[:, index] == value).sum().item() for value in (0, 1)]
+        assert no * counts[0] == pytest.approx(yes * counts[1])
+        assert no * counts[0] + yes * counts[1] == pytest.approx(sum(counts))
+
+
+def test_weights_of_labels_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match=r"class_weights must be 3 numbers, one for each class, found 2"):
+        MultiLabel(3, [1.0, 2.0])
+    with pytest.raises(ValueError, match=r"class_weights must be numbers > 0, found 0"):
+        MultiLabel(2, [1.0, 0.0])
+    with pytest.raises(ValueError, match=r"no sample has 1 of label 1, numbered from 0; give the weights as a list"):
+        MultiLabel(2, "balanced").fit([torch.tensor([[0, 0], [1, 0], [-1, -1]])])

@@ -47,6 +47,11 @@ KINDS = {
         lambda: classes(2).float(),
     ),
     "focal labels": (MultiLabel(4, criterion="focal"), lambda: some_missing(classes(2, 4))),
+    "weighted labels": (MultiLabel(4, [1.0, 2.0, 0.5, 3.0]), lambda: some_missing(classes(2, 4))),
+    "weighted focal labels": (
+        MultiLabel(4, [1.0, 2.0, 0.5, 3.0], criterion="focal"),
+        lambda: some_missing(classes(2, 4)),
+    ),
     "labels": (MultiLabel(4), lambda: some_missing(classes(2, 4))),
     "numbers": (Regression(2), lambda: torch.randn(COUNT, 2)),
     "huber": (Regression(criterion="huber"), lambda: torch.randn(COUNT)),

@@ -1,5 +1,6 @@
 """Several yes-or-no labels, predicted by one head, as one task."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar, Unpack
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from mtlrun.tasks.base import Directions, log_frequencies
 from mtlrun.tasks.binary import check_binary_labels
 from mtlrun.tasks.class_task import ClassTask, ClassTaskOptions
+from mtlrun.tasks.losses.class_weights import ClassWeights, balanced_label_weights, initial_label_weights
 from mtlrun.tasks.losses.focal import binary_focal_losses
 
 if TYPE_CHECKING:
@@ -19,7 +21,8 @@ class MultiLabel(ClassTask):
 
     Predictions are logits [batch, num_labels]; targets are 0 or 1, integers or floating-point numbers, of the same
     shape. A target of -1 or NaN is a missing label; a sample is labeled if any of its labels is not missing. The loss
-    is the mean over the labels that are not missing.
+    is the mean over the labels that are not missing, and with class weights the weighted mean, divided by the sum of
+    their weights; metrics are not weighted.
 
     Metrics, each computed per label over all samples of the split in which it is not missing, then averaged over the
     labels:
@@ -29,17 +32,30 @@ class MultiLabel(ClassTask):
 
     Args:
         num_labels: number of labels, 2 or more.
+        class_weights: `none`; `balanced`, which gives no and yes of each label the same fraction of the loss, by their
+            frequency in the training split; or a number > 0 for each label: how often a yes counts compared to a no.
+            For one label this is a `BinaryClassification` with `class_weights=[1, w]`.
         options: see `ClassTask`.
     """
 
     main_metric = "auroc"
     metric_directions: ClassVar[Directions] = {"auroc": "max", "map": "max", "f1": "max"}
 
-    def __init__(self, num_labels: int, **options: Unpack[ClassTaskOptions]) -> None:
+    #: Of no and of yes, [2, num_labels]; None if all labels count the same.
+    label_weights: Tensor | None
+
+    def __init__(
+        self, num_labels: int, class_weights: ClassWeights = "none", **options: Unpack[ClassTaskOptions]
+    ) -> None:
         super().__init__(**options)
         if num_labels < 2:
             raise ValueError(f"num_labels must be >= 2, found {num_labels}; one label is a BinaryClassification")
         self.num_labels = num_labels
+        self.register_buffer("label_weights", initial_label_weights(class_weights, num_labels))
+        self.needs_fit = class_weights == "balanced"
+
+    def fit(self, targets: Iterable[Tensor]) -> None:
+        self.label_weights = balanced_label_weights(targets, self.num_labels)
 
     @property
     def output_size(self) -> int:
@@ -54,13 +70,28 @@ class MultiLabel(ClassTask):
         label = torch.where(mask, target, 0).to(prediction.dtype)
         if self.criterion == "focal":
             losses = binary_focal_losses(prediction, label, self.focal_gamma)
-        else:
-            smooth = label * (1 - self.label_smoothing) + self.label_smoothing / 2
+            return ((losses * self._weights(target)).sum() / self.num_terms(target)).to(prediction.dtype)
+        smooth = label * (1 - self.label_smoothing) + self.label_smoothing / 2
+        if self.label_weights is None:
             losses = nn.functional.binary_cross_entropy_with_logits(prediction, smooth, reduction="none")
-        return (losses * mask).sum() / mask.sum()
+            return (losses * mask).sum() / mask.sum()
+        no, yes = self.label_weights.to(prediction.dtype)
+        losses = no * nn.functional.binary_cross_entropy_with_logits(
+            prediction, smooth, pos_weight=yes / no, reduction="none"
+        )
+        return (losses * mask).sum() / self.num_terms(target)
 
     def num_terms(self, target: Tensor) -> Tensor:
-        return (target >= 0).sum()
+        return self._weights(target).sum()
+
+    def _weights(self, target: Tensor) -> Tensor:
+        """Return the weight of each label, 0 for a missing one, [batch, num_labels]."""
+        mask = target >= 0
+        if self.label_weights is None:
+            return mask
+        no, yes = self.label_weights
+        weights: Tensor = torch.where(target == 1, yes, no) * mask
+        return weights
 
     def metrics(self) -> "dict[str, Metric]":
         from mtlrun.tasks.metrics.decisions import MacroF1
@@ -76,8 +107,8 @@ class MultiLabel(ClassTask):
         return prediction, torch.where(target >= 0, target.long(), -1)
 
     def performance(self, prediction: Tensor, target: Tensor) -> Tensor:
-        correct = ((prediction > 0) == (target > 0)) & (target >= 0)
-        return correct.sum() / self.num_terms(target)
+        correct = (prediction > 0) == (target > 0)
+        return (correct * self._weights(target)).sum() / self.num_terms(target)
 
     def target_sums(self, target: Tensor) -> Tensor:
         """Return how often each label is 0, and how often 1, [2, num_labels]."""

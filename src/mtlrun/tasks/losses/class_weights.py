@@ -1,4 +1,4 @@
-"""Class weights: how much a sample, or a pixel, counts in the loss, by the class of its label."""
+"""Class weights: how much a sample, a pixel, or one of several labels counts in the loss, by the class of its label."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -61,3 +61,41 @@ def count_classes(target: Tensor, num_classes: int, ignore_index: int = -1) -> T
     """Return the number of labels of each class, int64 [num_classes]; arguments as for `balanced_weights`."""
     mask = (target >= 0) & (target != ignore_index)
     return torch.bincount(target[mask].long(), minlength=num_classes)
+
+
+def initial_label_weights(class_weights: ClassWeights, num_labels: int) -> Tensor | None:
+    """Return the weights of no and of yes of each label, [2, num_labels], before `Task.fit`; ones to be balanced.
+
+    Args:
+        class_weights: `none`, `balanced`, or for each label how often a yes counts compared to a no.
+        num_labels: number of labels.
+
+    Raises:
+        ValueError: `class_weights` are not valid for `num_labels` labels.
+    """
+    of_yes = initial_class_weights(class_weights, num_labels)
+    return None if of_yes is None else torch.stack([torch.ones(num_labels), of_yes])
+
+
+def balanced_label_weights(targets: Iterable[Tensor], num_labels: int) -> Tensor:
+    """Return n / (2 n_c) for c = no and c = yes of each label, n being its number of labels. Shape [2, num_labels].
+
+    Args:
+        targets: 0, 1, or missing: -1 or NaN, [samples, num_labels], in chunks.
+        num_labels: number of labels.
+
+    Raises:
+        ValueError: a label is never no, or never yes, and so has no weight.
+    """
+    counts = torch.zeros(2, num_labels, dtype=torch.int64)
+    for target in targets:
+        counts += torch.stack([(target == 0).sum(dim=0), (target == 1).sum(dim=0)]).cpu()
+    for value, found in enumerate(counts):
+        absent = [str(index) for index in (found == 0).nonzero().flatten().tolist()]
+        if absent:
+            raise ValueError(
+                f"class_weights=balanced needs a no and a yes of each label, and no sample has {value} of label "
+                f"{', '.join(absent)}, numbered from 0; give the weights as a list of numbers, or use "
+                "class_weights=none"
+            )
+    return (counts.sum(dim=0) / (2 * counts)).float()
