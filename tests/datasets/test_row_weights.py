@@ -71,6 +71,64 @@ def test_a_run_weighs_its_training_rows(mtlrun):
         assert found[f"train/{task}/loss"] != pytest.approx(plain[f"train/{task}/loss"], rel=1e-3)
 
 
+KINDS = {"y": "regression", "k": "classification", "b": "binary", "m": "multilabel", "o": "ordinal", "c": "count"}
+
+
+def write_all_kinds(copied=False):
+    """Write a table with a target of each kind of task, w_<task> being its weights; or rows copied as often instead."""
+    rows = []
+    for n in range(24):
+        w = n % 4  # what the labels depend on, so that weights by it change each loss
+        labels = [n * 7 % 5 / 4 + w, "ab"[w > 1], int(w == 3), int(w > 0), int(w == 1), max(w - 1, 0), 2 * w + n % 3]
+        rows.append(["train", "pq"[n // 4 % 2], n % 5, *labels, *((n + shift) % 4 for shift in range(len(KINDS)))])
+    rows += [[part, *row[1:]] for part in ("val", "test") for row in rows[:6]]
+    header = ["part", "p", "x", "y", "k", "b", "m1", "m2", "o", "c", *(f"w_{task}" for task in KINDS)]
+    if copied:  # by w_y, as all tasks have the same rows
+        rows = [row for row in rows for _ in range(row[header.index("w_y")] if row[0] == "train" else 1)]
+    Path("rows.csv").write_text("\n".join(",".join(map(str, row)) for row in [header, *rows]) + "\n")
+
+
+@pytest.mark.parametrize("micro_batches", [1, 3])
+def test_each_kind_of_task_may_have_weights_that_other_tasks_do_not_see(mtlrun, micro_batches):
+    command = ["dataset=csv", "dataset.path=rows.csv", "dataset.split_column=part", "dataset.inputs=[p]",
+               "trainer.epochs=1", "trainer.batch_size=256", "trainer.log_every=1", "runtime.quiet=true",
+               "dataset.targets.m=[m1,m2]", "tasks.m.class_weights=[1,3]", "tasks.k.class_weights=[2,1]"]  # fmt: skip
+    command[4:4] = [f"+task@tasks.{task}={kind}" for task, kind in KINDS.items()]
+
+    def losses(root, *more, copied=False):
+        write_all_kinds(copied)
+        code, _, err = mtlrun(*command, f"runtime.root={root}", f"trainer.micro_batches={micro_batches}", *more)
+        assert code == 0, err
+        found = first_losses(run_folders(root)[0])
+        return {task: found[f"train/{task}/loss"] for task in KINDS}
+
+    plain, copies, common = losses("plain"), losses("copies", copied=True), losses("all", "dataset.weight_column=w_y")
+    assert common == pytest.approx(copies, rel=1e-5)
+    for task in KINDS:
+        assert copies[task] != pytest.approx(plain[task], rel=1e-4)
+    some = losses("some", *(f"dataset.weight_column.{task}=w_y" for task in ("k", "m", "c")))
+    assert some == pytest.approx({t: copies[t] if t in ("k", "m", "c") else plain[t] for t in KINDS}, rel=1e-5)
+    others = losses("others", "dataset.weight_column={y: w_y, b: w_y, o: w_y}")
+    assert others == pytest.approx({t: copies[t] if t in ("y", "b", "o") else plain[t] for t in KINDS}, rel=1e-5)
+
+
+def test_weights_of_one_task_are_no_input_and_have_their_own_columns():
+    write_all_kinds()
+    given = {"tasks": ["y", "k"], "targets": {"y": "y", "k": "k", "o": "o"}, "inputs": None}
+    dataset = table(**given, weight_column={"y": "w_y", "k": "w_k", "o": "w_o"})
+    assert not [name for name in dataset.features if name in ("w_y", "w_k", "w_o")]
+    split = dataset.split("train")
+    assert {task: weights.tolist()[:3] for task, weights in split.sample_weights.items()} == {
+        "y": [0, 1, 2], "k": [1, 2, 3], "o": [0, 1, 2],
+    }  # fmt: skip
+    _, _, weights = next(iter(Loader(split, 5, shuffle=False).batches()))
+    assert weights["k"].tolist() == [1, 2, 3, 0, 1]
+    with pytest.raises(ValueError, match=r"^weight_column must name tasks \(y, k\), found 'z'"):
+        table(**given, weight_column={"z": "w_y"})
+    with pytest.raises(DataError, match=r"there is no column 'w' for dataset\.weight_column"):
+        table(**given, weight_column={"y": "w"})
+
+
 @pytest.mark.parametrize(
     ("cell", "message"),
     [

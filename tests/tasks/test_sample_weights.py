@@ -147,3 +147,18 @@ def test_a_loss_that_vmap_cannot_follow_is_computed_sample_by_sample():
     squares = (prediction[:, 0] - target).square()
     found = sample_weighted_loss(Picky(), prediction, target, torch.tensor([1.0, 2.0, 5.0]))
     torch.testing.assert_close(found, (2 * squares[0] + 2 * squares[1] + 10 * squares[2]) / 8)
+
+
+def test_tasks_may_have_weights_of_their_own_in_batches_of_several_sources():
+    tasks = {"weighted": Regression(), "plain": Regression()}
+    target, predictions = torch.randn(COUNT), {name: torch.randn(COUNT, 1) for name in tasks}
+    samples = (torch.zeros(COUNT, 1), dict.fromkeys(tasks, target), {"weighted": WEIGHTS})
+    for loaded in (samples, {"one": samples}):
+        batch = LabeledBatch.load(tasks, loaded, torch.device("cpu"))
+        losses = batch.source_batches[0].losses(predictions)
+        expected = sample_weighted_loss(tasks["weighted"], predictions["weighted"], target, WEIGHTS)
+        torch.testing.assert_close(losses["weighted"], expected)
+        torch.testing.assert_close(losses["plain"], tasks["plain"].loss(predictions["plain"], target))
+        assert batch.num_terms().tolist() == [WEIGHTS.sum().item(), COUNT]
+        pieces = torch.stack([piece.num_terms() for piece in batch.split(3)]).sum(dim=0)
+        assert pieces.tolist() == [WEIGHTS.sum().item(), COUNT]

@@ -207,6 +207,8 @@ def _explain_key(text: str, override: Override, base: DictConfig, error: Excepti
         for name in value:
             if name not in node:  # Hydra only lets a mapping change existing keys
                 return f"{text}: {key} has no key '{name}' yet; add it as in +{key}.{name}=..."
+    if override.is_add():
+        return f"{text}: there is a key {key} already; leave out the +"
     return f"{text}: {_first_line(error)}"
 
 

@@ -19,6 +19,10 @@ SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
 Sample = tuple[Any, dict[str, Any]]
 
+#: How much samples count in the losses, float32 [num_samples], >= 0: the same for all tasks, or {task: weights}; a task
+#: without an entry counts all samples alike.
+SampleWeights = Tensor | Mapping[str, Tensor]
+
 #: Where inputs are kept between two accesses: `memory`; `device`, the one that is trained on; `none`, in their files.
 Cache = Literal["memory", "device", "none"]
 #: How images are normalized: `none` for [0, 1], `centered` for [-1, 1], `imagenet` as pretrained networks expect.
@@ -83,8 +87,8 @@ class Split(Dataset[Sample], ABC):
     sample_ids: Sequence[Any] | None = None
     #: {source: indices of its samples, int64}, if each sample belongs to one of several sources.
     sources: Mapping[str, Tensor] | None = None
-    #: How much each sample counts in the losses, float32 [num_samples], >= 0; only for the training split.
-    sample_weights: Tensor | None = None
+    #: How much each sample counts in the losses; only for the training split.
+    sample_weights: SampleWeights | None = None
 
     @abstractmethod
     def __len__(self) -> int:
@@ -142,7 +146,7 @@ class TensorSplit(Split):
         targets: Mapping[str, Tensor],
         sample_ids: Sequence[Any] | None = None,
         sources: Mapping[str, Tensor] | None = None,
-        sample_weights: Tensor | None = None,
+        sample_weights: SampleWeights | None = None,
     ) -> None:
         for task, target in targets.items():
             if len(target) != len(inputs):

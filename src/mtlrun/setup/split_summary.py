@@ -72,8 +72,12 @@ def _fingerprint(split: Split, stamps: Mapping[str, Stamp]) -> str | None:
         for name in sorted(split.targets):
             digest.update(name.encode())
             _add(digest, split.targets[name])
-    if split.sample_weights is not None:
+    if isinstance(split.sample_weights, Tensor):
         _add(digest, split.sample_weights)
+    elif split.sample_weights is not None:
+        for name, weights in sorted(split.sample_weights.items()):
+            digest.update(name.encode())
+            _add(digest, weights)
     if isinstance(split, TensorSplit) and split.holds_inputs:
         _add(digest, split.inputs)
     else:

@@ -75,11 +75,11 @@ class MultiLabel(ClassTask):
         if self.label_weights is None:
             losses = nn.functional.binary_cross_entropy_with_logits(prediction, smooth, reduction="none")
             return (losses * mask).sum() / mask.sum()
-        no, yes = self.label_weights.to(prediction.dtype)
-        losses = no * nn.functional.binary_cross_entropy_with_logits(
+        no, yes = self.label_weights.to(prediction.dtype).unbind()
+        losses = nn.functional.binary_cross_entropy_with_logits(
             prediction, smooth, pos_weight=yes / no, reduction="none"
         )
-        return (losses * mask).sum() / self.num_terms(target)
+        return (losses * no * mask).sum() / self.num_terms(target)
 
     def num_terms(self, target: Tensor) -> Tensor:
         return self._weights(target).sum()
@@ -89,9 +89,8 @@ class MultiLabel(ClassTask):
         mask = target >= 0
         if self.label_weights is None:
             return mask
-        no, yes = self.label_weights
-        weights: Tensor = torch.where(target == 1, yes, no) * mask
-        return weights
+        no, yes = self.label_weights.unbind()
+        return torch.where(target == 1, yes, no) * mask
 
     def metrics(self) -> "dict[str, Metric]":
         from mtlrun.tasks.metrics.decisions import MacroF1

@@ -1,7 +1,7 @@
 """Batches on the device, in which each task has the targets of the labeled samples only."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,8 +11,8 @@ from mtlrun.errors import ConfigError
 from mtlrun.tasks.base import MeasuresPerformance, Task
 from mtlrun.tasks.losses.sample_weights import num_weighted_terms, sample_weighted_loss
 
-#: (inputs, {task: targets}), and the samples' weights where they have some.
-Samples = tuple[Any, Mapping[str, Tensor]] | tuple[Any, Mapping[str, Tensor], Tensor]
+#: (inputs, {task: targets}), and the samples' weights where they have some: for all tasks, or {task: weights}.
+Samples = tuple[Any, Mapping[str, Tensor]] | tuple[Any, Mapping[str, Tensor], Tensor | Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class SourceBatch:
         inputs: [num_samples, ...].
         targets: for each task those of the labeled samples.
         label_index: for each task which samples are labeled, as positions in the batch; None for all.
-        sample_weights: for each task the weights of the labeled samples; None for 1.
+        sample_weights: {task: weights of its labeled samples}; those of other tasks are 1.
         source: the source that all samples come from; None where samples of all sources go through the model together.
     """
 
@@ -32,7 +32,7 @@ class SourceBatch:
     inputs: Tensor
     targets: Mapping[str, Tensor]
     label_index: Mapping[str, Tensor | None]
-    sample_weights: Mapping[str, Tensor] | None = None
+    sample_weights: Mapping[str, Tensor] = field(default_factory=dict)
     source: str | None = None
 
     @classmethod
@@ -42,7 +42,7 @@ class SourceBatch:
         """Bring samples to `device`; see `LabeledBatch.load`."""
         non_blocking = device.type == "cuda"  # a copy to the CPU must be waited for
         inputs, all_targets, *rest = loaded
-        all_weights = rest[0] if rest else None
+        all_weights = rest[0] if rest else {}
         targets: dict[str, Tensor] = {}
         label_index: dict[str, Tensor | None] = {}
         sample_weights: dict[str, Tensor] = {}
@@ -51,7 +51,8 @@ class SourceBatch:
                 targets[name] = torch.empty(0, device=device)
                 label_index[name] = torch.empty(0, dtype=torch.int64, device=device)
                 continue
-            target, weights = all_targets[name], all_weights
+            target = all_targets[name]
+            weights = all_weights if isinstance(all_weights, Tensor) else all_weights.get(name)
             mask = task.labeled(target)
             if weights is not None:
                 mask = mask & (weights > 0)  # samples of weight 0 are treated as unlabeled
@@ -65,7 +66,7 @@ class SourceBatch:
             if weights is not None:
                 sample_weights[name] = weights.to(device, non_blocking=non_blocking)
         inputs = inputs.to(device, non_blocking=non_blocking)
-        return cls(tasks, inputs, targets, label_index, sample_weights if rest else None, source)
+        return cls(tasks, inputs, targets, label_index, sample_weights, source)
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -87,14 +88,14 @@ class SourceBatch:
         }
 
     def _loss(self, name: str, prediction: Tensor) -> Tensor:
-        if self.sample_weights is None:
+        if name not in self.sample_weights:
             return self.tasks[name].loss(prediction, self.targets[name])
         return sample_weighted_loss(self.tasks[name], prediction, self.targets[name], self.sample_weights[name])
 
     def num_terms(self, name: str) -> Tensor:
         """Return the number of terms that a task's loss averages, [], in float64."""
         task, target = self.tasks[name], self.targets[name]
-        if self.sample_weights is None:
+        if name not in self.sample_weights:
             terms: int | Tensor = task.num_terms(target)
         else:
             terms = num_weighted_terms(task, target, self.sample_weights[name])
@@ -138,10 +139,9 @@ class SourceBatch:
                 kept = torch.isin(index, samples)
                 label_index[name] = torch.searchsorted(samples, index[kept])
             targets[name] = self.targets[name][kept]
-            if self.sample_weights is not None:
+            if name in self.sample_weights:
                 sample_weights[name] = self.sample_weights[name][kept]
-        weights = None if self.sample_weights is None else sample_weights
-        return SourceBatch(self.tasks, self.inputs[samples], targets, label_index, weights, self.source)
+        return SourceBatch(self.tasks, self.inputs[samples], targets, label_index, sample_weights, self.source)
 
 
 @dataclass(frozen=True)

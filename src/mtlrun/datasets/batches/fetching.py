@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate, get_worker_info
 
-from mtlrun.datasets.base import Split, TensorSplit
+from mtlrun.datasets.base import SampleWeights, Split, TensorSplit
 from mtlrun.errors import DataError
 
 logger = logging.getLogger(__name__)
 
 #: (inputs, {task: targets}), and the samples' weights if the split has any.
-Batch = tuple[Any, dict[str, Tensor]] | tuple[Any, dict[str, Tensor], Tensor]
+Batch = tuple[Any, dict[str, Tensor]] | tuple[Any, dict[str, Tensor], SampleWeights]
 #: {source: its samples of a batch}, if each source goes through the model separately.
 PerSource = dict[str, Batch]
 Loaded = Batch | PerSource
@@ -85,7 +85,11 @@ class Fetcher(Dataset[Any]):
             inputs, targets = default_collate([self._sample(index) for index in numbers])
             check_finite(inputs, numbers, "")
         weights = self._split.sample_weights
-        return (inputs, targets) if weights is None else (inputs, targets, weights[indices])
+        if weights is None:
+            return inputs, targets
+        if isinstance(weights, Tensor):
+            return inputs, targets, weights[indices]
+        return inputs, targets, {task: of_task[indices] for task, of_task in weights.items()}
 
     def _sample(self, index: int) -> Any:
         worker = get_worker_info()

@@ -241,7 +241,12 @@ def pin(batch: Batch) -> Batch:
     inputs, targets, *weights = batch
     if inputs.device.type == "cpu":
         inputs = inputs.pin_memory()
-    return inputs, {task: target.pin_memory() for task, target in targets.items()}, *(w.pin_memory() for w in weights)
+    pinned = {task: target.pin_memory() for task, target in targets.items()}
+    if not weights:
+        return inputs, pinned
+    if isinstance(weights[0], Tensor):
+        return inputs, pinned, weights[0].pin_memory()
+    return inputs, pinned, {task: of_task.pin_memory() for task, of_task in weights[0].items()}
 
 
 def _ignore_interrupts(_: int) -> None:

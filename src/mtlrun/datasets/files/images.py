@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mtlrun.datasets.base import Sample
+from mtlrun.datasets.base import Sample, SampleWeights
 from mtlrun.datasets.files.base import FileSplit
 from mtlrun.datasets.files.pixels import UNREADABLE, ByteSplit, Scale, channels_first
 from mtlrun.errors import DataError
@@ -61,7 +61,7 @@ class ImageFileSplit(FileSplit):
         targets: Mapping[str, Tensor],
         sample_ids: Sequence[Any],
         sources: Mapping[str, Tensor] | None = None,
-        sample_weights: Tensor | None = None,
+        sample_weights: SampleWeights | None = None,
     ) -> None:
         self.targets = dict(targets)
         self.sample_ids = list(sample_ids)

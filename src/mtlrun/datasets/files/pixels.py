@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from mtlrun.config.checks import check_one_of
-from mtlrun.datasets.base import Normalization, Sample, TensorSplit
+from mtlrun.datasets.base import Normalization, Sample, SampleWeights, TensorSplit
 
 #: Errors that Pillow raises for broken files, depending on the format.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
@@ -75,7 +75,7 @@ class ByteSplit(TensorSplit):
         targets: Mapping[str, Tensor],
         sample_ids: Sequence[Any] | None = None,
         sources: Mapping[str, Tensor] | None = None,
-        sample_weights: Tensor | None = None,
+        sample_weights: SampleWeights | None = None,
     ) -> None:
         super().__init__(inputs, targets, sample_ids, sources, sample_weights)
         self._scale = scale

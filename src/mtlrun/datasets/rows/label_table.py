@@ -7,7 +7,7 @@ from typing import Any
 from mtlrun.datasets.base import MultiTaskDataset, SplitName
 from mtlrun.datasets.rows.files import name_files, read_files
 from mtlrun.datasets.rows.missing import MISSING
-from mtlrun.datasets.rows.names import identify, weigh
+from mtlrun.datasets.rows.names import identify, weigh_by_task
 from mtlrun.datasets.rows.notation import Notation
 from mtlrun.datasets.rows.reading import read
 from mtlrun.datasets.rows.separators import check_separator
@@ -45,7 +45,7 @@ class LabelTable(MultiTaskDataset):
         split_seed: fixes the drawing; the run's seed does not.
         id_column: a column with the names of the rows in the record of the run, all different; None for their numbers.
         weight_column: a column of numbers >= 0: how much each row counts in the training losses, which are then
-            weighted means. Metrics, and the losses of validation and test, ignore it.
+            weighted means; or {task: such a column}. Metrics, and the losses of validation and test, ignore it.
         missing: texts and numbers that stand for an empty cell; an empty cell always does.
         separator: between the cells of a CSV file: a character, `tab` or a regular expression; None to find it.
         encoding: of a CSV file; a byte order mark is followed whatever this says.
@@ -76,20 +76,25 @@ class LabelTable(MultiTaskDataset):
         fold: int | None = None,
         split_seed: int = 0,
         id_column: ColumnName | None = None,
-        weight_column: ColumnName | None = None,
+        weight_column: ColumnName | Mapping[str, ColumnName] | None = None,
         missing: Sequence[Label] = MISSING,
         separator: str | None = None,
         encoding: str = "utf-8",
         decimal: str = ".",
         thousands: str | None = None,
     ) -> None:
-        split_column, group_column, time_column, id_column, weight_column = (
+        split_column, group_column, time_column, id_column = (
             None if name is None else column_name(name, key)
             for name, key in (
                 (split_column, "split_column"), (group_column, "group_column"), (time_column, "time_column"),
-                (id_column, "id_column"), (weight_column, "weight_column"),
+                (id_column, "id_column"),
             )
         )  # fmt: skip
+        weights: str | dict[str, str] | None = None
+        if isinstance(weight_column, Mapping):
+            weights = {task: column_name(name, f"weight_column.{task}") for task, name in weight_column.items()}
+        elif weight_column is not None:
+            weights = column_name(weight_column, "weight_column")
         strata = [stratify] if isinstance(stratify, ColumnName) else stratify or ()
         keys = SplitKeys(
             split_column, splits or {}, fractions, group_column, column_names(strata, "stratify"), time_column,
@@ -100,6 +105,10 @@ class LabelTable(MultiTaskDataset):
             for task, named in (targets or {}).items()
         }
         check_target_keys(tasks, kinds, classes or {}, standardize_targets)
+        weight_columns = {"": weights} if isinstance(weights, str) else weights or {}
+        for task in weight_columns:
+            if task and task not in (*tasks, *columns):
+                raise ValueError(f"weight_column must name tasks ({', '.join(tasks)}), found {task!r}")
         files = name_files(path, self.file_key)
         keys.check_source(one_file=None in files, file_key=self.file_key)
         missing_texts = [label_text(text, "missing") for text in missing]
@@ -132,11 +141,11 @@ class LabelTable(MultiTaskDataset):
         self.classes, self.scales = found.classes, found.scales
         self.target_columns = {column for columns in found.columns.values() for column in columns}
         #: The columns that describe rows and are no inputs.
-        named = (split_column, group_column, time_column, id_column, weight_column)
+        named = (split_column, group_column, time_column, id_column, *weight_columns.values())
         self.row_columns = {column for column in named if column is not None}
         self._targets = found.tensors
         self._ids = identify(self.table, id_column)
-        self._weights = weigh(self.table, weight_column, self.rows["train"])
+        self._weights = weigh_by_task(self.table, weights, self.rows["train"])
 
     def labels(self, name: SplitName) -> dict[str, Any]:
         """Return the attributes `targets`, `sample_ids` and `sample_weights` of a split."""

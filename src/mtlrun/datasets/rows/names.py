@@ -1,10 +1,11 @@
 """Ids and weights of the rows of a table."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy
 import torch
 
+from mtlrun.datasets.base import SampleWeights
 from mtlrun.datasets.rows.columns import Columns
 from mtlrun.errors import DataError
 
@@ -24,10 +25,23 @@ def identify(table: Columns, column: str | None) -> Sequence[str | int]:
     return list(seen)
 
 
-def weigh(table: Columns, column: str | None, train: numpy.ndarray) -> torch.Tensor | None:
-    """Return the weights of the training rows, float32 [num_train]; None without a column of weights."""
-    if column is None:
-        return None
+def weigh_by_task(
+    table: Columns, columns: str | Mapping[str, str] | None, train: numpy.ndarray
+) -> SampleWeights | None:
+    """Return the weights of the training rows, float32 [num_train], or {task: weights}; None without such columns.
+
+    Args:
+        table: has the columns.
+        columns: that of the weights for all tasks, or {task: that of its weights}.
+        train: positions of the training rows.
+    """
+    if columns is None or isinstance(columns, str):
+        return None if columns is None else weigh(table, columns, train)
+    return {task: weigh(table, column, train) for task, column in columns.items()}
+
+
+def weigh(table: Columns, column: str, train: numpy.ndarray) -> torch.Tensor:
+    """Return the weights of the training rows, float32 [num_train]."""
     weights = table.weights(column)[train]
     if not weights.any():
         raise DataError(f"{table.path}, column {column}: every weight of the training split is 0")
