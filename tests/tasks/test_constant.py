@@ -11,6 +11,7 @@ from sklearn.dummy import DummyClassifier, DummyRegressor
 
 from mtlrun.cli.list import entries
 from mtlrun.config.instantiate import build
+from mtlrun.config.schema import SIZE_KEYS
 from mtlrun.datasets import Loader, TensorSplit
 from mtlrun.tasks import (
     BinaryClassification,
@@ -169,10 +170,9 @@ def test_without_any_label_nothing_is_known():
 
 
 def test_every_kind_that_ships_has_a_value_to_start_from():
-    optional = {"num_classes": 2, "num_labels": 2, "num_levels": 2}
     for entry in entries("task"):
         node = shipped_node("task", entry.name)
-        node |= {key: value for key, value in optional.items() if node.get(key) == "???"}
+        node |= {key: 2 for key in SIZE_KEYS if key in node}
         if entry.name == "objective":
             continue  # a function has no targets
         task = build({**node, "lr": 1e-3}, "tasks.task")

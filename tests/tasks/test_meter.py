@@ -10,6 +10,7 @@ from torchmetrics import Metric
 from mtlrun.cli.list import entries
 from mtlrun.config.compose import compose
 from mtlrun.config.instantiate import build
+from mtlrun.config.schema import SIZE_KEYS
 from mtlrun.tasks import Classification, Regression, Task
 
 TASKS = {"classification": partial(Classification, 3), "regression": Regression}
@@ -39,7 +40,8 @@ def test_directions_cover_the_loss_and_every_metric(make):
 
 @pytest.mark.parametrize("kind", [entry.name for entry in entries("task")])
 def test_declared_directions_are_those_of_the_metrics_in_the_same_order(kind):
-    task = build(compose([f"+task@tasks.extra={kind}"])["tasks"]["extra"], "tasks.extra")
+    node = compose([f"+task@tasks.extra={kind}"])["tasks"]["extra"]
+    task = build(node | {key: 2 for key in SIZE_KEYS if key in node}, "tasks.extra")
     by_metrics = [(name, "max" if metric.higher_is_better else "min") for name, metric in task.metrics().items()]
     assert list(task.directions().items()) == [("loss", "min"), *by_metrics]
 
