@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy
 import pytest
 from helpers import read_record, run_folders
+from PIL import Image
 from sklearn.model_selection import StratifiedGroupKFold
 
 from mtlrun.datasets import SPLITS, Table
@@ -380,3 +381,15 @@ def test_tiny_splits_and_tasks_without_labels_are_pointed_out(mtlrun):
     assert "the test split has no label of task z, so it has no result" in out
     assert "train split" not in out
     assert "val split" not in out
+
+
+def test_the_tables_of_images_may_be_one_per_split(mtlrun):
+    Path("p").mkdir()
+    for number in range(30):
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(f"p/{number}.png")
+    write("a.csv", file=[f"{number}.png" for number in range(20)], y=range(20))
+    write("b.csv", file=[f"{number}.png" for number in range(20, 30)], y=range(10))
+    command = ["dataset=images", "dataset.root=p", "dataset.size=4", "backbone=mlp", "+task@tasks.y=regression"]
+    code, out, err = mtlrun(*command, "dataset.labels={train: a.csv, test: b.csv}", "trainer=smoke")
+    assert code == 0, err
+    assert "dataset.labels has no val: 4 of the 20 train rows are val" in out

@@ -98,7 +98,7 @@ class LabelTable(MultiTaskDataset):
         strata = [stratify] if isinstance(stratify, ColumnName) else stratify or ()
         keys = SplitKeys(
             split_column, splits or {}, fractions, group_column, column_names(strata, "stratify"), time_column,
-            num_folds, fold, split_seed,
+            num_folds, fold, split_seed, self.file_key,
         )  # fmt: skip
         columns = {
             task: column_names(named if isinstance(named, list) else [named], f"targets.{task}")
@@ -110,7 +110,7 @@ class LabelTable(MultiTaskDataset):
             if task and task not in (*tasks, *columns):
                 raise ValueError(f"weight_column must name tasks ({', '.join(tasks)}), found {task!r}")
         files = name_files(path, self.file_key)
-        keys.check_source(one_file=None in files, file_key=self.file_key)
+        keys.check_source(one_file=None in files)
         missing_texts = [label_text(text, "missing") for text in missing]
         kind_of = dict(zip(tasks, kinds, strict=True))
         labels = [

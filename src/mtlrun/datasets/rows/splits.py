@@ -36,6 +36,8 @@ class SplitKeys:
     num_folds: int | None = None
     fold: int | None = None
     split_seed: int = 0
+    #: The key that names the files, for messages.
+    file_key: str = "path"
 
     def __post_init__(self) -> None:
         parts = self.fractions
@@ -54,11 +56,11 @@ class SplitKeys:
             )
         self._check_folds()
 
-    def check_source(self, *, one_file: bool, file_key: str) -> None:
+    def check_source(self, *, one_file: bool) -> None:
         """Raise ValueError if each split has a file and a key says otherwise."""
         for key in ("split_column", "num_folds"):
             if not one_file and getattr(self, key) is not None:
-                raise ValueError(f"{key} must be null where {file_key} names a file for each split")
+                raise ValueError(f"{key} must be null where {self.file_key} names a file for each split")
 
     def _check_folds(self) -> None:
         if self.num_folds is None:
@@ -120,7 +122,7 @@ def split_rows(
     drawing = Drawing(table, keys)
     movable: list[SplitName] = ["val", "test"]
     if given is not None:
-        source = "dataset.path" if keys.split_column is None else f"column {keys.split_column}"
+        source = f"dataset.{keys.file_key}" if keys.split_column is None else f"column {keys.split_column}"
         rows, movable = _complete(drawing, given, source, notes)
     elif keys.num_folds is not None:
         rows, movable = _fold(drawing, keys.num_folds, keys.fold or 0, notes), ["val"]
