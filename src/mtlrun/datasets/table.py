@@ -43,7 +43,7 @@ class Table(LabelTable):
         inputs: Sequence[ColumnName] | None = None,
         exclude: Sequence[ColumnName] = (),
         categorical: Sequence[ColumnName] = (),
-        dates: Sequence[ColumnName] | Mapping[ColumnName, str | None] = (),
+        dates: Sequence[ColumnName] | Mapping[ColumnName, str | None] | None = None,
         max_categories: int = 100,
         cache: TensorCache = "memory",
         **rows: Any,
@@ -54,7 +54,7 @@ class Table(LabelTable):
             raise ValueError(f"max_categories must be >= 1, found {max_categories}")
         check_one_of("cache", cache, TensorCache)
         self.cache = cache
-        formats = dates if isinstance(dates, Mapping) else dict.fromkeys(dates)
+        formats = dates if isinstance(dates, Mapping) else dict.fromkeys(dates or ())
         keys = InputKeys(
             None if inputs is None else column_names(inputs, "inputs"), column_names(exclude, "exclude"),
             column_names(categorical, "categorical"),

@@ -20,7 +20,9 @@ from mtlrun.datasets.rows.separators import as_override
 from mtlrun.errors import DataError
 
 # Cells that are read at a time; their texts are in memory only so long.
-_CHUNK_CELLS = 2_000_000
+_CHUNK_CELLS = 250_000
+# The least number of rows of these, since each part costs time for each column.
+_CHUNK_ROWS = 200
 
 
 class CsvFile:
@@ -79,7 +81,8 @@ class CsvFile:
         """Return the columns that hold numbers in the first rows."""
         rows = [row for row in self.layout.first_rows if len(row) == len(self.layout.header)]
         cells = numpy.array(rows, dtype=object).reshape(len(rows), len(self.layout.header))
-        return [place for place in self._places.values() if place not in set(self._wrong(cells).tolist())]
+        wrong = set(self._wrong(cells).tolist())
+        return [place for place in self._places.values() if place not in wrong]
 
     def _wrong(self, cells: Texts) -> numpy.ndarray:
         """Return the columns of an array of texts in which a cell is neither empty nor a number."""
@@ -94,13 +97,14 @@ class CsvFile:
         left = list(columns)
         with self._chunks({}, columns) as chunks:
             for chunk in chunks:
-                wrong = self._wrong(chunk[left].to_numpy())
-                left = [place for index, place in enumerate(left) if index not in set(wrong.tolist())]
+                wrong = set(self._wrong(chunk[left].to_numpy()).tolist())
+                left = [place for index, place in enumerate(left) if index not in wrong]
         return left
 
     def _read(self, numbers: Sequence[int]) -> Columns:
         """Read all columns, some of them as numbers."""
-        texts = [place for place in self._places.values() if place not in set(numbers)]
+        as_numbers = set(numbers)
+        texts = [place for place in self._places.values() if place not in as_numbers]
         values = numpy.empty((self.layout.num_rows, len(numbers)), order="F")
         found: list[Texts] = []
         kept: list[numpy.ndarray] = []
@@ -152,9 +156,11 @@ class CsvFile:
     @contextmanager
     def _chunks(self, numbers: Mapping[int, type], columns: Sequence[int]) -> Iterator[Iterator[Any]]:
         """Yield parts of the file as frames, whose columns are named by their places."""
-        dtypes: Any = defaultdict(lambda: numpy.dtype(object), numbers)
+        # One type for all is much faster, where there are many columns.
+        dtypes: Any = defaultdict(lambda: numpy.dtype(object), numbers) if len(numbers) < len(columns) else float
+        dtypes = dtypes if numbers else object
         separator, header = self.layout.separator, self.layout.header
-        options: dict[str, Any] = {"low_memory": True} if _is_fast(separator) else {"engine": "python"}
+        options: dict[str, Any] = {} if len(separator) == 1 or separator == r"\s+" else {"engine": "python"}
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", pandas.errors.ParserWarning)
@@ -162,7 +168,7 @@ class CsvFile:
                     self.path, sep=separator, header=0, names=range(len(header)), usecols=sorted(columns), dtype=dtypes,
                     index_col=False, encoding=self._encoding, skip_blank_lines=False, skipinitialspace=True,
                     keep_default_na=False, na_values=sorted(self._missing.texts), decimal=self._notation.decimal,
-                    chunksize=max(1, _CHUNK_CELLS // len(header)), **options,
+                    chunksize=max(_CHUNK_ROWS, _CHUNK_CELLS // len(header)), **options,
                 ) as chunks:  # fmt: skip
                     yield chunks
         except (pandas.errors.ParserError, pandas.errors.ParserWarning, UnicodeError) as error:
@@ -175,10 +181,6 @@ class CsvFile:
 
 class _NotNumbersError(Exception):
     """A column that began with numbers goes on with something else."""
-
-
-def _is_fast(separator: str) -> bool:
-    return len(separator) == 1 or separator == r"\s+"
 
 
 def _repeats(header: Sequence[str]) -> bool:

@@ -1,7 +1,8 @@
 """Features: what a model sees of the columns of the input, by the statistics of the training split."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import numpy
 import torch
@@ -12,8 +13,8 @@ from mtlrun.datasets.rows.columns import Columns
 from mtlrun.datasets.rows.inputs import Inputs, Kind, count_categories
 from mtlrun.datasets.rows.splits import Rows
 
-# Numbers that are standardized at a time, so that wide tables take no Python loop and long ones no second copy.
-_BLOCK = 2**22
+# Numbers that are standardized at a time: few enough for the cache of a processor.
+_TILE = 2**17
 # Names that a line lists.
 _LISTED = 8
 
@@ -43,34 +44,17 @@ def make_features(table: Columns, inputs: Inputs, rows: Rows) -> Features:
     Numbers are standardized, an empty cell is 0; texts are one-hot. See `Table`.
     """
     features = Features([], {})
-    widths = {column: _width(table, column, kind, rows["train"]) for column, kind in inputs.kinds.items()}
+    widths = [_width(table, column, kind, rows["train"]) for column, kind in inputs.kinds.items()]
     # The result is allocated once and filled, since large tables would not fit into memory twice.
-    total = sum(widths.values())
-    made = {name: numpy.empty((len(positions), total), dtype=numpy.float32) for name, positions in rows.items()}
-    start = 0
-    for columns in _blocks(inputs, max(1, _BLOCK // len(table))):
-        if inputs.kinds[columns[0]] == "text":
-            values = _one_hot(table, columns[0], rows, features)
+    made = {name: numpy.empty((len(positions), sum(widths)), dtype=numpy.float32) for name, positions in rows.items()}
+    for are_texts, group in groupby(inputs.kinds, lambda column: inputs.kinds[column] == "text"):
+        if are_texts:
+            for column in group:
+                _one_hot(table, column, rows, features, made)
         else:
-            values = _standardize(table, columns, inputs, rows["train"], features)
-        end = start + len(values)
-        for name, positions in rows.items():
-            made[name][:, start:end] = values[:, positions].T
-        start = end
+            _standardize(table, list(group), inputs, rows, features, made)
     features.inputs.update({name: torch.from_numpy(array) for name, array in made.items()})
     return features
-
-
-def _blocks(inputs: Inputs, size: int) -> list[list[str]]:
-    """Divide the columns into blocks of numbers and dates, at most `size` of them, and of one column of texts."""
-    blocks: list[list[str]] = []
-    texts = True
-    for column, kind in inputs.kinds.items():
-        if kind == "text" or texts or len(blocks[-1]) == size:
-            blocks.append([])
-        blocks[-1].append(column)
-        texts = kind == "text"
-    return blocks
 
 
 def _width(table: Columns, column: str, kind: Kind, train: numpy.ndarray) -> int:
@@ -110,48 +94,86 @@ def describe_unseen(features: Features) -> list[str]:
 
 
 def _standardize(
-    table: Columns, columns: Sequence[str], inputs: Inputs, train: numpy.ndarray, features: Features
-) -> numpy.ndarray:
-    """Return the features of some columns of numbers or dates, [num_features, num_rows]."""
-    values = numpy.stack([inputs.dates[c] if c in inputs.dates else table.floats(c) for c in columns])
-    absent = numpy.isnan(values)
-    known, seen = ~absent[:, train], values[:, train]
-    counts = known.sum(axis=1)
-    means = numpy.where(known, seen, 0).sum(axis=1) / counts
-    # Compare the extremes, since the standard deviation of equal numbers need not be zero after rounding.
-    same = numpy.where(known, seen, numpy.inf).min(axis=1) == numpy.where(known, seen, -numpy.inf).max(axis=1)
-    deviations = numpy.where(known, seen - means[:, None], 0)
-    stds = numpy.where(same, 0.0, numpy.sqrt(numpy.square(deviations).sum(axis=1) / counts))
-    values -= means[:, None]
-    values /= numpy.where(same, numpy.inf, stds)[:, None]
-    values[absent] = 0
-    result: list[numpy.ndarray] = []
-    for index, column in enumerate(columns):
-        features.scales[column] = float(means[index]), float(stds[index])
+    table: Columns, columns: Sequence[str], inputs: Inputs, rows: Rows, features: Features,
+    made: Mapping[SplitName, numpy.ndarray],
+) -> None:  # fmt: skip
+    """Make the features of some columns of numbers or dates: each column, and a mark if training has empty cells."""
+    cells = [inputs.dates[column] if column in inputs.dates else table.floats(column) for column in columns]
+    size = max(1, _TILE // len(rows["train"]))
+    parts = [_moments(_take(cells[start : start + size], rows["train"])) for start in range(0, len(cells), size)]
+    means, stds, marked = (numpy.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    places, marks = [], []
+    for column, mean, std, mark in zip(columns, means.tolist(), stds.tolist(), marked.tolist(), strict=True):
+        features.scales[column] = mean, std
+        places.append(len(features.names))
         features.names.append(column)
-        result.append(values[index])
-        if counts[index] < len(train):
+        if mark:
+            marks.append(len(features.names))
             features.names.append(f"{column} is empty")
-            result.append(absent[index])
-    return values if len(result) == len(columns) else numpy.stack(result)
+    divisors = numpy.where(stds == 0, numpy.inf, stds)[:, None]
+    where = slice(places[0], places[-1] + 1) if not marks else places
+    step = max(1, _TILE // len(columns))
+    for name, positions in rows.items():
+        for start in range(0, len(positions), step):
+            values = _take(cells, positions[start : start + step])
+            values -= means[:, None]
+            values /= divisors
+            absent = numpy.isnan(values)
+            values[absent] = 0
+            tile = made[name][start : start + step]
+            tile[:, where] = values.T
+            if marks:
+                tile[:, marks] = absent[marked].T
 
 
-def _one_hot(table: Columns, column: str, rows: Rows, features: Features) -> numpy.ndarray:
-    """Return the features of a column of texts, [num_categories, num_rows]."""
+def _take(cells: Sequence[numpy.ndarray], positions: numpy.ndarray) -> numpy.ndarray:
+    """Return some rows of some columns, [num_columns, num_positions]."""
+    values = numpy.empty((len(cells), len(positions)))
+    for index, column in enumerate(cells):
+        values[index] = column[positions]
+    return values
+
+
+def _moments(values: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
+    """Return the mean and the standard deviation of each column, 0 for a constant one, and which have empty cells.
+
+    Args:
+        values: of the training split, [num_columns, num_train]; overwritten.
+    """
+    # Compare the extremes, since the standard deviation of equal numbers need not be zero after rounding.
+    same = numpy.fmin.reduce(values, axis=1) == numpy.fmax.reduce(values, axis=1)
+    absent = numpy.isnan(values)
+    marked = absent.any(axis=1)
+    counts = values.shape[1] - absent.sum(axis=1)
+    if marked.any():
+        values[absent] = 0
+    means = values.sum(axis=1) / counts
+    values -= means[:, None]
+    if marked.any():
+        values[absent] = 0
+    numpy.square(values, out=values)
+    return means, numpy.where(same, 0.0, numpy.sqrt(values.sum(axis=1) / counts)), marked
+
+
+def _one_hot(
+    table: Columns, column: str, rows: Rows, features: Features, made: Mapping[SplitName, numpy.ndarray]
+) -> None:
+    """Make the features of a column of texts."""
     cells = table.cells[column]
     seen = numpy.unique(cells.indices[rows["train"]]).tolist()
     categories: list[str | None] = sorted(cells.labels[index] for index in seen if index >= 0)
     categories += [None] * (-1 in seen)
-    features.names.extend(f"{column} is empty" if label is None else f"{column}={label}" for label in categories)
-    features.categories[column] = categories
     known = {category: index for index, category in enumerate(categories)}
     numbers = numpy.array([known.get(label, -1) for label in [*cells.labels, None]])[cells.indices]
     unseen = (numbers < 0) & (cells.indices >= 0)
-    counts: dict[SplitName, int] = {name: int(unseen[rows[name]].sum()) for name in rows}
-    if any(counts.values()):
-        features.unseen[column] = {name: count for name, count in counts.items() if count}
-    one_hot: numpy.ndarray = numbers == numpy.arange(len(categories))[:, None]
-    return one_hot
+    start = len(features.names)
+    features.names.extend(f"{column} is empty" if label is None else f"{column}={label}" for label in categories)
+    features.categories[column] = categories
+    for name, positions in rows.items():
+        made[name][:, start : start + len(categories)] = numbers[positions, None] == numpy.arange(len(categories))
+        count = int(unseen[positions].sum())
+        if count:
+            features.unseen.setdefault(column, {})[name] = count
 
 
 def _count(number: int, what: str) -> str:

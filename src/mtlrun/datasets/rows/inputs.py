@@ -9,7 +9,7 @@ import numpy
 from mtlrun.config.suggest import suggest
 from mtlrun.datasets.rows.advice import examine, missing_entries, override, write_formats
 from mtlrun.datasets.rows.columns import Columns
-from mtlrun.datasets.rows.dates import find_formats, to_days
+from mtlrun.datasets.rows.dates import find_formats, look_like_dates, to_days
 from mtlrun.datasets.rows.missing import is_usual
 from mtlrun.errors import DataError
 
@@ -200,6 +200,9 @@ def _read_dates(table: Columns, column: str, format: str | None, problems: _Prob
     if format is None:
         texts = [text for text in cells.labels if not is_usual(text)]
         formats = find_formats(texts)
+        if not formats:  # then that of the cells which look like dates
+            looks = look_like_dates(texts)
+            formats = find_formats([text for text, is_date in zip(texts, looks, strict=True) if is_date])
         if len(formats) > 1:
             ways = " or ".join(override("dates", {column: format}) for format in formats)
             problems.add(column, f"the day or the month is first in {texts[0]!r}; write which: {ways}")

@@ -21,6 +21,8 @@ _OPEN: dict[str, Callable[[str], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".
 # Cells of the first rows, by which the columns of numbers are told from those of texts.
 _PROBED_CELLS = 50_000
 _MOST_PROBED = 500
+# Cells of the lines that are looked at together.
+_BATCH_CELLS = 100_000
 
 
 @dataclass(frozen=True)
@@ -87,50 +89,74 @@ def find_layout(path: str, separator: str | None, encoding: str) -> Layout:
 
 def _scan(path: str, lines: Iterator[str], separator: str) -> Layout:
     records = _Records(path, lines, separator)
-    header = records.cells(next(lines), 1)
-    columns = len(header)
-    probed = min(_MOST_PROBED, max(3, _PROBED_CELLS // columns))
-    first_rows: list[list[str]] = []
-    number = 1
-    for number, line in enumerate(lines, start=2):
-        cells: Sequence[str] | None = None
-        if number < probed or '"' in line or not records.plain:
-            cells = records.cells(line, number)
-            count = len(cells)
-            if number < probed:
-                first_rows.append(list(cells))
-        else:
-            count = line.count(separator) + 1
-        if count != columns:
-            cells = records.cells(line, number) if cells is None else cells
-            # A row of empty cells is left out later. Pandas would silently fill up any other that is short.
-            if count > columns or any(cell.strip() for cell in cells):
-                raise DataError(
-                    f"{path}, row {number}: {_describe_length(header, cells, separator, first=number == 2)}"
-                )
-    return Layout(separator, [name.strip() for name in header], number - 1, first_rows)
+    header = records.next() or [""]
+    right = len(header) - 1
+
+    def check(most: int) -> Iterator[list[str]]:
+        """Yield the next rows, after their lengths were checked."""
+        for _ in range(most):
+            cells = records.next()
+            if cells is None:
+                return
+            _check_length(path, header, cells, separator, records.number)
+            yield cells
+
+    first_rows = list(check(min(_MOST_PROBED, max(3, _PROBED_CELLS // len(header)))))
+    while batch := list(islice(lines, max(1, _BATCH_CELLS // len(header)))):
+        # Where counting separators is enough, lines are not divided into cells, which takes several times as long.
+        enough = records.plain and [line.count(separator) for line in batch].count(right) == len(batch)
+        if enough and '"' not in "".join(batch):
+            records.number += len(batch)
+            continue
+        records.lines = chain(batch, lines)
+        for _ in check(len(batch)):  # each is of one line or more, so that none of the batch is left
+            pass
+        records.lines = lines
+    return Layout(separator, [name.strip() for name in header], records.number - 1, first_rows)
+
+
+def _check_length(path: str, header: Sequence[str], cells: Sequence[str], separator: str, number: int) -> None:
+    """Raise DataError if a row has more or fewer cells than the header, as pandas would not where it is shorter.
+
+    A row of empty cells may be shorter; it is left out later.
+    """
+    if len(cells) > len(header) or (len(cells) < len(header) and any(cell.strip() for cell in cells)):
+        raise DataError(f"{path}, row {number}: {_describe_length(header, cells, separator, first=number == 2)}")
 
 
 class _Records:
-    """Lines of a file, divided into cells; a cell in quotes may go on in the next line."""
+    """Rows of a file, divided into cells; a cell in quotes may go on in the next line.
+
+    Args:
+        path: of the file, for errors.
+        lines: of the file.
+        separator: a character, or a regular expression.
+    """
 
     def __init__(self, path: str, lines: Iterator[str], separator: str) -> None:
-        self._path, self._lines, self._separator = path, lines, separator
+        self._path, self.lines, self._separator = path, lines, separator
+        #: True if the separator is a character.
         self.plain = len(separator) == 1
+        #: The number of the last row.
+        self.number = 0
 
-    def cells(self, line: str, number: int) -> list[str]:
+    def next(self) -> list[str] | None:
+        """Return the cells of the next row; None after the last."""
+        line = next(self.lines, None)
+        if line is None:
+            return None
+        self.number += 1
         if not self.plain:
             stripped = line.strip() if self._separator == r"\s+" else line.rstrip("\r\n")
             return [cell.strip('"') for cell in re.split(self._separator, stripped)]
         try:
-            reader = csv.reader(chain([line], self._lines), delimiter=self._separator, skipinitialspace=True)
-            cells = next(reader)
+            rows = csv.reader(chain([line], self.lines), delimiter=self._separator, skipinitialspace=True)
+            return next(rows) or [""]
         except csv.Error as error:
+            problem = f"row {self.number}: {error}; is a quote opened there and never closed?"
             raise DataError(
-                f"{self._path}: not a readable CSV file with separator {self._separator!r}: row {number}: {error}; "
-                "is a quote opened there and never closed?"
+                f"{self._path}: not a readable CSV file with separator {self._separator!r}: {problem}"
             ) from error
-        return cells or [""]
 
 
 def _describe_length(header: Sequence[str], cells: Sequence[str], separator: str, *, first: bool) -> str:

@@ -38,7 +38,7 @@ class Notation:
 
     def parse(self, texts: Sequence[str]) -> numpy.ndarray:
         """Return the texts of a column as numbers, float64 [num_texts]; NaN for a text that is none."""
-        plain = self == Notation() or (self.decimal == "," and self.thousands != "." and _has_points(texts))
+        plain = self == Notation() or (self.decimal == "," and _has_points(texts))
         return to_numbers(texts if plain else [self._translate(text) for text in texts])
 
     def _translate(self, text: str) -> str:
@@ -72,7 +72,12 @@ def other_notations(texts: Sequence[str], current: Notation) -> list[Notation]:
     """
     if not texts or not all(map(_NUMERIC.fullmatch, texts)):
         return []
-    found = [other for other in _others(current) if numpy.isfinite(other.parse(texts)).all()]
+    signs = set(_plain("".join(texts)))
+    found = [
+        other
+        for other in _others(current)
+        if (other.thousands is None or other.thousands in signs) and numpy.isfinite(other.parse(texts)).all()
+    ]
     fewest = min((_distance(notation, current) for notation in found), default=0)
     return [notation for notation in found if _distance(notation, current) == fewest]
 
@@ -111,15 +116,15 @@ def _plain(text: str) -> str:
 
 
 def _grouped(thousands: str, decimal: str) -> str:
-    return rf"[+-]?\d{{1,3}}(?:{re.escape(thousands)}\d{{3}})+(?:{re.escape(decimal)}\d*)?"
+    return rf"[+-]?[1-9]\d{{0,2}}(?:{re.escape(thousands)}\d{{3}})+(?:{re.escape(decimal)}\d*)?"
 
 
 def _has_points(texts: Sequence[str]) -> bool:
     """Return True if a column plainly has decimal points, though the table has decimal commas.
 
-    Groups of three digits after each point may be thousands, and are left to `dataset.thousands`.
+    Most of its points must be no signs between thousands, as that of 0.125 or 1.25; those of 1.250 may be.
     """
     points = [text for text in texts if "." in text]
     if not points or any("," in text for text in texts):
         return False
-    return not all(re.fullmatch(_grouped(".", ","), text.strip()) for text in points)
+    return 2 * sum(re.fullmatch(_grouped(".", ","), text.strip()) is not None for text in points) < len(points)
