@@ -100,7 +100,7 @@ def test_which_of_two_other_labels_is_yes_is_said():
     ]
     assert targets("binary", ["cat", "dog"], classes={"k": ["dog", "cat"]}) == [1, 0]
     assert not table("binary", ["yes", "no"]).notes
-    assert table("binary", [1, 2]).notes == ["task k: the labels are numbered by value: 1 is 0, 2 is 1"]
+    assert table("binary", [1, 2]).notes == ["task k: the label 1 is no (0) and 2 is yes (1), by value"]
     with pytest.raises(DataError, match=r"the labels of task k are -1 \(3\), 0 \(3\), and 0 would be yes"):
         table("binary", [-1, 0])
 
@@ -111,6 +111,9 @@ def test_labels_that_are_numbers_are_numbered_by_value_and_that_is_said():
     assert dataset.notes == ["task k: the labels are numbered by value: 5 is 0, 7 is 1, 9 is 2"]
     assert not table("classes", [0, 2, 1]).notes
     assert targets("classes", ["1", "1.0", "2", " 2 "]) == [0, 0, 1, 1]
+    assert table("classes", ["0", "1.0", "1", "2"]).notes == [
+        "rows.csv, column k: '1.0' and '1' are one label, as the same number"
+    ]
     assert targets("classes", ["a ", " a", "b"]) == [0, 0, 1]
 
 
@@ -292,6 +295,15 @@ def test_a_cell_may_list_labels():
             table("several", cells, **more)
     with pytest.raises(DataError, match=r"needs two or more different ones for task k, found 'a'"):
         table("several", ["a", "a"], label_separator=";")
+
+
+def test_labels_are_counted_in_each_split():
+    dataset = table("classes", ["b", "a", "b", ""])
+    assert dataset.label_counts() == {"k": {"a": dict.fromkeys(SPLITS, 1), "b": dict.fromkeys(SPLITS, 2)}}
+    dataset = table("several", {"u": [1, 0, ""], "v": [0, 1, 1]})
+    assert dataset.label_counts() == {"k": {"u": dict.fromkeys(SPLITS, 1), "v": dict.fromkeys(SPLITS, 2)}}
+    with pytest.raises(ValueError, match=r"^classes: there is no task 'kk'; did you mean 'k'\? the tasks are: k"):
+        table("classes", [0, 1], classes={"kk": [0, 1]})
 
 
 def test_a_label_that_no_row_of_training_lists_is_said():

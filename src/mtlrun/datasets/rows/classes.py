@@ -55,7 +55,10 @@ def read_classes(
             f"{labels.listing()}{advise_missing(labels)}; to keep {'it' if len(suspects) == 1 else 'them'}, list all "
             f"labels: {labels.how_to_list()}"
         )
-    notes = []
+    notes = [
+        f"{labels.where}: {', '.join(map(repr, others))} and {name!r} are one label, as the same number"
+        for name, others in labels.respelled.items()
+    ]
     if given is None:
         known = order_of_yes_no(labels.names)
         if kind == "levels":
@@ -72,7 +75,7 @@ def read_classes(
                 f"{labels.where}: the labels of task {task} are {labels.listing()}, and 0 would be yes; give no and "
                 f"yes in this order: {labels.how_to_list()}{advise_missing(labels)}"
             )
-        notes += _describe_numbers(labels)
+        notes += _describe_numbers(labels, kind)
         if labels.suspects():
             notes.append(f"{labels.where}: the labels are {labels.listing()}{advise_missing(labels)}")
     return labels, notes
@@ -96,12 +99,15 @@ def _check_number(labels: Labels, kind: ClassKind, size: int | None) -> None:
         )
 
 
-def _describe_numbers(labels: Labels) -> list[str]:
+def _describe_numbers(labels: Labels, kind: ClassKind) -> list[str]:
     """Return a sentence on numeric labels that are not the class indices themselves, or none."""
     values = [label_value(name) for name in labels.names]
     if not all(isinstance(value, Decimal) for value in values) or values == list(range(len(values))):
         return []
     if values == [-1, 1]:
         return [f"task {labels.task}: the label -1 is no (0) and 1 is yes (1); -1 is not a missing label"]
+    if kind == "binary":
+        no, yes = labels.names
+        return [f"task {labels.task}: the label {no} is no (0) and {yes} is yes (1), by value"]
     listing = ", ".join(f"{name} is {index}" for index, name in enumerate(labels.names[:12]))
     return [f"task {labels.task}: the labels are numbered by value: {listing}{', ...' if len(values) > 12 else ''}"]

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mtlrun.config.suggest import suggest
 from mtlrun.datasets.base import MultiTaskDataset, SplitName
 from mtlrun.datasets.rows.files import name_files, read_files
 from mtlrun.datasets.rows.missing import MISSING
@@ -126,6 +127,9 @@ class LabelTable(MultiTaskDataset):
             lambda file: read(file, separator, missing_texts, encoding=encoding, notation=notation, texts=texts),
         )
         self.data_paths: list[str | Path] = list(files.values())
+        for task in classes or {}:
+            if task not in (*tasks, *columns, *table.names):
+                raise ValueError(f"classes: there is no task {task!r}; {suggest(task, tasks, 'the tasks are')}")
         division = split_rows(table, keys, given, class_columns(table, kind_of, columns))
         #: The rows that are in a split, and {split: positions of its rows in the table}.
         self.table, self.rows = select_rows(table, division.rows)
@@ -146,6 +150,20 @@ class LabelTable(MultiTaskDataset):
         self._targets = found.tensors
         self._ids = identify(self.table, id_column)
         self._weights = weigh_by_task(self.table, weights, self.rows["train"])
+
+    def label_counts(self) -> dict[str, dict[str, dict[SplitName, int]]]:
+        """Return {task: {label: {split: number of its rows with it}}} of the tasks in `classes`, in their order."""
+        counts: dict[str, dict[str, dict[SplitName, int]]] = {}
+        for task, names in self.classes.items():
+            target, several = self._targets[task], self._targets[task].dim() == 2
+            counts[task] = {
+                name: {
+                    split: int((target[rows, index] == 1 if several else target[rows] == index).sum())
+                    for split, rows in self.rows.items()
+                }
+                for index, name in enumerate(names)
+            }
+        return counts
 
     def labels(self, name: SplitName) -> dict[str, Any]:
         """Return the attributes `targets`, `sample_ids` and `sample_weights` of a split."""

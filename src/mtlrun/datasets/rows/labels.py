@@ -1,7 +1,7 @@
 """Labels of columns: which there are, in which order, and the number of each cell's label."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 import numpy
@@ -32,6 +32,7 @@ class Labels:
         names: the different labels, as in the file: numbers by value, texts in the file's order or the alphabet's.
         indices: for each row its label's place in `names`, -1 for an empty cell, int64 [num_rows].
         ordered: whether the order is in the data: all labels are numbers, or the file keeps an order.
+        respelled: {name: other texts of the same number}.
     """
 
     table: Columns
@@ -40,6 +41,7 @@ class Labels:
     names: list[str]
     indices: numpy.ndarray
     ordered: bool
+    respelled: Mapping[str, list[str]]
 
     @property
     def where(self) -> str:
@@ -63,9 +65,8 @@ class Labels:
         places = numpy.empty(len(order) + 1, dtype=numpy.int64)
         places[list(order)] = numpy.arange(len(order))
         places[-1] = -1
-        return Labels(
-            self.table, self.column, self.task, [self.names[index] for index in order], places[self.indices], True
-        )
+        names = [self.names[index] for index in order]
+        return replace(self, names=names, indices=places[self.indices], ordered=True)
 
     def how_to_list(self) -> str:
         """Return the word of a command line that gives the labels, for the user to arrange."""
@@ -109,7 +110,12 @@ def find_labels(table: Columns, column: str, task: str) -> Labels:
     index = {text: place for place, value in enumerate(values) for text in spellings[value]}
     places = numpy.array([*(index[text] for text in cells.labels), -1], dtype=numpy.int64)
     names = [min(spellings[value], key=lambda name: (len(name), name)) for value in values]
-    return Labels(table, column, task, names, places[cells.indices], ordered=bool(kept) or numeric)
+    respelled = {
+        name: sorted({*spellings[value]} - {name})
+        for name, value in zip(names, values, strict=True)
+        if len(spellings[value]) > 1
+    }
+    return Labels(table, column, task, names, places[cells.indices], bool(kept) or numeric, respelled)
 
 
 def arrange_as_given(labels: Labels, given: Sequence[str]) -> Labels:
