@@ -49,8 +49,9 @@ def test_levels_are_in_the_order_of_the_data_or_of_the_config():
     assert targets("levels", [10, 9, 2]) == [2, 1, 0]
     assert targets("levels", ["1.5", "-2", "+1e1"]) == [1, 0, 2]
     assert targets("levels", ["yes", "no"]) == [1, 0]
-    with pytest.raises(DataError, match=r"column k: the order of the levels of task k is not in the data; write them "
-                       r"from the lowest to the highest, as in 'dataset.classes.k=\[high,low,medium\]'. Labels found: "
+    with pytest.raises(DataError, match=r"column k: the order of the levels of task k is not in the data; bring them "
+                       r"into order, from the lowest to the highest, in 'dataset.classes.k=\[high,low,medium\]', where "
+                       r"they are sorted by the alphabet. Labels found: "
                        r"high \(3\), low \(3\), medium \(3\)"):  # fmt: skip
         table("levels", grades)
 
@@ -61,7 +62,7 @@ def test_the_advice_on_the_order_works_as_it_stands(mtlrun):
                "trainer=smoke", "runtime.quiet=true"]  # fmt: skip
     code, _, err = mtlrun(*command)
     assert code == 2
-    advice = err.split("as in '")[1].split("'. Labels")[0]
+    advice = err.split("highest, in '")[1].split("', where")[0]
     assert advice == 'dataset.classes.k=[low,middle,"true","very low"]'
     code, _, err = mtlrun(*command, advice)
     assert code == 0, err

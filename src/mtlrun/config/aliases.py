@@ -79,7 +79,7 @@ OPEN = ("dataset.targets.", "dataset.classes.", "dataset.weight_column.")
 
 
 def canonical(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Replace aliases in `group=name` and `group=name,name`, and let `dataset.classes.<task>=` do without a `+`.
+    """Replace aliases in `group=name` and `group=name,name`, and let nobody think about `+` and `++`.
 
     Returns:
         The overrides, and a line for each replaced alias: `weighting=EW is weighting=equal`.
@@ -91,6 +91,15 @@ def canonical(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
         if separator and any(name in known for name in value.split(",")):
             notes += [f"{group}={name} is {group}={known[name]}" for name in value.split(",") if name in known]
             value = ",".join(known.get(name, name) for name in value.split(","))
-        added = "++" if group.startswith(OPEN) else ""
-        replaced.append(f"{added}{PLACED.get(group, group)}{separator}{value}")
+        replaced.append(f"{_prefix(group)}{PLACED.get(group, group)}{separator}{value}")
     return replaced, notes
+
+
+def _prefix(key: str) -> str:
+    """Return what is put before a key so that it is set whether or not it exists.
+
+    Hydra refuses `+` before a key that exists. An unknown key is refused later, by the class that it is for.
+    """
+    if key.startswith(OPEN):
+        return "++"
+    return "+" if key.startswith("+") and not key.startswith("++") and "." in key and "@" not in key else ""

@@ -242,7 +242,9 @@ def _describe(hint: Any) -> str:
         return words[hint]
     if (origin or hint) in (list, tuple, Sequence):
         items = [item for item in inner if item is not Ellipsis]
-        return "a list" + (f" of [{', '.join(_describe(item) for item in items)}]" if items else "")
+        if len(items) != 1:  # a number of items, each of its own type
+            return "a list" + (f" of [{', '.join(_describe(item) for item in items)}]" if items else "")
+        return f"a list, each item {_describe(items[0])}"
     if (origin or hint) in (dict, Mapping):
         return "a mapping"
     if origin is Callable:

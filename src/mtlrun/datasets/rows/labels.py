@@ -155,8 +155,9 @@ def arrange_levels(labels: Labels) -> Labels:
     if known is not None:
         return labels.arrange(known)
     raise DataError(
-        f"{labels.where}: the order of the levels of task {labels.task} is not in the data; write them from the lowest "
-        f"to the highest, as in {labels.how_to_list()}. Labels found: {labels.listing()}{advise_missing(labels)}"
+        f"{labels.where}: the order of the levels of task {labels.task} is not in the data; bring them into "
+        f"order, from the lowest to the highest, in {labels.how_to_list()}, where they are sorted by the alphabet. "
+        f"Labels found: {labels.listing()}{advise_missing(labels)}"
     )
 
 
