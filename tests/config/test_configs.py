@@ -23,9 +23,13 @@ def options(group):
     return [entry.name for entry in entries(group)]
 
 
+#: Studies that are for some datasets only, with one of them.
+DATASETS = {"study=folds": ["dataset=csv"]}
+
+
 @cache
 def composed(group, name):
-    return compose([f"{group}={name}"])
+    return compose([*DATASETS.get(f"{group}={name}", []), f"{group}={name}"])
 
 
 @cache
