@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
 
 import torch
@@ -119,6 +119,25 @@ class Task(nn.Module, ABC):
     def check_targets(self, target: Tensor) -> None:
         """Raise ValueError if a label is not valid for this task. Called once per split, before training."""
 
+    def undefined_metrics(self, target: Tensor, names: Sequence[str] = ()) -> dict[str, str]:
+        """Return {metric: why} of the metrics that are NaN on a split with these labels, whatever is predicted.
+
+        The run then says so before it trains. The keys are in `metrics()`; the loss is always defined.
+
+        Args:
+            target: of the labeled samples of the split, one or more.
+            names: of the classes or labels, in the order of their numbers, if the dataset knows them.
+        """
+        return {}
+
+    def narrowed_metrics(self, target: Tensor, names: Sequence[str] = ()) -> dict[str, str]:
+        """Return {metric: what it leaves out} of the metrics that are means over fewer labels than there are.
+
+        Args:
+            target, names: as for `undefined_metrics`.
+        """
+        return {}
+
     def directions(self) -> dict[str, Direction]:
         """Return which way each metric is better, the loss included."""
         if self.metric_directions is not None:
@@ -167,6 +186,20 @@ class ConstantPredictor(ABC):
 def log_frequencies(counts: Tensor) -> Tensor:
     """Return the logarithms of frequencies, up to a constant, in float32; of none at all, that of half a label."""
     return counts.double().clamp(min=0.5).log().float()
+
+
+def describe_equal(target: Tensor, names: Sequence[str] = ()) -> str | None:
+    """Return in words that all labels are the same, as the reason why a metric is not defined; None if they are not.
+
+    Args:
+        target: [samples], one or more.
+        names: of classes, by their numbers.
+    """
+    lowest, highest = float(target.min()), float(target.max())
+    if lowest != highest:
+        return None
+    label = repr(names[int(lowest)]) if names else f"{lowest:g}"
+    return f"all {len(target)} labels are {label}" if len(target) > 1 else f"the only label is {label}"
 
 
 class DrawsPictures(ABC):

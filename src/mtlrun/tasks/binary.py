@@ -1,11 +1,12 @@
 """Binary classification: one yes-or-no label."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
 
-from mtlrun.tasks.base import Directions, log_frequencies
+from mtlrun.tasks.base import Directions, describe_equal, log_frequencies
 from mtlrun.tasks.class_task import ClassTaskOptions, ClassWeightedTask
 from mtlrun.tasks.losses.class_weights import ClassWeights
 from mtlrun.tasks.losses.focal import binary_focal_losses
@@ -24,7 +25,7 @@ class BinaryClassification(ClassWeightedTask):
     Metrics, over all labeled samples of the split:
         auroc: area under the ROC curve; NaN if all labels are the same.
         average_precision: sum over the thresholds of (R_n - R_(n-1)) P_n; NaN if no label is 1.
-        accuracy, f1: with a probability above 1/2 as yes.
+        accuracy, f1: with a probability above 1/2 as yes; F1 is NaN if no label is 1.
 
     Args:
         class_weights: `none`; `balanced`, which gives both labels the same fraction of the loss, by their frequency in
@@ -86,6 +87,13 @@ class BinaryClassification(ClassWeightedTask):
 
     def metric_inputs(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         return prediction.squeeze(1), target.reshape(len(target)).long()
+
+    def undefined_metrics(self, target: Tensor, names: Sequence[str] = ()) -> dict[str, str]:
+        label = target.reshape(len(target))
+        why = describe_equal(label, names)
+        if why is None:
+            return {}
+        return dict.fromkeys(["auroc"] if label[0] > 0 else ["auroc", "average_precision", "f1"], why)
 
     def performance(self, prediction: Tensor, target: Tensor) -> Tensor:
         correct = (prediction.squeeze(1) > 0) == (target.reshape(len(target)) > 0)

@@ -1,6 +1,7 @@
 """Object detection: boxes around the objects in an image, and the class of each."""
 
 import colorsys
+from collections.abc import Sequence
 from typing import ClassVar, Unpack
 
 import torch
@@ -89,6 +90,10 @@ class Detection(Task, DrawsPictures):
     def metric_inputs(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         objects, scores = self._detect(prediction)
         return torch.cat([objects, scores[..., None]], dim=2), target
+
+    def undefined_metrics(self, target: Tensor, names: Sequence[str] = ()) -> dict[str, str]:
+        counts = (target[..., 4] >= 0) & (target[..., 5] == 0)
+        return {} if counts.any() else dict.fromkeys(["map50", "map"], "no image shows an object")
 
     def _detect(self, prediction: Tensor) -> tuple[Tensor, Tensor]:
         return detect(

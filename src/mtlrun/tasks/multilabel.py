@@ -1,6 +1,6 @@
 """Several yes-or-no labels, predicted by one head, as one task."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, ClassVar, Unpack
 
 import torch
@@ -15,6 +15,8 @@ from mtlrun.tasks.losses.focal import binary_focal_losses
 if TYPE_CHECKING:
     from torchmetrics import Metric
 
+_LISTED = 8  # labels at most in a message
+
 
 class MultiLabel(ClassTask):
     """Yes or no for each of `num_labels` labels: binary cross-entropy by default; macro ROC-AUC, mAP and macro F1.
@@ -28,7 +30,8 @@ class MultiLabel(ClassTask):
     labels:
         auroc: area under the ROC curve. A label that is the same in all samples is left out of the mean.
         map: average precision. A label that is 1 in no sample is left out of the mean.
-        f1: with a probability above 1/2 as yes; 0 for a label that is never 1 and never predicted.
+        f1: with a probability above 1/2 as yes; 0 for a label that is never 1.
+        They are NaN if this leaves no label; F1 is if no label is ever 1.
 
     Args:
         num_labels: number of labels, 2 or more.
@@ -105,6 +108,21 @@ class MultiLabel(ClassTask):
     def metric_inputs(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         return prediction, torch.where(target >= 0, target.long(), -1)
 
+    def undefined_metrics(self, target: Tensor, names: Sequence[str] = ()) -> dict[str, str]:
+        has_no, has_yes = self.target_sums(target) > 0
+        if not has_yes.any():
+            return dict.fromkeys(["auroc", "map", "f1"], "no sample has any of the labels")
+        return {} if (has_no & has_yes).any() else {"auroc": "each label is the same in all samples"}
+
+    def narrowed_metrics(self, target: Tensor, names: Sequence[str] = ()) -> dict[str, str]:
+        has_no, has_yes = self.target_sums(target) > 0
+        left_out = {"auroc": ~(has_no & has_yes), "map": ~has_yes}
+        return {
+            metric: _list_labels(mask, names)
+            for metric, mask in left_out.items()
+            if mask.any() and metric not in self.undefined_metrics(target, names)
+        }
+
     def performance(self, prediction: Tensor, target: Tensor) -> Tensor:
         correct = (prediction > 0) == (target > 0)
         return (correct * self._weights(target)).sum() / self.num_terms(target)
@@ -125,3 +143,10 @@ class MultiLabel(ClassTask):
                 f"found {tuple(target.shape)}"
             )
         check_binary_labels(target)
+
+
+def _list_labels(mask: Tensor, names: Sequence[str]) -> str:
+    """Return the names, or else the numbers, of the labels in a mask [num_labels]: a few of them, and how many more."""
+    labels = [names[index] if names else str(index) for index in mask.nonzero().flatten().tolist()]
+    more = f" and {len(labels) - _LISTED} more" if len(labels) > _LISTED else ""
+    return ", ".join(labels[:_LISTED]) + more

@@ -1,12 +1,21 @@
 """Ordinal regression: classes that have an order, such as grades or age groups."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from mtlrun.config.checks import check_one_of
-from mtlrun.tasks.base import ConstantPredictor, Directions, MeasuresPerformance, Task, TaskOptions, log_frequencies
+from mtlrun.tasks.base import (
+    ConstantPredictor,
+    Directions,
+    MeasuresPerformance,
+    Task,
+    TaskOptions,
+    describe_equal,
+    log_frequencies,
+)
 from mtlrun.tasks.classification import MISSING, check_indices
 from mtlrun.tasks.losses.class_weights import count_classes
 
@@ -32,7 +41,7 @@ class Ordinal(Task, MeasuresPerformance, ConstantPredictor):
     Metrics, over all labeled samples of the split:
         mae: mean number of levels by which the prediction is off.
         accuracy: fraction of the samples whose level is predicted correctly.
-        kappa: Cohen's kappa with quadratic weights; NaN if all samples have, and are predicted to have, one level.
+        kappa: Cohen's kappa with quadratic weights; NaN if all samples have the same level.
 
     Sources: Frank & Hall, "A Simple Approach to Ordinal Classification" (ECML 2001), with one network for all
     thresholds as in Niu et al., "Ordinal Regression with Multiple Output CNN for Age Estimation" (CVPR 2016); corn:
@@ -92,16 +101,22 @@ class Ordinal(Task, MeasuresPerformance, ConstantPredictor):
 
     def metrics(self) -> "dict[str, Metric]":
         from torchmetrics import MeanAbsoluteError
-        from torchmetrics.classification import MulticlassAccuracy, MulticlassCohenKappa
+        from torchmetrics.classification import MulticlassAccuracy
+
+        from mtlrun.tasks.metrics.agreement import Kappa
 
         return {
             "mae": MeanAbsoluteError(),
             "accuracy": MulticlassAccuracy(self.num_levels, average="micro", validate_args=False),
-            "kappa": MulticlassCohenKappa(self.num_levels, weights="quadratic", validate_args=False),
+            "kappa": Kappa(self.num_levels, weights="quadratic", validate_args=False),
         }
 
     def metric_inputs(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         return self.levels(prediction), target
+
+    def undefined_metrics(self, target: Tensor, names: Sequence[str] = ()) -> dict[str, str]:
+        why = describe_equal(target, names)
+        return {} if why is None else {"kappa": why}
 
     def performance(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Return 1 - MAE / (num_levels - 1), shape []."""

@@ -1,14 +1,15 @@
 """Regression: one or several real numbers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, Unpack
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, R2Score
+from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric
 
 from mtlrun.config.checks import check_one_of
-from mtlrun.tasks.base import ConstantPredictor, Task, TaskOptions
+from mtlrun.tasks.base import ConstantPredictor, Task, TaskOptions, describe_equal
+from mtlrun.tasks.metrics.determination import R2
 
 Criterion = Literal["mse", "l1", "huber"]
 
@@ -19,18 +20,11 @@ _LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-class _R2(R2Score):
-    """R2 that is NaN instead of an error if there are fewer than two samples."""
-
-    def compute(self) -> Tensor:
-        return super().compute() if self.total >= 2 else torch.tensor(torch.nan)
-
-
 class Regression(Task, ConstantPredictor):
     """`num_outputs` real numbers per sample: mean squared error by default; RMSE, MAE and, for one number, R2.
 
     Predictions are [batch, num_outputs]; targets are of the same shape, or [batch] for one number. NaN is a missing
-    label; a sample is labeled if none of its numbers is NaN.
+    label; a sample is labeled if none of its numbers is NaN. R2 is NaN if all targets of the split are the same.
 
     Args:
         num_outputs: how many numbers are predicted, 1 or more.
@@ -62,7 +56,7 @@ class Regression(Task, ConstantPredictor):
     def metrics(self) -> dict[str, Metric]:
         metrics: dict[str, Metric] = {"rmse": MeanSquaredError(squared=False), "mae": MeanAbsoluteError()}
         if self.num_outputs == 1:
-            metrics["r2"] = _R2()
+            metrics["r2"] = R2()
         return metrics
 
     def metric_inputs(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,6 +64,10 @@ class Regression(Task, ConstantPredictor):
         if self.num_outputs == 1:
             return prediction.squeeze(1).double(), target.reshape(len(target)).double()
         return prediction.double(), target.double()
+
+    def undefined_metrics(self, target: Tensor, names: Sequence[str] = ()) -> dict[str, str]:
+        why = describe_equal(target.reshape(len(target), -1)[:, 0]) if self.num_outputs == 1 else None
+        return {} if why is None else {"r2": why}
 
     def target_sums(self, target: Tensor) -> Tensor:
         """Return the number of samples and the sum of each of their numbers, [1 + num_outputs]."""

@@ -1,5 +1,6 @@
 """Metrics of binary decisions, computed by torchmetrics: yes where the logit is above 0, the probability above 1/2."""
 
+import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.classification import BinaryAccuracy, BinaryF1Score, MultilabelF1Score
@@ -18,8 +19,14 @@ class Accuracy(_Decided, BinaryAccuracy):
 
 
 class F1(_Decided, BinaryF1Score):
-    """F1 of yes on one label."""
+    """F1 of yes on one label; NaN if no target is 1, since it would be 0 for perfect predictions too."""
+
+    def compute(self) -> Tensor:
+        return torch.where(self.tp + self.fn > 0, super().compute(), torch.nan)
 
 
 class MacroF1(_Decided, MultilabelF1Score):
-    """Mean over several labels of the F1 of yes."""
+    """Mean over several labels of the F1 of yes; NaN if no label is ever 1."""
+
+    def compute(self) -> Tensor:
+        return torch.where((self.tp + self.fn).sum() > 0, super().compute(), torch.nan)
