@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy
@@ -11,6 +12,7 @@ from helpers import QUICK, curves, read_lines, read_record, run_folders
 
 from mtlrun.errors import CheckpointError
 from mtlrun.setup.prepare import prepare
+from mtlrun.tasks import BinaryClassification, Task
 from mtlrun.training import checkpoint
 
 COMPETING = ["trainer.epochs=15", "optimizer.lr=0.01", "tasks.right.lr=0.3"]  # right rises and falls, left rises
@@ -109,13 +111,19 @@ def test_a_disk_that_is_full_at_the_first_evaluation_is_the_reason_in_the_record
 # ----------------------------------------------------------------------------------- metrics that are not defined
 
 
-def write_table():
-    """Write a table whose validation split has one class only, so that no area under the ROC curve is defined."""
+def write_table(**labels):
+    """Write a table whose column `sold` is 0 throughout validation, so that no area under the ROC curve is defined.
+
+    Args:
+        labels: {split: what `sold` is in its rows instead}.
+    """
     numbers = numpy.random.default_rng(0).normal(size=(60, 2)).round(3)
     lines = ["part,x,sold,price"]
     for index, (x, noise) in enumerate(numbers):
         part = "train" if index < 30 else "val" if index < 45 else "test"
-        lines.append(f"{part},{x},{0 if part == 'val' else int(x > 0)},{x + 0.1 * noise:.3f}")
+        x = -abs(x) if part == "val" else x
+        sold = labels.get(part, int(x > 0))
+        lines.append(f"{part},{x},{sold},{x + 0.1 * noise:.3f}")
     Path("table.csv").write_text("\n".join(lines))
 
 
@@ -125,35 +133,124 @@ TABLE = [
     "dataset.split_column=part",
     "backbone.hidden=[4]",
     "+task@tasks.sold=binary",
-    "+task@tasks.price=regression",
     "trainer.epochs=4",
     "trainer.batch_size=8",
 ]
+PRICE = "+task@tasks.price=regression"
 
 
-def test_a_task_whose_metric_is_never_defined_does_not_decide_and_that_is_said(mtlrun):
+def losses_of_a_constant(probability, labels):
+    return -numpy.where(labels == 1, math.log(probability), math.log(1 - probability)).mean()
+
+
+def test_the_loss_stands_in_for_a_metric_that_is_not_defined_and_that_is_said_before_training(mtlrun):
     write_table()
-    code, out, err = mtlrun(*TABLE, "optimizer.lr=0.1", "runtime.quiet=true")
+    code, out, err = mtlrun(*TABLE, PRICE, "optimizer.lr=0.1")
     assert code == 0, err
-    expected = "task sold: auroc is not finite in any evaluation of the validation split, so this task had no say"
-    assert expected in out
+    said = out.split("epoch 1,")[0]
+    assert (
+        "val split, task sold: auroc, average_precision and f1 are not defined, since all 15 labels are '0', so "
+        "checkpoints are compared by sold/loss instead of sold/auroc; put samples with other labels into this split"
+    ) in said
     (folder,) = run_folders()
     record = read_record(folder)
-    errors = [line["val/price/rmse"] for line in read_lines(folder, "val")]
-    assert record["selection"][0]["epoch"] == 1 + errors.index(min(errors))
-    assert math.isnan(record["skills"]["sold"]["selected"])
+    (selection,) = record["selection"]
+    assert selection["stand_ins"] == {"sold/auroc": "sold/loss"}
+    assert any("sold/loss instead of sold/auroc" in note for note in record["notes"])
+    # The reference is what the labels of training tell about those of validation.
+    train = prepare(record["config"]).dataset.split("train").targets["sold"].float().mean().item()
+    reference = losses_of_a_constant(train, numpy.zeros(15))
+    assert record["skills"]["sold"]["selected"] == pytest.approx(1 - record["val"]["sold"]["loss"] / reference)
+    mean = (record["skills"]["sold"]["selected"] + record["skills"]["price"]["selected"]) / 2
+    assert selection["skill"] == pytest.approx(mean)
     assert math.isnan(record["val"]["sold"]["auroc"])
     assert len(curves(folder).Scalars("val/sold/auroc")) == 4
-    code, out, _ = mtlrun(*TABLE, "optimizer.lr=0.1")
+    assert "with sold/loss for sold/auroc" in out
+    code, again, _ = mtlrun(*TABLE, PRICE, "optimizer.lr=0.1")
     assert code == 0
-    assert [line.split()[-1] for line in out.splitlines() if "auroc" in line] == ["nan"]
+    for shown in (out.split("result")[-1], again):
+        assert [line.split()[-1] for line in shown.splitlines() if "auroc ↑" in line] == ["-"]
+        assert " nan" not in shown
 
 
-def test_monitoring_a_metric_that_is_never_defined_still_ends(mtlrun):
+@pytest.mark.parametrize(
+    "rule", [["model=single"], ["trainer.monitor=per_task"], ["trainer.min_delta=0.001"], ["~tasks.price"]]
+)
+def test_a_task_that_is_selected_alone_goes_by_its_loss_and_patience_too(rule, mtlrun):
     write_table()
-    code, out, err = mtlrun(*TABLE, "trainer.monitor=sold/auroc", "trainer.patience=2", "runtime.quiet=true")
+    tasks = [] if rule == ["~tasks.price"] else [PRICE]
+    options = [option for option in rule if option != "~tasks.price"]
+    more = ["trainer.epochs=12", "trainer.patience=3", "optimizer.lr=0.03", "dataset.inputs=[x]", "runtime.quiet=true"]
+    code, _, err = mtlrun(*TABLE, *tasks, *options, *more)
     assert code == 0, err
-    assert "task sold: auroc is not finite" in out
+    (folder,) = run_folders()
+    record = read_record(folder)
+    entry = next(entry for entry in record["selection"] if "sold" in entry["tasks"])
+    assert entry["stand_ins"] == {"sold/auroc": "sold/loss"}
+    losses = [line["val/sold/loss"] for line in read_lines(folder, "val")]
+    if entry["tasks"] == ["sold"]:
+        assert losses[entry["epoch"] - 1] == min(losses)
+    assert entry["epoch"] > 1
+    assert record["skills"]["sold"]["best"] >= record["skills"]["sold"]["selected"]
+
+
+def test_monitoring_a_metric_that_is_not_defined_is_refused_with_what_is(mtlrun):
+    write_table()
+    code, out, err = mtlrun(*TABLE, PRICE, "trainer.monitor=sold/f1", "runtime.quiet=true")
+    assert (code, out) == (2, "")
+    assert "trainer.monitor=sold/f1: f1 is not defined on the val split, since all 15 labels are '0'; use" in err
+    assert not Path("outputs").exists()
+    (advised,) = re.findall(r"use (trainer\.monitor=\S+)", err)
+    code, out, err = mtlrun(*TABLE, PRICE, advised, "runtime.quiet=true")
+    assert code == 0, err
+
+
+def test_a_drawn_split_that_lacks_a_label_comes_with_an_override_that_gives_it_one(mtlrun):
+    rows = ["x,sold,price", *(f"{x},{'yes' if x in (3, 17, 31, 40) else 'no'},{x % 7}" for x in range(60))]
+    Path("table.csv").write_text("\n".join(rows))
+    options = [option for option in TABLE if "split_column" not in option]
+    for seed in (1, 2, 3):
+        code, out, err = mtlrun(*options, f"dataset.split_seed={seed}", "trainer.epochs=1", "runtime.quiet=true")
+        assert code == 0, err
+        advised = re.findall(r"since all \d+ labels are 'no'.*; divide the data differently: (\S+?)[,\n]", out)
+        assert advised or "not defined" not in out
+        if advised:
+            followed = [f"dataset.split_seed={seed}"] * ("seed" not in advised[0])
+            code, out, err = mtlrun(*options, *followed, advised[0], "trainer.epochs=1", "runtime.quiet=true")
+            assert code == 0, err
+            assert "not defined" not in out
+            return
+    raise AssertionError("every drawing had both labels in each split")
+
+
+def test_a_metric_that_turns_out_to_be_undefined_is_replaced_from_the_first_evaluation_on(mtlrun, monkeypatch):
+    write_table()
+    monkeypatch.setattr(BinaryClassification, "undefined_metrics", Task.undefined_metrics)  # as a kind of one's own
+    code, out, err = mtlrun(*TABLE, PRICE, "optimizer.lr=0.1", "runtime.quiet=true")
+    assert code == 0, err
+    assert (
+        "task sold: auroc is not finite in the first evaluation of validation; the loss of the task is compared" in out
+    )
+    (folder,) = run_folders()
+    record = read_record(folder)
+    assert record["selection"][0]["stand_ins"] == {"sold/auroc": "sold/loss"}
+    losses = [line["val/sold/loss"] for line in read_lines(folder, "val")]
+    assert record["skills"]["sold"]["best"] == pytest.approx(1 - min(losses) / losses[0])
+
+
+def test_a_task_without_labels_in_test_has_an_empty_result(mtlrun):
+    write_table(test="")
+    code, out, err = mtlrun(*TABLE, PRICE)
+    assert code == 0, err
+    line = (
+        "the test split has no label of task sold, so it has no result; divide the data differently, or leave out the "
+        "task: ~tasks.sold"
+    )
+    assert line in out
+    assert line in read_record(run_folders()[0])["notes"]
+    shown = out.split("result")[-1] + mtlrun("compare", "outputs")[1] + mtlrun(*TABLE, PRICE, "runtime.quiet=true")[1]
+    assert "nan" not in shown.lower()
+    assert [row.split()[-2] for row in out.splitlines() if "auroc ↑" in row] == ["-"]
 
 
 @pytest.mark.parametrize(
@@ -162,8 +259,8 @@ def test_monitoring_a_metric_that_is_never_defined_still_ends(mtlrun):
         ([math.nan, 0.5, 0.7], "0.6000 ± 0.1414 (2 of 3)"),
         ([math.inf, 0.5], "0.5000 (1 of 2)"),
         ([None, 0.5], "0.5000 (1 of 2)"),
-        ([math.nan, -math.inf], "nan (0 of 2)"),
-        ([math.nan], "nan (0 of 1)"),
+        ([math.nan, -math.inf], "- (0 of 2)"),
+        ([math.nan], "- (0 of 1)"),
     ],
 )
 def test_compare_shows_metrics_that_are_not_defined(values, cell, mtlrun):

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.table import Table
 
 from mtlrun.records.comparison import ConfigGroup, group_by_config, read_records
-from mtlrun.records.display import ARROWS, MARK, explain_mark, make_console
+from mtlrun.records.display import ARROWS, MARK, explain_mark, format_value, make_console
 from mtlrun.records.record import Record
 
 _USAGE = "usage: mtlrun compare <folder> [<folder> ...]"
@@ -80,7 +80,7 @@ def _cell(group: ConfigGroup, task: str, metric: str) -> str:
     if not samples:
         return "-"
     mean, spread, count = group.summary(task, metric)
-    cell = f"{mean:.4f}" if count < 2 else f"{mean:.4f} ± {spread:.4f}"
+    cell = format_value(mean) if count < 2 else f"{mean:.4f} ± {spread:.4f}"
     return cell + (f" ({count} of {samples})" if count < samples else "") + (MARK if group.test_selected else "")
 
 

@@ -3,7 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mtlrun.records.display import MARK, explain_mark, make_console, result_table
+from mtlrun.records.display import (
+    MARK,
+    UNDEFINED,
+    explain_mark,
+    format_value,
+    has_undefined,
+    make_console,
+    result_table,
+)
 from mtlrun.records.identity import run_folder
 from mtlrun.records.record import Record
 from mtlrun.records.stamps import find_changes
@@ -29,7 +37,9 @@ def show(record: Record, config: Mapping[str, Any], *, again: bool) -> None:
         )
     legacy = record.protocol == "legacy"
     if config["runtime"]["quiet"]:
-        metrics = (f"{task} {name} {record.test[task][name]:.4f}" for task, name in record.main_metrics.items())
+        metrics = (
+            f"{task} {name} {format_value(record.test[task][name])}" for task, name in record.main_metrics.items()
+        )
         split = "test-selected" if legacy else "test"
         console.print(f"{folder}: {record.status}" + (f": {split} {', '.join(metrics)}" if record.test else ""))
         return
@@ -41,15 +51,21 @@ def show(record: Record, config: Mapping[str, Any], *, again: bool) -> None:
     if legacy:
         (entry,) = record.selection
         console.print(result_table("result (test-selected)", {f"test{MARK}": record.test}, record.directions))
+        if has_undefined({"test": record.test}):
+            console.print(UNDEFINED)
         console.print(explain_mark([entry["evaluations"]]))
         console.print(f"means over epochs {entry['first_epoch']} to {entry['epoch']}; best.pt holds the last weights")
     else:
         where = "; ".join(
             f"{', '.join(entry['tasks'])} at epoch {entry['epoch']} (step {entry['step']}) by {entry['rule']}"
             + (f", skill {entry['skill']:.4f}" if "skill" in entry else "")
+            + "".join(f", with {loss} for {metric}" for metric, loss in entry.get("stand_ins", {}).items())
             for entry in record.selection
         )
-        console.print(result_table("result", {"test": record.test, "val": record.val}, record.directions))
+        results = {"test": record.test, "val": record.val}
+        console.print(result_table("result", results, record.directions))
+        if has_undefined(results):
+            console.print(UNDEFINED)
         console.print(f"selected on validation: {where}")
         disagreement = _disagreement(record)
         if disagreement:

@@ -2,7 +2,7 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -45,6 +45,8 @@ class MultiTaskDataset(ABC):
     task_names: tuple[str, ...]
     #: {task: number of its classes, levels or labels}, where the dataset knows it: the config may then leave it out.
     task_sizes: Mapping[str, int] = {}
+    #: {task: names of its classes, levels or labels, in the order of their numbers}, where the dataset knows them.
+    classes: Mapping[str, Sequence[str]] = {}
     #: How training batches are drawn from several sources; None to shuffle all samples together.
     sampling: Sampling | None = None
     #: True if the shape of inputs differs between sources: each source then goes through the model separately.
@@ -73,6 +75,13 @@ class MultiTaskDataset(ABC):
         A missing label has the value that its task reserves for it (-1 for a class, NaN for a number). The content of a
         split must not depend on the run's seed.
         """
+
+    def redivide(self, task: str) -> Iterator[tuple[str, Mapping[SplitName, Mapping[str, Tensor]]]]:
+        """Yield overrides that divide the samples differently, and the targets of each split under them.
+
+        They are advised, best first, where a split lacks labels of a task that others have.
+        """
+        return iter(())
 
 
 class Split(Dataset[Sample], ABC):

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Mapping
+from math import isnan, nan
 
 from rich.console import Console
 from rich.table import Table
@@ -11,6 +12,8 @@ ARROWS = {"max": "↑", "min": "↓"}
 # Marks and names a result of the legacy protocol wherever it is shown: the test split was evaluated during training.
 MARK = "†"
 TEST_SELECTED = "test-selected (dataset.protocol=legacy)"
+
+UNDEFINED = "-: not defined on the labels of the split"
 
 
 def make_console() -> Console:
@@ -31,6 +34,16 @@ def explain_mark(evaluations: Iterable[int]) -> str:
     )
 
 
+def format_value(value: float) -> str:
+    """Return a metric with four decimals, "-" for one that is not defined."""
+    return "-" if isnan(value) else f"{value:.4f}"
+
+
+def has_undefined(metrics: Mapping[str, Mapping[str, Mapping[str, float]]]) -> bool:
+    """Return True if a metric of {split: {task: {metric: value}}} is not defined."""
+    return any(isnan(value) for split in metrics.values() for values in split.values() for value in values.values())
+
+
 def result_table(
     title: str,
     metrics: Mapping[str, Mapping[str, Mapping[str, float]]],
@@ -44,8 +57,6 @@ def result_table(
         table.add_column(split, justify="right")
     for task, names in directions.items():
         for index, (metric, direction) in enumerate(names.items()):
-            values = [
-                f"{split[task][metric]:.4f}" if metric in split.get(task, {}) else "-" for split in metrics.values()
-            ]
+            values = [format_value(split.get(task, {}).get(metric, nan)) for split in metrics.values()]
             table.add_row(task if index == 0 else "", f"{metric} {ARROWS[direction]}", *values)
     return table

@@ -20,11 +20,6 @@ logger = logging.getLogger("mtlrun")
 
 # A split with fewer samples than this is pointed out.
 _FEW = 10
-_CONSEQUENCE = {
-    "train": "nothing is learned for it",
-    "val": "it has no part in the selection",
-    "test": "it has no result",
-}
 
 
 @contextmanager
@@ -82,20 +77,13 @@ def log_protocol(parts: Parts) -> None:
 
 
 def log_splits(parts: Parts) -> None:
-    """Warn of splits that are too small to be relied on, and of those without a label of a task."""
+    """Warn of splits that are too small to be relied on."""
     for name, split in parts.splits.items():
         if split.samples < _FEW:
             logger.warning(
                 "the %s split has %d sample%s: what is computed on so few says little",
                 name, split.samples, "" if split.samples == 1 else "s",
             )  # fmt: skip
-        for task, labeled in split.labeled.items():
-            if labeled == 0:
-                logger.warning(
-                    "the %s split has no label of task %s, so %s; divide the data differently, or leave out the task: "
-                    "~tasks.%s",
-                    name, task, _CONSEQUENCE[name], task,
-                )  # fmt: skip
 
 
 def log_plan(parts: Parts, record: Record) -> None:
@@ -134,14 +122,14 @@ def log_plan(parts: Parts, record: Record) -> None:
 
 
 def log_undefined(trainer: Trainer) -> None:
-    """Warn of main metrics that are not defined in any evaluation, by which nothing can be selected."""
+    """Warn of tasks without a finite value in any evaluation, by which nothing can be selected."""
     for task, best in trainer.task_bests.summary().items():
         if isnan(best["skill"]):
             logger.warning(
                 "task %s: %s is not finite in any evaluation of the validation split, so this task had no say in which "
                 "checkpoint is selected",
                 task,
-                trainer.parts.tasks[task].main_metric,
+                trainer.parts.skills.compared(task, trainer.parts.tasks[task].main_metric),
             )
 
 

@@ -12,7 +12,6 @@ from mtlrun.records.record import Record
 from mtlrun.records.stamps import as_plain
 from mtlrun.setup.environment import describe, peak_memory_mib
 from mtlrun.setup.model_size import count_parameters
-from mtlrun.setup.split_summary import describe_repeated
 from mtlrun.training.parts import Parts
 from mtlrun.training.trainer import Trainer
 
@@ -36,7 +35,7 @@ def new_record(config: Mapping[str, Any], parts: Parts, overrides: Sequence[str]
         protocol=parts.dataset.protocol,
         total_steps=parts.total_steps,
         splits={name: asdict(summary) for name, summary in parts.splits.items()},
-        notes=[*parts.dataset.notes, *describe_repeated(parts.splits)],
+        notes=list(parts.notes),
         data=as_plain(parts.data),
         parameters=parameters | ({"frozen": frozen} if frozen else {}),
         learning_rates={group["name"]: group["initial_lr"] for group in groups}
@@ -90,7 +89,7 @@ def _record_skills(record: Record, trainer: Trainer) -> None:
         return
     record.trivial = dict(skills.trivial)
     for task, best in trainer.task_bests.summary().items():
-        metric = record.main_metrics[task]
+        metric = skills.compared(task, record.main_metrics[task])
         skill = skills.skill(task, metric, trainer.selected.metrics[task][metric])
         record.skills[task] = {"selected": nan if skill is None else float(skill), "best": best["skill"],
                                "best_epoch": best["epoch"], "best_step": best["step"]}  # fmt: skip

@@ -32,8 +32,9 @@ from mtlrun.setup.loaders import fit_tasks, has_source_statistics, make_loaders
 from mtlrun.setup.model_size import count_macs, match_width
 from mtlrun.setup.optimizer_groups import check_optimizer, check_task_rates, make_optimizer
 from mtlrun.setup.selection_rules import check_monitor, make_rules, make_skills
-from mtlrun.setup.split_summary import count_labels, summarize, training_keys
+from mtlrun.setup.split_summary import count_labels, describe_repeated, summarize, training_keys
 from mtlrun.setup.task_building import Sizes, build_tasks, check_task_names
+from mtlrun.setup.undefined import Undefined, find_undefined, stand_in
 from mtlrun.setup.warm_start import start_from
 from mtlrun.tasks import Task
 from mtlrun.training.batch import LabeledBatch
@@ -91,10 +92,11 @@ class Components:
 
 @dataclass(frozen=True)
 class Data:
-    """Loaders, what the run sees of each split, stamps of the files it reads, and the MACs that a sample costs."""
+    """Loaders, what the run sees of each split and cannot see, stamps of its files, and the MACs of a sample."""
 
     loaders: dict[str, Loader]
     splits: dict[str, SplitSummary]
+    undefined: Undefined
     stamps: dict[str, Stamp]
     macs: int
 
@@ -275,6 +277,8 @@ def load_data(components: Components) -> Data:
         independent=model.independent_tasks,
     )
     train = loaders["train"]
+    undefined = find_undefined(dataset, tasks, loaders)
+    undefined.check_monitor(settings.monitor)
     # Under the legacy protocol "val" is the test split.
     summarized = [name for name in SPLITS if name != "val" or dataset.protocol == "standard"]
     stamps = take_stamps(find_data_paths(components.config, dataset))
@@ -291,7 +295,7 @@ def load_data(components: Components) -> Data:
     try_batch(model, tasks, train, settings.micro_batches)
     sample = LabeledBatch.load(tasks, train.first(1), torch.device("cpu"))
     find_last_layer(model, weighting, sample)
-    return Data(loaders, splits, stamps, _count_macs(model, sample))
+    return Data(loaders, splits, undefined, stamps, _count_macs(model, sample))
 
 
 def _set_label_fractions(weighting: Weighting, split: Split, tasks: Mapping[str, Task]) -> None:
@@ -331,6 +335,8 @@ def _count_macs(model: MultiTaskModel, batch: LabeledBatch) -> int:
 def place(components: Components, data: Data) -> Parts:
     """Move everything to the device, and make the optimizer and the selection rules."""
     tasks, model, weighting, device = components.tasks, components.model, components.weighting, components.device
+    skills = make_skills(tasks)
+    stand_in(skills, data.undefined, data.loaders["train"])
     model.to(device)
     for task in tasks.values():
         task.to(device)  # a loss may have class weights
@@ -344,7 +350,7 @@ def place(components: Components, data: Data) -> Parts:
     for method in weighting.methods():
         if method.lr is None:
             method.lr = float(components.config["optimizer"]["lr"])
-    skills = make_skills(tasks)
+    labeled = {name: data.splits[name].labeled for name in SPLITS if name in data.splits}
     return Parts(
         dataset=components.dataset,
         tasks=tasks,
@@ -362,5 +368,6 @@ def place(components: Components, data: Data) -> Parts:
         macs=data.macs,
         match=components.match,
         splits=data.splits,
+        notes=[*components.dataset.notes, *describe_repeated(data.splits), *data.undefined.describe(labeled)],
         data=data.stamps,
     )

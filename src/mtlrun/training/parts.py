@@ -39,6 +39,7 @@ class Parts:
         macs: multiply-accumulate operations of one sample's predictions for all tasks.
         match: the backbone width that `match_parameters` led to; None without it.
         splits: what the run sees of each split.
+        notes: sentences on the data that its user would want to know.
         data: the stamps of the files and folders that the run reads, {path: stamp}.
     """
 
@@ -58,6 +59,7 @@ class Parts:
     macs: int
     match: Match | None
     splits: Mapping[str, SplitSummary]
+    notes: Sequence[str]
     data: Mapping[str, Stamp]
 
     @property

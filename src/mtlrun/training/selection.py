@@ -59,7 +59,8 @@ class Selection(SelectionRule):
 
     Each evaluation has one score: the mean skill of what is monitored; where scores are equal, that of the losses. It
     depends on the evaluation alone, so the best one does not depend on their order. An evaluation in which fewer values
-    are defined is worse; a metric that is not defined in any evaluation therefore does not decide.
+    are defined is worse. Where it is known that a metric is not defined on the split (`Skills.undefined`), the loss of
+    its task is compared in its place; one that happens to be undefined in every evaluation does not decide.
 
     Args:
         tasks: the tasks that are judged together.
@@ -81,7 +82,11 @@ class Selection(SelectionRule):
     step: int = 0
 
     def monitored(self) -> list[tuple[str, str]]:
-        """Return the (task, metric) pairs that are compared."""
+        """Return the (task, metric) pairs that are compared; the loss stands in for metrics that are not defined."""
+        return [(task, self.skills.compared(task, metric)) for task, metric in self.asked_for()]
+
+    def asked_for(self) -> list[tuple[str, str]]:
+        """Return the (task, metric) pairs that `monitor` stands for."""
         if self.monitor in (MEAN_SKILL, PER_TASK):
             return [(task, self.main_metrics[task]) for task in self.tasks]
         task, metric = self.monitor.split("/")
@@ -121,7 +126,10 @@ class Selection(SelectionRule):
 
     def summary(self) -> dict[str, object]:
         place = {"epoch": self.epoch, "step": self.step}
-        return {"tasks": list(self.tasks), "rule": self.monitor, **place, "skill": self.skill()}
+        summary = {"tasks": list(self.tasks), "rule": self.monitor, **place, "skill": self.skill()}
+        pairs = zip(self.asked_for(), self.monitored(), strict=True)
+        stand_ins = {"/".join(asked): "/".join(compared) for asked, compared in pairs if asked != compared}
+        return summary | ({"stand_ins": stand_ins} if stand_ins else {})
 
 
 class TaskBests:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from math import isfinite
+from math import isfinite, nan
 from typing import Any
 
 Metrics = Mapping[str, Mapping[str, float]]  # {task: {metric: value}}
@@ -29,12 +29,42 @@ class Skills:
         perfect: perfect values, where they are not 1 for a metric to be maximized, 0 for one to be minimized.
         trivial: {split: {task: {metric: value}}} of constant predictions, for the tasks that have one.
         references: {task: {metric: value}}.
+        undefined: {task: metrics} that are not defined on validation, so that the loss stands in for them.
     """
 
     directions: Directions
     perfect: Metrics = field(default_factory=dict)
     trivial: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     references: dict[str, dict[str, float]] = field(default_factory=dict)
+    undefined: dict[str, list[str]] = field(default_factory=dict)
+
+    def compared(self, task: str, metric: str) -> str:
+        """Return what evaluations are compared by where `metric` is asked for: itself, or the loss in its place."""
+        return "loss" if metric in self.undefined.get(task, ()) else metric
+
+    def find_undefined(self, metrics: Metrics, asked: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Let the loss stand in for the metrics that the first evaluation does not define, and return these.
+
+        Those that a constant prediction has are defined on the split, and stay. The skill of the loss is relative to
+        the first evaluation: where all labels are the same, a constant that knows them is nearly perfect.
+
+        Args:
+            metrics: of the first evaluation.
+            asked: the (task, metric) pairs by which evaluations are to be compared.
+        """
+        constants = self.trivial.get("val", {})
+        found = [
+            (task, metric)
+            for task, metric in dict.fromkeys(asked)
+            if self.compared(task, metric) != "loss"
+            and not isfinite(metrics[task][metric])
+            and not isfinite(constants.get(task, {}).get(metric, nan))
+            and isfinite(metrics[task]["loss"])
+        ]
+        for task, metric in found:
+            self.undefined.setdefault(task, []).append(metric)
+            self.references[task]["loss"] = metrics[task]["loss"]
+        return found
 
     def fix_references(self, metrics: Metrics) -> None:
         """Fix the references that are still missing, before the skills of an evaluation are asked for.
@@ -88,15 +118,30 @@ class Skills:
 
     def state_dict(self) -> dict[str, object]:
         """Return the state: dictionaries and numbers."""
-        return {"trivial": self.trivial, "references": self.references}
+        return {"trivial": self.trivial, "references": self.references, "undefined": self.undefined}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self.trivial, self.references = state["trivial"], state["references"]
+        self.trivial, self.references, self.undefined = state["trivial"], state["references"], state["undefined"]
+
+
+def log_stand_ins(found: Iterable[tuple[str, str]]) -> None:
+    """Warn of the metrics that the loss stands in for from the first evaluation on."""
+    for task, metric in found:
+        logger.warning(
+            "task %s: %s is not finite in the first evaluation of validation; the loss of the task is compared in its "
+            "place, in all evaluations",
+            task,
+            metric,
+        )
 
 
 def log_references(skills: Skills, main_metrics: Mapping[str, str]) -> None:
-    """Log which main metrics have another reference than a constant prediction, or one that is perfect already."""
+    """Log which main metrics have another reference than a constant prediction, or one that is perfect already.
+
+    Those that the loss stands in for are left out.
+    """
+    main_metrics = {task: metric for task, metric in main_metrics.items() if skills.compared(task, metric) == metric}
     relative = [task for task, metric in main_metrics.items() if not skills.has_constant(task, metric)]
     if relative:
         logger.info(

@@ -22,8 +22,8 @@ from mtlrun.training.optim import set_learning_rates
 from mtlrun.training.parts import Parts
 from mtlrun.training.pictures import draw, has_pictures
 from mtlrun.training.progress import Progress, Timetable
-from mtlrun.training.selection import SelectedModel, TaskBests
-from mtlrun.training.skill import log_references
+from mtlrun.training.selection import SelectedModel, Selection, TaskBests
+from mtlrun.training.skill import log_references, log_stand_ins
 from mtlrun.training.step_means import StepMeans
 from mtlrun.weightings import LossWeighting, PartsWeighting
 from mtlrun.weightings.capabilities import ObservesLossesAfterStep, ObservesPerformance
@@ -196,6 +196,8 @@ class Trainer:
         metrics = self.evaluate("val")
         parts.skills.fix_references(metrics)
         if progress.evaluations == 0 and parts.dataset.protocol == "standard":
+            asked = [pair for rule in parts.selection_rules if isinstance(rule, Selection) for pair in rule.asked_for()]
+            log_stand_ins(parts.skills.find_undefined(metrics, [*self.main_metrics.items(), *asked]))
             log_references(parts.skills, self.main_metrics)
         progress.evaluations += 1
         improved = self.selected.update(progress.evaluations, epoch, progress.step, metrics)

@@ -1,8 +1,11 @@
 """A table of labels: its columns are the targets of tasks, and its rows are divided into three splits."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from mtlrun.config.suggest import suggest
 from mtlrun.datasets.base import MultiTaskDataset, SplitName
@@ -11,6 +14,7 @@ from mtlrun.datasets.rows.missing import MISSING
 from mtlrun.datasets.rows.names import identify, weigh_by_task
 from mtlrun.datasets.rows.notation import Notation
 from mtlrun.datasets.rows.reading import read
+from mtlrun.datasets.rows.redivision import Redivision
 from mtlrun.datasets.rows.separators import check_separator
 from mtlrun.datasets.rows.splits import SplitKeys, select_rows, split_rows
 from mtlrun.datasets.rows.targets import check_target_keys, class_columns, read_targets, reads
@@ -130,7 +134,8 @@ class LabelTable(MultiTaskDataset):
         for task in classes or {}:
             if task not in (*tasks, *columns, *table.names):
                 raise ValueError(f"classes: there is no task {task!r}; {suggest(task, tasks, 'the tasks are')}")
-        division = split_rows(table, keys, given, class_columns(table, kind_of, columns))
+        self._redivision = Redivision(table, keys, given, class_columns(table, kind_of, columns))
+        division = split_rows(table, keys, given, self._redivision.label_columns)
         #: The rows that are in a split, and {split: positions of its rows in the table}.
         self.table, self.rows = select_rows(table, division.rows)
         found = read_targets(
@@ -143,6 +148,7 @@ class LabelTable(MultiTaskDataset):
         self.task_sizes = found.sizes
         #: {task: labels in the order of their class indices}, and {task: (mean, standard deviation)} if standardized.
         self.classes, self.scales = found.classes, found.scales
+        self._columns = found.columns
         self.target_columns = {column for columns in found.columns.values() for column in columns}
         #: The columns that describe rows and are no inputs.
         named = (split_column, group_column, time_column, id_column, *weight_columns.values())
@@ -164,6 +170,16 @@ class LabelTable(MultiTaskDataset):
                 for index, name in enumerate(names)
             }
         return counts
+
+    def redivide(self, task: str) -> Iterator[tuple[str, dict[SplitName, dict[str, Tensor]]]]:
+        for override, division in self._redivision.others(self._columns[task]):
+            yield (
+                override,
+                {
+                    name: {task: target[torch.from_numpy(rows)] for task, target in self._targets.items()}
+                    for name, rows in division.items()
+                },
+            )
 
     def labels(self, name: SplitName) -> dict[str, Any]:
         """Return the attributes `targets`, `sample_ids` and `sample_weights` of a split."""

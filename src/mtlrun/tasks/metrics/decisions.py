@@ -22,11 +22,16 @@ class F1(_Decided, BinaryF1Score):
     """F1 of yes on one label; NaN if no target is 1, since it would be 0 for perfect predictions too."""
 
     def compute(self) -> Tensor:
-        return torch.where(self.tp + self.fn > 0, super().compute(), torch.nan)
+        return torch.where(_positives(self) > 0, super().compute(), torch.nan)
 
 
 class MacroF1(_Decided, MultilabelF1Score):
     """Mean over several labels of the F1 of yes; NaN if no label is ever 1."""
 
     def compute(self) -> Tensor:
-        return torch.where((self.tp + self.fn).sum() > 0, super().compute(), torch.nan)
+        return torch.where(_positives(self) > 0, super().compute(), torch.nan)
+
+
+def _positives(metric: BinaryF1Score | MultilabelF1Score) -> Tensor:
+    """Return the number of targets that are 1, of all labels."""
+    return (torch.as_tensor(metric.tp) + torch.as_tensor(metric.fn)).sum()

@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.tree import Tree
 
+from mtlrun.records.display import format_value
 from mtlrun.records.record import Record
 from mtlrun.training.observers.base import Metrics, Observer
 
@@ -75,7 +77,10 @@ class Screen(Observer):
         self._advance(step)
 
     def validated(self, step: int, epoch: int, metrics: Metrics, selected: bool) -> None:
-        numbers = (f"{task} {metric} {metrics[task][metric]:.4f}" for task, metric in self._main_metrics.items())
+        shown = {
+            task: metric if isfinite(metrics[task][metric]) else "loss" for task, metric in self._main_metrics.items()
+        }
+        numbers = (f"{task} {metric} {format_value(metrics[task][metric])}" for task, metric in shown.items())
         self._validation = f"{self._evaluation_name} {', '.join(numbers)}"
         mark = " (selected)" if selected and self._shows_selected else ""
         logger.info("epoch %d, step %d: %s; %s%s", epoch, step, self._losses, self._validation, mark)
