@@ -76,6 +76,13 @@ class MultiTaskDataset(ABC):
         split must not depend on the run's seed.
         """
 
+    def learned(self) -> Mapping[str, Any]:
+        """Return what was learned from the data, as plain data for `learned.json` of the run.
+
+        What encodes further samples as the splits were, and decodes predictions: classes, categories, scales.
+        """
+        return {}
+
     def redivide(self, task: str) -> Iterator[tuple[str, Mapping[SplitName, Mapping[str, Tensor]]]]:
         """Yield overrides that divide the samples differently, and the targets of each split under them.
 

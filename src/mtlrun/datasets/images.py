@@ -116,6 +116,12 @@ class Images(LabelTable, FileDataset):
             )
         return paths
 
+    def learned(self) -> dict[str, Any]:
+        channels, size, _ = self.input_shape
+        scale = {"normalize": self.normalization, **self._scale.as_plain()}
+        pixels = {"channels": channels, "size": size, "pixel_range": self._range or [0, 255], **scale}
+        return {**super().learned(), "inputs": pixels}
+
     def files(self, name: SplitName) -> "ImageSplit":
         rows = self.rows[name].tolist()
         paths, places = [self._paths[row] for row in rows], [self._places[row] for row in rows]

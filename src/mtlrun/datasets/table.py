@@ -9,6 +9,7 @@ from mtlrun.datasets.base import SplitName, TensorCache, TensorSplit
 from mtlrun.datasets.rows.features import describe_columns, describe_unseen, make_features
 from mtlrun.datasets.rows.inputs import InputKeys, find_inputs
 from mtlrun.datasets.rows.label_table import LabelTable
+from mtlrun.datasets.rows.learned import learned_of_inputs
 from mtlrun.datasets.rows.words import ColumnName, column_name, column_names
 
 logger = logging.getLogger(__name__)
@@ -70,7 +71,11 @@ class Table(LabelTable):
         #: {column: (mean, standard deviation)} of numbers and dates, and {column: its categories} of texts.
         self.input_scales, self.categories = features.scales, features.categories
         self._inputs = features.inputs
+        self._learned = learned_of_inputs(self.table, found, features, self.rows["train"], keys.exclude)
         self.input_shape = (len(self.features),)
+
+    def learned(self) -> dict[str, Any]:
+        return {**super().learned(), "inputs": self._learned}
 
     def split(self, name: SplitName) -> TensorSplit:
         return TensorSplit(self._inputs[name], **self.labels(name))

@@ -15,6 +15,7 @@ RECORD = "record.json"
 CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
 SAMPLE_IDS = "splits.json"
+LEARNED = "learned.json"  # from the data: classes, categories, scales
 LOG = "run.log"
 EVENTS = "events.out.tfevents.*"
 CHECKPOINTS = "checkpoints"
@@ -23,7 +24,7 @@ LAST, PREVIOUS, BEST, FRESH = "last.pt", "previous.pt", "best.pt", "fresh.pt"
 LOCK = ".lock"
 
 # Everything that a training writes and a rerun removes. Other files in the folder are the user's; the lock is held.
-_WRITTEN = (RECORD, CONFIG, METRICS, SAMPLE_IDS, LOG, EVENTS, f"{CHECKPOINTS}/*.pt")
+_WRITTEN = (RECORD, CONFIG, METRICS, SAMPLE_IDS, LEARNED, LOG, EVENTS, f"{CHECKPOINTS}/*.pt")
 
 
 def check_writable(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """The record of a run: what is known when it starts, and what is known when it ends."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -14,6 +15,8 @@ from mtlrun.setup.environment import describe, peak_memory_mib
 from mtlrun.setup.model_size import count_parameters
 from mtlrun.training.parts import Parts
 from mtlrun.training.trainer import Trainer
+
+_LONGEST_SECTION = 20_000  # characters; `compare` reads the records of many runs
 
 
 def new_record(config: Mapping[str, Any], parts: Parts, overrides: Sequence[str]) -> Record:
@@ -36,6 +39,7 @@ def new_record(config: Mapping[str, Any], parts: Parts, overrides: Sequence[str]
         total_steps=parts.total_steps,
         splits={name: asdict(summary) for name, summary in parts.splits.items()},
         notes=list(parts.notes),
+        learned={name: part for name, part in parts.learned.items() if len(json.dumps(part)) <= _LONGEST_SECTION},
         data=as_plain(parts.data),
         parameters=parameters | ({"frozen": frozen} if frozen else {}),
         learning_rates={group["name"]: group["initial_lr"] for group in groups}

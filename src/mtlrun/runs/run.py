@@ -13,7 +13,7 @@ from rich.console import Console
 from mtlrun.datasets import SPLITS
 from mtlrun.errors import MtlrunError
 from mtlrun.records.display import make_console
-from mtlrun.records.folder import CHECKPOINTS, CONFIG, SAMPLE_IDS, hold, open_atomically, start_anew
+from mtlrun.records.folder import CHECKPOINTS, CONFIG, LEARNED, SAMPLE_IDS, hold, open_atomically, start_anew
 from mtlrun.records.identity import run_folder
 from mtlrun.records.record import Record, finished_record
 from mtlrun.runs.data_changes import check_files, check_splits, checkpointed_record, log_possible_changes
@@ -119,9 +119,12 @@ def _train(
 
 
 def _write_inputs(parts: Parts, record: Record, folder: Path) -> None:
-    """Write the config, and which samples each split consists of if the dataset has IDs for them."""
+    """Write the config, what was learned from the data, and which samples are in each split if they have IDs."""
     with open_atomically(folder / CONFIG) as file:
         file.write(yaml.safe_dump(record.config, sort_keys=False).encode())
+    if parts.learned:
+        with open_atomically(folder / LEARNED) as file:
+            file.write(json.dumps(parts.learned).encode())
     sample_ids = {name: parts.loaders[name].split.sample_ids for name in SPLITS}
     if any(ids is not None for ids in sample_ids.values()):
         with open_atomically(folder / SAMPLE_IDS) as file:

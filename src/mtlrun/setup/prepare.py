@@ -369,5 +369,6 @@ def place(components: Components, data: Data) -> Parts:
         match=components.match,
         splits=data.splits,
         notes=[*components.dataset.notes, *describe_repeated(data.splits), *data.undefined.describe(labeled)],
+        learned=components.dataset.learned(),
         data=data.stamps,
     )

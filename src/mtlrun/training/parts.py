@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.optim import Optimizer
@@ -40,6 +41,7 @@ class Parts:
         match: the backbone width that `match_parameters` led to; None without it.
         splits: what the run sees of each split.
         notes: sentences on the data that its user would want to know.
+        learned: what the dataset learned from the data.
         data: the stamps of the files and folders that the run reads, {path: stamp}.
     """
 
@@ -60,6 +62,7 @@ class Parts:
     match: Match | None
     splits: Mapping[str, SplitSummary]
     notes: Sequence[str]
+    learned: Mapping[str, Any]
     data: Mapping[str, Stamp]
 
     @property

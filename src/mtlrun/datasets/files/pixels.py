@@ -52,6 +52,10 @@ class Scale:
         """Normalize images in [0, 1], float32 [..., channels, height, width], in place."""
         return images if self._plain else images.sub_(self._mean).div_(self._std)
 
+    def as_plain(self) -> dict[str, list[float]]:
+        """Return the mean and the standard deviation by which each channel of images in [0, 1] is normalized."""
+        return {"means": self._mean.flatten().tolist(), "stds": self._std.flatten().tolist()}
+
     def to(self, device: torch.device | str) -> Self:
         """Return the same function for images on `device`."""
         moved = copy.copy(self)

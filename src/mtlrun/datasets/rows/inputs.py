@@ -36,11 +36,13 @@ class Inputs:
     Args:
         kinds: {column: its kind}, in the order of the features.
         dates: {column: days since 1970-01-01, float64 [num_rows]}, NaN for an empty cell.
+        formats: {column: the format of its dates}.
         empty: columns without a cell that is not empty, which are left out.
     """
 
     kinds: dict[str, Kind]
     dates: dict[str, numpy.ndarray]
+    formats: dict[str, str | None]
     empty: list[str]
 
 
@@ -139,6 +141,7 @@ def find_inputs(
     problems = _Problems(table, keys)
     kinds: dict[str, Kind] = {}
     dates: dict[str, numpy.ndarray] = {}
+    formats: dict[str, str | None] = {}
     for column in columns:
         cells = table.cells[column]
         kinds[column] = "number"
@@ -149,7 +152,7 @@ def find_inputs(
                 problems.add_many(column, num_categories)
         elif column in keys.dates:
             kinds[column] = "date"
-            dates[column] = _read_dates(table, column, keys.dates[column], problems)
+            dates[column], formats[column] = _read_dates(table, column, keys.dates[column], problems)
         elif cells.are_numbers:
             infinite = numpy.isinf(cells.numbers)
             if infinite.any():
@@ -160,7 +163,7 @@ def find_inputs(
         if kinds[column] != "text" and cells.missing[train].all():
             problems.add(column, "every cell of the training split is empty")
     problems.raise_if_any()
-    return Inputs(kinds, dates, empty)
+    return Inputs(kinds, dates, formats, empty)
 
 
 def count_categories(indices: numpy.ndarray) -> int:
@@ -199,8 +202,13 @@ def _choose(table: Columns, keys: InputKeys, targets: set[str], row_columns: set
     return columns, empty
 
 
-def _read_dates(table: Columns, column: str, format: str | None, problems: _Problems) -> numpy.ndarray:
-    """Return a column of dates as days since 1970-01-01, float64 [num_rows], NaN for an empty cell."""
+def _read_dates(
+    table: Columns, column: str, format: str | None, problems: _Problems
+) -> tuple[numpy.ndarray, str | None]:
+    """Return a column of dates as days since 1970-01-01, float64 [num_rows], NaN for an empty cell, and their format.
+
+    The format is None if none was found, which is a problem then.
+    """
     cells = table.cells[column]
     if format is None:
         texts = [text for text in cells.labels if not is_usual(text)]
@@ -219,7 +227,7 @@ def _read_dates(table: Columns, column: str, format: str | None, problems: _Prob
         what = f"{cells.texts[row]!r} in row {table.numbers[row]} is no date"
         what += f" in the format {format!r}" if format is not None else " in a format that all cells have"
         problems.add(column, f"{what}; give the format, as in {override('dates', {column: '%d.%m.%Y'})}")
-    return cells.spread(days)
+    return cells.spread(days), format
 
 
 def _union(given: Sequence[str], more: Sequence[str]) -> list[str]:

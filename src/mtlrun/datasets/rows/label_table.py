@@ -1,5 +1,6 @@
 """A table of labels: its columns are the targets of tasks, and its rows are divided into three splits."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor
 from mtlrun.config.suggest import suggest
 from mtlrun.datasets.base import MultiTaskDataset, SplitName
 from mtlrun.datasets.rows.files import name_files, read_files
+from mtlrun.datasets.rows.learned import describe_targets, learned_of_targets
 from mtlrun.datasets.rows.missing import MISSING
 from mtlrun.datasets.rows.names import identify, weigh_by_task
 from mtlrun.datasets.rows.notation import Notation
@@ -19,6 +21,8 @@ from mtlrun.datasets.rows.separators import check_separator
 from mtlrun.datasets.rows.splits import SplitKeys, select_rows, split_rows
 from mtlrun.datasets.rows.targets import check_target_keys, class_columns, read_targets, reads
 from mtlrun.datasets.rows.words import ColumnName, Label, column_name, column_names, label_text
+
+logger = logging.getLogger(__name__)
 
 
 class LabelTable(MultiTaskDataset):
@@ -148,7 +152,7 @@ class LabelTable(MultiTaskDataset):
         self.task_sizes = found.sizes
         #: {task: labels in the order of their class indices}, and {task: (mean, standard deviation)} if standardized.
         self.classes, self.scales = found.classes, found.scales
-        self._columns = found.columns
+        self._found, self._kinds = found, kind_of
         self.target_columns = {column for columns in found.columns.values() for column in columns}
         #: The columns that describe rows and are no inputs.
         named = (split_column, group_column, time_column, id_column, *weight_columns.values())
@@ -156,23 +160,30 @@ class LabelTable(MultiTaskDataset):
         self._targets = found.tensors
         self._ids = identify(self.table, id_column)
         self._weights = weigh_by_task(self.table, weights, self.rows["train"])
+        for line in describe_targets(found, kind_of, self.label_counts()):
+            logger.info("%s", line)
+
+    def learned(self) -> dict[str, Any]:
+        return {"targets": learned_of_targets(self.table, self._found, self._kinds, self.label_counts())}
 
     def label_counts(self) -> dict[str, dict[str, dict[SplitName, int]]]:
         """Return {task: {label: {split: number of its rows with it}}} of the tasks in `classes`, in their order."""
         counts: dict[str, dict[str, dict[SplitName, int]]] = {}
         for task, names in self.classes.items():
-            target, several = self._targets[task], self._targets[task].dim() == 2
+            target = self._targets[task]
+            of_split = {}
+            for split, rows in self.rows.items():
+                found = target[torch.from_numpy(rows)]
+                several = found.dim() == 2
+                numbers = (found == 1).sum(dim=0) if several else found[found >= 0].bincount(minlength=len(names))
+                of_split[split] = numbers.tolist()
             counts[task] = {
-                name: {
-                    split: int((target[rows, index] == 1 if several else target[rows] == index).sum())
-                    for split, rows in self.rows.items()
-                }
-                for index, name in enumerate(names)
+                name: {split: numbers[index] for split, numbers in of_split.items()} for index, name in enumerate(names)
             }
         return counts
 
     def redivide(self, task: str) -> Iterator[tuple[str, dict[SplitName, dict[str, Tensor]]]]:
-        for override, division in self._redivision.others(self._columns[task]):
+        for override, division in self._redivision.others(self._found.columns[task]):
             yield (
                 override,
                 {

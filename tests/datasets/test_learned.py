@@ -1,0 +1,176 @@
+"""What a dataset learned from its data: learned.json encodes rows as the dataset did; the record and the screen."""
+
+import csv
+import json
+from datetime import date
+from pathlib import Path
+
+import numpy
+import torch
+from helpers import QUICK, read_record, run_folders
+from PIL import Image
+
+from mtlrun.datasets.table import Table
+from mtlrun.setup.prepare import prepare
+
+OF_TABLES = [option for option in QUICK if not option.startswith("dataset")]
+LOUD = [option for option in OF_TABLES if option != "runtime.quiet=true"]
+TASKS = [
+    "+task@tasks.price=regression", "+task@tasks.place=regression", "+task@tasks.kind=classification",
+    "+task@tasks.sold=binary", "+task@tasks.grade=ordinal", "+task@tasks.rooms=count", "+task@tasks.has=multilabel",
+    "+task@tasks.tags=multilabel",
+]  # fmt: skip
+KEYS = [
+    "dataset=csv", "dataset.path=houses.csv", "dataset.dates=[built]", "dataset.exclude=[note]",
+    "dataset.standardize_targets=[price,place]", "+dataset.targets.place=[lat,lon]", "+dataset.targets.has=[pool,yard]",
+    "tasks.place.num_outputs=2", "+dataset.classes.grade=[low,mid,high]", "dataset.label_separator=;",
+    "dataset.split_seed=1",
+]  # fmt: skip
+
+
+def write_houses(rows=80):
+    """Write a table with all kinds of columns and targets, some cells empty, some texts rare."""
+    generator = numpy.random.default_rng(0)
+
+    def often(cell):
+        return "" if generator.random() < 0.1 else cell
+
+    with open("houses.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([
+            "area", "same", "city", "built", "heat", "nothing", "note", "price", "lat", "lon", "kind", "sold", "grade",
+            "rooms", "pool", "yard", "tags",
+        ])  # fmt: skip
+        for row in range(rows):
+            writer.writerow([
+                often(f"{generator.normal(100, 30):.3f}"), "7", often(generator.choice(["Ulm", "Rom", "Bonn"])),
+                often(date.fromordinal(725000 + int(generator.integers(9000))).strftime("%d.%m.%Y")),
+                f"rare {row}" if row % 20 == 3 else generator.choice(["gas", "oil"]), "", "a note",
+                often(f"{generator.normal(3e5, 1e5):.2f}"), f"{generator.normal(50, 2):.4f}",
+                f"{generator.normal(9, 1):.4f}",
+                generator.choice(["villa", "flat", "house"]), often(generator.choice(["yes", "no"])),
+                generator.choice(["high", "low", "mid"]), str(generator.integers(9)),
+                generator.choice(["yes", "no"]), often(generator.choice(["yes", "no"])),
+                often(generator.choice(["a;b", "b", "c;a", ";"])),
+            ])  # fmt: skip
+
+
+def encode_inputs(learned, row):
+    """Return the features of a row of texts: an independent reading of learned.json."""
+    features = []
+    for name, column in learned["columns"].items():
+        cell = row[name] or None
+        if column["kind"] == "text":
+            features += [float(cell == category) for category in column["categories"]]
+            continue
+        number = 0.0
+        if cell is not None:
+            if column["kind"] == "date":
+                day, month, year = map(int, cell.split("."))
+                assert column["format"] == "%d.%m.%Y"
+                cell = (date(year, month, day) - date(1970, 1, 1)).days
+            number = (float(cell) - column["mean"]) / column["std"] if column["std"] else 0.0
+        features += [number, float(cell is None)] if column["marks_empty"] else [number]
+    return features
+
+
+def encode_targets(task, row):
+    cells = [row[column] or None for column in task["columns"]]
+    kind, labels = task["reads"], list(task.get("labels", ()))
+    if kind in ("numbers", "counts"):
+        numbers = [float("nan") if cell is None else float(cell) for cell in cells]
+        if "means" in task:
+            numbers = [(x - mean) / std for x, mean, std in zip(numbers, task["means"], task["stds"], strict=True)]
+        return numbers if len(numbers) > 1 else numbers[0]
+    if kind != "indicators":
+        return -1 if cells[0] is None else labels.index(cells[0])
+    if "cells" in task:
+        return [float("nan") if cell is None else known[cell] for cell, known in zip(cells, task["cells"], strict=True)]
+    return [float("nan") if cells[0] is None else float(label in cells[0].split(";")) for label in labels]
+
+
+def test_rows_are_encoded_by_learned_json_alone_as_by_the_dataset(mtlrun):
+    write_houses()
+    code, out, err = mtlrun(*KEYS, *TASKS, *LOUD)
+    assert code == 0, err
+    (folder,) = run_folders()
+    learned, ids = json.loads((folder / "learned.json").read_text()), json.loads((folder / "splits.json").read_text())
+    record = read_record(folder)
+    rows = list(csv.DictReader(Path("houses.csv").read_text().splitlines()))
+    dataset = prepare(record["config"]).dataset
+    for name in ("train", "val", "test"):
+        split, of_split = dataset.split(name), [rows[number - 2] for number in ids[name]]
+        inputs = torch.tensor([encode_inputs(learned["inputs"], row) for row in of_split], dtype=torch.float64)
+        assert torch.equal(inputs.float(), split.inputs)
+        for task, entry in learned["targets"].items():
+            targets = torch.tensor([encode_targets(entry, row) for row in of_split], dtype=torch.float64)
+            torch.testing.assert_close(
+                targets.to(split.targets[task].dtype), split.targets[task], rtol=0, atol=0, equal_nan=True
+            )
+    assert learned["inputs"]["features"] == dataset.features
+    assert record["learned"] == learned
+
+    assert {key: learned["inputs"][key] for key in ("constant", "excluded", "empty")} == {
+        "constant": ["same"], "excluded": ["note"], "empty": ["nothing"]
+    }  # fmt: skip
+    in_training = [rows[number - 2] for number in ids["train"]]
+    kinds = learned["targets"]["kind"]["labels"]
+    assert {label: counts["train"] for label, counts in kinds.items()} == {
+        label: sum(row["kind"] == label for row in in_training) for label in ("flat", "house", "villa")
+    }
+    assert list(learned["targets"]["grade"]["labels"]) == ["low", "mid", "high"]
+    assert learned["targets"]["sold"]["positive"] == "yes"
+    listing = ", ".join(f"{label} {counts['train']}" for label, counts in kinds.items())
+    assert f"kind: {listing} in training" in out
+    assert "yes is positive" in next(line for line in out.splitlines() if line.startswith("sold: no "))
+    std = learned["targets"]["price"]["stds"][0]
+    assert "price is standardized, and its errors are in standard deviations: price (mean " in out
+    assert f"errors of price are in standard deviations: 1 is {std:.6g} in the data" in out
+
+
+def test_a_wide_table_leaves_the_record_short(mtlrun):
+    names = [f"column_{index}" for index in range(3000)]
+    numbers = numpy.random.default_rng(0).normal(size=(30, len(names)))
+    lines = [",".join([*names, "y"]), *(",".join([*(f"{x:.2f}" for x in row), f"{row[0]:.2f}"]) for row in numbers)]
+    Path("wide.csv").write_text("\n".join(lines))
+    code, _, err = mtlrun("dataset=csv", "dataset.path=wide.csv", "+task@tasks.y=regression", *OF_TABLES)
+    assert code == 0, err
+    (folder,) = run_folders()
+    assert len(json.loads((folder / "learned.json").read_text())["inputs"]["columns"]) == 3000
+    assert set(read_record(folder)["learned"]) == {"targets"}
+    assert (folder / "record.json").stat().st_size < 50_000
+
+
+def test_more_labels_than_fit_a_line_are_counted(caplog):
+    lines = ["x,k", *(f"{row},{row % 11}" for row in range(110))]
+    Path("many.csv").write_text("\n".join(lines))
+    caplog.set_level("INFO", logger="mtlrun")
+    table = Table("many.csv", tasks=["k"], kinds=["mtlrun.tasks.Classification"], fractions=[0.6, 0.2, 0.2])
+    assert "k: 11 labels" in caplog.messages
+    assert sum(counts["train"] for counts in table.label_counts()["k"].values()) == len(table.rows["train"])
+
+
+def test_the_pixels_of_images_are_known_too(mtlrun):
+    Path("photos").mkdir()
+    for index in range(20):
+        Image.new("L", (8, 8), index).save(f"photos/{index}.png")
+    Path("labels.csv").write_text("\n".join(["file,k", *(f"{index}.png,{'ab'[index % 2]}" for index in range(20))]))
+    keys = ["dataset.root=photos", "dataset.labels=labels.csv", "dataset.size=8", "dataset.channels=1"]
+    code, _, err = mtlrun("dataset=images", *keys, "+task@tasks.k=classification", *OF_TABLES)
+    assert code == 0, err
+    (folder,) = run_folders()
+    record = read_record(folder)
+    assert record["learned"]["inputs"] == {
+        "channels": 1, "size": 8, "pixel_range": [0, 255], "normalize": "centered", "means": [0.5], "stds": [0.5]
+    }  # fmt: skip
+    assert list(record["learned"]["targets"]["k"]["labels"]) == ["a", "b"]
+
+
+def test_a_rerun_removes_what_an_earlier_one_learned(mtlrun):
+    code, _, err = mtlrun(*QUICK)
+    assert code == 0, err
+    (folder,) = run_folders()
+    assert not (folder / "learned.json").exists()  # this dataset learns nothing
+    (folder / "learned.json").write_text("{}")
+    assert mtlrun(*QUICK, "runtime.rerun=true")[0] == 0
+    assert not (folder / "learned.json").exists()
