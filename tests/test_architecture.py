@@ -100,3 +100,9 @@ def test_every_room_has_a_docstring_of_more_than_one_line():
 
 def test_every_room_has_tests():
     assert [name for name in ROOMS if not list((TESTS / name).glob("test_*.py"))] == []
+
+
+def test_files_of_tests_have_names_of_their_own():
+    """pytest imports each as a module of its name, and refuses a second one."""
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert sorted(name for name in set(names) if names.count(name) > 1) == []

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers import read_record, run_folders
 
 from mtlrun.weightings import MoDo, combine
 
@@ -54,3 +55,18 @@ def test_many_steps_on_the_same_gradients_lead_to_the_shortest_combination():
 def test_bounds_are_checked(argument, value):
     with pytest.raises(ValueError, match=f"{argument} must be >= 0, found {value}"):
         MoDo(**{argument: value})
+
+
+def test_labels_that_are_left_out_are_counted_and_said(mtlrun, tmp_path):
+    """Half of the labels of b are missing, and a batch has two samples in each of three parts."""
+    rows = [f"{number / 7},{number % 5},{'' if number % 2 else number % 3}" for number in range(60)]
+    (tmp_path / "t.csv").write_text("\n".join(["x,a,b", *rows]) + "\n")
+    code, out, err = mtlrun(
+        "dataset=csv", "dataset.path=t.csv", "+task@tasks.a=regression", "+task@tasks.b=regression", "weighting=modo",
+        "trainer.batch_size=6", "trainer.epochs=2", "backbone.hidden=[4]",
+    )  # fmt: skip
+    assert code == 0, err
+    record = read_record(run_folders()[0])
+    assert list(record["left_out"]) == ["b"]
+    assert 0 < record["left_out"]["b"] < record["steps"]
+    assert " ".join(out.split()).count("the labels of b are left out, since the weighting needs one in each of 3") == 1

@@ -180,6 +180,20 @@ def test_graddrop_of_the_paper_signs_by_the_activations_over_the_batch(leak):
     assert (masks.sum(dim=0) < 2).any()
 
 
+def test_official_graddrop_keeps_the_length_of_the_sum():
+    net = Net()
+    z, losses = net.losses()
+    rows = torch.stack([torch.autograd.grad(loss, z, retain_graph=True)[0] for loss in losses])
+    paper, official = (make("graddrop", name, num_tasks=2) for name in ("paper", "official"))
+    for weighting in (paper, official):
+        weighting.observe_representation(z.detach())
+    kept = combine(paper, rows.flatten(1))
+    expected = kept * rows.sum(dim=0).norm() / kept.norm()
+    torch.testing.assert_close(combine(official, rows.flatten(1)), expected)
+    assert not torch.allclose(kept, expected, rtol=1e-4)
+    assert combine(GradDrop(keep_norm=True), torch.zeros(2, 3)).tolist() == [0, 0, 0]
+
+
 def test_signs_of_activations_need_the_representation():
     with pytest.raises(ValueError, match=r"activation_signs needs grad_wrt=representation, .* found shared"):
         GradDrop(activation_signs=True)

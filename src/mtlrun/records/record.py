@@ -105,6 +105,8 @@ class Record:
     seconds: dict[str, float] = field(default_factory=dict)
     peak_memory_mib: dict[str, float] = field(default_factory=dict)
     fallbacks: int = 0  # steps in which a solver failed and a fallback direction was used
+    # {task: steps without its labels}, under methods that need a label in each of several parts of the batch
+    left_out: dict[str, int] = field(default_factory=dict)
     resumed: int = 0  # how often the run was continued from a checkpoint
     started: str = ""
     ended: str = ""

@@ -78,6 +78,7 @@ def complete(record: Record, trainer: Trainer, started: float) -> None:
         _record_skills(record, trainer)
     record.resumed = progress.resumed
     record.fallbacks = parts.weighting.fallbacks
+    record.left_out = dict(progress.left_out)
     record.seconds["train"] = progress.seconds
     if trainer.first_step_at is not None:
         record.seconds["to_first_step"] = trainer.first_step_at - started

@@ -1,9 +1,13 @@
 """Progress: the position of a training, and what is due there."""
 
-from dataclasses import dataclass, fields
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from mtlrun.config.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -17,6 +21,21 @@ class Progress:
     evaluated_step: int = 0  # of the last evaluation
     seconds: float = 0.0
     resumed: int = 0
+    #: {task: steps in which its labels had no part, since the method needs a label in each part of the batch}.
+    left_out: dict[str, int] = field(default_factory=dict)
+
+    def leave_out(self, tasks: Collection[str], num_parts: int) -> None:
+        """Count a step that is made without the labels of some tasks; the first one is logged."""
+        if tasks and not self.left_out:
+            logger.warning(
+                "step %d: the labels of %s are left out, since the weighting needs one in each of %d parts of a batch; "
+                "a larger trainer.batch_size helps (further steps are only counted)",
+                self.step + 1,
+                ", ".join(tasks),
+                num_parts,
+            )
+        for task in tasks:
+            self.left_out[task] = self.left_out.get(task, 0) + 1
 
     def state_dict(self) -> dict[str, Any]:
         """Return the counts."""

@@ -150,7 +150,7 @@ class Trainer:
 
         forward = self.forward(batch)
         if not forward.active:
-            return  # no task has a label in this batch
+            return  # no task has a label in this batch, or in each of its parts
         weighting.active = positions(forward.active, batch)
         for method in weighting.capable_of(ObservesPerformance):
             method.observe_performance(forward.performances())
@@ -175,7 +175,9 @@ class Trainer:
         num_parts = weighting.num_parts if isinstance(weighting, PartsWeighting) else 1
         repeatable = bool(weighting.capable_of(ObservesLossesAfterStep))
         micro_batches = self.parts.settings.micro_batches
-        return Forward(self.parts.model, batch, micro_batches, num_parts=num_parts, repeatable=repeatable)
+        forward = Forward(self.parts.model, batch, micro_batches, num_parts=num_parts, repeatable=repeatable)
+        self.progress.leave_out([task for task in batch.active if task not in forward.active], num_parts)
+        return forward
 
     def backward(self, forward: Forward) -> Update:
         """Let the weighting make an update of the losses; afterwards `.grad` is complete."""

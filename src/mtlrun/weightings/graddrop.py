@@ -24,10 +24,13 @@ class GradDrop(SeesRepresentation, JacobianWeighting):
         leak: fraction of the dropped terms that is kept, in [0, 1]; 1 is the plain sum. Paper: 0.
         activation_signs: make P and the masks of gradients times the signs of the activations, summed over the batch,
             as in the paper; needs `grad_wrt: representation`.
+        keep_norm: scale d to the length of sum_k g_k, as the authors' code in lingvo does.
         common: see `JacobianWeighting`.
     """
 
-    def __init__(self, leak: float = 0.0, activation_signs: bool = False, **common: Any) -> None:
+    def __init__(
+        self, leak: float = 0.0, activation_signs: bool = False, keep_norm: bool = False, **common: Any
+    ) -> None:
         super().__init__(**common)
         if activation_signs and self.grad_wrt != "representation":
             raise ValueError(
@@ -37,12 +40,22 @@ class GradDrop(SeesRepresentation, JacobianWeighting):
             raise ValueError(f"leak must be in [0, 1], found {leak}")
         self.leak = leak
         self.activation_signs = activation_signs
+        self.keep_norm = keep_norm
         self._signs: Tensor | None = None  # [batch, activations of a sample]
 
     def observe_representation(self, representation: Tensor) -> None:
         self._signs = representation.flatten(1).sign() if self.activation_signs else None
 
     def combine(self, jacobian: Tensor, losses: Tensor) -> Tensor:
+        kept = self._keep(jacobian)
+        if not self.keep_norm:
+            return kept
+        length = torch.linalg.vector_norm(kept, dtype=torch.float64)
+        total = torch.linalg.vector_norm(jacobian.sum(dim=0), dtype=torch.float64)
+        return torch.where(length > 0, total / length, 0.0).to(kept) * kept
+
+    def _keep(self, jacobian: Tensor) -> Tensor:
+        """Return the sum of what is kept of the task gradients."""
         if not self.activation_signs:
             return self._drop(jacobian, jacobian)
         if self._signs is None:

@@ -17,7 +17,10 @@ EXPECTED = {
     "db_mtl": {"official": {"beta": 0.9}},
     "excess_mtl": {"official": {"eta": 0.01, "warmup_epochs": 0, "reduction": "sum", "head_loss": "weighted"}},
     "famo": {"official": {"max_norm": 1.0}},
-    "graddrop": {"paper": {"grad_wrt": "representation", "activation_signs": True}},
+    "graddrop": {
+        "paper": {"grad_wrt": "representation", "activation_signs": True},
+        "official": {"grad_wrt": "representation", "activation_signs": True, "keep_norm": True},
+    },
     "gradnorm": {"paper": {"grad_wrt": "last_layer"}},
     "imtl": {"paper": {"grad_wrt": "representation"}},
     "imtl_g": {"paper": {"grad_wrt": "representation"}},
