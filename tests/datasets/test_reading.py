@@ -13,7 +13,7 @@ import pandas
 import pytest
 
 from mtlrun.datasets import Table
-from mtlrun.datasets.rows import csv_file
+from mtlrun.datasets.rows import csv_file, layout
 from mtlrun.datasets.rows.notation import Notation
 from mtlrun.datasets.rows.reading import read
 from mtlrun.errors import DataError
@@ -41,7 +41,7 @@ EXPECTED = {"id": ["u", "v", "w"], "a": ["1", "2", None], "y": ["0.5", "1.5", "2
 
 def test_the_same_table_is_read_from_every_layout():
     tabs, bars = PLAIN.replace(",", "\t"), PLAIN.replace(",", "|")
-    layouts = [
+    contents = [
         (PLAIN, {}), (PLAIN, {"separator": ","}), (PLAIN.replace(",", ";"), {}), (tabs, {}), (bars, {}),
         (tabs, {"separator": "\t"}), (PLAIN.rstrip("\n"), {}), (PLAIN.replace("\n", "\r\n"), {}),
         (PLAIN.replace("\n", "\r"), {}), (PLAIN.replace(",", " , "), {}), (PLAIN + "\n\n,,\n", {}),
@@ -50,7 +50,7 @@ def test_the_same_table_is_read_from_every_layout():
         (PLAIN.replace(",", "   ").replace("w      ", "w NA "), {"separator": r"\s+"}),
         (PLAIN.replace(",", "::"), {"separator": "::"}),
     ]  # fmt: skip
-    for number, (content, options) in enumerate(layouts):
+    for number, (content, options) in enumerate(contents):
         assert cells(read(write(content), **options)) == EXPECTED, number
     assert cells(read(write(tabs, "table.tsv"))) == EXPECTED
 
@@ -62,6 +62,8 @@ def test_compressed_files_are_read():
     with zipfile.ZipFile("table.csv.zip", "w") as archive:
         archive.writestr("table.csv", data)
     assert cells(read("table.csv.zip")) == EXPECTED
+    many = "a,y\n" + "1,2\n" * 5000  # more rows than the size of the file leads to expect
+    assert read(write(gzip.compress(many.encode()), "many.csv.gz")).floats("a").sum() == 5000
     with zipfile.ZipFile("two.zip", "w") as archive:
         archive.writestr("a.csv", data)
         archive.writestr("b.csv", data)
@@ -230,3 +232,27 @@ def test_notations_of_numbers_are_read_strictly():
     ):
         with pytest.raises(ValueError, match=message):
             Notation(*notation)
+
+
+def test_lengths_are_checked_wherever_blocks_of_the_file_end(monkeypatch):
+    rows = [f'{row},"a\n{row}",{row}\n' if row % 5 == 0 else f"{row},b,\n" if row % 7 else "\n" for row in range(600)]
+    for size in (2**19, 16, 7):
+        monkeypatch.setattr(layout, "_BLOCK", size)
+        table = read(write("x,y,z\n" + "".join(rows)))
+        assert table.texts("x") == [str(row) for row, text in enumerate(rows) if text != "\n"]
+        assert table.texts("y")[0] == "a\n0"
+        assert table.numbers[-1] == 601
+        refused("row 580: found 2 cells", write("x,y,z\n" + "".join([*rows[:578], "1,2\n", *rows[578:]])))
+        refused("row 602: found 4 cells", write("x,y,z\n" + "".join([*rows, "1,2,3,4"])))
+
+
+def test_a_long_or_short_row_is_found_wherever_it_is(monkeypatch):
+    for key, value in (("_CHUNK_CELLS", 9), ("_CHUNK_ROWS", 3)):
+        monkeypatch.setattr(csv_file, key, value)
+    monkeypatch.setattr(layout, "_PROBED_CELLS", 3)
+    for plain in ("1.5,2,3", "a,2,b"):
+        for cells in (1, 2, 4, 5):
+            for place in range(12):
+                rows = [plain] * 12
+                rows[place] = ",".join(["7"] * cells)
+                refused(f"row {place + 2}: found {cells} cell", write("x,y,z\n" + "\n".join(rows)))

@@ -13,7 +13,7 @@ import pandas
 
 from mtlrun.datasets.rows.cells import Cells, Texts
 from mtlrun.datasets.rows.columns import Columns
-from mtlrun.datasets.rows.layout import find_layout, open_bytes
+from mtlrun.datasets.rows.layout import check_lengths, find_layout, open_bytes
 from mtlrun.datasets.rows.missing import Missing
 from mtlrun.datasets.rows.notation import Notation
 from mtlrun.datasets.rows.separators import as_override
@@ -51,17 +51,28 @@ class CsvFile:
         #: {column: its place in the file}.
         self._places = {name: place for place, name in enumerate(header) if name}
         self._kept: numpy.ndarray | None = None
+        self._last_is_full = False
 
     def read(self, texts: Collection[str]) -> Columns:
         """Return the cells; those of the columns `texts` are read as texts even if they are numbers."""
         wanted = {self._places[name] for name in texts if name in self._places}
         numbers = [place for place in self._number_columns() if place not in wanted]
         try:
-            columns = self._read(numbers)
-        except _NotNumbersError:
-            still = self._check_numbers(numbers)
-            columns = self._read(still if len(still) < len(numbers) else [])
+            try:
+                columns = self._read(numbers)
+            except _NotNumbersError:
+                still = self._check_numbers(numbers)
+                columns = self._read(still if len(still) < len(numbers) else [])
+        except DataError:
+            self._check_lengths()  # its message is clearer
+            raise
+        # pandas refuses longer rows, and fills up shorter ones with empty cells.
+        if not self._last_is_full:
+            self._check_lengths()
         return replace(columns, notes=self._notes())
+
+    def _check_lengths(self) -> None:
+        check_lengths(self.path, self.layout.separator, self._encoding)
 
     def _notes(self) -> list[str]:
         notes = []
@@ -105,7 +116,7 @@ class CsvFile:
         """Read all columns, some of them as numbers."""
         as_numbers = set(numbers)
         texts = [place for place in self._places.values() if place not in as_numbers]
-        values = numpy.empty((self.layout.num_rows, len(numbers)), order="F")
+        values = numpy.empty((self.layout.expected_rows, len(numbers)), order="F")
         found: list[Texts] = []
         kept: list[numpy.ndarray] = []
         end = 0
@@ -114,20 +125,22 @@ class CsvFile:
                 part = chunk.to_numpy() if not texts else chunk[list(numbers)].to_numpy(dtype=float)
                 self._missing.clear(part)
                 cells = self._clean(chunk[texts].to_numpy(dtype=object))
-                full = ~(numpy.isnan(part).all(axis=1) & (cells == None).all(axis=1))  # noqa: E711
+                full = _have_cells(part, cells)
                 kept.append(full)
                 start, end = end, end + int(full.sum())
+                if end > len(values):
+                    values = _grow(values, start, 2 * end)
                 values[start:end] = part if full.all() else part[full]
                 found.append(cells if full.all() else cells[full])
         self._kept = numpy.concatenate(kept) if kept else numpy.zeros(0, dtype=bool)
-        if len(self._kept) != self.layout.num_rows:
-            raise DataError(f"{self.path}: quotes make rows of the file unclear; check those that span several lines")
         objects = numpy.concatenate(found) if len(found) > 1 else found[0] if found else numpy.empty((0, len(texts)))
         cells_of: dict[int, Cells] = {}
         for index, place in enumerate(numbers):
             cells_of[place] = Cells(self._notation, values=values[:end, index], load=self._loader(place))
         for index, place in enumerate(texts):
             cells_of[place] = Cells(self._notation, texts=objects[:, index])
+        last = cells_of.get(len(self.layout.header) - 1)
+        self._last_is_full = last is not None and not last.missing.any() and len(cells_of) == len(self.layout.header)
         rows = range(2, end + 2) if self._kept.all() else [int(row) + 2 for row in numpy.flatnonzero(self._kept)]
         return Columns(
             self.path, {name: cells_of[place] for name, place in self._places.items()}, rows, self._notation,
@@ -165,7 +178,8 @@ class CsvFile:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", pandas.errors.ParserWarning)
                 with pandas.read_csv(
-                    self.path, sep=separator, header=0, names=range(len(header)), usecols=sorted(columns), dtype=dtypes,
+                    self.path, sep=separator, header=0, names=range(len(header)), dtype=dtypes,
+                    usecols=sorted(columns) if len(columns) < len(header) else None,
                     index_col=False, encoding=self._encoding, skip_blank_lines=False, skipinitialspace=True,
                     keep_default_na=False, na_values=sorted(self._missing.texts), decimal=self._notation.decimal,
                     chunksize=max(_CHUNK_ROWS, _CHUNK_CELLS // len(header)), **options,
@@ -177,6 +191,23 @@ class CsvFile:
             ) from error
         except ValueError as error:
             raise _NotNumbersError from error
+
+
+def _grow(values: numpy.ndarray, used: int, size: int) -> numpy.ndarray:
+    grown = numpy.empty((size, values.shape[1]), order="F")
+    grown[:used] = values[:used]
+    return grown
+
+
+def _have_cells(numbers: numpy.ndarray, texts: Texts) -> numpy.ndarray:
+    """Return which rows have a cell that is not empty, bool [num_rows]."""
+    full = numpy.zeros(len(numbers), dtype=bool)
+    for column in numbers.T:
+        full |= ~numpy.isnan(column)
+        if full.all():
+            return full
+    full |= (texts != None).any(axis=1)  # noqa: E711
+    return full
 
 
 class _NotNumbersError(Exception):

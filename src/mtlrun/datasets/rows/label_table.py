@@ -194,9 +194,9 @@ class LabelTable(MultiTaskDataset):
 
     def labels(self, name: SplitName) -> dict[str, Any]:
         """Return the attributes `targets`, `sample_ids` and `sample_weights` of a split."""
-        rows = self.rows[name].tolist()
+        rows = torch.from_numpy(self.rows[name])
         return {
             "targets": {task: target[rows] for task, target in self._targets.items()},
-            "sample_ids": [self._ids[row] for row in rows],
+            "sample_ids": [self._ids[row] for row in rows.tolist()],
             "sample_weights": self._weights if name == "train" else None,
         }
