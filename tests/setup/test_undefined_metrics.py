@@ -40,7 +40,7 @@ def test_labels_that_a_limit_leaves_out_are_there_again_without_it():
     dataset = Given(train=one([0, 1]), val=one([0, 0, 1, 1]), test=one([0, 1, 1, 1]))
     (line,) = find(dataset, {"y": BinaryClassification()}, limit_batches=1).describe({})
     assert "since all 2 labels are 0, so checkpoints are compared by y/loss" in line
-    assert "; use the whole split: trainer.limit_batches=null, or compare by accuracy: trainer.monitor=y/acc" in line
+    assert "; use the whole split: trainer.limit_batches=null or compare by accuracy: trainer.monitor=y/acc" in line
     assert find(dataset, {"y": BinaryClassification()}).describe({}) == []
 
 
@@ -49,11 +49,11 @@ def test_a_metric_besides_the_main_one_is_named_without_a_consequence_for_the_se
     undefined = find(dataset, {"y": Regression()})
     val, test = undefined.describe({"train": {"y": 2}, "val": {"y": 1}, "test": {"y": 2}})
     assert val == (
-        "val split, task y: r2 is not defined, since the only label is 3; put samples with other labels into this split"
+        "val split, task y: r2 is not defined, since the only label is 3; add samples with the labels that it lacks"
     )
     assert test.startswith("test split, task y: r2 is not defined, since all 2 labels are 3, so the result is without")
     undefined.check_monitor("y/rmse")
-    with pytest.raises(ConfigError, match=r"y/r2: r2 is not defined .*; use trainer.monitor=y/rmse$"):
+    with pytest.raises(ConfigError, match=r"y/r2: r2 is not defined .*; use trainer.monitor=y/rmse or add samples"):
         undefined.check_monitor("y/r2")
 
 
@@ -63,8 +63,8 @@ def test_labels_that_a_mean_leaves_out_are_named():
     dataset.classes = {"y": ["cold", "wet", "warm"]}
     lines = find(dataset, {"y": MultiLabel(3)}).describe({})
     assert lines == [
-        "val split, task y: auroc is the mean over the labels except for cold, wet, for which it is not defined there",
-        "val split, task y: map is the mean over the labels except for cold, for which it is not defined there",
+        "val split, task y: the mean of auroc is without cold, wet, not defined there",
+        "val split, task y: the mean of map is without cold, not defined there",
     ]
 
 

@@ -336,3 +336,34 @@ def test_states_that_were_kept_together_are_one():
     assert [sorted(names) for names in selected.load_in_turn()] == [["digit", "size"]]
     first, second = selected.state_dict()["model_states"]
     assert first["weight"].data_ptr() == second["weight"].data_ptr()
+
+
+# ---------------------------------------------------------------------------------------- metrics without a value
+
+
+def test_the_loss_stands_in_for_what_the_first_evaluation_and_the_constant_lack():
+    trivial = {"digit": {"loss": 0.01, "accuracy": math.nan}, "size": {"loss": 25.0, "rmse": 5.0}}
+    selection = make(trivial=trivial)
+    first = metrics(math.nan, math.nan, digit_loss=0.8)
+    first["size"]["loss"] = 16.0  # its constant has a rmse, so that one may still come
+    selection.skills.fix_references(first)
+    assert selection.skills.find_undefined(first, selection.asked_for()) == [("digit", "accuracy")]
+    assert selection.monitored() == [("digit", "loss"), ("size", "rmse")]
+    selected = update_all(selection, first, metrics(math.nan, 4.0, 0.6), metrics(0.9, 4.0, 0.7), metrics(0.1, 4.0, 0.4))
+    assert selected == [True, True, False, True]
+    assert selection.skill() == pytest.approx((0.5 + 0.2) / 2)
+    assert selection.summary()["stand_ins"] == {"digit/accuracy": "digit/loss"}
+    other = make(trivial=trivial)
+    other.skills.load_state_dict(selection.skills.state_dict())
+    assert other.monitored() == selection.monitored()
+
+
+@pytest.mark.parametrize(("given", "first", "reference"), [(0.02, 0.7, 0.7), (0.7, 0.02, 0.7), (None, 0.7, 0.7)])
+def test_a_loss_that_stands_in_does_not_outweigh_other_tasks(given, first, reference):
+    skills = Skills(DIRECTIONS, {}, {"val": {"digit": {"loss": 0.001, "accuracy": math.nan}}})
+    if given is not None:
+        skills.undefined["digit"], skills.references["digit"] = ["accuracy"], {"loss": given}
+    found = {"digit": metrics(math.nan, 1.0, first)["digit"]}
+    skills.fix_references(found)
+    skills.find_undefined(found, [("digit", "accuracy")])
+    assert skills.references["digit"]["loss"] == reference

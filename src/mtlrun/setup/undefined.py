@@ -40,10 +40,10 @@ class Undefined:
         task, _, metric = monitor.partition("/")
         why = self.reasons.get("val", {}).get(task, {}).get(metric)
         if why is not None:
-            ways = [f"use trainer.monitor={task}/{name}" for name in self._others(task)] or ["use another one"]
+            ways = [f"use trainer.monitor={task}/{name}" for name in self._others(task)]
             raise ConfigError(
                 f"trainer.monitor={monitor}: {metric} is not defined on the val split, since {why}; "
-                + ", or ".join([ways[0], *self.advise("val", task)])
+                + " or ".join([*ways[:1], *self.advise("val", task)])
             )
 
     def describe(self, labeled: Mapping[SplitName, Mapping[str, int]]) -> list[str]:
@@ -55,11 +55,11 @@ class Undefined:
         lines = []
         for split, counts in labeled.items():
             for task in (task for task, count in counts.items() if count == 0):
-                ways = self.advise(split, task) or ["divide the data differently"]
+                ways = self.advise(split, task)
                 if len(self.tasks) > 1:
                     ways.append(f"leave out the task: ~tasks.{task}")
                 consequence = _WITHOUT_LABELS.get(split, "it has no result")
-                lines.append(f"the {split} split has no label of task {task}, so {consequence}; {', or '.join(ways)}")
+                lines.append(f"the {split} split has no label of task {task}, so {consequence}; {' or '.join(ways)}")
         for split, reasons in self.reasons.items():
             for task, found in reasons.items():
                 for why in dict.fromkeys(found.values()):
@@ -68,16 +68,17 @@ class Undefined:
         return lines + self._describe_narrowed()
 
     def _describe(self, split: SplitName, task: str, metrics: Sequence[str], why: str) -> str:
-        listed, main = " and ".join(filter(None, [", ".join(metrics[:-1]), metrics[-1]])), self.tasks[task].main_metric
-        line = f"{split} split, task {task}: {listed} {'is' if len(metrics) == 1 else 'are'} not defined, since {why}"
-        ways = self.advise(split, task) or ["put samples with other labels into this split"]
+        main = self.tasks[task].main_metric
+        be = "is" if len(metrics) == 1 else "are"
+        line = f"{split} split, task {task}: {_list(metrics)} {be} not defined, since {why}"
+        ways = self.advise(split, task)
         if split == "test":
             line += f", so the result is without {'it' if len(metrics) == 1 else 'them'}"
         elif main in metrics:
             line += f", so checkpoints are compared by {task}/loss instead of {task}/{main}"
             if len(self.tasks) == 1:  # with several, the others would no longer count
                 ways += [f"compare by {name}: trainer.monitor={task}/{name}" for name in self._others(task)[:1]]
-        return f"{line}; {', or '.join(ways)}"
+        return f"{line}; {' or '.join(ways)}"
 
     def _describe_narrowed(self) -> list[str]:
         """Return a line on each mean over labels from which some are left out."""
@@ -87,11 +88,11 @@ class Undefined:
                 if type(kind).narrowed_metrics is not Task.narrowed_metrics:
                     target = _labeled(kind, _targets(loader, used=True), task)
                     found = kind.narrowed_metrics(target, self.dataset.classes.get(task, ())) if len(target) else {}
-                    lines += [
-                        f"{split} split, task {task}: {metric} is the mean over the labels except for {labels}, for "
-                        "which it is not defined there"
-                        for metric, labels in found.items()
-                    ]
+                    for labels in dict.fromkeys(found.values()):
+                        metrics = _list([metric for metric in found if found[metric] == labels])
+                        lines.append(
+                            f"{split} split, task {task}: the mean of {metrics} is without {labels}, not defined there"
+                        )
         return lines
 
     def _others(self, task: str) -> list[str]:
@@ -100,21 +101,25 @@ class Undefined:
         return [*(name for name in names if name not in self.reasons["val"].get(task, {})), "loss"]
 
     def advise(self, split: SplitName, task: str) -> list[str]:
-        """Return what gives a split the labels that a task needs: an override that was tried, or nothing."""
+        """Return what gives a split the labels that a task needs: an override that was tried, or else what to do."""
         if split not in self.loaders:
-            return []
+            return ["divide the data differently"]
         now = {name: _targets(loader, used=False) for name, loader in self.loaders.items()}
         lacking = _count_lacking(self.dataset, self.tasks, now)
         of_task = {task: self.tasks[task]}
         if not _count_lacking(self.dataset, of_task, {split: now[split]}):
             return ["use the whole split: trainer.limit_batches=null"]
+        tried = 0
         for override, targets in self.dataset.redivide(task):
+            tried += 1
             evaluated = {name: targets[name] for name in self.loaders}
             if not _count_lacking(self.dataset, of_task, targets) and (
                 _count_lacking(self.dataset, self.tasks, evaluated) < lacking
             ):
                 return [f"divide the data differently: {override}"]
-        return []
+        if tried:
+            return [f"add samples with the labels that it lacks: none of {tried} other divisions helps"]
+        return ["add samples with the labels that it lacks"]
 
 
 def find_undefined(dataset: MultiTaskDataset, tasks: Mapping[str, Task], loaders: Mapping[str, Loader]) -> Undefined:
@@ -130,7 +135,8 @@ def stand_in(skills: Skills, undefined: Undefined, train: Loader) -> None:
     """Let the loss stand in for the metrics that validation does not define.
 
     Its skill is relative to the constant prediction made of the labels of training: where all labels of a split are the
-    same, a constant that knows them is nearly perfect, and no model would come close to it.
+    same, a constant that knows them is nearly perfect, and no model would come close to it. `Skills.find_undefined`
+    replaces a reference that the first evaluation is worse than.
     """
     for task, found in undefined.reasons.get("val", {}).items():
         skills.undefined[task] = list(found)
@@ -141,6 +147,10 @@ def stand_in(skills: Skills, undefined: Undefined, train: Loader) -> None:
             skills.references.setdefault(task, {})["loss"] = float(
                 kind.loss(kind.constant_prediction(sums, target), target)
             )
+
+
+def _list(metrics: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(metrics[:-1]), metrics[-1]]))
 
 
 def _targets(loader: Loader, *, used: bool) -> Mapping[str, Tensor]:

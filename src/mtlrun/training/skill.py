@@ -45,8 +45,9 @@ class Skills:
     def find_undefined(self, metrics: Metrics, asked: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
         """Let the loss stand in for the metrics that the first evaluation does not define, and return these.
 
-        Those that a constant prediction has are defined on the split, and stay. The skill of the loss is relative to
-        the first evaluation: where all labels are the same, a constant that knows them is nearly perfect.
+        Those that a constant prediction has are defined on the split, and stay. The skill of a loss that stands in is
+        relative to the first evaluation, or to the reference that was given for it, if that is larger: in a mean with
+        other skills, a loss far above its reference would outweigh them.
 
         Args:
             metrics: of the first evaluation.
@@ -61,9 +62,12 @@ class Skills:
             and not isfinite(constants.get(task, {}).get(metric, nan))
             and isfinite(metrics[task]["loss"])
         ]
+        for task, loss in ((task, metrics[task]["loss"]) for task in self.undefined):
+            self.references[task]["loss"] = max(self.references[task].get("loss", loss), loss)
         for task, metric in found:
+            if task not in self.undefined:
+                self.references[task]["loss"] = metrics[task]["loss"]
             self.undefined.setdefault(task, []).append(metric)
-            self.references[task]["loss"] = metrics[task]["loss"]
         return found
 
     def fix_references(self, metrics: Metrics) -> None:

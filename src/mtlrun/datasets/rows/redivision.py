@@ -5,9 +5,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mtlrun.datasets.base import SplitName
+from mtlrun.datasets.base import SPLITS, SplitName
 from mtlrun.datasets.rows.advice import override
 from mtlrun.datasets.rows.columns import Columns
+from mtlrun.datasets.rows.given import read_splits
 from mtlrun.datasets.rows.splits import Rows, SplitKeys, select_rows, split_rows
 from mtlrun.errors import DataError
 
@@ -31,7 +32,11 @@ class Redivision:
         Args:
             columns: of the labels.
         """
-        keys = self.keys
+        keys, given = self.keys, self.given
+        if keys.split_column is not None:
+            given = read_splits(self.table, keys.split_column, keys.splits)
+        if given is not None and set(SPLITS) <= set(given):
+            return  # nothing is drawn
         strata = list(dict.fromkeys([*keys.stratify, *columns]))
         changes: list[tuple[str, dict[str, Any]]] = []
         if keys.time_column is None and strata != list(keys.stratify):
