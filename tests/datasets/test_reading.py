@@ -256,3 +256,10 @@ def test_a_long_or_short_row_is_found_wherever_it_is(monkeypatch):
                 rows = [plain] * 12
                 rows[place] = ",".join(["7"] * cells)
                 refused(f"row {place + 2}: found {cells} cell", write("x,y,z\n" + "\n".join(rows)))
+
+
+def test_a_name_that_a_wide_table_lacks_is_suggested_without_listing_all():
+    write(",".join(f"g{number}" for number in range(3000)) + "\n" + ",".join(["1"] * 3000) + "\n")
+    with pytest.raises(DataError, match=r"did you mean 'g2000'.* and 2,800 more") as error:
+        read("table.csv").require("g_2000", "dataset.inputs")
+    assert len(str(error.value)) < 2000
