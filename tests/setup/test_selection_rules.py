@@ -1,5 +1,6 @@
 """trainer.monitor: what it may be, and which tasks are then selected together."""
 
+import math
 import re
 from types import SimpleNamespace
 
@@ -7,7 +8,7 @@ import pytest
 
 from mtlrun.config.settings import Settings
 from mtlrun.errors import ConfigError
-from mtlrun.setup.selection_rules import check_monitor, make_rules, make_skills
+from mtlrun.setup.selection_rules import check_declared_values, check_monitor, make_rules, make_skills
 from mtlrun.tasks import Classification, Regression
 
 TASKS = {"digit": Classification(3), "size": Regression()}
@@ -50,3 +51,17 @@ def test_tasks_are_selected_together_unless_they_are_independent_or_the_user_ask
     rules = make_rules(settings, dataset, TASKS, model, make_skills(TASKS))
     assert [rule.tasks for rule in rules] == expected
     assert {(rule.monitor, rule.patience, rule.min_delta) for rule in rules} == {(monitor, 3, 0.5)}
+
+
+@pytest.mark.parametrize("declared", ["perfect_values", "trivial_values"])
+def test_declared_values_of_unknown_metrics_are_refused(declared):
+    task = type("Mine", (Regression,), {declared: {"rsme": 0.0, "rmse": 1.0}})()
+    with pytest.raises(ConfigError, match=rf"tasks.size: Mine.{declared} names rsme; its metrics are loss, rmse"):
+        check_declared_values(TASKS | {"size": task})
+    check_declared_values(TASKS)
+
+
+@pytest.mark.parametrize("min_delta", [-0.1, math.nan, math.inf])
+def test_min_delta_is_a_finite_number(min_delta):
+    with pytest.raises(ValueError, match="min_delta must be a finite number >= 0"):
+        Settings(epochs=1, min_delta=min_delta)

@@ -1,5 +1,6 @@
 """The groups `trainer` and `runtime` of the config, checked."""
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -48,8 +49,8 @@ class Settings:
             raise ValueError(f"log_pictures must be >= 0, found {self.log_pictures}")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"clip_norm must be > 0, or null for no clipping, found {self.clip_norm}")
-        if not self.min_delta >= 0:
-            raise ValueError(f"min_delta must be >= 0, found {self.min_delta}")
+        if not 0 <= self.min_delta < math.inf:
+            raise ValueError(f"min_delta must be a finite number >= 0, found {self.min_delta}")
         if not 0 <= self.max_fallbacks <= 1:
             raise ValueError(f"max_fallbacks must be in [0, 1], found {self.max_fallbacks}")
 

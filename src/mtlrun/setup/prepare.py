@@ -31,7 +31,7 @@ from mtlrun.setup.environment import choose_device, keep_solvers_on_one_thread, 
 from mtlrun.setup.loaders import fit_tasks, has_source_statistics, make_loaders
 from mtlrun.setup.model_size import count_macs, match_width
 from mtlrun.setup.optimizer_groups import check_optimizer, check_task_rates, make_optimizer
-from mtlrun.setup.selection_rules import check_monitor, make_rules, make_skills
+from mtlrun.setup.selection_rules import check_declared_values, check_monitor, make_rules, make_skills
 from mtlrun.setup.split_summary import count_labels, describe_repeated, summarize, training_keys
 from mtlrun.setup.task_building import Sizes, build_tasks, check_task_names
 from mtlrun.setup.undefined import Undefined, find_undefined, stand_in
@@ -246,6 +246,7 @@ def check_components(built: Mapping[str, Any], problems: Problems) -> None:
         problems.attempt(check_task_rates, built["config"].get("optimizer") or {}, built["model"], tasks)
     if settings is not None and tasks:
         problems.attempt(check_monitor, settings.monitor, tasks)
+    problems.attempt(check_declared_values, tasks)
     if settings is not None and dataset is not None:
         problems += check_protocol(dataset, settings)
 

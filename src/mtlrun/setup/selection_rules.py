@@ -23,6 +23,22 @@ def check_monitor(monitor: str, tasks: Mapping[str, Task]) -> None:
         raise ConfigError(f"trainer.monitor must be one of {', '.join(allowed)}, found {monitor!r}")
 
 
+def check_declared_values(tasks: Mapping[str, Task]) -> None:
+    """Raise ConfigError if `perfect_values` or `trivial_values` name metrics that a task does not have."""
+    problems = []
+    for name, task in tasks.items():
+        known = task.directions()
+        for declared in ("perfect_values", "trivial_values"):
+            unknown = [metric for metric in getattr(task, declared) if metric not in known]
+            if unknown:
+                problems.append(
+                    f"tasks.{name}: {type(task).__name__}.{declared} names {', '.join(unknown)}; its metrics are "
+                    f"{', '.join(known)}"
+                )
+    if problems:
+        raise ConfigError(problems)
+
+
 def make_skills(tasks: Mapping[str, Task]) -> Skills:
     """Return the scale on which metrics of validation are compared."""
     directions = {name: dict(task.directions()) for name, task in tasks.items()}
