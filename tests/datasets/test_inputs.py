@@ -218,6 +218,15 @@ def test_targets_and_weights_name_the_key_that_settles_them():
     assert Path("table.csv").exists()
 
 
+def test_a_word_among_numbers_in_the_notation_of_the_config_stands_for_an_empty_cell():
+    write(c=["1,5", "2,25", "closed", "7,5", "1.250,75"])
+    notation = ["'dataset.decimal=\",\"'", "dataset.thousands=."]
+    message = refusal(*notation)
+    assert "column c: 'closed' in row 4, where most of the column are numbers" in message
+    dataset = table(*notation, ways(message)["for empty cells"])
+    assert dataset.features == ["x", "c", "c is empty"]
+
+
 def test_parquet_dates_and_lists_are_refused_like_texts():
     data = frame()
     data["day"], data["list"] = DAYS, [[1, 2]] * ROWS

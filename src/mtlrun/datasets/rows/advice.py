@@ -73,7 +73,9 @@ def examine(cells: Cells, notation: Notation, numbers: Sequence[int]) -> Finding
     what = f"{listing}{more}, where most of the column are numbers"
     if others:
         what += "; correct them, or add those that stand for an empty cell to dataset.missing"
-    return Finding(what, missing=absent)
+    # A word, rather than a number with a typing error in it.
+    words_alone = [text for text in others if not re.search(r"\d", text)][:3]
+    return Finding(what, missing=[*absent, *words_alone])
 
 
 def _examine_others(
@@ -105,7 +107,7 @@ def _examine_others(
     if most(dates):
         matched = [text for text, is_date in zip(looked, dates, strict=True) if is_date]
         return Finding(f"{place(matched[0])} is a date or a time", date_formats=find_formats(matched))
-    lists = [_LIST.fullmatch(text) is not None for text in looked]
+    lists = [not number and _LIST.fullmatch(text) is not None for text, number in zip(looked, plain, strict=True)]
     if most(lists):
         return Finding(f"{place(looked[lists.index(True)])} is a list; give each of its parts a column")
     joined = [len(re.split("[;|]", text)) > 1 for text in looked]

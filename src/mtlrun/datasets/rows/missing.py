@@ -14,7 +14,7 @@ _USUAL = frozenset((
     "", "na", "n/a", "n.a.", "n.a", "nan", "nat", "none", "null", "nil", "-", "--", "---", ".", "..", "?", "??",
     "unknown", "unk", "missing", "empty", "undefined", "inf", "-inf", "+inf", "infinity", "-infinity", "#n/a", "#na",
     "#value!",
-    "#div/0!", "#ref!", "#num!", "#name?", "#null!", "<na>", "(null)", r"\n", "n/d", "nd",
+    "#div/0!", "#ref!", "#num!", "#name?", "#null!", "<na>", "(null)", r"\n", "n/d", "nd", "k.a.", "k. a.",
 ))  # fmt: skip
 
 

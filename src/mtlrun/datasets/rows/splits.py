@@ -219,7 +219,7 @@ def _complete(
     for name in ("train", "test"):
         if len(rows[name]) == 0:
             others = [other for other in ("val", "test") if len(rows[other])]
-            advice = f"; {', '.join(others)} alone cannot be used"
+            advice = f"; {', '.join(others)} alone cannot be used" if others else "; to draw test as well, leave it out"
             if name == "test" and len(rows["val"]):
                 advice = "; to test on the val rows, map their value to test, and val is drawn from train"
             raise DataError(f"{table.path}: the {name} split is empty: no row of {source} says {name}{advice}")
