@@ -168,6 +168,18 @@ def test_a_path_of_a_yaml_file_may_begin_with_the_users_folder(mtlrun, monkeypat
         (["trainer.epochs=[", "dataset.shift=9"], ["trainer.epochs=[: not understood", "dataset.shift must be in"]),
         (["dataset=cvs", "optimizer.lr=-1"], ["dataset=cvs: there is no", "optimizer.lr must be > 0"]),
         (["experiment=no", "tasks.z.lr=1"], ["experiment=no: there is no experiment named 'no'"]),
+        (
+            ["dataset=csv", "dataset.path=d.csv", "tasks.y=binary"],
+            ["tasks.y=binary: a task is added by +task@tasks.y=binary"],
+        ),
+        (
+            ["dataset=csv", "dataset.path=d.csv", "+tasks.y=binary"],
+            ["tasks.y=binary: a task is added by +task@tasks.y=binary"],
+        ),
+        (
+            ["dataset=d.csv", "+task@tasks.y=binary"],
+            ["dataset=d.csv: a table of your own is dataset=csv dataset.path=d.csv"],
+        ),
     ],
 )
 def test_each_problem_is_named_once_and_none_that_follows_from_another(mtlrun, arguments, expected):

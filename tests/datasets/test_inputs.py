@@ -69,6 +69,7 @@ REFUSED = {
     "times": (["12:30", "7:05"], "is a date or a time"),
     "lists": (["[1, 2]", "[3]"], "is a list"),
     "lists without brackets": (["1;2;3", "4;5"], "is a list"),
+    "blood pressure": (["120/80", "147/101", "95/60"], "is a list"),
     "lists of texts": (["cat|dog", "dog", "cat|bird", "bird|dog", "cat|cow"], "is a list of texts"),
     "words for missing": (["1", "2.5", "n/a", "7"], "where most of the column are numbers"),
     "many words for missing": (["1", "2.5", "?", "?", "?", "?"], "where most of the column are numbers"),

@@ -281,7 +281,11 @@ def test_a_cell_may_list_labels():
     assert targets("several", cells, **given)[3] == [0, 1, 1]
     assert table("several", ["10|2", "9", "2"], label_separator="|").classes == {"k": ["2", "9", "10"]}
     for more, message in (
-        ({}, r"task k predicts several labels, and 'k' is one column; name a column for each label, .*label_separator"),
+        (
+            {},
+            r"task k predicts several labels, and 'k' is one column; name a column for each label, .*in a cell, as in "
+            r"'dataset.label_separator=\";\"'$",
+        ),
         (
             {"label_separator": ";", "classes": {"k": ["cat", "dog"]}},
             r"row 5: 'bird' is none of dataset.classes.k: cat,",

@@ -164,6 +164,8 @@ def test_ids_are_those_of_the_column():
         small(text.replace("009", "007"), **options)
     with pytest.raises(DataError, match=r"column id, row 3: the cell is empty; every row needs an id"):
         small(text.replace("008", ""), **options)
+    with pytest.raises(DataError, match=r"the cell is empty, or holds what dataset.missing counts as empty \(8\)"):
+        small(text, missing=["8"], **options)
 
 
 @pytest.mark.parametrize(
@@ -180,6 +182,7 @@ def test_ids_are_those_of_the_column():
         ("", "", {"inputs": ["d"]}, r"no column 'd' for dataset.inputs"),
         ("", "", {"inputs": []}, r"no column is left for the inputs"),
         ("", "", {"inputs": ["a"], "categorical": ["b"]}, r"dataset.categorical: 'b' is none of the inputs; they"),
+        ("", "", {"id_column": "part", "dates": ["part"]}, r"dataset.dates: 'part' describes rows .*; leave it out"),
         ("", "", {"max_categories": 2}, r"column b: 3 different texts in training, such as 'red', more than"),
         ("", "", {"standardize_targets": ["k"]}, r"task k predicts classes, and these have no scale"),
         ("", "", {"group_column": "b"}, r"column b, row 5: the cell is empty; every row needs a group"),

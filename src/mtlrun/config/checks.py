@@ -24,4 +24,5 @@ def quotes_advice(value: bool | float | None, key: str, listed: bool = False) ->
     else:
         read = "null is no text" if value is None else "a number is no text"
     text = f"'{json.dumps(value)}'"
-    return f'{read} in YAML; a text needs quotes, as in "{key}={f"[{text}]" if listed else text}"'
+    other = f", or '{'yes' if value else 'no'}', as it stands in the file" if isinstance(value, bool) else ""
+    return f'{read} in YAML; a text needs quotes, as in "{key}={f"[{text}]" if listed else text}"{other}'

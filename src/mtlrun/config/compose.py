@@ -20,7 +20,7 @@ from mtlrun.config.aliases import canonical
 from mtlrun.config.arguments import expand_home, quote_overrides
 from mtlrun.config.diagnosis import diagnose
 from mtlrun.config.options import list_groups, loss_scalings, shipped
-from mtlrun.config.schema import CONFIG_MODULE, SIZE_KEYS, explain_task_name, unknown_task
+from mtlrun.config.schema import CONFIG_MODULE, SIZE_KEYS, explain_task_name, how_to_add_task, unknown_task
 from mtlrun.config.variants import check_variants, value_of_variant, without_variants
 from mtlrun.errors import ConfigError
 
@@ -100,7 +100,9 @@ def _incomplete_tasks(cfg: DictConfig) -> list[str]:
     known = [str(name) for name, node in tasks.items() if isinstance(node, dict) and "_target_" in node]
     problems = []
     for name, node in tasks.items():
-        if isinstance(node, dict) and str(name) not in known:
+        if not isinstance(node, dict):
+            problems.append(how_to_add_task(str(name), node))
+        elif str(name) not in known:
             below = [str(key) for key, value in node.items() if isinstance(value, dict) and "_target_" in value]
             problems.append(explain_task_name(f"{name!s}.{below[0]}") if below else unknown_task(str(name), known))
     return problems

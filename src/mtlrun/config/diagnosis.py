@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mtlrun.config.schema import GROUPS, NAMING_GROUPS, ROOT_KEYS, explain_task_name
+from mtlrun.config.schema import GROUPS, NAMING_GROUPS, ROOT_KEYS, explain_task_name, how_to_add_task
 from mtlrun.config.suggest import suggest
 
 # Keys that choose an option; all others set a value.
@@ -154,6 +154,8 @@ def _explain_option(text: str, group: str, error: Exception) -> str:
     names = [line.strip() for line in options.group(1).splitlines()]
     names = [name for name in names if not name.startswith("_")]  # keys that options share; not an option
     chosen = text.split("=", 1)[-1].strip('"')
+    if group == "dataset" and re.search(r"\.(csv|tsv|txt|parquet|pq)(\.gz)?$", chosen):
+        return f"{text}: a table of your own is dataset=csv dataset.path={chosen}"
     text, group = text.split("@")[-1], group.split("@")[0]
     return f"{text}: there is no {group} named '{chosen}'; {suggest(chosen, names, 'available')}"
 
@@ -181,6 +183,8 @@ def _try_values(parsed: Sequence[Override], compose: Compose, found: Diagnosis) 
                 found.sound.append(text)
             except (HydraException, OmegaConfBaseException) as error:
                 problem = _explain_key(text, override, base, error)
+                if re.fullmatch(r"tasks\.\w+", override.key_or_group):  # a task that it should have added
+                    found.lost.append(override.key_or_group)
                 if override.key_or_group.split(".")[0] in swept:
                     problem += f"; this is tried on the default before the sweep's own options: write ++{text}"
                 found.problems.append(problem)
@@ -198,6 +202,8 @@ def _explain_key(text: str, override: Override, base: DictConfig, error: Excepti
                 return f"{text}: unknown key '{name}'; {suggest(name, ROOT_KEYS[1:])}"
             if not isinstance(node, Mapping | DictConfig):
                 return f"{text}: {where} is a value and has no key '{name}'"
+            if where == "tasks" and key == f"tasks.{name}":
+                return how_to_add_task(name, override.value())
             names = [str(item) for item in node if item != "_target_"]
             return f"{text}: {where} has no key '{name}'; {suggest(name, names)}{_option_hint(where, base)}"
         passed.append(name)

@@ -58,5 +58,11 @@ def unknown_task(name: str, known: Sequence[str]) -> str:
     return f"tasks.{name}: unknown task; {allowed}"
 
 
+def how_to_add_task(name: str, value: object) -> str:
+    """Return how a task is added, for a user who has set `tasks.<name>` to a value."""
+    kind = value if isinstance(value, str) and value.isidentifier() else "regression"
+    return f"tasks.{name}={value}: a task is added by +task@tasks.{name}={kind}"
+
+
 def _choose(key: str) -> str:
     return f": choose one with {key}=<name> (see: mtlrun --help)" if key in GROUPS else ""

@@ -15,7 +15,7 @@ from mtlrun.datasets.rows.notation import Notation, are_other_numbers, other_not
 
 # Different texts that are looked at to find out what a column holds.
 _LOOKED_AT = 5000
-_LIST = re.compile(r"\[.*\]|\{.*\}|\(.*,.*\)|-?\d[\d.]*(?:\s?([;,|])\s?-?\d[\d.]*){1,}", re.DOTALL)
+_LIST = re.compile(r"\[.*\]|\{.*\}|\(.*,.*\)|-?\d[\d.]*(?:\s?[;,|/]\s?-?\d[\d.]*)+", re.DOTALL)
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,12 @@ class Columns:
         """Return a mask of the empty cells, bool [num_rows]."""
         return self.cells[column].missing
 
+    def needs_cell(self, column: str, row: int, what: str) -> str:
+        """Return in words that a cell is empty where every row needs one."""
+        more = [text for text in self.missing_texts if text not in MISSING]
+        counted = f", or holds what dataset.missing counts as empty ({', '.join(more)})" if more else ""
+        return f"{self.where(column, row)}: the cell is empty{counted}; every row needs {what}"
+
     def texts(self, column: str) -> list[str | None]:
         """Return the cells as texts, None for an empty one."""
         texts: list[str | None] = self.cells[column].texts.tolist()

@@ -102,5 +102,6 @@ def _check_same_columns(one: Columns, other: Columns) -> None:
             problems.append(f"{second.path} has no column {', '.join(absent)}, as {first.path} has")
     if problems:
         raise DataError(
-            f"{'; '.join(problems)}; the files of all splits need the same columns, those of the targets included"
+            f"{'; '.join(problems)}; the files of all splits need the same columns, those of the targets included. A "
+            "file without targets cannot be a split: name the other file alone, and the splits are drawn from it"
         )

@@ -57,7 +57,9 @@ def read_splits(table: Columns, column: str, splits: Mapping[str, SplitName | No
     unknown = [cell for cell in found if _normalized(cell) not in known and usual_name(cell) is None]
     if unknown:
         row = cells.index(unknown[0])
-        raise DataError(f"{table.where(column, row)}: {_explain(unknown, splits, meaning)}")
+        subject = "the cell is empty" if unknown[0] == EMPTY else f"{unknown[0]!r} is not the name of a split"
+        unknown.sort(key=cells.count, reverse=True)
+        raise DataError(f"{table.where(column, row)}: {_explain(subject, unknown, splits, meaning)}")
     return [meaning[cell] for cell in cells]
 
 
@@ -71,26 +73,36 @@ def _normalized(value: object) -> str:
     return str(int(number)) if number.is_integer() else str(number)
 
 
-def _explain(unknown: Sequence[str], splits: Mapping[str, str | None], meaning: Mapping[str, str | None]) -> str:
+def _explain(
+    subject: str, unknown: Sequence[str], splits: Mapping[str, SplitName | None],
+    meaning: Mapping[str, SplitName | None],
+) -> str:  # fmt: skip
     """Return what is wrong with values that name no split, and the line that names them."""
-    subject = "the cell is empty" if unknown[0] == EMPTY else f"{unknown[0]!r} is not the name of a split"
     if len(unknown) > _MANY:
         return f"{subject}, and the column has {len(unknown) - 1} more such values; is it the column of splits?"
-    free = [name for name in ("test", "train", "val") if name not in meaning.values()]
-    if len(unknown) == 3 and len(free) == 3:
-        free = ["train", "val", "test"]
-    elif len(unknown) == 2 and len(free) >= 2:
-        free = ["train", "test"] if "train" in free else ["val", "test"]
-    guesses = dict(splits) | {
-        value: None if value == EMPTY else free[index] if index < len(free) else None
-        for index, value in enumerate(unknown)
-    }
+    guesses = dict(splits) | _guess(unknown, set(meaning.values()))
     allowed = "train, val, test, or null to leave its rows out"
     if all(re.fullmatch(r"[\w \\()\[\]{}:=,.+/%@?|-]+", value, re.ASCII) for value in guesses):
         mapping = ", ".join(f"{_escaped(value)}: {name or 'null'}" for value, name in guesses.items())
         return f"{subject}; add what it is, as in 'dataset.splits={{{mapping}}}' ({allowed})"
     mapping = ", ".join(f"{json.dumps(value, ensure_ascii=False)}: {name or 'null'}" for value, name in guesses.items())
     return f"{subject}; add what it is to a YAML file of yours, below dataset: 'splits: {{{mapping}}}' ({allowed})"
+
+
+def _guess(unknown: Sequence[str], named: set[SplitName | None]) -> dict[str, SplitName | None]:
+    """Return an example of what values may mean, the most frequent first: train is the largest split."""
+    free: list[SplitName | None] = [name for name in ("test", "val") if name not in named]
+    values = [value for value in unknown if value != EMPTY]
+    if len(values) == 3 and not named - {None}:
+        free.reverse()
+    rest: SplitName | None = None
+    if "train" not in named:
+        free.insert(0, "train")
+        rest = "train"
+    if len(values) == 1:
+        free = ["test"] if "test" in free else free
+    guesses = {value: free[index] if index < len(free) else rest for index, value in enumerate(values)}
+    return guesses | dict.fromkeys(set(unknown) - set(values))
 
 
 def _escaped(value: str) -> str:

@@ -149,3 +149,9 @@ def is_list(cell: str) -> bool:
         return isinstance(json.loads(cell), list)
     except ValueError:
         return False
+
+
+def example_of_separator(cells: Sequence[str]) -> str:
+    """Return how to set the separator that probably stands between the labels of these cells, or an empty text."""
+    found = next((separator for separator in ";|,/ " if any(separator in cell for cell in cells)), None)
+    return "" if found is None else f", as in 'dataset.label_separator=\"{found}\"'"

@@ -187,6 +187,11 @@ def _choose(table: Columns, keys: InputKeys, targets: set[str], row_columns: set
     columns = [column for column in left if column not in set(empty)]
     for key, named in (("categorical", keys.categorical), ("dates", keys.dates)):
         for column in named:
+            if column in row_columns and column not in left:
+                raise DataError(
+                    f"dataset.{key}: {column!r} describes rows (their split, group, time, id or weight) and is no "
+                    f"input; leave it out of dataset.{key}, or list all inputs, this one among them, in dataset.inputs"
+                )
             if column not in left:
                 raise DataError(f"dataset.{key}: {column!r} is none of the inputs; {suggest(column, left, 'they are')}")
     both = [column for column in keys.categorical if column in keys.dates]

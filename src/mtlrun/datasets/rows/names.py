@@ -18,7 +18,7 @@ def identify(table: Columns, column: str | None) -> Sequence[str | int]:
     seen: dict[str, int] = {}
     for row, cell in enumerate(table.texts(column)):
         if cell is None:
-            raise DataError(f"{table.where(column, row)}: the cell is empty; every row needs an id")
+            raise DataError(table.needs_cell(column, row, "an id"))
         if cell in seen:
             raise DataError(f"{table.where(column, row)}: {cell!r} is the id of {table.name(seen[cell])} too")
         seen[cell] = row

@@ -288,7 +288,7 @@ def read_groups(table: Columns, column: str) -> numpy.ndarray:
     """Return the group of each row by number, int64 [num_rows]."""
     cells = table.texts(column)
     if None in cells:
-        raise DataError(f"{table.where(column, cells.index(None))}: the cell is empty; every row needs a group")
+        raise DataError(table.needs_cell(column, cells.index(None), "a group"))
     return number(cells)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from mtlrun.config.instantiate import locate
 from mtlrun.datasets.rows.classes import SIZE_KEY, ClassKind, read_classes
 from mtlrun.datasets.rows.columns import Columns
-from mtlrun.datasets.rows.indicators import is_list, read_lists, read_yes_no_columns
+from mtlrun.datasets.rows.indicators import example_of_separator, is_list, read_lists, read_yes_no_columns
 from mtlrun.datasets.rows.labels import Labels
 from mtlrun.datasets.rows.splits import Rows
 from mtlrun.datasets.rows.words import Label, label_text, label_value
@@ -220,7 +220,7 @@ def _indicators(
         raise DataError(
             f"dataset.targets.{task}: task {task} predicts several labels, and {columns[0]!r} is one column; name a "
             f"column for each label, as in dataset.targets.{task}=[a,b], or set dataset.label_separator to what stands "
-            "between the labels in a cell"
+            f"between the labels in a cell{example_of_separator(table.cells[columns[0]].labels)}"
         )
     else:
         names, indicators = read_lists(table, columns[0], task, separator, given)

@@ -22,7 +22,7 @@ def read_times(table: Columns, column: str) -> numpy.ndarray:
     """
     cells = table.texts(column)
     if None in cells:
-        raise DataError(f"{table.where(column, cells.index(None))}: the cell is empty; every row needs a time")
+        raise DataError(table.needs_cell(column, cells.index(None), "a time"))
     texts = [str(cell).strip() for cell in cells]
     numbers: numpy.ndarray = pandas.to_numeric(pandas.Series(texts, dtype=object), errors="coerce").to_numpy(
         dtype=float
