@@ -182,7 +182,7 @@ def test_ids_are_those_of_the_column():
         ("", "", {"inputs": ["d"]}, r"no column 'd' for dataset.inputs"),
         ("", "", {"inputs": []}, r"no column is left for the inputs"),
         ("", "", {"inputs": ["a"], "categorical": ["b"]}, r"dataset.categorical: 'b' is none of the inputs; they"),
-        ("", "", {"id_column": "part", "dates": ["part"]}, r"dataset.dates: 'part' describes rows .*; leave it out"),
+        ("", "", {"dates": ["part"]}, r"dataset.dates: 'part' describes rows .*; leave it out"),
         ("", "", {"max_categories": 2}, r"column b: 3 different texts in training, such as 'red', more than"),
         ("", "", {"standardize_targets": ["k"]}, r"task k predicts classes, and these have no scale"),
         ("", "", {"group_column": "b"}, r"column b, row 5: the cell is empty; every row needs a group"),
