@@ -109,8 +109,23 @@ def test_a_mapping_leaves_rows_out_of_everything():
         DataError, match=r"no cell of t.csv, column part, is 'Holdout'; it has: train, val, test, 1, 2.0"
     ):
         table(split_column="part", splits={"Holdout": None})
-    with pytest.raises(DataError, match="no row of column part says test; to test on the val rows, map their value"):
+    with pytest.raises(
+        DataError, match=r"says test; to test on the val rows, and draw val from train: 'dataset.splits=\{1: "
+    ):
         table(split_column="part", splits={"1": None, "2": None, "test": None})
+
+
+@pytest.mark.parametrize("cells", [["train", "train", "valid"], ["0", "0", "9"], ["train", "train", "Training"]])
+def test_a_column_without_test_is_refused_with_the_words_that_settle_it(mtlrun, cells):
+    write(x=range(30), y=range(30), part=cells * 10)
+    command = [*COMMAND, "dataset.split_column=part"]
+    command += ["dataset.splits={0: train, 9: val}"] if "9" in cells else []
+    code, _, err = mtlrun(*command)
+    assert code == 2
+    advice = err.split("from train: ")[1] if "from train" in err else err.split("all splits: ")[1]
+    code, _, err = mtlrun(*command, *shlex.split(advice))
+    assert code == 0, err
+    assert read_record(run_folders()[0])["splits"]["test"]["samples"] == (5 if "Training" in cells else 10)
 
 
 def test_each_split_may_be_a_file(mtlrun):

@@ -82,7 +82,8 @@ class Regression(Task, ConstantPredictor):
             raise ValueError(f"targets must be floating-point numbers, found {target.dtype}")
         if target.numel() != len(target) * self.num_outputs:
             raise ValueError(
-                f"targets must hold {self.num_outputs} numbers per sample, found shape {tuple(target.shape)}"
+                f"targets must hold {self.num_outputs} numbers per sample, found shape {tuple(target.shape)}; set "
+                f"num_outputs to {target.numel() // max(1, len(target))}, or correct the targets"
             )
         numbers = target.reshape(len(target), self.num_outputs)
         wrong = numbers.isinf().nonzero()

@@ -82,11 +82,16 @@ def _explain(
         return f"{subject}, and the column has {len(unknown) - 1} more such values; is it the column of splits?"
     guesses = dict(splits) | _guess(unknown, set(meaning.values()))
     allowed = "train, val, test, or null to leave its rows out"
-    if all(re.fullmatch(r"[\w \\()\[\]{}:=,.+/%@?|-]+", value, re.ASCII) for value in guesses):
-        mapping = ", ".join(f"{_escaped(value)}: {name or 'null'}" for value, name in guesses.items())
-        return f"{subject}; add what it is, as in 'dataset.splits={{{mapping}}}' ({allowed})"
-    mapping = ", ".join(f"{json.dumps(value, ensure_ascii=False)}: {name or 'null'}" for value, name in guesses.items())
-    return f"{subject}; add what it is to a YAML file of yours, below dataset: 'splits: {{{mapping}}}' ({allowed})"
+    return f"{subject}; add what it is, as in {write_splits(guesses)} ({allowed})"
+
+
+def write_splits(splits: Mapping[str, str | None]) -> str:
+    """Return how to set `dataset.splits`: the word of a command line, or a line of YAML for what that cannot hold."""
+    if all(re.fullmatch(r"[\w \\()\[\]{}:=,.+/%@?|-]+", value, re.ASCII) for value in splits):
+        mapping = ", ".join(f"{_escaped(value)}: {name or 'null'}" for value, name in splits.items())
+        return f"'dataset.splits={{{mapping}}}'"
+    mapping = ", ".join(f"{json.dumps(value, ensure_ascii=False)}: {name or 'null'}" for value, name in splits.items())
+    return f"'splits: {{{mapping}}}' below dataset: in a YAML file of yours"
 
 
 def _guess(unknown: Sequence[str], named: set[SplitName | None]) -> dict[str, SplitName | None]:

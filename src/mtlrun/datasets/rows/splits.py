@@ -11,7 +11,7 @@ import numpy
 from mtlrun.datasets.base import SPLITS, SplitName
 from mtlrun.datasets.rows.columns import Columns
 from mtlrun.datasets.rows.drawing import cut_by_time, deal_folds, draw_groups, draw_rows, number
-from mtlrun.datasets.rows.given import check_splits, read_splits, rows_of
+from mtlrun.datasets.rows.given import EMPTY, check_splits, read_splits, rows_of, write_splits
 from mtlrun.datasets.rows.times import read_times
 from mtlrun.errors import DataError
 
@@ -219,9 +219,9 @@ def _complete(
     for name in ("train", "test"):
         if len(rows[name]) == 0:
             others = [other for other in ("val", "test") if len(rows[other])]
-            advice = f"; {', '.join(others)} alone cannot be used" if others else "; to draw test as well, leave it out"
-            if name == "test" and len(rows["val"]):
-                advice = "; to test on the val rows, map their value to test, and val is drawn from train"
+            advice = f"; {', '.join(others)} alone cannot be used" if others else ""
+            if name == "test" and keys.split_column is not None:
+                advice = _without_test(table, keys.split_column, keys.splits, rows["val"])
             raise DataError(f"{table.path}: the {name} split is empty: no row of {source} says {name}{advice}")
     if len(rows["val"]):
         for key in ("stratify", "time_column"):
@@ -233,6 +233,16 @@ def _complete(
     how = f"the last by {keys.time_column}" if keys.time_column else f"drawn by dataset.split_seed={keys.split_seed}"
     notes.append(f"{source} has no val: {len(rows['val']):,} of the {before:,} train rows are val, {how}")
     return rows, ["val"]
+
+
+def _without_test(table: Columns, column: str, splits: Mapping[str, SplitName | None], val: numpy.ndarray) -> str:
+    """Return the end of a message on a column of splits without test: what settles it."""
+    if not len(val):
+        return "; to draw all splits: dataset.split_column=null" + " dataset.splits=null" * bool(splits)
+    cells = table.texts(column)
+    values = dict.fromkeys(cells[row] or EMPTY for row in val.tolist())
+    kept = {value: name for value, name in splits.items() if name != "val"}
+    return f"; to test on the val rows, and draw val from train: {write_splits(kept | dict.fromkeys(values, 'test'))}"
 
 
 def _fold(drawing: Drawing, num_folds: int, fold: int, notes: list[str]) -> Rows:
