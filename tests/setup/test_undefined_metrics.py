@@ -39,7 +39,7 @@ def one(targets):
 def test_labels_that_a_limit_leaves_out_are_there_again_without_it():
     dataset = Given(train=one([0, 1]), val=one([0, 0, 1, 1]), test=one([0, 1, 1, 1]))
     (line,) = find(dataset, {"y": BinaryClassification()}, limit_batches=1).describe({})
-    assert "since all 2 labels are 0, so checkpoints are compared by y/loss" in line
+    assert "since all 2 labels are 0, so checkpoints are compared by the loss" in line
     assert "; use the whole split: trainer.limit_batches=null or compare by accuracy: trainer.monitor=y/acc" in line
     assert find(dataset, {"y": BinaryClassification()}).describe({}) == []
 

@@ -61,21 +61,24 @@ class Undefined:
                 consequence = _WITHOUT_LABELS.get(split, "it has no result")
                 lines.append(f"the {split} split has no label of task {task}, so {consequence}; {' or '.join(ways)}")
         for split, reasons in self.reasons.items():
+            alike: dict[str, list[str]] = {}
             for task, found in reasons.items():
                 for why in dict.fromkeys(found.values()):
                     metrics = [metric for metric in found if found[metric] == why]
-                    lines.append(self._describe(split, task, metrics, why))
+                    alike.setdefault(self._describe(split, task, metrics, why), []).append(task)
+            for line, tasks in alike.items():
+                lines.append(f"{split} split, task{'s' * (len(tasks) > 1)} {', '.join(tasks)}: {line}")
         return lines + self._describe_narrowed()
 
     def _describe(self, split: SplitName, task: str, metrics: Sequence[str], why: str) -> str:
         main = self.tasks[task].main_metric
         be = "is" if len(metrics) == 1 else "are"
-        line = f"{split} split, task {task}: {_list(metrics)} {be} not defined, since {why}"
+        line = f"{_list(metrics)} {be} not defined, since {why}"
         ways = self.advise(split, task)
         if split == "test":
             line += f", so the result is without {'it' if len(metrics) == 1 else 'them'}"
         elif main in metrics:
-            line += f", so checkpoints are compared by {task}/loss instead of {task}/{main}"
+            line += f", so checkpoints are compared by the loss instead of {main}"
             if len(self.tasks) == 1:  # with several, the others would no longer count
                 ways += [f"compare by {name}: trainer.monitor={task}/{name}" for name in self._others(task)[:1]]
         return f"{line}; {' or '.join(ways)}"
