@@ -89,7 +89,7 @@ def test_labels_that_are_booleans_in_yaml_need_quotes(mtlrun):
         found, _, err = mtlrun("--config-dir", "conf", "dataset=mine", "trainer=smoke", "runtime.quiet=true")
         assert found == code, err
         if code:
-            assert "dataset.classes.k must be a list" in err
+            assert "dataset.classes.k must be a list, each item" in err
             assert (
                 "false, no and off are booleans in YAML; a text needs quotes, as in "
                 "\"dataset.classes.k=['false']\", or 'no', as it stands in the file" in err

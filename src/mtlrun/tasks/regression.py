@@ -1,15 +1,16 @@
 """Regression: one or several real numbers."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal, Unpack
+from typing import TYPE_CHECKING, Literal, Unpack
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric
 
 from mtlrun.config.checks import check_one_of
-from mtlrun.tasks.base import ConstantPredictor, Task, TaskOptions, describe_equal
-from mtlrun.tasks.metrics.determination import R2
+from mtlrun.tasks.base import ConstantPredictor, Direction, Task, TaskOptions, describe_equal
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 Criterion = Literal["mse", "l1", "huber"]
 
@@ -53,7 +54,15 @@ class Regression(Task, ConstantPredictor):
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         return _LOSSES[self.criterion](prediction, target.reshape(prediction.shape))
 
-    def metrics(self) -> dict[str, Metric]:
+    def directions(self) -> dict[str, Direction]:
+        directions: dict[str, Direction] = {"loss": "min", "rmse": "min", "mae": "min"}
+        return directions | ({"r2": "max"} if self.num_outputs == 1 else {})
+
+    def metrics(self) -> "dict[str, Metric]":
+        from torchmetrics import MeanAbsoluteError, MeanSquaredError
+
+        from mtlrun.tasks.metrics.determination import R2
+
         metrics: dict[str, Metric] = {"rmse": MeanSquaredError(squared=False), "mae": MeanAbsoluteError()}
         if self.num_outputs == 1:
             metrics["r2"] = R2()
