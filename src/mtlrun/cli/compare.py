@@ -32,6 +32,8 @@ def main(arguments: Sequence[str]) -> int:
     if not all(group.test_selected for group in all_groups):
         unmarked = "not marked: " if averaged else ""
         console.print(f"{unmarked}test metrics on the checkpoint selected on validation")
+    if any(entry.get("rule") == "per_task" for record in records for entry in record.selection):
+        console.print("with trainer.monitor=per_task: of each task on the checkpoint selected for it")
     if averaged:
         console.print(explain_mark(averaged))
     if any(group.num_folds is None for group in all_groups):

@@ -1,6 +1,7 @@
 """Cross-stitch networks: one network per task, with features mixed between the stages."""
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Literal
 
 import torch
@@ -70,8 +71,8 @@ class CrossStitch(MultiTaskModel):
     ) -> None:
         if not 0 <= self_weight <= 1:
             raise ValueError(f"self_weight must be in [0, 1], found {self_weight}")
-        if unit_lr_scale != "auto" and not unit_lr_scale > 0:
-            raise ValueError(f"unit_lr_scale must be auto or > 0, found {unit_lr_scale}")
+        if unit_lr_scale != "auto" and not 0 < unit_lr_scale < inf:
+            raise ValueError(f"unit_lr_scale must be auto or a finite number > 0, found {unit_lr_scale}")
         super().__init__(tuple(tasks))
         self.init_from = init_from
         self.backbones = ParallelBackbones(tasks, backbone)

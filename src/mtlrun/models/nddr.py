@@ -1,6 +1,7 @@
 """NDDR-CNN: one network per task, with neural discriminative dimensionality reduction between the stages."""
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Any, Literal
 
 import torch
@@ -78,8 +79,8 @@ class NDDR(MultiTaskModel):
     ) -> None:
         if not 0 <= self_weight <= 1:
             raise ValueError(f"self_weight must be in [0, 1], found {self_weight}")
-        if unit_lr_scale != "auto" and not unit_lr_scale > 0:
-            raise ValueError(f"unit_lr_scale must be auto or > 0, found {unit_lr_scale}")
+        if unit_lr_scale != "auto" and not 0 < unit_lr_scale < inf:
+            raise ValueError(f"unit_lr_scale must be auto or a finite number > 0, found {unit_lr_scale}")
         super().__init__(tuple(tasks))
         self.init_from = init_from
         self.backbones = ParallelBackbones(tasks, backbone)

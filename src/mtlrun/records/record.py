@@ -81,7 +81,7 @@ class Record:
     skills: dict[str, dict[str, float]] = field(default_factory=dict)
     val: TaskMetrics = field(default_factory=dict)  # at the selected checkpoint
     test: TaskMetrics = field(default_factory=dict)  # once, at the end, on the selected checkpoint; see protocol
-    # Per split the metrics of the best constant prediction: {"val": {task: {metric: value}}, "test": ...}
+    # Per split the metrics of a constant prediction: {"val": {task: {metric: value}}, "test": ...}
     trivial: dict[str, TaskMetrics] = field(default_factory=dict)
     total_steps: int = 0  # planned length; fewer are made if patience runs out
     steps: int = 0

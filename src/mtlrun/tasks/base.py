@@ -175,7 +175,7 @@ class ConstantPredictor(ABC):
 
     @abstractmethod
     def constant_prediction(self, sums: Tensor, target: Tensor) -> Tensor:
-        """Return the best constant prediction in the format of the head, once for each sample, [batch, ...].
+        """Return the constant prediction in the format of the head, once for each sample, [batch, ...].
 
         Args:
             sums: `target_sums` over the whole split.

@@ -10,7 +10,7 @@ from mtlrun.tasks import ConstantPredictor, Task
 
 
 class ConstantPredictions:
-    """The best constant prediction for each task on a split, and its metrics.
+    """A constant prediction for each task on a split, and its metrics.
 
     It takes two passes over the targets: `add` collects sums during an evaluation, `metrics` evaluates. So it takes
     little memory however large maps are, and the same metrics as any other prediction.

@@ -153,6 +153,15 @@ def log_references(skills: Skills, main_metrics: Mapping[str, str]) -> None:
             ", ".join(f"{task} {main_metrics[task]}" for task in relative),
         )
     for task, metric in main_metrics.items():
-        if skills.references[task].get(metric) == skills.perfect_value(task, metric):
+        perfect = skills.perfect_value(task, metric)
+        if skills.directions[task][metric] == "max" and skills.references[task].get(metric, perfect) > perfect:
+            logger.warning(
+                "%s %s is above %g, the value that counts as perfect, so that its changes count for little or much; "
+                "declare perfect_values in the class of the task",
+                task,
+                metric,
+                perfect,
+            )
+        if skills.references[task].get(metric) == perfect:
             how = "a constant prediction" if skills.has_constant(task, metric) else "the first evaluation"
             logger.info("%s has a perfect %s %s on validation; the skill is the difference from it", how, task, metric)
