@@ -6,7 +6,7 @@ import pytest
 
 from mtlrun.config.instantiate import check_arguments
 from mtlrun.datasets import Images, Table
-from mtlrun.datasets.rows.label_table import LabelTable
+from mtlrun.datasets.tables.label_table import LabelTable
 
 SHARED = [name for name in inspect.signature(LabelTable).parameters if name != "path"]
 

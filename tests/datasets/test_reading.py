@@ -13,9 +13,9 @@ import pandas
 import pytest
 
 from mtlrun.datasets import Table
-from mtlrun.datasets.rows import csv_file, layout
-from mtlrun.datasets.rows.notation import Notation
-from mtlrun.datasets.rows.reading import read
+from mtlrun.datasets.tables.reading import csv_file, layout
+from mtlrun.datasets.tables.reading.notation import Notation
+from mtlrun.datasets.tables.reading.read import read
 from mtlrun.errors import DataError
 
 REGRESSION = {"tasks": ["y"], "kinds": ["mtlrun.tasks.Regression"]}

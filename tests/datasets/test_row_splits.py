@@ -13,8 +13,8 @@ from PIL import Image
 from sklearn.model_selection import StratifiedGroupKFold
 
 from mtlrun.datasets import SPLITS, Table
-from mtlrun.datasets.rows.reading import read
-from mtlrun.datasets.rows.splits import SplitKeys, split_rows
+from mtlrun.datasets.tables.reading.read import read
+from mtlrun.datasets.tables.splits.division import SplitKeys, split_rows
 from mtlrun.errors import DataError
 
 REGRESSION, CLASSIFICATION = "mtlrun.tasks.Regression", "mtlrun.tasks.Classification"

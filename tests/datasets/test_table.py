@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from mtlrun.datasets import SPLITS, Table
-from mtlrun.datasets.rows.reading import read
-from mtlrun.datasets.rows.splits import SplitKeys, split_rows
+from mtlrun.datasets.tables.reading.read import read
+from mtlrun.datasets.tables.splits.division import SplitKeys, split_rows
 from mtlrun.errors import DataError
 
 REGRESSION, CLASSIFICATION = "mtlrun.tasks.Regression", "mtlrun.tasks.Classification"

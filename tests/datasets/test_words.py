@@ -7,7 +7,7 @@ from helpers import read_record, run_folders
 
 from mtlrun.config.instantiate import check_arguments
 from mtlrun.datasets import SPLITS, Images, Table
-from mtlrun.datasets.rows.words import label_value
+from mtlrun.datasets.tables.words import label_value
 
 # Columns with the names of numbers and booleans; the labels of `k` are numbers, written in several ways.
 ROWS = "1,2,2019,true,part,k\n" + "".join(

@@ -8,7 +8,7 @@ from helpers import QUICK, read_record, run_folders
 
 from mtlrun.datasets import Loader, MultiDigits, TensorSplit
 from mtlrun.datasets.base import as_split
-from mtlrun.datasets.rows.keys import count_repeated, keys_of
+from mtlrun.datasets.tables.inputs.keys import count_repeated, keys_of
 from mtlrun.setup import split_summary
 from mtlrun.tasks import Classification, Regression
 

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from mtlrun.config.settings import Protocol
 from mtlrun.datasets.batches.sampling import Sampling
-from mtlrun.datasets.rows.keys import Keys, keys_of
+from mtlrun.datasets.tables.inputs.keys import Keys, keys_of
 
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)

@@ -17,9 +17,9 @@ from mtlrun.datasets.files.base import FileDataset
 from mtlrun.datasets.files.finder import FileFinder
 from mtlrun.datasets.files.images import ImageFileSplit
 from mtlrun.datasets.files.pixels import UNREADABLE, Scale, channels_first
-from mtlrun.datasets.rows.label_table import LabelTable
-from mtlrun.datasets.rows.splits import check_groups
-from mtlrun.datasets.rows.words import ColumnName, column_name
+from mtlrun.datasets.tables.label_table import LabelTable
+from mtlrun.datasets.tables.splits.division import check_groups
+from mtlrun.datasets.tables.words import ColumnName, column_name
 from mtlrun.errors import DataError
 
 logger = logging.getLogger(__name__)

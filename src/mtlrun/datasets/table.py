@@ -6,11 +6,11 @@ from typing import Any
 
 from mtlrun.config.checks import check_one_of
 from mtlrun.datasets.base import SplitName, TensorCache, TensorSplit
-from mtlrun.datasets.rows.features import describe_columns, describe_unseen, make_features
-from mtlrun.datasets.rows.inputs import InputKeys, find_inputs
-from mtlrun.datasets.rows.label_table import LabelTable
-from mtlrun.datasets.rows.learned import learned_of_inputs
-from mtlrun.datasets.rows.words import ColumnName, column_name, column_names
+from mtlrun.datasets.tables.inputs.features import describe_columns, describe_unseen, make_features
+from mtlrun.datasets.tables.inputs.kinds import InputKeys, find_inputs
+from mtlrun.datasets.tables.label_table import LabelTable
+from mtlrun.datasets.tables.learned import learned_of_inputs
+from mtlrun.datasets.tables.words import ColumnName, column_name, column_names
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mtlrun.config.checks import check_one_of
 from mtlrun.datasets.base import SPLITS, MultiTaskDataset, Sample, SplitName, TensorCache, TensorSplit
-from mtlrun.datasets.rows.keys import Keys
+from mtlrun.datasets.tables.inputs.keys import Keys
 from mtlrun.errors import DataError
 
 _FILE = "tox21.csv.gz"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mtlrun.datasets import Loader
 from mtlrun.datasets.base import Split, TensorSplit
-from mtlrun.datasets.rows.keys import Keys, count_repeated
+from mtlrun.datasets.tables.inputs.keys import Keys, count_repeated
 from mtlrun.records.record import SplitSummary
 from mtlrun.records.stamps import Stamp
 from mtlrun.tasks import Task

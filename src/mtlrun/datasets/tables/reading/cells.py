@@ -7,7 +7,7 @@ from typing import Any
 import numpy
 import pandas
 
-from mtlrun.datasets.rows.notation import Notation
+from mtlrun.datasets.tables.reading.notation import Notation
 
 #: Texts as numpy keeps them, object [num_rows]: a str, or None for an empty cell.
 Texts = Any

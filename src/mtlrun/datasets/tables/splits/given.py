@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy
 
 from mtlrun.datasets.base import SPLITS, SplitName
-from mtlrun.datasets.rows.columns import Columns
+from mtlrun.datasets.tables.reading.columns import Columns
 from mtlrun.errors import DataError
 
 # In any case. Words that mean different splits to different people, such as `eval` and `holdout`, are not among them.

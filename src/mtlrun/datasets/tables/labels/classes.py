@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Literal
 
-from mtlrun.datasets.rows.columns import Columns
-from mtlrun.datasets.rows.labels import (
+from mtlrun.datasets.tables.labels.column_labels import (
     Labels,
     advise_missing,
     arrange_as_given,
@@ -13,7 +12,8 @@ from mtlrun.datasets.rows.labels import (
     find_labels,
     order_of_yes_no,
 )
-from mtlrun.datasets.rows.words import label_value
+from mtlrun.datasets.tables.reading.columns import Columns
+from mtlrun.datasets.tables.words import label_value
 from mtlrun.errors import DataError
 
 #: What a task makes of its labels: one of several classes, of ordered levels, or yes or no.

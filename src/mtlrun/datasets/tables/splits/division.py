@@ -9,10 +9,10 @@ from math import isclose
 import numpy
 
 from mtlrun.datasets.base import SPLITS, SplitName
-from mtlrun.datasets.rows.columns import Columns
-from mtlrun.datasets.rows.drawing import cut_by_time, deal_folds, draw_groups, draw_rows, number
-from mtlrun.datasets.rows.given import EMPTY, check_splits, read_splits, rows_of, write_splits
-from mtlrun.datasets.rows.times import read_times
+from mtlrun.datasets.tables.reading.columns import Columns
+from mtlrun.datasets.tables.splits.drawing import cut_by_time, deal_folds, draw_groups, draw_rows, number
+from mtlrun.datasets.tables.splits.given import EMPTY, check_splits, read_splits, rows_of, write_splits
+from mtlrun.datasets.tables.splits.times import read_times
 from mtlrun.errors import DataError
 
 #: {split: its rows as sorted positions}.

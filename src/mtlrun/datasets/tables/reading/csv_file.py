@@ -11,12 +11,12 @@ from typing import Any
 import numpy
 import pandas
 
-from mtlrun.datasets.rows.cells import Cells, Texts
-from mtlrun.datasets.rows.columns import Columns
-from mtlrun.datasets.rows.layout import check_lengths, find_layout, open_bytes
-from mtlrun.datasets.rows.missing import Missing
-from mtlrun.datasets.rows.notation import Notation
-from mtlrun.datasets.rows.separators import as_override
+from mtlrun.datasets.tables.reading.cells import Cells, Texts
+from mtlrun.datasets.tables.reading.columns import Columns
+from mtlrun.datasets.tables.reading.layout import check_lengths, find_layout, open_bytes
+from mtlrun.datasets.tables.reading.missing import Missing
+from mtlrun.datasets.tables.reading.notation import Notation
+from mtlrun.datasets.tables.reading.separators import as_override
 from mtlrun.errors import DataError
 
 # Cells that are read at a time; their texts are in memory only so long.

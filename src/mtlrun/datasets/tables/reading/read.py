@@ -3,11 +3,11 @@
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from mtlrun.datasets.rows.columns import Columns
-from mtlrun.datasets.rows.csv_file import CsvFile
-from mtlrun.datasets.rows.missing import MISSING, Missing
-from mtlrun.datasets.rows.notation import Notation
-from mtlrun.datasets.rows.parquet_file import read_parquet
+from mtlrun.datasets.tables.reading.columns import Columns
+from mtlrun.datasets.tables.reading.csv_file import CsvFile
+from mtlrun.datasets.tables.reading.missing import MISSING, Missing
+from mtlrun.datasets.tables.reading.notation import Notation
+from mtlrun.datasets.tables.reading.parquet_file import read_parquet
 from mtlrun.errors import DataError
 
 _PARQUET = (".parquet", ".pq")

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from mtlrun.datasets.base import SplitName
-from mtlrun.datasets.rows.columns import Columns
-from mtlrun.datasets.rows.inputs import Inputs, Kind, count_categories
-from mtlrun.datasets.rows.splits import Rows
+from mtlrun.datasets.tables.inputs.kinds import Inputs, Kind, count_categories
+from mtlrun.datasets.tables.reading.columns import Columns
+from mtlrun.datasets.tables.splits.division import Rows
 
 # Numbers that are standardized at a time: few enough for the cache of a processor.
 _TILE = 2**17

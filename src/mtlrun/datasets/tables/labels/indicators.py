@@ -6,9 +6,9 @@ from decimal import Decimal
 
 import numpy
 
-from mtlrun.datasets.rows.columns import Columns
-from mtlrun.datasets.rows.labels import YES_NO, Labels, find_labels
-from mtlrun.datasets.rows.words import assignment, label_value
+from mtlrun.datasets.tables.labels.column_labels import YES_NO, Labels, find_labels
+from mtlrun.datasets.tables.reading.columns import Columns
+from mtlrun.datasets.tables.words import assignment, label_value
 from mtlrun.errors import DataError
 
 _MEANING: dict[str | Decimal, float] = {

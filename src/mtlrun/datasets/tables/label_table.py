@@ -10,17 +10,17 @@ from torch import Tensor
 
 from mtlrun.config.suggest import suggest
 from mtlrun.datasets.base import MultiTaskDataset, SplitName
-from mtlrun.datasets.rows.files import name_files, read_files
-from mtlrun.datasets.rows.learned import describe_targets, learned_of_targets
-from mtlrun.datasets.rows.missing import MISSING
-from mtlrun.datasets.rows.names import identify, weigh_by_task
-from mtlrun.datasets.rows.notation import Notation
-from mtlrun.datasets.rows.reading import read
-from mtlrun.datasets.rows.redivision import Redivision
-from mtlrun.datasets.rows.separators import check_separator
-from mtlrun.datasets.rows.splits import SplitKeys, select_rows, split_rows
-from mtlrun.datasets.rows.targets import check_target_keys, class_columns, read_targets, reads
-from mtlrun.datasets.rows.words import ColumnName, Label, column_name, column_names, label_text
+from mtlrun.datasets.tables.labels.targets import check_target_keys, class_columns, read_targets, reads
+from mtlrun.datasets.tables.learned import describe_targets, learned_of_targets
+from mtlrun.datasets.tables.names import identify, weigh_by_task
+from mtlrun.datasets.tables.reading.files import name_files, read_files
+from mtlrun.datasets.tables.reading.missing import MISSING
+from mtlrun.datasets.tables.reading.notation import Notation
+from mtlrun.datasets.tables.reading.read import read
+from mtlrun.datasets.tables.reading.separators import check_separator
+from mtlrun.datasets.tables.splits.division import SplitKeys, select_rows, split_rows
+from mtlrun.datasets.tables.splits.redivision import Redivision
+from mtlrun.datasets.tables.words import ColumnName, Label, column_name, column_names, label_text
 
 logger = logging.getLogger(__name__)
 

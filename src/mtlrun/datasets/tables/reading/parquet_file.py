@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy
 
-from mtlrun.datasets.rows.cells import Cells, Texts
-from mtlrun.datasets.rows.columns import Columns
-from mtlrun.datasets.rows.missing import Missing
-from mtlrun.datasets.rows.notation import Notation
+from mtlrun.datasets.tables.reading.cells import Cells, Texts
+from mtlrun.datasets.tables.reading.columns import Columns
+from mtlrun.datasets.tables.reading.missing import Missing
+from mtlrun.datasets.tables.reading.notation import Notation
 from mtlrun.errors import DataError
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy
 
-from mtlrun.datasets.rows.notation import to_numbers
+from mtlrun.datasets.tables.reading.notation import to_numbers
 
 #: The default of `dataset.missing`.
 MISSING = ("", "NA", "NaN", "nan", "null")

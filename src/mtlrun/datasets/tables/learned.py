@@ -6,10 +6,10 @@ from typing import Any
 import numpy
 
 from mtlrun.datasets.base import SplitName
-from mtlrun.datasets.rows.columns import Columns
-from mtlrun.datasets.rows.features import Features
-from mtlrun.datasets.rows.inputs import Inputs
-from mtlrun.datasets.rows.targets import Targets, reads
+from mtlrun.datasets.tables.inputs.features import Features
+from mtlrun.datasets.tables.inputs.kinds import Inputs
+from mtlrun.datasets.tables.labels.targets import Targets, reads
+from mtlrun.datasets.tables.reading.columns import Columns
 
 _LISTED = 10  # labels at most in a line
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 import numpy
 
-from mtlrun.datasets.rows.cells import Cells
-from mtlrun.datasets.rows.dates import ISO, find_formats, look_like_dates
-from mtlrun.datasets.rows.missing import MISSING, is_usual
-from mtlrun.datasets.rows.notation import Notation, are_other_numbers, other_notations, strip_sign
+from mtlrun.datasets.tables.reading.cells import Cells
+from mtlrun.datasets.tables.reading.dates import ISO, find_formats, look_like_dates
+from mtlrun.datasets.tables.reading.missing import MISSING, is_usual
+from mtlrun.datasets.tables.reading.notation import Notation, are_other_numbers, other_notations, strip_sign
 
 # Different texts that are looked at to find out what a column holds.
 _LOOKED_AT = 5000

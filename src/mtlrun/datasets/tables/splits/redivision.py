@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from mtlrun.datasets.base import SPLITS, SplitName
-from mtlrun.datasets.rows.advice import override
-from mtlrun.datasets.rows.columns import Columns
-from mtlrun.datasets.rows.given import read_splits
-from mtlrun.datasets.rows.splits import Rows, SplitKeys, select_rows, split_rows
+from mtlrun.datasets.tables.reading.advice import override
+from mtlrun.datasets.tables.reading.columns import Columns
+from mtlrun.datasets.tables.splits.division import Rows, SplitKeys, select_rows, split_rows
+from mtlrun.datasets.tables.splits.given import read_splits
 from mtlrun.errors import DataError
 
 _SEEDS = 10

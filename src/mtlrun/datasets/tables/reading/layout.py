@@ -16,7 +16,7 @@ from typing import IO, Any, TextIO
 
 import numpy
 
-from mtlrun.datasets.rows.separators import find_separator
+from mtlrun.datasets.tables.reading.separators import find_separator
 from mtlrun.errors import DataError
 
 _OPEN: dict[str, Callable[[str], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from mtlrun.config.instantiate import locate
-from mtlrun.datasets.rows.classes import SIZE_KEY, ClassKind, read_classes
-from mtlrun.datasets.rows.columns import Columns
-from mtlrun.datasets.rows.indicators import example_of_separator, is_list, read_lists, read_yes_no_columns
-from mtlrun.datasets.rows.labels import Labels
-from mtlrun.datasets.rows.splits import Rows
-from mtlrun.datasets.rows.words import Label, label_text, label_value
+from mtlrun.datasets.tables.labels.classes import SIZE_KEY, ClassKind, read_classes
+from mtlrun.datasets.tables.labels.column_labels import Labels
+from mtlrun.datasets.tables.labels.indicators import example_of_separator, is_list, read_lists, read_yes_no_columns
+from mtlrun.datasets.tables.reading.columns import Columns
+from mtlrun.datasets.tables.splits.division import Rows
+from mtlrun.datasets.tables.words import Label, label_text, label_value
 from mtlrun.errors import DataError
 
 _MISSING = -1
@@ -133,7 +133,7 @@ def read_targets(
         rows: of each split; scales are those of training.
         tasks: {task: importable name of its class}.
         targets: {task: its columns}; the default is the column of the task's name.
-        classes: {task: labels in the order of their indices}; see `read_classes` and `mtlrun.datasets.rows.indicators`.
+        classes: {task: labels in the order of their indices}; see `read_classes` and `labels.indicators`.
         standardize_targets: tasks whose numbers get mean 0 and standard deviation 1 in training.
         sizes: {task: number of labels that it expects}; None or absent for any.
         label_separator: between the labels in a cell of a multi-label target of one column.

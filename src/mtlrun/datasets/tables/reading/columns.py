@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import numpy
 
 from mtlrun.config.suggest import suggest
-from mtlrun.datasets.rows.advice import explain_cell
-from mtlrun.datasets.rows.cells import Cells
-from mtlrun.datasets.rows.missing import MISSING
-from mtlrun.datasets.rows.notation import Notation
+from mtlrun.datasets.tables.reading.advice import explain_cell
+from mtlrun.datasets.tables.reading.cells import Cells
+from mtlrun.datasets.tables.reading.missing import MISSING
+from mtlrun.datasets.tables.reading.notation import Notation
 from mtlrun.errors import DataError
 
 

@@ -7,10 +7,10 @@ from typing import Literal
 import numpy
 
 from mtlrun.config.suggest import suggest
-from mtlrun.datasets.rows.advice import examine, missing_entries, override, write_formats
-from mtlrun.datasets.rows.columns import Columns
-from mtlrun.datasets.rows.dates import find_formats, look_like_dates, to_days
-from mtlrun.datasets.rows.missing import is_usual
+from mtlrun.datasets.tables.reading.advice import examine, missing_entries, override, write_formats
+from mtlrun.datasets.tables.reading.columns import Columns
+from mtlrun.datasets.tables.reading.dates import find_formats, look_like_dates, to_days
+from mtlrun.datasets.tables.reading.missing import is_usual
 from mtlrun.errors import DataError
 
 Kind = Literal["number", "date", "text"]

@@ -6,9 +6,9 @@ from decimal import Decimal
 
 import numpy
 
-from mtlrun.datasets.rows.columns import Columns
-from mtlrun.datasets.rows.missing import is_usual
-from mtlrun.datasets.rows.words import assignment, label_value
+from mtlrun.datasets.tables.reading.columns import Columns
+from mtlrun.datasets.tables.reading.missing import is_usual
+from mtlrun.datasets.tables.words import assignment, label_value
 from mtlrun.errors import DataError
 
 _PAIRS = (

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy
 import pandas
 
-from mtlrun.datasets.rows.columns import Columns
+from mtlrun.datasets.tables.reading.columns import Columns
 from mtlrun.errors import DataError
 
 # Formats that can be told apart, or are tried together: where day and month may be confused, both are listed.

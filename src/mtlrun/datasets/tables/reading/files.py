@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy
 
 from mtlrun.datasets.base import SplitName
-from mtlrun.datasets.rows.cells import Cells
-from mtlrun.datasets.rows.columns import Columns
-from mtlrun.datasets.rows.given import usual_name
+from mtlrun.datasets.tables.reading.cells import Cells
+from mtlrun.datasets.tables.reading.columns import Columns
+from mtlrun.datasets.tables.splits.given import usual_name
 from mtlrun.errors import DataError
 
 _EXAMPLE = "{train: a.csv, test: b.csv}"

@@ -6,7 +6,7 @@ import numpy
 import torch
 
 from mtlrun.datasets.base import SampleWeights
-from mtlrun.datasets.rows.columns import Columns
+from mtlrun.datasets.tables.reading.columns import Columns
 from mtlrun.errors import DataError
 
 

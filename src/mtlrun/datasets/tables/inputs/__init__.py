@@ -1,0 +1,1 @@
+"""Inputs: columns of a table as the numbers that a model sees."""

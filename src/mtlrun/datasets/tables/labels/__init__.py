@@ -1,0 +1,1 @@
+"""Labels: columns of a table as the targets of tasks."""

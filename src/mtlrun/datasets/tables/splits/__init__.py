@@ -1,0 +1,1 @@
+"""Splits: the rows of a table in training, validation and test."""
