@@ -1,6 +1,7 @@
 """mtlrun compare: one row per config, its seeds put together, from records alone."""
 
 import shutil
+from pathlib import Path
 from statistics import fmean, stdev
 
 from helpers import QUICK, read_record, run_folders
@@ -57,3 +58,16 @@ def test_each_dataset_has_its_own_table(mtlrun):
     assert "-" not in cells["left, right"]
     assert lines[toys + 1][-1] == "seeds"
     assert "accuracy" not in lines[toys + 1]
+
+
+def test_keys_that_follow_from_the_tasks_are_not_shown(mtlrun):
+    rows = [f"{number},{number / 7},{number % 3}" for number in range(40)]
+    Path("t.csv").write_text("\n".join(["x,a,b", *rows]) + "\n")
+    common = ["dataset=csv", "dataset.path=t.csv", "dataset.inputs=[x]", "+task@tasks.a=regression", "trainer=smoke",
+              "backbone.hidden=[4]", "runtime.quiet=true"]  # fmt: skip
+    mtlrun(*common)
+    mtlrun(*common, "+task@tasks.b=regression")
+    _, out, _ = mtlrun("compare", "outputs")
+    assert "tasks" in out
+    for key in ("dataset.tasks", "dataset.kinds", "dataset.sizes"):
+        assert key not in out

@@ -84,4 +84,5 @@ def test_keys_shared_by_a_kind_come_from_one_file():
         "head_loss": "unweighted",
         "update_weights_every": 1,
         "_target_": "mtlrun.weightings.ConFIG",
+        "preferences": [1.0, 1.0],
     }

@@ -1,7 +1,7 @@
 """Datasets: samples with labels for several tasks on the same inputs, and the batches made of them.
 
-Here: one file per dataset; in `batches` how samples are drawn and fetched, in `files` the formats, in `tables` tables of
-labels, in `generation` what rendered and composed datasets share.
+Here: one file per dataset; in `batches` how samples are drawn and fetched, in `files` the formats, in `tables` the
+tables of labels, in `generation` what rendered and composed datasets share.
 Not here: what a label means and how it is checked (`tasks`), the masking of unlabeled samples (`training.batch`), or
 the loaders of a run (`setup.loaders`).
 

@@ -13,6 +13,9 @@ from mtlrun.records.folder import RECORD
 from mtlrun.records.identity import flatten
 from mtlrun.records.record import Record
 
+# Keys that the YAML fills in from those of the tasks, which are shown.
+_DERIVED = ("dataset.tasks", "dataset.kinds", "dataset.sizes", "weighting.preferences")
+
 
 @dataclass
 class ConfigGroup:
@@ -106,7 +109,7 @@ def group_by_config(records: Sequence[Record]) -> list[ConfigGroup]:
         if len(set(others)) > 1:
             config["data"] = content
     keys = list(dict.fromkeys(key for config in configs for key in config))
-    differing = [key for key in keys if len({repr(config.get(key)) for config in configs}) > 1]
+    differing = [key for key in keys if key not in _DERIVED and len({repr(config.get(key)) for config in configs}) > 1]
     names = [key for key in differing if key.startswith("names.")]
     # The keys of an option add nothing to its name, unless they differ between configs that use the same option.
     shown = names + [key for key in differing if key not in names and not _follows_from_name(key, configs)]
