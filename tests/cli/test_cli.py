@@ -177,6 +177,20 @@ def test_a_path_of_a_yaml_file_may_begin_with_the_users_folder(mtlrun, monkeypat
             ["tasks.y=binary: a task is added by +task@tasks.y=binary"],
         ),
         (
+            ["dataset=csv", "dataset.path=d.csv", "+task@tasks.y=binary", "dataset.classes.y=a,b"],
+            [
+                "dataset.classes.y=a,b: several values are a sweep, a run for each: add -m; if it is a list, write "
+                "'dataset.classes.y=[a,b]'"
+            ],
+        ),
+        (
+            ["dataset=csv", "dataset.path=d.csv", "+task@tasks.y=binary", "dataset.exclude=film"],
+            [
+                "dataset.exclude must be a list, each item a text or a whole number, found 'film', as in "
+                "'dataset.exclude=[film]'"
+            ],
+        ),
+        (
             ["dataset=d.csv", "+task@tasks.y=binary"],
             ["dataset=d.csv: a table of your own is dataset=csv dataset.path=d.csv"],
         ),

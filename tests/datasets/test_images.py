@@ -220,6 +220,8 @@ def test_an_absent_image_is_named_with_its_row():
     Path("photos/more/1.png").unlink()
     with pytest.raises(DataError, match=r"row 3: there is no file photos/more/1.png, and 1 more rows name none"):
         build()
+    with pytest.raises(DataError, match=r"^dataset.root=photo: there is no such folder, as seen from "):
+        Images("photo", "photos.csv", tasks=["kind"], kinds=[CLASSIFICATION], split_column="part")
 
 
 def test_an_empty_cell_is_no_file():

@@ -348,3 +348,11 @@ def test_labels_in_lists_may_be_weighted(mtlrun):
     code, _, err = mtlrun(*command, "tasks.t.class_weights=[1,3,2]")
     assert code == 2
     assert "tasks.t.class_weights must be 2 numbers" in err
+
+
+def test_words_are_no_numbers_and_the_message_names_the_kinds_for_them():
+    for kind in ("number", "count"):
+        with pytest.raises(
+            DataError, match=r"task k predicts numbers, and the column has words, such as 'low'; add it as"
+        ):
+            table(kind, ["low", "high"])

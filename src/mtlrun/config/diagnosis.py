@@ -115,10 +115,13 @@ def _unreadable(text: str) -> str:
 
 
 def _missing_sweep(override: Override) -> str:
-    text = override.input_line or ""
+    text = (override.input_line or "").lstrip("+")
     key, _, value = text.partition("=")
     quoted = f"; if it is one text, quote it: {key}='\"{value}\"'" if '"' not in value and "'" not in value else ""
-    return f"{text}: several values are a sweep, a run for each: add -m{quoted}"
+    listed = (
+        f"; if it is a list, write '{key}=[{value}]'" if "." in key and "'" not in value and "(" not in value else ""
+    )
+    return f"{text}: several values are a sweep, a run for each: add -m{listed}{quoted}"
 
 
 def _single(override: Override) -> Iterator[str]:

@@ -6,6 +6,7 @@ checked exactly like a shipped one. The constructor checks bounds, with ValueErr
 
 import inspect
 import pkgutil
+import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -197,6 +198,8 @@ def _mismatches(value: Any, hint: Any, key: str) -> list[str]:
         wrong = {name: item for name, item in value.items() if not _matches(item, of_entries)}
         return [problem for name, item in wrong.items() for problem in _mismatches(item, of_entries, f"{key}.{name}")]
     advice = next((f"; {quotes_advice(item, key, listed)}" for item, listed in _misread(value, hint)), "")
+    if isinstance(value, str) and any(_container(option) in (list, Sequence) for option in _options(hint)):
+        advice = f", as in '{key}=[{value}]'" if re.fullmatch(r"[\w.-]+", value, re.ASCII) else advice
     return [f"{key} must be {_describe(hint)}, found {value!r}{advice}"]
 
 

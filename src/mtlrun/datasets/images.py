@@ -90,8 +90,10 @@ class Images(LabelTable, FileDataset):
         """Return the file of each row.
 
         Raises:
-            DataError: at the first row without one; it names how many there are.
+            DataError: there is no such folder; or at the first row without a file, with the number of others.
         """
+        if not Path(root).is_dir():
+            raise DataError(f"dataset.root={root}: there is no such folder, as seen from {Path.cwd()}")
         finder, paths = FileFinder(root), []
         absent: list[str] = []
         for place, cell in zip(self._places, cells, strict=True):

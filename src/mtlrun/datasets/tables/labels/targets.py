@@ -149,6 +149,7 @@ def read_targets(
         if given is not None and kind == "numbers":
             kind = "classes"  # a kind of the user's that takes class indices without a number of classes
         if kind == "numbers" or kind == "counts":
+            _check_words(table, columns, task)
             numbers = numpy.stack([table.floats(column) for column in columns], axis=1)
             if kind == "counts":
                 _check_counts(table, columns, numbers, task)
@@ -190,6 +191,17 @@ def _scale(train: Tensor, task: str) -> tuple[Tensor, Tensor]:
     if not (std > 0).all():
         raise DataError(f"dataset.standardize_targets: task {task} has no two different values in training")
     return mean, std
+
+
+def _check_words(table: Columns, columns: Sequence[str], task: str) -> None:
+    """Raise DataError if a column has words, and no digit in any of them, where the task predicts numbers."""
+    for column in columns:
+        labels = table.cells[column].labels if not table.cells[column].are_numbers else []
+        if labels and not any(character.isdigit() for label in labels for character in label):
+            raise DataError(
+                f"{table.path}, column {column}: task {task} predicts numbers, and the column has words, such as "
+                f"{labels[0]!r}; add it as +task@tasks.{task}=classification, or as binary or ordinal"
+            )
 
 
 def _check_counts(table: Columns, columns: Sequence[str], numbers: numpy.ndarray, task: str) -> None:

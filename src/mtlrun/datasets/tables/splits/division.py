@@ -179,10 +179,13 @@ class Drawing:
     def why_empty(self) -> str:
         """Why there is a split without a row."""
         if self.keys.time_column is not None:
-            overlap = (
-                f", or the groups of column {self.keys.group_column} overlap in time" if self.keys.group_column else ""
+            few = f"column {self.keys.time_column} has too few different times"
+            if self.keys.group_column is None:
+                return few
+            return (
+                f"{few}, or the groups of column {self.keys.group_column} overlap in time; divide by one of them: set "
+                "dataset.time_column or dataset.group_column to null"
             )
-            return f"column {self.keys.time_column} has too few different times{overlap}"
         many = f"{len(self.table)} rows"
         if self.groups is not None:
             many = f"{len(numpy.unique(self.groups))} groups of column {self.keys.group_column}"
