@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from mtlrun.gradients import NonFiniteGradientError, backward, gram_matrix
+from mtlrun.gradients.assignment import clip_shared, weighted_sum
 from mtlrun.gradients.task_gradients import _warn_of_refusal
 from mtlrun.weightings import DWA, MGDA, Equal, GradDrop, GradNorm, PCGrad, Static, Uncertainty, Weighting, combine
 
@@ -517,3 +518,22 @@ def test_passes_that_vmap_cannot_batch_run_one_after_the_other_with_one_warning(
         torch.testing.assert_close(shared.grad, torch.zeros(3))  # 6 and -3, opposed
     assert len(caplog.messages) == 1
     assert "cannot be batched and are made one after the other" in caplog.messages[0]
+
+
+@pytest.mark.parametrize("factor", [1e44, -1e44])
+def test_weights_of_short_gradients_may_exceed_float32(factor):
+    short, ordinary = [torch.full((3,), 1e-24)], [torch.ones(3)]
+    expected = torch.full((3,), 1e-24).double() * factor + 2
+    for gradients, weights in (([short, ordinary], [factor, 2.0]), ([ordinary, short], [2.0, factor])):
+        torch.testing.assert_close(weighted_sum(gradients, weights)[0].double(), expected)
+
+
+@pytest.mark.parametrize("size", [1e-24, 1.0, 1e20])
+def test_the_shared_gradient_is_clipped_whatever_its_size(size):
+    parameters = [nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(1))]
+    parameters[0].grad = torch.full((3,), size)
+    expected = parameters[0].grad.double()
+    clip_shared(parameters, 0.5)
+    expected *= min(1.0, 0.5 / float(expected.norm()))
+    torch.testing.assert_close(parameters[0].grad.double(), expected, rtol=1e-5, atol=0)
+    assert parameters[1].grad is None

@@ -91,6 +91,8 @@ def test_a_weight_that_a_weighting_does_not_take_is_refused_by_the_name_of_its_k
     assert "tasks.right.weight=size" in err
     assert "weighting=static" in err
     assert "preferences" not in err
+    if "weighting/losses=stch" in weighting:
+        assert "weighting.losses (STCH) takes a number" in err
     for wrong in ("-1", "inf"):
         code, _, err = mtlrun(*QUICK, *weighting, f"tasks.right.weight={wrong}")
         assert code == 2
@@ -345,6 +347,16 @@ def test_an_infinite_gradient_of_a_finite_loss_names_its_task(monkeypatch):
     with pytest.raises(DivergedError, match="step 1: the gradient of task left is not finite") as caught:
         run(compose(QUICK))
     assert (caught.value.step, caught.value.task) == (1, "left")
+
+
+def test_a_gradient_whose_square_exceeds_float32_is_clipped_or_refused_for_what_it_is(monkeypatch, quick):
+    from mtlrun.tasks import Classification
+
+    loss = Classification.loss
+    monkeypatch.setattr(Classification, "loss", lambda *arguments: 1e22 * loss(*arguments))
+    with pytest.raises(DivergedError, match=r"step 1: the gradient has a length of .*Try trainer.clip_norm=1"):
+        run(compose(QUICK))
+    assert read_record(quick("trainer.clip_norm=1"))["status"] == "completed"
 
 
 # ---------------------------------------------------------------------------------------------------- TensorBoard

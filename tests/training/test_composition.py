@@ -295,6 +295,17 @@ def test_the_parts_of_a_batch_hold_each_labeled_sample_once():
     assert [len(part) for part in forward.parts] == [1, 1]
 
 
+def test_a_batch_smaller_than_the_number_of_parts_is_left_out_or_refused(mtlrun):
+    tasks = {"a": Regression()}
+    for size in (1, 2):
+        forward = Forward(Zeros(tasks), batch_of(tasks, a=torch.ones(size)), num_parts=3)
+        assert forward.active == []
+    for weighting in ("modo", "sdmgrad"):
+        code, _, err = mtlrun(*QUICK, f"weighting={weighting}", "trainer.batch_size=2")
+        assert code == 2
+        assert f"trainer.batch_size=2: weighting={weighting} splits each batch into 3 parts" in err
+
+
 def test_auto_lambda_sees_another_batch_of_the_training_split_and_moves_its_weights(quick):
     folder = quick("weighting=auto_lambda", "weighting.lr=0.05", "trainer.log_every=1")
     lines = read_lines(folder, "train")

@@ -9,12 +9,18 @@ from mtlrun.gradients.gram import Gradient
 from mtlrun.gradients.task_gradients import PartialGradient, Sharing
 from mtlrun.weightings.precision import promoted
 
+# Numbers up to this one are multiplied with float32 tensors as they are.
+_LARGEST_FACTOR = 1e30
+
 
 def weighted_sum(gradients: list[Gradient], weights: list[float]) -> Gradient:
     """Return sum_k weights_k gradients_k, in new tensors, since autograd may hand out one tensor for two inputs."""
-    total = list(torch._foreach_mul([promoted(part) for part in gradients[0]], weights[0]))
+    total = _times(weights[0], [promoted(part) for part in gradients[0]])
     for gradient, weight in zip(gradients[1:], weights[1:], strict=True):
-        torch._foreach_add_(total, [promoted(part) for part in gradient], alpha=weight)
+        parts = [promoted(part) for part in gradient]
+        if abs(weight) > _LARGEST_FACTOR:
+            parts, weight = _times(weight, parts), 1.0
+        torch._foreach_add_(total, parts, alpha=weight)
     return [part.to(like.dtype) for part, like in zip(total, gradients[0], strict=True)]
 
 
@@ -29,7 +35,29 @@ def add_task_grads(sharing: Sharing, gradients: list[PartialGradient], factors: 
     for parameters, gradient, factor in zip(sharing.task_params, gradients, factors, strict=True):
         pairs = [(each, part) for each, part in zip(parameters, gradient, strict=True) if part is not None]
         if pairs:
-            add_grads([each for each, _ in pairs], list(torch._foreach_mul([part for _, part in pairs], factor)))
+            add_grads([each for each, _ in pairs], _times(factor, [part for _, part in pairs]))
+
+
+def _times(factor: float, gradient: Gradient) -> Gradient:
+    """Return a gradient times a factor in new tensors; that of a very short gradient may exceed float32."""
+    if abs(factor) <= _LARGEST_FACTOR:
+        return list(torch._foreach_mul(gradient, factor))
+    return list(torch._foreach_mul(torch._foreach_mul(gradient, _LARGEST_FACTOR), factor / _LARGEST_FACTOR))
+
+
+def clip_shared(parameters: Sequence[nn.Parameter], max_norm: float) -> None:
+    """Scale the `.grad` of parameters so that their norm, all together, is at most `max_norm`."""
+    nn.utils.clip_grads_with_norm_(parameters, max_norm, norm_of_grads(parameters))
+
+
+def norm_of_grads(parameters: Sequence[nn.Parameter]) -> Tensor:
+    """Return the norm of the `.grad` of parameters in float64, since float32 may not hold the squares of entries."""
+    norms = [
+        torch.linalg.vector_norm(parameter.grad, dtype=torch.float64)
+        for parameter in parameters
+        if parameter.grad is not None
+    ]
+    return torch.stack(norms).norm() if norms else torch.tensor(0.0, dtype=torch.float64)
 
 
 def add_grads(parameters: Sequence[nn.Parameter], grads: Gradient) -> None:

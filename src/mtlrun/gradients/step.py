@@ -7,7 +7,7 @@ from itertools import compress
 import torch
 from torch import Tensor, nn
 
-from mtlrun.gradients.assignment import add_grads, add_task_grads, split_like, weighted_sum
+from mtlrun.gradients.assignment import add_grads, add_task_grads, clip_shared, split_like, weighted_sum
 from mtlrun.gradients.gram import Gradient, gram_matrix, inner_products, within_range
 from mtlrun.gradients.task_gradients import (
     LossGraph,
@@ -160,7 +160,7 @@ class GradientStep:
         update = self._combine(self.losses())
         for method in self._weighting.capable_of(ClipsSharedGradient):
             if method.max_norm is not None:
-                nn.utils.clip_grad_norm_(self._sharing.shared, method.max_norm)
+                clip_shared(self._sharing.shared, method.max_norm)
         return update
 
     def losses(self) -> Tensor:

@@ -52,6 +52,12 @@ def check_weighting(
             for task, options in tasks.items()
             if not isinstance(options, MeasuresPerformance)
         ]
+    batch_size = config.get("trainer", {}).get("batch_size")
+    if isinstance(weighting, PartsWeighting) and isinstance(batch_size, int) and 1 <= batch_size < weighting.num_parts:
+        problems.append(
+            f"trainer.batch_size={batch_size}: {name} splits each batch into {weighting.num_parts} parts; use "
+            f"trainer.batch_size={weighting.num_parts} or more"
+        )
     if config.get("trainer", {}).get("micro_batches", 1) != 1:
         problems += _check_micro_batches(weighting, name)
     if model is not None:
@@ -61,8 +67,11 @@ def check_weighting(
 
 def _check_task_weights(weighting: Weighting, name: str, tasks: Mapping[str, Task]) -> list[str]:
     """Return a problem for each `tasks.<t>.weight` that no method of the run takes, or that would count twice."""
-    readers = [method for method in weighting.capable_of(UsesTaskWeights) if method.reads_task_weights]
-    takes_size = all(isinstance(method, UsesLabelFractions) for method in readers)
+    readers = {}
+    for method in weighting.methods():
+        if isinstance(method, UsesTaskWeights) and method.reads_task_weights:
+            readers[name if method is weighting else f"weighting.losses ({type(method).__name__})"] = method
+    refusing_size = [reader for reader, method in readers.items() if not isinstance(method, UsesLabelFractions)]
     problems = []
     for task, options in tasks.items():
         key = f"tasks.{task}.weight={options.weight}"
@@ -70,8 +79,8 @@ def _check_task_weights(weighting: Weighting, name: str, tasks: Mapping[str, Tas
             continue
         if not readers:
             problems.append(f"{key} has no effect with {name}; use weighting=static")
-        elif options.weight == "size" and not takes_size:
-            problems.append(f"{key} is for weighting=static, and {name} takes a number > 0")
+        elif options.weight == "size" and refusing_size:
+            problems.append(f"{key} is for weighting=static, and {refusing_size[0]} takes a number > 0")
         elif len(readers) > 1:
             problems.append(f"{key} would count twice, in {name} and weighting.losses; use weighting.preferences=null")
     return problems

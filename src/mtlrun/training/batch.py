@@ -125,7 +125,7 @@ class SourceBatch:
 
     def every_nth(self, step: int, start: int) -> "SourceBatch":
         """Return every step-th sample from `start` on."""
-        return self.select(torch.arange(start, len(self), step, device=self.inputs.device))
+        return self.select(torch.arange(min(start, len(self)), len(self), step, device=self.inputs.device))
 
     def select(self, samples: Tensor) -> "SourceBatch":
         """Return the samples at these positions, which are in rising order."""

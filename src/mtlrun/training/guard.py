@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from mtlrun.config.settings import Settings
 from mtlrun.errors import DivergedError, FallbackError
+from mtlrun.gradients.assignment import norm_of_grads
 from mtlrun.models import MultiTaskModel
 from mtlrun.training.batch import LabeledBatch
 from mtlrun.training.forward import BatchPass, ModelSharing
@@ -65,7 +66,16 @@ class Guard:
                     step,
                     task,
                 )
-            raise diverged(*self._find_non_finite(batch), step)
+            norms = [norm_of_grads(parameters) for parameters in self._clipped]
+            if not torch.isfinite(torch.stack([*norms, total.to(norms[0])])).all():
+                raise diverged(*self._find_non_finite(batch), step)
+            if self._settings.clip_norm is None:
+                raise DivergedError(
+                    f"step {step}: the gradient has a length of {float(max(norms)):.1g}, too long for the optimizer, "
+                    "since float32 does not hold its square; this step was not applied. Try trainer.clip_norm=1",
+                    step,
+                    None,
+                )
         if self._settings.clip_norm is not None:
             for parameters, norm in zip(self._clipped, norms, strict=True):
                 nn.utils.clip_grads_with_norm_(parameters, self._settings.clip_norm, norm)

@@ -15,9 +15,9 @@ class UsesPreferences(UsesTaskWeights):
     """Mixin of methods in which a task may count for more or less than the others.
 
     Args:
-        preferences: one number > 0 per task, in the order of the tasks; None, or ones only, for ones for any number of
-            tasks. The word `size`, which is a weight for `static` only, is refused when the preferences are used, and
-            before a run.
+        preferences: one number > 0 per task, in the order of the tasks; None for equal ones. Ones only are the same as
+            None, for any number of tasks. The word `size`, which is a weight for `static` only, is refused when the
+            preferences are used, and before a run.
         common: see the kind of weighting.
     """
 

@@ -31,7 +31,7 @@ class RotoGrad(RotatesRepresentation, LearnsWeights, JacobianWeighting):
         burn_in: number of steps after which G_k^0 is taken again, since losses change quickly at first; >= 0. Authors:
             20.
         scale: False for rotations only, d = sum_k G_k.
-        lr: learning rate of the rotations; with Adam, about an angle per step.
+        lr: learning rate of the rotations; with Adam, an angle changes by about twice this per step.
         grad_wrt: must be `representation`.
         common: see `JacobianWeighting` and `LearnsWeights`.
     """
