@@ -10,6 +10,7 @@ from mtlrun.config.instantiate import build
 from mtlrun.errors import ConfigError
 from mtlrun.gradients import backward
 from mtlrun.models import HardSharing, ParameterGroup, SharedRepresentationModel
+from mtlrun.models.blocks.last_layer import last_layer, order_of_use
 from mtlrun.setup.prepare import prepare
 from mtlrun.tasks import Regression
 from mtlrun.weightings import GradNorm
@@ -223,3 +224,19 @@ def test_a_run_finds_the_layer_that_is_applied_last():
 def test_a_model_without_a_trained_shared_layer_is_refused():
     with pytest.raises(ConfigError, match=r"weighting.grad_wrt=last_layer needs a shared layer with weights"):
         prepared(frozen=True)
+
+
+class ChannelNorm(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight, self.bias = (nn.Parameter(value * torch.ones(1, 4, 1, 1)) for value in (1, 0))
+
+    def forward(self, inputs):
+        return self.weight * nn.functional.instance_norm(inputs) + self.bias
+
+
+@pytest.mark.parametrize("layer", [nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 1), nn.Conv2d(3, 1, 1)])
+def test_a_normalization_of_one_s_own_does_not_count_whatever_the_shape_of_its_scale(layer):
+    network = nn.Sequential(layer, ChannelNorm())
+    order = order_of_use(network(INPUTS))
+    assert last_layer(network, network.parameters(), order) == [layer.weight, layer.bias]

@@ -67,11 +67,8 @@ def check_weighting(
 
 def _check_task_weights(weighting: Weighting, name: str, tasks: Mapping[str, Task]) -> list[str]:
     """Return a problem for each `tasks.<t>.weight` that no method of the run takes, or that would count twice."""
-    readers = {}
-    for method in weighting.methods():
-        if isinstance(method, UsesTaskWeights) and method.reads_task_weights:
-            readers[name if method is weighting else f"weighting.losses ({type(method).__name__})"] = method
-    refusing_size = [reader for reader, method in readers.items() if not isinstance(method, UsesLabelFractions)]
+    readers = [method for method in weighting.capable_of(UsesTaskWeights) if method.reads_task_weights]
+    kinds_without_size = [type(method) for method in readers if not isinstance(method, UsesLabelFractions)]
     problems = []
     for task, options in tasks.items():
         key = f"tasks.{task}.weight={options.weight}"
@@ -79,8 +76,10 @@ def _check_task_weights(weighting: Weighting, name: str, tasks: Mapping[str, Tas
             continue
         if not readers:
             problems.append(f"{key} has no effect with {name}; use weighting=static")
-        elif options.weight == "size" and refusing_size:
-            problems.append(f"{key} is for weighting=static, and {refusing_size[0]} takes a number > 0")
+        elif options.weight == "size" and kinds_without_size:
+            kind = kinds_without_size[0]
+            taker = name if isinstance(weighting, kind) else f"weighting.losses ({kind.__name__})"
+            problems.append(f"{key} is for weighting=static, and {taker} takes a number > 0")
         elif len(readers) > 1:
             problems.append(f"{key} would count twice, in {name} and weighting.losses; use weighting.preferences=null")
     return problems

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 _NORMALIZATIONS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
@@ -75,6 +76,8 @@ def _rank(module: nn.Module, parameters: Mapping[str, nn.Parameter]) -> int:
     if isinstance(module, _EMBEDDINGS):
         return 1
     matrices = [name for name, parameter in parameters.items() if parameter.dim() >= 2]
+    if not isinstance(module, _ConvNd):  # the scale of a normalization of one's own may be [1, n, 1, 1]
+        matrices = [name for name in matrices if parameters[name].dim() == 2 or parameters[name].squeeze().dim() >= 2]
     if not matrices:
         return 0
     return 3 if any("weight" in name for name in matrices) else 2
