@@ -114,26 +114,31 @@ def test_rows_of_a_table_that_are_also_in_training_are_counted_and_said(mtlrun, 
     rows = [(number, number % 7, number % 2, "train") for number in range(30)]
     rows += [(number + 0.5, number % 5, number % 2, "val") for number in range(10)]
     rows += [(number, number % 7, 1 - number % 2, "test") for number in range(25, 33)]  # five of these, other labels
+    rows += [(3.5, 3, 1, "test"), (3.5, 3, 0, "test")]  # in val
     write_table(tmp_path / "table.csv", rows)
     code, out, err = mtlrun(*TABLE)
     assert code == 0, err
     record = read_record(run_folders()[0])
     assert [record["splits"][name]["repeated"] for name in ("train", "val", "test")] == [None, 0, 5]
-    line = "5 of 8 test samples have the same inputs as a training sample; metrics on them may be too good"
+    assert [record["splits"][name]["repeated_in_val"] for name in ("train", "val", "test")] == [None, None, 2]
+    line = (
+        "5 of 10 test samples have the same inputs as a training sample, 2 of 10 test samples have the same inputs as "
+        "a validation sample; metrics on them may be too good"
+    )
     assert record["notes"] == [line]
     assert line in " ".join(out.split())
 
 
 def test_a_single_row_is_counted_too_and_only_those_that_are_used():
     train = Loader(make_split(), 2, shuffle=True)
-    keys = split_summary.training_keys(train.split)
+    keys = split_summary.keys_of_split(train.split)
     one = TensorSplit(torch.tensor([[2.0, 3.0]]), {})
     assert split_summary.summarize(Loader(one, 2, shuffle=False), {}, train=keys).repeated == 1
     for limit, repeated in ((1, 1), (2, 2), (None, 2)):
         other = TensorSplit(torch.tensor([[2.0, 3.0], [9, 9], [9, 8], [6, 7]]), {})
         loader = Loader(other, 2, shuffle=False, limit_batches=limit)
         assert split_summary.summarize(loader, {}, train=keys).repeated == repeated
-    assert split_summary.training_keys(TensorSplit(torch.zeros(5, 2), {})) is None
+    assert split_summary.keys_of_split(TensorSplit(torch.zeros(5, 2), {})) is None
 
 
 def test_nothing_is_said_where_no_row_is_repeated_or_all_inputs_are_the_same(mtlrun, tmp_path):

@@ -32,6 +32,7 @@ class SplitSummary:
         available: number of samples of the whole split.
         repeated: number of `samples` with the same inputs as a sample of the training split; None for that split, and
             where it is not counted.
+        repeated_in_val: of the test split, number of `samples` with the same inputs as a validation sample.
     """
 
     samples: int
@@ -39,6 +40,7 @@ class SplitSummary:
     fingerprint: str | None
     available: int
     repeated: int | None = None
+    repeated_in_val: int | None = None
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from mtlrun.setup.loaders import fit_tasks, has_source_statistics, make_loaders
 from mtlrun.setup.model_size import count_macs, match_width
 from mtlrun.setup.optimizer_groups import check_optimizer, check_task_rates, make_optimizer
 from mtlrun.setup.selection_rules import check_declared_values, check_monitor, make_rules, make_skills
-from mtlrun.setup.split_summary import count_labels, describe_repeated, summarize, training_keys
+from mtlrun.setup.split_summary import count_labels, describe_repeated, keys_of_split, summarize
 from mtlrun.setup.task_building import Sizes, build_tasks, check_task_names
 from mtlrun.setup.undefined import Undefined, find_undefined, stand_in
 from mtlrun.setup.warm_start import start_from
@@ -283,10 +283,11 @@ def load_data(components: Components) -> Data:
     # Under the legacy protocol "val" is the test split.
     summarized = [name for name in SPLITS if name != "val" or dataset.protocol == "standard"]
     stamps = take_stamps(find_data_paths(components.config, dataset))
-    keys = training_keys(train.split)
-    splits = {
-        str(name): summarize(loaders[name], tasks, stamps, None if name == "train" else keys) for name in summarized
-    }
+    keys = {name: keys_of_split(loaders[name].split) for name in summarized if name != "test"}
+    splits: dict[str, SplitSummary] = {}
+    for name in summarized:
+        earlier = {other: keys[other] for other in keys if SPLITS.index(other) < SPLITS.index(name)}
+        splits[name] = summarize(loaders[name], tasks, stamps, **earlier)
     _set_label_fractions(weighting, train.split, tasks)
     fit_tasks(tasks, train, runtime.num_workers)
     if train.per_source:

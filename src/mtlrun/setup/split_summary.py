@@ -17,7 +17,11 @@ from mtlrun.tasks import Task
 
 
 def summarize(
-    loader: Loader, tasks: Mapping[str, Task], stamps: Mapping[str, Stamp] | None = None, train: Keys | None = None
+    loader: Loader,
+    tasks: Mapping[str, Task],
+    stamps: Mapping[str, Stamp] | None = None,
+    train: Keys | None = None,
+    val: Keys | None = None,
 ) -> SplitSummary:
     """Return the summary of a split without loading samples.
 
@@ -26,16 +30,18 @@ def summarize(
         tasks: those of the run.
         stamps: of the files that the samples come from. They stand for the inputs, in the fingerprint, where these are
             not in memory.
-        train: keys of the training samples, to look for this split's among them.
+        train, val: keys of the samples of these splits, to look for this split's among them; None to look for none.
     """
     split, used = loader.split, loader.used()
     samples = len(split) if used is None else len(used)
-    keys = None if train is None or not isinstance(split, TensorSplit) else split.keys()
-    repeated = None
-    if train is not None and keys is not None:
-        repeated = count_repeated(keys if used is None else keys[used.numpy()], train)
+    wanted = train is not None or val is not None
+    keys = split.keys() if wanted and isinstance(split, TensorSplit) else None
+    repeated: list[int | None] = [None, None]
+    if keys is not None:
+        looked_for = keys if used is None else keys[used.numpy()]
+        repeated = [None if others is None else count_repeated(looked_for, others) for others in (train, val)]
     fingerprint = _fingerprint(split, stamps or {})
-    return SplitSummary(samples, count_labels(split, tasks, used), fingerprint, len(split), repeated)
+    return SplitSummary(samples, count_labels(split, tasks, used), fingerprint, len(split), *repeated)
 
 
 def count_labels(split: Split, tasks: Mapping[str, Task], used: Tensor | None = None) -> dict[str, int]:
@@ -46,20 +52,23 @@ def count_labels(split: Split, tasks: Mapping[str, Task], used: Tensor | None = 
     return {name: int((mask if used is None else mask[used]).sum()) for name, mask in labeled.items()}
 
 
-def training_keys(split: Split) -> Keys | None:
-    """Return the keys of the training samples, if `TensorSplit` has any, and not all are the same, as without data."""
+def keys_of_split(split: Split) -> Keys | None:
+    """Return the keys of the samples, if `TensorSplit` has any, and not all are the same, as without data."""
     keys = split.keys() if isinstance(split, TensorSplit) else None
     return None if keys is None or (keys == keys[0]).all() else keys
 
 
 def describe_repeated(splits: Mapping[str, SplitSummary]) -> list[str]:
-    """Return a line on the samples whose inputs are also in the training split, or none if there are none."""
+    """Return a line on the samples whose inputs are also in an earlier split, or none if there are none."""
     found = [
         f"{split.repeated:,} of {split.samples:,} {name} samples" for name, split in splits.items() if split.repeated
     ]
-    if not found:
-        return []
-    return [f"{' and '.join(found)} have the same inputs as a training sample; metrics on them may be too good"]
+    parts = [f"{' and '.join(found)} have the same inputs as a training sample"] if found else []
+    test = splits.get("test")
+    if test is not None and test.repeated_in_val:
+        count = f"{test.repeated_in_val:,} of {test.samples:,} test samples"
+        parts.append(f"{count} have the same inputs as a validation sample")
+    return [f"{', '.join(parts)}; metrics on them may be too good"] if parts else []
 
 
 def _fingerprint(split: Split, stamps: Mapping[str, Stamp]) -> str | None:
