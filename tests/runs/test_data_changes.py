@@ -222,3 +222,39 @@ def test_whatever_a_config_names_by_path_is_stamped():
     assert find_data_paths(config, dataset) == ["data.bin", "folder/checkpoints/best.pt", "w.pt"]
     dataset.data_paths = ["a", Path("b")]
     assert find_data_paths(config, dataset) == ["a", "b", "folder/checkpoints/best.pt", "w.pt"]
+
+
+def test_a_finished_run_says_that_its_data_may_have_changed(mtlrun, monkeypatch, caplog):
+    monkeypatch.setattr(stamps, "_MOST_BYTES", 10)
+    mtlrun(*TABLE)
+    assert "cannot be known" not in mtlrun(*TABLE)[1]
+    touch()
+    assert "t.csv was modified since" in mtlrun(*TABLE)[1]
+    run(compose(TABLE))  # from Python, which prints no result
+    assert "t.csv was modified since" in caplog.text
+
+
+def test_a_file_that_cannot_be_read_leaves_a_doubt(monkeypatch):
+    taken = as_plain(take_stamps(["t.csv"]))
+    touch()
+
+    def refuse(*_, **__):
+        raise PermissionError
+
+    monkeypatch.setattr("builtins.open", refuse)
+    assert find_changes(taken).possible == ["t.csv"]
+    assert next(iter(take_stamps(["t.csv"]).values())).content is None
+
+
+def test_names_of_a_pattern_hold_the_folders_below_it():
+    hashes = []
+    for folders in ("ab", "ac"):
+        for folder in folders:
+            Path("p", folder).mkdir(parents=True)
+            Path("p", folder, "1.png").write_text("same")
+        hashes.append(next(iter(take_stamps(["p/**/*.png"]).values())).names)
+        shutil.copytree("p", "elsewhere")
+        assert next(iter(take_stamps(["elsewhere/**/*.png"]).values())).names == hashes[-1]
+        shutil.rmtree("p")
+        shutil.rmtree("elsewhere")
+    assert hashes[0] != hashes[1]

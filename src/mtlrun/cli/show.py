@@ -14,7 +14,7 @@ from mtlrun.records.display import (
 )
 from mtlrun.records.identity import run_folder
 from mtlrun.records.record import Record
-from mtlrun.records.stamps import find_changes
+from mtlrun.records.stamps import explain_result_of_changed_data
 
 _MOST_TASKS = 4  # that are named in a line
 
@@ -29,12 +29,8 @@ def show(record: Record, config: Mapping[str, Any], *, again: bool) -> None:
     """
     console = make_console()
     folder = run_folder(config)
-    changes = find_changes(record.data).certain if again else {}
-    for path, what in changes.items():
-        console.print(
-            f"{path} {what}: the result below is that of the data as it was on {record.started[:10]}; train anew with "
-            "runtime.rerun=true"
-        )
+    for line in explain_result_of_changed_data(record.data, record.started) if again else []:
+        console.print(line)
     legacy = record.protocol == "legacy"
     if config["runtime"]["quiet"]:
         metrics = (

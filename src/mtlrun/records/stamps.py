@@ -25,7 +25,7 @@ class Stamp:
         names: hash of the names and sizes.
         times: hash of the names and times of modification.
         newest: latest time of modification, seconds since 1970.
-        content: hash of the names and contents; None where there is too much to be read.
+        content: hash of the names and contents; None where there is too much to be read, or a file cannot be.
     """
 
     files: int
@@ -42,7 +42,8 @@ class Changes:
 
     Args:
         certain: {path: what has changed}.
-        possible: the paths of which only times of modification differ, and whose contents are too large to compare.
+        possible: the paths of which only times of modification differ, and whose contents cannot be compared: they are
+            too large, or cannot be read.
     """
 
     certain: dict[str, str]
@@ -76,11 +77,31 @@ def find_changes(stamps: Mapping[str, Mapping[str, Any]]) -> Changes:
         elif then.names != now.names:
             certain[path] = _difference(then, now)
         elif then.times != now.times:
-            if then.content is None:
+            content_now = None if then.content is None else _hash_content(path)
+            if content_now is None:
                 possible.append(path)
-            elif then.content != _hash_content(path):
+            elif then.content != content_now:
                 certain[path] = f"has other content of the same size, modified {_date(now.newest)}"
     return Changes(certain, possible)
+
+
+def explain_result_of_changed_data(stamps: Mapping[str, Mapping[str, Any]], trained: str) -> list[str]:
+    """Return a line for each path that has changed, or may have, since a finished run was trained.
+
+    Args:
+        stamps: see `find_changes`.
+        trained: date and time in ISO format.
+    """
+    changes = find_changes(stamps)
+    lines = [
+        f"{path} {what}: the result is that of the data as it was on {trained[:10]}; train anew with runtime.rerun=true"
+        for path, what in changes.certain.items()
+    ]
+    return lines + [
+        f"{path} was modified since: whether the result of {trained[:10]} is that of the same data cannot be known, "
+        "since its content cannot be compared; runtime.rerun=true trains anew"
+        for path in changes.possible
+    ]
 
 
 def as_plain(stamps: Mapping[str, Stamp]) -> dict[str, dict[str, Any]]:
@@ -113,9 +134,10 @@ def _walk(path: str) -> Iterator[tuple[str, Path]]:
     elif os.path.isdir(path):
         yield from _walk_folder(Path(path))
     elif glob.has_magic(path):
-        for name in sorted(glob.glob(path, recursive=True)):
-            if os.path.isfile(name):
-                yield Path(name).name, Path(name)
+        files = [name for name in sorted(glob.glob(path, recursive=True)) if os.path.isfile(name)]
+        folder = os.path.commonpath([os.path.dirname(name) for name in files]) if files else ""
+        for name in files:
+            yield os.path.relpath(name, folder or None), Path(name)
 
 
 def _walk_folder(path: Path) -> Iterator[tuple[str, Path]]:
@@ -134,13 +156,17 @@ def _walk_folder(path: Path) -> Iterator[tuple[str, Path]]:
                 yield str(file.relative_to(path)), file
 
 
-def _hash_content(path: str) -> str:
+def _hash_content(path: str) -> str | None:
+    """Return the hash of the names and contents; None if a file cannot be read."""
     content = _digest()
     for name, file in _walk(path):
         content.update(f"{name}\0".encode(errors="surrogateescape"))
-        with open(file, "rb", buffering=0) as opened:
-            while block := opened.read(_BLOCK):
-                content.update(block)
+        try:
+            with open(file, "rb", buffering=0) as opened:
+                while block := opened.read(_BLOCK):
+                    content.update(block)
+        except OSError:
+            return None
     return str(content.hexdigest())
 
 

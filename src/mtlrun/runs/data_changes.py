@@ -48,7 +48,6 @@ def log_possible_changes(paths: list[str]) -> None:
     """Warn that files may have changed."""
     if paths:
         logger.warning(
-            "%s: modified since this run was begun; names and sizes are the same, and the contents are too large to be "
-            "compared",
+            "%s: modified since this run was begun; names and sizes are the same, and the contents cannot be compared",
             ", ".join(paths),
         )

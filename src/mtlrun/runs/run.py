@@ -16,6 +16,7 @@ from mtlrun.records.display import make_console
 from mtlrun.records.folder import CHECKPOINTS, CONFIG, LEARNED, SAMPLE_IDS, hold, open_atomically, start_anew
 from mtlrun.records.identity import run_folder
 from mtlrun.records.record import Record, finished_record
+from mtlrun.records.stamps import explain_result_of_changed_data
 from mtlrun.runs.data_changes import check_files, check_splits, checkpointed_record, log_possible_changes
 from mtlrun.runs.logs import (
     gathering,
@@ -61,6 +62,8 @@ def run(
     started = time.time() if started is None else started
     record = finished_record(config)
     if record is not None:
+        for line in explain_result_of_changed_data(record.data, record.started):
+            logger.warning("%s", line)
         return record
     folder = run_folder(config)
     earlier = None if config["runtime"].get("rerun") else checkpointed_record(folder)
