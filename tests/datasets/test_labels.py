@@ -66,7 +66,7 @@ def test_the_advice_on_the_order_works_as_it_stands(mtlrun):
     assert advice == 'dataset.classes.k=[low,middle,"true","very low"]'
     code, _, err = mtlrun(*command, advice)
     assert code == 0, err
-    assert read_record(run_folders()[0])["found"] == {"k": {"num_levels": 4}}
+    assert read_record(run_folders()[0])["task_sizes"] == {"k": {"num_levels": 4}}
 
 
 def test_ordered_categories_of_parquet_keep_their_order():
@@ -212,7 +212,7 @@ def test_numbers_of_labels_are_those_of_the_data(mtlrun):
     assert code == 0, err
     (folder,) = run_folders()
     record = read_record(folder)
-    assert record["found"] == {"k": {"num_classes": 3}, "g": {"num_levels": 4}, "t": {"num_labels": 2}}
+    assert record["task_sizes"] == {"k": {"num_classes": 3}, "g": {"num_levels": 4}, "t": {"num_labels": 2}}
     assert record["config"]["tasks"]["k"]["num_classes"] is None
     assert "tasks.g.num_levels=4, from the data" in (folder / "run.log").read_text()
     code, _, err = mtlrun(*RUN, "tasks.k.num_classes=3", "tasks.g.num_levels=4", "tasks.t.num_labels=2", "seed=1")

@@ -68,7 +68,7 @@ class Record:
     status: Status = "running"  # if no process holds the run's folder, a "running" run was killed
     error: str | None = None
     # {task: {key: number}}, such as num_classes: what the config leaves out of `tasks` and the dataset gave
-    found: dict[str, dict[str, int]] = field(default_factory=dict)
+    task_sizes: dict[str, dict[str, int]] = field(default_factory=dict)
     # {task: {metric: "max" or "min"}}, and the main metric of each task
     directions: dict[str, dict[str, str]] = field(default_factory=dict)
     main_metrics: dict[str, str] = field(default_factory=dict)

@@ -98,7 +98,7 @@ def log_plan(parts: Parts, record: Record) -> None:
             record.config["names"]["match_parameters"],
             f"{parts.match.reference_parameters:,}",
         )
-    for task, sizes in record.found.items():
+    for task, sizes in record.task_sizes.items():
         for key, size in sizes.items():
             logger.info("tasks.%s.%s=%d, from the data", task, key, size)
     weights, normalization = record.config["backbone"].get("weights"), parts.dataset.normalization

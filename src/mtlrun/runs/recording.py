@@ -32,7 +32,7 @@ def new_record(config: Mapping[str, Any], parts: Parts, overrides: Sequence[str]
         run_id=run_id(config),
         config=dict(config),
         overrides=list(overrides),
-        found={name: dict(sizes) for name, sizes in parts.found.items()},
+        task_sizes={name: dict(sizes) for name, sizes in parts.task_sizes.items()},
         directions={name: dict(task.directions()) for name, task in parts.tasks.items()},
         main_metrics={name: task.main_metric for name, task in parts.tasks.items()},
         protocol=parts.dataset.protocol,

@@ -82,7 +82,7 @@ class Components:
     settings: Settings
     device: torch.device
     tasks: dict[str, Task]
-    found: Sizes
+    task_sizes: Sizes
     dataset: MultiTaskDataset
     model: MultiTaskModel
     match: Match | None
@@ -135,7 +135,7 @@ def build_components(config: Mapping[str, Any], problems: Problems) -> dict[str,
         problems.raise_if_any()
     of_dataset = Problems()
     dataset = of_dataset.attempt(build, nodes["dataset"], "dataset") if "dataset" in nodes else None
-    tasks, found, of_tasks = build_tasks(nodes.get("tasks", {}), dataset, str(config["names"]["dataset"]))
+    tasks, task_sizes, of_tasks = build_tasks(nodes.get("tasks", {}), dataset, str(config["names"]["dataset"]))
     problems += [*of_tasks, *of_dataset]
     weighting, schedule = (
         problems.attempt(build, nodes[group], group) if group in nodes else None for group in ("weighting", "scheduler")
@@ -156,7 +156,7 @@ def build_components(config: Mapping[str, Any], problems: Problems) -> dict[str,
         "settings": settings,
         "device": device,
         "tasks": tasks,
-        "found": found,
+        "task_sizes": task_sizes,
         "dataset": dataset,
         "model": model,
         "match": match,
@@ -356,7 +356,7 @@ def place(components: Components, data: Data) -> Parts:
     return Parts(
         dataset=components.dataset,
         tasks=tasks,
-        found=components.found,
+        task_sizes=components.task_sizes,
         model=model,
         weighting=weighting,
         optimizer=make_optimizer(components.config["optimizer"], model, tasks),

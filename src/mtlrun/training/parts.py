@@ -26,7 +26,7 @@ class Parts:
     Args:
         dataset: where the splits of the loaders come from.
         tasks: {name: task}, in the order of the weighting's K tasks.
-        found: {task: {key: number}}: the sizes of tasks that the config leaves out and the dataset gave.
+        task_sizes: {task: {key: number}}: the sizes of tasks that the config leaves out and the dataset gave.
         model: before the first step.
         weighting: after `setup`.
         optimizer: over all parameters of the model, with `name` and `initial_lr` in each group.
@@ -47,7 +47,7 @@ class Parts:
 
     dataset: MultiTaskDataset
     tasks: Mapping[str, Task]
-    found: Mapping[str, Mapping[str, int]]
+    task_sizes: Mapping[str, Mapping[str, int]]
     model: MultiTaskModel
     weighting: Weighting
     optimizer: Optimizer
