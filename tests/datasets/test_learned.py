@@ -6,6 +6,7 @@ from datetime import date
 from pathlib import Path
 
 import numpy
+import pytest
 import torch
 from helpers import QUICK, read_record, run_folders
 from PIL import Image
@@ -22,7 +23,7 @@ TASKS = [
 ]  # fmt: skip
 KEYS = [
     "dataset=csv", "dataset.path=houses.csv", "dataset.dates=[built]", "dataset.exclude=[note]",
-    "dataset.standardize_targets=[price,place]", "+dataset.targets.place=[lat,lon]", "+dataset.targets.has=[pool,yard]",
+    "+dataset.targets.place=[lat,lon]", "+dataset.targets.has=[pool,yard]",
     "tasks.place.num_outputs=2", "+dataset.classes.grade=[low,mid,high]", "dataset.label_separator=;",
     "dataset.split_seed=1",
 ]  # fmt: skip
@@ -79,8 +80,6 @@ def encode_targets(task, row):
     kind, labels = task["reads"], list(task.get("labels", ()))
     if kind in ("numbers", "counts"):
         numbers = [float("nan") if cell is None else float(cell) for cell in cells]
-        if "means" in task:
-            numbers = [(x - mean) / std for x, mean, std in zip(numbers, task["means"], task["stds"], strict=True)]
         return numbers if len(numbers) > 1 else numbers[0]
     if kind != "indicators":
         return -1 if cells[0] is None else labels.index(cells[0])
@@ -123,9 +122,13 @@ def test_rows_are_encoded_by_learned_json_alone_as_by_the_dataset(mtlrun):
     listing = ", ".join(f"{label} {counts['train']}" for label, counts in kinds.items())
     assert f"kind: {listing} in training" in out
     assert "yes is positive" in next(line for line in out.splitlines() if line.startswith("sold: no "))
-    std = learned["targets"]["price"]["stds"][0]
-    assert "price is standardized, and its errors are in standard deviations: price (mean " in out
-    assert f"errors of price are in standard deviations: 1 is {std:.6g} in the data" in out
+    for task, columns in (("price", ["price"]), ("place", ["lat", "lon"])):
+        numbers = numpy.array([[float(row[column] or "nan") for column in columns] for row in in_training])
+        assert learned["tasks"][task]["means"] == pytest.approx(numpy.nanmean(numbers, axis=0), rel=1e-12)
+        assert learned["tasks"][task]["stds"] == pytest.approx(numpy.nanstd(numbers, axis=0), rel=1e-12)
+    mean, std = learned["tasks"]["price"]["means"][0], learned["tasks"]["price"]["stds"][0]
+    assert f"price is learned in standard deviations (mean {mean:.6g}, standard deviation {std:.6g})" in out
+    assert learned["tasks"]["rooms"]["mean"] == pytest.approx(numpy.mean([int(row["rooms"]) for row in in_training]))
 
 
 def test_a_wide_table_leaves_the_record_short(mtlrun):
@@ -137,7 +140,7 @@ def test_a_wide_table_leaves_the_record_short(mtlrun):
     assert code == 0, err
     (folder,) = run_folders()
     assert len(json.loads((folder / "learned.json").read_text())["inputs"]["columns"]) == 3000
-    assert set(read_record(folder)["learned"]) == {"targets"}
+    assert set(read_record(folder)["learned"]) == {"targets", "tasks"}
     assert (folder / "record.json").stat().st_size < 50_000
 
 

@@ -64,7 +64,7 @@ def test_targets_are_numbers_and_classes_with_missing_labels():
     assert dataset.task_names == ("y", "k")
     assert dataset.classes == {"k": ["ant", "cat", "dog"]}
     train, test = dataset.split("train"), dataset.split("test")
-    torch.testing.assert_close(train.targets["y"], torch.tensor([1.5, 2.5, torch.nan, 3.5]), equal_nan=True)
+    torch.testing.assert_close(train.targets["y"], torch.tensor([1.5, 2.5, torch.nan, 3.5]).double(), equal_nan=True)
     assert train.targets["k"].tolist() == [1, 2, 1, 0]
     assert train.targets["k"].dtype == torch.int64
     assert test.targets["k"].tolist() == [-1, 0]
@@ -105,13 +105,15 @@ def test_classes_are_sorted_by_value_or_in_the_given_order():
     assert given.split("val").targets["k"].tolist() == [0, 2, 1]
 
 
-def test_standardized_targets_have_the_scale_of_training():
-    dataset = small(standardize_targets=["y"])
-    mean, spread = dataset.scales["y"]
-    assert (mean.item(), spread.item()) == pytest.approx((2.5, math.sqrt(2 / 3)))
-    assert dataset.split("test").targets["y"].tolist() == pytest.approx(
-        [3.5 / math.sqrt(2 / 3), 4.5 / math.sqrt(2 / 3)]
-    )
+def test_targets_of_numbers_keep_all_their_digits_in_the_unit_of_the_file():
+    text = "part,x,y\n" + "".join(f"{part},1,{1_700_000_000 + row}.25\n" for row, part in enumerate(SPLITS))
+    for kind in (REGRESSION, "mtlrun.tasks.Count"):
+        content = text if kind == REGRESSION else text.replace(".25", "")
+        dataset = small(content, tasks=["y"], kinds=[kind])
+        found = [dataset.split(part).targets["y"].item() for part in SPLITS]
+        assert found == [1_700_000_000 + row + 0.25 * (kind == REGRESSION) for row in range(3)]
+    own = small(text, tasks=["y"], kinds=["mtlrun.tasks.Objective"])  # stands for a kind that does not ask for float64
+    assert own.split("train").targets["y"].dtype == torch.float32
 
 
 def drawn(**options):
@@ -184,7 +186,6 @@ def test_ids_are_those_of_the_column():
         ("", "", {"inputs": ["a"], "categorical": ["b"]}, r"dataset.categorical: 'b' is none of the inputs; they"),
         ("", "", {"dates": ["part"]}, r"dataset.dates: 'part' describes rows .*; leave it out"),
         ("", "", {"max_categories": 2}, r"column b: 3 different texts in training, such as 'red', more than"),
-        ("", "", {"standardize_targets": ["k"]}, r"task k predicts classes, and these have no scale"),
         ("", "", {"group_column": "b"}, r"column b, row 5: the cell is empty; every row needs a group"),
         ("", "", {"group_column": "flat"}, r"row 7: the group '5' is in the val split here, and in the train .* 2"),
         ("", "", {"split_column": None, "stratify": "k"}, r"column k: most of its values are in one or two"),
@@ -223,7 +224,6 @@ def test_a_column_without_a_value_in_training_is_refused():
         ({"fractions": [1, 0, 0]}, "fractions must be three numbers > 0 that sum to 1"),
         ({"split_seed": -1}, "split_seed must be >= 0, found -1"),
         ({"classes": {"k": "cat"}}, "classes must map tasks to lists of labels, found k: 'cat'"),
-        ({"standardize_targets": ["z"]}, "standardize_targets must name tasks"),
         ({"max_categories": 0}, "max_categories must be >= 1, found 0"),
         ({"cache": "none"}, "cache must be one of 'memory', 'device', found 'none'"),
     ],

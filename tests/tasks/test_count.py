@@ -70,3 +70,33 @@ def test_output_directions_and_missing_labels():
 def test_targets_that_cannot_be_counts_are_refused(target, message):
     with pytest.raises(ValueError, match=message):
         Count().check_targets(torch.tensor(target))
+
+
+def test_counts_relative_to_their_mean_are_predicted_by_a_head_near_0():
+    target = torch.tensor([3000.0, 5000.0, math.nan, 4000.0, -1.0])
+    task = Count(standardize=True)
+    task.fit(target.split(2))
+    assert task.learned() == {"mean": pytest.approx(4000)}
+    there, prediction = target[task.labeled(target)], torch.tensor([[-0.2], [0.3], [0.0]])
+    rate = 4000 * prediction.double().exp().squeeze(1)
+    likelihood = -poisson.logpmf(there.numpy(), rate.numpy()).mean()
+    assert task.loss(prediction, there).item() == pytest.approx(likelihood / 4000, rel=1e-6)
+    meter = task.meter()
+    meter.update(prediction, there)
+    assert meter.compute()["mae"] == pytest.approx((rate - there).abs().mean().item(), rel=1e-6)
+    torch.testing.assert_close(task.log_rate(prediction), rate.log())
+    constant = task.constant_prediction(task.target_sums(there), there)
+    assert constant.shape == (3, 1)
+    assert constant.abs().max() < 1e-6
+
+
+def test_the_loss_of_rare_events_is_not_divided_and_that_of_large_counts_is_exact():
+    rare, large = Count(standardize=True), Count()
+    rare.fit([torch.tensor([0, 0, 0, 1])])
+    z = torch.tensor([[0.0]])
+    assert rare.loss(z, torch.tensor([1])).item() == pytest.approx(-poisson.logpmf(1, 0.25), rel=1e-6)
+    rare.fit([torch.zeros(4)])
+    assert rare.log_rate(z).exp().item() == pytest.approx(0.5 / 4)  # as if there had been half an event
+    log_rate = torch.tensor([[15.0]])
+    count = log_rate.double().exp().round().squeeze(1)
+    assert large.loss(log_rate, count).item() == pytest.approx(-poisson.logpmf(count.item(), math.exp(15)), rel=1e-5)

@@ -1,7 +1,8 @@
-"""Regression, against scikit-learn."""
+"""Regression, against scikit-learn and NumPy."""
 
 import math
 
+import numpy
 import pytest
 import torch
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
@@ -116,3 +117,77 @@ def test_arguments_out_of_bounds_are_refused():
         Regression(0)
     with pytest.raises(ValueError, match="criterion must be one of 'mse', 'l1', 'huber', found 'hinge'"):
         Regression(criterion="hinge")
+
+
+def fitted(target, chunks=(40, 50), **options):
+    task = Regression(target.shape[1] if target.dim() == 2 else 1, standardize=True, **options)
+    task.fit(target.split(chunks))
+    return task
+
+
+@pytest.mark.parametrize("criterion", ["mse", "l1", "huber"])
+def test_standardized_targets_have_losses_in_standard_deviations_and_metrics_in_their_own_unit(criterion):
+    generator = torch.Generator().manual_seed(1)
+    target = torch.tensor([5e4, 3.0, -0.01]) * torch.randn(90, 3, generator=generator) + torch.tensor([3e5, 0.0, 7.0])
+    target = target.double()
+    target[3, 1] = target[88, 0] = NAN
+    task = fitted(target, criterion=criterion)
+    there = target[~target.isnan().any(dim=1)].numpy()  # what is trained on
+    mean, std = there.mean(axis=0), there.std(axis=0)
+    assert task.learned() == {"means": pytest.approx(mean, rel=1e-12), "stds": pytest.approx(std, rel=1e-12)}
+    prediction = torch.randn(88, 3, generator=generator)
+    numbers = prediction.double().numpy() * std + mean
+    torch.testing.assert_close(task.to_own_unit(prediction), torch.tensor(numbers))
+    torch.testing.assert_close(task.from_own_unit(torch.tensor(numbers)), prediction.double())
+    found = evaluate(task, prediction, torch.tensor(there), sizes=(1, 80, 7))
+    plain = Regression(3, criterion=criterion).loss(prediction.double(), torch.tensor((there - mean) / std))
+    assert found == pytest.approx(
+        {
+            "loss": plain.item(),
+            "rmse": root_mean_squared_error(there.flatten(), numbers.flatten()),
+            "mae": mean_absolute_error(there, numbers),
+        },
+        rel=1e-5,
+    )
+    assert task.loss(prediction, torch.tensor(there)).dtype == torch.float32  # whatever the targets are
+
+
+def test_timestamps_that_differ_by_a_second_keep_their_differences():
+    times = 1_700_000_000 + torch.randperm(90, generator=torch.Generator().manual_seed(0)).double()
+    task = fitted(times)
+    prediction = ((times - times.mean()) / times.std(correction=0)).float()[:, None]
+    found = evaluate(task, prediction, times)
+    assert found["loss"] < 1e-12
+    assert found["rmse"] < 1e-4  # seconds
+    assert found["r2"] == pytest.approx(1, abs=1e-9)
+
+
+@pytest.mark.parametrize("unit", [1e-200, 1.0, 1e200])
+def test_a_number_that_is_constant_in_training_keeps_its_unit_and_any_other_has_deviation_1(unit):
+    target = torch.stack(
+        [unit * torch.arange(90).double() / 7, torch.full((90,), 0.1 * unit, dtype=torch.float64)], dim=1
+    )
+    task = fitted(target)
+    standardized = task.from_own_unit(target)
+    assert standardized[:, 0].std(correction=0).item() == pytest.approx(1)
+    assert task.target_std[1] == 1
+    assert standardized[:, 1].abs().max() == 0
+
+
+def test_without_a_label_in_training_nothing_is_standardized():
+    task = fitted(torch.full((90,), NAN))
+    assert task.learned() == {"means": [0.0], "stds": [1.0]}
+    assert Regression().learned() == {}
+
+
+def test_what_is_learned_does_not_depend_on_the_number_of_threads():
+    target = 1e6 * torch.rand(300_000, generator=torch.Generator().manual_seed(0))
+    threads, found = torch.get_num_threads(), []
+    try:
+        for count in (1, 4):
+            torch.set_num_threads(count)
+            found.append(fitted(target, chunks=100_000).learned())
+    finally:
+        torch.set_num_threads(threads)
+    assert found[0] == found[1]
+    assert found[0]["stds"] == pytest.approx([numpy.std(target.double().numpy())], rel=1e-12)

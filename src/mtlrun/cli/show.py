@@ -62,22 +62,11 @@ def show(record: Record, config: Mapping[str, Any], *, again: bool) -> None:
         console.print(result_table("result", results, record.directions))
         if has_undefined(results):
             console.print(UNDEFINED)
-        for line in _units(record):
-            console.print(line)
         console.print(f"selected on validation: {where}")
         disagreement = _disagreement(record)
         if disagreement:
             console.print(disagreement)
     console.print(f"{record.epochs} epochs, {record.steps} steps in {record.seconds['train']:.1f} s; {folder}")
-
-
-def _units(record: Record) -> list[str]:
-    """Return a line on the unit of the errors of each task with standardized targets."""
-    scaled = {task: entry["stds"] for task, entry in record.learned.get("targets", {}).items() if "stds" in entry}
-    return [
-        f"errors of {task} are in standard deviations: 1 is {', '.join(f'{std:.6g}' for std in stds)} in the data"
-        for task, stds in scaled.items()
-    ]
 
 
 def _disagreement(record: Record) -> str:

@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mtlrun.config.schema import GROUPS, NAMING_GROUPS, ROOT_KEYS, explain_task_name, how_to_add_task
+from mtlrun.config.schema import GROUPS, NAMING_GROUPS, ROOT_KEYS, explain_removed, explain_task_name, how_to_add_task
 from mtlrun.config.suggest import suggest
 
 # Keys that choose an option; all others set a value.
@@ -207,6 +207,9 @@ def _explain_key(text: str, override: Override, base: DictConfig, error: Excepti
                 return f"{text}: {where} is a value and has no key '{name}'"
             if where == "tasks" and key == f"tasks.{name}":
                 return how_to_add_task(name, override.value())
+            removed = explain_removed(key, override.value())
+            if removed is not None:
+                return f"{text}: {removed}"
             names = [str(item) for item in node if item != "_target_"]
             return f"{text}: {where} has no key '{name}'; {suggest(name, names)}{_option_hint(where, base)}"
         passed.append(name)

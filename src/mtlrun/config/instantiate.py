@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mtlrun.config.checks import quotes_advice
+from mtlrun.config.schema import explain_removed
 from mtlrun.config.suggest import suggest
 from mtlrun.errors import ConfigError
 
@@ -98,7 +99,7 @@ def check_arguments(
             problems.append(f"{key}.{name} is filled in by the program and cannot be set")
         elif name not in parameters:
             hint = suggest(name, configurable, f"{getattr(target, '__name__', target)} takes")
-            problems.append(f"{key}.{name}: unknown key; {hint}")
+            problems.append(explain_removed(f"{key}.{name}", value) or f"{key}.{name}: unknown key; {hint}")
         elif not _matches(value, parameters[name].annotation):
             problems += _mismatches(value, parameters[name].annotation, f"{key}.{name}")
         elif (

@@ -64,5 +64,17 @@ def how_to_add_task(name: str, value: object) -> str:
     return f"tasks.{name}={value}: a task is added by +task@tasks.{name}={kind}"
 
 
+def explain_removed(key: str, value: object) -> str | None:
+    """Return what replaces a key that earlier versions had; None for any other key."""
+    if key != "dataset.standardize_targets":
+        return None
+    tasks = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    named = " ".join(f"tasks.{task}.standardize=true" for task in tasks or ["<name>"])
+    return (
+        f"{key} is no longer a key: tasks learn standardized numbers by {named}, which is the default of "
+        "task=regression, and their errors are in the unit of the data; leave it out"
+    )
+
+
 def _choose(key: str) -> str:
     return f": choose one with {key}=<name> (see: mtlrun --help)" if key in GROUPS else ""

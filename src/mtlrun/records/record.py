@@ -92,8 +92,8 @@ class Record:
     splits: dict[str, dict[str, Any]] = field(default_factory=dict)
     # What its user would want to know of the data, such as repeated samples; also in the log
     notes: list[str] = field(default_factory=list)
-    # What the dataset learned from the data, such as classes and scales of targets, as in learned.json; a section that
-    # would make this file long, such as that of the inputs of a table with thousands of columns, is only there
+    # What dataset and tasks learned from the data, such as classes and scales of targets, as in learned.json; a section
+    # that would make this file long, such as that of the inputs of a table with thousands of columns, is only there
     learned: dict[str, Any] = field(default_factory=dict)
     # The files and folders that the run read, {path: a Stamp, as a dictionary}; see `mtlrun.records.stamps`
     data: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """One loader per split, and tasks fitted to the training targets."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -74,16 +74,36 @@ def has_source_statistics(dataset: MultiTaskDataset) -> bool:
 
 
 def fit_tasks(tasks: Mapping[str, Task], loader: Loader, num_workers: int) -> None:
-    """Fit the tasks that need it to the targets of the whole training split."""
-    targets = loader.split.targets
+    """Fit the tasks that need it to the targets of the whole training split, without the samples of weight 0."""
+    split = loader.split
     # A separate loader, since neither the run's seed nor trainer.limit_batches may change what a task learns here.
-    samples = Loader(loader.split, loader.batch_size, shuffle=False, num_workers=num_workers)
+    samples = Loader(split, loader.batch_size, shuffle=False, num_workers=num_workers)
     for name, task in tasks.items():
-        if task.needs_fit:
-            try:
-                task.fit(_load_targets(samples, name, task) if targets is None else [targets[name]])
-            except ValueError as error:
-                raise DataError(f"dataset: train split, task {name}: {error}") from error
+        if not task.needs_fit:
+            continue
+        loaded = _load_targets(samples, name, task) if split.targets is None else [split.targets[name]]
+        weights = (
+            split.sample_weights if isinstance(split.sample_weights, Tensor | None) else split.sample_weights.get(name)
+        )
+        try:
+            task.fit(loaded if weights is None else _weighted(loaded, weights))
+        except ValueError as error:
+            raise DataError(f"dataset: train split, task {name}: {error}") from error
+        if task.describe_learned():
+            logger.info("%s is %s", name, task.describe_learned())
+
+
+def _weighted(targets: Iterable[Tensor], weights: Tensor) -> Iterator[Tensor]:
+    """Yield the targets of the samples whose weight is not 0.
+
+    Args:
+        targets: of all samples, in chunks.
+        weights: [num_samples].
+    """
+    start = 0
+    for target in targets:
+        yield target[weights[start : start + len(target)] > 0]
+        start += len(target)
 
 
 def _load_targets(loader: Loader, name: str, task: Task) -> Iterator[Tensor]:

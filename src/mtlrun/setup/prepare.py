@@ -371,6 +371,12 @@ def place(components: Components, data: Data) -> Parts:
         match=components.match,
         splits=data.splits,
         notes=[*components.dataset.notes, *describe_repeated(data.splits), *data.undefined.describe(labeled)],
-        learned=components.dataset.learned(),
+        learned=_learned(components.dataset, tasks),
         data=data.stamps,
     )
+
+
+def _learned(dataset: MultiTaskDataset, tasks: Mapping[str, Task]) -> dict[str, Any]:
+    """Return what dataset and tasks learned from the data."""
+    of_tasks = {name: dict(task.learned()) for name, task in tasks.items() if task.learned()}
+    return {**dataset.learned(), **({"tasks": of_tasks} if of_tasks else {})}

@@ -59,6 +59,8 @@ class Task(nn.Module, ABC):
     boxes = False
     #: True if `fit` has to be called before training.
     needs_fit = False
+    #: True if numbers may come as float64 targets; the numbers of a table then keep all their digits.
+    takes_float64 = False
 
     def __init__(self, *, lr: float = 1e-3, weight: TaskWeight = 1.0, head: HeadFactory | None = None) -> None:
         super().__init__()
@@ -103,6 +105,14 @@ class Task(nn.Module, ABC):
         Raises:
             ValueError: the loss cannot be defined from these targets.
         """
+
+    def learned(self) -> Mapping[str, Any]:
+        """Return what `fit` learned, as plain data for `learned.json` of the run: what decodes predictions."""
+        return {}
+
+    def describe_learned(self) -> str:
+        """Return in words what `fit` learned, for the log, such as `mean 3`; empty if there is nothing to know."""
+        return ""
 
     @abstractmethod
     def metrics(self) -> "dict[str, Metric]":

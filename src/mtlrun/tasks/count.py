@@ -1,11 +1,12 @@
 """Count regression: how often something happens."""
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor
 
-from mtlrun.tasks.base import ConstantPredictor, Directions, Task, log_frequencies
+from mtlrun.tasks.base import ConstantPredictor, Directions, Task, TaskOptions
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -18,12 +19,43 @@ class Count(Task, ConstantPredictor):
     numbers, [batch]. A target of -1 or NaN is a missing label. The loss is the mean of exp(z) - y z + log y!, which is
     never negative, since it is minus the logarithm of a probability.
 
-    Args: see `Task`.
+    With `standardize`, the head predicts z - log m, where m is the mean count in training, and the loss is divided by m
+    if m is above 1, so that a task learns counts of thousands as it learns small ones, beside other tasks.
+
+    Args:
+        standardize: whether predictions are relative to the mean count; `fit` has to be called before training then.
+        common: see `Task`.
     """
 
     main_metric = "mae"
     metric_directions: ClassVar[Directions] = {"mae": "min", "rmse": "min"}
     nonnegative_loss = True
+    takes_float64 = True
+    #: The logarithm of the mean count of training, float64 []; 0 if predictions are not relative to it.
+    log_mean: Tensor
+
+    def __init__(self, standardize: bool = False, **common: Unpack[TaskOptions]) -> None:
+        super().__init__(**common)
+        self.standardize = self.needs_fit = standardize
+        self.register_buffer("log_mean", torch.zeros((), dtype=torch.float64))
+
+    def fit(self, targets: Iterable[Tensor]) -> None:
+        sums = torch.zeros(2, dtype=torch.float64)
+        for target in targets:
+            sums += self.target_sums(target[self.labeled(target)]).cpu()  # of whole numbers, and so exact
+        if sums[0]:
+            self.log_mean = _log_mean(sums).to(self.log_mean.device)
+
+    def learned(self) -> Mapping[str, Any]:
+        """Return the `mean` count of training, if predictions are relative to it."""
+        return {"mean": float(self.log_mean.exp())} if self.standardize else {}
+
+    def describe_learned(self) -> str:
+        return f"learned relative to its mean, {self.log_mean.exp():.6g}" if self.standardize else ""
+
+    def log_rate(self, prediction: Tensor) -> Tensor:
+        """Return the logarithms of the rates that the head predicts, float64 [batch]."""
+        return prediction.squeeze(1).double() + self.log_mean
 
     @property
     def output_size(self) -> int:
@@ -33,9 +65,9 @@ class Count(Task, ConstantPredictor):
         return target.reshape(len(target)) >= 0  # false for NaN
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        log_rate = prediction.squeeze(1)
-        count = target.reshape(len(target)).to(log_rate.dtype)
-        return (log_rate.exp() - count * log_rate + torch.lgamma(count + 1)).mean()
+        log_rate, count = self.log_rate(prediction), target.reshape(len(target)).double()
+        losses = log_rate.exp() - count * log_rate + torch.lgamma(count + 1)  # in float64: differences of large numbers
+        return (losses.mean() / self.log_mean.exp().clamp(min=1)).to(prediction.dtype)
 
     def metrics(self) -> "dict[str, Metric]":
         from torchmetrics import MeanAbsoluteError, MeanSquaredError
@@ -43,7 +75,7 @@ class Count(Task, ConstantPredictor):
         return {"mae": MeanAbsoluteError(), "rmse": MeanSquaredError(squared=False)}
 
     def metric_inputs(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        return prediction.squeeze(1).double().exp(), target.reshape(len(target)).double()
+        return self.log_rate(prediction).exp(), target.reshape(len(target)).double()
 
     def target_sums(self, target: Tensor) -> Tensor:
         """Return the number of samples and the sum of their counts, [2]."""
@@ -51,9 +83,7 @@ class Count(Task, ConstantPredictor):
         return torch.stack([torch.ones_like(count).sum(), count.sum()])
 
     def constant_prediction(self, sums: Tensor, target: Tensor) -> Tensor:
-        samples, events = log_frequencies(sums)
-        log_rate: Tensor = events - samples
-        return log_rate.expand(len(target), 1)
+        return (_log_mean(sums) - self.log_mean).float().expand(len(target), 1)
 
     def check_targets(self, target: Tensor) -> None:
         if target.numel() != len(target):
@@ -67,3 +97,12 @@ class Count(Task, ConstantPredictor):
                 "targets must be whole numbers >= 0, or -1 or NaN where a label is missing, "
                 f"found {float(number[sample]):g} at sample {sample}"
             )
+
+
+def _log_mean(sums: Tensor) -> Tensor:
+    """Return the logarithm of the mean of counts, float64 [], from `Count.target_sums`; of half an event if all are 0.
+
+    See `log_frequencies`.
+    """
+    logarithms = sums.double().clamp(min=0.5).log()
+    return logarithms[1] - logarithms[0]

@@ -1,8 +1,9 @@
 """Regression: one or several real numbers."""
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal, Unpack
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
+import numpy
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 Criterion = Literal["mse", "l1", "huber"]
 
+_LISTED = 4  # numbers at most in a line
+
 _LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mse": nn.functional.mse_loss,
     "l1": nn.functional.l1_loss,
@@ -24,25 +27,79 @@ _LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 class Regression(Task, ConstantPredictor):
     """`num_outputs` real numbers per sample: mean squared error by default; RMSE, MAE and, for one number, R2.
 
-    Predictions are [batch, num_outputs]; targets are of the same shape, or [batch] for one number. NaN is a missing
-    label; a sample is labeled if none of its numbers is NaN. R2 is NaN if all targets of the split are the same.
+    Predictions are [batch, num_outputs]; targets are of the same shape, or [batch] for one number, float32 or float64.
+    NaN is a missing label; a sample is labeled if none of its numbers is NaN.
+
+    With `standardize`, predictions and the loss are in standard deviations: the head predicts (y - mean) / std, with
+    mean and standard deviation of each number over the labeled samples of training, so that it learns as fast in any
+    unit. The standard deviation of a number that is constant there counts as 1. Metrics are in the unit of the targets
+    in any case; `to_own_unit` converts predictions.
+
+    Metrics, over all labeled samples of the split, and over all numbers:
+        rmse, mae: root mean squared error, and mean absolute error.
+        r2: 1 - sum of squared errors / sum of squared deviations from the mean; only for one number, and NaN if all
+            targets of the split are the same.
 
     Args:
         num_outputs: how many numbers are predicted, 1 or more.
         criterion: `mse`, `l1` or `huber`.
+        standardize: whether the head predicts standardized numbers; `fit` has to be called before training then.
         common: see `Task`.
     """
 
     main_metric = "rmse"
     nonnegative_loss = True
+    takes_float64 = True
+    #: Of training, float64 [num_outputs]; 0 and 1 if targets are not standardized.
+    target_mean: Tensor
+    target_std: Tensor
 
-    def __init__(self, num_outputs: int = 1, criterion: Criterion = "mse", **common: Unpack[TaskOptions]) -> None:
+    def __init__(
+        self,
+        num_outputs: int = 1,
+        criterion: Criterion = "mse",
+        standardize: bool = False,
+        **common: Unpack[TaskOptions],
+    ) -> None:
         super().__init__(**common)
         if num_outputs < 1:
             raise ValueError(f"num_outputs must be >= 1, found {num_outputs}")
         check_one_of("criterion", criterion, Criterion)
         self.num_outputs = num_outputs
         self.criterion = criterion
+        self.standardize = self.needs_fit = standardize
+        self.register_buffer("target_mean", torch.zeros(num_outputs, dtype=torch.float64))
+        self.register_buffer("target_std", torch.ones(num_outputs, dtype=torch.float64))
+
+    def fit(self, targets: Iterable[Tensor]) -> None:
+        labeled = [self._numbers(target)[self.labeled(target)].cpu().numpy() for target in targets]
+        mean, std = _mean_and_std(numpy.concatenate(labeled))
+        self.target_mean = torch.from_numpy(mean).to(self.target_mean.device)
+        self.target_std = torch.from_numpy(std).to(self.target_std.device)
+
+    def learned(self) -> Mapping[str, Any]:
+        """Return the `means` and `stds` of the targets of training, a number for each output, if they are used."""
+        return {"means": self.target_mean.tolist(), "stds": self.target_std.tolist()} if self.standardize else {}
+
+    def describe_learned(self) -> str:
+        if not self.standardize:
+            return ""
+        pairs = zip(self.target_mean.tolist(), self.target_std.tolist(), strict=True)
+        listing = [f"mean {mean:.6g}, standard deviation {std:.6g}" for mean, std in pairs]
+        more = f"; and {len(listing) - _LISTED} more" if len(listing) > _LISTED else ""
+        return f"learned in standard deviations ({'; '.join(listing[:_LISTED])}{more}), evaluated in its own unit"
+
+    def to_own_unit(self, prediction: Tensor) -> Tensor:
+        """Return predictions of the head in the unit of the targets, float64 [batch, num_outputs]."""
+        return prediction.double() * self.target_std + self.target_mean
+
+    def from_own_unit(self, numbers: Tensor) -> Tensor:
+        """Return numbers in the unit of the targets as the head predicts them, float64 [batch, num_outputs]."""
+        return (self._numbers(numbers) - self.target_mean) / self.target_std
+
+    def _numbers(self, target: Tensor) -> Tensor:
+        """Return targets as float64 [batch, num_outputs]."""
+        return target.reshape(-1, self.num_outputs).double()
 
     @property
     def output_size(self) -> int:
@@ -52,7 +109,7 @@ class Regression(Task, ConstantPredictor):
         return ~torch.isnan(target).reshape(len(target), -1).any(dim=1)
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        return _LOSSES[self.criterion](prediction, target.reshape(prediction.shape))
+        return _LOSSES[self.criterion](prediction, self.from_own_unit(target).to(prediction.dtype))
 
     def directions(self) -> dict[str, Direction]:
         directions: dict[str, Direction] = {"loss": "min", "rmse": "min", "mae": "min"}
@@ -70,9 +127,8 @@ class Regression(Task, ConstantPredictor):
 
     def metric_inputs(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         # In float64, since R2 subtracts sums of squares.
-        if self.num_outputs == 1:
-            return prediction.squeeze(1).double(), target.reshape(len(target)).double()
-        return prediction.double(), target.double()
+        found, numbers = self.to_own_unit(prediction), self._numbers(target)
+        return (found.squeeze(1), numbers.squeeze(1)) if self.num_outputs == 1 else (found, numbers)
 
     def undefined_metrics(self, target: Tensor, names: Sequence[str] = ()) -> dict[str, str]:
         why = describe_equal(target.reshape(len(target), -1)[:, 0]) if self.num_outputs == 1 else None
@@ -80,11 +136,11 @@ class Regression(Task, ConstantPredictor):
 
     def target_sums(self, target: Tensor) -> Tensor:
         """Return the number of samples and the sum of each of their numbers, [1 + num_outputs]."""
-        numbers = target.reshape(len(target), self.num_outputs).double()
+        numbers = self._numbers(target)
         return torch.cat([numbers.new_tensor([len(numbers)]), numbers.sum(dim=0)])
 
     def constant_prediction(self, sums: Tensor, target: Tensor) -> Tensor:
-        return (sums[1:] / sums[0]).to(target.dtype).expand(len(target), -1)
+        return self.from_own_unit(sums[1:] / sums[0]).to(target.dtype).expand(len(target), -1)
 
     def check_targets(self, target: Tensor) -> None:
         if not target.is_floating_point():
@@ -102,3 +158,25 @@ class Regression(Task, ConstantPredictor):
                 f"targets must be finite, or NaN where a label is missing, found {float(numbers[sample, number]):g} "
                 f"at sample {sample}" + (f", number {number}" if self.num_outputs > 1 else "")
             )
+
+
+def _mean_and_std(numbers: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """Return mean and standard deviation of each column; 0 and 1 without rows, and 1 for a column that is constant.
+
+    NumPy's sums do not depend on the number of threads. The first row is subtracted first, so that numbers that are
+    close to each other, and far from 0, keep all their digits; and deviations are divided by the largest, so that no
+    square overflows, or vanishes.
+
+    Args:
+        numbers: float64 [rows, columns].
+    """
+    if not len(numbers):
+        return numpy.zeros(numbers.shape[1]), numpy.ones(numbers.shape[1])
+    deviations = numbers - numbers[0]
+    mean = deviations.mean(axis=0)
+    deviations -= mean
+    largest = numpy.abs(deviations).max(axis=0)
+    constant = (numbers == numbers[0]).all(axis=0)
+    largest[constant] = 1.0
+    std = largest * numpy.sqrt(numpy.square(deviations / largest).mean(axis=0))
+    return numbers[0] + mean, numpy.where(constant, 1.0, std)

@@ -41,7 +41,7 @@ class Parts:
         match: the backbone width that `match_parameters` led to; None without it.
         splits: what the run sees of each split.
         notes: sentences on the data that its user would want to know.
-        learned: what the dataset learned from the data.
+        learned: what the dataset learned from the data, and the tasks, under `tasks`.
         data: the stamps of the files and folders that the run reads, {path: stamp}.
     """
 

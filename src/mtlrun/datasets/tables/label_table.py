@@ -41,8 +41,6 @@ class LabelTable(MultiTaskDataset):
         sizes: for each task how many labels it expects, None for any number; filled in by the YAML.
         label_separator: what stands between the labels in a cell, where one column is the target of a multi-label task.
             An empty cell is a missing label; a separator alone is a row without any of the labels.
-        standardize_targets: tasks whose numbers are scaled to mean 0 and standard deviation 1 in training; their
-            metrics are then in standard deviations.
         split_column: a column that holds train, val or test for each row; without val, it is drawn from train. None
             to draw all splits.
         splits: {value of `split_column`: train, val, test, or None to leave its rows out}.
@@ -74,7 +72,6 @@ class LabelTable(MultiTaskDataset):
         classes: Mapping[str, Sequence[Label]] | None = None,
         sizes: Sequence[int | None] | None = None,
         label_separator: str | None = None,
-        standardize_targets: Sequence[str] = (),
         split_column: ColumnName | None = None,
         splits: Mapping[str, SplitName | None] | None = None,
         fractions: Sequence[float] = (0.7, 0.15, 0.15),
@@ -113,7 +110,7 @@ class LabelTable(MultiTaskDataset):
             task: column_names(named if isinstance(named, list) else [named], f"targets.{task}")
             for task, named in (targets or {}).items()
         }
-        check_target_keys(tasks, kinds, classes or {}, standardize_targets)
+        check_target_keys(tasks, kinds, classes or {})
         weight_columns = {"": weights} if isinstance(weights, str) else weights or {}
         for task in weight_columns:
             if task and task not in (*tasks, *columns):
@@ -143,15 +140,15 @@ class LabelTable(MultiTaskDataset):
         #: The rows that are in a split, and {split: positions of its rows in the table}.
         self.table, self.rows = select_rows(table, division.rows)
         found = read_targets(
-            self.table, self.rows, kind_of, columns, classes or {}, standardize_targets,
+            self.table, self.rows, kind_of, columns, classes or {},
             sizes=dict(zip(tasks, sizes or [None] * len(tasks), strict=True)), label_separator=label_separator,
             refuse_unlearned=num_folds is None,
         )  # fmt: skip
         self.notes = [*table.notes, *division.notes, *found.notes]
         self.task_names = tuple(tasks)
         self.task_sizes = found.sizes
-        #: {task: labels in the order of their class indices}, and {task: (mean, standard deviation)} if standardized.
-        self.classes, self.scales = found.classes, found.scales
+        #: {task: labels in the order of their class indices}.
+        self.classes = found.classes
         self._found, self._kinds = found, kind_of
         self.target_columns = {column for columns in found.columns.values() for column in columns}
         #: The columns that describe rows and are no inputs.

@@ -23,8 +23,8 @@ def learned_of_targets(
     """Return {task: what its targets mean}.
 
     Each has its `columns` and what is read from them, `reads`; then classes and indicators their `labels` in the order
-    of their numbers with the rows of each split, a binary task which of them is `positive`, several columns of yes and
-    no what each of their `cells` means, and standardized numbers `means` and `stds`, one for each column.
+    of their numbers with the rows of each split, a binary task which of them is `positive`, and several columns of yes
+    and no what each of their `cells` means.
 
     Args:
         table: with the columns.
@@ -43,9 +43,6 @@ def learned_of_targets(
             elif len(columns) > 1:
                 values = targets.tensors[task].double().numpy()
                 entry["cells"] = [_cells(table, column, values[:, index]) for index, column in enumerate(columns)]
-        if task in targets.scales:
-            mean, std = targets.scales[task]
-            entry |= {"means": mean.tolist(), "stds": std.tolist()}
         learned[task] = entry
     return learned
 
@@ -94,7 +91,7 @@ def learned_of_inputs(
 
 
 def describe_targets(targets: Targets, kinds: Mapping[str, str], counts: LabelCounts) -> list[str]:
-    """Return a line on the labels of each task in training, and on the unit of each that is standardized."""
+    """Return a line on the labels of each task in training."""
     lines = []
     for task, labels in counts.items():
         if len(labels) > _LISTED:
@@ -103,10 +100,4 @@ def describe_targets(targets: Targets, kinds: Mapping[str, str], counts: LabelCo
             listing = ", ".join(f"{label} {of_split['train']:,}" for label, of_split in labels.items())
             positive = f"; {targets.classes[task][1]} is positive" if reads(task, kinds[task]) == "binary" else ""
             lines.append(f"{task}: {listing} in training{positive}")
-    for task, (mean, std) in targets.scales.items():
-        pairs = zip(targets.columns[task], mean.tolist(), std.tolist(), strict=True)
-        listing = ", ".join(
-            f"{column} (mean {center:.6g}, standard deviation {spread:.6g})" for column, center, spread in pairs
-        )
-        lines.append(f"{task} is standardized, and its errors are in standard deviations: {listing}")
     return lines

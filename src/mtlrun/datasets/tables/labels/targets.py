@@ -33,7 +33,6 @@ class Targets:
         tensors: {task: one target per row}, of the tasks that are trained.
         classes: {task: labels in the order of their class indices, or of the numbers of a multi-label target}.
         sizes: {task: number of these labels}, of the tasks that have a key for it.
-        scales: {task: (mean, standard deviation)} of standardized targets, each [num_columns].
         notes: sentences for the user.
     """
 
@@ -41,16 +40,10 @@ class Targets:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     classes: dict[str, list[str]] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
-    scales: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
-def check_target_keys(
-    tasks: Sequence[str],
-    kinds: Sequence[str],
-    classes: Mapping[str, Sequence[Label]],
-    standardize_targets: Sequence[str],
-) -> None:
+def check_target_keys(tasks: Sequence[str], kinds: Sequence[str], classes: Mapping[str, Sequence[Label]]) -> None:
     """Raise ValueError if these keys of a dataset are inconsistent or out of bounds."""
     if not tasks:
         raise ValueError(
@@ -66,9 +59,6 @@ def check_target_keys(
         double = [value for value, label in zip(values, labels, strict=True) if labels.count(label) > 1]
         if double:
             raise ValueError(f"classes.{task} must hold different labels, found {double[0]!r} and {double[1]!r}")
-    for task in standardize_targets:
-        if task not in tasks:
-            raise ValueError(f"standardize_targets must name tasks ({', '.join(tasks)}), found {task!r}")
 
 
 def name_columns(table: Columns, tasks: Sequence[str], targets: Mapping[str, list[str]]) -> dict[str, list[str]]:
@@ -120,7 +110,6 @@ def read_targets(
     tasks: Mapping[str, str],
     targets: Mapping[str, list[str]],
     classes: Mapping[str, Sequence[Label]],
-    standardize_targets: Sequence[str] = (),
     *,
     sizes: Mapping[str, int | None] | None = None,
     label_separator: str | None = None,
@@ -130,11 +119,10 @@ def read_targets(
 
     Args:
         table: with the columns.
-        rows: of each split; scales are those of training.
+        rows: of each split.
         tasks: {task: importable name of its class}.
         targets: {task: its columns}; the default is the column of the task's name.
         classes: {task: labels in the order of their indices}; see `read_classes` and `labels.indicators`.
-        standardize_targets: tasks whose numbers get mean 0 and standard deviation 1 in training.
         sizes: {task: number of labels that it expects}; None or absent for any.
         label_separator: between the labels in a cell of a multi-label target of one column.
         refuse_unlearned: refuse labels that training does not have, except those in `classes`.
@@ -154,13 +142,10 @@ def read_targets(
             if kind == "counts":
                 _check_counts(table, columns, numbers, task)
             tensor = torch.tensor(numbers)
-            if task in standardize_targets:
-                result.scales[task] = mean, std = _scale(tensor[torch.from_numpy(rows["train"])], task)
-                tensor = (tensor - mean) / std
-            result.tensors[task] = tensor.float().squeeze(1) if len(columns) == 1 else tensor.float()
+            if not getattr(locate(name, f"tasks.{task}._target_"), "takes_float64", False):
+                tensor = tensor.float()
+            result.tensors[task] = tensor.squeeze(1) if len(columns) == 1 else tensor
             continue
-        if task in standardize_targets:
-            raise DataError(f"dataset.standardize_targets: task {task} predicts classes, and these have no scale")
         if kind == "indicators":
             names, indicators, notes = _indicators(table, columns, task, given, size, label_separator)
             notes += _describe_unlearned(indicators, names, rows, task)
@@ -183,14 +168,6 @@ def read_targets(
         if kind != "binary":
             result.sizes[task] = len(names)
     return result
-
-
-def _scale(train: Tensor, task: str) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation of the numbers of training, each [num_columns]."""
-    mean, std = train.nanmean(dim=0), (train - train.nanmean(dim=0)).square().nanmean(dim=0).sqrt()
-    if not (std > 0).all():
-        raise DataError(f"dataset.standardize_targets: task {task} has no two different values in training")
-    return mean, std
 
 
 def _check_words(table: Columns, columns: Sequence[str], task: str) -> None:
