@@ -1,5 +1,6 @@
 """Images of one's own, on small files."""
 
+import json
 import pickle
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 
 from mtlrun.datasets import SPLITS, Images, Loader
+from mtlrun.datasets.files.shifting import Augmentation
 from mtlrun.errors import DataError
 
 CLASSIFICATION = "mtlrun.tasks.Classification"
@@ -52,11 +54,45 @@ def test_images_are_scaled_and_in_the_order_of_the_rows(cache, normalize, red):
 
 
 def test_both_caches_give_the_same_batches():
-    splits = [build(cache=cache).split("train") for cache in ("memory", "none")]
+    changes = {"size": 16, "augment": ["shift", "flip"]}
+    splits = [build(cache=cache, **changes).split("train") for cache in ("memory", "none")]
     batches = [list(Loader(split, 2, shuffle=True).batches()) for split in splits]
     for (inputs, targets), (others, other_targets) in zip(*batches, strict=True):
         assert torch.equal(inputs, others)
         assert torch.equal(targets["kind"], other_targets["kind"])
+
+
+def test_training_images_are_shifted_anew_in_each_epoch_and_those_of_validation_never():
+    for path in Path("photos/more").iterdir():  # a shift of one color changes nothing
+        Image.fromarray(numpy.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=numpy.uint8)).save(path)
+    dataset = build(size=16)
+    loaders = {name: Loader(dataset.split(name), 3, shuffle=False) for name in ("train", "val")}
+
+    def images(name, epoch):
+        return next(iter(loaders[name].batches(epoch)))[0]
+
+    plain = next(iter(Loader(build(size=16, augment=[]).split("train"), 3, shuffle=False).batches()))[0]
+    assert not torch.equal(images("train", 0), images("train", 1))
+    assert torch.equal(images("train", 1), images("train", 1))  # by seed, epoch and number of the batch alone
+    assert torch.equal(images("val", 0), images("val", 1))
+    assert not dataset.split("val").is_random
+    assert plain.shape == images("train", 0).shape
+
+
+def test_augmentation_shifts_by_up_to_an_eighth_with_the_edge_repeated_and_flips_half():
+    image = torch.arange(24 * 16).view(1, 1, 24, 16)
+    torch.manual_seed(0)
+    shifted = Augmentation(["shift"])(image.expand(600, 1, 24, 16))
+    padded = torch.nn.functional.pad(image.float(), (2, 2, 3, 3), mode="replicate").long()
+    allowed = [padded[0, :, down : down + 24, right : right + 16] for down in range(7) for right in range(5)]
+    counts = [sum(torch.equal(one, expected) for one in shifted) for expected in allowed]
+    assert sum(counts) == 600
+    assert min(counts) >= 5  # 17 are expected for each of the 35
+    flipped = Augmentation(["flip"])(image.expand(600, 1, 24, 16))
+    mirrored = sum(torch.equal(one, image[0].flip(-1)) for one in flipped)
+    assert sum(torch.equal(one, image[0]) for one in flipped) + mirrored == 600
+    assert 250 < mirrored < 350
+    assert torch.equal(Augmentation([])(image), image)
 
 
 def test_memory_holds_bytes():
@@ -280,3 +316,26 @@ def test_what_is_found_before_training_is_on_the_screen_and_in_the_log(mtlrun):
     assert "5 of 5 images were found under another ending, case or slash" in " ".join(out.split())
     (log,) = Path("outputs").rglob("run.log")
     assert "5 of 5 images were found" in log.read_text()
+
+
+def test_small_images_and_random_changes_are_announced(mtlrun):
+    given = ("dataset=images", "dataset.root=photos", "dataset.labels=photos.csv", "dataset.split_column=part",
+             "+task@tasks.kind=classification", "trainer=smoke")  # fmt: skip
+    code, out, err = mtlrun(
+        *given, "dataset.size=32", "backbone=resnet18", "backbone.stem=imagenet", "backbone.width=0.1"
+    )
+    assert code == 0, err
+    notes = json.loads(next(Path("outputs").rglob("record.json")).read_text())["notes"]
+    for start in (
+        "training images are shifted by up to 4 pixels at random;",
+        "images are enlarged to 32 x 32 pixels: of all images none has a side of more than 6;",
+        "images of 32 x 32 are small for backbone=resnet18: the maps of stage 5 of 5 are single pixels",
+    ):
+        assert sum(note.startswith(start) for note in notes) == 1, notes
+        assert start in " ".join(out.split())
+    code, out, _ = mtlrun(*given, "dataset.size=6", "dataset.augment=[]", "backbone.channels=[4,4]")
+    assert code == 0
+    assert "images are" not in out
+    code, _, err = mtlrun(*given, "dataset.augment=[rotate]")
+    assert code == 2
+    assert "dataset.augment must be a list, each item one of 'shift', 'flip', found ['rotate']" in err

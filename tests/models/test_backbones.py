@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torchvision.models import resnet18
 
-from mtlrun.models.backbones import MLP, LeNet, ResNet
+from mtlrun.models.backbones import MLP, ConvNet, LeNet, ResNet
 from mtlrun.models.blocks.layers import pool
 from mtlrun.models.heads import MLPHead
 
@@ -18,6 +18,7 @@ from mtlrun.models.heads import MLPHead
         (partial(MLP, (2, 3), hidden=(7, 5, 4)), (2, 3), (7, 5, 4)),
         (partial(LeNet, (3, 28, 36)), (3, 28, 36), (10, 20, 50)),
         (partial(LeNet, (1, 16, 16), channels=(3, 4), features=6), (1, 16, 16), (3, 4, 6)),
+        (partial(ConvNet, (1, 9, 13), channels=(3, 6, 5), width=2), (1, 9, 13), (6, 12, 10)),
         (partial(ResNet, (1, 32, 32)), (1, 32, 32), (64, 64, 128, 256, 512)),
         (partial(ResNet, (3, 8, 8), stem="small"), (3, 8, 8), (64, 64, 128, 256, 512)),
     ],
@@ -50,6 +51,10 @@ def test_computing_shapes_leaves_a_backbone_as_it_was():
     assert backbone.training
     for before, after in zip(plain.state_dict().values(), backbone.state_dict().values(), strict=True):
         assert torch.equal(before, after)
+
+
+def test_the_smallest_images_of_a_convnet_keep_maps_of_several_pixels():
+    assert ConvNet((3, 16, 16)).stage_shapes == ((32, 16, 16), (64, 8, 8), (128, 4, 4), (256, 2, 2))
 
 
 def test_mlp_is_linear_and_relu_in_turn():
@@ -109,6 +114,8 @@ def test_small_stem_keeps_the_resolution():
         (lambda: LeNet((1, 28, 28), features=0), r"channels and features must be >= 1, found \(10, 20\) and 0"),
         (lambda: LeNet((1, 28, 15)), r"images of 16 x 16 or more, found inputs of shape \(1, 28, 15\)"),
         (lambda: LeNet((28,)), r"images of 16 x 16 or more, found inputs of shape \(28,\)"),
+        (lambda: ConvNet((3, 15, 64)), r"convnet with 4 blocks needs images of 16 x 16 or more, found .*\(3, 15, 64\)"),
+        (lambda: ConvNet((3, 16, 16), channels=[]), r"channels must list one or more numbers >= 1, found \[\]"),
         (lambda: ResNet((28, 28)), r"needs images \(channels, height, width\), found inputs of shape \(28, 28\)"),
         (lambda: MLPHead((4,), (2,), hidden=[0]), r"hidden must list widths >= 1, found \[0\]"),
     ],

@@ -155,6 +155,8 @@ class TensorSplit(Split):
     targets: Mapping[str, Tensor]
     #: False if `inputs` are only the positions of what the inputs are made of.
     holds_inputs = True
+    #: True if samples are changed at random at each access.
+    is_random = False
 
     def __init__(
         self,

@@ -1,5 +1,6 @@
 """images: a folder of images of your own, and a table of their labels; see docs/your_data.md."""
 
+import contextlib
 import glob
 import logging
 from collections.abc import Mapping, Sequence
@@ -17,12 +18,16 @@ from mtlrun.datasets.files.base import FileDataset
 from mtlrun.datasets.files.finder import FileFinder
 from mtlrun.datasets.files.images import ImageFileSplit
 from mtlrun.datasets.files.pixels import UNREADABLE, Scale, channels_first
+from mtlrun.datasets.files.shifting import Augmentation, Change
 from mtlrun.datasets.tables.label_table import LabelTable
 from mtlrun.datasets.tables.splits.division import check_groups
 from mtlrun.datasets.tables.words import ColumnName, column_name
 from mtlrun.errors import DataError
 
 logger = logging.getLogger(__name__)
+
+# Images whose sizes are read in advance.
+_LOOKED_AT = 100
 
 
 class Images(LabelTable, FileDataset):
@@ -39,6 +44,7 @@ class Images(LabelTable, FileDataset):
         pixel_range: the values of black and white, for images of more than 8 bits per channel or of floating-point
             numbers; None for images of 8 bits. A pixel outside of it is refused.
         normalize: `none` for [0, 1], `centered` for [-1, 1], `imagenet` for what pretrained backbones expect.
+        augment: how training images are changed at random, see `Augmentation`; empty for not at all.
         cache: `memory`: each split is decoded once, to bytes; `device`: these bytes lie on the GPU; `none`: images are
             decoded whenever they are accessed.
         **rows: targets, splits, ids and weights: see `LabelTable`.
@@ -55,6 +61,7 @@ class Images(LabelTable, FileDataset):
         channels: Literal[1, 3] = 3,
         pixel_range: Sequence[float] | None = None,
         normalize: Normalization = "centered",
+        augment: Sequence[Change] = ("shift",),
         cache: Cache = "memory",
         **rows: Any,
     ) -> None:
@@ -71,6 +78,7 @@ class Images(LabelTable, FileDataset):
             )
         if normalize == "imagenet" and channels != 3:
             raise ValueError(f"normalize must be none or centered with channels={channels}, found imagenet")
+        self._augmentation = Augmentation(augment)
         LabelTable.__init__(self, labels, **rows)
         file_column = column_name(file_column, "file_column")
         self.table.require(file_column, "dataset.file_column")
@@ -84,6 +92,7 @@ class Images(LabelTable, FileDataset):
         advice = f"dataset.group_column={file_column} keeps the rows of an image together where splits are drawn"
         check_groups(self.table, file_column, self.rows, "image", advice)
         suffixes = sorted({path.suffix for path in self._paths})
+        self.notes = [*self.notes, *self._augmentation.describe(size), *_describe_sizes(self._paths, size)]
         self.data_paths = [*self.data_paths, *(f"{glob.escape(root)}/**/*{glob.escape(suffix)}" for suffix in suffixes)]
 
     def _find(self, root: str, cells: Sequence[str | None]) -> list[Path]:
@@ -127,7 +136,25 @@ class Images(LabelTable, FileDataset):
     def files(self, name: SplitName) -> "ImageSplit":
         rows = self.rows[name].tolist()
         paths, places = [self._paths[row] for row in rows], [self._places[row] for row in rows]
-        return ImageSplit(paths, places, self.input_shape, self._scale, self._range, **self.labels(name))
+        augmentation = self._augmentation if name == "train" and self._augmentation else None
+        return ImageSplit(
+            paths, places, self.input_shape, self._scale, self._range, augmentation=augmentation, **self.labels(name)
+        )
+
+
+def _describe_sizes(paths: Sequence[Path], size: int) -> list[str]:
+    """Return a sentence if images are enlarged; broken files are for others to report."""
+    sides = []
+    for path in paths[:_LOOKED_AT]:
+        with contextlib.suppress(*UNREADABLE), Image.open(path) as image:
+            sides.append(max(image.size))
+    if not sides or max(sides) >= size:
+        return []
+    looked = "all" if len(sides) == len(paths) else f"the first {len(sides)}"
+    return [
+        f"images are enlarged to {size} x {size} pixels: of {looked} images none has a side of more than {max(sides)}; "
+        f"dataset.size={max(sides)} trains faster"
+    ]
 
 
 class ImageSplit(ImageFileSplit):
@@ -136,7 +163,7 @@ class ImageSplit(ImageFileSplit):
     Args:
         paths: of the files, [num_samples].
         places: the cells of the table that name them, for errors.
-        shape, scale, **labels: see `ImageFileSplit`.
+        shape, scale, augmentation and others: see `ImageFileSplit`.
         pixel_range: see `Images`.
     """
 

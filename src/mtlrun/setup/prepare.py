@@ -32,6 +32,7 @@ from mtlrun.setup.loaders import fit_tasks, has_source_statistics, make_loaders
 from mtlrun.setup.model_size import count_macs, match_width
 from mtlrun.setup.optimizer_groups import check_optimizer, check_task_rates, make_optimizer
 from mtlrun.setup.selection_rules import check_declared_values, check_monitor, make_rules, make_skills
+from mtlrun.setup.small_maps import describe_small_maps
 from mtlrun.setup.split_summary import count_labels, describe_repeated, keys_of_split, summarize
 from mtlrun.setup.task_building import Sizes, build_tasks, check_task_names
 from mtlrun.setup.undefined import Undefined, find_undefined, stand_in
@@ -370,7 +371,12 @@ def place(components: Components, data: Data) -> Parts:
         macs=data.macs,
         match=components.match,
         splits=data.splits,
-        notes=[*components.dataset.notes, *describe_repeated(data.splits), *data.undefined.describe(labeled)],
+        notes=[
+            *components.dataset.notes,
+            *describe_small_maps(model, str(components.config["names"]["backbone"])),
+            *describe_repeated(data.splits),
+            *data.undefined.describe(labeled),
+        ],
         learned=_learned(components.dataset, tasks),
         data=data.stamps,
     )

@@ -70,7 +70,8 @@ class Fetcher(Dataset[Any]):
             DataError: a sample cannot be read.
         """
         chosen = torch.as_tensor(indices)
-        with nullcontext() if isinstance(self._split, TensorSplit) else _seeded(seed):
+        draws_nothing = isinstance(self._split, TensorSplit) and not self._split.is_random
+        with nullcontext() if draws_nothing else _seeded(seed):
             if self._source_of is None:
                 return self._stack(chosen)
             sources = self._source_of[chosen]

@@ -14,6 +14,7 @@ from torch import Tensor
 from mtlrun.datasets.base import Sample, SampleWeights
 from mtlrun.datasets.files.base import FileSplit
 from mtlrun.datasets.files.pixels import UNREADABLE, ByteSplit, Scale, channels_first
+from mtlrun.datasets.files.shifting import Augmentation
 from mtlrun.errors import DataError
 
 
@@ -47,6 +48,7 @@ class ImageFileSplit(FileSplit):
         shape: of an image, (channels, height, width).
         scale: from bytes to numbers.
         targets, sample_ids, sources, sample_weights: see `Split`.
+        augmentation: of the pixels, at each access; None for none.
     """
 
     targets: Mapping[str, Tensor]
@@ -62,18 +64,22 @@ class ImageFileSplit(FileSplit):
         sample_ids: Sequence[Any],
         sources: Mapping[str, Tensor] | None = None,
         sample_weights: SampleWeights | None = None,
+        augmentation: Augmentation | None = None,
     ) -> None:
         self.targets = dict(targets)
         self.sample_ids = list(sample_ids)
         self.sources = None if sources is None else dict(sources)
         self.sample_weights = sample_weights
-        self._shape, self._scale = shape, scale
+        self._shape, self._scale, self._augmentation = shape, scale, augmentation
 
     def __len__(self) -> int:
         return len(self.sample_ids)
 
     def __getitem__(self, index: int) -> Sample:
-        return self._scale(self.pixels(index)), self.labels(index)
+        pixels = self.pixels(index)
+        if self._augmentation is not None:
+            pixels = self._augmentation(pixels[None])[0]
+        return self._scale(pixels), self.labels(index)
 
     @abstractmethod
     def pixels(self, index: int) -> Tensor:
@@ -89,7 +95,9 @@ class ImageFileSplit(FileSplit):
 
     def in_memory(self) -> ByteSplit:
         pixels = decode_all(self.pixels, len(self), self._shape, self.pixel_type)
-        return ByteSplit(pixels, self._scale, self.targets, self.sample_ids, self.sources, self.sample_weights)
+        return ByteSplit(
+            pixels, self._scale, self.targets, self.sample_ids, self.sources, self.sample_weights, self._augmentation
+        )
 
 
 def decode_all(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mtlrun.config.checks import check_one_of
 from mtlrun.datasets.base import Normalization, Sample, SampleWeights, TensorSplit
+from mtlrun.datasets.files.shifting import Augmentation
 
 #: Errors that Pillow raises for broken files, depending on the format.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
@@ -70,6 +71,7 @@ class ByteSplit(TensorSplit):
         inputs: uint8 [num_samples, channels, height, width]; float32 in [0, 1] for images of more than 8 bits.
         scale: from pixels to numbers, on the device of the inputs.
         targets, sample_ids, sources, sample_weights: see `Split`.
+        augmentation: of the pixels, at each access.
     """
 
     def __init__(
@@ -80,17 +82,19 @@ class ByteSplit(TensorSplit):
         sample_ids: Sequence[Any] | None = None,
         sources: Mapping[str, Tensor] | None = None,
         sample_weights: SampleWeights | None = None,
+        augmentation: Augmentation | None = None,
     ) -> None:
         super().__init__(inputs, targets, sample_ids, sources, sample_weights)
-        self._scale = scale
+        self._scale, self._augmentation = scale, augmentation
+        self.is_random = augmentation is not None
 
     def __getitem__(self, index: int) -> Sample:
         pixels, targets = super().__getitem__(index)
-        return self._scale(pixels), targets
+        return self._scale(pixels if self._augmentation is None else self._augmentation(pixels[None])[0]), targets
 
     def batch(self, indices: Sequence[int] | Tensor) -> Sample:
         pixels, targets = super().batch(indices)
-        return self._scale(pixels), targets
+        return self._scale(pixels if self._augmentation is None else self._augmentation(pixels)), targets
 
     def to(self, device: torch.device | str) -> Self:
         moved = super().to(device)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mtlrun.models.backbones.base import BackboneFactory as BackboneFactory
     from mtlrun.models.backbones.base import Shape as Shape
     from mtlrun.models.backbones.base import StageCache as StageCache
+    from mtlrun.models.backbones.convnet import ConvNet as ConvNet
     from mtlrun.models.backbones.convnext import ConvNeXt as ConvNeXt
     from mtlrun.models.backbones.lenet import LeNet as LeNet
     from mtlrun.models.backbones.mlp import MLP as MLP
