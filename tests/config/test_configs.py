@@ -166,9 +166,11 @@ def test_every_optimizer_and_scheduler_trains(optimizer, scheduler, mtlrun):
 
 @pytest.mark.parametrize("backbone", options("backbone"))
 def test_every_backbone_trains(backbone, mtlrun):
+    images = ["dataset.pairs_per_image=1", "dataset.size=16"]
     code, _, err = mtlrun(
         "trainer=smoke", "trainer.batch_size=8", "trainer.eval_batch_size=8", "runtime.quiet=true",
-        "dataset.pairs_per_image=1", "dataset.size=16", f"backbone={backbone}", "backbone.width=0.125",
+        *(["dataset=mmoe_synthetic"] if backbone == "embedding_mlp" else images), f"backbone={backbone}",
+        "backbone.width=0.125",
     )  # fmt: skip
     assert code == 0, err
 

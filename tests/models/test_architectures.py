@@ -42,10 +42,10 @@ def test_every_shipped_model_has_a_yaml():
     "backbone_name",
     slow_unless(
         lambda name: name in {"mlp", "lenet", "resnet18"},
-        [(path.stem,) for path in sorted((CONF.parent / "backbone").glob("*.yaml"))],
+        [(path.stem,) for path in sorted((CONF.parent / "backbone").glob("*.yaml")) if path.stem != "embedding_mlp"],
     ),
 )
-def test_every_model_trains_on_every_backbone(architecture, backbone_name, tasks):
+def test_every_model_trains_on_every_backbone_for_images(architecture, backbone_name, tasks):
     node = shipped_node("backbone", backbone_name) | {"width": 0.25}
     backbone = build(node, "backbone", partial=True, input_shape=(3, 16, 16))
     model = architecture(tasks, backbone)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mtlrun.datasets.cifar10_voc import Cifar10VOC as Cifar10VOC
     from mtlrun.datasets.cityscapes import Cityscapes as Cityscapes
     from mtlrun.datasets.images import Images as Images
+    from mtlrun.datasets.input_columns import InputColumn as InputColumn
     from mtlrun.datasets.multidigits import MultiDigits as MultiDigits
     from mtlrun.datasets.multimnist import MultiMNIST as MultiMNIST
     from mtlrun.datasets.nyuv2 import NYUv2 as NYUv2

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from mtlrun.config.settings import Protocol
 from mtlrun.datasets.batches.sampling import Sampling
+from mtlrun.datasets.input_columns import InputColumn
 from mtlrun.datasets.tables.inputs.keys import Keys, keys_of
 
 SplitName = Literal["train", "val", "test"]
@@ -41,6 +42,9 @@ class MultiTaskDataset(ABC):
 
     #: Shape of one input without the batch dimension, e.g. (1, 28, 28).
     input_shape: tuple[int, ...]
+    #: What the numbers of an input mean, one by one, if inputs are vectors; None if they are no vectors, or vectors of
+    #: numbers about which no more is known. Networks that embed categories need it.
+    columns: Sequence[InputColumn] | None = None
     #: The tasks that the dataset has labels for. A config may train a subset of them.
     task_names: tuple[str, ...]
     #: {task: number of its classes, levels or labels}, where the dataset knows it: the config may then leave it out.

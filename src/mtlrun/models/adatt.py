@@ -20,7 +20,7 @@ class Fusion(nn.Module):
     native expert is 1.
 
     Args:
-        size: length of the vector v that the gate sees.
+        size: length of the vector v that the gate sees; there is no gate if there is only one expert.
         unit_sizes: number of experts of each unit.
         unit: index of the unit that is fused.
     """
@@ -80,16 +80,16 @@ class AdaTT(MultiTaskModel):
         self.unit_sizes = [num_task_experts] * len(tasks) + [num_shared_experts] * (num_shared_experts > 0)
         self.experts = ParallelBackbones(name_experts(tasks, num_task_experts, num_shared_experts), backbone)
         first, shapes = self.experts.first, self.experts.stage_shapes
-        self.view = GateInput(first)
+        self.view = GateInput(first) if sum(self.unit_sizes) > 1 else None
         self.fusions = nn.ModuleList()
-        for level, size in enumerate([self.view.size, *(shape[0] for shape in shapes[:-1])]):
+        for level, size in enumerate([self.view.size if self.view else 0, *(shape[0] for shape in shapes[:-1])]):
             units = len(self.unit_sizes) if level < len(shapes) - 1 else len(tasks)
             self.fusions.append(nn.ModuleList(Fusion(size, self.unit_sizes, unit) for unit in range(units)))
         self.heads = make_heads(tasks, shapes[-1], first.input_shape)
 
     def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
         requested = self.requested(tasks)
-        gate_inputs = [self.view(inputs)] * len(self.unit_sizes)
+        gate_inputs = [self.view(inputs) if self.view else inputs] * len(self.unit_sizes)
 
         def fuse(level: int, features: list[Tensor]) -> list[Tensor]:
             nonlocal gate_inputs
@@ -106,7 +106,8 @@ class AdaTT(MultiTaskModel):
         return Output({task: self.heads[task](fused) for task, fused in zip(requested, features, strict=True)})
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        shared = [*self.experts.parameters(), *self.fusions[:-1].parameters()]
+        view = [] if self.view is None else list(self.view.parameters())
+        shared = [*self.experts.parameters(), *view, *self.fusions[:-1].parameters()]
         last: nn.ModuleList = self.fusions[-1]  # type: ignore[assignment]
         return [
             ParameterGroup("shared", shared),

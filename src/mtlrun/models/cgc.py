@@ -65,4 +65,4 @@ class CGC(MultiTaskModel):
             modules = [*experts[index * size : (index + 1) * size], gate, self.heads[task]]
             groups.append(ParameterGroup(task, [p for module in modules for p in module.parameters()], task=task))
         shared = [p for expert in experts[size * len(self.gates) :] for p in expert.parameters()]
-        return [ParameterGroup("shared", shared), *groups]
+        return [ParameterGroup("shared", [*shared, *self.view.parameters()]), *groups]

@@ -93,7 +93,8 @@ class DSelectK(MultiTaskModel):
         return penalties
 
     def parameter_groups(self) -> list[ParameterGroup]:
+        view = [] if self.view is None else list(self.view.parameters())
         return [
-            ParameterGroup("shared", list(self.experts.parameters())),
+            ParameterGroup("shared", [*self.experts.parameters(), *view]),
             *task_groups(self.gates, self.heads),
         ]

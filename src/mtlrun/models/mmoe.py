@@ -43,6 +43,6 @@ class MMoE(MultiTaskModel):
 
     def parameter_groups(self) -> list[ParameterGroup]:
         return [
-            ParameterGroup("shared", list(self.experts.parameters())),
+            ParameterGroup("shared", [*self.experts.parameters(), *self.view.parameters()]),
             *task_groups(self.gates, self.heads),
         ]

@@ -18,6 +18,7 @@ from mtlrun.models import MultiTaskModel, SharedRepresentationModel, SourceStati
 from mtlrun.records.folder import check_writable
 from mtlrun.records.record import Match, SplitSummary
 from mtlrun.records.stamps import Stamp, take_stamps
+from mtlrun.setup.backbone_building import build_backbone
 from mtlrun.setup.compatibility import (
     check_per_source,
     check_protocol,
@@ -193,15 +194,15 @@ def _build_model(
     """Return the model with its initial parameters, and the width at which it is as large as the reference, if any."""
     if "backbone" not in nodes:
         return None, None
-    node, shape, match = nodes["backbone"], dataset.input_shape, None
-    backbone = problems.attempt(build, node, "backbone", partial=True, input_shape=shape)
+    node, match = nodes["backbone"], None
+    backbone = problems.attempt(build_backbone, node, dataset)
     if backbone is None or not tasks or "model" not in nodes:
         return None, None
     if reference is not None:
-        match = problems.attempt(_match, nodes, reference, tasks, shape)
+        match = problems.attempt(_match, nodes, reference, tasks, dataset)
         if match is not None:
             node = {**node, "width": match.width}
-            backbone = problems.attempt(build, node, "backbone", partial=True, input_shape=shape)
+            backbone = problems.attempt(build_backbone, node, dataset)
     if backbone is None:
         return None, match
     model = problems.attempt(build, nodes["model"], "model", tasks=tasks, backbone=backbone)
@@ -211,7 +212,7 @@ def _build_model(
 
 
 def _match(
-    nodes: Mapping[str, Any], reference: Mapping[str, Any], tasks: Mapping[str, Task], input_shape: tuple[int, ...]
+    nodes: Mapping[str, Any], reference: Mapping[str, Any], tasks: Mapping[str, Task], dataset: MultiTaskDataset
 ) -> Match:
     """Return the backbone width at which this run's model has as many parameters as the reference."""
     node = nodes["backbone"]
@@ -219,7 +220,7 @@ def _match(
         raise ConfigError(f"match_parameters needs a backbone with a width, and {node.get('_target_')} has none")
 
     def make(model_node: Mapping[str, Any], key: str, width: float) -> MultiTaskModel:
-        backbone = build({**node, "width": width}, "backbone", partial=True, input_shape=input_shape)
+        backbone = build_backbone({**node, "width": width}, dataset)
         model: MultiTaskModel = build(model_node, key, tasks=tasks, backbone=backbone)
         return model
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mtlrun.models.backbones.base import StageCache as StageCache
     from mtlrun.models.backbones.convnet import ConvNet as ConvNet
     from mtlrun.models.backbones.convnext import ConvNeXt as ConvNeXt
+    from mtlrun.models.backbones.embedding_mlp import EmbeddingMLP as EmbeddingMLP
     from mtlrun.models.backbones.lenet import LeNet as LeNet
     from mtlrun.models.backbones.mlp import MLP as MLP
     from mtlrun.models.backbones.mobilenet import MobileNet as MobileNet

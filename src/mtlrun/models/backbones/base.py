@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,21 @@ from torch import Tensor, nn
 StageCache = dict[str, Tensor]
 #: (channels,) for vectors, (channels, height, width) for maps.
 Shape = tuple[int, ...]
+
+
+class ColumnLike(Protocol):
+    """The attributes of a column of the input that a network uses; see `mtlrun.datasets.InputColumn`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def kind(self) -> Literal["number", "indicator", "category"]: ...
+
+    @property
+    def num_categories(self) -> int: ...
+
+    def quantiles(self, num_bins: int) -> Sequence[float] | None: ...
 
 
 class Backbone(nn.Module):
@@ -30,6 +45,13 @@ class Backbone(nn.Module):
     def example(self) -> Tensor:
         """Return a batch of one input, for finding shapes by a dry run; override it if inputs are not real numbers."""
         return torch.zeros(1, *self.input_shape)
+
+    def embed_inputs(self) -> nn.Module | None:
+        """Return a new module from inputs to vectors [batch, size], for layers that are linear in the input, as gates.
+
+        None if the inputs can be used as they are.
+        """
+        return None
 
     @cached_property
     def stage_shapes(self) -> tuple[Shape, ...]:

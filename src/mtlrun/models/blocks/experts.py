@@ -19,7 +19,8 @@ class GateInput(nn.Module):
 
     In the papers inputs are vectors, and gates are linear in all of x. Vectors are used as they are. Images become a
     small grid of means: a linear map of all pixels would be larger than many experts, and would see little more than
-    where the image is bright. Other inputs are flattened.
+    where the image is bright. Other inputs are flattened. Where some numbers are indices of categories, gates see
+    embeddings of these in their place, which are learned and the same for all gates: the parameters of this module.
 
     Args:
         network: an expert, to read the shape of inputs from.
@@ -36,11 +37,15 @@ class GateInput(nn.Module):
                 "use a model without such gates, such as hard"
             )
         super().__init__()
-        shape = example.shape[1:]
+        self.embed = network.embed_inputs()
+        with torch.no_grad():
+            shape = (example if self.embed is None else self.embed(example)).shape[1:]
         self.grid = tuple(min(side, GRID) for side in shape[1:]) if len(shape) == 3 else ()
         self.size = prod((shape[0], *self.grid)) if self.grid else prod(shape)
 
     def forward(self, inputs: Tensor) -> Tensor:
+        if self.embed is not None:
+            inputs = self.embed(inputs)
         return (resize(inputs, self.grid) if self.grid else inputs).flatten(1)
 
 

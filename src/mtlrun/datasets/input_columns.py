@@ -1,0 +1,61 @@
+"""The description of inputs that are vectors: what each of their numbers means."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy
+from torch import Tensor
+
+from mtlrun.config.checks import check_one_of
+
+ColumnKind = Literal["number", "indicator", "category"]
+
+
+@dataclass(frozen=True, eq=False)
+class InputColumn:
+    """One of the numbers of an input vector.
+
+    Args:
+        name: as in the data, such as `area`, `city=Ulm` or `area is empty`.
+        kind: `number`, a quantity; `indicator`, 0 or 1; `category`, the index of one of `num_categories` categories.
+        num_categories: indices are 0 to num_categories - 1; 0 for the other kinds.
+        values: the numbers of the training samples, [num_train], for networks that need their quantiles; None if they
+            are not known.
+
+    Raises:
+        ValueError: the kind is unknown, or does not fit the number of categories.
+    """
+
+    name: str
+    kind: ColumnKind = "number"
+    num_categories: int = 0
+    values: Tensor | None = field(default=None, repr=False)
+    _quantiles: dict[int, tuple[float, ...]] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_one_of("kind", self.kind, ColumnKind)
+        if (self.kind == "category") != (self.num_categories > 0):
+            raise ValueError(
+                f"num_categories must be > 0 for a category and 0 otherwise, found {self.num_categories} for "
+                f"{self.name!r}, kind {self.kind}"
+            )
+
+    def quantiles(self, num_bins: int) -> tuple[float, ...] | None:
+        """Return the different ones of the quantiles 0, 1/num_bins, ..., 1 of the training values, ascending.
+
+        One for a column that is constant in training; None if the values are not known.
+        """
+        if self.values is None:
+            return None
+        if num_bins not in self._quantiles:  # a network is made several times, for each task or to find its width
+            values = self.values.detach().cpu().double().numpy()
+            # Quantiles between two values could be apart by rounding only.
+            edges = numpy.unique(numpy.quantile(values, numpy.linspace(0, 1, num_bins + 1), method="nearest"))
+            self._quantiles[num_bins] = tuple(edges.tolist())
+        return self._quantiles[num_bins]
+
+
+def categories_in(columns: Sequence[InputColumn] | None) -> list[str]:
+    """Return the names of the columns that are indices of categories."""
+    return [column.name for column in columns or () if column.kind == "category"]
