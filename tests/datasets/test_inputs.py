@@ -32,6 +32,8 @@ def table(*overrides, **options):
     """Build the dataset with overrides as they are typed into a shell."""
     words = [word for override in overrides for word in shlex.split(override)]
     keys = {key.key_or_group: key.value() for key in OverridesParser.create().parse_overrides(words)}
+    if keys.pop("backbone", None) == "embedding_mlp":
+        keys["category_encoding"] = "index"
     given = {key.removeprefix("dataset."): value for key, value in keys.items()}
     return Table(**{"path": "table.csv", "tasks": ["y"], "kinds": [KIND]} | given | options)
 
@@ -140,7 +142,7 @@ def test_advice_keeps_what_is_set_and_settles_all_columns_together():
 
 def numbers_of(dataset, column):
     """Return a column as it was before it was standardized, by the order of its rows."""
-    mean, std = dataset.input_scales[column]
+    mean, std = dataset.input_scales[column].values()
     place, values = dataset.features.index(column), numpy.empty(ROWS)
     for name, rows in dataset.rows.items():
         values[rows] = dataset.split(name).inputs[:, place].numpy() * std + mean

@@ -1,7 +1,9 @@
 """What a dataset learned from its data: learned.json encodes rows as the dataset did; the record and the screen."""
 
+import binascii
 import csv
 import json
+import math
 from datetime import date
 from pathlib import Path
 
@@ -62,7 +64,13 @@ def encode_inputs(learned, row):
     for name, column in learned["columns"].items():
         cell = row[name] or None
         if column["kind"] == "text":
-            features += [float(cell == category) for category in column["categories"]]
+            if "buckets" in column and cell is not None:
+                cell = binascii.crc32(cell.encode("utf-8")) % column["buckets"]
+            if learned["category_encoding"] == "one_hot":
+                features += [float(cell == category) for category in column["categories"]]
+            else:
+                known = cell in column["categories"]
+                features.append(1.0 + column["categories"].index(cell) if known else 0.0)
             continue
         number = 0.0
         if cell is not None:
@@ -70,7 +78,15 @@ def encode_inputs(learned, row):
                 day, month, year = map(int, cell.split("."))
                 assert column["format"] == "%d.%m.%Y"
                 cell = (date(year, month, day) - date(1970, 1, 1)).days
-            number = (float(cell) - column["mean"]) / column["std"] if column["std"] else 0.0
+            if name in learned["constant"]:
+                number = 0.0
+            elif learned["scale"] == "standard":
+                number = (float(cell) - column["mean"]) / column["std"]
+            elif learned["scale"] == "robust":
+                z = (float(cell) - column["median"]) / column["spread"]
+                number = z / math.sqrt(1 + (z / 3) ** 2)
+            else:
+                number = float(numpy.interp(float(cell), column["numbers"], column["normals"]))
         features += [number, float(cell is None)] if column["marks_empty"] else [number]
     return features
 
@@ -88,6 +104,34 @@ def encode_targets(task, row):
     return [float("nan") if cells[0] is None else float(label in cells[0].split(";")) for label in labels]
 
 
+def check_inputs(folder):
+    """Assert that the inputs of all splits are what learned.json makes of the rows."""
+    learned, ids = json.loads((folder / "learned.json").read_text()), json.loads((folder / "splits.json").read_text())
+    rows = list(csv.DictReader(Path("houses.csv").read_text().splitlines()))
+    dataset = prepare(read_record(folder)["config"]).dataset
+    for name in ("train", "val", "test"):
+        encoded = [encode_inputs(learned["inputs"], rows[number - 2]) for number in ids[name]]
+        inputs = torch.tensor(encoded, dtype=torch.float64)
+        torch.testing.assert_close(inputs.float(), dataset.split(name).inputs, rtol=0, atol=1e-7)
+
+
+def test_indices_hashes_and_other_scales_are_in_learned_json_too(mtlrun):
+    write_houses()
+    options = ["backbone=embedding_mlp", "backbone.hidden=[8]", "+dataset.hash_buckets={city:3}"]
+    for scale, more in (("quantile", options), ("robust", ["+dataset.hash_buckets={heat:3}"])):
+        code, _, err = mtlrun(*KEYS, *TASKS, *OF_TABLES, f"dataset.scale={scale}", *more)
+        assert code == 0, err
+    for folder in run_folders():
+        check_inputs(folder)
+    records = [read_record(folder) for folder in run_folders()]
+    encodings = {record["config"]["dataset"]["category_encoding"]: record for record in records}
+    assert set(encodings) == {"index", "one_hot"}
+    learned = encodings["index"]["learned"]["inputs"]
+    assert learned["features"][:4] == ["area", "area is empty", "same", "city"]
+    buckets = {binascii.crc32(city.encode()) % 3 for city in ("Ulm", "Rom", "Bonn")}
+    assert learned["columns"]["city"]["categories"] == [*sorted(buckets), None]
+
+
 def test_rows_are_encoded_by_learned_json_alone_as_by_the_dataset(mtlrun):
     write_houses()
     code, out, err = mtlrun(*KEYS, *TASKS, *LOUD)
@@ -97,10 +141,9 @@ def test_rows_are_encoded_by_learned_json_alone_as_by_the_dataset(mtlrun):
     record = read_record(folder)
     rows = list(csv.DictReader(Path("houses.csv").read_text().splitlines()))
     dataset = prepare(record["config"]).dataset
+    check_inputs(folder)
     for name in ("train", "val", "test"):
         split, of_split = dataset.split(name), [rows[number - 2] for number in ids[name]]
-        inputs = torch.tensor([encode_inputs(learned["inputs"], row) for row in of_split], dtype=torch.float64)
-        assert torch.equal(inputs.float(), split.inputs)
         for task, entry in learned["targets"].items():
             targets = torch.tensor([encode_targets(entry, row) for row in of_split], dtype=torch.float64)
             torch.testing.assert_close(

@@ -6,8 +6,10 @@ from typing import Any
 
 from mtlrun.config.checks import check_one_of
 from mtlrun.datasets.base import SplitName, TensorCache, TensorSplit
+from mtlrun.datasets.tables.inputs.categories import Encoding, check_buckets
 from mtlrun.datasets.tables.inputs.features import describe_columns, describe_unseen, make_features
 from mtlrun.datasets.tables.inputs.kinds import InputKeys, find_inputs
+from mtlrun.datasets.tables.inputs.scaling import Scale
 from mtlrun.datasets.tables.label_table import LabelTable
 from mtlrun.datasets.tables.learned import learned_of_inputs
 from mtlrun.datasets.tables.words import ColumnName, column_name, column_names
@@ -18,12 +20,13 @@ logger = logging.getLogger(__name__)
 class Table(LabelTable):
     """Rows of a CSV or Parquet file: some columns are the input, others the targets of tasks.
 
-    Inputs are [num_features] float32. All statistics are those of the training split: numbers are standardized (a
-    column that is constant there is 0 everywhere), and an empty cell becomes the mean; if the column has empty cells in
-    training, one more feature marks them. Texts are one-hot, with the categories of training in sorted order; an empty
-    cell is a category if training has one, and a category that training does not have is all zeros. Dates are numbers:
-    days since 1970-01-01. Numbers in another notation, dates and lists are no categories unless `categorical` names
-    their column: they are refused with the keys that settle them.
+    Inputs are [num_features] float32. All statistics are those of the training split: numbers are scaled (a column that
+    is constant there is 0 everywhere), and an empty cell becomes 0; if the column has empty cells in training, one more
+    feature marks them. Dates are numbers: days since 1970-01-01. Texts have the categories of training, in sorted
+    order; an empty cell is a category if training has one. Where categories are one-hot, what is none of them is all
+    zeros; where they are indices, for embeddings, it is 0, and the first category is 1. Numbers in another notation,
+    dates and lists are no categories unless `categorical` names their column: they are refused with the keys that
+    settle them.
 
     Args:
         path: CSV, or Parquet if it ends in .parquet or .pq, which needs pyarrow; or a file for each split, {train: ...,
@@ -33,7 +36,14 @@ class Table(LabelTable):
         categorical: columns that are to be treated as texts.
         dates: columns of dates or times, which become numbers; a list, or {column: format, as in `datetime.strptime`},
             where None finds the format.
-        max_categories: the most different texts that a column of the inputs may have.
+        scale: of numbers: `standard`, to mean 0 and standard deviation 1; `robust`; or `quantile`, to a normal
+            distribution; see `tables.inputs.scaling`.
+        category_encoding: `one_hot`, or `index`, one number for each column, for networks that embed categories.
+        max_categories: the most different texts that a column of the inputs may have, if they are one-hot.
+        min_category_rows: a text or bucket that fewer rows of training have is none of the categories; None for 2 with
+            `index`, so that what is 0 occurs in training, and 1 with `one_hot`.
+        hash_buckets: columns with more different texts than this in training have so many hash buckets as categories;
+            or {column: buckets}; None to hash none.
         cache: `memory`, or `device`: the inputs lie on the GPU.
         **rows: targets, splits, ids and weights: see `LabelTable`.
     """
@@ -45,7 +55,11 @@ class Table(LabelTable):
         exclude: Sequence[ColumnName] = (),
         categorical: Sequence[ColumnName] = (),
         dates: Sequence[ColumnName] | Mapping[ColumnName, str | None] | None = None,
+        scale: Scale = "standard",
+        category_encoding: Encoding = "one_hot",
         max_categories: int = 100,
+        min_category_rows: int | None = None,
+        hash_buckets: int | Mapping[ColumnName, int] | None = None,
         cache: TensorCache = "memory",
         **rows: Any,
     ) -> None:
@@ -53,25 +67,32 @@ class Table(LabelTable):
             raise ValueError("path must name a CSV or Parquet file, as in dataset.path=houses.csv, found null")
         if max_categories < 1:
             raise ValueError(f"max_categories must be >= 1, found {max_categories}")
+        if min_category_rows is not None and min_category_rows < 1:
+            raise ValueError(f"min_category_rows must be >= 1, found {min_category_rows}")
+        check_one_of("scale", scale, Scale)
+        check_one_of("category_encoding", category_encoding, Encoding)
         check_one_of("cache", cache, TensorCache)
         self.cache = cache
         formats = dates if isinstance(dates, Mapping) else dict.fromkeys(dates or ())
         keys = InputKeys(
             None if inputs is None else column_names(inputs, "inputs"), column_names(exclude, "exclude"),
             column_names(categorical, "categorical"),
-            {column_name(name, "dates"): format for name, format in formats.items()}, max_categories,
+            {column_name(name, "dates"): format for name, format in formats.items()}, scale, category_encoding,
+            max_categories, min_category_rows or (2 if category_encoding == "index" else 1),
+            check_buckets(hash_buckets),
         )  # fmt: skip
         super().__init__(path, **rows)
         found = find_inputs(self.table, keys, self.target_columns, self.row_columns, self.rows["train"])
-        features = make_features(self.table, found, self.rows)
+        features = make_features(self.table, found, self.rows, keys)
         logger.info("%s", describe_columns(found, features, keys.exclude))
-        self.notes = [*self.notes, *describe_unseen(features)]
-        #: The meaning of each number of an input: a column, `column=category`, or `column is empty`.
-        self.features = features.names
-        #: {column: (mean, standard deviation)} of numbers and dates, and {column: its categories} of texts.
-        self.input_scales, self.categories = features.scales, features.categories
+        self.notes = [*self.notes, *describe_unseen(features, self.rows)]
+        #: The meaning of each number of an input, and its name: a column, `column=category`, or `column is empty`.
+        self.columns, self.features = features.columns, features.names
+        #: {column: what scales it} of numbers and dates, and {column: its categories} of texts; see `learned`.
+        self.input_scales = features.scales
+        self.categories = {column: found.labels for column, found in features.categories.items()}
         self._inputs = features.inputs
-        self._learned = learned_of_inputs(self.table, found, features, self.rows["train"], keys.exclude)
+        self._learned = learned_of_inputs(self.table, found, features, self.rows["train"], keys)
         self.input_shape = (len(self.features),)
 
     def learned(self) -> dict[str, Any]:

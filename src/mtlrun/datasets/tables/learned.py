@@ -1,13 +1,13 @@
 """What a dataset learned from its table, as plain data: enough to encode further rows and to read predictions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy
 
 from mtlrun.datasets.base import SplitName
 from mtlrun.datasets.tables.inputs.features import Features
-from mtlrun.datasets.tables.inputs.kinds import Inputs
+from mtlrun.datasets.tables.inputs.kinds import InputKeys, Inputs
 from mtlrun.datasets.tables.labels.targets import Targets, reads
 from mtlrun.datasets.tables.reading.columns import Columns
 
@@ -55,38 +55,50 @@ def _cells(table: Columns, column: str, values: numpy.ndarray) -> dict[str, int]
 
 
 def learned_of_inputs(
-    table: Columns, inputs: Inputs, features: Features, train: numpy.ndarray, excluded: Sequence[str]
+    table: Columns, inputs: Inputs, features: Features, train: numpy.ndarray, keys: InputKeys
 ) -> dict[str, Any]:
     """Return what the inputs mean.
 
-    `columns`, in the order of the features, are numbers, dates or texts. The feature of a number x, or of a date, is
-    (x - mean) / std, 0 where std is 0 or the cell is empty; if `marks_empty`, another feature is 1 for an empty cell.
-    Dates are days since 1970-01-01, read in `format`. Texts have a feature for each of their `categories`, of which
-    null is the empty cell. `features` are the names of all; the other lists are of columns.
+    `columns`, in the order of the features, are numbers, dates or texts. Dates are days since 1970-01-01, read in
+    `format`. The feature of a number or date x is 0 where the cell is empty, or the column is among the `constant`
+    ones. Else it depends on `scale`:
+
+    - `standard`: (x - mean) / std.
+    - `robust`: z / sqrt(1 + (z / 3)^2) with z = (x - median) / spread.
+    - `quantile`: interpolated linearly between `numbers`, where it is `normals`, and the outermost of these beyond.
+
+    If `marks_empty`, another feature is 1 for an empty cell. `categories` of texts are in the order of their indices;
+    null is the empty cell. If a column has `buckets`, its categories are numbers of buckets: the CRC-32 of the text in
+    UTF-8, modulo `buckets`. With `category_encoding` `one_hot`, texts have a feature for each category; with `index`
+    one, which is 0 for what is none of the categories, 1 for the first, and so on. `features` are the names of all; the
+    other lists are of columns.
 
     Args:
         table: with the columns.
         inputs, features: of the table.
         train: the rows of the training split.
-        excluded: columns that the config excludes.
+        keys: of the config.
     """
     columns: dict[str, dict[str, Any]] = {}
     for column, kind in inputs.kinds.items():
         if kind == "text":
-            columns[column] = {"kind": kind, "categories": features.categories[column]}
+            found = features.categories[column]
+            hashed = {} if found.buckets is None else {"buckets": found.buckets}
+            columns[column] = {"kind": kind, "categories": found.labels, **hashed}
             continue
-        mean, std = features.scales[column]
         marks_empty = bool(table.missing(column)[train].any())
-        columns[column] = {"kind": kind, "mean": mean, "std": std, "marks_empty": marks_empty}
+        columns[column] = {"kind": kind, **features.scales[column], "marks_empty": marks_empty}
         if kind == "date":
             columns[column]["format"] = inputs.formats[column]
-    constant = [column for column, (_, std) in features.scales.items() if std == 0]
     return {
+        "scale": keys.scale,
+        "category_encoding": keys.encoding,
         "columns": columns,
         "features": features.names,
-        "constant": constant,
-        "excluded": list(excluded),
+        "constant": features.constant,
+        "excluded": list(keys.exclude),
         "empty": inputs.empty,
+        "rare": inputs.rare,
     }
 
 

@@ -7,7 +7,10 @@ from typing import Literal
 import numpy
 
 from mtlrun.config.suggest import suggest
+from mtlrun.datasets.tables.inputs.categories import Categories, Encoding, HashBuckets, buckets_of, find_categories
+from mtlrun.datasets.tables.inputs.scaling import Scale
 from mtlrun.datasets.tables.reading.advice import examine, missing_entries, override, write_formats
+from mtlrun.datasets.tables.reading.cells import Cells
 from mtlrun.datasets.tables.reading.columns import Columns
 from mtlrun.datasets.tables.reading.dates import find_formats, look_like_dates, to_days
 from mtlrun.datasets.tables.reading.missing import is_usual
@@ -26,7 +29,16 @@ class InputKeys:
     exclude: Sequence[str] = ()
     categorical: Sequence[str] = ()
     dates: Mapping[str, str | None] = field(default_factory=dict)
+    scale: Scale = "standard"
+    encoding: Encoding = "one_hot"
     max_categories: int = 100
+    min_category_rows: int = 1
+    hash_buckets: HashBuckets = None
+
+    def categories(self, column: str, cells: Cells, train: numpy.ndarray) -> Categories:
+        """Return the categories of a column of texts."""
+        buckets = buckets_of(column, count_texts(cells.indices[train]), self.hash_buckets)
+        return find_categories(cells, train, buckets, self.min_category_rows)
 
 
 @dataclass(frozen=True)
@@ -35,15 +47,19 @@ class Inputs:
 
     Args:
         kinds: {column: its kind}, in the order of the features.
+        categories: {column: its categories} of texts.
         dates: {column: days since 1970-01-01, float64 [num_rows]}, NaN for an empty cell.
         formats: {column: the format of its dates}.
         empty: columns without a cell that is not empty, which are left out.
+        rare: columns without a text that is frequent enough to be a category, which are left out.
     """
 
     kinds: dict[str, Kind]
+    categories: dict[str, Categories]
     dates: dict[str, numpy.ndarray]
     formats: dict[str, str | None]
     empty: list[str]
+    rare: list[str]
 
 
 class _Problems:
@@ -59,12 +75,10 @@ class _Problems:
         self._missing: list[str] = []
         self._most_categories = 0
 
-    def examine(self, column: str, train: numpy.ndarray) -> None:
+    def examine(self, column: str, categories: Categories) -> None:
         """Add the problem of a column of texts, if it has one."""
-        cells = self._table.cells[column]
-        found = examine(cells, self._table.notation, self._table.numbers)
-        num_categories = count_categories(cells.indices[train])
-        few = num_categories <= self._keys.max_categories
+        found = examine(self._table.cells[column], self._table.notation, self._table.numbers)
+        few = self.are_few(categories)
         if found is not None:
             self.add(column, found.what)
             if found.may_be_categories and few:
@@ -75,11 +89,15 @@ class _Problems:
                 self._notations.append(" or ".join(found.notations))
             self._missing += found.missing
         elif not few:
-            self.add_many(column, num_categories)
+            self.add_many(column, categories)
 
-    def add_many(self, column: str, num_categories: int) -> None:
+    def are_few(self, categories: Categories) -> bool:
+        """Return True if there are not too many categories; embeddings take any number of them."""
+        return self._keys.encoding == "index" or len(categories.labels) <= self._keys.max_categories
+
+    def add_many(self, column: str, categories: Categories) -> None:
         """Add that a column has too many categories."""
-        cells = self._table.cells[column]
+        num_categories, cells = len(categories.labels), self._table.cells[column]
         self.add(
             column,
             f"{num_categories} different texts in training, such as {cells.labels[0]!r}, more than "
@@ -112,6 +130,7 @@ class _Problems:
             ways.append(f"as categories: {override('categorical', _union(keys.categorical, self._categorical))}")
         if self._most_categories:
             ways.append(f"one feature for each text: dataset.max_categories={self._most_categories}")
+            ways.append("an embedding of each text: backbone=embedding_mlp")
         if number == 1:
             raise DataError(f"{self._table.path}, column {self._columns[0]}: {'; '.join([self.lines[0], *ways])}")
         lines = [f"  {column}: {line}" for column, line in zip(self._columns, self.lines, strict=True)][:_LISTED]
@@ -140,6 +159,7 @@ def find_inputs(
     columns, empty = _choose(table, keys, targets, row_columns)
     problems = _Problems(table, keys)
     kinds: dict[str, Kind] = {}
+    categories: dict[str, Categories] = {}
     dates: dict[str, numpy.ndarray] = {}
     formats: dict[str, str | None] = {}
     for column in columns:
@@ -147,28 +167,52 @@ def find_inputs(
         kinds[column] = "number"
         if column in keys.categorical:
             kinds[column] = "text"
-            num_categories = count_categories(cells.indices[train])
-            if num_categories > keys.max_categories:
-                problems.add_many(column, num_categories)
+            categories[column] = keys.categories(column, cells, train)
+            if not problems.are_few(categories[column]):
+                problems.add_many(column, categories[column])
         elif column in keys.dates:
             kinds[column] = "date"
             dates[column], formats[column] = _read_dates(table, column, keys.dates[column], problems)
         elif cells.are_numbers:
             infinite = numpy.isinf(cells.numbers)
             if infinite.any():
-                problems.examine(column, train)
+                problems.examine(column, keys.categories(column, cells, train))
         elif not (numpy.isfinite(cells.numbers) | cells.missing).all():
             kinds[column] = "text"
-            problems.examine(column, train)
+            categories[column] = keys.categories(column, cells, train)
+            problems.examine(column, categories[column])
         if kinds[column] != "text" and cells.missing[train].all():
             problems.add(column, "every cell of the training split is empty")
     problems.raise_if_any()
-    return Inputs(kinds, dates, formats, empty)
+    _check_hashed(keys, kinds)
+    rare = [column for column, found in categories.items() if not found.labels]
+    if len(rare) == len(kinds):
+        raise DataError(
+            f"{table.path}: no column is left for the inputs, since no text of {', '.join(rare)} is in "
+            f"dataset.min_category_rows={keys.min_category_rows} rows of training"
+        )
+    for column in rare:
+        del kinds[column], categories[column]
+    return Inputs(kinds, categories, dates, formats, empty, rare)
 
 
-def count_categories(indices: numpy.ndarray) -> int:
-    """Return the number of different categories, where an empty cell is one."""
-    return len(numpy.unique(indices))
+def count_texts(indices: numpy.ndarray) -> int:
+    """Return the number of different texts; empty cells, -1, do not count."""
+    return int((numpy.unique(indices) >= 0).sum())
+
+
+def _check_hashed(keys: InputKeys, kinds: Mapping[str, Kind]) -> None:
+    """Raise DataError if `hash_buckets` names a column that is not of texts."""
+    for column in keys.hash_buckets if isinstance(keys.hash_buckets, dict) else ():
+        if column not in kinds:
+            raise DataError(
+                f"dataset.hash_buckets: {column!r} is none of the inputs; {suggest(column, kinds, 'they are')}"
+            )
+        if kinds[column] != "text":
+            raise DataError(
+                f"dataset.hash_buckets: {column!r} is a column of {kinds[column]}s; "
+                f"to treat it as texts: {override('categorical', _union(keys.categorical, [column]))}"
+            )
 
 
 def _choose(table: Columns, keys: InputKeys, targets: set[str], row_columns: set[str]) -> tuple[list[str], list[str]]:
