@@ -174,6 +174,12 @@ def test_a_number_that_is_constant_in_training_keeps_its_unit_and_any_other_has_
     assert standardized[:, 1].abs().max() == 0
 
 
+def test_errors_in_a_very_large_unit_are_finite():
+    target = 1e30 * torch.randn(90, generator=torch.Generator().manual_seed(0)).double()
+    found = evaluate(fitted(target), torch.zeros(90, 1), target)
+    assert found["rmse"] == pytest.approx(target.std(correction=0).item())
+
+
 def test_without_a_label_in_training_nothing_is_standardized():
     task = fitted(torch.full((90,), NAN))
     assert task.learned() == {"means": [0.0], "stds": [1.0]}

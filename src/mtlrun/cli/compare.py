@@ -82,7 +82,7 @@ def _cell(group: ConfigGroup, task: str, metric: str) -> str:
     if not samples:
         return "-"
     mean, spread, count = group.summary(task, metric)
-    cell = format_value(mean) if count < 2 else f"{mean:.4f} ± {spread:.4f}"
+    cell = format_value(mean) if count < 2 else f"{format_value(mean)} ± {format_value(spread, beside=mean)}"
     return cell + (f" ({count} of {samples})" if count < samples else "") + (MARK if group.test_selected else "")
 
 

@@ -34,9 +34,19 @@ def explain_mark(evaluations: Iterable[int]) -> str:
     )
 
 
-def format_value(value: float) -> str:
-    """Return a metric with four decimals, "-" for one that is not defined."""
-    return "-" if isnan(value) else f"{value:.4f}"
+def format_value(value: float, beside: float | None = None) -> str:
+    """Return a metric with four decimals, or with about as many digits if it is large or small; "-" for NaN.
+
+    Args:
+        value: the metric.
+        beside: a value next to which it is shown, and whose number of decimals it gets, as a spread beside its mean.
+    """
+    size = abs(value if beside is None else beside)
+    if isnan(value):
+        return "-"
+    if 0 < size < 1e-3 or size >= 1e12:
+        return f"{value:.4g}"
+    return f"{value:.{4 if size < 1000 else 2 if size < 100_000 else 0}f}"
 
 
 def has_undefined(metrics: Mapping[str, Mapping[str, Mapping[str, float]]]) -> bool:

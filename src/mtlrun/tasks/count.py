@@ -72,7 +72,10 @@ class Count(Task, ConstantPredictor):
     def metrics(self) -> "dict[str, Metric]":
         from torchmetrics import MeanAbsoluteError, MeanSquaredError
 
-        return {"mae": MeanAbsoluteError(), "rmse": MeanSquaredError(squared=False)}
+        metrics: dict[str, Metric] = {"mae": MeanAbsoluteError(), "rmse": MeanSquaredError(squared=False)}
+        for metric in metrics.values():
+            metric.set_dtype(torch.float64)
+        return metrics
 
     def metric_inputs(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         return self.log_rate(prediction).exp(), target.reshape(len(target)).double()

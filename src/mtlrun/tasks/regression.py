@@ -121,6 +121,8 @@ class Regression(Task, ConstantPredictor):
         from mtlrun.tasks.metrics.determination import R2
 
         metrics: dict[str, Metric] = {"rmse": MeanSquaredError(squared=False), "mae": MeanAbsoluteError()}
+        for metric in metrics.values():
+            metric.set_dtype(torch.float64)  # squares of numbers in an own unit may be beyond float32
         if self.num_outputs == 1:
             metrics["r2"] = R2()
         return metrics
