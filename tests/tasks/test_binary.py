@@ -4,7 +4,15 @@ import math
 
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, average_precision_score, f1_score, log_loss, roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    balanced_accuracy_score,
+    f1_score,
+    log_loss,
+    matthews_corrcoef,
+    roc_auc_score,
+)
 
 from mtlrun.tasks import BinaryClassification, Classification, MultiLabel
 
@@ -37,10 +45,45 @@ def test_values_are_those_of_scikit_learn_over_the_whole_split(split):
             "average_precision": average_precision_score(target, score),
             "accuracy": accuracy_score(target, score > 0.5),
             "f1": f1_score(target, score > 0.5),
+            "balanced_accuracy": balanced_accuracy_score(target, score > 0.5),
+            "mcc": matthews_corrcoef(target, score > 0.5),
+            "log_loss": log_loss(target, score),
+            "ece": calibration_error(score, target),
         },
         rel=1e-5,
     )
-    assert len({round(value, 3) for value in found.values()}) == 5
+    assert len({round(value, 3) for value in found.values()}) == 8  # only loss and log_loss are the same
+
+
+def calibration_error(probability, outcome, bins=15):
+    """Return the expected calibration error, bin by bin; a bin includes its upper end."""
+    probability, outcome, error = probability.double().numpy(), outcome.numpy().astype(float), 0.0
+    for number in range(bins):
+        inside = (probability > number / bins) & (probability <= (number + 1) / bins)
+        if inside.any():
+            error += inside.mean() * abs(outcome[inside].mean() - probability[inside].mean())
+    return error
+
+
+def test_log_loss_is_without_weights_smoothing_and_focal_factor(split):
+    logits, target = split
+    expected = log_loss(target, logits.squeeze(1).double().sigmoid())
+    for options in ({"class_weights": [1, 5]}, {"label_smoothing": 0.2}, {"criterion": "focal"}):
+        found = evaluate(BinaryClassification(**options), logits, target)
+        assert found["log_loss"] == pytest.approx(expected, rel=1e-6)
+        assert found["loss"] != pytest.approx(expected, rel=0.05)
+    extreme = evaluate(BinaryClassification(), torch.tensor([[-800.0], [900.0]]), torch.tensor([1, 1]), [2])
+    assert extreme["log_loss"] == pytest.approx(400)
+    assert extreme["ece"] == pytest.approx(0.5)
+
+
+def test_decisions_that_are_all_the_same_are_worth_nothing():
+    found = evaluate(BinaryClassification(), torch.full((6, 1), -2.0), torch.tensor([0, 0, 0, 0, 1, 1]), [3, 3])
+    assert found["mcc"] == 0
+    assert found["balanced_accuracy"] == 0.5
+    perfect = evaluate(BinaryClassification(), torch.tensor([[-30.0], [30.0], [30.0]]), torch.tensor([0, 1, 1]), [3])
+    assert perfect["mcc"] == pytest.approx(1)
+    assert perfect["ece"] == pytest.approx(0, abs=1e-12)
 
 
 def test_logits_between_0_and_1_are_no_probabilities():
@@ -152,8 +195,8 @@ def test_output_and_directions():
     assert task.output_size == 1
     assert task.nonnegative_loss
     assert not task.needs_fit
-    names = ["auroc", "average_precision", "accuracy", "f1"]
-    assert task.directions() == {"loss": "min"} | dict.fromkeys(names, "max")
+    names = ["auroc", "average_precision", "accuracy", "f1", "balanced_accuracy", "mcc"]
+    assert task.directions() == dict.fromkeys(["loss", "log_loss", "ece"], "min") | dict.fromkeys(names, "max")
     assert task.main_metric in names
 
 

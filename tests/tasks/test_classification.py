@@ -1,9 +1,12 @@
 """Classification, against scikit-learn."""
 
+import math
+
 import numpy
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, f1_score, log_loss
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, log_loss, matthews_corrcoef
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 from mtlrun.tasks import Classification
 
@@ -32,6 +35,21 @@ def test_values_are_those_of_scikit_learn_over_the_whole_split(split):
     assert found["f1"] == pytest.approx(f1_score(target, chosen, average="macro"))
     assert found["loss"] == pytest.approx(log_loss(target, logits.double().softmax(dim=1).numpy()), rel=1e-5)
     assert found["accuracy"] != pytest.approx(found["f1"], abs=0.01)
+    assert found["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(target, chosen))
+    assert found["mcc"] == pytest.approx(matthews_corrcoef(target, chosen))
+    assert found["log_loss"] == pytest.approx(log_loss(target, logits.double().softmax(dim=1).numpy()))
+    expected = multiclass_calibration_error(logits.double().softmax(dim=1), target, 4, n_bins=15)
+    assert found["ece"] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_a_class_without_labels_or_decisions_is_left_out_of_the_means(split):
+    logits, target = split
+    wide = torch.cat([logits, torch.full((90, 3), -99.0)], dim=1)
+    found, expected = (evaluate(Classification(k), x, target, [90]) for k, x in ((7, wide), (4, logits)))
+    assert found == pytest.approx(expected)
+    one = evaluate(Classification(4), logits, torch.zeros(90, dtype=torch.int64), [90])
+    assert one["balanced_accuracy"] == one["accuracy"]
+    assert math.isnan(one["mcc"])
 
 
 def test_loss_is_the_mean_cross_entropy():
@@ -56,7 +74,10 @@ def test_output_size_is_the_number_of_classes():
 
 
 def test_directions():
-    assert Classification(3).directions() == {"loss": "min", "accuracy": "max", "f1": "max"}
+    assert Classification(3).directions() == {
+        "loss": "min", "accuracy": "max", "f1": "max", "balanced_accuracy": "max", "mcc": "max", "log_loss": "min",
+        "ece": "min",
+    }  # fmt: skip
     assert Classification(3).main_metric == "accuracy"
 
 

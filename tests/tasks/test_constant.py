@@ -72,6 +72,10 @@ def test_binary_classification():
             "average_precision": labels.mean(),
             "accuracy": max(labels.mean(), 1 - labels.mean()),
             "f1": reference.f1_score(labels, numpy.full(len(labels), labels.mean() > 0.5)),
+            "balanced_accuracy": 0.5,
+            "mcc": 0,
+            "log_loss": reference.log_loss(labels, numpy.full(len(labels), labels.mean())),
+            "ece": pytest.approx(0, abs=1e-7),  # frequencies are well calibrated
         }
     )
 

@@ -5,7 +5,8 @@ import math
 import numpy
 import pytest
 import torch
-from scipy.stats import poisson
+from scipy.stats import poisson, spearmanr
+from sklearn.metrics import mean_poisson_deviance
 
 from mtlrun.tasks import Count
 
@@ -20,7 +21,14 @@ def test_loss_is_minus_the_log_probability():
     meter.update(log_rate[1:], target[1:])
     error = log_rate.squeeze(1).exp().numpy() - target.numpy()
     assert meter.compute() == pytest.approx(
-        {"loss": expected.mean(), "mae": numpy.abs(error).mean(), "rmse": numpy.sqrt((error**2).mean())}, rel=1e-5
+        {
+            "loss": expected.mean(),
+            "mae": numpy.abs(error).mean(),
+            "rmse": numpy.sqrt((error**2).mean()),
+            "poisson_deviance": mean_poisson_deviance(target, log_rate.squeeze(1).exp()),
+            "spearman": spearmanr(target, log_rate.squeeze(1)).statistic,
+        },
+        rel=1e-5,
     )
 
 
@@ -51,7 +59,9 @@ def test_output_directions_and_missing_labels():
     task = Count()
     assert task.output_size == 1
     assert task.nonnegative_loss
-    assert task.directions() == {"loss": "min", "mae": "min", "rmse": "min"}
+    assert task.directions() == {
+        "loss": "min", "mae": "min", "rmse": "min", "poisson_deviance": "min", "spearman": "max"
+    }  # fmt: skip
     assert task.main_metric == "mae"
     target = torch.tensor([0.0, -1.0, math.nan, 7.0])
     task.check_targets(target)

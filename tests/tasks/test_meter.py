@@ -11,7 +11,7 @@ from mtlrun.cli.list import entries
 from mtlrun.config.compose import compose
 from mtlrun.config.instantiate import build
 from mtlrun.config.schema import SIZE_KEYS
-from mtlrun.tasks import Classification, Regression, Task
+from mtlrun.tasks import BinaryClassification, Classification, Count, Regression, Task
 
 TASKS = {"classification": partial(Classification, 3), "regression": Regression}
 
@@ -55,6 +55,29 @@ def test_values_over_unequal_batches_are_those_over_the_whole_split(make):
     whole.update(prediction, target)
     assert pooled.compute() == pytest.approx(whole.compute(), rel=1e-5)
     assert whole.compute()["loss"] == pytest.approx(task.loss(prediction, target).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", [BinaryClassification, partial(Classification, 3), Regression, Count])
+def test_metrics_of_one_state_are_updated_once_and_have_the_values_of_each_alone(kind, monkeypatch):
+    task, updates = kind(), []
+    target = torch.randint(2, (24,), generator=torch.Generator().manual_seed(0))
+    prediction = torch.randn(24, task.output_size, generator=torch.Generator().manual_seed(1))
+    target = target.float() if isinstance(task, Regression) else target
+    alone = {}
+    for name, metric in task.metrics().items():
+        for part, labels in zip(prediction.split(9), target.split(9), strict=True):
+            metric.update(*task.metric_inputs(part, labels))
+        alone[name] = float(metric.compute())
+    families = {getattr(metric, "family", type(metric)) for metric in task.metrics().values()}
+    for family in families:
+        update = family.update
+        monkeypatch.setattr(family, "update", lambda *a, update=update: (updates.append(0), update(*a))[1])
+    meter = task.meter()
+    for part, labels in zip(prediction.split(9), target.split(9), strict=True):
+        meter.update(part, labels)
+    found = meter.compute()
+    assert {name: found[name] for name in alone} == pytest.approx(alone, rel=1e-12)
+    assert len(updates) == 3 * len(families) < 3 * len(alone)
 
 
 def test_empty_batches_change_nothing(make):

@@ -5,6 +5,7 @@ import math
 import numpy
 import pytest
 import torch
+from scipy.stats import spearmanr
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
 from mtlrun.tasks import Regression
@@ -35,6 +36,7 @@ def test_values_for_one_number_are_those_of_scikit_learn_over_the_whole_split(fl
             "rmse": root_mean_squared_error(target, prediction),
             "mae": mean_absolute_error(target, prediction),
             "r2": r2_score(target, prediction),
+            "spearman": spearmanr(target, prediction).statistic,
         },
         rel=1e-5,
     )
@@ -49,9 +51,24 @@ def test_values_for_several_numbers_are_pooled_over_them():
             "loss": difference.square().mean().item(),
             "rmse": difference.square().mean().sqrt().item(),
             "mae": difference.abs().mean().item(),
+            "r2": r2_score(target, prediction),  # the mean over the numbers
         },
         rel=1e-5,
     )
+    assert evaluate(Regression(4), *(torch.cat([x, torch.ones(90, 1)], dim=1) for x in (prediction, target)))[
+        "r2"
+    ] == pytest.approx(found["r2"])
+
+
+def test_the_rank_correlation_is_that_of_scipy_with_ties_and_far_from_zero():
+    generator = torch.Generator().manual_seed(0)
+    target = 1.7e9 + torch.randint(0, 9, (90,), generator=generator).double()
+    prediction = (target - 1.7e9).float()[:, None] + torch.randint(-4, 5, (90, 1), generator=generator)
+    expected = spearmanr(target.numpy(), prediction.squeeze(1).numpy()).statistic
+    assert 0.3 < expected < 0.9
+    assert evaluate(Regression(), prediction, target)["spearman"] == pytest.approx(expected, rel=1e-12)
+    assert evaluate(Regression(), prediction * 0, target)["spearman"] == 0
+    assert math.isnan(evaluate(Regression(), prediction.fill_(NAN), target)["spearman"])
 
 
 @pytest.mark.parametrize("offset", [100.0, 2000.0])
@@ -83,8 +100,9 @@ def test_output_size_is_the_number_of_numbers():
 
 
 def test_directions():
-    assert Regression().directions() == {"loss": "min", "rmse": "min", "mae": "min", "r2": "max"}
-    assert Regression(2).directions() == {"loss": "min", "rmse": "min", "mae": "min"}
+    of_several = {"loss": "min", "rmse": "min", "mae": "min", "r2": "max"}
+    assert Regression().directions() == of_several | {"spearman": "max"}
+    assert Regression(2).directions() == of_several
     assert Regression().main_metric == "rmse"
 
 
@@ -146,6 +164,7 @@ def test_standardized_targets_have_losses_in_standard_deviations_and_metrics_in_
             "loss": plain.item(),
             "rmse": root_mean_squared_error(there.flatten(), numbers.flatten()),
             "mae": mean_absolute_error(there, numbers),
+            "r2": r2_score(there, numbers),
         },
         rel=1e-5,
     )

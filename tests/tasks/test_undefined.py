@@ -18,7 +18,7 @@ from mtlrun.tasks import (
     Segmentation,
     SurfaceNormals,
 )
-from mtlrun.tasks.metrics.determination import R2
+from mtlrun.tasks.metrics.errors import R2
 
 
 def classes(count, *shape, missing=-1):
@@ -88,8 +88,9 @@ def test_a_metric_is_nan_if_and_only_if_that_was_declared(kind):
         declared |= set(why)
         undeclared |= set(found) - set(why)
     expected = {
-        "binary": {"auroc", "average_precision", "f1"}, "multilabel": {"auroc", "map", "f1"}, "ordinal": {"kappa"},
-        "corn": {"kappa"}, "regression": {"r2"},
+        "binary": {"auroc", "average_precision", "f1", "mcc"}, "classification": {"mcc"},
+        "multilabel": {"auroc", "map", "f1"}, "ordinal": {"kappa"}, "corn": {"kappa"}, "count": {"spearman"},
+        "regression": {"r2", "spearman"}, "two numbers": {"r2"},
     }  # fmt: skip
     assert declared == expected.get(kind, set())
     assert undeclared == {"loss", *task.directions()}
@@ -116,8 +117,10 @@ def test_boxes_without_an_object_that_counts_have_no_precision():
 def test_the_reason_names_the_label_as_the_data_do():
     binary, target = BinaryClassification(), torch.zeros(18, dtype=torch.int64)
     assert binary.undefined_metrics(target)["auroc"] == "all 18 labels are 0"
-    assert binary.undefined_metrics(1 - target[:1], ["no", "yes"]) == {"auroc": "the only label is 'yes'"}
-    assert Regression().undefined_metrics(torch.full((3,), 2.5)) == {"r2": "all 3 labels are 2.5"}
+    found = binary.undefined_metrics(1 - target[:1], ["no", "yes"])
+    assert found == dict.fromkeys(["auroc", "mcc"], "the only label is 'yes'")
+    found = Regression().undefined_metrics(torch.full((3,), 2.5))
+    assert found == dict.fromkeys(["r2", "spearman"], "all 3 labels are 2.5")
 
 
 def test_a_mean_over_fewer_labels_names_those_that_are_left_out():
@@ -125,6 +128,7 @@ def test_a_mean_over_fewer_labels_names_those_that_are_left_out():
     narrowed = MultiLabel(4).narrowed_metrics(target, ["cold", "wet", "warm", "dry"])
     assert narrowed == {"auroc": "cold, wet", "map": "cold"}
     assert MultiLabel(4).narrowed_metrics(target)["auroc"] == "0, 1"
+    assert Regression(2).narrowed_metrics(torch.tensor([[1.0, 2.0], [3.0, 2.0]])) == {"r2": "number 1"}
     assert "auroc" not in MultiLabel(2).narrowed_metrics(target[:, :2])  # which is not defined at all
 
 

@@ -230,7 +230,9 @@ class Meter:
         if metrics:
             from torchmetrics import MetricCollection  # slow to import, and not needed before the first evaluation
 
-            self._metrics = MetricCollection(dict(metrics))
+            from mtlrun.tasks.metrics.shared import group_by_state
+
+            self._metrics = MetricCollection(dict(metrics), compute_groups=group_by_state(metrics))
         self._losses: list[tuple[Tensor, int | Tensor]] = []  # of each batch: mean, number of terms
 
     def to(self, device: torch.device) -> "Meter":

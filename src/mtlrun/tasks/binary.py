@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class BinaryClassification(ClassWeightedTask):
-    """Yes or no: binary cross-entropy by default; ROC-AUC, average precision, accuracy and F1 of yes.
+    """Yes or no: binary cross-entropy by default; ranking, decisions and probabilities are evaluated.
 
     Predictions are one logit per sample, [batch, 1]; targets are 0 or 1, integers or floating-point numbers, [batch]. A
     target of -1 or NaN is a missing label. This is a `Classification` into two classes with the logits 0 and the
@@ -26,6 +26,11 @@ class BinaryClassification(ClassWeightedTask):
         auroc: area under the ROC curve; NaN if all labels are the same.
         average_precision: sum over the thresholds of (R_n - R_(n-1)) P_n; NaN if no label is 1.
         accuracy, f1: with a probability above 1/2 as yes; F1 is NaN if no label is 1.
+        balanced_accuracy: mean of the accuracy on labels 0 and on labels 1.
+        mcc: Matthews correlation coefficient; NaN if all labels are the same.
+        log_loss: mean of minus the logarithm of the probability of the label; the loss without class weights, smoothing
+            and focal factor.
+        ece: expected calibration error: how far frequencies of yes are from predicted probabilities, in 15 bins.
 
     Args:
         class_weights: `none`; `balanced`, which gives both labels the same fraction of the loss, by their frequency in
@@ -40,6 +45,10 @@ class BinaryClassification(ClassWeightedTask):
         "average_precision": "max",
         "accuracy": "max",
         "f1": "max",
+        "balanced_accuracy": "max",
+        "mcc": "max",
+        "log_loss": "min",
+        "ece": "min",
     }
 
     def __init__(self, class_weights: ClassWeights = "none", **options: Unpack[ClassTaskOptions]) -> None:
@@ -75,14 +84,19 @@ class BinaryClassification(ClassWeightedTask):
         return torch.ones_like(label) if self.class_weights is None else self.class_weights[label]
 
     def metrics(self) -> "dict[str, Metric]":
-        from mtlrun.tasks.metrics.decisions import F1, Accuracy
+        from mtlrun.tasks.metrics.decisions import F1, Accuracy, BalancedAccuracy, Matthews
+        from mtlrun.tasks.metrics.probabilities import CalibrationError, LogLoss
         from mtlrun.tasks.metrics.ranking import AUROC, AveragePrecision
 
         return {
             "auroc": AUROC(),
             "average_precision": AveragePrecision(),
-            "accuracy": Accuracy(validate_args=False),
-            "f1": F1(validate_args=False),
+            "accuracy": Accuracy(2),
+            "f1": F1(2),
+            "balanced_accuracy": BalancedAccuracy(2),
+            "mcc": Matthews(2),
+            "log_loss": LogLoss(),
+            "ece": CalibrationError(),
         }
 
     def metric_inputs(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,7 +107,8 @@ class BinaryClassification(ClassWeightedTask):
         why = describe_equal(label, names)
         if why is None:
             return {}
-        return dict.fromkeys(["auroc"] if label[0] > 0 else ["auroc", "average_precision", "f1"], why)
+        undefined = ["auroc", "mcc"] if label[0] > 0 else ["auroc", "average_precision", "f1", "mcc"]
+        return dict.fromkeys(undefined, why)
 
     def performance(self, prediction: Tensor, target: Tensor) -> Tensor:
         correct = (prediction.squeeze(1) > 0) == (target.reshape(len(target)) > 0)

@@ -1,11 +1,12 @@
 """Classification into one of several classes."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
 
-from mtlrun.tasks.base import Directions, log_frequencies
+from mtlrun.tasks.base import Directions, describe_equal, log_frequencies
 from mtlrun.tasks.class_task import ClassTaskOptions, ClassWeightedTask
 from mtlrun.tasks.losses.class_weights import ClassWeights
 from mtlrun.tasks.losses.focal import focal_losses
@@ -17,9 +18,20 @@ MISSING = -1
 
 
 class Classification(ClassWeightedTask):
-    """One of `num_classes` classes: cross-entropy by default; accuracy and macro F1.
+    """One of `num_classes` classes: cross-entropy by default; decisions and probabilities are evaluated.
 
     Predictions are logits [batch, num_classes]; targets are class indices [batch], -1 for a missing label.
+
+    Metrics, over all labeled samples of the split:
+        accuracy: fraction of the samples that are classified correctly.
+        f1: mean of the F1 of each class; a class that is neither in the labels nor predicted is left out.
+        balanced_accuracy: mean over the classes of the fraction of their samples that are classified correctly; a class
+            without any is left out.
+        mcc: Matthews correlation coefficient; NaN if all labels are the same.
+        log_loss: mean of minus the logarithm of the probability of the label; the loss without class weights, smoothing
+            and focal factor.
+        ece: expected calibration error: how far the probability of the predicted class is from how often that is right,
+            in 15 bins.
 
     Args:
         num_classes: number of classes, 2 or more.
@@ -30,7 +42,14 @@ class Classification(ClassWeightedTask):
     """
 
     main_metric = "accuracy"
-    metric_directions: ClassVar[Directions] = {"accuracy": "max", "f1": "max"}
+    metric_directions: ClassVar[Directions] = {
+        "accuracy": "max",
+        "f1": "max",
+        "balanced_accuracy": "max",
+        "mcc": "max",
+        "log_loss": "min",
+        "ece": "min",
+    }
 
     def __init__(
         self, num_classes: int, class_weights: ClassWeights = "none", **options: Unpack[ClassTaskOptions]
@@ -56,12 +75,21 @@ class Classification(ClassWeightedTask):
         return len(target) if self.class_weights is None else self.class_weights[target].sum()
 
     def metrics(self) -> "dict[str, Metric]":
-        from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+        from mtlrun.tasks.metrics.decisions import Accuracy, BalancedAccuracy, MacroF1, Matthews
+        from mtlrun.tasks.metrics.probabilities import CalibrationError, LogLoss
 
         return {
-            "accuracy": MulticlassAccuracy(self.num_classes, average="micro", validate_args=False),
-            "f1": MulticlassF1Score(self.num_classes, average="macro", validate_args=False),
+            "accuracy": Accuracy(self.num_classes),
+            "f1": MacroF1(self.num_classes),
+            "balanced_accuracy": BalancedAccuracy(self.num_classes),
+            "mcc": Matthews(self.num_classes),
+            "log_loss": LogLoss(),
+            "ece": CalibrationError(),
         }
+
+    def undefined_metrics(self, target: Tensor, names: Sequence[str] = ()) -> dict[str, str]:
+        why = describe_equal(target, names)
+        return {} if why is None else {"mcc": why}
 
     def performance(self, prediction: Tensor, target: Tensor) -> Tensor:
         correct = (prediction.argmax(dim=1) == target).float()

@@ -1,19 +1,19 @@
 """Count regression: how often something happens."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor
 
-from mtlrun.tasks.base import ConstantPredictor, Directions, Task, TaskOptions
+from mtlrun.tasks.base import ConstantPredictor, Directions, Task, TaskOptions, describe_equal
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
 
 
 class Count(Task, ConstantPredictor):
-    """A number of events: Poisson regression by the exact negative log-likelihood; MAE and RMSE of the rate.
+    """A number of events: Poisson regression by the exact negative log-likelihood; errors of the rate.
 
     Predictions are the logarithm z of the rate, [batch, 1]; targets are whole numbers >= 0, integers or floating-point
     numbers, [batch]. A target of -1 or NaN is a missing label. The loss is the mean of exp(z) - y z + log y!, which is
@@ -22,13 +22,23 @@ class Count(Task, ConstantPredictor):
     With `standardize`, the head predicts z - log m, where m is the mean count in training, and the loss is divided by m
     if m is above 1, so that a task learns counts of thousands as it learns small ones, beside other tasks.
 
+    Metrics of the rate, over all labeled samples of the split:
+        mae, rmse: mean absolute error, and root mean squared error.
+        poisson_deviance: twice the mean of y log(y / rate) - y + rate: how far the loss, undivided, is from the least.
+        spearman: rank correlation; NaN if all counts are the same, 0 if all predictions are.
+
     Args:
         standardize: whether predictions are relative to the mean count; `fit` has to be called before training then.
         common: see `Task`.
     """
 
     main_metric = "mae"
-    metric_directions: ClassVar[Directions] = {"mae": "min", "rmse": "min"}
+    metric_directions: ClassVar[Directions] = {
+        "mae": "min",
+        "rmse": "min",
+        "poisson_deviance": "min",
+        "spearman": "max",
+    }
     nonnegative_loss = True
     takes_float64 = True
     #: The logarithm of the mean count of training, float64 []; 0 if predictions are not relative to it.
@@ -70,15 +80,17 @@ class Count(Task, ConstantPredictor):
         return (losses.mean() / self.log_mean.exp().clamp(min=1)).to(prediction.dtype)
 
     def metrics(self) -> "dict[str, Metric]":
-        from torchmetrics import MeanAbsoluteError, MeanSquaredError
+        from mtlrun.tasks.metrics.errors import MAE, RMSE, PoissonDeviance
+        from mtlrun.tasks.metrics.ranks import Spearman
 
-        metrics: dict[str, Metric] = {"mae": MeanAbsoluteError(), "rmse": MeanSquaredError(squared=False)}
-        for metric in metrics.values():
-            metric.set_dtype(torch.float64)
-        return metrics
+        return {"mae": MAE(), "rmse": RMSE(), "poisson_deviance": PoissonDeviance(), "spearman": Spearman()}
 
     def metric_inputs(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         return self.log_rate(prediction).exp(), target.reshape(len(target)).double()
+
+    def undefined_metrics(self, target: Tensor, names: Sequence[str] = ()) -> dict[str, str]:
+        why = describe_equal(target.reshape(len(target)))
+        return {} if why is None else {"spearman": why}
 
     def target_sums(self, target: Tensor) -> Tensor:
         """Return the number of samples and the sum of their counts, [2]."""

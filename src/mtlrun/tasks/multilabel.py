@@ -96,13 +96,13 @@ class MultiLabel(ClassTask):
         return torch.where(target == 1, yes, no) * mask
 
     def metrics(self) -> "dict[str, Metric]":
-        from mtlrun.tasks.metrics.decisions import MacroF1
+        from mtlrun.tasks.metrics.decisions import MacroLabelF1
         from mtlrun.tasks.metrics.ranking import AUROC, AveragePrecision
 
         return {
             "auroc": AUROC(),
             "map": AveragePrecision(),
-            "f1": MacroF1(self.num_labels, average="macro", ignore_index=-1, validate_args=False),
+            "f1": MacroLabelF1(self.num_labels, average="macro", ignore_index=-1, validate_args=False),
         }
 
     def metric_inputs(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

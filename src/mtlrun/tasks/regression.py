@@ -25,7 +25,7 @@ _LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 class Regression(Task, ConstantPredictor):
-    """`num_outputs` real numbers per sample: mean squared error by default; RMSE, MAE and, for one number, R2.
+    """`num_outputs` real numbers per sample: mean squared error by default; RMSE, MAE, R2, and rank correlation.
 
     Predictions are [batch, num_outputs]; targets are of the same shape, or [batch] for one number, float32 or float64.
     NaN is a missing label; a sample is labeled if none of its numbers is NaN.
@@ -35,10 +35,11 @@ class Regression(Task, ConstantPredictor):
     unit. The standard deviation of a number that is constant there counts as 1. Metrics are in the unit of the targets
     in any case; `to_own_unit` converts predictions.
 
-    Metrics, over all labeled samples of the split, and over all numbers:
-        rmse, mae: root mean squared error, and mean absolute error.
-        r2: 1 - sum of squared errors / sum of squared deviations from the mean; only for one number, and NaN if all
-            targets of the split are the same.
+    Metrics, over all labeled samples of the split:
+        rmse, mae: root mean squared error, and mean absolute error, pooled over all numbers.
+        r2: 1 - sum of squared errors / sum of squared deviations from the mean; of several numbers the mean over them,
+            without those that are the same in all targets; NaN if that leaves none.
+        spearman: rank correlation, only for one number; NaN if all targets are the same, 0 if all predictions are.
 
     Args:
         num_outputs: how many numbers are predicted, 1 or more.
@@ -112,29 +113,32 @@ class Regression(Task, ConstantPredictor):
         return _LOSSES[self.criterion](prediction, self.from_own_unit(target).to(prediction.dtype))
 
     def directions(self) -> dict[str, Direction]:
-        directions: dict[str, Direction] = {"loss": "min", "rmse": "min", "mae": "min"}
-        return directions | ({"r2": "max"} if self.num_outputs == 1 else {})
+        directions: dict[str, Direction] = {"loss": "min", "rmse": "min", "mae": "min", "r2": "max"}
+        return directions | ({"spearman": "max"} if self.num_outputs == 1 else {})
 
     def metrics(self) -> "dict[str, Metric]":
-        from torchmetrics import MeanAbsoluteError, MeanSquaredError
+        from mtlrun.tasks.metrics.errors import MAE, R2, RMSE
+        from mtlrun.tasks.metrics.ranks import Spearman
 
-        from mtlrun.tasks.metrics.determination import R2
-
-        metrics: dict[str, Metric] = {"rmse": MeanSquaredError(squared=False), "mae": MeanAbsoluteError()}
-        for metric in metrics.values():
-            metric.set_dtype(torch.float64)  # squares of numbers in an own unit may be beyond float32
-        if self.num_outputs == 1:
-            metrics["r2"] = R2()
-        return metrics
+        metrics: dict[str, Metric] = {metric.__name__.lower(): metric(self.num_outputs) for metric in (RMSE, MAE, R2)}
+        return metrics | ({"spearman": Spearman()} if self.num_outputs == 1 else {})
 
     def metric_inputs(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        # In float64, since R2 subtracts sums of squares.
         found, numbers = self.to_own_unit(prediction), self._numbers(target)
         return (found.squeeze(1), numbers.squeeze(1)) if self.num_outputs == 1 else (found, numbers)
 
     def undefined_metrics(self, target: Tensor, names: Sequence[str] = ()) -> dict[str, str]:
-        why = describe_equal(target.reshape(len(target), -1)[:, 0]) if self.num_outputs == 1 else None
-        return {} if why is None else {"r2": why}
+        equal = [describe_equal(numbers) for numbers in self._numbers(target).T]
+        if None in equal:
+            return {}
+        if self.num_outputs == 1:
+            return dict.fromkeys(["r2", "spearman"], str(equal[0]))
+        return {"r2": "each number is the same in all labels"}
+
+    def narrowed_metrics(self, target: Tensor, names: Sequence[str] = ()) -> dict[str, str]:
+        numbers = self._numbers(target).T
+        equal = [str(index) for index, column in enumerate(numbers) if describe_equal(column) is not None]
+        return {"r2": f"number {', '.join(equal)}"} if 0 < len(equal) < self.num_outputs else {}
 
     def target_sums(self, target: Tensor) -> Tensor:
         """Return the number of samples and the sum of each of their numbers, [1 + num_outputs]."""

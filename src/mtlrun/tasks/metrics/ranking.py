@@ -4,23 +4,20 @@ import math
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+
+from mtlrun.tasks.metrics.shared import SharedState
 
 
-class _Ranking(Metric):
+class _Ranking(SharedState):
     """Mean over the labels of a metric of all scores and targets; subclasses define the metric of one label.
 
     Scores are compared as they are, so that two are a tie only if they are the same number; sigmoids of large logits
     would be the same, and torchmetrics takes logits for probabilities where all of them lie in [0, 1].
 
-    All subclasses have the same state and update, so that torchmetrics keeps one for all of them.
-
     A label whose metric is not defined on the split is left out of the mean; NaN if there is no other, or if a score is
     NaN, which has no rank.
     """
 
-    higher_is_better = True
-    full_state_update = False
     scores: list[Tensor]
     labels: list[Tensor]
 
