@@ -145,7 +145,7 @@ def test_the_loss_stands_in_for_a_metric_that_is_not_defined_and_that_is_said_be
     assert code == 0, err
     said = out.split("epoch 1,")[0]
     assert (
-        "val split, task sold: auroc, average_precision and f1 are not defined, since all 15 labels are '0', so "
+        "val split, task sold: auroc, average_precision, f1 and mcc are not defined, since all 15 labels are '0', so "
         "checkpoints are compared by the loss instead of auroc; add samples with the labels that it lacks"
     ) in said
     (folder,) = run_folders()

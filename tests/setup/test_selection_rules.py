@@ -22,7 +22,10 @@ def test_rules_and_metrics_can_be_monitored(monitor):
 
 @pytest.mark.parametrize("monitor", ["accuracy", "digit/rmse", "gains", ""])
 def test_an_unknown_metric_is_refused_with_the_list_of_known_ones(monitor):
-    allowed = "mean_skill, per_task, digit/loss, digit/accuracy, digit/f1, size/loss, size/rmse, size/mae, size/r2"
+    allowed = (
+        "mean_skill, per_task, digit/loss, digit/accuracy, digit/f1, digit/balanced_accuracy, digit/mcc, "
+        "digit/log_loss, digit/ece, size/loss, size/rmse, size/mae, size/r2, size/spearman"
+    )
     with pytest.raises(ConfigError, match=re.escape(f"must be one of {allowed}, found {monitor!r}")):
         check_monitor(monitor, TASKS)
 

@@ -49,9 +49,12 @@ def test_a_metric_besides_the_main_one_is_named_without_a_consequence_for_the_se
     undefined = find(dataset, {"y": Regression()})
     val, test = undefined.describe({"train": {"y": 2}, "val": {"y": 1}, "test": {"y": 2}})
     assert val == (
-        "val split, task y: r2 is not defined, since the only label is 3; add samples with the labels that it lacks"
+        "val split, task y: r2 and spearman are not defined, since the only label is 3; add samples with the labels "
+        "that it lacks"
     )
-    assert test.startswith("test split, task y: r2 is not defined, since all 2 labels are 3, so the result is without")
+    assert test.startswith(
+        "test split, task y: r2 and spearman are not defined, since all 2 labels are 3, so the result is without them"
+    )
     undefined.check_monitor("y/rmse")
     with pytest.raises(ConfigError, match=r"y/r2: r2 is not defined .*; use trainer.monitor=y/rmse or add samples"):
         undefined.check_monitor("y/r2")
