@@ -75,6 +75,27 @@ def test_mlp_drops_after_each_layer_in_training_only():
     assert not torch.equal(backbone.stages[1](kept), backbone.stages[1](kept))
 
 
+def test_mlp_may_normalize_and_add_the_input_of_a_layer():
+    torch.manual_seed(0)
+    backbone, inputs = MLP((6,), hidden=[5, 5, 4, 4], norm="batch", activation="silu", residual=True), torch.randn(9, 6)
+    (w1, b1, g1, s1), (w2, b2, g2, s2), (w3, b3, g3, s3), (w4, b4, g4, s4) = (
+        list(stage.parameters()) for stage in backbone.stages
+    )
+
+    def layer(x, weight, bias, scale, shift):
+        x = x @ weight.T + bias
+        x = (x - x.mean(dim=0)) / (x.var(dim=0, unbiased=False) + 1e-5).sqrt()
+        return nn.functional.silu(x * scale + shift)
+
+    x = layer(inputs, w1, b1, g1, s1)
+    x = x + layer(x, w2, b2, g2, s2)
+    x = layer(x, w3, b3, g3, s3)
+    x = x + layer(x, w4, b4, g4, s4)
+    torch.testing.assert_close(backbone(inputs), x)
+    normalized = MLP((6,), hidden=[400], norm="layer", activation="leaky_relu").stages[0][1:3](inputs)
+    torch.testing.assert_close(normalized.mean(dim=1), torch.zeros(9), atol=1e-5, rtol=0)
+
+
 def test_lenet_drops_whole_channels_after_the_second_convolution():
     backbone = LeNet((1, 28, 28), channels=(4, 200), dropout=0.5)
     features = backbone.stages[0](torch.randn(1, 1, 28, 28))

@@ -107,6 +107,22 @@ def test_every_model_continues_where_it_stopped(model, monitor, monkeypatch):
     assert_same(outcome(run_folders("whole")[0]), outcome(run_folders("parts")[0]))
 
 
+@pytest.mark.parametrize("numbers", ["piecewise_linear", "periodic"])
+def test_embeddings_continue_where_they_stopped(numbers, monkeypatch):
+    lines = [f"c{row % 7},{row % 11},{'' if row % 5 == 0 else row * row % 13},{row % 3}" for row in range(100)]
+    Path("table.csv").write_text("\n".join(["city,x,z,y", *lines]))
+    options = ["dataset=csv", "dataset.path=table.csv", "+task@tasks.y=regression", "+task@tasks.w=regression",
+               "+dataset.targets.w=x", "backbone=embedding_mlp", f"backbone.numbers={numbers}",
+               "backbone.hidden=[8]", "backbone.dropout=0.2", "backbone.norm=batch", "model=mmoe", "weighting=mgda",
+               "dataset.scale=quantile", "trainer.epochs=3", "trainer.batch_size=16",
+               "runtime.quiet=true"]  # fmt: skip
+    run(compose([*options, "runtime.root=whole"]))
+    parts = compose([*options, "runtime.root=parts"])
+    train_until_step(parts, 6, monkeypatch)
+    run(parts)
+    assert_same(outcome(run_folders("whole")[0]), outcome(run_folders("parts")[0]))
+
+
 @pytest.mark.slow
 def test_a_power_cut_between_any_two_writes_changes_nothing(monkeypatch):
     run(config_of("runtime.root=whole"))

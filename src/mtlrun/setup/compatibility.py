@@ -1,13 +1,14 @@
 """Compatibility of dataset, tasks, model and weighting, checked before the run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mtlrun.config.settings import Settings
 from mtlrun.config.suggest import suggest
-from mtlrun.datasets import Loader, MultiTaskDataset, Split
+from mtlrun.datasets import InputColumn, Loader, MultiTaskDataset, Split
 from mtlrun.errors import ConfigError, DataError
 from mtlrun.models import MultiTaskModel, SharedRepresentationModel
 from mtlrun.tasks import MeasuresPerformance, Task
@@ -197,6 +198,27 @@ def check_protocol(dataset: MultiTaskDataset, settings: Settings) -> list[str]:
             "nothing; leave trainer.min_delta=0 or use dataset.protocol=standard"
         )
     return problems
+
+
+def check_categories(columns: Sequence[InputColumn] | None, inputs: Tensor, name: str) -> None:
+    """Raise DataError if an index of a category in a split is none of 0 to num_categories - 1.
+
+    Args:
+        columns: of the inputs.
+        inputs: of all samples, [num_samples, num_columns].
+        name: of the split.
+    """
+    for place, column in enumerate(columns or ()):
+        if column.kind != "category":
+            continue
+        indices = inputs[:, place]
+        wrong = ((indices < 0) | (indices >= column.num_categories) | (indices != indices.round())).nonzero()
+        if len(wrong):
+            sample, last = int(wrong[0]), column.num_categories - 1
+            raise DataError(
+                f"dataset: {name} split, sample {sample}: {column.name} must be the index of a category, from 0 to "
+                f"{last}, found {indices[sample].item():g}"
+            )
 
 
 def check_targets(split: Split, name: str, tasks: Mapping[str, Task]) -> None:

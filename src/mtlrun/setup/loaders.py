@@ -11,7 +11,7 @@ from mtlrun.datasets import SPLITS, Loader, MultiTaskDataset, TensorSplit
 from mtlrun.datasets.base import as_split
 from mtlrun.datasets.batches.fetching import check_finite
 from mtlrun.errors import ConfigError, DataError
-from mtlrun.setup.compatibility import check_targets
+from mtlrun.setup.compatibility import check_categories, check_targets
 from mtlrun.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -63,6 +63,8 @@ def make_loaders(
         check_targets(split, name, tasks)
         if isinstance(split, TensorSplit):
             check_finite(split.inputs, range(len(split)), name)
+            if split.holds_inputs:
+                check_categories(dataset.columns, split.inputs, name)
     if look_ahead:
         loaders["meta"] = loaders["train"].with_independent_seed()
     return loaders
