@@ -4,7 +4,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -13,10 +13,9 @@ from torch.utils.data import Dataset
 from mtlrun.config.settings import Protocol
 from mtlrun.datasets.batches.sampling import Sampling
 from mtlrun.datasets.input_columns import InputColumn
+from mtlrun.datasets.split_names import SPLITS as SPLITS
+from mtlrun.datasets.split_names import SplitName as SplitName
 from mtlrun.datasets.tables.inputs.keys import Keys, keys_of
-
-SplitName = Literal["train", "val", "test"]
-SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
 Sample = tuple[Any, dict[str, Any]]
 

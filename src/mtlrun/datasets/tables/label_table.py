@@ -13,14 +13,11 @@ from mtlrun.datasets.base import MultiTaskDataset, SplitName
 from mtlrun.datasets.tables.labels.targets import check_target_keys, class_columns, read_targets, reads
 from mtlrun.datasets.tables.learned import describe_targets, learned_of_targets
 from mtlrun.datasets.tables.names import identify, weigh_by_task
-from mtlrun.datasets.tables.reading.files import name_files, read_files
 from mtlrun.datasets.tables.reading.missing import MISSING
-from mtlrun.datasets.tables.reading.notation import Notation
-from mtlrun.datasets.tables.reading.read import read
-from mtlrun.datasets.tables.reading.separators import check_separator
+from mtlrun.datasets.tables.reading.source import Source
 from mtlrun.datasets.tables.splits.division import SplitKeys, select_rows, split_rows
 from mtlrun.datasets.tables.splits.redivision import Redivision
-from mtlrun.datasets.tables.words import ColumnName, Label, column_name, column_names, label_text
+from mtlrun.datasets.tables.words import ColumnName, Label, column_name, column_names
 
 logger = logging.getLogger(__name__)
 
@@ -115,9 +112,11 @@ class LabelTable(MultiTaskDataset):
         for task in weight_columns:
             if task and task not in (*tasks, *columns):
                 raise ValueError(f"weight_column must name tasks ({', '.join(tasks)}), found {task!r}")
-        files = name_files(path, self.file_key)
-        keys.check_source(one_file=None in files)
-        missing_texts = [label_text(text, "missing") for text in missing]
+        source = Source.from_keys(
+            path, self.file_key, missing=missing, separator=separator, encoding=encoding, decimal=decimal,
+            thousands=thousands,
+        )  # fmt: skip
+        keys.check_source(one_file=None in dict(source.files))
         kind_of = dict(zip(tasks, kinds, strict=True))
         labels = [
             column
@@ -126,12 +125,8 @@ class LabelTable(MultiTaskDataset):
             for column in columns.get(task, [task])
         ]
         texts = [*labels, *filter(None, (split_column, group_column, id_column)), *column_names(strata, "stratify")]
-        separator, notation = check_separator(separator), Notation(decimal, thousands)
-        table, given = read_files(
-            files,
-            lambda file: read(file, separator, missing_texts, encoding=encoding, notation=notation, texts=texts),
-        )
-        self.data_paths: list[str | Path] = list(files.values())
+        table, given = source.read(texts)
+        self.data_paths: list[str | Path] = [file for _, file in source.files]
         for task in classes or {}:
             if task not in (*tasks, *columns, *table.names):
                 raise ValueError(f"classes: there is no task {task!r}; {suggest(task, tasks, 'the tasks are')}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy
 
-from mtlrun.datasets.base import SplitName
+from mtlrun.datasets.split_names import SplitName
 from mtlrun.datasets.tables.reading.cells import Cells
 from mtlrun.datasets.tables.reading.columns import Columns
 from mtlrun.datasets.tables.splits.given import usual_name

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy
 
-from mtlrun.datasets.base import SPLITS, SplitName
+from mtlrun.datasets.split_names import SPLITS, SplitName
 from mtlrun.datasets.tables.reading.columns import Columns
 from mtlrun.errors import DataError
 
