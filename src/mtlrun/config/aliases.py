@@ -1,5 +1,6 @@
 """Aliases: the names that papers and other programs use for shipped options."""
 
+import re
 from collections.abc import Sequence
 
 ALIASES = {
@@ -74,8 +75,9 @@ ALIASES = {
 #: Key on the command line -> Hydra's name for it: an option of one group, placed elsewhere in the config.
 PLACED = {"match_parameters": "model@match_parameters"}
 
-#: Mappings of a dataset that hold a key for each task or name that the user chooses: these keys need no `+`.
-OPEN = ("dataset.targets.", "dataset.classes.", "dataset.weight_column.")
+#: Keys below these need no `+`: mappings of a dataset that hold a key for each task or name that the user chooses, and
+#: the keys of a task, which `dataset.predict` may add only when the config is complete.
+OPEN = re.compile(r"dataset\.(targets|classes|weight_column)\.|tasks\.[^.@=]+\.")
 
 
 def canonical(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -100,6 +102,6 @@ def _prefix(key: str) -> str:
 
     Hydra refuses `+` before a key that exists. An unknown key is refused later, by the class that it is for.
     """
-    if key.startswith(OPEN):
+    if OPEN.match(key):
         return "++"
     return "+" if key.startswith("+") and not key.startswith("++") and "." in key and "@" not in key else ""

@@ -18,9 +18,17 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mtlrun.config.aliases import canonical
 from mtlrun.config.arguments import expand_home, quote_overrides
+from mtlrun.config.completion import complete, name_of_files
 from mtlrun.config.diagnosis import diagnose
 from mtlrun.config.options import list_groups, loss_scalings, shipped
-from mtlrun.config.schema import CONFIG_MODULE, SIZE_KEYS, explain_task_name, how_to_add_task, unknown_task
+from mtlrun.config.schema import (
+    CONFIG_MODULE,
+    FILLED_IN,
+    SIZE_KEYS,
+    explain_task_name,
+    how_to_add_task,
+    unknown_task,
+)
 from mtlrun.config.variants import check_variants, value_of_variant, without_variants
 from mtlrun.errors import ConfigError
 
@@ -32,9 +40,10 @@ def register_with_hydra() -> None:
     """Register what the shipped YAML refers to, and the options that have no file.
 
     `${per_task:key}` is the list of `tasks.<t>.<key>` over all tasks, in their order; `${sizes:}` that of their numbers
-    of classes, levels or labels, null where they are not given; `${all:group}` a sweep over the shipped options of a
+    of classes, levels or labels, null where they are not given; `${positives:}` that of the positive classes of binary
+    tasks; `${all:group}` a sweep over the shipped options of a
     group; `${groups:}` the text of --help that lists the options of each group; `${variant:value}` the value of a key
-    unless the node's variant has another.
+    unless the node's variant has another; `${name_of_files:path}` what a table is called by its file.
     `weighting/losses=<name>` is an option for each weighting that can scale losses.
     """
 
@@ -46,6 +55,9 @@ def register_with_hydra() -> None:
         given = [[node[key] for key in SIZE_KEYS if key in node] for node in nodes]
         return [next((size for size in one if type(size) is int), None) for one in given]
 
+    def positives(*, _root_: DictConfig) -> list[Any]:
+        return [_root_.tasks[name].get("positive") for name in _root_.tasks]
+
     def every_option(group: str) -> str:
         return ",".join(shipped(group))
 
@@ -53,9 +65,11 @@ def register_with_hydra() -> None:
         sources = _root_.hydra.runtime.config_sources
         return list_groups([Path(source.path) for source in sources if source.schema == "file"])
 
+    OmegaConf.register_new_resolver("name_of_files", name_of_files, replace=True)
     OmegaConf.register_new_resolver("per_task", per_task, replace=True)
     OmegaConf.register_new_resolver("variant", value_of_variant, replace=True)
     OmegaConf.register_new_resolver("sizes", sizes, replace=True)
+    OmegaConf.register_new_resolver("positives", positives, replace=True)
     OmegaConf.register_new_resolver("all", every_option, replace=True)
     OmegaConf.register_new_resolver("groups", groups, replace=True)
     for name in loss_scalings():
@@ -66,20 +80,31 @@ def register_with_hydra() -> None:
 def resolve(cfg: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
     """Return the config as plain containers with all interpolations resolved and the names of the chosen options.
 
+    Tasks that `dataset.predict` asks for are found in the data and filled in: see `mtlrun.config.completion`.
+
     Args:
         cfg: the composed config without the `hydra` node.
         choices: the option chosen in each group, as in `hydra.runtime.choices`.
 
     Raises:
         ConfigError: an interpolation fails, a mandatory value is missing, or a variant is unknown.
+        DataError: tasks are to be found in data that cannot be read, or cannot be predicted.
     """
-    if "names" in cfg:
-        raise ConfigError("names: unknown key; the program fills in the names of the chosen options")
+    for key, what in FILLED_IN.items():
+        if key in cfg:
+            raise ConfigError(f"{key}: unknown key; the program fills in {what}")
     names = {group: choices.get(group) for group in ("dataset", "model", "backbone", "weighting")}
     if "match_parameters" in cfg:
         names["match_parameters"] = choices.get("model@match_parameters")
     if problems := check_variants(cfg):
         raise ConfigError(problems)
+    try:
+        completed = complete(cfg, named_by_user=names["dataset"] not in shipped("dataset"))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}") from error
+    cfg = completed.cfg
+    if completed.name is not None:
+        names["data"] = completed.name
     try:
         plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -90,6 +115,8 @@ def resolve(cfg: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
     plain = without_variants(plain)
     assert isinstance(plain, dict)
     config: dict[str, Any] = {"names": names, **_plain(plain)}
+    if completed.found:
+        config["found"] = dict(completed.found)
     return config
 
 

@@ -13,10 +13,24 @@ CONFIG_MODULE = "mtlrun.conf"
 GROUPS = ("dataset", "model", "backbone", "weighting", "optimizer", "scheduler", "trainer", "runtime")
 # Chosen by name only: their keys are placed elsewhere in the config.
 NAMING_GROUPS = ("experiment", "study", "task", "weighting/losses", "model@match_parameters")
-OPTIONAL_KEYS = ("match_parameters",)
+OPTIONAL_KEYS = ("match_parameters", "found")
 # How many values a task predicts: the keys that may be null for what the dataset knows, such as the labels of a table.
 SIZE_KEYS = ("num_classes", "num_levels", "num_labels")
 ROOT_KEYS = ("names", "seed", "tasks", *GROUPS)
+# What the program fills in when a config is resolved.
+FILLED_IN = {"names": "the names of the chosen options", "found": "what was found of the tasks in the data"}
+# What a task cannot be called: names of the program, and of attributes of PyTorch's ModuleDict, which holds the heads.
+_RESERVED = """
+    shared weighting
+    T_destination add_module apply bfloat16 buffers call_super_init children clear compile cpu cuda double dump_patches
+    eval extra_repr float forward get_buffer get_extra_state get_parameter get_submodule half ipu items keys
+    load_state_dict modules mtia named_buffers named_children named_modules named_parameters parameters pop
+    register_backward_hook register_buffer register_forward_hook register_forward_pre_hook register_full_backward_hook
+    register_full_backward_pre_hook register_load_state_dict_post_hook register_load_state_dict_pre_hook
+    register_module register_parameter register_state_dict_post_hook register_state_dict_pre_hook requires_grad_
+    set_extra_state set_submodule share_memory state_dict to to_empty train training type update values xpu zero_grad
+"""
+RESERVED = frozenset(_RESERVED.split())
 
 
 def check_root(config: Mapping[str, Any]) -> list[str]:
@@ -41,14 +55,28 @@ def explain_task_name(name: str) -> str:
         reason = (
             "it has letters, digits and _ only, the first one a letter, since keys and parameters are named after it"
         )
-    letters = unicodedata.normalize("NFKD", name.replace("ß", "ss")).encode("ascii", "ignore").decode()
-    allowed = re.sub(r"\W+", "_", letters).strip("_")
-    if allowed == name or not re.match(r"[A-Za-z]", allowed):
-        allowed = f"task_{allowed}".rstrip("_")
+    allowed = task_name(name)
+    allowed = f"task_{allowed}" if allowed == name else allowed
     column = name if re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) else f'"{name}"'
     return (
         f"tasks.{name}: a task cannot have this name: {reason}; name it {allowed}, say, and name its column with "
         f"'+dataset.targets.{allowed}={column}'"
+    )
+
+
+def task_name(column: str) -> str:
+    """Return a name for the task that predicts a column: its name, if a task may have it on the command line.
+
+    >>> task_name("body mass (g)")
+    'body_mass_g'
+    """
+    letters = unicodedata.normalize("NFKD", column.replace("ß", "ss")).encode("ascii", "ignore").decode()
+    allowed = re.sub(r"\W+", "_", letters)
+    allowed = allowed if allowed == column else allowed.strip("_")
+    return (
+        allowed
+        if re.match(r"[A-Za-z]", allowed) and allowed not in RESERVED
+        else f"task_{allowed.strip('_')}".rstrip("_")
     )
 
 

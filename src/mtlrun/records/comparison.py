@@ -14,7 +14,7 @@ from mtlrun.records.identity import flatten
 from mtlrun.records.record import Record
 
 # Keys that the YAML fills in from those of the tasks, which are shown.
-_DERIVED = ("dataset.tasks", "dataset.kinds", "dataset.sizes", "weighting.preferences")
+_DERIVED = ("dataset.tasks", "dataset.kinds", "dataset.sizes", "dataset.positives", "weighting.preferences")
 
 
 @dataclass

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# What cannot change a result is not part of a run's identity: the device, the number of workers, the folder.
-_HARMLESS = ("runtime",)
+# What cannot change a result is not part of a run's identity: the device, the number of workers, the folder; nor is how
+# the kinds of its tasks were found.
+_HARMLESS = ("runtime", "found")
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
@@ -45,9 +46,18 @@ def _relevant(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_id(config: Mapping[str, Any]) -> str:
-    """Return `<dataset>-<model>-<weighting>-s<seed>-<hash8>`, the name of the run and of its folder."""
+    """Return `<data>-<model>-<weighting>-s<seed>-<hash8>`, the name of the run and of its folder.
+
+    The data are named after their dataset, or a table of the user's after its file.
+    """
     names = config["names"]
-    words = [names["dataset"], names["model"], names["weighting"], f"s{config['seed']}", config_hash(config)]
+    words = [
+        names.get("data", names["dataset"]),
+        names["model"],
+        names["weighting"],
+        f"s{config['seed']}",
+        config_hash(config),
+    ]
     return "-".join(re.sub(r"[^\w.]+", "_", str(word)) for word in words)
 
 

@@ -66,6 +66,12 @@ def gathering() -> Iterator[list[logging.LogRecord]]:
         logger.setLevel(level)
 
 
+def log_found(record: Record) -> None:
+    """Log a line on each task whose kind was found in the data, with the words that change it."""
+    for task, line in record.config.get("found", {}).items():
+        logger.info("task %s: %s", task, line)
+
+
 def log_protocol(parts: Parts) -> None:
     """Log that results will be test-selected, under the legacy protocol."""
     if parts.dataset.protocol == "legacy":

@@ -21,6 +21,7 @@ from mtlrun.runs.data_changes import check_files, check_splits, checkpointed_rec
 from mtlrun.runs.logs import (
     gathering,
     log_few_evaluations,
+    log_found,
     log_plan,
     log_protocol,
     log_splits,
@@ -100,6 +101,7 @@ def _train(
         try:
             if trainer.resume():
                 logger.info("continued at epoch %d, step %d", trainer.progress.epoch + 1, trainer.progress.step)
+            log_found(record)
             for line in early_lines:
                 logger.handle(line)
             log_protocol(parts)

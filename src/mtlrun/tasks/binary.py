@@ -33,6 +33,7 @@ class BinaryClassification(ClassWeightedTask):
         ece: expected calibration error: how far frequencies of yes are from predicted probabilities, in 15 bins.
 
     Args:
+        positive: the label that is 1, which the dataset reads; None for its usual one.
         class_weights: `none`; `balanced`, which gives both labels the same fraction of the loss, by their frequency in
             the training split; or two numbers > 0, for 0 and for 1. See `ClassWeightedTask`; this is not PyTorch's
             `pos_weight`. The alpha of the focal loss is `class_weights=[1 - alpha, alpha]`.
@@ -51,8 +52,14 @@ class BinaryClassification(ClassWeightedTask):
         "ece": "min",
     }
 
-    def __init__(self, class_weights: ClassWeights = "none", **options: Unpack[ClassTaskOptions]) -> None:
+    def __init__(
+        self,
+        class_weights: ClassWeights = "none",
+        positive: str | float | None = None,
+        **options: Unpack[ClassTaskOptions],
+    ) -> None:
         super().__init__(**options)
+        self.positive = positive
         self.set_classes(2, class_weights)
 
     @property

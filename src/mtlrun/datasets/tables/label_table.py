@@ -36,6 +36,7 @@ class LabelTable(MultiTaskDataset):
         targets: {task: column, or list of columns}; the default is the column of the task's name.
         classes: {task: list of its labels in the order of their indices}.
         sizes: for each task how many labels it expects, None for any number; filled in by the YAML.
+        positives: for each binary task the label that is positive, None for the usual one; filled in by the YAML.
         label_separator: what stands between the labels in a cell, where one column is the target of a multi-label task.
             An empty cell is a missing label; a separator alone is a row without any of the labels.
         split_column: a column that holds train, val or test for each row; without val, it is drawn from train. None
@@ -68,6 +69,7 @@ class LabelTable(MultiTaskDataset):
         targets: Mapping[str, ColumnName | list[ColumnName]] | None = None,
         classes: Mapping[str, Sequence[Label]] | None = None,
         sizes: Sequence[int | None] | None = None,
+        positives: Sequence[Label | None] | None = None,
         label_separator: str | None = None,
         split_column: ColumnName | None = None,
         splits: Mapping[str, SplitName | None] | None = None,
@@ -136,7 +138,8 @@ class LabelTable(MultiTaskDataset):
         self.table, self.rows = select_rows(table, division.rows)
         found = read_targets(
             self.table, self.rows, kind_of, columns, classes or {},
-            sizes=dict(zip(tasks, sizes or [None] * len(tasks), strict=True)), label_separator=label_separator,
+            sizes=dict(zip(tasks, sizes or [None] * len(tasks), strict=True)),
+            positives=dict(zip(tasks, positives or [None] * len(tasks), strict=True)), label_separator=label_separator,
             refuse_unlearned=num_folds is None,
         )  # fmt: skip
         self.notes = [*table.notes, *division.notes, *found.notes]

@@ -54,8 +54,16 @@ def label_value(text: str) -> str | Decimal:
 
 def assignment(key: str, values: Iterable[str]) -> str:
     """Return the word of a command line that sets `dataset.<key>` to a list of texts, quoted for shell and Hydra."""
-    listed = ",".join(text if _is_plain(text) else json.dumps(text, ensure_ascii=False) for text in values)
-    return shlex.quote(f"dataset.{key}=[{listed}]")
+    return shlex.quote(f"dataset.{key}=[{','.join(map(_write, values))}]")
+
+
+def assignment_of_label(key: str, label: str) -> str:
+    """Return the word of a command line that sets a key to a label, quoted for shell and Hydra."""
+    return shlex.quote(f"{key}={_write(label)}")
+
+
+def _write(text: str) -> str:
+    return text if _is_plain(text) else json.dumps(text, ensure_ascii=False)
 
 
 def _is_plain(text: str) -> bool:

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.tree import Tree
 
+from mtlrun.config.schema import FILLED_IN
 from mtlrun.records.display import format_value
 from mtlrun.records.record import Record
 from mtlrun.training.observers.base import Metrics, Observer
@@ -102,7 +103,7 @@ def config_tree(record: Record) -> Tree:
     tree = Tree(f"[bold]{record.run_id}[/bold]")
     names = record.config["names"]
     for group, content in record.config.items():
-        if group == "names":
+        if group in FILLED_IN:
             continue
         label = f"{group}={names[group]}" if group in names else group
         if not isinstance(content, Mapping):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Literal
 
+from mtlrun.config.suggest import suggest
 from mtlrun.datasets.tables.labels.column_labels import (
     Labels,
     advise_missing,
@@ -13,7 +14,7 @@ from mtlrun.datasets.tables.labels.column_labels import (
     order_of_yes_no,
 )
 from mtlrun.datasets.tables.reading.columns import Columns
-from mtlrun.datasets.tables.words import label_value
+from mtlrun.datasets.tables.words import assignment_of_label, label_value
 from mtlrun.errors import DataError
 
 #: What a task makes of its labels: one of several classes, of ordered levels, or yes or no.
@@ -24,7 +25,13 @@ SIZE_KEY: dict[ClassKind, str] = {"classes": "num_classes", "levels": "num_level
 
 
 def read_classes(
-    table: Columns, column: str, task: str, kind: ClassKind, given: Sequence[str] | None = None, size: int | None = None
+    table: Columns,
+    column: str,
+    task: str,
+    kind: ClassKind,
+    given: Sequence[str] | None = None,
+    size: int | None = None,
+    positive: str | None = None,
 ) -> tuple[Labels, list[str]]:
     """Return the labels of a column in the order of their class indices, and sentences on what is not obvious of them.
 
@@ -35,6 +42,7 @@ def read_classes(
         given: the labels in their order; None to take that of the data: numbers by value, texts as the file keeps them,
             no before yes, else by the alphabet, except for levels.
         size: how many labels the task expects; None if any.
+        positive: the label of a binary task that is yes; None for the second one.
 
     Raises:
         DataError: the labels do not suit the task, or their order is not known.
@@ -59,26 +67,45 @@ def read_classes(
         f"{labels.where}: {', '.join(map(repr, others))} and {name!r} are one label, as the same number"
         for name, others in labels.respelled.items()
     ]
-    if given is None:
+    if positive is not None:
+        labels = _arrange_positive(labels, positive, given)
+    elif given is None:
         known = order_of_yes_no(labels.names)
         if kind == "levels":
             labels = arrange_levels(labels)
         elif kind == "binary" and not labels.ordered and known is None:
             notes.append(
                 f"task {task}: {labels.names[1]!r} is yes (1) and {labels.names[0]!r} is no (0), by the alphabet; for "
-                f"the other order: {labels.arrange([1, 0]).how_to_list()}"
+                f"the other order: {assignment_of_label(f'tasks.{task}.positive', labels.names[0])}"
             )
         elif kind == "binary" and known is not None:
             labels = labels.arrange(known)
         elif kind == "binary" and label_value(labels.names[1]) == 0:
             raise DataError(
-                f"{labels.where}: the labels of task {task} are {labels.listing()}, and 0 would be yes; give no and "
-                f"yes in this order: {labels.how_to_list()}{advise_missing(labels)}"
+                f"{labels.where}: the labels of task {task} are {labels.listing()}, and 0 would be yes; write which "
+                f"one is: {assignment_of_label(f'tasks.{task}.positive', labels.names[1])}{advise_missing(labels)}"
             )
         notes += _describe_numbers(labels, kind)
         if labels.suspects():
             notes.append(f"{labels.where}: the labels are {labels.listing()}{advise_missing(labels)}")
     return labels, notes
+
+
+def _arrange_positive(labels: Labels, positive: str, given: Sequence[str] | None) -> Labels:
+    """Return two labels with the positive one last.
+
+    Raises:
+        DataError: there is no such label, or `dataset.classes` has it first.
+    """
+    key, values = f"tasks.{labels.task}.positive={positive}", [label_value(name) for name in labels.names]
+    if label_value(positive) not in values:
+        raise DataError(
+            f"{labels.where}: no cell holds the label of {key}; {suggest(positive, labels.names, 'labels found')}"
+        )
+    place = values.index(label_value(positive))
+    if given is not None and place == 0:
+        raise DataError(f"{key}: dataset.classes.{labels.task} has it first, as no; leave one of these keys out")
+    return labels.arrange([1 - place, place])
 
 
 def _check_number(labels: Labels, kind: ClassKind, size: int | None) -> None:

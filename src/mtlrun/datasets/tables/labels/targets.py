@@ -112,6 +112,7 @@ def read_targets(
     classes: Mapping[str, Sequence[Label]],
     *,
     sizes: Mapping[str, int | None] | None = None,
+    positives: Mapping[str, Label | None] | None = None,
     label_separator: str | None = None,
     refuse_unlearned: bool = True,
 ) -> Targets:
@@ -124,6 +125,7 @@ def read_targets(
         targets: {task: its columns}; the default is the column of the task's name.
         classes: {task: labels in the order of their indices}; see `read_classes` and `labels.indicators`.
         sizes: {task: number of labels that it expects}; None or absent for any.
+        positives: {task: the label that is yes}, of binary tasks; None or absent for the usual one.
         label_separator: between the labels in a cell of a multi-label target of one column.
         refuse_unlearned: refuse labels that training does not have, except those in `classes`.
 
@@ -153,7 +155,9 @@ def read_targets(
         else:
             if len(columns) != 1:
                 raise DataError(f"dataset.targets.{task}: classes are read from one column, found {columns}")
-            labels, notes = read_classes(table, columns[0], task, kind, given, size)
+            positive = (positives or {}).get(task)
+            yes = None if positive is None else label_text(positive, f"positives, of task {task}")
+            labels, notes = read_classes(table, columns[0], task, kind, given, size, yes)
             for split, row in _find_unlearned(labels.indices, rows):
                 if given is None and refuse_unlearned:
                     raise DataError(_explain_unlearned(labels, split, row, kind if size is not None else None))

@@ -1,0 +1,356 @@
+"""Kinds of tasks, found in the columns that `dataset.predict` names; docs/your_data/labels.md has the rules.
+
+What is uncertain is decided for the kind that assumes less, and the line on it has the word that chooses another.
+"""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy
+
+from mtlrun.config.completion import Finding, Findings
+from mtlrun.config.schema import task_name
+from mtlrun.datasets.tables.labels.classes import read_classes
+from mtlrun.datasets.tables.labels.column_labels import YES_NO, Labels, find_labels
+from mtlrun.datasets.tables.labels.indicators import example_of_separator, is_list, split_list
+from mtlrun.datasets.tables.labels.levels import order_of_levels
+from mtlrun.datasets.tables.reading.advice import examine
+from mtlrun.datasets.tables.reading.cells import Cells
+from mtlrun.datasets.tables.reading.columns import Columns
+from mtlrun.datasets.tables.reading.missing import is_usual
+from mtlrun.datasets.tables.reading.source import Source
+from mtlrun.datasets.tables.words import assignment, assignment_of_label, column_names, label_text, label_value
+from mtlrun.errors import ConfigError, DataError
+
+# Whole numbers are classes if there are at most so many different ones, and on average so many rows of each.
+_MOST_NUMBERS, _ROWS_OF_NUMBER = 10, 10
+# More different texts than this are no classes, unless there are on average so many rows of each.
+_MOST_TEXTS, _ROWS_OF_TEXT = 10, 3
+# Rows from which on different whole numbers without a gap are taken for the numbers of rows.
+_ROW_NUMBERS = 10
+_ROW_KEYS = ("split_column", "group_column", "time_column", "id_column", "weight_column")
+
+
+def find_tasks(predict: Any, dataset: Mapping[str, Any], tasks: Mapping[str, Mapping[str, Any]]) -> Findings:
+    """Return a task for each name in `predict`, with the kind that its columns suggest.
+
+    Args:
+        predict: a column, or a list of columns or of tasks in `dataset.targets`; None for the tasks of the config.
+        dataset: the other keys of the dataset.
+        tasks: {task: the keys that the user sets}; one with a class keeps its kind.
+
+    Raises:
+        ConfigError: `predict` names nothing, or something twice.
+        DataError: the table cannot be read, or what it holds in a column cannot be predicted as it is.
+    """
+    whole = [task for task, node in tasks.items() if "_target_" in node]
+    key = "path" if "path" in dataset else "labels"
+    if dataset[key] is None or (predict is None and whole):
+        return Findings({})  # without a file, the dataset answers
+    try:
+        source = Source.from_keys(
+            dataset[key],
+            key,
+            **{name: dataset[name] for name in ("missing", "separator", "encoding", "decimal", "thousands")},
+        )
+        entries = column_names(
+            predict if isinstance(predict, list) else [] if predict is None else [predict], "predict"
+        )
+        targets = {
+            str(task): column_names(named if isinstance(named, list) else [named], f"targets.{task}")
+            for task, named in (dataset["targets"] or {}).items()
+        }
+        texts = [name for row_key in (*_ROW_KEYS[:-1], "stratify") for name in _names(dataset[row_key])]
+    except ValueError as error:
+        raise ConfigError(f"dataset.{error}") from error
+    table = source.read_ahead(texts)
+    if not entries:
+        raise ConfigError(
+            f"dataset.predict must name one or more columns to predict, as in dataset.predict=[{_example(table)}]; "
+            f"{table.path} has: {', '.join(table.names[:_LISTED])}{' ...' if len(table.names) > _LISTED else ''}"
+        )
+    columns = _name_tasks(table, entries, targets, whole)
+    _check_row_columns(columns, dataset)
+    finder = _Finder(table, dataset, tasks)
+    found = {task: Finding(None) if task in whole else finder.find(task, columns[task]) for task in columns}
+    new = {
+        task: named[0] if len(named) == 1 else named
+        for task, named in columns.items()
+        if task not in targets and named != [task]
+    }
+    keys = {"targets": {**(dataset["targets"] or {}), **new}} if new else {}
+    return Findings(found, keys | finder.keys())
+
+
+_LISTED = 50  # columns at most in a message
+
+
+def _names(value: Any) -> list[str]:
+    return [] if value is None else [str(name) for name in (value if isinstance(value, list) else [value])]
+
+
+def _example(table: Columns) -> str:
+    return table.names[-1] if re.fullmatch(r"\w+", table.names[-1], re.ASCII) else "price"
+
+
+def _name_tasks(
+    table: Columns, entries: Sequence[str], targets: Mapping[str, list[str]], whole: Collection[str]
+) -> dict[str, list[str]]:
+    """Return {task: its columns}: a task in `targets` has these, and the name of a column becomes one of a task."""
+    double = [entry for index, entry in enumerate(entries) if entry in entries[:index]]
+    if double:
+        raise ConfigError(f"dataset.predict must hold different columns, found {double[0]!r} twice")
+    named = {columns[0]: task for task, columns in targets.items() if len(columns) == 1}
+    tasks: dict[str, list[str]] = {}
+    for entry in entries:
+        if entry in targets:
+            task, columns = entry, targets[entry]
+        else:
+            table.require(entry, "dataset.predict")
+            task, columns = named.get(entry) or task_name(entry), [entry]
+            first, number = task, 2
+            while entry not in named and task != entry and (task in tasks or task in targets or task in table.names):
+                task, number = f"{first}_{number}", number + 1
+        if task in tasks:
+            raise ConfigError(f"dataset.predict names task {task} twice, as {' and as '.join([*tasks[task], entry])}")
+        for column in columns:
+            table.require(column, f"task {task}")
+        tasks[task] = columns
+    return tasks
+
+
+def _check_row_columns(tasks: Mapping[str, Sequence[str]], dataset: Mapping[str, Any]) -> None:
+    """Raise DataError if a column that describes rows is to be predicted."""
+    for key in _ROW_KEYS:
+        value = dataset[key]
+        describing = _names(list(value.values()) if isinstance(value, Mapping) else value)
+        for columns in tasks.values():
+            for column in columns:
+                if column in describing:
+                    raise DataError(
+                        f"dataset.predict: {column!r} is dataset.{key}, which describes rows; take it out of one"
+                    )
+
+
+class _Finder:
+    """The search for kinds of tasks in the columns of a table.
+
+    Args:
+        table: that was read.
+        dataset: the keys of the dataset.
+        tasks: the keys that the user sets of each task.
+    """
+
+    def __init__(self, table: Columns, dataset: Mapping[str, Any], tasks: Mapping[str, Mapping[str, Any]]) -> None:
+        self._table = table
+        self._separator: str | None = dataset["label_separator"]
+        self._given = {
+            str(task): [str(label) for label in labels] for task, labels in (dataset["classes"] or {}).items()
+        }
+        self._positive = {
+            task: label_text(node["positive"], f"positive of {task}")
+            for task, node in tasks.items()
+            if node.get("positive") is not None
+        }
+        self._classes: dict[str, list[str]] = {}
+        self._new_separator: str | None = None
+
+    def keys(self) -> dict[str, Any]:
+        """Return the keys of the dataset that follow from what was found."""
+        keys: dict[str, Any] = {"classes": {**self._given, **self._classes}} if self._classes else {}
+        return keys if self._new_separator is None else {**keys, "label_separator": self._new_separator}
+
+    def find(self, task: str, columns: Sequence[str]) -> Finding:
+        """Return the kind of a task, with the sentence on it."""
+        if len(columns) > 1:
+            return self._find_several(task, columns)
+        cells = self._table.cells[columns[0]]
+        if cells.missing.all():
+            raise DataError(f"{self._where(columns[0])}: every cell is empty, so there is nothing to predict")
+        numeric = cells.are_numbers or bool((numpy.isfinite(cells.numbers) | cells.missing).all())
+        if numeric and cells.order is None:
+            return self._find_numbers(task, columns[0])
+        return self._find_texts(task, columns[0], cells)
+
+    def _where(self, column: str) -> str:
+        return f"{self._table.path}, column {column}"
+
+    # ---------------------------------------------------------------------------------------------------- numbers
+
+    def _find_numbers(self, task: str, column: str) -> Finding:
+        numbers = self._table.floats(column)
+        known = numbers[~numpy.isnan(numbers)]
+        values, counts = numpy.unique(known, return_counts=True)
+        if len(values) <= 2:
+            return self._find_classes(task, column)
+        span = f"{_write(values[0])} to {_write(values[-1])}"
+        if (values % 1 != 0).any():
+            return Finding("regression", line=f"regression: numbers from {span}{_gaps(numbers)}")
+        what = f"{len(values)} different whole numbers from {span}"
+        all_different = len(values) == len(known)
+        if all_different and len(known) >= _ROW_NUMBERS and values[-1] - values[0] == len(values) - 1:
+            raise DataError(
+                f"{self._where(column)}: {what}, one in each row, as numbers of rows are, which nothing predicts; take "
+                f"it out of dataset.predict, or if it is a quantity: +task@tasks.{task}=regression"
+            )
+        if len(values) <= _MOST_NUMBERS and len(known) >= _ROWS_OF_NUMBER * len(values):
+            listing = ", ".join(f"{_write(value)} ({count:,})" for value, count in zip(values, counts, strict=True))
+            return Finding(
+                "classification",
+                line=f"classification: {len(values)} different whole numbers, {listing}{_gaps(numbers)}; if their "
+                f"order matters: {_choose(task, 'ordinal')}; if they are quantities: {_choose(task, 'regression')}",
+            )
+        if _are_counts(values, counts, known):
+            return Finding(
+                "count",
+                line=f"count: {what}, mostly small ones{_gaps(numbers)}; if they are no numbers of things: "
+                f"{_choose(task, 'regression')}",
+            )
+        other = f"; if they are numbers of things: {_choose(task, 'count')}" if values[0] >= 0 else ""
+        return Finding("regression", line=f"regression: {what}{_gaps(numbers)}{other}")
+
+    # ------------------------------------------------------------------------------------------------------ texts
+
+    def _find_texts(self, task: str, column: str, cells: Cells) -> Finding:
+        separator = self._list_separator(cells)
+        if separator is not None:
+            return self._find_lists(task, column, cells, separator)
+        words = [text for text in cells.labels if not is_usual(text)]
+        num_rows = int((cells.indices >= 0).sum())
+        if cells.order is not None and len(words) > 2:
+            labels, _ = read_classes(self._table, column, task, "levels", self._given.get(task))
+            return Finding("ordinal", line=f"ordinal: {_levels(labels)}, in the order that the file keeps")
+        order = order_of_levels(words) if len(words) == len(cells.labels) else None
+        if order is not None and task not in self._given:
+            labels = find_labels(self._table, column, task)
+            names = labels.names
+            labels = labels.arrange(order_of_levels(names) or range(len(names)))
+            self._classes[task] = labels.names
+            return Finding(
+                "ordinal",
+                line=f"ordinal: {_levels(labels)}{_gaps(cells.missing)}; for another order: {labels.how_to_list()}; if "
+                f"it does not matter: {_choose(task, 'classification')}",
+            )
+        self._refuse_other_cells(column, task, cells)
+        if len(words) == num_rows > 2 or (len(words) > _MOST_TEXTS and num_rows < _ROWS_OF_TEXT * len(words)):
+            separators = example_of_separator(cells.labels)
+            lists = f"; if cells are lists of labels, set what stands between them{separators}" if separators else ""
+            raise DataError(
+                f"{self._where(column)}: {len(words):,} different texts in {num_rows:,} rows, such as {words[0]!r}, "
+                "are no classes that can be learned; take it out of dataset.predict, put texts of one meaning together, "
+                f"or insist: {_choose(task, 'classification')}{lists}"
+            )
+        return self._find_classes(task, column)
+
+    def _find_classes(self, task: str, column: str) -> Finding:
+        """Return the finding of a column whose different cells are classes: two are no and yes."""
+        names = find_labels(self._table, column, task).names
+        if len([name for name in names if not is_usual(name)]) > 2:
+            labels, _ = read_classes(self._table, column, task, "classes", self._given.get(task))
+            return Finding(
+                "classification",
+                line=f"classification: {len(labels.names):,} classes, {labels.listing()}{_gaps(labels.indices < 0)}",
+            )
+        labels, _ = read_classes(
+            self._table, column, task, "binary", self._given.get(task), positive=self._positive.get(task)
+        )
+        no, yes = labels.names
+        why = "" if labels.ordered else ", by the alphabet"
+        return Finding(
+            "binary",
+            line=f"binary: {labels.listing()}{_gaps(labels.indices < 0)}; positive is {yes}{why}; for the other: "
+            f"{assignment_of_label(f'tasks.{task}.positive', no)}",
+        )
+
+    def _refuse_other_cells(self, column: str, task: str, cells: Cells) -> None:
+        """Raise DataError if texts are dates, numbers in another notation, or numbers with a few words among them."""
+        found = examine(cells, self._table.notation, self._table.numbers)
+        if found is None or (found.may_be_categories and not (found.notations or found.date_formats or found.missing)):
+            return
+        if found.date_formats:
+            raise DataError(
+                f"{self._where(column)}: {found.what}, which cannot be predicted as it is: replace it in the file by a "
+                f"number, such as days until then, or by classes, such as months"
+            )
+        ways = [f"numbers in this notation: {' or '.join(found.notations)}"] if found.notations else []
+        if found.missing:
+            entries = dict.fromkeys([*self._table.missing_texts, *found.missing])
+            ways.append(f"for missing labels: {assignment('missing', entries)}")
+        ways.append(f"as classes: {_choose(task, 'classification')}")
+        raise DataError(f"{self._where(column)}: {'; '.join([found.what, *ways])}")
+
+    # ---------------------------------------------------------------------------------------------- several labels
+
+    def _list_separator(self, cells: Cells) -> str | None:
+        """Return what stands between the labels of a cell: an empty text for lists of Parquet, None if there are none."""
+        labels = cells.labels
+        if all(is_list(text) for text in labels):
+            return ""
+        candidates = [self._separator] if self._separator is not None else [";", "|"]
+        for separator in candidates:
+            joined = [text for text in labels if separator in text]
+            parts = {part for text in labels for part in split_list(text, separator)}
+            if len(joined) * 2 > len(labels) and len(parts) < len(labels):
+                return separator
+        return None
+
+    def _find_lists(self, task: str, column: str, cells: Cells, separator: str) -> Finding:
+        rows = numpy.bincount(cells.indices[cells.indices >= 0], minlength=len(cells.labels))
+        counts: dict[str, int] = {}
+        for text, number in zip(cells.labels, rows.tolist(), strict=True):
+            for part in set(split_list(text, separator or None)):
+                counts[part] = counts.get(part, 0) + number
+        if separator and separator != self._separator:
+            if self._new_separator not in (None, separator):
+                raise DataError(
+                    f"{self._where(column)}: labels are separated by {separator!r} here and by {self._new_separator!r} "
+                    "in another column; predict them in separate runs, or write them alike"
+                )
+            self._new_separator = separator
+        what = "lists" if not separator else f"lists with {separator!r} between labels"
+        listing = ", ".join(f"{name} ({counts[name]:,})" for name in sorted(counts)[:_MOST_LISTED])
+        more = f" and {len(counts) - _MOST_LISTED} more" if len(counts) > _MOST_LISTED else ""
+        change = f"; if cells are classes as they are: {_choose(task, 'classification')}" if separator else ""
+        return Finding("multilabel", line=f"multilabel: {what}, {listing}{more}{_gaps(cells.missing)}{change}")
+
+    def _find_several(self, task: str, columns: Sequence[str]) -> Finding:
+        """Return the finding of several columns: labels that a row has or has not, or numbers."""
+        cells = [self._table.cells[column] for column in columns]
+        values = [{label_value(label.casefold()) for label in cell.labels} for cell in cells]
+        if all(any(found <= {*pair} for pair in YES_NO) for found in values):
+            return Finding("multilabel", line=f"multilabel: yes or no in each of {', '.join(columns)}")
+        for column in columns:
+            self._table.floats(column)
+        return Finding("regression", {"num_outputs": len(columns)}, f"regression: the numbers {', '.join(columns)}")
+
+
+_MOST_LISTED = 12  # labels
+
+
+def _choose(task: str, kind: str) -> str:
+    return f"+task@tasks.{task}={kind}"
+
+
+def _levels(labels: Labels) -> str:
+    counts = numpy.bincount(labels.indices[labels.indices >= 0], minlength=len(labels.names))
+    return " < ".join(f"{name} ({count:,})" for name, count in zip(labels.names, counts, strict=True))
+
+
+def _gaps(cells: numpy.ndarray) -> str:
+    """Return how many cells are empty, from a mask of them or from numbers; nothing if none is."""
+    count = int((cells if cells.dtype == bool else numpy.isnan(cells)).sum())
+    return f", {count:,} empty" if count else ""
+
+
+def _write(number: float) -> str:
+    return f"{number:.0f}" if number % 1 == 0 and abs(number) < 1e15 else f"{number:.6g}"
+
+
+def _are_counts(values: numpy.ndarray, counts: numpy.ndarray, known: numpy.ndarray) -> bool:
+    """Return True if whole numbers look like numbers of things: from 0 on, small ones most often, few gaps."""
+    if values[0] != 0:
+        return False
+    most = float(numpy.quantile(known, 0.95))
+    present = int((values <= most).sum())
+    return bool(numpy.median(known) < values[-1] / 3 and present >= (most + 1) / 2)
