@@ -29,7 +29,7 @@ from helpers import QUICK, read_record, run_folders, start
         (["optimizer.betas=3"], ["optimizer.betas must be a list of [a number, a number], found 3"]),
         (["optimizer.betas=[2,0.9]"], ["optimizer: Invalid beta parameter at index 0: 2"]),
         (["tasks.left.lr=-0.1"], ["tasks.left.lr must be > 0, found -0.1"]),
-        (["tasks.lft.lr=1"], ["tasks has no key 'lft'", "did you mean 'left'?"]),
+        (["tasks.lft.lr=1"], ["tasks.lft: unknown task", "did you mean 'left'?"]),
         (["+tasks.lft.lr=1"], ["tasks.lft: unknown task", "did you mean 'left'?"]),
         (["+tasks.up._target_=mtlrun.tasks.Regression"], ["dataset=multidigits has no labels for it", "left, right"]),
         (["trainer.epochs=1.5"], ["trainer.epochs must be a whole number or null, found 1.5"]),

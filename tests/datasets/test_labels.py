@@ -96,8 +96,7 @@ def test_which_of_two_other_labels_is_yes_is_said():
     dataset = table("binary", ["cat", "dog"])
     assert dataset.split("train").targets["k"].tolist() == [0, 1]
     assert dataset.notes == [
-        "task k: 'dog' is yes (1) and 'cat' is no (0), by the alphabet; for the other order: "
-        "'dataset.classes.k=[dog,cat]'"
+        "task k: 'dog' is yes (1) and 'cat' is no (0), by the alphabet; for the other order: tasks.k.positive=cat"
     ]
     assert targets("binary", ["cat", "dog"], classes={"k": ["dog", "cat"]}) == [1, 0]
     assert not table("binary", ["yes", "no"]).notes

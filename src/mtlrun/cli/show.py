@@ -17,6 +17,7 @@ from mtlrun.records.record import Record
 from mtlrun.records.stamps import explain_result_of_changed_data
 
 _MOST_TASKS = 4  # that are named in a line
+_MOST_CLASSES = 12  # whose numbers of rows are shown
 
 
 def show(record: Record, config: Mapping[str, Any], *, again: bool) -> None:
@@ -62,11 +63,33 @@ def show(record: Record, config: Mapping[str, Any], *, again: bool) -> None:
         console.print(result_table("result", results, record.directions))
         if has_undefined(results):
             console.print(UNDEFINED)
+        for line in _classes(record):
+            console.print(line, markup=False)
         console.print(f"selected on validation: {where}")
         disagreement = _disagreement(record)
         if disagreement:
             console.print(disagreement)
     console.print(f"{record.epochs} epochs, {record.steps} steps in {record.seconds['train']:.1f} s; {folder}")
+
+
+def _classes(record: Record) -> list[str]:
+    """Return a line on the classes of each task of a table: how many rows of each split have them."""
+    lines = []
+    for task, entry in record.learned.get("targets", {}).items():
+        labels = entry.get("labels", {})
+        splits = list(next(iter(labels.values()), {}))
+        if "positive" in entry:
+            positive = entry["positive"]
+            totals = {split: sum(counts[split] for counts in labels.values()) for split in splits}
+            counts = ", ".join(f"{labels[positive][split]:,} of {totals[split]:,} in {split}" for split in splits)
+            lines.append(f"{task}: positive is {positive} ({counts})")
+        elif labels:
+            shown = [
+                f"{label} {'/'.join(f'{counts[split]:,}' for split in splits)}" for label, counts in labels.items()
+            ]
+            more = f" and {len(shown) - _MOST_CLASSES:,} more" if len(shown) > _MOST_CLASSES else ""
+            lines.append(f"{task}: {', '.join(shown[:_MOST_CLASSES])}{more} in {'/'.join(splits)}")
+    return lines
 
 
 def _disagreement(record: Record) -> str:

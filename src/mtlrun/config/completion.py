@@ -101,7 +101,9 @@ def complete(cfg: DictConfig, *, named_by_user: bool) -> Completed:
         for task, item in tasks.items()
         if isinstance(item, DictConfig)
     }
-    findings: Findings = locate(node.task_finder, "dataset.task_finder")(_plain(node.predict), keys, set_keys)
+    findings = Findings({})
+    if node.predict is not None or not tasks:
+        findings = locate(node.task_finder, "dataset.task_finder")(_plain(node.predict), keys, set_keys)
     completed = copy.deepcopy(cfg)
     OmegaConf.set_struct(completed, False)
     for key in _KEYS:

@@ -50,6 +50,8 @@ class MultiTaskDataset(ABC):
     task_sizes: Mapping[str, int] = {}
     #: {task: names of its classes, levels or labels, in the order of their numbers}, where the dataset knows them.
     classes: Mapping[str, Sequence[str]] = {}
+    #: True if it reads `tasks.<t>.positive`, the label of a binary task that is 1.
+    chooses_positive = False
     #: How training batches are drawn from several sources; None to shuffle all samples together.
     sampling: Sampling | None = None
     #: True if the shape of inputs differs between sources: each source then goes through the model separately.

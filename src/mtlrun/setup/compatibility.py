@@ -166,12 +166,20 @@ def check_per_source(weighting: Weighting, name: str) -> None:
 
 
 def check_tasks(tasks: Mapping[str, Task], dataset: MultiTaskDataset, name: str) -> list[str]:
-    """Return a problem for each task without labels in the dataset."""
-    return [
+    """Return a problem for each task without labels in the dataset, or with a positive class that it cannot choose."""
+    problems = [
         f"tasks.{task}: dataset={name} has no labels for it; {suggest(task, dataset.task_names, 'it has')}"
         for task in tasks
         if task not in dataset.task_names
     ]
+    for task, built in tasks.items():
+        positive = getattr(built, "positive", None)
+        if positive is not None and not dataset.chooses_positive:
+            problems.append(
+                f"tasks.{task}.positive={positive}: the labels of dataset={name} are 0 and 1, of which 1 is "
+                "positive; leave it null. It names a label of a table of your own"
+            )
+    return problems
 
 
 def check_protocol(dataset: MultiTaskDataset, settings: Settings) -> list[str]:

@@ -57,6 +57,7 @@ class LabelTable(MultiTaskDataset):
         decimal, thousands: the notation of numbers: the sign before decimals, and the one between groups of digits.
     """
 
+    chooses_positive = True
     #: The key of the config that names the file.
     file_key = "path"
 

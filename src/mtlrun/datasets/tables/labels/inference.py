@@ -36,7 +36,7 @@ def find_tasks(predict: Any, dataset: Mapping[str, Any], tasks: Mapping[str, Map
     """Return a task for each name in `predict`, with the kind that its columns suggest.
 
     Args:
-        predict: a column, or a list of columns or of tasks in `dataset.targets`; None for the tasks of the config.
+        predict: a column, or a list of columns or of tasks in `dataset.targets`; None is refused.
         dataset: the other keys of the dataset.
         tasks: {task: the keys that the user sets}; one with a class keeps its kind.
 
@@ -46,8 +46,8 @@ def find_tasks(predict: Any, dataset: Mapping[str, Any], tasks: Mapping[str, Map
     """
     whole = [task for task, node in tasks.items() if "_target_" in node]
     key = "path" if "path" in dataset else "labels"
-    if dataset[key] is None or (predict is None and whole):
-        return Findings({})  # without a file, the dataset answers
+    if dataset[key] is None:
+        return Findings({})  # which the dataset refuses
     try:
         source = Source.from_keys(
             dataset[key],
@@ -238,8 +238,8 @@ class _Finder:
             lists = f"; if cells are lists of labels, set what stands between them{separators}" if separators else ""
             raise DataError(
                 f"{self._where(column)}: {len(words):,} different texts in {num_rows:,} rows, such as {words[0]!r}, "
-                "are no classes that can be learned; take it out of dataset.predict, put texts of one meaning together, "
-                f"or insist: {_choose(task, 'classification')}{lists}"
+                "are no classes that can be learned; take it out of dataset.predict, put texts of one meaning together "
+                f"first, or insist: {_choose(task, 'classification')}{lists}"
             )
         return self._find_classes(task, column)
 
@@ -283,7 +283,7 @@ class _Finder:
     # ---------------------------------------------------------------------------------------------- several labels
 
     def _list_separator(self, cells: Cells) -> str | None:
-        """Return what stands between the labels of a cell: an empty text for lists of Parquet, None if there are none."""
+        """Return what stands between the labels of a cell: an empty text for lists of Parquet, None if none are."""
         labels = cells.labels
         if all(is_list(text) for text in labels):
             return ""
