@@ -5,28 +5,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 
+from rich.markup import escape
 from rich.table import Table
 
 from mtlrun.records.comparison import ConfigGroup, group_by_config, read_records
+from mtlrun.records.data_sets import Meaning, group_by_data, meaning_of_task
 from mtlrun.records.display import ARROWS, MARK, explain_mark, format_value, make_console
-from mtlrun.records.record import Record
 
 _USAGE = "usage: mtlrun compare <folder> [<folder> ...]"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print a table per dataset with a row per config: main metrics on test, mean ± deviation over seeds or folds."""
+    """Print a table for each data set with a row per config: mean ± deviation of main metrics on test."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_USAGE)
         return 0
     records = read_records(Path(argument).expanduser() for argument in arguments)
-    by_dataset: dict[str, list[Record]] = {}
-    for record in records:
-        by_dataset.setdefault(record.config["names"]["dataset"], []).append(record)
-    tables = {dataset: group_by_config(runs) for dataset, runs in by_dataset.items()}
+    tables = {title: group_by_config(runs) for title, runs in group_by_data(records).items()}
     console = make_console()
-    for dataset, groups in tables.items():
-        console.print(_table(groups, dataset if len(tables) > 1 else None))
+    for title, groups in tables.items():
+        console.print(_table(groups, escape(title) if len(tables) > 1 else None))
     all_groups = [group for groups in tables.values() for group in groups]
     averaged = [count for group in all_groups for count in group.averaged_evaluations()]
     if not all(group.test_selected for group in all_groups):
@@ -52,9 +50,12 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _table(groups: Sequence[ConfigGroup], title: str | None) -> Table:
-    """Return the table of one dataset; a run without a task has "-" in its column."""
+    """Return the table of one data set; a run without a task has "-" in its column.
+
+    Tasks of one name that are not measured alike have a column each.
+    """
     columns = {
-        (task, metric): record.directions[task][metric]
+        (task, metric, meaning_of_task(record, task)): record.directions[task][metric]
         for group in groups
         for record in group.records
         for task, metric in record.main_metrics.items()
@@ -62,23 +63,31 @@ def _table(groups: Sequence[ConfigGroup], title: str | None) -> Table:
     labels = list(dict.fromkeys(key for group in groups for key in group.label))
     table = Table(box=None, header_style="bold", title=title, title_justify="left", title_style="bold")
     for label in labels:
-        table.add_column(label)
-    for (task, metric), direction in columns.items():
-        table.add_column(f"{task} {metric} {ARROWS[direction]}", justify="right")
+        table.add_column(escape(label))
+    for (task, metric, meaning), direction in columns.items():
+        others = {other[2] for other in columns if other[:2] == (task, metric)} - {meaning}
+        title = f"{task} {metric} {ARROWS[direction]}{_distinguish(meaning, others)}"
+        table.add_column(escape(title), justify="right")
     with_folds = any(group.num_folds is not None for group in groups)
     if with_folds:
         table.add_column("folds", justify="right")
     table.add_column("seeds", justify="right")
     for group in groups:
-        cells = [_cell(group, task, metric) for task, metric in columns]
+        cells = [_cell(group, *column) for column in columns]
         counts = _count_runs(group, columns) if with_folds else _count_runs(group, columns)[1:]
-        table.add_row(*(str(group.label.get(label, "")) for label in labels), *cells, *counts)
+        table.add_row(*(escape(str(group.label.get(label, ""))) for label in labels), *cells, *counts)
     return table
 
 
-def _cell(group: ConfigGroup, task: str, metric: str) -> str:
+def _distinguish(meaning: Meaning, others: Iterable[Meaning]) -> str:
+    """Return in parentheses in which parts of its meaning a column differs from others of the same name, if any."""
+    parts = [part for index, part in enumerate(meaning) if part and any(other[index] != part for other in others)]
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _cell(group: ConfigGroup, task: str, metric: str, meaning: Meaning) -> str:
     """Return mean and spread; with the number of seeds or folds behind them if some of the values are not finite."""
-    samples = len(group.samples(task, metric))
+    samples = len(group.samples(task, metric)) if meaning_of_task(group.records[0], task) == meaning else 0
     if not samples:
         return "-"
     mean, spread, count = group.summary(task, metric)
@@ -97,9 +106,9 @@ def _is_undefined(group: ConfigGroup) -> bool:
     )
 
 
-def _count_runs(group: ConfigGroup, columns: Iterable[tuple[str, str]]) -> tuple[str, str]:
+def _count_runs(group: ConfigGroup, columns: Iterable[tuple[str, str, Meaning]]) -> tuple[str, str]:
     """Return in words how many folds and seeds the result of a group is from; the task with the most counts."""
-    by_fold = max((group.values(task, metric) for task, metric in columns), key=_num_values, default={})
+    by_fold = max((group.values(task, metric) for task, metric, _ in columns), key=_num_values, default={})
     counts = {len(values) for values in by_fold.values()} or {0}
     seeds = str(min(counts)) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
     if group.num_folds is None:

@@ -1,4 +1,6 @@
-"""The text of `mtlrun --help`: the shipped template, filled in without Hydra's listing of all groups.
+"""The texts of `mtlrun --help` and `--cfg job`, where Hydra's are late or do not have all.
+
+That of `--help` is the shipped template, filled in without Hydra's listing of all groups.
 
 Hydra lists its groups and the program's whatever the template asks for, and copies all registered configs for each
 folder; that takes longer than everything else before the text is on the screen.
@@ -31,3 +33,26 @@ def help_text(overrides: Sequence[str], config_dir: str | None, *, resolve: bool
     if set(template.get_identifiers()) - {"CONFIG"}:
         return None
     return template.substitute(CONFIG=OmegaConf.to_yaml(without_hydra(cfg), resolve=resolve))
+
+
+def completed_config(overrides: Sequence[str], config_dir: str | None, *, resolve: bool) -> str | None:
+    """Return the composed config with the tasks that `dataset.predict` finds; None if it asks for none.
+
+    Args:
+        overrides, config_dir, resolve: see `help_text`.
+
+    Raises:
+        HydraException, OmegaConfBaseException: the config cannot be composed.
+        ConfigError, DataError: tasks cannot be found.
+    """
+    from omegaconf import OmegaConf
+
+    from mtlrun.config.completion import complete
+    from mtlrun.config.compose import compose_with_hydra, without_hydra
+
+    if config_dir is not None and not Path(config_dir).is_dir():
+        return None
+    cfg = without_hydra(compose_with_hydra(overrides, config_dir))
+    if OmegaConf.select(cfg, "dataset.predict") is None:
+        return None
+    return OmegaConf.to_yaml(complete(cfg, named_by_user=False).cfg, resolve=resolve)

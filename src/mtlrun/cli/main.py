@@ -118,6 +118,13 @@ def train(arguments: Sequence[str]) -> int:
                 if text is not None:
                     print(text)
                     return 0
+            if parsed.cfg == "job" and parsed.package is None and not parsed.multirun:
+                from mtlrun.cli.help import completed_config
+
+                text = completed_config(parsed.overrides, parsed.config_dir, resolve=parsed.resolve)
+                if text is not None:
+                    print(text, end="")
+                    return 0
             others = {key: value for key, value in vars(parsed).items() if key not in ("overrides", "config_dir")}
             cfg = None if any(others.values()) else compose_single_run(parsed.overrides, parsed.config_dir)
             if cfg is not None:

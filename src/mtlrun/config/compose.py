@@ -56,7 +56,8 @@ def register_with_hydra() -> None:
         return [next((size for size in one if type(size) is int), None) for one in given]
 
     def positives(*, _root_: DictConfig) -> list[Any]:
-        return [_root_.tasks[name].get("positive") for name in _root_.tasks]
+        given = [_root_.tasks[name].get("positive") for name in _root_.tasks]
+        return [None if isinstance(label, bool) else label for label in given]  # which the task refuses
 
     def every_option(group: str) -> str:
         return ",".join(shipped(group))

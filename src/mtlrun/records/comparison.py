@@ -1,6 +1,5 @@
 """Comparison of runs: records grouped by config, with statistics over seeds or folds. Reads only records."""
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite, nan
@@ -9,6 +8,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from mtlrun.errors import DataError
+from mtlrun.records.data_sets import content_of
 from mtlrun.records.folder import RECORD
 from mtlrun.records.identity import flatten
 from mtlrun.records.record import Record
@@ -100,10 +100,10 @@ def group_by_config(records: Sequence[Record]) -> list[ConfigGroup]:
     """
     grouped: dict[str, list[Record]] = {}
     for record in records:
-        key = repr((record.protocol, _data(record), _repeated(record.config)))
+        key = repr((record.protocol, content_of(record), _repeated(record)))
         grouped.setdefault(key, []).append(record)
-    configs = _flatten_all([group[0].config for group in grouped.values()])
-    data = [_data(group[0]) for group in grouped.values()]
+    configs = _flatten_all([group[0] for group in grouped.values()])
+    data = [content_of(group[0]) for group in grouped.values()]
     for config, content in zip(configs, data, strict=True):
         others = [other for other, twin in zip(data, configs, strict=True) if _same(twin, config)]
         if len(set(others)) > 1:
@@ -119,29 +119,23 @@ def group_by_config(records: Sequence[Record]) -> list[ConfigGroup]:
     ]
 
 
-def _data(record: Record) -> str:
-    """Return a short hash of the content of the files that a run read; their paths and times do not matter."""
-    content = [stamp.get("content") or stamp.get("names") for stamp in record.data.values()]
-    return hashlib.sha256(repr(content).encode()).hexdigest()[:6] if content else ""
-
-
 def _same(config: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Return True if two flat configs are equal, whatever the data that they were trained on."""
     keys = (config.keys() | other.keys()) - {"data"}
     return all(repr(config.get(key)) == repr(other.get(key)) for key in keys)
 
 
-def _flatten_all(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the configs with dotted keys; where their tasks differ, by a key `tasks` with the names instead.
+def _flatten_all(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Return the configs of runs with dotted keys; where their tasks differ, by a key `tasks` with the names instead.
 
     The keys of a task that only some of the configs have are left out.
     """
-    tasks = [list(config.get("tasks", {})) for config in configs]
+    tasks = [list(record.config.get("tasks", {})) for record in records]
     common = set(tasks[0]).intersection(*tasks[1:])
     differ = any(set(names) != common for names in tasks)
     all_flat = []
-    for config, names in zip(configs, tasks, strict=True):
-        flat = _repeated(config)
+    for record, names in zip(records, tasks, strict=True):
+        flat = _repeated(record)
         if differ:
             dropped = tuple(f"tasks.{task}." for task in names if task not in common)
             flat = {"tasks": ", ".join(names)} | {
@@ -151,10 +145,18 @@ def _flatten_all(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return all_flat
 
 
-def _repeated(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the repetitions of a config have in common, with dotted keys: all but the seed and the fold."""
-    folds = () if _dataset(config).get("num_folds") is None else ("dataset.fold",)
-    return {key: value for key, value in flatten(config).items() if key not in ("seed", *folds)}
+def _repeated(record: Record) -> dict[str, Any]:
+    """Return what the repetitions of a config have in common, with dotted keys: all but the seed and the fold.
+
+    Where a table is does not matter if its content is known.
+    """
+    folds = () if _dataset(record.config).get("num_folds") is None else ("dataset.fold",)
+    place = ("dataset.path",) if "data" in record.config["names"] and content_of(record) else ()
+    return {
+        key: value
+        for key, value in flatten(record.config).items()
+        if key not in ("seed", *folds, *place) and not (place and key.startswith("dataset.path."))
+    }
 
 
 def _dataset(config: Mapping[str, Any]) -> Mapping[str, Any]:

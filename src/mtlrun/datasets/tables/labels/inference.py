@@ -20,7 +20,7 @@ from mtlrun.datasets.tables.reading.cells import Cells
 from mtlrun.datasets.tables.reading.columns import Columns
 from mtlrun.datasets.tables.reading.missing import is_usual
 from mtlrun.datasets.tables.reading.source import Source
-from mtlrun.datasets.tables.words import assignment, assignment_of_label, column_names, label_text, label_value
+from mtlrun.datasets.tables.words import assignment, assignment_of_label, column_names, label_value
 from mtlrun.errors import ConfigError, DataError
 
 # Whole numbers are classes if there are at most so many different ones, and on average so many rows of each.
@@ -149,9 +149,9 @@ class _Finder:
             str(task): [str(label) for label in labels] for task, labels in (dataset["classes"] or {}).items()
         }
         self._positive = {
-            task: label_text(node["positive"], f"positive of {task}")
+            task: str(node["positive"]).strip()
             for task, node in tasks.items()
-            if node.get("positive") is not None
+            if node.get("positive") is not None and not isinstance(node["positive"], bool)  # which the task refuses
         }
         self._classes: dict[str, list[str]] = {}
         self._new_separator: str | None = None

@@ -1,0 +1,90 @@
+"""Data sets of runs: which runs may stand in one table, and which results of a task in one column."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mtlrun.records.record import Record
+
+#: Kind of a task, its columns of a table, and the unit of its errors where that is not the column's.
+Meaning = tuple[str, str, str]
+
+_PATHS = ("path", "labels", "root")  # keys of a dataset that say where a table of the user's is
+
+
+def content_of(record: Record) -> str:
+    """Return a short hash of the content of the files that a run read; their paths and times do not matter."""
+    content = [stamp.get("content") or stamp.get("names") for stamp in record.data.values()]
+    return hashlib.sha256(repr(content).encode()).hexdigest()[:6] if content else ""
+
+
+def meaning_of_task(record: Record, task: str) -> Meaning:
+    """Return what must be equal for two results of tasks of one name to be comparable."""
+    kind = str(record.config.get("tasks", {}).get(task, {}).get("_target_", "")).rpartition(".")[2]
+    dataset = _dataset(record)
+    targets = dataset.get("targets")
+    column = targets.get(task, task) if isinstance(targets, Mapping) else task
+    scaled = task in (dataset.get("standardize_targets") or ())  # in records of earlier versions
+    columns = ", ".join(map(str, column)) if isinstance(column, list) else str(column)
+    return kind, f"column {columns}", "in standard deviations" if scaled else ""
+
+
+def group_by_data(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """Return {title: the runs on one data set}, in the order of their first runs.
+
+    Data sets are told apart by their names. Tables of the user's that share a name are one if they have the same
+    content, wherever they are, or the same place and the same columns: then the file has changed in between.
+    """
+    by_name: dict[str, list[list[Record]]] = {}
+    for record in records:
+        names = record.config["names"]
+        sets = by_name.setdefault(str(names.get("data", names["dataset"])), [])
+        same = [runs for runs in sets if any(_is_same(record, other) for other in runs)]
+        joined = [*(other for runs in same for other in runs), record]
+        sets[:] = (
+            [joined if runs is same[0] else runs for runs in sets if runs not in same[1:]] if same else [*sets, joined]
+        )
+    titles: dict[str, list[Record]] = {}
+    for name, sets in by_name.items():
+        for runs in sets:
+            title = name if len(sets) == 1 else f"{name} ({_place(runs[0])})"
+            titles[title if title not in titles else f"{title}, data {content_of(runs[0])}"] = runs
+    return titles
+
+
+def _is_same(one: Record, other: Record) -> bool:
+    names = one.config["names"], other.config["names"]
+    if not all("data" in item for item in names):
+        return not any("data" in item for item in names)
+    if content_of(one) and content_of(one) == content_of(other):
+        return True
+    if _place(one) != _place(other):
+        return False
+    columns, others = _columns(one), _columns(other)
+    return not columns or not others or 2 * len(columns & others) > len(columns | others)
+
+
+def _place(record: Record) -> str:
+    """Return where the user's table is."""
+    dataset = _dataset(record)
+    paths = [dataset[key] for key in _PATHS if dataset.get(key) is not None]
+    listed = [", ".join(map(str, path.values())) if isinstance(path, Mapping) else str(path) for path in paths]
+    return ", ".join(listed)
+
+
+def _columns(record: Record) -> set[str]:
+    """Return the columns of a table that a record knows; none if it does not hold all."""
+    learned = record.learned
+    inputs, targets = learned.get("inputs", {}), learned.get("targets", {})
+    if "columns" not in inputs or not targets:
+        return set()
+    return {
+        *inputs["columns"],
+        *inputs.get("excluded", ()),
+        *(column for entry in targets.values() for column in entry["columns"]),
+    }
+
+
+def _dataset(record: Record) -> Mapping[str, Any]:
+    node = record.config.get("dataset")
+    return node if isinstance(node, Mapping) else {}
