@@ -150,12 +150,12 @@ def _repeated(record: Record) -> dict[str, Any]:
 
     Where a table is does not matter if its content is known.
     """
-    folds = () if _dataset(record.config).get("num_folds") is None else ("dataset.fold",)
-    place = ("dataset.path",) if "data" in record.config["names"] and content_of(record) else ()
+    repeats = ["seed"] + ([] if _dataset(record.config).get("num_folds") is None else ["dataset.fold"])
+    repeats += ["dataset.path"] if "data" in record.config["names"] and content_of(record) else []
     return {
         key: value
         for key, value in flatten(record.config).items()
-        if key not in ("seed", *folds, *place) and not (place and key.startswith("dataset.path."))
+        if key not in repeats and not key.startswith(tuple(f"{repeat}." for repeat in repeats))
     }
 
 
