@@ -2,6 +2,7 @@
 
 import random
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from torch import nn
 from mtlrun.config.compose import compose
 from mtlrun.config.schema import RESERVED
 from mtlrun.datasets.tables.labels.levels import order_of_levels
+from mtlrun.datasets.tables.reading import source
 from mtlrun.errors import ConfigError, DataError
+from mtlrun.setup.prepare import prepare
 
 ROWS = 120
 VISITS = [0, 7, 0, 1, 1, 2, 0, 1, 3, 4, 0, 2, 5, 0, 1, 10, 0, 6, 8, 12]
@@ -67,9 +70,11 @@ def test_each_column_gets_the_kind_that_it_looks_like():
     write(x=column(float), **{name: column(make) for name, (make, _) in KINDS.items()})
     config = found(predict=",".join(KINDS))
     assert kinds(config) == {name: kind for name, (_, kind) in KINDS.items()}
-    assert config["dataset"]["classes"] == {
-        "level": ["low", "medium", "high"], "size": ["S", "M", "L", "XL"], "range": ["<18", "18-25", "26-64", "65+"],
-    }  # fmt: skip
+    assert config["dataset"]["classes"] == {}
+    learned = prepare(config).learned["targets"]
+    assert list(learned["level"]["labels"]) == ["low", "medium", "high"]
+    assert list(learned["size"]["labels"]) == ["S", "M", "L", "XL"]
+    assert list(learned["range"]["labels"]) == ["<18", "18-25", "26-64", "65+"]
     assert config["dataset"]["label_separator"] == ";"
     assert config["dataset"]["targets"] == {}
     lines = config["found"]
@@ -181,7 +186,10 @@ def test_parquet_gives_order_and_lists():
     config = compose(["dataset=csv", "dataset.path=t.parquet", "dataset.predict=[grade,tags,sure]"])
     assert kinds(config) == {"grade": "Ordinal", "tags": "MultiLabel", "sure": "BinaryClassification"}
     assert config["dataset"]["classes"] == {}
-    assert config["found"]["grade"] == "ordinal: bad (40) < ok (40) < fine (40), in the order that the file keeps"
+    assert config["found"]["grade"] == (
+        "ordinal: bad (40) < ok (40) < fine (40), in the order of the file; for another order: "
+        "'dataset.classes.grade=[bad,ok,fine]'; if it does not matter: +task@tasks.grade=classification"
+    )
     assert "positive is True" in config["found"]["sure"]
 
 
@@ -202,9 +210,6 @@ def test_the_order_of_levels_is_certain_or_unknown():
 
 
 def test_a_table_is_read_once(monkeypatch):
-    from mtlrun.datasets.tables.reading import source
-    from mtlrun.setup.prepare import prepare
-
     calls, read = [], source.read
     monkeypatch.setattr(source, "read", lambda *arguments, **keys: calls.append(arguments) or read(*arguments, **keys))
     write(x=column(float), y=column(lambda row: row % 3), s=column(lambda row: "ab"[row % 2]))
@@ -223,14 +228,10 @@ def test_a_file_that_changes_after_it_was_read_ahead_is_read_again():
     write(x=column(float), y=column(lambda row: row % 3))
     config = found()
     Path("t.csv").write_text(Path("t.csv").read_text() + "0.5,2\n")
-    from mtlrun.setup.prepare import prepare
-
     assert sum(len(loader.split) for loader in prepare(config).loaders.values()) == ROWS + 1
 
 
 def test_tasks_are_found_without_pytorch(tmp_path):
-    import subprocess
-
     write(x=column(float), y=column(lambda row: row % 3))
     program = (
         "import sys; from mtlrun.config.compose import compose; "

@@ -44,15 +44,17 @@ def targets(kind, cells, **options):
 
 
 def test_levels_are_in_the_order_of_the_data_or_of_the_config():
-    grades = ["low", "high", "medium"]
-    assert targets("levels", grades, classes={"k": ["low", "medium", "high"]}) == [0, 2, 1]
+    assert targets("levels", ["low", "high", "medium"]) == [0, 2, 1]  # which is certain
+    assert targets("levels", ["low", "high", "medium"], classes={"k": ["high", "medium", "low"]}) == [2, 0, 1]
+    grades = ["faint", "strong", "clear"]
+    assert targets("levels", grades, classes={"k": ["faint", "clear", "strong"]}) == [0, 2, 1]
     assert targets("levels", [10, 9, 2]) == [2, 1, 0]
     assert targets("levels", ["1.5", "-2", "+1e1"]) == [1, 0, 2]
     assert targets("levels", ["yes", "no"]) == [1, 0]
     with pytest.raises(DataError, match=r"column k: the order of the levels of task k is not in the data; bring them "
-                       r"into order, from the lowest to the highest, in 'dataset.classes.k=\[high,low,medium\]', where "
+                       r"into order, from the lowest to the highest, in 'dataset.classes.k=\[clear,faint,strong\]', where "
                        r"they are sorted by the alphabet. Labels found: "
-                       r"high \(3\), low \(3\), medium \(3\)"):  # fmt: skip
+                       r"clear \(3\), faint \(3\), strong \(3\)"):  # fmt: skip
         table("levels", grades)
 
 

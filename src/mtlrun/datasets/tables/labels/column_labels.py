@@ -6,6 +6,7 @@ from decimal import Decimal
 
 import numpy
 
+from mtlrun.datasets.tables.labels.levels import order_of_levels
 from mtlrun.datasets.tables.reading.columns import Columns
 from mtlrun.datasets.tables.reading.missing import is_usual
 from mtlrun.datasets.tables.words import assignment, label_value
@@ -151,7 +152,7 @@ def arrange_levels(labels: Labels) -> Labels:
     """
     if labels.ordered:
         return labels
-    known = order_of_yes_no(labels.names)
+    known = order_of_yes_no(labels.names) or order_of_levels(labels.names)
     if known is not None:
         return labels.arrange(known)
     raise DataError(

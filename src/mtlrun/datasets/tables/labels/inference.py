@@ -153,13 +153,11 @@ class _Finder:
             for task, node in tasks.items()
             if node.get("positive") is not None and not isinstance(node["positive"], bool)  # which the task refuses
         }
-        self._classes: dict[str, list[str]] = {}
         self._new_separator: str | None = None
 
     def keys(self) -> dict[str, Any]:
         """Return the keys of the dataset that follow from what was found."""
-        keys: dict[str, Any] = {"classes": {**self._given, **self._classes}} if self._classes else {}
-        return keys if self._new_separator is None else {**keys, "label_separator": self._new_separator}
+        return {} if self._new_separator is None else {"label_separator": self._new_separator}
 
     def find(self, task: str, columns: Sequence[str]) -> Finding:
         """Return the kind of a task, with the sentence on it."""
@@ -218,19 +216,14 @@ class _Finder:
             return self._find_lists(task, column, cells, separator)
         words = [text for text in cells.labels if not is_usual(text)]
         num_rows = int((cells.indices >= 0).sum())
-        if cells.order is not None and len(words) > 2:
-            labels, _ = read_classes(self._table, column, task, "levels", self._given.get(task))
-            return Finding("ordinal", line=f"ordinal: {_levels(labels)}, in the order that the file keeps")
-        order = order_of_levels(words) if len(words) == len(cells.labels) else None
-        if order is not None and task not in self._given:
-            labels = find_labels(self._table, column, task)
-            names = labels.names
-            labels = labels.arrange(order_of_levels(names) or range(len(names)))
-            self._classes[task] = labels.names
+        certain = cells.order is not None or order_of_levels(words) is not None
+        if certain and len(words) > 2 and len(words) == len(cells.labels) and task not in self._given:
+            labels, _ = read_classes(self._table, column, task, "levels")
+            why = ", in the order of the file" if cells.order is not None else ""
             return Finding(
                 "ordinal",
-                line=f"ordinal: {_levels(labels)}{_gaps(cells.missing)}; for another order: {labels.how_to_list()}; if "
-                f"it does not matter: {_choose(task, 'classification')}",
+                line=f"ordinal: {_levels(labels)}{_gaps(cells.missing)}{why}; for another order: {labels.how_to_list()}"
+                f"; if it does not matter: {_choose(task, 'classification')}",
             )
         self._refuse_other_cells(column, task, cells)
         if len(words) == num_rows > 2 or (len(words) > _MOST_TEXTS and num_rows < _ROWS_OF_TEXT * len(words)):
