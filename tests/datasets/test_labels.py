@@ -52,8 +52,8 @@ def test_levels_are_in_the_order_of_the_data_or_of_the_config():
     assert targets("levels", ["1.5", "-2", "+1e1"]) == [1, 0, 2]
     assert targets("levels", ["yes", "no"]) == [1, 0]
     with pytest.raises(DataError, match=r"column k: the order of the levels of task k is not in the data; bring them "
-                       r"into order, from the lowest to the highest, in 'dataset.classes.k=\[clear,faint,strong\]', where "
-                       r"they are sorted by the alphabet. Labels found: "
+                       r"into order, from the lowest to the highest, in 'dataset.classes.k=\[clear,faint,strong\]', "
+                       r"where they are sorted by the alphabet. Labels found: "
                        r"clear \(3\), faint \(3\), strong \(3\)"):  # fmt: skip
         table("levels", grades)
 
