@@ -9,6 +9,9 @@ from typing import Literal
 # training, and the result is the mean over the last evaluations, as many published results are computed.
 Protocol = Literal["standard", "legacy"]
 
+# What `trainer.baselines` may be; `auto` for those that take seconds.
+BaselineChoice = bool | Literal["auto"]
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -36,6 +39,7 @@ class Settings:
     max_fallbacks: float = 0.1
     limit_batches: int | None = None
     deterministic: bool = False
+    baselines: BaselineChoice = "auto"
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 # What cannot change a result is not part of a run's identity: the device, the number of workers, the folder; nor is how
-# the kinds of its tasks were found.
-_HARMLESS = ("runtime", "found")
+# the kinds of its tasks were found, or what else is computed beside the result.
+_HARMLESS = ("runtime", "found", "trainer.baselines")
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
-    """Return the first 8 hex digits of the SHA-256 of `config` without the groups that cannot change a result.
+    """Return the first 8 hex digits of the SHA-256 of `config` without what cannot change a result.
 
     `config` is the resolved config as plain containers. Key order does not matter; 1 and 1.0 differ, since
     they may mean different things to a constructor.
@@ -41,8 +41,12 @@ def _flatten(config: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return flat
 
 
-def _relevant(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key not in _HARMLESS}
+def _relevant(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    return {
+        key: _relevant(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        for key, value in config.items()
+        if f"{prefix}{key}" not in _HARMLESS
+    }
 
 
 def run_id(config: Mapping[str, Any]) -> str:

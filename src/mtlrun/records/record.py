@@ -83,8 +83,12 @@ class Record:
     skills: dict[str, dict[str, float]] = field(default_factory=dict)
     val: TaskMetrics = field(default_factory=dict)  # at the selected checkpoint
     test: TaskMetrics = field(default_factory=dict)  # once, at the end, on the selected checkpoint; see protocol
-    # Per split the metrics of a constant prediction: {"val": {task: {metric: value}}, "test": ...}
+    # Per split the metrics of its best constant prediction, the zero of the skills: {"val": {task: {metric: value}}, ...}
     trivial: dict[str, TaskMetrics] = field(default_factory=dict)
+    # What simple predictors that were fitted to the training split get on test: {"constant": {task: {metric: value}},
+    # "linear": ..., "boosting": ...}; and what validation chose for them: {"linear": {task: {"penalty": ...}}, ...}
+    baselines: dict[str, TaskMetrics] = field(default_factory=dict)
+    baseline_settings: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     total_steps: int = 0  # planned length; fewer are made if patience runs out
     steps: int = 0
     epochs: int = 0
@@ -103,7 +107,8 @@ class Record:
     macs: int = 0  # of one sample's predictions for all tasks
     match: dict[str, float] | None = None  # with match_parameters: a Match, as a dictionary
     passes_per_step: dict[str, int] = field(default_factory=dict)  # forward, backward
-    # train: training, validation and checkpoints; to_first_step: from the start of the program; test: standard only
+    # train: training, validation and checkpoints; to_first_step: from the start of the program; test: standard only;
+    # baselines: 0 or so if they were known from another run
     seconds: dict[str, float] = field(default_factory=dict)
     peak_memory_mib: dict[str, float] = field(default_factory=dict)
     fallbacks: int = 0  # steps in which a solver failed and a fallback direction was used

@@ -7,7 +7,8 @@ several tasks are combined (`weightings`).
 
 Contract: a `Task` knows nothing of other tasks, models or the config. Its loss is a mean over labeled samples, and its
 metrics are pooled over the split. Constructors pass on the arguments that they do not use, as `**common`. What a kind
-can do besides is a mixin: `MeasuresPerformance`, `ConstantPredictor`, `DrawsPictures`.
+can do besides is a mixin: `MeasuresPerformance`, `ConstantPredictor`, `GeneralizedLinear`,
+`DrawsPictures`.
 """
 
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from mtlrun.lazy import lazy_exports
 if TYPE_CHECKING:
     from mtlrun.tasks.base import ConstantPredictor as ConstantPredictor
     from mtlrun.tasks.base import DrawsPictures as DrawsPictures
+    from mtlrun.tasks.base import GeneralizedLinear as GeneralizedLinear
     from mtlrun.tasks.base import MeasuresPerformance as MeasuresPerformance
     from mtlrun.tasks.base import Meter as Meter
     from mtlrun.tasks.base import Task as Task

@@ -16,6 +16,8 @@ Direction = Literal["max", "min"]
 Directions = Mapping[str, Direction]
 # (shape of one sample's features, shape of its prediction) -> head
 HeadFactory = Callable[[tuple[int, ...], tuple[int, ...]], nn.Module]
+#: A family of distributions; `categorical` is one of several classes, `bernoulli` yes or no.
+Family = Literal["categorical", "bernoulli", "gaussian", "poisson"]
 #: A number > 0, or `size`.
 TaskWeight = float | Literal["size"]
 
@@ -190,6 +192,25 @@ class ConstantPredictor(ABC):
         Args:
             sums: `target_sums` over the whole split.
             target: of the samples, for the shape of the prediction alone.
+        """
+
+
+class GeneralizedLinear(ABC):
+    """Mixin of tasks that a generalized linear model can predict as well: the head predicts its natural parameters.
+
+    These are the log-probabilities of the classes, up to a constant, for `categorical`; for the others each number that
+    the head predicts is on its own: the log-odds of yes for `bernoulli`, the mean for `gaussian`, the logarithm of the
+    rate for `poisson`.
+    """
+
+    #: The family of distributions of the observations.
+    family: ClassVar[Family]
+
+    @abstractmethod
+    def observations(self, target: Tensor) -> Tensor:
+        """Return what a model is fitted to, in the units of the head, given the targets of labeled samples, [batch].
+
+        For `categorical` class indices [batch]; else float64 [batch, output_size], NaN where an output has none.
         """
 
 

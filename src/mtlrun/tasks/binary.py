@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Unpack
 import torch
 from torch import Tensor, nn
 
-from mtlrun.tasks.base import Directions, describe_equal, log_frequencies
+from mtlrun.tasks.base import Directions, Family, GeneralizedLinear, describe_equal, log_frequencies
 from mtlrun.tasks.class_task import ClassTaskOptions, ClassWeightedTask
 from mtlrun.tasks.losses.class_weights import ClassWeights
 from mtlrun.tasks.losses.focal import binary_focal_losses
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torchmetrics import Metric
 
 
-class BinaryClassification(ClassWeightedTask):
+class BinaryClassification(ClassWeightedTask, GeneralizedLinear):
     """Yes or no: binary cross-entropy by default; ranking, decisions and probabilities are evaluated.
 
     Predictions are one logit per sample, [batch, 1]; targets are 0 or 1, integers or floating-point numbers, [batch]. A
@@ -51,6 +51,7 @@ class BinaryClassification(ClassWeightedTask):
         "log_loss": "min",
         "ece": "min",
     }
+    family: ClassVar[Family] = "bernoulli"
 
     def __init__(
         self,
@@ -125,6 +126,9 @@ class BinaryClassification(ClassWeightedTask):
         no, yes = log_frequencies(sums)
         log_odds: Tensor = yes - no
         return log_odds.expand(len(target), 1)
+
+    def observations(self, target: Tensor) -> Tensor:
+        return target.reshape(len(target), 1).double()
 
     def check_targets(self, target: Tensor) -> None:
         if target.numel() != len(target):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Unpack
 import torch
 from torch import Tensor, nn
 
-from mtlrun.tasks.base import Directions, describe_equal, log_frequencies
+from mtlrun.tasks.base import Directions, Family, GeneralizedLinear, describe_equal, log_frequencies
 from mtlrun.tasks.class_task import ClassTaskOptions, ClassWeightedTask
 from mtlrun.tasks.losses.class_weights import ClassWeights
 from mtlrun.tasks.losses.focal import focal_losses
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MISSING = -1
 
 
-class Classification(ClassWeightedTask):
+class Classification(ClassWeightedTask, GeneralizedLinear):
     """One of `num_classes` classes: cross-entropy by default; decisions and probabilities are evaluated.
 
     Predictions are logits [batch, num_classes]; targets are class indices [batch], -1 for a missing label.
@@ -50,6 +50,7 @@ class Classification(ClassWeightedTask):
         "log_loss": "min",
         "ece": "min",
     }
+    family: ClassVar[Family] = "categorical"
 
     def __init__(
         self, num_classes: int, class_weights: ClassWeights = "none", **options: Unpack[ClassTaskOptions]
@@ -99,6 +100,9 @@ class Classification(ClassWeightedTask):
 
     def constant_prediction(self, sums: Tensor, target: Tensor) -> Tensor:
         return log_frequencies(sums).expand(len(target), -1)
+
+    def observations(self, target: Tensor) -> Tensor:
+        return target
 
     def check_targets(self, target: Tensor) -> None:
         check_indices(target, self.num_classes, "class indices")

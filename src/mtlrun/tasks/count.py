@@ -6,13 +6,21 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 import torch
 from torch import Tensor
 
-from mtlrun.tasks.base import ConstantPredictor, Directions, Task, TaskOptions, describe_equal
+from mtlrun.tasks.base import (
+    ConstantPredictor,
+    Directions,
+    Family,
+    GeneralizedLinear,
+    Task,
+    TaskOptions,
+    describe_equal,
+)
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
 
 
-class Count(Task, ConstantPredictor):
+class Count(Task, ConstantPredictor, GeneralizedLinear):
     """A number of events: Poisson regression by the exact negative log-likelihood; errors of the rate.
 
     Predictions are the logarithm z of the rate, [batch, 1]; targets are whole numbers >= 0, integers or floating-point
@@ -39,6 +47,7 @@ class Count(Task, ConstantPredictor):
         "poisson_deviance": "min",
         "spearman": "max",
     }
+    family: ClassVar[Family] = "poisson"
     nonnegative_loss = True
     takes_float64 = True
     #: The logarithm of the mean count of training, float64 []; 0 if predictions are not relative to it.
@@ -99,6 +108,9 @@ class Count(Task, ConstantPredictor):
 
     def constant_prediction(self, sums: Tensor, target: Tensor) -> Tensor:
         return (_log_mean(sums) - self.log_mean).float().expand(len(target), 1)
+
+    def observations(self, target: Tensor) -> Tensor:
+        return target.reshape(len(target), 1).double() / self.log_mean.exp()
 
     def check_targets(self, target: Tensor) -> None:
         if target.numel() != len(target):

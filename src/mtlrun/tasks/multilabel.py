@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Unpack
 import torch
 from torch import Tensor, nn
 
-from mtlrun.tasks.base import Directions, log_frequencies
+from mtlrun.tasks.base import Directions, Family, GeneralizedLinear, log_frequencies
 from mtlrun.tasks.binary import check_binary_labels
 from mtlrun.tasks.class_task import ClassTask, ClassTaskOptions
 from mtlrun.tasks.losses.class_weights import ClassWeights, balanced_label_weights, initial_label_weights
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _LISTED = 8  # labels at most in a message
 
 
-class MultiLabel(ClassTask):
+class MultiLabel(ClassTask, GeneralizedLinear):
     """Yes or no for each of `num_labels` labels: binary cross-entropy by default; macro ROC-AUC, mAP and macro F1.
 
     Predictions are logits [batch, num_labels]; targets are 0 or 1, integers or floating-point numbers, of the same
@@ -43,6 +43,7 @@ class MultiLabel(ClassTask):
 
     main_metric = "auroc"
     metric_directions: ClassVar[Directions] = {"auroc": "max", "map": "max", "f1": "max"}
+    family: ClassVar[Family] = "bernoulli"
 
     #: Of no and of yes, [2, num_labels]; None if all labels count the same.
     label_weights: Tensor | None
@@ -135,6 +136,9 @@ class MultiLabel(ClassTask):
         no, yes = log_frequencies(sums)
         log_odds: Tensor = yes - no
         return log_odds.expand(len(target), -1)
+
+    def observations(self, target: Tensor) -> Tensor:
+        return torch.where(target >= 0, target.double(), torch.nan)
 
     def check_targets(self, target: Tensor) -> None:
         if target.dim() != 2 or target.shape[1] != self.num_labels:

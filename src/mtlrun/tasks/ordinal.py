@@ -10,6 +10,8 @@ from mtlrun.config.checks import check_one_of
 from mtlrun.tasks.base import (
     ConstantPredictor,
     Directions,
+    Family,
+    GeneralizedLinear,
     MeasuresPerformance,
     Task,
     TaskOptions,
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 Criterion = Literal["frank_hall", "corn"]
 
 
-class Ordinal(Task, MeasuresPerformance, ConstantPredictor):
+class Ordinal(Task, MeasuresPerformance, ConstantPredictor, GeneralizedLinear):
     """One of `num_levels` ordered levels: a binary classification per threshold; MAE, accuracy and kappa.
 
     Predictions are logits [batch, num_levels - 1]; targets are levels 0..num_levels-1, integers, [batch], -1 for a
@@ -56,6 +58,7 @@ class Ordinal(Task, MeasuresPerformance, ConstantPredictor):
 
     main_metric = "mae"
     metric_directions: ClassVar[Directions] = {"mae": "min", "accuracy": "max", "kappa": "max"}
+    family: ClassVar[Family] = "bernoulli"
     nonnegative_loss = True
     categorical = True
 
@@ -134,6 +137,11 @@ class Ordinal(Task, MeasuresPerformance, ConstantPredictor):
         at_least = sums.flip(0).cumsum(0).flip(0)
         above, reached = at_least[1:], at_least[:-1] if self.criterion == "corn" else at_least[:1]
         return (log_frequencies(above) - log_frequencies(reached - above)).expand(len(target), -1)
+
+    def observations(self, target: Tensor) -> Tensor:
+        """Return for each threshold whether the level is above it, NaN if the sample does not train it."""
+        above = (target[:, None] > self._thresholds(target)).double()
+        return torch.where(self._trained(target), above, torch.nan)
 
     def check_targets(self, target: Tensor) -> None:
         check_indices(target, self.num_levels, "levels")

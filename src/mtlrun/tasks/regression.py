@@ -1,14 +1,22 @@
 """Regression: one or several real numbers."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Unpack
 
 import numpy
 import torch
 from torch import Tensor, nn
 
 from mtlrun.config.checks import check_one_of
-from mtlrun.tasks.base import ConstantPredictor, Direction, Task, TaskOptions, describe_equal
+from mtlrun.tasks.base import (
+    ConstantPredictor,
+    Direction,
+    Family,
+    GeneralizedLinear,
+    Task,
+    TaskOptions,
+    describe_equal,
+)
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -24,7 +32,7 @@ _LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-class Regression(Task, ConstantPredictor):
+class Regression(Task, ConstantPredictor, GeneralizedLinear):
     """`num_outputs` real numbers per sample: mean squared error by default; RMSE, MAE, R2, and rank correlation.
 
     Predictions are [batch, num_outputs]; targets are of the same shape, or [batch] for one number, float32 or float64.
@@ -49,6 +57,7 @@ class Regression(Task, ConstantPredictor):
     """
 
     main_metric = "rmse"
+    family: ClassVar[Family] = "gaussian"
     nonnegative_loss = True
     takes_float64 = True
     #: Of training, float64 [num_outputs]; 0 and 1 if targets are not standardized.
@@ -147,6 +156,9 @@ class Regression(Task, ConstantPredictor):
 
     def constant_prediction(self, sums: Tensor, target: Tensor) -> Tensor:
         return self.from_own_unit(sums[1:] / sums[0]).to(target.dtype).expand(len(target), -1)
+
+    def observations(self, target: Tensor) -> Tensor:
+        return self.from_own_unit(target)
 
     def check_targets(self, target: Tensor) -> None:
         if not target.is_floating_point():
