@@ -14,6 +14,7 @@ from mtlrun.records.display import (
 )
 from mtlrun.records.identity import run_folder
 from mtlrun.records.record import Record
+from mtlrun.records.shortfalls import describe_shortfalls, explain_baselines
 from mtlrun.records.stamps import explain_result_of_changed_data
 
 _MOST_TASKS = 4  # that are named in a line
@@ -47,8 +48,9 @@ def show(record: Record, config: Mapping[str, Any], *, again: bool) -> None:
         return
     if legacy:
         (entry,) = record.selection
-        console.print(result_table("result (test-selected)", {f"test{MARK}": record.test}, record.directions))
-        if has_undefined({"test": record.test}):
+        results = {f"test{MARK}": record.test, **record.baselines}
+        console.print(result_table("result (test-selected)", results, record.directions))
+        if has_undefined(results):
             console.print(UNDEFINED)
         console.print(explain_mark([entry["evaluations"]]))
         console.print(f"means over epochs {entry['first_epoch']} to {entry['epoch']}; best.pt holds the last weights")
@@ -59,7 +61,7 @@ def show(record: Record, config: Mapping[str, Any], *, again: bool) -> None:
             + "".join(f", with {loss} for {metric}" for metric, loss in entry.get("stand_ins", {}).items())
             for entry in record.selection
         )
-        results = {"test": record.test, "val": record.val}
+        results = {"test": record.test, "val": record.val, **record.baselines}
         console.print(result_table("result", results, record.directions))
         if has_undefined(results):
             console.print(UNDEFINED)
@@ -69,6 +71,8 @@ def show(record: Record, config: Mapping[str, Any], *, again: bool) -> None:
         disagreement = _disagreement(record)
         if disagreement:
             console.print(disagreement)
+    for line in filter(None, [*describe_shortfalls(record), explain_baselines(record)]):
+        console.print(line)
     console.print(f"{record.epochs} epochs, {record.steps} steps in {record.seconds['train']:.1f} s; {folder}")
 
 

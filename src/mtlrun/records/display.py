@@ -59,7 +59,10 @@ def result_table(
     metrics: Mapping[str, Mapping[str, Mapping[str, float]]],
     directions: Mapping[str, Mapping[str, str]],
 ) -> Table:
-    """Return a table with a row per task and metric and a column per split; arrows point to better values."""
+    """Return a table with a row per task and metric and a column per split; arrows point to better values.
+
+    Baselines are columns, too; one without a task has an empty cell there.
+    """
     table = Table(title=title, title_justify="left", box=None, header_style="bold")
     table.add_column("task")
     table.add_column("metric")
@@ -67,6 +70,6 @@ def result_table(
         table.add_column(split, justify="right")
     for task, names in directions.items():
         for index, (metric, direction) in enumerate(names.items()):
-            values = [format_value(split.get(task, {}).get(metric, nan)) for split in metrics.values()]
+            values = [format_value(split[task].get(metric, nan)) if task in split else "" for split in metrics.values()]
             table.add_row(task if index == 0 else "", f"{metric} {ARROWS[direction]}", *values)
     return table

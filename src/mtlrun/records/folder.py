@@ -22,6 +22,8 @@ CHECKPOINTS = "checkpoints"
 # In CHECKPOINTS; fresh.pt exists only while it takes the place of last.pt.
 LAST, PREVIOUS, BEST, FRESH = "last.pt", "previous.pt", "best.pt", "fresh.pt"
 LOCK = ".lock"
+#: In the folder of all studies: the baselines that runs on the same data share.
+BASELINES = ".baselines"
 
 # Everything that a training writes and a rerun removes. Other files in the folder are the user's; the lock is held.
 _WRITTEN = (RECORD, CONFIG, METRICS, SAMPLE_IDS, LEARNED, LOG, EVENTS, f"{CHECKPOINTS}/*.pt")

@@ -83,7 +83,7 @@ class Record:
     skills: dict[str, dict[str, float]] = field(default_factory=dict)
     val: TaskMetrics = field(default_factory=dict)  # at the selected checkpoint
     test: TaskMetrics = field(default_factory=dict)  # once, at the end, on the selected checkpoint; see protocol
-    # Per split the metrics of its best constant prediction, the zero of the skills: {"val": {task: {metric: value}}, ...}
+    # Per split the metrics of its best constant prediction, the zero of the skills: {"val": {task: {metric: value}}}
     trivial: dict[str, TaskMetrics] = field(default_factory=dict)
     # What simple predictors that were fitted to the training split get on test: {"constant": {task: {metric: value}},
     # "linear": ..., "boosting": ...}; and what validation chose for them: {"linear": {task: {"penalty": ...}}, ...}

@@ -17,6 +17,7 @@ from mtlrun.records.folder import CHECKPOINTS, CONFIG, LEARNED, SAMPLE_IDS, hold
 from mtlrun.records.identity import run_folder
 from mtlrun.records.record import Record, finished_record
 from mtlrun.records.stamps import explain_result_of_changed_data
+from mtlrun.runs.baselines import add_baselines, lacks_baselines
 from mtlrun.runs.data_changes import check_files, check_splits, checkpointed_record, log_possible_changes
 from mtlrun.runs.logs import (
     gathering,
@@ -62,11 +63,14 @@ def run(
     """
     started = time.time() if started is None else started
     record = finished_record(config)
-    if record is not None:
-        for line in explain_result_of_changed_data(record.data, record.started):
-            logger.warning("%s", line)
-        return record
     folder = run_folder(config)
+    if record is not None:
+        changes = explain_result_of_changed_data(record.data, record.started)
+        for line in changes:
+            logger.warning("%s", line)
+        if lacks_baselines(record, config) and not changes:
+            _complete_baselines(config, record, folder, console or make_console())
+        return record
     earlier = None if config["runtime"].get("rerun") else checkpointed_record(folder)
     doubtful = [] if earlier is None else check_files(earlier)
     with gathering() as early_lines:
@@ -110,6 +114,8 @@ def _train(
             log_plan(parts, record)
             trainer.fit()
             _find_result(trainer, record)
+            trainer.pause_if_asked()
+            add_baselines(parts, record)
             record.status = "completed"
         except BaseException as error:
             note_failure(record, error)
@@ -121,6 +127,16 @@ def _train(
             complete(record, trainer, started)
             record.write(folder)
             logger.info("%s: %s%s", folder, record.status, f" ({record.error})" if record.error else "")
+
+
+def _complete_baselines(config: Mapping[str, Any], record: Record, folder: Path, console: Console) -> None:
+    """Compute the baselines that a finished run lacks, and write them into its record."""
+    parts = prepare(config)
+    check_splits(record, parts)
+    with hold(folder), logging_to(folder, console, quiet=parts.runtime.quiet):
+        add_baselines(parts, record)
+        record.config = dict(config)
+        record.write(folder)
 
 
 def _write_inputs(parts: Parts, record: Record, folder: Path) -> None:

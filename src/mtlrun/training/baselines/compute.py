@@ -16,7 +16,7 @@ from mtlrun.config.settings import BaselineChoice
 from mtlrun.datasets import TensorSplit
 from mtlrun.errors import MtlrunError
 from mtlrun.tasks import ConstantPredictor, GeneralizedLinear, Task
-from mtlrun.training.baselines.cache import Cache, Results, cache_key
+from mtlrun.training.baselines.cache import Cache, cache_key
 from mtlrun.training.baselines.cost import MOST_SECONDS, estimate_seconds
 from mtlrun.training.baselines.predictors import Examples, fit
 from mtlrun.training.parts import Parts
@@ -24,6 +24,7 @@ from mtlrun.training.parts import Parts
 logger = logging.getLogger(__name__)
 
 METHODS = ("linear", "boosting")
+_WORTH_A_LINE = 2.0  # seconds
 _CHUNK = 4096  # predictions that are evaluated at a time
 
 
@@ -213,6 +214,8 @@ def _add_fitted(
                 f"no baseline {method} of {tasks}: it would take about {estimate:.0f} s; trainer.baselines=true has it"
             )
             missing = []
+        elif estimate > _WORTH_A_LINE:
+            logger.info("fitting baseline %s, about %.0f s", method, estimate)
         for of_task in missing:
             inputs = inputs or _inputs(of_task.parts)
             try:
@@ -236,8 +239,9 @@ def _cannot_be_fitted(data: TaskData) -> str | None:
     if not isinstance(task, GeneralizedLinear):
         return f"{kind} is no GeneralizedLinear"
     observations = task.observations(data.targets("train")[:1])
-    if task.family != "categorical" and observations.shape[1] != task.output_size:
-        return f"the observations of {kind} are {observations.shape[1]} numbers, and its head predicts {task.output_size}"
+    size = task.output_size if task.family == "categorical" else observations.shape[1]
+    if size != task.output_size:
+        return f"{kind} has {size} observations of a sample, and its head predicts {task.output_size} numbers"
     return None
 
 
@@ -249,9 +253,7 @@ def _cache_of(data: TaskData, nodes: Mapping[str, Mapping[str, Any]], folder: Pa
 def _estimate(method: str, data: TaskData) -> float:
     assert isinstance(data.task, GeneralizedLinear)
     (num_features,) = data.parts.dataset.input_shape
-    return estimate_seconds(
-        method, data.task.family, len(data.labeled("train")), num_features, data.task.output_size
-    )
+    return estimate_seconds(method, data.task.family, len(data.labeled("train")), num_features, data.task.output_size)
 
 
 def _inputs(parts: Parts) -> dict[str, Tensor]:
@@ -272,5 +274,5 @@ def _fit_and_evaluate(method: str, data: TaskData, inputs: Mapping[str, Tensor])
     with threadpool_limits(limits=data.parts.runtime.num_threads or 1), threadpool_limits(limits=1, user_api="blas"):
         train, val = (data.examples(name, inputs[name]) for name in ("train", "val"))
         fitted = fit(method, data.task.family, data.task.output_size, train, val)
-        natural = torch.from_numpy(fitted.predict(inputs["test"][data.labeled("test")].numpy())).float()
+        natural = torch.from_numpy(fitted.predict(inputs["test"][data.labeled("test")].numpy()))
     return {"metrics": data.evaluate(lambda part: natural[part]), "settings": fitted.settings}

@@ -11,7 +11,7 @@ from numpy import ndarray
 from mtlrun.tasks.base import Family
 
 #: Strengths of the penalty on the weights of a linear model, from which validation chooses, the strongest first.
-PENALTIES = (100.0, 10.0, 1.0, 0.1)
+PENALTIES = (100.0, 10.0, 1.0, 0.1, 0.01)
 #: Iterations of boosting at most, and without validation; how many without an improvement end it.
 MOST_ITERATIONS, FIXED_ITERATIONS, PATIENCE = 300, 100, 10
 _LINEAR_ITERATIONS = 200
