@@ -165,7 +165,7 @@ def train_one(config: dict[str, Any], overrides: list[str], started: float) -> i
 
     record = finished_record(config)
     again = record is not None
-    if record is None:
+    if record is None or record.lacks_baselines(config):
         from mtlrun.runs.run import run  # imports torch, which is not needed to show a finished run
 
         if not gc.isenabled():

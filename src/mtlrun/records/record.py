@@ -130,6 +130,11 @@ class Record:
         """Prefix of the metrics that are the run's result."""
         return "test" if self.protocol == "standard" else "test_selected_mean"
 
+    def lacks_baselines(self, config: Mapping[str, Any]) -> bool:
+        """Return True if `config`, of this run, asks for all baselines, and the run was completed without asking."""
+        asked = config["trainer"].get("baselines") is True
+        return asked and self.status == "completed" and self.config["trainer"].get("baselines") is not True
+
     def write(self, folder: Path) -> None:
         """Write `record.json` atomically."""
         text = json.dumps(dataclasses.asdict(self), indent=2, allow_nan=True)

@@ -1,9 +1,7 @@
-"""Baselines of a run, computed once its result is known, and those that a finished run lacks."""
+"""Baselines of a run, computed once its result is known."""
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from mtlrun.records.folder import BASELINES
 from mtlrun.records.record import Record
@@ -34,12 +32,3 @@ def add_baselines(parts: Parts, record: Record) -> None:
         logger.info("baselines: fitted in %.1f s%s", found.seconds, also)
     elif found.cached:
         logger.info("baselines: read from %s, where a run on the same data left them", folder)
-
-
-def lacks_baselines(record: Record, config: Mapping[str, Any]) -> bool:
-    """Return True if all baselines are asked for now, and were not when the run was trained."""
-    return (
-        record.status == "completed"
-        and config["trainer"].get("baselines") is True
-        and record.config["trainer"].get("baselines") is not True
-    )

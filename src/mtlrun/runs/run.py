@@ -17,7 +17,7 @@ from mtlrun.records.folder import CHECKPOINTS, CONFIG, LEARNED, SAMPLE_IDS, hold
 from mtlrun.records.identity import run_folder
 from mtlrun.records.record import Record, finished_record
 from mtlrun.records.stamps import explain_result_of_changed_data
-from mtlrun.runs.baselines import add_baselines, lacks_baselines
+from mtlrun.runs.baselines import add_baselines
 from mtlrun.runs.data_changes import check_files, check_splits, checkpointed_record, log_possible_changes
 from mtlrun.runs.logs import (
     gathering,
@@ -48,7 +48,7 @@ def run(
 ) -> Record:
     """Train the run that `config` describes, or continue it, and return its record.
 
-    A completed run is returned as it is; an interrupted, killed or failed one is continued from its last checkpoint.
+    A completed run is returned as it is, or with the baselines that are asked for and that it lacks; an interrupted, killed or failed one is continued from its last checkpoint.
 
     Args:
         config: as `mtlrun.config.compose.resolve` or `compose` returns it.
@@ -68,7 +68,7 @@ def run(
         changes = explain_result_of_changed_data(record.data, record.started)
         for line in changes:
             logger.warning("%s", line)
-        if lacks_baselines(record, config) and not changes:
+        if record.lacks_baselines(config) and not changes:
             _complete_baselines(config, record, folder, console or make_console())
         return record
     earlier = None if config["runtime"].get("rerun") else checkpointed_record(folder)
@@ -134,6 +134,7 @@ def _complete_baselines(config: Mapping[str, Any], record: Record, folder: Path,
     parts = prepare(config)
     check_splits(record, parts)
     with hold(folder), logging_to(folder, console, quiet=parts.runtime.quiet):
+        record.notes = list(parts.notes)
         add_baselines(parts, record)
         record.config = dict(config)
         record.write(folder)
