@@ -48,7 +48,8 @@ def run(
 ) -> Record:
     """Train the run that `config` describes, or continue it, and return its record.
 
-    A completed run is returned as it is, or with the baselines that are asked for and that it lacks; an interrupted, killed or failed one is continued from its last checkpoint.
+    A completed run is returned as it is, or with the baselines that it lacks and that are asked for; an interrupted,
+    killed or failed one is continued from its last checkpoint.
 
     Args:
         config: as `mtlrun.config.compose.resolve` or `compose` returns it.
