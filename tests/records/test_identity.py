@@ -17,7 +17,9 @@ def test_settings_that_may_change_a_result_change_the_identity(override):
     assert config_hash(compose([override])) != config_hash(compose())
 
 
-@pytest.mark.parametrize("override", ["runtime.root=x", "runtime.num_workers=2", "runtime.quiet=true"])
+@pytest.mark.parametrize(
+    "override", ["runtime.root=x", "runtime.num_workers=2", "runtime.quiet=true", "trainer.baselines=false"]
+)
 def test_settings_that_cannot_change_a_result_do_not_change_the_identity(override):
     assert config_hash(compose([override])) == config_hash(compose())
 
