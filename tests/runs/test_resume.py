@@ -42,7 +42,10 @@ def outcome(folder):
     }
     return {
         "status": record["status"],
-        "metrics": [record[key] for key in ("val", "test", "selection", "skills", "trivial", "steps", "epochs")],
+        "metrics": [
+            record[key] for key in ("val", "test", "selection", "skills", "trivial", "steps", "epochs", "intervals")
+        ],
+        "predictions": [path.read_text() for path in folder.glob("predictions.csv")],
         "curves": curves,
         "lines": (folder / "metrics.jsonl").read_text(),
         "state": [last["model"], last["optimizer"], last["weighting"], best["model_states"], last["generators"]],

@@ -1,6 +1,7 @@
 """The result of a finished run: printed when a training ends, and when the same command is given again."""
 
 from collections.abc import Mapping
+from math import isnan
 from typing import Any
 
 from mtlrun.records.display import (
@@ -19,6 +20,8 @@ from mtlrun.records.stamps import explain_result_of_changed_data
 
 _MOST_TASKS = 4  # that are named in a line
 _MOST_CLASSES = 12  # whose numbers of rows are shown
+_FEW = 10  # samples or groups: fewer make an interval that means little
+_OFTEN = 0.05  # of the resamples: if a metric is undefined on more, this is said
 
 
 def show(record: Record, config: Mapping[str, Any], *, again: bool) -> None:
@@ -62,9 +65,11 @@ def show(record: Record, config: Mapping[str, Any], *, again: bool) -> None:
             for entry in record.selection
         )
         results = {"test": record.test, "val": record.val, **record.baselines}
-        console.print(result_table("result", results, record.directions))
+        console.print(result_table("result", results, record.directions, record.intervals))
         if has_undefined(results):
             console.print(UNDEFINED)
+        for line in _about_intervals(record):
+            console.print(line)
         for line in _classes(record):
             console.print(line, markup=False)
         console.print(f"selected on validation: {where}")
@@ -94,6 +99,36 @@ def _classes(record: Record) -> list[str]:
             more = f" and {len(shown) - _MOST_CLASSES:,} more" if len(shown) > _MOST_CLASSES else ""
             lines.append(f"{task}: {', '.join(shown[:_MOST_CLASSES])}{more} in {'/'.join(splits)}")
     return lines
+
+
+def _about_intervals(record: Record) -> list[str]:
+    """Return what the intervals mean, and where they mean little."""
+    if not any(record.intervals.values()):
+        return []
+    made, drawn = record.bootstrap, "groups of samples" if record.bootstrap["groups"] else "samples"
+    lines = [
+        f"95 %: interval over the {drawn} of the split (bootstrap, {made['test']['resamples']} resamples); it does not "
+        "cover other seeds"
+    ]
+    few: list[str] = []
+    for split in ("test", "val"):
+        counts, metrics = made[split]["drawn_from"], record.test if split == "test" else record.val
+        few += [f"{task} in {split} ({count})" for task, count in counts.items() if count < _FEW]
+        for task in (task for task, count in counts.items() if count >= _FEW):
+            fractions = made[split]["undefined"].get(task, {})
+            often = [f"{metric} in {100 * part:.0f} %" for metric, part in fractions.items() if part > _OFTEN]
+            if often:
+                lines.append(f"{task} in {split}: without the resamples that leave it undefined, {_listed(often)}")
+            fixed = [metric for metric, value in metrics[task].items()
+                     if not isnan(value) and metric not in record.intervals[split].get(task, {})]  # fmt: skip
+            if fixed:
+                lines.append(f"{task} in {split}: no interval, since all resamples give the same: {_listed(fixed)}")
+    return lines + ([f"an interval over fewer than {_FEW} {drawn} means little: {_listed(few)}"] if few else [])
+
+
+def _listed(words: list[str]) -> str:
+    more = f", and {len(words) - _MOST_TASKS} more" if len(words) > _MOST_TASKS else ""
+    return ", ".join(words[:_MOST_TASKS]) + more
 
 
 def _disagreement(record: Record) -> str:

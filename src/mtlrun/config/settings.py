@@ -5,9 +5,13 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from mtlrun.config.checks import check_one_of
+
 # `standard`: a checkpoint is selected on validation and tested once. `legacy`: the test split is evaluated during
 # training, and the result is the mean over the last evaluations, as many published results are computed.
 Protocol = Literal["standard", "legacy"]
+#: The form in which predictions are kept.
+PredictionFormat = Literal["csv", "parquet", "none"]
 
 # What `trainer.baselines` may be; `auto` for those that take seconds.
 BaselineChoice = bool | Literal["auto"]
@@ -73,6 +77,7 @@ class Runtime:
     num_workers: int = 0
     num_threads: int | None = None
     checkpoint_minutes: float | None = 10.0
+    predictions: PredictionFormat = "csv"
     rerun: bool = False
     quiet: bool = False
 
@@ -85,5 +90,6 @@ class Runtime:
             raise ValueError(
                 f"checkpoint_minutes must be > 0, or null for the ends of epochs only, found {self.checkpoint_minutes}"
             )
+        check_one_of("predictions", self.predictions, PredictionFormat)
         if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)*", self.study):
             raise ValueError(f"study must be a folder name, found {self.study!r}")

@@ -81,6 +81,13 @@ class MultiTaskDataset(ABC):
         split must not depend on the run's seed.
         """
 
+    def groups(self, name: SplitName) -> Tensor | None:
+        """Return the group of each sample of a split, int64 [num_samples]; None if samples are independent.
+
+        Samples of one group, such as those of a patient, say less than as many others: intervals draw whole groups.
+        """
+        return None
+
     def learned(self) -> Mapping[str, Any]:
         """Return what was learned from the data, as plain data for `learned.json` of the run.
 

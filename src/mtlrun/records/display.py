@@ -1,8 +1,8 @@
 """Rich tables and the console, shared by commands and training."""
 
 import sys
-from collections.abc import Iterable, Mapping
-from math import isnan, nan
+from collections.abc import Iterable, Mapping, Sequence
+from math import ceil, isnan, log10, nan
 
 from rich.console import Console
 from rich.table import Table
@@ -49,6 +49,15 @@ def format_value(value: float, beside: float | None = None) -> str:
     return f"{value:.{4 if size < 1000 else 2 if size < 100_000 else 0}f}"
 
 
+def format_interval(bounds: Sequence[float] | None) -> str:
+    """Return an interval with so many decimals that its width is told, at most four; nothing for none."""
+    if bounds is None:
+        return ""
+    low, high = bounds
+    decimals = min(max(ceil(0.7 - log10(high - low)), 0), 4)
+    return f"[{low:.{decimals}f}, {high:.{decimals}f}]"
+
+
 def has_undefined(metrics: Mapping[str, Mapping[str, Mapping[str, float]]]) -> bool:
     """Return True if a metric of {split: {task: {metric: value}}} is not defined."""
     return any(isnan(value) for split in metrics.values() for values in split.values() for value in values.values())
@@ -58,18 +67,32 @@ def result_table(
     title: str,
     metrics: Mapping[str, Mapping[str, Mapping[str, float]]],
     directions: Mapping[str, Mapping[str, str]],
+    intervals: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]] | None = None,
 ) -> Table:
     """Return a table with a row per task and metric and a column per split; arrows point to better values.
 
     Baselines are columns, too; one without a task has an empty cell there.
+
+    Args:
+        title: of the table.
+        metrics: {split or baseline: {task: {metric: value}}}.
+        directions: {task: {metric: "max" or "min"}}.
+        intervals: {split: {task: {metric: (low, high)}}}; splits without any have no column for them.
     """
+    found = intervals or {}
     table = Table(title=title, title_justify="left", box=None, header_style="bold")
     table.add_column("task")
     table.add_column("metric")
     for split in metrics:
         table.add_column(split, justify="right")
+        if found.get(split):
+            table.add_column("95 %", justify="right")
     for task, names in directions.items():
         for index, (metric, direction) in enumerate(names.items()):
-            values = [format_value(split[task].get(metric, nan)) if task in split else "" for split in metrics.values()]
+            values = []
+            for split, of_split in metrics.items():
+                values.append(format_value(of_split[task].get(metric, nan)) if task in of_split else "")
+                if found.get(split):
+                    values.append(format_interval(found[split].get(task, {}).get(metric)))
             table.add_row(task if index == 0 else "", f"{metric} {ARROWS[direction]}", *values)
     return table

@@ -16,6 +16,7 @@ CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
 SAMPLE_IDS = "splits.json"
 LEARNED = "learned.json"  # from the data: classes, categories, scales
+PREDICTIONS = {"csv": "predictions.csv", "parquet": "predictions.parquet"}
 LOG = "run.log"
 EVENTS = "events.out.tfevents.*"
 CHECKPOINTS = "checkpoints"
@@ -26,7 +27,9 @@ LOCK = ".lock"
 BASELINES = ".baselines"
 
 # Everything that a training writes and a rerun removes. Other files in the folder are the user's; the lock is held.
-_WRITTEN = (RECORD, CONFIG, METRICS, SAMPLE_IDS, LEARNED, LOG, EVENTS, f"{CHECKPOINTS}/*.pt")
+_WRITTEN = (
+    RECORD, CONFIG, METRICS, SAMPLE_IDS, LEARNED, *PREDICTIONS.values(), LOG, EVENTS, f"{CHECKPOINTS}/*.pt",
+)  # fmt: skip
 
 
 def check_writable(folder: Path) -> None:

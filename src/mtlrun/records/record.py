@@ -83,6 +83,12 @@ class Record:
     skills: dict[str, dict[str, float]] = field(default_factory=dict)
     val: TaskMetrics = field(default_factory=dict)  # at the selected checkpoint
     test: TaskMetrics = field(default_factory=dict)  # once, at the end, on the selected checkpoint; see protocol
+    # Intervals of the metrics of val and test, {split: {task: {metric: [low, high]}}}: how much they vary over samples,
+    # by the bootstrap, and not over seeds. Not for dense tasks, detection or legacy.
+    intervals: dict[str, dict[str, dict[str, list[float]]]] = field(default_factory=dict)
+    # How they were made: level, seed, whether whole groups were drawn; and per split the number of resamples, {task:
+    # number of samples, or groups, that were drawn from}, {task: {metric: fraction of the resamples without a value}}
+    bootstrap: dict[str, Any] = field(default_factory=dict)
     # Per split the metrics of its best constant prediction, the zero of the skills: {"val": {task: {metric: value}}}
     trivial: dict[str, TaskMetrics] = field(default_factory=dict)
     # What simple predictors that were fitted to the training split get on test: {"constant": {task: {metric: value}},
@@ -107,8 +113,9 @@ class Record:
     macs: int = 0  # of one sample's predictions for all tasks
     match: dict[str, float] | None = None  # with match_parameters: a Match, as a dictionary
     passes_per_step: dict[str, int] = field(default_factory=dict)  # forward, backward
-    # train: training, validation and checkpoints; to_first_step: from the start of the program; test: standard only;
-    # baselines: 0 or so if they were known from another run
+    # train: training, validation and checkpoints; to_first_step: from the start of the program; standard only: test,
+    # with the predictions on validation, and intervals, with the file of predictions; baselines: 0 or so if they were
+    # known from another run
     seconds: dict[str, float] = field(default_factory=dict)
     peak_memory_mib: dict[str, float] = field(default_factory=dict)
     fallbacks: int = 0  # steps in which a solver failed and a fallback direction was used

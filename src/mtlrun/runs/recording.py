@@ -13,6 +13,7 @@ from mtlrun.records.record import Record
 from mtlrun.records.stamps import as_plain
 from mtlrun.setup.environment import describe, peak_memory_mib
 from mtlrun.setup.model_size import count_parameters
+from mtlrun.training.intervals import LEVEL, SEED, find_intervals
 from mtlrun.training.parts import Parts
 from mtlrun.training.trainer import Trainer
 
@@ -50,6 +51,22 @@ def new_record(config: Mapping[str, Any], parts: Parts, overrides: Sequence[str]
         started=_now(),
         environment=describe(parts.device),
     )
+
+
+def record_intervals(record: Record, trainer: Trainer) -> None:
+    """Write the intervals of the metrics on validation and test into the record."""
+    dataset = trainer.parts.dataset
+    record.bootstrap = {"level": LEVEL, "seed": SEED}
+    for split, metrics in (("val", record.val), ("test", record.test)):
+        groups = dataset.groups(split)  # type: ignore[arg-type]
+        found = find_intervals(trainer.outputs[split], metrics, trainer.parts.device, groups)
+        record.intervals[split] = found.bounds
+        record.bootstrap["groups"] = groups is not None
+        record.bootstrap[split] = {
+            "resamples": found.resamples,
+            "drawn_from": found.units,
+            "undefined": found.undefined,
+        }
 
 
 def note_failure(record: Record, error: BaseException) -> None:

@@ -29,7 +29,8 @@ from mtlrun.runs.logs import (
     log_undefined,
     logging_to,
 )
-from mtlrun.runs.recording import complete, new_record, note_failure
+from mtlrun.runs.predictions import keep_predictions
+from mtlrun.runs.recording import complete, new_record, note_failure, record_intervals
 from mtlrun.runs.signals import stop_signals
 from mtlrun.setup.prepare import prepare
 from mtlrun.training.observers import MetricsFile, Screen, TensorBoard
@@ -114,7 +115,7 @@ def _train(
             log_splits(parts)
             log_plan(parts, record)
             trainer.fit()
-            _find_result(trainer, record)
+            _find_result(trainer, record, folder)
             trainer.pause_if_asked()
             add_baselines(parts, record)
             record.status = "completed"
@@ -154,10 +155,11 @@ def _write_inputs(parts: Parts, record: Record, folder: Path) -> None:
             file.write(json.dumps(sample_ids).encode())
 
 
-def _find_result(trainer: Trainer, record: Record) -> None:
-    """Evaluate the selected model on the test split: the only time that this split is used.
+def _find_result(trainer: Trainer, record: Record, folder: Path) -> None:
+    """Evaluate the selected model on the test split: the only time that this split is used; keep its predictions.
 
-    Under the legacy protocol it was used all the time, and the result is the mean over the last evaluations.
+    Under the legacy protocol it was used all the time, and the result is the mean over the last evaluations, for which
+    no single prediction stands.
     """
     if record.protocol == "legacy":
         record.test = trainer.selected.metrics
@@ -168,4 +170,7 @@ def _find_result(trainer: Trainer, record: Record) -> None:
         start = time.monotonic()
         record.test = trainer.test()
         record.seconds["test"] = time.monotonic() - start
+        keep_predictions(trainer.parts, trainer.outputs, folder)
+        record_intervals(record, trainer)
+        record.seconds["intervals"] = time.monotonic() - start - record.seconds["test"]
     trainer.observers.tested(trainer.progress.step, record.test)

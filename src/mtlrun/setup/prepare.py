@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,10 @@ def _use_runtime(runtime: Runtime | None, problems: Problems) -> torch.device | 
     if runtime is None:
         return None
     problems.attempt(check_writable, Path(runtime.root))
+    if runtime.predictions == "parquet" and find_spec("pyarrow") is None:
+        problems.append(
+            "runtime.predictions=parquet needs pyarrow, which is not installed; pip install pyarrow, or use csv or none"
+        )
     device: torch.device | None = problems.attempt(choose_device, runtime.device)
     if runtime.num_threads is not None:
         torch.set_num_threads(runtime.num_threads)

@@ -3,10 +3,13 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
+
+from mtlrun.tasks.resampling.base import ResampledMetrics
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -150,6 +153,18 @@ class Task(nn.Module, ABC):
         """
         return {}
 
+    def resampled_metrics(self, prediction: Tensor, target: Tensor) -> ResampledMetrics | None:
+        """Return the metrics as a function of how often each sample occurs; see `tasks.resampling`.
+
+        Their intervals are computed by it. Metrics that it lacks, or all if this is None, are computed by `meter` on
+        repeated samples, which takes a thousand times as long.
+
+        Args:
+            prediction: of labeled samples, as the head gives it, [n, ...].
+            target: [n, ...].
+        """
+        return None
+
     def directions(self) -> dict[str, Direction]:
         """Return which way each metric is better, the loss included."""
         if self.metric_directions is not None:
@@ -162,6 +177,29 @@ class Task(nn.Module, ABC):
     def meter(self) -> "Meter":
         """Return a fresh accumulator of this task's loss and metrics over a split."""
         return Meter(self)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Predictions as a user of them wants them.
+
+    Args:
+        prediction: numbers in the unit of the data, class indices, or 0 and 1; [n], or [n, values] for several numbers
+            or labels.
+        probabilities: of the classes, float64 [n, num_classes]; of yes, [n], or [n, num_labels] for several labels;
+            None if the task has none.
+    """
+
+    prediction: Tensor
+    probabilities: Tensor | None = None
+
+
+class DecodesPredictions(ABC):
+    """Mixin of tasks whose predictions mean something to a reader; those of the result are kept in a file."""
+
+    @abstractmethod
+    def decode(self, prediction: Tensor) -> Decoded:
+        """Return what the head's output, [n, output_size], says of each sample."""
 
 
 class MeasuresPerformance(ABC):

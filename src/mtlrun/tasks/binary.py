@@ -6,16 +6,28 @@ from typing import TYPE_CHECKING, ClassVar, Unpack
 import torch
 from torch import Tensor, nn
 
-from mtlrun.tasks.base import Directions, Family, GeneralizedLinear, describe_equal, log_frequencies
+from mtlrun.tasks.base import (
+    Decoded,
+    DecodesPredictions,
+    Directions,
+    Family,
+    GeneralizedLinear,
+    describe_equal,
+    log_frequencies,
+)
 from mtlrun.tasks.class_task import ClassTaskOptions, ClassWeightedTask
 from mtlrun.tasks.losses.class_weights import ClassWeights
 from mtlrun.tasks.losses.focal import binary_focal_losses
+from mtlrun.tasks.resampling.base import ResampledMetrics, join
+from mtlrun.tasks.resampling.decisions import accuracy, balanced_accuracy, decisions, f1_of_yes, matthews
+from mtlrun.tasks.resampling.probabilities import probabilities
+from mtlrun.tasks.resampling.rankings import rankings
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
 
 
-class BinaryClassification(ClassWeightedTask, GeneralizedLinear):
+class BinaryClassification(ClassWeightedTask, DecodesPredictions, GeneralizedLinear):
     """Yes or no: binary cross-entropy by default; ranking, decisions and probabilities are evaluated.
 
     Predictions are one logit per sample, [batch, 1]; targets are 0 or 1, integers or floating-point numbers, [batch]. A
@@ -110,6 +122,15 @@ class BinaryClassification(ClassWeightedTask, GeneralizedLinear):
     def metric_inputs(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         return prediction.squeeze(1), target.reshape(len(target)).long()
 
+    def resampled_metrics(self, prediction: Tensor, target: Tensor) -> ResampledMetrics:
+        logit, label = self.metric_inputs(prediction, target)
+        metrics = {"accuracy": accuracy, "f1": f1_of_yes, "balanced_accuracy": balanced_accuracy, "mcc": matthews}
+        return join(
+            rankings(logit, label, auroc="auroc", average_precision="average_precision"),
+            decisions((logit > 0).long(), label, 2, metrics),
+            probabilities(logit, label),
+        )
+
     def undefined_metrics(self, target: Tensor, names: Sequence[str] = ()) -> dict[str, str]:
         label = target.reshape(len(target))
         why = describe_equal(label, names)
@@ -126,6 +147,10 @@ class BinaryClassification(ClassWeightedTask, GeneralizedLinear):
         no, yes = log_frequencies(sums)
         log_odds: Tensor = yes - no
         return log_odds.expand(len(target), 1)
+
+    def decode(self, prediction: Tensor) -> Decoded:
+        logit = prediction.squeeze(1)
+        return Decoded((logit > 0).long(), logit.double().sigmoid())
 
     def observations(self, target: Tensor) -> Tensor:
         return target.reshape(len(target), 1).double()

@@ -6,10 +6,21 @@ from typing import TYPE_CHECKING, ClassVar, Unpack
 import torch
 from torch import Tensor, nn
 
-from mtlrun.tasks.base import Directions, Family, GeneralizedLinear, describe_equal, log_frequencies
+from mtlrun.tasks.base import (
+    Decoded,
+    DecodesPredictions,
+    Directions,
+    Family,
+    GeneralizedLinear,
+    describe_equal,
+    log_frequencies,
+)
 from mtlrun.tasks.class_task import ClassTaskOptions, ClassWeightedTask
 from mtlrun.tasks.losses.class_weights import ClassWeights
 from mtlrun.tasks.losses.focal import focal_losses
+from mtlrun.tasks.resampling.base import ResampledMetrics, join
+from mtlrun.tasks.resampling.decisions import accuracy, balanced_accuracy, decisions, macro_f1, matthews
+from mtlrun.tasks.resampling.probabilities import probabilities
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -17,7 +28,7 @@ if TYPE_CHECKING:
 MISSING = -1
 
 
-class Classification(ClassWeightedTask, GeneralizedLinear):
+class Classification(ClassWeightedTask, DecodesPredictions, GeneralizedLinear):
     """One of `num_classes` classes: cross-entropy by default; decisions and probabilities are evaluated.
 
     Predictions are logits [batch, num_classes]; targets are class indices [batch], -1 for a missing label.
@@ -92,6 +103,12 @@ class Classification(ClassWeightedTask, GeneralizedLinear):
         why = describe_equal(target, names)
         return {} if why is None else {"mcc": why}
 
+    def resampled_metrics(self, prediction: Tensor, target: Tensor) -> ResampledMetrics:
+        metrics = {"accuracy": accuracy, "f1": macro_f1, "balanced_accuracy": balanced_accuracy, "mcc": matthews}
+        return join(
+            decisions(prediction.argmax(dim=1), target, self.num_classes, metrics), probabilities(prediction, target)
+        )
+
     def performance(self, prediction: Tensor, target: Tensor) -> Tensor:
         correct = (prediction.argmax(dim=1) == target).float()
         if self.class_weights is not None:
@@ -100,6 +117,9 @@ class Classification(ClassWeightedTask, GeneralizedLinear):
 
     def constant_prediction(self, sums: Tensor, target: Tensor) -> Tensor:
         return log_frequencies(sums).expand(len(target), -1)
+
+    def decode(self, prediction: Tensor) -> Decoded:
+        return Decoded(prediction.argmax(dim=1), prediction.double().softmax(dim=1))
 
     def observations(self, target: Tensor) -> Tensor:
         return target

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from mtlrun.tasks.base import (
     ConstantPredictor,
+    Decoded,
+    DecodesPredictions,
     Directions,
     Family,
     GeneralizedLinear,
@@ -15,12 +17,15 @@ from mtlrun.tasks.base import (
     TaskOptions,
     describe_equal,
 )
+from mtlrun.tasks.resampling.base import ResampledMetrics, join
+from mtlrun.tasks.resampling.correlations import rank_correlation
+from mtlrun.tasks.resampling.means import errors, means
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
 
 
-class Count(Task, ConstantPredictor, GeneralizedLinear):
+class Count(Task, ConstantPredictor, DecodesPredictions, GeneralizedLinear):
     """A number of events: Poisson regression by the exact negative log-likelihood; errors of the rate.
 
     Predictions are the logarithm z of the rate, [batch, 1]; targets are whole numbers >= 0, integers or floating-point
@@ -101,6 +106,11 @@ class Count(Task, ConstantPredictor, GeneralizedLinear):
         why = describe_equal(target.reshape(len(target)))
         return {} if why is None else {"spearman": why}
 
+    def resampled_metrics(self, prediction: Tensor, target: Tensor) -> ResampledMetrics:
+        rate, count = self.metric_inputs(prediction, target)
+        deviance = 2 * (torch.xlogy(count, count / rate) - count + rate)
+        return join(errors(rate, count), means({"poisson_deviance": deviance}), rank_correlation(rate, count))
+
     def target_sums(self, target: Tensor) -> Tensor:
         """Return the number of samples and the sum of their counts, [2]."""
         count = target.reshape(len(target)).double()
@@ -108,6 +118,9 @@ class Count(Task, ConstantPredictor, GeneralizedLinear):
 
     def constant_prediction(self, sums: Tensor, target: Tensor) -> Tensor:
         return (_log_mean(sums) - self.log_mean).float().expand(len(target), 1)
+
+    def decode(self, prediction: Tensor) -> Decoded:
+        return Decoded(self.log_rate(prediction).exp())
 
     def observations(self, target: Tensor) -> Tensor:
         return target.reshape(len(target), 1).double() / self.log_mean.exp()

@@ -6,11 +6,21 @@ from typing import TYPE_CHECKING, ClassVar, Unpack
 import torch
 from torch import Tensor, nn
 
-from mtlrun.tasks.base import Directions, Family, GeneralizedLinear, log_frequencies
+from mtlrun.tasks.base import (
+    Decoded,
+    DecodesPredictions,
+    Directions,
+    Family,
+    GeneralizedLinear,
+    log_frequencies,
+)
 from mtlrun.tasks.binary import check_binary_labels
 from mtlrun.tasks.class_task import ClassTask, ClassTaskOptions
 from mtlrun.tasks.losses.class_weights import ClassWeights, balanced_label_weights, initial_label_weights
 from mtlrun.tasks.losses.focal import binary_focal_losses
+from mtlrun.tasks.resampling.base import ResampledMetrics, join
+from mtlrun.tasks.resampling.decisions import macro_f1_of_labels
+from mtlrun.tasks.resampling.rankings import rankings
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -18,7 +28,7 @@ if TYPE_CHECKING:
 _LISTED = 8  # labels at most in a message
 
 
-class MultiLabel(ClassTask, GeneralizedLinear):
+class MultiLabel(ClassTask, DecodesPredictions, GeneralizedLinear):
     """Yes or no for each of `num_labels` labels: binary cross-entropy by default; macro ROC-AUC, mAP and macro F1.
 
     Predictions are logits [batch, num_labels]; targets are 0 or 1, integers or floating-point numbers, of the same
@@ -109,6 +119,13 @@ class MultiLabel(ClassTask, GeneralizedLinear):
     def metric_inputs(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         return prediction, torch.where(target >= 0, target.long(), -1)
 
+    def resampled_metrics(self, prediction: Tensor, target: Tensor) -> ResampledMetrics:
+        logits, labels = self.metric_inputs(prediction, target)
+        return join(
+            rankings(logits, labels, auroc="auroc", average_precision="map"),
+            macro_f1_of_labels((logits > 0).long(), labels),
+        )
+
     def undefined_metrics(self, target: Tensor, names: Sequence[str] = ()) -> dict[str, str]:
         has_no, has_yes = self.target_sums(target) > 0
         if not has_yes.any():
@@ -136,6 +153,9 @@ class MultiLabel(ClassTask, GeneralizedLinear):
         no, yes = log_frequencies(sums)
         log_odds: Tensor = yes - no
         return log_odds.expand(len(target), -1)
+
+    def decode(self, prediction: Tensor) -> Decoded:
+        return Decoded((prediction > 0).long(), prediction.double().sigmoid())
 
     def observations(self, target: Tensor) -> Tensor:
         return torch.where(target >= 0, target.double(), torch.nan)

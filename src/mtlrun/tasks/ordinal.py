@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from mtlrun.config.checks import check_one_of
 from mtlrun.tasks.base import (
     ConstantPredictor,
+    Decoded,
+    DecodesPredictions,
     Directions,
     Family,
     GeneralizedLinear,
@@ -20,6 +22,9 @@ from mtlrun.tasks.base import (
 )
 from mtlrun.tasks.classification import MISSING, check_indices
 from mtlrun.tasks.losses.class_weights import count_classes
+from mtlrun.tasks.resampling.base import ResampledMetrics, join
+from mtlrun.tasks.resampling.decisions import accuracy, decisions, quadratic_kappa
+from mtlrun.tasks.resampling.means import means
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -27,7 +32,7 @@ if TYPE_CHECKING:
 Criterion = Literal["frank_hall", "corn"]
 
 
-class Ordinal(Task, MeasuresPerformance, ConstantPredictor, GeneralizedLinear):
+class Ordinal(Task, MeasuresPerformance, ConstantPredictor, DecodesPredictions, GeneralizedLinear):
     """One of `num_levels` ordered levels: a binary classification per threshold; MAE, accuracy and kappa.
 
     Predictions are logits [batch, num_levels - 1]; targets are levels 0..num_levels-1, integers, [batch], -1 for a
@@ -97,10 +102,12 @@ class Ordinal(Task, MeasuresPerformance, ConstantPredictor, GeneralizedLinear):
 
     def levels(self, prediction: Tensor) -> Tensor:
         """Return the predicted levels, [batch]."""
+        return (self._above(prediction) > 0.5).sum(dim=1)
+
+    def _above(self, prediction: Tensor) -> Tensor:
+        """Return the predicted probabilities that the level is above each threshold, [batch, num_levels - 1]."""
         above = prediction.double().sigmoid()
-        if self.criterion == "corn":
-            above = above.cumprod(dim=1)
-        return (above > 0.5).sum(dim=1)
+        return above.cumprod(dim=1) if self.criterion == "corn" else above
 
     def metrics(self) -> "dict[str, Metric]":
         from torchmetrics import MeanAbsoluteError
@@ -116,6 +123,14 @@ class Ordinal(Task, MeasuresPerformance, ConstantPredictor, GeneralizedLinear):
 
     def metric_inputs(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         return self.levels(prediction), target
+
+    def resampled_metrics(self, prediction: Tensor, target: Tensor) -> ResampledMetrics:
+        levels = self.levels(prediction)
+        return join(
+            means({"mae": (levels - target).abs()}),
+            decisions(levels, target, self.num_levels, {"accuracy": accuracy}),
+            quadratic_kappa(levels, target, self.num_levels),
+        )
 
     def undefined_metrics(self, target: Tensor, names: Sequence[str] = ()) -> dict[str, str]:
         why = describe_equal(target, names)
@@ -137,6 +152,17 @@ class Ordinal(Task, MeasuresPerformance, ConstantPredictor, GeneralizedLinear):
         at_least = sums.flip(0).cumsum(0).flip(0)
         above, reached = at_least[1:], at_least[:-1] if self.criterion == "corn" else at_least[:1]
         return (log_frequencies(above) - log_frequencies(reached - above)).expand(len(target), -1)
+
+    def decode(self, prediction: Tensor) -> Decoded:
+        """Return levels, and the probability of each.
+
+        With `frank_hall` P(y > k) need not fall with k. Sorted it does, and as many are above 1/2 as before, so that
+        the level is a median of the distribution. Source: Chernozhukov, Fernandez-Val & Galichon, "Quantile and
+        Probability Curves Without Crossing" (Econometrica 2010), by whom the sorted curve is nearer to the true one.
+        """
+        above = self._above(prediction).sort(dim=1, descending=True).values
+        at_least = nn.functional.pad(above, (1, 0), value=1.0)
+        return Decoded(self.levels(prediction), at_least - nn.functional.pad(above, (0, 1)))
 
     def observations(self, target: Tensor) -> Tensor:
         """Return for each threshold whether the level is above it, NaN if the sample does not train it."""

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from mtlrun.config.checks import check_one_of
 from mtlrun.tasks.base import (
     ConstantPredictor,
+    Decoded,
+    DecodesPredictions,
     Direction,
     Family,
     GeneralizedLinear,
@@ -17,6 +19,9 @@ from mtlrun.tasks.base import (
     TaskOptions,
     describe_equal,
 )
+from mtlrun.tasks.resampling.base import ResampledMetrics, join
+from mtlrun.tasks.resampling.correlations import determination, rank_correlation
+from mtlrun.tasks.resampling.means import errors
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -32,7 +37,7 @@ _LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-class Regression(Task, ConstantPredictor, GeneralizedLinear):
+class Regression(Task, ConstantPredictor, DecodesPredictions, GeneralizedLinear):
     """`num_outputs` real numbers per sample: mean squared error by default; RMSE, MAE, R2, and rank correlation.
 
     Predictions are [batch, num_outputs]; targets are of the same shape, or [batch] for one number, float32 or float64.
@@ -136,6 +141,11 @@ class Regression(Task, ConstantPredictor, GeneralizedLinear):
         found, numbers = self.to_own_unit(prediction), self._numbers(target)
         return (found.squeeze(1), numbers.squeeze(1)) if self.num_outputs == 1 else (found, numbers)
 
+    def resampled_metrics(self, prediction: Tensor, target: Tensor) -> ResampledMetrics:
+        found, numbers = self.metric_inputs(prediction, target)
+        of_numbers = join(errors(found, numbers), determination(found, numbers))
+        return of_numbers if self.num_outputs > 1 else join(of_numbers, rank_correlation(found, numbers))
+
     def undefined_metrics(self, target: Tensor, names: Sequence[str] = ()) -> dict[str, str]:
         equal = [describe_equal(numbers) for numbers in self._numbers(target).T]
         if None in equal:
@@ -156,6 +166,10 @@ class Regression(Task, ConstantPredictor, GeneralizedLinear):
 
     def constant_prediction(self, sums: Tensor, target: Tensor) -> Tensor:
         return self.from_own_unit(sums[1:] / sums[0]).to(target.dtype).expand(len(target), -1)
+
+    def decode(self, prediction: Tensor) -> Decoded:
+        numbers = self.to_own_unit(prediction)
+        return Decoded(numbers.squeeze(1) if self.num_outputs == 1 else numbers)
 
     def observations(self, target: Tensor) -> Tensor:
         return self.from_own_unit(target)

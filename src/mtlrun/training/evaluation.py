@@ -1,6 +1,6 @@
-"""Evaluation of a split: its metrics, pooled over all labeled samples."""
+"""Evaluation of a split: its metrics, pooled over all labeled samples, and what the heads put out for each sample."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -8,8 +8,9 @@ from torch import Tensor
 from mtlrun.datasets import Loader
 from mtlrun.models import MultiTaskModel
 from mtlrun.tasks import Task
-from mtlrun.training.batch import LabeledBatch
+from mtlrun.training.batch import LabeledBatch, SourceBatch
 from mtlrun.training.forward import run_model
+from mtlrun.training.outputs import SplitOutputs
 
 
 @torch.inference_mode()
@@ -20,6 +21,7 @@ def evaluate(
     device: torch.device,
     after_batch: Callable[[], None] = lambda: None,
     on_targets: Callable[[str, Tensor], None] | None = None,
+    outputs: SplitOutputs | None = None,
 ) -> dict[str, dict[str, float]]:
     """Return {task: {metric: value}}; leaves the model in evaluation mode.
 
@@ -29,15 +31,47 @@ def evaluate(
         device: where batches are loaded to.
         after_batch: called after each batch; an exception that it raises ends the evaluation.
         on_targets: called with each task of a batch that has labels, and its targets.
+        outputs: of the same tasks and split; what the heads put out is added.
     """
-    model.eval()
     meters = {name: task.meter().to(device) for name, task in tasks.items()}
-    for loaded in loader.batches():
-        for samples in LabeledBatch.load(tasks, loaded, device).source_batches:
-            predictions = run_model(model, samples).predictions
-            for name in samples.active:
-                meters[name].update(samples.pick(name, predictions[name]), samples.targets[name])
-                if on_targets is not None:
-                    on_targets(name, samples.targets[name])
-        after_batch()
+    for samples, predictions in _pass(model, tasks, loader, device, after_batch, outputs):
+        for name in samples.active:
+            meters[name].update(samples.pick(name, predictions[name]), samples.targets[name])
+            if on_targets is not None:
+                on_targets(name, samples.targets[name])
     return {name: meter.compute() for name, meter in meters.items()}
+
+
+@torch.inference_mode()
+def gather(
+    model: MultiTaskModel,
+    tasks: Mapping[str, Task],
+    loader: Loader,
+    device: torch.device,
+    after_batch: Callable[[], None],
+    outputs: SplitOutputs,
+) -> None:
+    """Add what the heads put out for a split to `outputs`, without metrics; arguments as for `evaluate`."""
+    for _ in _pass(model, tasks, loader, device, after_batch, outputs):
+        pass
+
+
+def _pass(
+    model: MultiTaskModel,
+    tasks: Mapping[str, Task],
+    loader: Loader,
+    device: torch.device,
+    after_batch: Callable[[], None],
+    outputs: SplitOutputs | None,
+) -> Iterator[tuple[SourceBatch, Mapping[str, Tensor]]]:
+    """Yield the samples of a split, batch by batch, with the model's predictions."""
+    model.eval()
+    for loaded, positions in zip(loader.batches(), loader.positions(), strict=True):
+        parts = LabeledBatch.load(tasks, loaded, device).source_batches
+        for samples, indices in zip(parts, positions, strict=True):
+            also = () if outputs is None else outputs.of_interest(samples.source)
+            predictions = run_model(model, samples, also).predictions
+            if outputs is not None:
+                outputs.add(indices, samples, predictions)
+            yield samples, predictions
+        after_batch()

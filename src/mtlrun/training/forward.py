@@ -1,6 +1,6 @@
 """One training batch through the model, at once or in micro-batches: predictions, losses, and back to `.grad`."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
@@ -248,9 +248,11 @@ class SourcePass:
         return SourcePass(self.samples.every_nth(step, start), output)
 
 
-def run_model(model: MultiTaskModel, samples: SourceBatch) -> Output:
-    """Return the model's output for samples, of the tasks that have a label among them."""
+def run_model(model: MultiTaskModel, samples: SourceBatch, also: Collection[str] = ()) -> Output:
+    """Return the model's output for samples, of the tasks that have a label among them and those in `also`."""
     tasks = samples.active
+    if also:
+        tasks = [name for name in samples.tasks if name in tasks or name in also]
     statistics = model.source_statistics
     with nullcontext() if statistics is None or samples.source is None else statistics.swap_in(model, samples.source):
         if not tasks or len(tasks) == len(samples.tasks) or not _accepts_tasks(type(model)):

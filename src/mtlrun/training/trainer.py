@@ -1,7 +1,7 @@
 """Trainer: the training loop, the step, and when to evaluate, log and save."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -13,12 +13,13 @@ from mtlrun.records.folder import BEST
 from mtlrun.training import checkpoint
 from mtlrun.training.batch import LabeledBatch
 from mtlrun.training.constants import ConstantPredictions
-from mtlrun.training.evaluation import evaluate
+from mtlrun.training.evaluation import evaluate, gather
 from mtlrun.training.forward import Forward, ModelSharing, positions
 from mtlrun.training.guard import Guard, diverged
 from mtlrun.training.lookahead import look_ahead
 from mtlrun.training.observers import Observer, Observers
 from mtlrun.training.optim import set_learning_rates
+from mtlrun.training.outputs import SplitOutputs
 from mtlrun.training.parts import Parts
 from mtlrun.training.pictures import draw, has_pictures
 from mtlrun.training.progress import Progress, Timetable
@@ -73,6 +74,8 @@ class Trainer:
             "observers": self.observers,
             "generators": checkpoint.Generators(),
         }
+        #: {split: what the heads put out in the selected state}, after `test`.
+        self.outputs: Mapping[str, SplitOutputs] = {}
         self.first_step_at: float | None = None  # time.time()
         self._resumed_at = self._saved_at = time.monotonic()
 
@@ -214,24 +217,38 @@ class Trainer:
         parts.model.train()
 
     def test(self) -> dict[str, dict[str, float]]:
-        """Evaluate the test split with the selected model state; if there are several, each for its tasks."""
+        """Evaluate the test split with the selected model state; if there are several, each for its tasks.
+
+        What the heads put out for test and validation is then in `outputs`.
+        """
         metrics: dict[str, dict[str, float]] = {}
+        self.outputs = {split: SplitOutputs(self.parts.tasks, self.parts.loaders[split]) for split in ("val", "test")}
         for names in self.selected.load_in_turn():
-            metrics |= self.evaluate("test", names)
+            metrics |= self.evaluate("test", names, self.outputs["test"])
+            self.gather("val", names, self.outputs["val"])
         return {name: metrics[name] for name in self.parts.tasks}
 
-    def evaluate(self, split: str, names: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
+    def gather(self, split: str, names: Sequence[str], outputs: SplitOutputs) -> None:
+        """Add what the heads of some tasks put out for a split to `outputs`."""
+        tasks = {name: self.parts.tasks[name] for name in names if name in outputs.tasks}
+        if tasks:
+            gather(self.parts.model, tasks, self.parts.loaders[split], self.parts.device, self.pause_if_asked, outputs)
+
+    def evaluate(
+        self, split: str, names: Sequence[str] | None = None, outputs: SplitOutputs | None = None
+    ) -> dict[str, dict[str, float]]:
         """Return {task: {metric: value}}, pooled over the labeled samples of the split, of some tasks or of all.
 
-        The first evaluation of a task on a split also evaluates its constant prediction.
+        The first evaluation of a task on a split also evaluates its constant prediction. What the heads put out is
+        added to `outputs`.
         """
         parts, trivial = self.parts, self.parts.skills.trivial.setdefault(split, {})
         tasks = {name: parts.tasks[name] for name in names or parts.tasks}
         loader, device = parts.loaders[split], parts.device
         if all(name in trivial for name in tasks):
-            return evaluate(parts.model, tasks, loader, device, self.pause_if_asked)
+            return evaluate(parts.model, tasks, loader, device, self.pause_if_asked, outputs=outputs)
         constants = ConstantPredictions(tasks)
-        metrics = evaluate(parts.model, tasks, loader, device, self.pause_if_asked, constants.add)
+        metrics = evaluate(parts.model, tasks, loader, device, self.pause_if_asked, constants.add, outputs)
         trivial |= constants.metrics(loader, device, self.pause_if_asked)
         return metrics
 

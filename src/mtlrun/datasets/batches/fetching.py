@@ -69,14 +69,23 @@ class Fetcher(Dataset[Any]):
         Raises:
             DataError: a sample cannot be read.
         """
-        chosen = torch.as_tensor(indices)
         draws_nothing = isinstance(self._split, TensorSplit) and not self._split.is_random
         with nullcontext() if draws_nothing else _seeded(seed):
             if self._source_of is None:
-                return self._stack(chosen)
-            sources = self._source_of[chosen]
-            parts = {name: chosen[sources == number] for number, name in enumerate(self._source_names)}
-            return {name: self._stack(part) for name, part in parts.items() if len(part)}
+                return self._stack(torch.as_tensor(indices))
+            return {name: self._stack(part) for name, part in self.by_source(indices).items()}
+
+    def by_source(self, indices: Sequence[int] | Tensor) -> dict[str, Tensor]:
+        """Return {source: those of the indices that are of its samples}, in the order of a batch; without sources all.
+
+        A source without samples among them has no entry; without sources the key is an empty text.
+        """
+        chosen = torch.as_tensor(indices)
+        if self._source_of is None:
+            return {"": chosen}
+        sources = self._source_of[chosen]
+        parts = {name: chosen[sources == number] for number, name in enumerate(self._source_names)}
+        return {name: part for name, part in parts.items() if len(part)}
 
     def _stack(self, indices: Tensor) -> Batch:
         if isinstance(self._split, TensorSplit):

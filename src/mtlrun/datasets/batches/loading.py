@@ -120,6 +120,14 @@ class Loader:
             for _, targets, *_ in batch.values() if isinstance(batch, dict) else [batch]:
                 yield targets
 
+    def positions(self) -> Iterator[list[Tensor]]:
+        """Yield which samples are in each batch of the first epoch: their indices, for each source with `per_source`.
+
+        In the order of what `batches` yields, without loading anything.
+        """
+        for _, indices in self._plan(0):
+            yield list(self._fetcher.by_source(indices).values())
+
     def _next(self, batches: Iterator[Loaded | Failure]) -> Loaded | None:
         """Return the next batch of the workers, or None after the last one."""
         try:

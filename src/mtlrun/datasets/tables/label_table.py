@@ -15,7 +15,7 @@ from mtlrun.datasets.tables.learned import describe_targets, learned_of_targets
 from mtlrun.datasets.tables.names import identify, weigh_by_task
 from mtlrun.datasets.tables.reading.missing import MISSING
 from mtlrun.datasets.tables.reading.source import Source
-from mtlrun.datasets.tables.splits.division import SplitKeys, select_rows, split_rows
+from mtlrun.datasets.tables.splits.division import SplitKeys, read_groups, select_rows, split_rows
 from mtlrun.datasets.tables.splits.redivision import Redivision
 from mtlrun.datasets.tables.words import ColumnName, Label, column_name, column_names
 
@@ -153,11 +153,17 @@ class LabelTable(MultiTaskDataset):
         #: The columns that describe rows and are no inputs.
         named = (split_column, group_column, time_column, id_column, *weight_columns.values())
         self.row_columns = {column for column in named if column is not None}
+        self._group_column = group_column
         self._targets = found.tensors
         self._ids = identify(self.table, id_column)
         self._weights = weigh_by_task(self.table, weights, self.rows["train"])
         for line in describe_targets(found, kind_of, self.label_counts()):
             logger.info("%s", line)
+
+    def groups(self, name: SplitName) -> Tensor | None:
+        if self._group_column is None:
+            return None
+        return torch.from_numpy(read_groups(self.table, self._group_column)[self.rows[name]])
 
     def learned(self) -> dict[str, Any]:
         return {"targets": learned_of_targets(self.table, self._found, self._kinds, self.label_counts())}

@@ -20,9 +20,14 @@ def sample_weighted_loss(task: Task, prediction: Tensor, target: Tensor, sample_
         target: [n, ...].
         sample_weights: w, > 0, [n].
     """
-    losses = _per_sample(lambda *sample: task.loss(*sample), prediction, target)
-    weights = sample_weights * _num_terms(task, target)
+    losses, terms = sample_losses(task, prediction, target)
+    weights = sample_weights * terms
     return (weights.to(losses.dtype) * losses).sum() / weights.sum().to(losses.dtype)
+
+
+def sample_losses(task: Task, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the loss of each sample alone, and the number of terms that it averages, both [n]."""
+    return _per_sample(lambda *sample: task.loss(*sample), prediction, target), _num_terms(task, target)
 
 
 def num_weighted_terms(task: Task, target: Tensor, sample_weights: Tensor) -> Tensor:

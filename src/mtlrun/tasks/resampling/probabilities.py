@@ -1,0 +1,35 @@
+"""Metrics of the predicted probabilities of classes, of many resamples."""
+
+import numpy
+from torch import Tensor, nn
+
+from mtlrun.tasks.resampling.base import ResampledMetrics, numbers
+
+_BINS = 15
+
+
+def probabilities(logits: Tensor, target: Tensor) -> ResampledMetrics:
+    """Return `log_loss` and the expected calibration error, `ece`, as `tasks.metrics.probabilities` defines them.
+
+    Args:
+        logits: [n, num_classes], or of yes [n].
+        target: classes, int64 [n].
+    """
+    logits = logits.double()
+    if logits.dim() == 2:
+        logarithms = logits.log_softmax(dim=1)
+        losses = nn.functional.nll_loss(logarithms, target, reduction="none")
+        highest, decided = logarithms.max(dim=1)
+        probability, outcome = numbers(highest.exp()), numbers(decided == target)
+    else:
+        losses = nn.functional.binary_cross_entropy_with_logits(logits, target.double(), reduction="none")
+        probability, outcome = numbers(logits.sigmoid()), numbers(target > 0)
+    bins = numpy.clip(numpy.ceil(numpy.nan_to_num(probability) * _BINS), 1, _BINS) - 1
+    residuals = (bins[:, None] == numpy.arange(_BINS)) * (outcome - probability)[:, None]
+    columns = numpy.concatenate([residuals, numbers(losses)[:, None]], axis=1)
+
+    def metrics(counts: numpy.ndarray) -> dict[str, numpy.ndarray]:
+        means = counts @ columns / counts.sum(axis=1, keepdims=True)
+        return {"log_loss": means[:, -1], "ece": numpy.abs(means[:, :-1]).sum(axis=1)}
+
+    return metrics
