@@ -134,7 +134,7 @@ class Bare(Task):
         return prediction[:, 0], target
 
 
-class Distance(MeanAbsoluteError):
+class ClassError(MeanAbsoluteError):
     """Mean distance of the predicted class."""
 
     def update(self, prediction, target):
@@ -145,7 +145,7 @@ class Lenient(Classification):
     """A kind that redefines a metric and inherits another's formula."""
 
     def metrics(self):
-        return {**super().metrics(), "accuracy": Distance()}
+        return {**super().metrics(), "accuracy": ClassError()}
 
 
 def test_metrics_without_a_formula_are_computed_by_the_meter_of_few_samples():

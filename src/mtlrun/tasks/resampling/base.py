@@ -47,6 +47,8 @@ class GroupSums:
     def __call__(self, counts: numpy.ndarray) -> numpy.ndarray:
         sums = numpy.zeros((len(counts), self._num_groups))
         if len(self._order):
-            ordered = counts.take(self._order, axis=1)
-            sums[:, self._present] = numpy.add.reduceat(ordered, self._starts, axis=1)
+            sorted_counts = counts.take(self._order, axis=1)
+            if len(self._starts) < len(self._order):
+                sorted_counts = numpy.add.reduceat(sorted_counts, self._starts, axis=1)
+            sums[:, self._present] = sorted_counts
         return sums
