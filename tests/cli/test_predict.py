@@ -36,20 +36,20 @@ def test_tasks_are_shown_with_what_was_found_before_training(mtlrun):
     code, out, err = mtlrun(*COMMAND, PREDICT)
     assert code == 0, err
     lines = out.splitlines()
-    assert lines[:3] == [
-        "task species: classification: 3 classes, Adelie (20), Chinstrap (20), Gentoo (20)",
-        "task sex: binary: female (20), male (20), 20 empty; positive is male, by the alphabet; for the other: "
+    assert lines[:4] == [
+        "found in the data; to choose another kind of task: +task@tasks.<name>=<kind>",
+        "  species: classification: 3 classes, Adelie (20), Chinstrap (20), Gentoo (20)",
+        "  sex: binary: female (20), male (20), 20 empty; positive is male, by the alphabet; for the other: "
         "tasks.sex.positive=female",
-        "task mass_g: regression: 40 different whole numbers from 3000 to 3975; if they are numbers of things: "
-        "+task@tasks.mass_g=count",
+        "  mass_g: regression: 40 different whole numbers from 3000 to 3975",
     ]
     (folder,) = run_folders()
     assert folder.name.startswith("penguins-hard-equal-s0-")
     config = yaml.safe_load((folder / "config.yaml").read_text())
-    assert config["found"]["species"] == lines[0].removeprefix("task species: ")
+    assert config["found"]["species"] == lines[1].removeprefix("  species: ")
     assert config["tasks"]["sex"]["_target_"] == "mtlrun.tasks.BinaryClassification"
     assert config["dataset"]["targets"] == {"mass_g": "mass (g)"}
-    assert lines[0] in (folder / "run.log").read_text()
+    assert lines[1] in (folder / "run.log").read_text()
 
 
 def test_the_run_is_that_of_the_tasks_written_down(mtlrun):

@@ -84,7 +84,8 @@ def test_each_column_gets_the_kind_that_it_looks_like():
     assert lines["level"].startswith("ordinal: low (40) < medium (40) < high (40); for another order: ")
     assert "+task@tasks.digit=ordinal" in lines["digit"]
     assert "+task@tasks.digit=regression" in lines["digit"]
-    assert lines["price"].endswith("; if they are numbers of things: +task@tasks.price=count")
+    assert re.fullmatch(r"regression: 120 different whole numbers from \d+ to \d+", lines["price"])
+    assert lines["age"].endswith("; if they are numbers of things: +task@tasks.age=count")
     assert "+task@tasks.visits=regression" in lines["visits"]
     assert lines["tags"].startswith("multilabel: lists with ';' between labels, a (")
     assert "17 empty" in lines["tags"]
@@ -95,7 +96,9 @@ def test_few_rows_of_each_whole_number_are_no_classes():
     with pytest.raises(DataError, match="one in each row, as numbers of rows are"):
         found()
     write(x=column(float), y=column(lambda row: (row + 3) % 9 + 1 if row < 30 else ""))
-    assert kinds(found()) == {"y": "Regression"}
+    config = found()
+    assert kinds(config) == {"y": "Regression"}
+    assert "if they are classes: +task@tasks.y=classification" in config["found"]["y"]
 
 
 @pytest.mark.parametrize(

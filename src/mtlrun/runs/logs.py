@@ -68,8 +68,11 @@ def gathering() -> Iterator[list[logging.LogRecord]]:
 
 def log_found(record: Record) -> None:
     """Log a line on each task whose kind was found in the data, with the words that change it."""
-    for task, line in record.config.get("found", {}).items():
-        logger.info("task %s: %s", task, line)
+    found = record.config.get("found", {})
+    if found:
+        logger.info("found in the data; to choose another kind of task: +task@tasks.<name>=<kind>")
+    for task, line in found.items():
+        logger.info("  %s: %s", task, line)
 
 
 def log_protocol(parts: Parts) -> None:

@@ -25,6 +25,8 @@ from mtlrun.errors import ConfigError, DataError
 
 # Whole numbers are classes if there are at most so many different ones, and on average so many rows of each.
 _MOST_NUMBERS, _ROWS_OF_NUMBER = 10, 10
+# Whole numbers that begin higher than this are hardly numbers of things.
+_LEAST_COUNT = 10
 # More different texts than this are no classes, unless there are on average so many rows of each.
 _MOST_TEXTS, _ROWS_OF_TEXT = 10, 3
 # Rows from which on different whole numbers without a gap are taken for the numbers of rows.
@@ -205,8 +207,11 @@ class _Finder:
                 line=f"count: {what}, mostly small ones{_gaps(numbers)}; if they are no numbers of things: "
                 f"{_choose(task, 'regression')}",
             )
-        other = f"; if they are numbers of things: {_choose(task, 'count')}" if values[0] >= 0 else ""
-        return Finding("regression", line=f"regression: {what}{_gaps(numbers)}{other}")
+        others = [f"; if they are classes: {_choose(task, 'classification')}"] if len(values) <= _MOST_NUMBERS else []
+        others += (
+            [f"; if they are numbers of things: {_choose(task, 'count')}"] if 0 <= values[0] < _LEAST_COUNT else []
+        )
+        return Finding("regression", line=f"regression: {what}{_gaps(numbers)}{''.join(others)}")
 
     # ------------------------------------------------------------------------------------------------------ texts
 
