@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from mtlrun.records.display import format_value
+from mtlrun.records.display import format_interval, format_value
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,9 @@ def test_a_spread_has_the_decimals_of_its_mean():
     assert format_value(0.0004, beside=0.5) == "0.0004"
     assert format_value(12.3456, beside=206451.4) == "12"
     assert format_value(3e-7, beside=2e-5) == "3e-07"
+
+
+def test_an_interval_may_have_no_width():
+    assert format_interval([0.25, 0.25]) == "[0.2500, 0.2500]"
+    assert format_interval([0.25, 0.75]) == "[0.25, 0.75]"
+    assert format_interval(None) == ""

@@ -54,7 +54,7 @@ def format_interval(bounds: Sequence[float] | None) -> str:
     if bounds is None:
         return ""
     low, high = bounds
-    decimals = min(max(ceil(0.7 - log10(high - low)), 0), 4)
+    decimals = min(max(ceil(0.7 - log10(high - low)), 0), 4) if high > low else 4  # equal if most resamples agree
     return f"[{low:.{decimals}f}, {high:.{decimals}f}]"
 
 
