@@ -41,7 +41,7 @@ def describe(dataset):
 
 
 def test_texts_become_indices_by_what_training_has_often_enough():
-    dataset = table(category_encoding="index")
+    dataset = table(category_encoding="index", min_category_rows=2)
     assert describe(dataset) == [
         ("city", "category", 3), ("area", "number", 0), ("area is empty", "indicator", 0), ("heat", "category", 3),
     ]  # fmt: skip
@@ -54,7 +54,7 @@ def test_texts_become_indices_by_what_training_has_often_enough():
         [1, 2, 1, 2, 0], [1, 2], [0, 0, 2],
     ]  # fmt: skip
     assert torch.equal(dataset.columns[1].values, dataset.split("train").inputs[:, 1])
-    every = table(category_encoding="index", min_category_rows=1)
+    every = table(category_encoding="index")
     assert every.categories == {"city": ["Bonn", "Rom", "Ulm"], "heat": ["gas", "oil", None]}
     assert every.split("test").inputs[:, 0].tolist() == [1, 2, 0]
 
@@ -80,11 +80,11 @@ def test_embeddings_take_any_number_of_texts_and_columns_whose_texts_do_not_repe
     caplog.set_level("INFO", logger="mtlrun")
     dataset = table(frame.to_csv(index=False), split_column=None, category_encoding="index")
     assert dataset.features == ["zip"]
-    assert any("without a frequent text: name" in message for message in caplog.messages)
+    assert any("without a text that repeats: name" in message for message in caplog.messages)
     in_training = pandas.Series(frame["zip"][dataset.rows["train"]]).value_counts()
-    assert dataset.columns[0].num_categories == (in_training >= 2).sum() + 1
+    assert dataset.columns[0].num_categories == len(in_training) + 1
     assert dataset.learned()["inputs"]["rare"] == ["name"]
-    with pytest.raises(DataError, match=r"since no text of zip is in dataset\.min_category_rows=50 rows"):
+    with pytest.raises(DataError, match="no column is left for the inputs: no text of zip is in 50 rows of training"):
         table(
             frame[["zip", "y"]].to_csv(index=False), split_column=None, category_encoding="index", min_category_rows=50
         )

@@ -40,8 +40,8 @@ class Table(LabelTable):
             distribution; see `tables.inputs.scaling`.
         category_encoding: `one_hot`, or `index`, one number for each column, for networks that embed categories.
         max_categories: the most different texts that a column of the inputs may have, if they are one-hot.
-        min_category_rows: a text or bucket that fewer rows of training have is none of the categories; None for 2 with
-            `index`, so that what is 0 occurs in training, and 1 with `one_hot`.
+        min_category_rows: a text or bucket that fewer rows of training have is none of the categories. With 2 or more
+            the embedding of what is none is trained, on rare ones.
         hash_buckets: columns with more different texts than this in training have so many hash buckets as categories;
             or {column: buckets}; None to hash none.
         cache: `memory`, or `device`: the inputs lie on the GPU.
@@ -58,7 +58,7 @@ class Table(LabelTable):
         scale: Scale = "standard",
         category_encoding: Encoding = "one_hot",
         max_categories: int = 100,
-        min_category_rows: int | None = None,
+        min_category_rows: int = 1,
         hash_buckets: int | Mapping[ColumnName, int] | None = None,
         cache: TensorCache = "memory",
         **rows: Any,
@@ -67,7 +67,7 @@ class Table(LabelTable):
             raise ValueError("path must name a CSV or Parquet file, as in dataset.path=houses.csv, found null")
         if max_categories < 1:
             raise ValueError(f"max_categories must be >= 1, found {max_categories}")
-        if min_category_rows is not None and min_category_rows < 1:
+        if min_category_rows < 1:
             raise ValueError(f"min_category_rows must be >= 1, found {min_category_rows}")
         check_one_of("scale", scale, Scale)
         check_one_of("category_encoding", category_encoding, Encoding)
@@ -78,7 +78,7 @@ class Table(LabelTable):
             None if inputs is None else column_names(inputs, "inputs"), column_names(exclude, "exclude"),
             column_names(categorical, "categorical"),
             {column_name(name, "dates"): format for name, format in formats.items()}, scale, category_encoding,
-            max_categories, min_category_rows or (2 if category_encoding == "index" else 1),
+            max_categories, min_category_rows,
             check_buckets(hash_buckets),
         )  # fmt: skip
         super().__init__(path, **rows)

@@ -25,8 +25,8 @@ class EmbeddingMLP(Backbone):
 
     Sources: Guo & Berkhahn, "Entity Embeddings of Categorical Variables" (2016); for embeddings of numbers see
     `number_embeddings`. The first stage is the embeddings and the first hidden layer, so that there are as many stages
-    as in `MLP`. Category 0 stands for all that training does not have or hardly has. Its embedding starts at zero, and
-    stays there if training does not have it.
+    as in `MLP`. Category 0 stands for what training does not have. Its embedding starts at zero, and stays there unless
+    the dataset counts rare categories of training as such.
 
     Args:
         input_shape: (size,).

@@ -26,6 +26,7 @@ class Categories:
         indices: for each row the place of its category in `labels`, -1 if it has none, int32 [num_rows].
         unseen: which rows have a text that neither training has, nor, with buckets, falls into one of training's.
         num_rare: number of texts or buckets of training that are no category, since too few rows have them.
+        repeat: True if a text is in more than one row of training. Where none is, nothing can be learned from them.
     """
 
     labels: list[str | int | None]
@@ -33,6 +34,7 @@ class Categories:
     indices: numpy.ndarray
     unseen: numpy.ndarray
     num_rare: int
+    repeat: bool
 
 
 def find_categories(cells: Cells, train: numpy.ndarray, buckets: int | None, min_rows: int) -> Categories:
@@ -46,6 +48,7 @@ def find_categories(cells: Cells, train: numpy.ndarray, buckets: int | None, min
     """
     names: list[str | int] = list(cells.labels)
     codes = cells.indices
+    repeat = bool((numpy.bincount(codes[train] + 1)[1:] > 1).any())
     if buckets is not None:
         hashed = numpy.array([hash_text(text, buckets) for text in cells.labels], dtype=numpy.int64)
         used, places = numpy.unique(hashed, return_inverse=True)
@@ -59,7 +62,8 @@ def find_categories(cells: Cells, train: numpy.ndarray, buckets: int | None, min
     index_of = numpy.full(len(names) + 1, -1, dtype=numpy.int32)
     index_of[numpy.array(kept, dtype=numpy.int64) + 1] = numpy.arange(len(kept))
     rare = (counts[1:] > 0) & (counts[1:] < min_rows)
-    return Categories(labels, buckets, index_of[codes + 1], (counts[codes + 1] == 0) & (codes >= 0), int(rare.sum()))
+    unseen = (counts[codes + 1] == 0) & (codes >= 0)
+    return Categories(labels, buckets, index_of[codes + 1], unseen, int(rare.sum()), repeat)
 
 
 def hash_text(text: str, buckets: int) -> int:

@@ -96,7 +96,7 @@ def describe_columns(inputs: Inputs, features: Features, left_out: Sequence[str]
             f"{_count(kinds.count('date'), 'date')} ({_list([c for c, k in inputs.kinds.items() if k == 'date'])})"
         )
     for what, columns in (
-        ("left out", left_out), ("without a cell", inputs.empty), ("without a frequent text", inputs.rare),
+        ("left out", left_out), ("without a cell", inputs.empty), ("without a text that repeats", inputs.rare),
         ("constant", features.constant),
     ):  # fmt: skip
         if columns:

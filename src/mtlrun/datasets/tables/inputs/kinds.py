@@ -51,7 +51,8 @@ class Inputs:
         dates: {column: days since 1970-01-01, float64 [num_rows]}, NaN for an empty cell.
         formats: {column: the format of its dates}.
         empty: columns without a cell that is not empty, which are left out.
-        rare: columns without a text that is frequent enough to be a category, which are left out.
+        rare: columns of texts that are too rare to be categories, or all different, which are left out if categories
+            are indices.
     """
 
     kinds: dict[str, Kind]
@@ -185,11 +186,11 @@ def find_inputs(
             problems.add(column, "every cell of the training split is empty")
     problems.raise_if_any()
     _check_hashed(keys, kinds)
-    rare = [column for column, found in categories.items() if not found.labels]
-    if len(rare) == len(kinds):
+    rare = [] if keys.encoding == "one_hot" else _without_categories(categories)
+    if rare and len(rare) == len(kinds):
         raise DataError(
-            f"{table.path}: no column is left for the inputs, since no text of {', '.join(rare)} is in "
-            f"dataset.min_category_rows={keys.min_category_rows} rows of training"
+            f"{table.path}: no column is left for the inputs: no text of {', '.join(rare)} is in "
+            f"{max(2, keys.min_category_rows)} rows of training"
         )
     for column in rare:
         del kinds[column], categories[column]
@@ -199,6 +200,11 @@ def find_inputs(
 def count_texts(indices: numpy.ndarray) -> int:
     """Return the number of different texts; empty cells, -1, do not count."""
     return int((numpy.unique(indices) >= 0).sum())
+
+
+def _without_categories(categories: Mapping[str, Categories]) -> list[str]:
+    """Return the columns whose texts are too rare, or whose texts are all different, such as names."""
+    return [column for column, found in categories.items() if not (found.labels and found.repeat)]
 
 
 def _check_hashed(keys: InputKeys, kinds: Mapping[str, Kind]) -> None:
