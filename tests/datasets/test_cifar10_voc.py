@@ -290,7 +290,7 @@ def test_it_trains(root, mtlrun, options):
     assert code == 0, err
     record = read_record(run_folders()[0])
     assert {task: set(values) for task, values in record["test"].items()} == {
-        "category": {"loss", "accuracy", "f1"},
+        "category": {"loss", "accuracy", "f1", "balanced_accuracy", "mcc", "log_loss", "ece"},
         "objects": {"loss", "map50", "map"},
     }
     assert all(numpy.isfinite(value) for values in record["test"].values() for value in values.values())

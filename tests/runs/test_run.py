@@ -13,6 +13,7 @@ from mtlrun.config.compose import compose
 from mtlrun.errors import DivergedError
 from mtlrun.records.identity import flatten
 from mtlrun.runs.run import run
+from mtlrun.tasks import Classification
 from mtlrun.training import checkpoint
 
 # ---------------------------------------------------------------------------------------------- the same run again
@@ -144,7 +145,7 @@ def test_the_record_holds_the_facts_of_the_run(quick):
     assert record["run_id"] == folder.name
     assert record["overrides"] == [*QUICK, "weighting=gradnorm", "model=hard", "seed=2"]
     assert record["config"]["weighting"]["alpha"] == 1.5
-    assert record["directions"]["left"] == {"loss": "min", "accuracy": "max", "f1": "max"}
+    assert record["directions"]["left"] == dict(Classification(10).directions())
     assert record["main_metrics"] == {"left": "accuracy", "right": "accuracy"}
     assert {name: split["samples"] for name, split in record["splits"].items()} == {
         "train": 1024,
@@ -369,7 +370,7 @@ def test_the_curves_have_all_tags_once_per_step(quick):
     expected = {
         *(f"{kind}/{task}" for kind in ("weight", "grad_norm", "lr") for task in ("left", "right")),
         *(f"{split}/{task}/{metric}" for split in ("val", "test") for task in ("left", "right")
-          for metric in ("loss", "accuracy", "f1")),
+          for metric in Classification(10).directions()),
         "train/left/loss", "train/right/loss", "grad_cosine/left_right", "grad_conflict", "lr/shared",
         "weighting/fallbacks",
     }  # fmt: skip

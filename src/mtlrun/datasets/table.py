@@ -7,6 +7,7 @@ from typing import Any
 from mtlrun.config.checks import check_one_of
 from mtlrun.datasets.base import SplitName, TensorCache, TensorSplit
 from mtlrun.datasets.tables.inputs.categories import Encoding, check_buckets
+from mtlrun.datasets.tables.inputs.doubts import doubt_inputs
 from mtlrun.datasets.tables.inputs.features import describe_columns, describe_unseen, make_features
 from mtlrun.datasets.tables.inputs.kinds import InputKeys, find_inputs
 from mtlrun.datasets.tables.inputs.scaling import Scale
@@ -85,7 +86,10 @@ class Table(LabelTable):
         found = find_inputs(self.table, keys, self.target_columns, self.row_columns, self.rows["train"])
         features = make_features(self.table, found, self.rows, keys)
         logger.info("%s", describe_columns(found, features, keys.exclude))
-        self.notes = [*self.notes, *describe_unseen(features, self.rows)]
+        doubts = doubt_inputs(
+            self.table, found, self._targets, self.classes, self.rows["train"], keys.inputs, keys.exclude
+        )
+        self.notes = [*self.notes, *describe_unseen(features, self.rows), *doubts]
         #: The meaning of each number of an input, and its name: a column, `column=category`, or `column is empty`.
         self.columns, self.features = features.columns, features.names
         #: {column: what scales it} of numbers and dates, and {column: its categories} of texts; see `learned`.

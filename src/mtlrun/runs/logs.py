@@ -18,9 +18,6 @@ from mtlrun.training.trainer import Trainer
 
 logger = logging.getLogger("mtlrun")
 
-# A split with fewer samples than this is pointed out.
-_FEW = 10
-
 
 @contextmanager
 def logging_to(folder: Path, console: Console, *, quiet: bool) -> Iterator[None]:
@@ -83,18 +80,6 @@ def log_protocol(parts: Parts) -> None:
             TEST_SELECTED,
             parts.dataset.averaged_evaluations,
         )
-
-
-def log_splits(parts: Parts) -> None:
-    """Warn of splits that are too small to be relied on; functions to be minimized have one sample and need no data."""
-    if all(split.samples == 1 for split in parts.splits.values()):
-        return
-    for name, split in parts.splits.items():
-        if split.samples < _FEW:
-            logger.warning(
-                "the %s split has %d sample%s: what is computed on so few says little",
-                name, split.samples, "" if split.samples == 1 else "s",
-            )  # fmt: skip
 
 
 def log_plan(parts: Parts, record: Record) -> None:

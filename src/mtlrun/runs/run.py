@@ -25,7 +25,6 @@ from mtlrun.runs.logs import (
     log_found,
     log_plan,
     log_protocol,
-    log_splits,
     log_undefined,
     logging_to,
 )
@@ -112,7 +111,6 @@ def _train(
                 logger.handle(line)
             log_protocol(parts)
             trainer.observers.started(record, trainer.progress.step)
-            log_splits(parts)
             log_plan(parts, record)
             trainer.fit()
             _find_result(trainer, record, folder)

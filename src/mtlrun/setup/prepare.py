@@ -29,6 +29,7 @@ from mtlrun.setup.compatibility import (
     try_batch,
 )
 from mtlrun.setup.data_paths import find_data_paths
+from mtlrun.setup.doubts import doubt_plan, doubt_splits, doubt_targets
 from mtlrun.setup.environment import choose_device, keep_solvers_on_one_thread, set_seed
 from mtlrun.setup.loaders import fit_tasks, has_source_statistics, make_loaders
 from mtlrun.setup.model_size import count_macs, match_width
@@ -36,7 +37,7 @@ from mtlrun.setup.optimizer_groups import check_optimizer, check_task_rates, mak
 from mtlrun.setup.selection_rules import check_declared_values, check_monitor, make_rules, make_skills
 from mtlrun.setup.small_maps import describe_small_maps
 from mtlrun.setup.split_summary import count_labels, describe_repeated, keys_of_split, summarize
-from mtlrun.setup.task_building import Sizes, build_tasks, check_task_names
+from mtlrun.setup.task_building import Sizes, build_tasks, check_task_names, learned_from_data
 from mtlrun.setup.undefined import Undefined, find_undefined, stand_in
 from mtlrun.setup.warm_start import start_from
 from mtlrun.tasks import Task
@@ -382,13 +383,10 @@ def place(components: Components, data: Data) -> Parts:
             *describe_small_maps(model, str(components.config["names"]["backbone"])),
             *describe_repeated(data.splits),
             *data.undefined.describe(labeled),
+            *doubt_targets(tasks, data.loaders["train"].split),
+            *doubt_splits(data.splits, tasks, components.config["dataset"]),
+            *doubt_plan(components.settings, data.loaders["train"].num_batches),
         ],
-        learned=_learned(components.dataset, tasks),
+        learned=learned_from_data(components.dataset, tasks),
         data=data.stamps,
     )
-
-
-def _learned(dataset: MultiTaskDataset, tasks: Mapping[str, Task]) -> dict[str, Any]:
-    """Return what dataset and tasks learned from the data."""
-    of_tasks = {name: dict(task.learned()) for name, task in tasks.items() if task.learned()}
-    return {**dataset.learned(), **({"tasks": of_tasks} if of_tasks else {})}

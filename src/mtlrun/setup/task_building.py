@@ -59,3 +59,9 @@ def build_tasks(
         except ConfigError as error:
             problems += error.problems
     return tasks, found, problems
+
+
+def learned_from_data(dataset: MultiTaskDataset, tasks: Mapping[str, Task]) -> dict[str, Any]:
+    """Return what dataset and tasks learned from the data."""
+    of_tasks = {name: dict(task.learned()) for name, task in tasks.items() if task.learned()}
+    return {**dataset.learned(), **({"tasks": of_tasks} if of_tasks else {})}

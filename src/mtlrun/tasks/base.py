@@ -25,6 +25,10 @@ Family = Literal["categorical", "bernoulli", "gaussian", "poisson"]
 TaskWeight = float | Literal["size"]
 
 
+# Numbers so many times larger than 1, or differences so many times smaller, are learned slowly.
+_FAR_FROM_1 = 300
+
+
 class TaskOptions(TypedDict, total=False):
     """Arguments that all task kinds take and pass on to `Task`, which has their defaults."""
 
@@ -133,6 +137,15 @@ class Task(nn.Module, ABC):
 
     def check_targets(self, target: Tensor) -> None:
         """Raise ValueError if a label is not valid for this task. Called once per split, before training."""
+
+    def doubt_targets(self, target: Tensor, key: str) -> list[str]:
+        """Return sentences on what makes the targets for training unsuitable, for the log before the run.
+
+        Args:
+            target: of the labeled samples, one or more.
+            key: of the task in the config, such as `tasks.price`.
+        """
+        return []
 
     def undefined_metrics(self, target: Tensor, names: Sequence[str] = ()) -> dict[str, str]:
         """Return {metric: why} of the metrics that are NaN on a split with these labels, whatever is predicted.
@@ -255,6 +268,21 @@ class GeneralizedLinear(ABC):
 def log_frequencies(counts: Tensor) -> Tensor:
     """Return the logarithms of frequencies, up to a constant, in float32; of none at all, that of half a label."""
     return counts.double().clamp(min=0.5).log().float()
+
+
+def doubt_scale(numbers: Tensor, key: str) -> list[str]:
+    """Return a sentence on numbers far from 1 that a task learns as they are, or none.
+
+    Args:
+        numbers: float64 [samples, num_outputs], one or more.
+        key: of the task in the config.
+    """
+    size, spread = numbers.square().mean(dim=0).sqrt(), numbers.std(dim=0, correction=0)
+    narrow = spread[(spread > 0) & (spread < 1 / _FAR_FROM_1)]
+    if not (size > _FAR_FROM_1).any() and not len(narrow):
+        return []
+    found = f"of about {float(size.max()):.3g}" if (size > _FAR_FROM_1).any() else f"that differ by {narrow.min():.3g}"
+    return [f"numbers {found} are learned as they are, which takes long or fails; set {key}.standardize=true"]
 
 
 def describe_equal(target: Tensor, names: Sequence[str] = ()) -> str | None:

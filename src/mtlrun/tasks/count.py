@@ -16,6 +16,7 @@ from mtlrun.tasks.base import (
     Task,
     TaskOptions,
     describe_equal,
+    doubt_scale,
 )
 from mtlrun.tasks.resampling.base import ResampledMetrics, join
 from mtlrun.tasks.resampling.correlations import rank_correlation
@@ -101,6 +102,9 @@ class Count(Task, ConstantPredictor, DecodesPredictions, GeneralizedLinear):
 
     def metric_inputs(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         return self.log_rate(prediction).exp(), target.reshape(len(target)).double()
+
+    def doubt_targets(self, target: Tensor, key: str) -> list[str]:
+        return [] if self.standardize else doubt_scale(target.reshape(len(target), 1).double(), key)
 
     def undefined_metrics(self, target: Tensor, names: Sequence[str] = ()) -> dict[str, str]:
         why = describe_equal(target.reshape(len(target)))

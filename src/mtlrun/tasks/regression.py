@@ -18,6 +18,7 @@ from mtlrun.tasks.base import (
     Task,
     TaskOptions,
     describe_equal,
+    doubt_scale,
 )
 from mtlrun.tasks.resampling.base import ResampledMetrics, join
 from mtlrun.tasks.resampling.correlations import determination, rank_correlation
@@ -145,6 +146,13 @@ class Regression(Task, ConstantPredictor, DecodesPredictions, GeneralizedLinear)
         found, numbers = self.metric_inputs(prediction, target)
         of_numbers = join(errors(found, numbers), determination(found, numbers))
         return of_numbers if self.num_outputs > 1 else join(of_numbers, rank_correlation(found, numbers))
+
+    def doubt_targets(self, target: Tensor, key: str) -> list[str]:
+        numbers = self._numbers(target)
+        equal = [str(index) for index, column in enumerate(numbers.T) if describe_equal(column) is not None]
+        where = f"number {', '.join(equal)}: " if self.num_outputs > 1 else ""
+        doubts = [f"{where}all labels for training are the same, so there is nothing to learn"] if equal else []
+        return doubts if self.standardize else doubts + doubt_scale(numbers, key)
 
     def undefined_metrics(self, target: Tensor, names: Sequence[str] = ()) -> dict[str, str]:
         equal = [describe_equal(numbers) for numbers in self._numbers(target).T]

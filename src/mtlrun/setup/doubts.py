@@ -1,0 +1,105 @@
+"""Doubts about a run before it starts: too few steps, splits that measure little, unsuitable targets."""
+
+from collections.abc import Mapping
+from math import ceil, sqrt
+from typing import Any
+
+from mtlrun.config.settings import Settings
+from mtlrun.datasets.base import Split
+from mtlrun.records.record import SplitSummary
+from mtlrun.tasks import Task
+
+# A run of fewer steps than this is pointed out; so many are advised.
+_FEW_STEPS, _ENOUGH_STEPS = 100, 500
+# A split with fewer samples than this is pointed out.
+_FEW_SAMPLES = 50
+# The quantile of the normal distribution for intervals of 95 %.
+_QUANTILE = 1.96
+
+
+def doubt_plan(settings: Settings, num_batches: int) -> list[str]:
+    """Return a line on a run of few steps; none if its batches are limited, which is done for trials.
+
+    Args:
+        settings: the group `trainer`.
+        num_batches: of an epoch of training.
+    """
+    total_steps = settings.steps or (settings.epochs or 0) * num_batches
+    if total_steps >= _FEW_STEPS or settings.limit_batches is not None:
+        return []
+    if settings.steps:
+        plan, way = "", f"set trainer.steps={_ENOUGH_STEPS}, say"
+    else:
+        per_epoch = f"{num_batches} batch{'' if num_batches == 1 else 'es'}"
+        plan = f" ({settings.epochs} epoch{'' if settings.epochs == 1 else 's'} of {per_epoch})"
+        way = f"set trainer.epochs={ceil(_ENOUGH_STEPS / num_batches)}, say, or a smaller trainer.batch_size"
+    steps = f"{total_steps} step{'' if total_steps == 1 else 's'}"
+    return [f"the run makes {steps}{plan}, and a network needs hundreds to learn anything; {way}"]
+
+
+def doubt_splits(
+    splits: Mapping[str, SplitSummary], tasks: Mapping[str, Task], dataset: Mapping[str, Any]
+) -> list[str]:
+    """Return a line on the small splits of a run, with what a metric on so few samples is worth.
+
+    Args:
+        splits: what the run sees of each.
+        tasks: those of the run.
+        dataset: the group `dataset` of the config.
+    """
+    if all(split.samples == 1 for split in splits.values()):  # a function to be minimized, without data
+        return []
+    lines = []
+    # What trainer.limit_batches leaves of a split is that small on purpose.
+    small = {name: split.samples for name, split in splits.items() if split.samples == split.available < _FEW_SAMPLES}
+    train = small.pop("train", None)
+    if train is not None:
+        lines.append(f"the train split has {_count(train)}: little can be learned from so few")
+    if small:
+        counts = " and ".join(f"the {name} split has {_count(number)}" for name, number in small.items())
+        fewest = min(small.values())
+        of_classes = any(task.categorical for task in tasks.values())
+        worth = (
+            f"an accuracy of {_interval(fewest)}" if of_classes else f"an error is known to {_percent(fewest)} or so"
+        )
+        folds = "; -m study=folds tests on every row" if dataset.get("num_folds", 0) is None else ""
+        lines.append(f"{counts}: with {fewest}, {worth} (95 % interval){folds}")
+    return lines
+
+
+def _count(samples: int) -> str:
+    return f"{samples} sample{'' if samples == 1 else 's'}"
+
+
+def _interval(samples: int) -> str:
+    """Return in words from where to where an accuracy of 0.8 may be, by Wilson's score interval."""
+    right = round(0.8 * samples) / samples
+    spread = _QUANTILE**2 / samples
+    center = (right + spread / 2) / (1 + spread)
+    width = _QUANTILE * sqrt(right * (1 - right) / samples + spread / (4 * samples)) / (1 + spread)
+    return f"{right:.2f} may be anything from {center - width:.2f} to {center + width:.2f}"
+
+
+def _percent(samples: int) -> str:
+    """Return how exactly a root mean squared error of normal errors is known."""
+    return f"within {100 * _QUANTILE / sqrt(2 * samples):.0f} %"
+
+
+def doubt_targets(tasks: Mapping[str, Task], split: Split) -> list[str]:
+    """Return a line on each task that has doubts about its targets for training.
+
+    Args:
+        tasks: those of the run.
+        split: for training; without targets in memory, nothing is known of them.
+    """
+    lines = []
+    for name, task in tasks.items():
+        if split.targets is not None and type(task).doubt_targets is not Task.doubt_targets:
+            target = split.targets[name]
+            target = target[task.labeled(target)]
+            lines += (
+                [f"task {name}: {doubt}" for doubt in task.doubt_targets(target, f"tasks.{name}")]
+                if len(target)
+                else []
+            )
+    return lines
