@@ -67,7 +67,6 @@ def test_the_interval_of_an_accuracy_is_that_of_scipy(samples):
     measured = numpy.sqrt(numpy.square(errors).mean(axis=1))
     percent = float(line.split("within ")[1].split(" %")[0]) / 100
     assert (numpy.abs(measured - 1) < percent).mean() == pytest.approx(0.95, abs=0.02)
-    assert doubt_splits(dict.fromkeys(splits, summary(1)), {}, {}) == []  # a function, without data
 
 
 def test_numbers_far_from_1_that_are_learned_as_they_are_are_pointed_out():

@@ -47,8 +47,9 @@ def doubt_splits(
         tasks: those of the run.
         dataset: the group `dataset` of the config.
     """
-    if all(split.samples == 1 for split in splits.values()):  # a function to be minimized, without data
-        return []
+    evaluated = [split for name, split in splits.items() if name != "train"]
+    if all(split.samples == 1 and split.fingerprint == evaluated[0].fingerprint for split in evaluated):
+        return []  # a function to be minimized, without data
     lines = []
     # What trainer.limit_batches leaves of a split is that small on purpose.
     small = {name: split.samples for name, split in splits.items() if split.samples == split.available < _FEW_SAMPLES}
