@@ -203,3 +203,5 @@ def test_a_description_must_make_sense():
         InputColumn("a", "category")
     with pytest.raises(ValueError, match="kind must be one of 'number', 'indicator', 'category', found 'text'"):
         InputColumn("a", "text")
+    with pytest.raises(ValueError, match="num_categories must be at most 16777216, found 16777217 for 'a'"):
+        InputColumn("a", "category", 2**24 + 1)

@@ -10,6 +10,7 @@ from torch import Tensor
 from mtlrun.config.checks import check_one_of
 
 ColumnKind = Literal["number", "indicator", "category"]
+_MOST_CATEGORIES = 2**24
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +20,7 @@ class InputColumn:
     Args:
         name: as in the data, such as `area`, `city=Ulm` or `area is empty`.
         kind: `number`, a quantity; `indicator`, 0 or 1; `category`, the index of one of `num_categories` categories.
-        num_categories: indices are 0 to num_categories - 1; 0 for the other kinds.
+        num_categories: indices are 0 to num_categories - 1, at most 2^24, since inputs are float32; 0 for other kinds.
         values: the numbers of the training samples, [num_train], for networks that need their quantiles; None if they
             are not known.
 
@@ -40,11 +41,15 @@ class InputColumn:
                 f"num_categories must be > 0 for a category and 0 otherwise, found {self.num_categories} for "
                 f"{self.name!r}, kind {self.kind}"
             )
+        if self.num_categories > _MOST_CATEGORIES:
+            raise ValueError(
+                f"num_categories must be at most {_MOST_CATEGORIES}, found {self.num_categories} for {self.name!r}"
+            )
 
     def quantiles(self, num_bins: int) -> tuple[float, ...] | None:
-        """Return the different ones of the quantiles 0, 1/num_bins, ..., 1 of the training values, ascending.
+        """Return the quantiles 0, 1/num_bins, ..., 1 of the training values, each number once, in ascending order.
 
-        One for a column that is constant in training; None if the values are not known.
+        A column that is constant in training has one; None if the values are not known.
         """
         if self.values is None:
             return None
