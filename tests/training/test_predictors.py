@@ -2,11 +2,16 @@
 
 import numpy
 import pytest
+import torch
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.linear_model import LogisticRegression, PoissonRegressor, Ridge
+from sklearn.preprocessing import OneHotEncoder
 from threadpoolctl import threadpool_limits
 
+from mtlrun.datasets.input_columns import InputColumn
+from mtlrun.training.baselines import inputs as inputs_module
 from mtlrun.training.baselines.cost import estimate_seconds
+from mtlrun.training.baselines.inputs import MOST_CATEGORIES, encode
 from mtlrun.training.baselines.predictors import PENALTIES, Examples, fit
 
 RANDOM = numpy.random.default_rng(0)
@@ -155,3 +160,73 @@ def test_the_estimate_grows_with_the_data_and_is_of_seconds_for_what_takes_secon
             assert small < estimate_seconds(method, family, 2000, 10, 3)
             assert small < estimate_seconds(method, family, 1000, 20, 3)
             assert small < estimate_seconds(method, family, 1000, 10, 6)
+
+
+# --------------------------------------------------------------------------------------------- columns of categories
+
+
+def categories(num_train=400, num_categories=6):
+    """Return inputs, a number and an index of a category beside each other, and what the category alone decides."""
+    random = numpy.random.default_rng(2)
+    index = random.integers(0, num_categories, num_train + 100)
+    effect = random.permutation(num_categories) * 1.0
+    columns = [InputColumn("x"), InputColumn("city", "category", num_categories + 3)]
+    inputs = torch.from_numpy(numpy.stack([random.standard_normal(len(index)), index], axis=1)).float()
+    splits = {"train": inputs[:num_train], "val": inputs[num_train:], "test": inputs[num_train:]}
+    return columns, splits, effect[index][:, None], index
+
+
+@pytest.mark.parametrize("method", ["linear", "boosting"])
+def test_an_index_of_a_category_is_no_quantity(method):
+    columns, splits, effect, _ = categories()
+    encoded = encode(method, splits, columns)
+    train, val = (
+        Examples(encoded.select(split, numpy.arange(len(splits[split]))), rows, categories=encoded.categories)
+        for split, rows in (("train", effect[:400]), ("val", effect[400:]))
+    )
+    predicted = fit(method, "gaussian", 1, train, val).predict(encoded.splits["test"])
+    assert numpy.square(predicted - effect[400:]).mean() < 0.01
+    as_numbers = fit("linear", "gaussian", 1, Examples(splits["train"].double().numpy(), effect[:400]), Examples(
+        splits["val"].double().numpy(), effect[400:])).predict(splits["test"].double().numpy())  # fmt: skip
+    assert numpy.square(as_numbers - effect[400:]).mean() > 0.5
+
+
+def test_a_linear_model_of_categories_is_that_of_scikit_learns_one_hot():
+    columns, splits, _, index = categories()
+    y = (numpy.random.default_rng(3).random(500) < index / 6) * 1.0
+    encoded = encode("linear", splits, columns)
+    found = fit("linear", "bernoulli", 1, Examples(encoded.splits["train"], y[:400, None]), Examples(
+        encoded.splits["val"], y[400:, None]))  # fmt: skip
+    hot = OneHotEncoder(sparse_output=False).fit(index[:400, None])
+    dense = {
+        split: numpy.hstack([inputs[:, :1].double(), hot.transform(inputs[:, 1:].long())])
+        for split, inputs in splits.items()
+    }
+    model = LogisticRegression(C=1 / found.settings["penalty"][0]).fit(dense["train"], y[:400])
+    assert found.predict(encoded.splits["test"])[:, 0] == pytest.approx(
+        model.decision_function(dense["test"]), abs=1e-3
+    )
+
+
+def test_rare_categories_of_training_and_those_that_it_lacks_are_one(monkeypatch):
+    monkeypatch.setattr(inputs_module, "MOST_CATEGORIES", 2)
+    column = torch.tensor([[5.0], [3], [3], [5], [5], [0], [1]])
+    splits = {"train": column, "val": torch.tensor([[3.0], [9]]), "test": torch.tensor([[0.0], [5]])}
+    columns = [InputColumn("city", "category", 10)]
+    codes = encode("boosting", splits, columns)
+    assert codes.categories == [0]
+    assert codes.splits["train"][:, 0].tolist() == [1, 2, 2, 1, 1, 0, 0]
+    assert codes.splits["val"][:, 0].tolist() == [2, 0]
+    hot = encode("linear", splits, columns)
+    assert hot.splits["train"].toarray().tolist() == [[1, 0], [0, 1], [0, 1], [1, 0], [1, 0], [0, 0], [0, 0]]
+    assert hot.splits["test"].toarray().tolist() == [[0, 0], [1, 0]]
+    assert column[:, 0].tolist() == [5, 3, 3, 5, 5, 0, 1]
+
+
+def test_boosting_takes_as_many_categories_as_are_told_apart():
+    random = numpy.random.default_rng(0)
+    index = torch.from_numpy(random.permutation(1000) % 500).float()[:, None]
+    encoded = encode("boosting", {"train": index}, [InputColumn("city", "category", 501)])
+    train = Examples(encoded.splits["train"], random.standard_normal((1000, 1)), categories=encoded.categories)
+    assert encoded.splits["train"].max() == MOST_CATEGORIES
+    assert numpy.isfinite(fit("boosting", "gaussian", 1, train, train).predict(encoded.splits["train"])).all()

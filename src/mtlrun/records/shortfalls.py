@@ -1,13 +1,12 @@
 """Shortfalls: the tasks for which a simple predictor is clearly better than the run."""
 
-from collections.abc import Mapping
 from math import isfinite, nan
 
 from mtlrun.records.display import format_value
 from mtlrun.records.record import Record
 
 _NAMES = {"constant": "a constant", "linear": "a linear model", "boosting": "gradient boosting"}
-# How much higher the skill of a baseline is to be pointed out.
+# How much higher the skill of a baseline is, at least, to be pointed out; of few test samples, more.
 _MARGIN = 0.05
 
 
@@ -31,15 +30,22 @@ def describe_shortfalls(record: Record) -> list[str]:
             continue
         direction = record.directions[task][metric]
         best = (max if direction == "max" else min)(finite, key=lambda name: finite[name])
-        if _skill_gap(finite[best], value, direction, record.trivial.get("test", {}).get(task, {}), metric) > _MARGIN:
+        constant = record.trivial.get("test", {}).get(task, {}).get(metric, nan)
+        if _skill_gap(finite[best], value, direction, constant) > max(_MARGIN, _count_test(record, task) ** -0.5):
             numbers = ", ".join(f"{name} {format_value(number)}" for name, number in values.items())
             lines.append(f"{task} {metric}: {numbers}, this run {format_value(value)}: {_NAMES[best]} is better")
     return lines
 
 
-def _skill_gap(baseline: float, value: float, direction: str, trivial: Mapping[str, float], metric: str) -> float:
+def _count_test(record: Record, task: str) -> int:
+    """Return the number of test samples with a label of the task."""
+    split = record.splits["test"]
+    labeled: int = split["labeled"].get(task, split["samples"])
+    return max(labeled, 1)
+
+
+def _skill_gap(baseline: float, value: float, direction: str, constant: float) -> float:
     """Return how much higher the skill of a baseline is than that of a value; see `mtlrun.training.skill`."""
     perfect, sign = (1.0, 1) if direction == "max" else (0.0, -1)
-    constant = trivial.get(metric, nan)
     scale = abs(perfect - constant) if isfinite(constant) and constant != perfect else 1.0
     return sign * (baseline - value) / scale

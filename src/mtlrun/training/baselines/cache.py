@@ -3,11 +3,12 @@
 import hashlib
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from mtlrun.datasets.input_columns import InputColumn
 from mtlrun.records.record import SplitSummary
 
 # To be raised whenever a baseline would get another value than before.
@@ -20,7 +21,11 @@ Results = dict[str, dict[str, dict[str, Any]]]
 
 
 def cache_key(
-    task: str, node: Mapping[str, Any], sizes: Mapping[str, int], splits: Mapping[str, SplitSummary]
+    task: str,
+    node: Mapping[str, Any],
+    sizes: Mapping[str, int],
+    splits: Mapping[str, SplitSummary],
+    columns: Sequence[InputColumn] | None,
 ) -> str | None:
     """Return a hash of all that the baselines of a task depend on; None if the content of a split is not known.
 
@@ -28,6 +33,7 @@ def cache_key(
         task: its name.
         node: its node in the config.
         sizes: those of its keys that the dataset gave.
+        columns: what the numbers of an input mean.
         splits: fingerprints cover samples, inputs, labels and weights.
     """
     fingerprints = {name: (split.fingerprint, split.samples) for name, split in splits.items()}
@@ -35,7 +41,8 @@ def cache_key(
         return None
     relevant = {key: value for key, value in node.items() if key not in _IRRELEVANT} | dict(sizes)
     versions = [_VERSION, version("mtlrun"), version("scikit-learn")]
-    content = json.dumps([task, relevant, fingerprints, versions], sort_keys=True)
+    categories = [place for place, column in enumerate(columns or ()) if column.kind == "category"]
+    content = json.dumps([task, relevant, fingerprints, categories, versions], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

@@ -13,11 +13,12 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from mtlrun.config.settings import BaselineChoice
-from mtlrun.datasets import TensorSplit
+from mtlrun.datasets import SPLITS, TensorSplit
 from mtlrun.errors import MtlrunError
 from mtlrun.tasks import ConstantPredictor, GeneralizedLinear, Task
 from mtlrun.training.baselines.cache import Cache, cache_key
 from mtlrun.training.baselines.cost import MOST_SECONDS, estimate_seconds
+from mtlrun.training.baselines.inputs import Encoded, encode
 from mtlrun.training.baselines.predictors import Examples, fit
 from mtlrun.training.parts import Parts
 
@@ -100,18 +101,13 @@ class TaskData:
         chosen = weights[self.labeled("train")].double()
         return chosen / chosen.mean()
 
-    def examples(self, split: str, inputs: Tensor) -> Examples:
-        """Return the labeled samples as NumPy arrays, with the weights that they have in training.
-
-        Args:
-            split: its name.
-            inputs: of all its samples.
-        """
+    def examples(self, split: str, inputs: Encoded) -> Examples:
+        """Return the labeled samples, with the weights that they have in training."""
         assert isinstance(self.task, GeneralizedLinear)
         rows, weights = self.labeled(split), self.weights() if split == "train" else None
-        chosen = inputs if len(rows) == len(inputs) else inputs[rows]
-        observations = self.task.observations(self.targets(split))
-        return Examples(chosen.numpy(), observations.numpy(), None if weights is None else weights.numpy())
+        observations = self.task.observations(self.targets(split)).numpy()
+        weight_array = None if weights is None else weights.numpy()
+        return Examples(inputs.select(split, rows.numpy()), observations, weight_array, inputs.categories)
 
     def evaluate(self, predict: Callable[[slice], Tensor]) -> dict[str, float]:
         """Return the metrics on test of what `predict` returns for parts of its labeled samples."""
@@ -204,7 +200,6 @@ def _add_fitted(
     data = [of_task for of_task in data if _cannot_be_fitted(of_task) is None]
     caches = {of_task.name: _cache_of(of_task, nodes, folder) for of_task in data}
     known = {of_task.name: caches[of_task.name].read(of_task.task.directions().keys()) for of_task in data}
-    inputs: dict[str, Tensor] = {}
     for method in METHODS:
         missing = [of_task for of_task in data if method not in known[of_task.name]]
         estimate = sum(_estimate(method, of_task) for of_task in missing)
@@ -216,8 +211,8 @@ def _add_fitted(
             missing = []
         elif estimate > _WORTH_A_LINE:
             logger.info("fitting baseline %s, about %.0f s", method, estimate)
+        inputs = _inputs(method, missing[0].parts) if missing else Encoded({})
         for of_task in missing:
-            inputs = inputs or _inputs(of_task.parts)
             try:
                 known[of_task.name][method] = _fit_and_evaluate(method, of_task, inputs)
             except MtlrunError:
@@ -247,7 +242,7 @@ def _cannot_be_fitted(data: TaskData) -> str | None:
 
 def _cache_of(data: TaskData, nodes: Mapping[str, Mapping[str, Any]], folder: Path) -> Cache:
     sizes = data.parts.task_sizes.get(data.name, {})
-    return Cache(folder, cache_key(data.name, nodes[data.name], sizes, data.parts.splits))
+    return Cache(folder, cache_key(data.name, nodes[data.name], sizes, data.parts.splits, data.parts.dataset.columns))
 
 
 def _estimate(method: str, data: TaskData) -> float:
@@ -256,23 +251,22 @@ def _estimate(method: str, data: TaskData) -> float:
     return estimate_seconds(method, data.task.family, len(data.labeled("train")), num_features, data.task.output_size)
 
 
-def _inputs(parts: Parts) -> dict[str, Tensor]:
-    """Return the inputs of each split, float64 on the CPU."""
-    inputs = {}
-    for name in ("train", "val", "test"):
+def _inputs(method: str, parts: Parts) -> Encoded:
+    tensors: dict[str, Tensor] = {}
+    for name in SPLITS:
         split = parts.loaders[name].split
         assert isinstance(split, TensorSplit)
-        inputs[name] = split.inputs.cpu().double()
-    return inputs
+        tensors[name] = split.inputs
+    return encode(method, tensors, parts.dataset.columns)
 
 
-def _fit_and_evaluate(method: str, data: TaskData, inputs: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
+def _fit_and_evaluate(method: str, data: TaskData, inputs: Encoded) -> dict[str, dict[str, Any]]:
     """Return metrics and settings."""
     assert isinstance(data.task, GeneralizedLinear)
     # Threads of scikit-learn wait busily, so that more of them than idle cores make it slower by a factor of ten and
     # more. BLAS adds up in another order with another number of threads.
     with threadpool_limits(limits=data.parts.runtime.num_threads or 1), threadpool_limits(limits=1, user_api="blas"):
-        train, val = (data.examples(name, inputs[name]) for name in ("train", "val"))
+        train, val = (data.examples(name, inputs) for name in ("train", "val"))
         fitted = fit(method, data.task.family, data.task.output_size, train, val)
-        natural = torch.from_numpy(fitted.predict(inputs["test"][data.labeled("test")].numpy()))
+        natural = torch.from_numpy(fitted.predict(inputs.select("test", data.labeled("test").numpy())))
     return {"metrics": data.evaluate(lambda part: natural[part]), "settings": fitted.settings}

@@ -1,6 +1,6 @@
 """How long baselines take, estimated before any is fitted: what `trainer.baselines=auto` decides by.
 
-Measured on one thread of a server of 2023, with scikit-learn 1.9; docs/selection.md has the rule in words.
+Measured on one thread of a server of 2023, with scikit-learn 1.9; docs/your_data.md has the rule in words.
 """
 
 from mtlrun.tasks.base import Family

@@ -1,7 +1,7 @@
 """Predictors that baselines are made of: a generalized linear model and gradient boosting, for each family."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,24 +23,30 @@ class Examples:
     """Labeled samples.
 
     Args:
-        inputs: float64 [n, num_features].
+        inputs: float64 [n, num_features], an array or a sparse matrix.
         observations: what is predicted, as `GeneralizedLinear.observations` returns it.
         weights: > 0, [n]; None if all samples count the same.
+        categories: the features that are codes of categories, which boosting splits into any two sets.
     """
 
-    inputs: ndarray
+    inputs: Any
     observations: ndarray
     weights: ndarray | None = None
+    categories: Sequence[int] = ()
+
+    def __len__(self) -> int:
+        return len(self.observations)
 
     def select(self, mask: ndarray, observations: ndarray) -> "Examples":
         """Return some of the samples, with other observations, [n before the selection]."""
         weights = None if self.weights is None else self.weights[mask]
         # A copy of all inputs would take as much memory as they do.
-        return Examples(self.inputs if mask.all() else self.inputs[mask], observations[mask], weights)
+        inputs = self.inputs if mask.all() else self.inputs[mask]
+        return Examples(inputs, observations[mask], weights, self.categories)
 
 
 #: From inputs [n, num_features] to natural parameters, [n, outputs].
-Predict = Callable[[ndarray], ndarray]
+Predict = Callable[[Any], ndarray]
 
 
 @dataclass(frozen=True)
@@ -91,18 +97,18 @@ def _column(examples: Examples, index: int) -> Examples:
 
 def _fit_classes(method: str, num_classes: int, train: Examples, val: Examples) -> tuple[Predict, Any]:
     """Fit one model of the classes that training has; the others have the probability of half a label."""
-    weights = numpy.ones(len(train.inputs)) if train.weights is None else train.weights
+    weights = numpy.ones(len(train)) if train.weights is None else train.weights
     counts = numpy.bincount(train.observations, weights, num_classes)
     logs = numpy.log(numpy.maximum(counts, _NO_LABEL) / counts.sum())
     seen = numpy.unique(train.observations)
     if len(seen) == 1:
-        return lambda inputs: numpy.tile(logs, (len(inputs), 1)), None
-    numbered = train.select(numpy.ones(len(train.inputs), dtype=bool), numpy.searchsorted(seen, train.observations))
+        return lambda inputs: numpy.tile(logs, (inputs.shape[0], 1)), None
+    numbered = train.select(numpy.ones(len(train), dtype=bool), numpy.searchsorted(seen, train.observations))
     known = val.select(numpy.isin(val.observations, seen), numpy.searchsorted(seen, val.observations))
     raw, chosen = _fit_model(method, "categorical", numbered, known)
 
-    def predict(inputs: ndarray) -> ndarray:
-        logits = numpy.tile(logs, (len(inputs), 1))
+    def predict(inputs: Any) -> ndarray:
+        logits = numpy.tile(logs, (inputs.shape[0], 1))
         logits[:, seen] = _log_softmax(raw(inputs))
         return logits
 
@@ -114,7 +120,7 @@ def _fit_column(method: str, family: Family, train: Examples, val: Examples) -> 
     labels = train.observations
     if len(labels) == 0 or (labels == labels[0]).all():
         constant = _constant(family, float(labels[0]) if len(labels) else numpy.nan, len(labels))
-        return lambda inputs: numpy.full((len(inputs), 1), constant), None
+        return lambda inputs: numpy.full((inputs.shape[0], 1), constant), None
     raw, chosen = _fit_model(method, family, train, val)
     return lambda inputs: raw(inputs)[:, None], chosen
 
@@ -139,8 +145,8 @@ def _fit_model(method: str, family: Family, train: Examples, val: Examples) -> t
 
 def _fit_linear(family: Family, train: Examples, val: Examples) -> tuple[Predict, float]:
     """Fit logistic (multinomial), ridge or Poisson regression with the penalty that is best on validation."""
-    total = float(len(train.inputs) if train.weights is None else train.weights.sum())
-    if len(val.inputs) == 0:
+    total = float(len(train) if train.weights is None else train.weights.sum())
+    if len(val) == 0:
         return _linear_of(family, 1.0, total, train), 1.0
     best: tuple[float, float, Predict] | None = None
     for penalty in PENALTIES:
@@ -178,11 +184,12 @@ def _fit_boosting(family: Family, train: Examples, val: Examples) -> tuple[Predi
     """Fit gradient boosting of histograms, with the number of iterations at which validation stops to improve."""
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-    with_val = len(val.inputs) > 0
+    with_val = len(val) > 0
     options: dict[str, Any] = {
         "max_iter": MOST_ITERATIONS if with_val else FIXED_ITERATIONS,
         "early_stopping": with_val,
         "n_iter_no_change": PATIENCE,
+        "categorical_features": list(train.categories) or None,
         "random_state": 0,  # of the samples that the bins are made of, if there are very many
     }
     validation = {"X_val": val.inputs, "y_val": val.observations} if with_val else {}
