@@ -8,12 +8,13 @@ from mtlrun.records.record import Record
 from mtlrun.records.shortfalls import describe_shortfalls, explain_baselines
 
 
-def record(baselines, value, *, metric="accuracy", direction="max", constant=0.5, samples=10_000, protocol="standard"):
+def record(baselines, value, *, metric="accuracy", direction="max", constant=0.5, samples=10_000, interval=None):
     """Return the record of a run with one task."""
     return Record(
-        "run", {}, main_metrics={"kind": metric}, directions={"kind": {metric: direction}}, protocol=protocol,
+        "run", {}, main_metrics={"kind": metric}, directions={"kind": {metric: direction}},
         test={"kind": {metric: value}}, trivial={"test": {"kind": {metric: constant}}},
         baselines={name: {"kind": {metric: number}} for name, number in baselines.items()},
+        intervals={"test": {"kind": {metric: interval}}} if interval else {},
         splits={"test": {"samples": 99_999, "labeled": {"kind": samples}}},
     )  # fmt: skip
 
@@ -56,6 +57,23 @@ def test_errors_have_a_skill_relative_to_the_constant():
     for error, pointed_out in [(97.0, False), (93.0, True)]:
         found = record({"linear": error}, 99.0, metric="rmse", direction="min", constant=100.0)
         assert bool(describe_shortfalls(found)) == pointed_out
+
+
+@pytest.mark.parametrize(
+    ("linear", "interval", "samples", "pointed_out"),
+    [
+        (0.85, [0.76, 0.84], 40, True),  # 1/sqrt(n) is 0.16, and the skills are 0.7 and 0.6
+        (0.83, [0.76, 0.84], 40, False),
+        (0.82, [0.79, 0.81], 9000, False),  # a small difference, though it is certain
+        (0.85, [0.79, 0.81], 9, False),  # an interval of nine samples means little
+    ],
+)
+def test_a_difference_counts_that_is_beyond_the_interval(linear, interval, samples, pointed_out):
+    found = record({"linear": linear}, 0.8, interval=interval, samples=samples)
+    assert bool(describe_shortfalls(found)) == pointed_out
+    error = record({"linear": 1 - linear}, 0.2, metric="mae", direction="min", samples=samples,
+                   interval=[1 - interval[1], 1 - interval[0]])  # fmt: skip
+    assert bool(describe_shortfalls(error)) == pointed_out
 
 
 def test_a_run_without_baselines_has_nothing_to_say():

@@ -1,13 +1,15 @@
 """Shortfalls: the tasks for which a simple predictor is clearly better than the run."""
 
-from math import isfinite, nan
+from math import isfinite, nan, sqrt
 
 from mtlrun.records.display import format_value
 from mtlrun.records.record import Record
 
 _NAMES = {"constant": "a constant", "linear": "a linear model", "boosting": "gradient boosting"}
-# How much higher the skill of a baseline is, at least, to be pointed out; of few test samples, more.
+# How much higher the skill of a baseline is, at least, to be pointed out.
 _MARGIN = 0.05
+# Test samples: of fewer, an interval means little.
+_FEW = 10
 
 
 def explain_baselines(record: Record) -> str:
@@ -20,32 +22,36 @@ def explain_baselines(record: Record) -> str:
 
 
 def describe_shortfalls(record: Record) -> list[str]:
-    """Return a line on each task whose main metric on test is clearly better for one of the baselines."""
+    """Return a line on each task whose main metric on test is clearly better for one of the baselines.
+
+    Its skill is higher by 0.05, and the metric lies beyond the interval of the run's; without an interval, or of fewer
+    than 10 samples, its skill is higher by 1 / sqrt(n).
+    """
     lines = []
     for task, metric in record.main_metrics.items():
         values = {name: of_tasks[task][metric] for name, of_tasks in record.baselines.items() if task in of_tasks}
         finite = {name: value for name, value in values.items() if isfinite(value)}
         value = record.test.get(task, {}).get(metric, nan)
-        if not finite or not isfinite(value):
-            continue
-        direction = record.directions[task][metric]
-        best = (max if direction == "max" else min)(finite, key=lambda name: finite[name])
-        constant = record.trivial.get("test", {}).get(task, {}).get(metric, nan)
-        if _skill_gap(finite[best], value, direction, constant) > max(_MARGIN, _count_test(record, task) ** -0.5):
-            numbers = ", ".join(f"{name} {format_value(number)}" for name, number in values.items())
-            lines.append(f"{task} {metric}: {numbers}, this run {format_value(value)}: {_NAMES[best]} is better")
+        if finite and isfinite(value):
+            choose = max if record.directions[task][metric] == "max" else min
+            best = choose(finite, key=lambda name: finite[name])
+            if _is_clearly_better(finite[best], value, record, task, metric):
+                numbers = ", ".join(f"{name} {format_value(number)}" for name, number in values.items())
+                lines.append(f"{task} {metric}: {numbers}, this run {format_value(value)}: {_NAMES[best]} is better")
     return lines
 
 
-def _count_test(record: Record, task: str) -> int:
-    """Return the number of test samples with a label of the task."""
-    split = record.splits["test"]
-    labeled: int = split["labeled"].get(task, split["samples"])
-    return max(labeled, 1)
-
-
-def _skill_gap(baseline: float, value: float, direction: str, constant: float) -> float:
-    """Return how much higher the skill of a baseline is than that of a value; see `mtlrun.training.skill`."""
+def _is_clearly_better(baseline: float, value: float, record: Record, task: str, metric: str) -> bool:
+    direction = record.directions[task][metric]
     perfect, sign = (1.0, 1) if direction == "max" else (0.0, -1)
+    constant = record.trivial.get("test", {}).get(task, {}).get(metric, nan)
+    # As in `mtlrun.training.skill`.
     scale = abs(perfect - constant) if isfinite(constant) and constant != perfect else 1.0
-    return sign * (baseline - value) / scale
+    gap: float = sign * (baseline - value) / scale
+    split = record.splits["test"]
+    samples: int = max(1, split["labeled"].get(task, split["samples"]))
+    bounds = record.intervals.get("test", {}).get(task, {}).get(metric)
+    if bounds is None or samples < _FEW:
+        return gap > max(_MARGIN, 1 / sqrt(samples))
+    low, high = bounds
+    return gap > _MARGIN and (baseline > high if direction == "max" else baseline < low)
