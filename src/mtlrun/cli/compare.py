@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from mtlrun.records.comparison import ConfigGroup, group_by_config, read_records
+from mtlrun.records.comparison import ConfigGroup, group_baselines, group_by_config, read_records
 from mtlrun.records.data_sets import Meaning, group_by_data, meaning_of_task
 from mtlrun.records.display import ARROWS, MARK, explain_mark, format_value, make_console
 
@@ -16,7 +16,10 @@ _USAGE = "usage: mtlrun compare <folder> [<folder> ...]"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print a table for each data set with a row per config: mean ± deviation of main metrics on test."""
+    """Print a table for each data set with a row per config: mean ± deviation of main metrics on test.
+
+    Below are the baselines of the runs.
+    """
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_USAGE)
         return 0
@@ -60,7 +63,8 @@ def _table(groups: Sequence[ConfigGroup], title: str | None) -> Table:
         for record in group.records
         for task, metric in record.main_metrics.items()
     }
-    labels = list(dict.fromkeys(key for group in groups for key in group.label))
+    baselines = group_baselines([record for group in groups for record in group.records])
+    labels = list(dict.fromkeys(key for group in groups for key in group.label)) or [""] * bool(baselines)
     table = Table(box=None, header_style="bold", title=title, title_justify="left", title_style="bold")
     for label in labels:
         table.add_column(escape(label))
@@ -76,6 +80,9 @@ def _table(groups: Sequence[ConfigGroup], title: str | None) -> Table:
         cells = [_cell(group, *column) for column in columns]
         counts = _count_runs(group, columns) if with_folds else _count_runs(group, columns)[1:]
         table.add_row(*(escape(str(group.label.get(label, ""))) for label in labels), *cells, *counts)
+    for group in baselines:
+        cells = [_cell(group, *column) for column in columns]
+        table.add_row(group.label[""], *[""] * (len(labels) - 1), *cells)
     return table
 
 

@@ -1,17 +1,17 @@
 """Comparison of runs: records grouped by config, with statistics over seeds or folds. Reads only records."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from math import isfinite, nan
+from dataclasses import dataclass, field, replace
+from math import isclose, isfinite, nan
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from mtlrun.errors import DataError
-from mtlrun.records.data_sets import content_of
+from mtlrun.records.data_sets import content_of, meaning_of_task
 from mtlrun.records.folder import RECORD
 from mtlrun.records.identity import flatten
-from mtlrun.records.record import Record
+from mtlrun.records.record import Record, TaskMetrics
 
 # Keys that the YAML fills in from those of the tasks, which are shown.
 _DERIVED = ("dataset.tasks", "dataset.kinds", "dataset.sizes", "dataset.positives", "weighting.preferences")
@@ -117,6 +117,39 @@ def group_by_config(records: Sequence[Record]) -> list[ConfigGroup]:
         ConfigGroup({key.removeprefix("names."): config[key] for key in shown if key in config}, group)
         for config, group in zip(configs, grouped.values(), strict=True)
     ]
+
+
+def group_baselines(records: Sequence[Record]) -> list[ConfigGroup]:
+    """Return a group for each baseline of the runs on one data set: a record per fold, with its test metrics.
+
+    A metric that is not the same for all runs is left out: they have other splits, or measure the task differently.
+    """
+    groups = []
+    for name in dict.fromkeys(name for record in records for name in record.baselines):
+        with_it = [record for record in records if name in record.baselines]
+        by_fold: dict[int | None, list[Record]] = {}
+        for record in with_it:
+            by_fold.setdefault(_dataset(record.config).get("fold"), []).append(record)
+        common = [
+            replace(of_fold[0], protocol="standard", test=_common_metrics(name, of_fold))
+            for of_fold in by_fold.values()
+        ]
+        if any(record.test for record in common):
+            groups.append(ConfigGroup({"": f"baseline {name}"}, common))
+    return groups
+
+
+def _common_metrics(baseline: str, records: Sequence[Record]) -> TaskMetrics:
+    """Return the metrics of a baseline that are the same for all of these runs that have them."""
+    common: TaskMetrics = {}
+    for task in dict.fromkeys(task for record in records for task in record.baselines[baseline]):
+        found = [record for record in records if task in record.baselines[baseline]]
+        for metric, value in found[0].baselines[baseline][task].items():
+            others = [record.baselines[baseline][task].get(metric, nan) for record in found]
+            alike = all(isclose(value, other, rel_tol=1e-6) or value != value and other != other for other in others)
+            if alike and len({meaning_of_task(record, task) for record in found}) == 1:
+                common.setdefault(task, {})[metric] = value
+    return common
 
 
 def _same(config: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
