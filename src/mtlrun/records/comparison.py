@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import isclose, isfinite, nan
+from math import isclose, isfinite, isnan, nan
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -146,7 +146,7 @@ def _common_metrics(baseline: str, records: Sequence[Record]) -> TaskMetrics:
         found = [record for record in records if task in record.baselines[baseline]]
         for metric, value in found[0].baselines[baseline][task].items():
             others = [record.baselines[baseline][task].get(metric, nan) for record in found]
-            alike = all(isclose(value, other, rel_tol=1e-6) or value != value and other != other for other in others)
+            alike = all(isclose(value, other, rel_tol=1e-6) or (isnan(value) and isnan(other)) for other in others)
             if alike and len({meaning_of_task(record, task) for record in found}) == 1:
                 common.setdefault(task, {})[metric] = value
     return common
