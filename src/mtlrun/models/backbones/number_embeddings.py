@@ -33,8 +33,8 @@ class PiecewiseLinear(nn.Module):
 
     Equation 1 of the paper encodes x by T numbers, one for each bin [b_{t-1}, b_t): 1 if x is above it, 0 if below, and
     else (x - b_{t-1}) / (b_t - b_{t-1}); the first and the last bin extend to infinity. A linear layer for each column
-    follows. To it another is added, of x itself, and the first starts at zero, so that the embedding starts as a linear
-    one: Gorishniy et al., "TabM" (ICLR 2025), where a ReLU follows only in some models; here none does.
+    follows, without an activation. It starts at zero, and another, of x itself, is added, so that the embedding starts
+    as a linear one: Gorishniy, Kotelnikov & Babenko, "TabM" (ICLR 2025).
 
     Args:
         edges: of the bins of each column, ascending, [num_bins + 1]; a column with a single one has no bins.
