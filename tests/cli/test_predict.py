@@ -157,6 +157,11 @@ def test_the_result_names_the_positive_class_and_counts_of_others(mtlrun):
     assert line in mtlrun(*arguments)[1].splitlines()  # when it is shown again, too
 
 
+def test_predict_without_a_file_is_refused_in_one_line(mtlrun):
+    expected = "mtlrun: dataset.path must name a CSV or Parquet file, as in dataset.path=houses.csv, found null\n"
+    assert mtlrun("dataset=csv", "dataset.predict=[a]") == (2, "", expected)
+
+
 def test_a_positive_class_is_a_label_of_a_table(mtlrun):
     code, _, err = mtlrun(*COMMAND, "dataset.predict=[sex]", "tasks.sex.positive=femal")
     assert code == 2
@@ -195,6 +200,29 @@ def test_compare_keeps_tables_apart(mtlrun):
     assert lines[first + 2].endswith(" 2")
     second = lines.index("birds (b/birds.csv)")
     assert "species auroc ↑" in lines[second + 1]
+
+
+def test_a_file_that_becomes_another_table_gets_a_table_of_its_own(mtlrun):
+    """A cell that is corrected does not make another table, other columns do; square brackets are no markup."""
+    quick = [*COMMAND, "runtime.quiet=true"]
+    assert mtlrun(*quick, "dataset.predict=[sex]")[0] == 0
+    lay("penguins.csv", rows=61)
+    assert mtlrun(*quick, "dataset.predict=[sex]", "seed=1")[0] == 0
+    code, out, _ = mtlrun("compare", "outputs")
+    assert code == 0
+    assert out.splitlines()[0].split()[0] == "data"
+    assert len([line for line in out.splitlines() if line.strip().endswith(" 1")]) == 2
+    lines = ["left,right,sex,[/b]", *(f"{row},{row % 7},{row % 2},{row % 3 / 2}" for row in range(60))]
+    Path("penguins.csv").write_text("\n".join(lines) + "\n")
+    assert mtlrun(*quick, "dataset.predict=[sex]")[0] == 0  # a finished run, of the table before
+    assert mtlrun(*quick, "dataset.predict=[sex]", "seed=2")[0] == 0
+    assert mtlrun(*quick, "dataset.predict=[sex]", 'dataset.inputs=["[/b]"]', "seed=2")[0] == 0
+    code, out, _ = mtlrun("compare", "outputs")
+    assert code == 0
+    titles = [line.strip() for line in out.splitlines() if line.strip().startswith("penguins")]
+    assert len(titles) == 2
+    assert all(title.startswith("penguins (penguins.csv)") for title in titles)
+    assert "[/b]" in out
 
 
 def test_tasks_of_one_name_and_several_kinds_have_columns_of_their_own(mtlrun):

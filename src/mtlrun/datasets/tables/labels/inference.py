@@ -49,7 +49,9 @@ def find_tasks(predict: Any, dataset: Mapping[str, Any], tasks: Mapping[str, Map
     whole = [task for task, node in tasks.items() if "_target_" in node]
     key = "path" if "path" in dataset else "labels"
     if dataset[key] is None:
-        return Findings({})  # which the dataset refuses
+        if predict is None:
+            return Findings({})  # the dataset refuses that
+        raise ConfigError(f"dataset.{key} must name a CSV or Parquet file, as in dataset.{key}=houses.csv, found null")
     try:
         source = Source.from_keys(
             dataset[key],
