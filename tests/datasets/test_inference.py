@@ -131,6 +131,10 @@ def test_what_cannot_be_predicted_is_refused_in_one_line(make, message):
         (["dataset.targets.t=y"], "y,t", "names task t twice"),
         (["dataset.id_column=y"], "y", "'y' is dataset.id_column, which describes rows"),
         (["dataset.separator='('"], "y", "dataset.separator must be|t.csv"),
+        (["dataset.path=5"], "y", "dataset.path must be a text or a mapping, found 5"),
+        (["dataset.missing=NA"], "y", "dataset.missing must be a list"),
+        (["dataset.encoding=8"], "y", "dataset.encoding must be a text, found 8"),
+        (["dataset.targets.z=true"], "y", "dataset.targets.z must be"),
         (["tasks.y.positive=c"], "y", "no cell holds the label of tasks.y.positive=c; labels found: a, b"),
         (["tasks.y.positive=a", "dataset.classes.y=[a,b]"], "y", "dataset.classes.y has it first, as no"),
     ],
@@ -139,6 +143,14 @@ def test_keys_that_do_not_fit_the_table_are_refused(overrides, predict, message)
     write(x=column(float), y=column(lambda row: "ab"[row % 2]))
     with pytest.raises((ConfigError, DataError), match=message):
         found(*overrides, predict=predict)
+
+
+def test_a_path_may_begin_at_the_users_home(monkeypatch):
+    write(x=column(float), y=column(lambda row: "ab"[row % 2]))
+    monkeypatch.setenv("HOME", str(Path.cwd()))
+    assert kinds(compose(["dataset=csv", "dataset.path=~/t.csv", "dataset.predict=[y]"])) == {
+        "y": "BinaryClassification"
+    }
 
 
 def test_what_the_user_sets_counts():

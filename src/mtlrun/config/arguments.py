@@ -45,6 +45,13 @@ def expand_home(value: Any) -> Any:
     return os.path.expanduser(value) if isinstance(value, str) and _HOME.match(value) else value
 
 
+def as_plain(value: Any) -> Any:
+    """Return plain containers with every key as a text, which YAML may take for a number, and ~ expanded in paths."""
+    if isinstance(value, dict):
+        return {str(key): as_plain(item) for key, item in value.items()}
+    return [as_plain(item) for item in value] if isinstance(value, list) else expand_home(value)
+
+
 def _is_readable(override: str) -> bool:
     try:
         OverridesParser.create().parse_override(override)

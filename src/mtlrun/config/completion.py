@@ -21,6 +21,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from mtlrun.config.arguments import as_plain
 from mtlrun.config.instantiate import locate
 from mtlrun.config.schema import CONFIG_MODULE
 
@@ -157,4 +158,6 @@ def _stem(path: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    return OmegaConf.to_container(value, resolve=True) if isinstance(value, DictConfig | ListConfig) else value
+    return as_plain(
+        OmegaConf.to_container(value, resolve=True) if isinstance(value, DictConfig | ListConfig) else value
+    )

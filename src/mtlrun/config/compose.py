@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from mtlrun.config.aliases import canonical
-from mtlrun.config.arguments import expand_home, quote_overrides
+from mtlrun.config.arguments import as_plain, expand_home, quote_overrides
 from mtlrun.config.completion import complete, name_of_files
 from mtlrun.config.diagnosis import diagnose
 from mtlrun.config.options import list_groups, loss_scalings, shipped
@@ -115,7 +115,7 @@ def resolve(cfg: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}") from error
     plain = without_variants(plain)
     assert isinstance(plain, dict)
-    config: dict[str, Any] = {"names": names, **_plain(plain)}
+    config: dict[str, Any] = {"names": names, **as_plain(plain)}
     if completed.found:
         config["found"] = dict(completed.found)
     return config
@@ -134,13 +134,6 @@ def _incomplete_tasks(cfg: DictConfig) -> list[str]:
             below = [str(key) for key, value in node.items() if isinstance(value, dict) and "_target_" in value]
             problems.append(explain_task_name(f"{name!s}.{below[0]}") if below else unknown_task(str(name), known))
     return problems
-
-
-def _plain(value: Any) -> Any:
-    """Return plain containers with every key as a text, which YAML may take for a number, and ~ expanded in paths."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list) else expand_home(value)
 
 
 def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> dict[str, Any]:

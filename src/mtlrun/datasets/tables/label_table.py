@@ -26,8 +26,9 @@ class LabelTable(MultiTaskDataset):
     """Base of the datasets whose targets are columns of a CSV or Parquet file, with a row for each sample.
 
     Classes are numbered in the order of `classes`, or else: numbers by value, no before yes, and texts as an ordered
-    column of Parquet keeps them, or by the alphabet, which is refused for the levels of an ordinal task. An empty cell
-    of a target is a missing label. Rows without any cell that is not empty are left out.
+    column of Parquet keeps them, or by the alphabet. Levels of an ordinal task are in the order that their words
+    give, such as low, medium, high, and refused if there is none. An empty cell of a target is a missing label. Rows
+    without any cell that is not empty are left out.
 
     Args:
         path: CSV, or Parquet if it ends in .parquet or .pq, which needs pyarrow; or a file for each split, {train: ...,

@@ -40,7 +40,7 @@ def read_classes(
         task: that is to predict them.
         kind: of the task.
         given: the labels in their order; None to take that of the data: numbers by value, texts as the file keeps them,
-            no before yes, else by the alphabet, except for levels.
+            no before yes, levels as their words say, other texts by the alphabet, which is no order of levels.
         size: how many labels the task expects; None if any.
         positive: the label of a binary task that is yes; None for the second one.
 

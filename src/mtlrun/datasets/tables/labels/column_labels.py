@@ -56,7 +56,7 @@ class Labels:
     def listing(self) -> str:
         """Return the labels with the number of rows of each, in words."""
         counts = numpy.bincount(self.indices[self.indices >= 0], minlength=len(self.names))
-        shown = [f"{name} ({count})" for name, count in zip(self.names, counts, strict=True)]
+        shown = [f"{name} ({count:,})" for name, count in zip(self.names, counts, strict=True)]
         if len(shown) > _LISTED:
             shown = [*shown[: _LISTED - 1], "...", shown[-1]]
         return ", ".join(shown)

@@ -5,11 +5,13 @@ What is uncertain is decided for the kind that assumes less, and the line on it 
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy
 
 from mtlrun.config.completion import Finding, Findings
+from mtlrun.config.instantiate import check_arguments
 from mtlrun.config.schema import task_name
 from mtlrun.datasets.tables.labels.classes import read_classes
 from mtlrun.datasets.tables.labels.column_labels import YES_NO, Labels, find_labels
@@ -20,7 +22,7 @@ from mtlrun.datasets.tables.reading.cells import Cells
 from mtlrun.datasets.tables.reading.columns import Columns
 from mtlrun.datasets.tables.reading.missing import is_usual
 from mtlrun.datasets.tables.reading.source import Source
-from mtlrun.datasets.tables.words import assignment, assignment_of_label, column_names, label_value
+from mtlrun.datasets.tables.words import ColumnName, Label, assignment, assignment_of_label, column_names, label_value
 from mtlrun.errors import ConfigError, DataError
 
 # Whole numbers are classes if there are at most so many different ones, and on average so many rows of each.
@@ -31,7 +33,34 @@ _LEAST_COUNT = 10
 _MOST_TEXTS, _ROWS_OF_TEXT = 10, 3
 # Rows from which on different whole numbers without a gap are taken for the numbers of rows.
 _ROW_NUMBERS = 10
+# Columns, and labels, that are listed at most.
+_LISTED_COLUMNS, _LISTED_LABELS = 50, 12
 _ROW_KEYS = ("split_column", "group_column", "time_column", "id_column", "weight_column")
+
+
+@dataclass(frozen=True)
+class _Keys:
+    """The keys of a dataset that matter here, whose types are checked as those of its class are."""
+
+    predict: ColumnName | list[ColumnName] | None
+    targets: Mapping[str, ColumnName | list[ColumnName]] | None
+    classes: Mapping[str, list[Label]] | None
+    label_separator: str | None
+    missing: list[Label]
+    separator: str | None
+    encoding: str
+    decimal: str
+    thousands: str | None
+    split_column: ColumnName | None
+    group_column: ColumnName | None
+    time_column: ColumnName | None
+    id_column: ColumnName | None
+    weight_column: ColumnName | Mapping[str, ColumnName] | None
+    stratify: ColumnName | list[ColumnName] | None
+
+
+def _chosen(dataset: Mapping[str, Any], keys: type) -> dict[str, Any]:
+    return {field.name: dataset[field.name] for field in fields(keys) if field.name in dataset}
 
 
 def find_tasks(predict: Any, dataset: Mapping[str, Any], tasks: Mapping[str, Mapping[str, Any]]) -> Findings:
@@ -52,6 +81,11 @@ def find_tasks(predict: Any, dataset: Mapping[str, Any], tasks: Mapping[str, Map
         if predict is None:
             return Findings({})  # the dataset refuses that
         raise ConfigError(f"dataset.{key} must name a CSV or Parquet file, as in dataset.{key}=houses.csv, found null")
+    problems = check_arguments(_Keys, {"predict": predict, **_chosen(dataset, _Keys)}, "dataset")
+    if not isinstance(dataset[key], str | Mapping):
+        problems.append(f"dataset.{key} must be a text or a mapping, found {dataset[key]!r}")
+    if problems:
+        raise ConfigError(problems)
     try:
         source = Source.from_keys(
             dataset[key],
@@ -72,7 +106,8 @@ def find_tasks(predict: Any, dataset: Mapping[str, Any], tasks: Mapping[str, Map
     if not entries:
         raise ConfigError(
             f"dataset.predict must name one or more columns to predict, as in dataset.predict=[{_example(table)}]; "
-            f"{table.path} has: {', '.join(table.names[:_LISTED])}{' ...' if len(table.names) > _LISTED else ''}"
+            f"{table.path} has: {', '.join(table.names[:_LISTED_COLUMNS])}"
+            + (" ..." if len(table.names) > _LISTED_COLUMNS else "")
         )
     columns = _name_tasks(table, entries, targets, whole)
     _check_row_columns(columns, dataset)
@@ -85,9 +120,6 @@ def find_tasks(predict: Any, dataset: Mapping[str, Any], tasks: Mapping[str, Map
     }
     keys = {"targets": {**(dataset["targets"] or {}), **new}} if new else {}
     return Findings(found, keys | finder.keys())
-
-
-_LISTED = 50  # columns at most in a message
 
 
 def _names(value: Any) -> list[str]:
@@ -287,7 +319,7 @@ class _Finder:
         labels = cells.labels
         if all(is_list(text) for text in labels):
             return ""
-        candidates = [self._separator] if self._separator is not None else [";", "|"]
+        candidates = [self._separator] if self._separator else [";", "|"]
         for separator in candidates:
             joined = [text for text in labels if separator in text]
             parts = {part for text in labels for part in split_list(text, separator)}
@@ -309,8 +341,8 @@ class _Finder:
                 )
             self._new_separator = separator
         what = "lists" if not separator else f"lists with {separator!r} between labels"
-        listing = ", ".join(f"{name} ({counts[name]:,})" for name in sorted(counts)[:_MOST_LISTED])
-        more = f" and {len(counts) - _MOST_LISTED} more" if len(counts) > _MOST_LISTED else ""
+        listing = ", ".join(f"{name} ({counts[name]:,})" for name in sorted(counts)[:_LISTED_LABELS])
+        more = f" and {len(counts) - _LISTED_LABELS} more" if len(counts) > _LISTED_LABELS else ""
         change = f"; if cells are classes as they are: {_choose(task, 'classification')}" if separator else ""
         return Finding("multilabel", line=f"multilabel: {what}, {listing}{more}{_gaps(cells.missing)}{change}")
 
@@ -323,9 +355,6 @@ class _Finder:
         for column in columns:
             self._table.floats(column)
         return Finding("regression", {"num_outputs": len(columns)}, f"regression: the numbers {', '.join(columns)}")
-
-
-_MOST_LISTED = 12  # labels
 
 
 def _choose(task: str, kind: str) -> str:
