@@ -250,7 +250,7 @@ def test_intervals_stand_beside_the_metrics_and_say_what_they_cover(mtlrun, tabl
     assert (record["bootstrap"]["level"], record["bootstrap"]["seed"]) == (0.95, 0)
     (line,) = [line for line in out.splitlines() if "auroc ↑" in line]
     assert re.search(rf"auroc ↑ +{record['test']['sold']['auroc']:.4f} +\[{low:.2f}, {high:.2f}\] ", line)
-    text = "95 %: interval over the samples of the split (bootstrap, 1000 resamples); it does not cover other seeds"
+    text = "95 %: bootstrap interval over the samples of the test split (1000 resamples); it does not cover other seeds"
     assert text in out
     assert text in mtlrun(*arguments)[1]  # when the result is shown again
 
@@ -263,8 +263,8 @@ def test_groups_are_drawn_whole_and_few_of_them_are_pointed_out(mtlrun, table):
     people = table.loc[read(folder).query("split == 'test' and `price.target`.notna()")["sample"], "person"]
     drawn_from = record["bootstrap"]["test"]["drawn_from"]["price"]
     assert drawn_from == people.nunique() < len(people)
-    assert "interval over the groups of samples of the split" in out
-    assert f"an interval over fewer than 10 groups of samples means little: price in test ({drawn_from})" in out
+    assert "bootstrap interval over the groups of samples of the test split" in out
+    assert f"an interval over fewer than 10 groups of samples means little: price ({drawn_from})" in out
 
 
 def test_only_the_batches_that_are_evaluated_have_predictions(quick):

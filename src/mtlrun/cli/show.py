@@ -65,7 +65,7 @@ def show(record: Record, config: Mapping[str, Any], *, again: bool) -> None:
             for entry in record.selection
         )
         results = {"test": record.test, "val": record.val, **record.baselines}
-        console.print(result_table("result", results, record.directions, record.intervals))
+        console.print(result_table("result", results, record.directions, {"test": record.intervals.get("test", {})}))
         if has_undefined(results):
             console.print(UNDEFINED)
         for line in _about_intervals(record):
@@ -102,28 +102,28 @@ def _classes(record: Record) -> list[str]:
 
 
 def _about_intervals(record: Record) -> list[str]:
-    """Return what the intervals mean, and where they mean little."""
-    if not any(record.intervals.values()):
+    """Return what the intervals of the test split mean, and where they mean little."""
+    found = record.intervals.get("test")
+    if not found:
         return []
-    made, drawn = record.bootstrap, "groups of samples" if record.bootstrap["groups"] else "samples"
+    made, drawn = record.bootstrap["test"], "groups of samples" if record.bootstrap["groups"] else "samples"
     lines = [
-        f"95 %: interval over the {drawn} of the split (bootstrap, {made['test']['resamples']} resamples); it does not "
+        f"95 %: bootstrap interval over the {drawn} of the test split ({made['resamples']} resamples); it does not "
         "cover other seeds"
     ]
-    few: list[str] = []
-    for split in ("test", "val"):
-        counts, metrics = made[split]["drawn_from"], record.test if split == "test" else record.val
-        few += [f"{task} in {split} ({count})" for task, count in counts.items() if count < _FEW]
-        for task in (task for task, count in counts.items() if count >= _FEW):
-            fractions = made[split]["undefined"].get(task, {})
-            often = [f"{metric} in {100 * part:.0f} %" for metric, part in fractions.items() if part > _OFTEN]
-            if often:
-                lines.append(f"{task} in {split}: without the resamples that leave it undefined, {_listed(often)}")
-            fixed = [metric for metric, value in metrics[task].items()
-                     if not isnan(value) and metric not in record.intervals[split].get(task, {})]  # fmt: skip
-            if fixed:
-                lines.append(f"{task} in {split}: no interval, since all resamples give the same: {_listed(fixed)}")
-    return lines + ([f"an interval over fewer than {_FEW} {drawn} means little: {_listed(few)}"] if few else [])
+    few = [f"{task} ({count})" for task, count in made["drawn_from"].items() if count < _FEW]
+    if few:
+        lines.append(f"an interval over fewer than {_FEW} {drawn} means little: {_listed(few)}")
+    for task in (task for task, count in made["drawn_from"].items() if count >= _FEW):
+        fractions = made["undefined"].get(task, {})
+        often = [f"{metric} in {100 * part:.0f} %" for metric, part in fractions.items() if part > _OFTEN]
+        if often:
+            lines.append(f"{task}: without the resamples that leave it undefined, {_listed(often)}")
+        fixed = [metric for metric, value in record.test[task].items()
+                 if not isnan(value) and metric not in found.get(task, {})]  # fmt: skip
+        if fixed:
+            lines.append(f"{task}: no interval, since all resamples give the same: {_listed(fixed)}")
+    return lines
 
 
 def _listed(words: list[str]) -> str:
