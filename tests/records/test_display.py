@@ -28,4 +28,7 @@ def test_a_spread_has_the_decimals_of_its_mean():
 def test_an_interval_may_have_no_width():
     assert format_interval([0.25, 0.25]) == "[0.2500, 0.2500]"
     assert format_interval([0.25, 0.75]) == "[0.25, 0.75]"
+    assert format_interval([0.123456, 0.123499]) == "[0.1235, 0.1235]"
+    assert format_interval([1.24e-6, 3.1e-6]) == "[1.2e-06, 3.1e-06]"
+    assert format_interval([31278.2, 72238.9]) == "[31278, 72239]"
     assert format_interval(None) == ""

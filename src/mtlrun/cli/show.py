@@ -65,7 +65,7 @@ def show(record: Record, config: Mapping[str, Any], *, again: bool) -> None:
             for entry in record.selection
         )
         results = {"test": record.test, "val": record.val, **record.baselines}
-        console.print(result_table("result", results, record.directions, {"test": record.intervals.get("test", {})}))
+        console.print(result_table("result", results, record.directions, record.intervals))
         if has_undefined(results):
             console.print(UNDEFINED)
         for line in _about_intervals(record):
@@ -103,10 +103,10 @@ def _classes(record: Record) -> list[str]:
 
 def _about_intervals(record: Record) -> list[str]:
     """Return what the intervals of the test split mean, and where they mean little."""
-    found = record.intervals.get("test")
+    found, made = record.intervals.get("test"), record.bootstrap
     if not found:
         return []
-    made, drawn = record.bootstrap["test"], "groups of samples" if record.bootstrap["groups"] else "samples"
+    drawn = "groups of samples" if made["groups"] else "samples"
     lines = [
         f"95 %: bootstrap interval over the {drawn} of the test split ({made['resamples']} resamples); it does not "
         "cover other seeds"
@@ -122,7 +122,7 @@ def _about_intervals(record: Record) -> list[str]:
         fixed = [metric for metric, value in record.test[task].items()
                  if not isnan(value) and metric not in found.get(task, {})]  # fmt: skip
         if fixed:
-            lines.append(f"{task}: no interval, since all resamples give the same: {_listed(fixed)}")
+            lines.append(f"{task}: no interval, since nearly all resamples give the same: {_listed(fixed)}")
     return lines
 
 

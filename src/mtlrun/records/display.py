@@ -50,12 +50,14 @@ def format_value(value: float, beside: float | None = None) -> str:
 
 
 def format_interval(bounds: Sequence[float] | None) -> str:
-    """Return an interval with so many decimals that its width is told, at most four; nothing for none."""
+    """Return an interval with one or two digits of its width, at most four decimals; an empty text for none."""
     if bounds is None:
         return ""
     low, high = bounds
-    decimals = min(max(ceil(0.7 - log10(high - low)), 0), 4) if high > low else 4  # equal if most resamples agree
-    return f"[{low:.{decimals}f}, {high:.{decimals}f}]"
+    decimals = max(ceil(0.7 - log10(high - low)), 0) if high > low else 4
+    if decimals > 4 and max(abs(low), abs(high)) < 1e-3:
+        return f"[{low:.2g}, {high:.2g}]"
+    return f"[{low:.{min(decimals, 4)}f}, {high:.{min(decimals, 4)}f}]"
 
 
 def has_undefined(metrics: Mapping[str, Mapping[str, Mapping[str, float]]]) -> bool:

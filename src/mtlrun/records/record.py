@@ -83,11 +83,10 @@ class Record:
     skills: dict[str, dict[str, float]] = field(default_factory=dict)
     val: TaskMetrics = field(default_factory=dict)  # at the selected checkpoint
     test: TaskMetrics = field(default_factory=dict)  # once, at the end, on the selected checkpoint; see protocol
-    # Intervals of the metrics of val and test, {split: {task: {metric: [low, high]}}}: how much they vary over samples,
-    # by the bootstrap, and not over seeds. Not for dense tasks, detection or legacy.
+    # How much metrics vary over the test samples, by the bootstrap, {"test": {task: {metric: [low, high]}}}; not over
+    # seeds; none for dense tasks, detection and legacy. And how that was found: level, seed, resamples, whether whole
+    # groups were drawn, {task: number of samples, or groups}, {task: {metric: fraction of resamples without a value}}
     intervals: dict[str, dict[str, dict[str, list[float]]]] = field(default_factory=dict)
-    # How they were made: level, seed, whether whole groups were drawn; and per split the number of resamples, {task:
-    # number of samples, or groups, that were drawn from}, {task: {metric: fraction of the resamples without a value}}
     bootstrap: dict[str, Any] = field(default_factory=dict)
     # Per split the metrics of its best constant prediction, the zero of the skills: {"val": {task: {metric: value}}}
     trivial: dict[str, TaskMetrics] = field(default_factory=dict)

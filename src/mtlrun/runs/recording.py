@@ -54,19 +54,18 @@ def new_record(config: Mapping[str, Any], parts: Parts, overrides: Sequence[str]
 
 
 def record_intervals(record: Record, trainer: Trainer) -> None:
-    """Write the intervals of the metrics on validation and test into the record."""
-    dataset = trainer.parts.dataset
-    record.bootstrap = {"level": LEVEL, "seed": SEED}
-    for split, metrics in (("val", record.val), ("test", record.test)):
-        groups = dataset.groups(split)  # type: ignore[arg-type]
-        found = find_intervals(trainer.outputs[split], metrics, trainer.parts.device, groups)
-        record.intervals[split] = found.bounds
-        record.bootstrap["groups"] = groups is not None
-        record.bootstrap[split] = {
-            "resamples": found.resamples,
-            "drawn_from": found.units,
-            "undefined": found.undefined,
-        }
+    """Write the intervals of the result into the record."""
+    groups = trainer.parts.dataset.groups("test")
+    found = find_intervals(trainer.outputs["test"], record.test, trainer.parts.device, groups)
+    record.intervals = {"test": found.bounds}
+    record.bootstrap = {
+        "level": LEVEL,
+        "seed": SEED,
+        "resamples": found.resamples,
+        "groups": groups is not None,
+        "drawn_from": found.units,
+        "undefined": found.undefined,
+    }
 
 
 def note_failure(record: Record, error: BaseException) -> None:

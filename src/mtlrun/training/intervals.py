@@ -58,7 +58,7 @@ def find_intervals(
 
     Each resample has as many labeled samples as the split, drawn from these with replacement; with groups, as many
     groups, each with all of its samples. The seed is fixed. A metric has no interval if it is not defined on the split,
-    or if all resamples give the same value, which says nothing about other samples.
+    or if nearly all resamples give the same value, which says nothing about other samples.
 
     Source: Efron & Tibshirani, "An Introduction to the Bootstrap" (1993), section 13.3.
 
@@ -180,6 +180,6 @@ class _TaskMetrics:
             defined = values[numpy.isfinite(values)]
             if len(defined) < len(values):
                 found.undefined.setdefault(self.name, {})[metric] = 1 - len(defined) / len(values)
-            if len(defined) and defined.min() < defined.max():
-                low, high = numpy.quantile(defined, [tail, 1 - tail])
+            low, high = numpy.quantile(defined, [tail, 1 - tail]) if len(defined) else (0.0, 0.0)
+            if low < high:
                 found.bounds.setdefault(self.name, {})[metric] = [float(low), float(high)]

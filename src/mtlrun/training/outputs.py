@@ -1,6 +1,6 @@
 """What the heads put out for the samples of a split, with the targets: what predictions and intervals are made of."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -81,6 +81,16 @@ class SplitOutputs:
                 labeled = torch.zeros_like(labeled).index_fill_(0, index.cpu(), True)
             outputs = TaskOutputs(indices, predictions[name].cpu(), labeled, samples.targets[name].cpu())
             self._parts[name].append(outputs)
+
+    def take(self, names: Sequence[str], other: "SplitOutputs") -> None:
+        """Take the outputs for some tasks from others of the same split, in place of those that are here."""
+        for name in names:
+            if name in self.tasks:
+                self._parts[name] = other._parts[name]
+
+    def missing(self, names: Sequence[str]) -> list[str]:
+        """Return those of some tasks that outputs are gathered for, and that have none."""
+        return [name for name in names if name in self.tasks and not self._parts[name]]
 
     def of_task(self, name: str) -> TaskOutputs | None:
         """Return the outputs for a task; None if there are none."""

@@ -1,7 +1,7 @@
 """Trainer: the training loop, the step, and when to evaluate, log and save."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -74,8 +74,8 @@ class Trainer:
             "observers": self.observers,
             "generators": checkpoint.Generators(),
         }
-        #: {split: what the heads put out in the selected state}, after `test`.
-        self.outputs: Mapping[str, SplitOutputs] = {}
+        #: {split: what the heads put out in the selected state}, complete after `test`.
+        self.outputs = {split: self._no_outputs(split) for split in ("val", "test")}
         self.first_step_at: float | None = None  # time.time()
         self._resumed_at = self._saved_at = time.monotonic()
 
@@ -198,7 +198,8 @@ class Trainer:
     def validate(self) -> None:
         """Evaluate the validation split, and write best.pt if the model is the best so far."""
         parts, progress, epoch = self.parts, self.progress, self.progress.epoch + 1
-        metrics = self.evaluate("val")
+        outputs = self._no_outputs("val")
+        metrics = self.evaluate("val", outputs=outputs)
         parts.skills.fix_references(metrics)
         if progress.evaluations == 0 and parts.dataset.protocol == "standard":
             asked = [pair for rule in parts.selection_rules if isinstance(rule, Selection) for pair in rule.asked_for()]
@@ -207,6 +208,9 @@ class Trainer:
         progress.evaluations += 1
         improved = self.selected.update(progress.evaluations, epoch, progress.step, metrics)
         self.task_bests.update(progress.evaluations, epoch, progress.step, metrics)
+        for rule in self.selected.rules:
+            if rule.number == progress.evaluations:
+                self.outputs["val"].take(rule.tasks, outputs)
         if improved:
             checkpoint.save(self.selected.state_dict(), self.folder / BEST)
         progress.evaluated_step = progress.step
@@ -219,20 +223,23 @@ class Trainer:
     def test(self) -> dict[str, dict[str, float]]:
         """Evaluate the test split with the selected model state; if there are several, each for its tasks.
 
-        What the heads put out for test and validation is then in `outputs`.
+        What the heads put out for both splits is then in `outputs`. That for validation is known from the evaluation
+        that was selected, unless the run was stopped since.
         """
         metrics: dict[str, dict[str, float]] = {}
-        self.outputs = {split: SplitOutputs(self.parts.tasks, self.parts.loaders[split]) for split in ("val", "test")}
+        outputs = self.outputs
         for names in self.selected.load_in_turn():
-            metrics |= self.evaluate("test", names, self.outputs["test"])
-            self.gather("val", names, self.outputs["val"])
+            metrics |= self.evaluate("test", names, outputs["test"])
+            tasks = {name: self.parts.tasks[name] for name in outputs["val"].missing(names)}
+            if tasks:
+                loader = self.parts.loaders["val"]
+                gather(self.parts.model, tasks, loader, self.parts.device, self.pause_if_asked, outputs["val"])
         return {name: metrics[name] for name in self.parts.tasks}
 
-    def gather(self, split: str, names: Sequence[str], outputs: SplitOutputs) -> None:
-        """Add what the heads of some tasks put out for a split to `outputs`."""
-        tasks = {name: self.parts.tasks[name] for name in names if name in outputs.tasks}
-        if tasks:
-            gather(self.parts.model, tasks, self.parts.loaders[split], self.parts.device, self.pause_if_asked, outputs)
+    def _no_outputs(self, split: str) -> SplitOutputs:
+        """Return where outputs for a split are gathered; those for validation are of use for the file alone."""
+        used = split == "test" or self.parts.runtime.predictions != "none"
+        return SplitOutputs(self.parts.tasks if used else {}, self.parts.loaders[split])
 
     def evaluate(
         self, split: str, names: Sequence[str] | None = None, outputs: SplitOutputs | None = None
