@@ -236,7 +236,7 @@ def test_dense_tasks_have_neither(mtlrun):
     )  # fmt: skip
     assert not list(folder.glob("predictions*"))
     assert read_record(folder)["intervals"] == {"test": {}}
-    assert "95 %" not in out
+    assert "bootstrap" not in out
     assert "no predictions are kept" not in out
 
 
