@@ -6,6 +6,7 @@ The reference is scikit-learn, called here on the table itself, with its own met
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy
@@ -16,6 +17,7 @@ from sklearn import metrics as reference
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.linear_model import LogisticRegression, PoissonRegressor, Ridge
+from threadpoolctl import threadpool_info
 
 from mtlrun.config.compose import compose
 from mtlrun.setup.prepare import prepare
@@ -370,6 +372,44 @@ def test_a_run_does_not_fail_by_a_baseline(mtlrun, columns, monkeypatch):
     assert record["status"] == "completed"
     assert list(record["baselines"]) == ["constant"]
     assert "no baseline linear of sick: LinAlgError: singular" in record["notes"]
+
+
+def test_a_run_does_not_fail_by_what_goes_wrong_before_a_fit(mtlrun, columns, monkeypatch):
+    def fail(*_):
+        raise TypeError("of a kind of one's own")
+
+    monkeypatch.setattr(compute, "constant_metrics", fail)
+    record, out = train(mtlrun, words=SIMPLE)
+    assert record["status"] == "completed"
+    assert record["baselines"] == {}
+    assert "no baselines: TypeError: of a kind" in out
+
+
+@pytest.mark.parametrize("num_threads", [None, 2])
+def test_scikit_learn_takes_one_thread_unless_more_are_given(columns, monkeypatch, num_threads):
+    config = compose(SIMPLE)
+    parts = prepare(config)
+    parts = replace(parts, runtime=replace(parts.runtime, num_threads=num_threads))
+    seen = []
+
+    def fit(*arguments):
+        seen.append({(info["user_api"], info["num_threads"]) for info in threadpool_info()})
+        return plain(*arguments)
+
+    plain = compute.fit
+    monkeypatch.setattr(compute, "fit", fit)
+    before = threadpool_info()
+    compute.compute_baselines(parts, config["tasks"], True, Path("cache"))
+    assert seen == [{("openmp", num_threads or 1), ("blas", 1)}] * 2
+    assert threadpool_info() == before
+
+
+def test_under_the_legacy_protocol_there_is_a_constant_alone(columns):
+    """Whose validation split is the test split: nothing may be chosen by it."""
+    config = compose(SIMPLE)
+    parts = prepare(config)
+    parts.dataset.protocol = "legacy"
+    assert list(compute.compute_baselines(parts, config["tasks"], True, Path("cache")).metrics) == ["constant"]
 
 
 class Quantiles(Regression):

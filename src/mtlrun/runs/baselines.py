@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+from mtlrun.errors import MtlrunError
 from mtlrun.records.folder import BASELINES
 from mtlrun.records.record import Record
 from mtlrun.runs.signals import stopping_at_once
@@ -19,8 +20,15 @@ def add_baselines(parts: Parts, record: Record) -> None:
         RunInterruptedError: SIGINT or SIGTERM arrived.
     """
     folder = Path(parts.runtime.root, BASELINES)
-    with stopping_at_once():
-        found = compute_baselines(parts, record.config["tasks"], parts.settings.baselines, folder)
+    try:
+        with stopping_at_once():
+            found = compute_baselines(parts, record.config["tasks"], parts.settings.baselines, folder)
+    except MtlrunError:
+        raise
+    except Exception as error:  # a run does not fail by its baselines
+        logger.warning("no baselines: %s: %s", type(error).__name__, error)
+        logger.debug("%s", error, exc_info=True)
+        return
     record.baselines, record.baseline_settings = found.metrics, found.settings
     record.seconds["baselines"] = found.seconds
     for note in found.notes:
