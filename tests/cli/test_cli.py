@@ -34,7 +34,7 @@ from helpers import QUICK, read_record, run_folders, start
         (["+tasks.up._target_=mtlrun.tasks.Regression"], ["dataset=multidigits has no labels for it", "left, right"]),
         (["trainer.epochs=1.5"], ["trainer.epochs must be a whole number or null, found 1.5"]),
         (["trainer.batch_size=0"], ["trainer.batch_size must be >= 1, found 0"]),
-        (["trainer.steps=5"], ["epochs or steps must be given, and the other null; found 30 and 5"]),
+        (["trainer.steps=5"], ["epochs or steps must be null, found 30 and 5"]),
         (["trainer.monitor=left/acc"], ["trainer.monitor must be one of mean_skill, per_task, left/loss"]),
         (["trainer.clip_norm=-1"], ["trainer.clip_norm must be > 0, or null for no clipping, found -1"]),
         (["runtime.device=gpu"], ["runtime.device must be one of auto, cpu", "found 'gpu'"]),

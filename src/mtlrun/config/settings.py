@@ -21,17 +21,19 @@ BaselineChoice = bool | Literal["auto"]
 class Settings:
     """The group `trainer` of the config; conf/trainer/default.yaml explains its keys.
 
+    Where batch_size, evaluate_every, or both epochs and steps are None, `mtlrun.setup.length` chooses them.
+
     Raises:
         ValueError: a key is out of its bounds.
     """
 
     epochs: int | None = 30
     steps: int | None = None
-    batch_size: int = 256
+    batch_size: int | None = 256
     micro_batches: int = 1
     vmap_backward: bool = False
     eval_batch_size: int = 1024
-    evaluate_every: int = 1
+    evaluate_every: int | None = 1
     evaluate_every_steps: int | None = None
     monitor: str = "mean_skill"
     patience: int | None = None
@@ -46,8 +48,8 @@ class Settings:
     baselines: BaselineChoice = "auto"
 
     def __post_init__(self) -> None:
-        if (self.epochs is None) == (self.steps is None):
-            raise ValueError(f"epochs or steps must be given, and the other null; found {self.epochs} and {self.steps}")
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError(f"epochs or steps must be null, found {self.epochs} and {self.steps}")
         for name in ("epochs", "steps", "batch_size", "micro_batches", "eval_batch_size", "evaluate_every", "patience",
                      "evaluate_every_steps", "log_gradients_every", "log_every", "limit_batches"):  # fmt: skip
             value = getattr(self, name)

@@ -94,6 +94,8 @@ class Record:
     # "linear": ..., "boosting": ...}; and what validation chose for them: {"linear": {task: {"penalty": ...}}, ...}
     baselines: dict[str, TaskMetrics] = field(default_factory=dict)
     baseline_settings: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    # {key: number}, such as batch_size: what the config leaves out of `trainer` and the number of training samples gave
+    chosen: dict[str, int] = field(default_factory=dict)
     total_steps: int = 0  # planned length; fewer are made if patience runs out
     steps: int = 0
     epochs: int = 0

@@ -95,6 +95,9 @@ def log_plan(parts: Parts, record: Record) -> None:
     for task, sizes in record.task_sizes.items():
         for key, size in sizes.items():
             logger.info("tasks.%s.%s=%d, from the data", task, key, size)
+    if parts.chosen:
+        numbers = ", ".join(f"trainer.{key}={number}" for key, number in parts.chosen.items())
+        logger.info("%s, for %s training samples", numbers, f"{len(parts.loaders['train'].split):,}")
     weights, normalization = record.config["backbone"].get("weights"), parts.dataset.normalization
     if weights is not None and normalization not in (None, "imagenet"):
         logger.warning(

@@ -37,6 +37,7 @@ def new_record(config: Mapping[str, Any], parts: Parts, overrides: Sequence[str]
         directions={name: dict(task.directions()) for name, task in parts.tasks.items()},
         main_metrics={name: task.main_metric for name, task in parts.tasks.items()},
         protocol=parts.dataset.protocol,
+        chosen=dict(parts.chosen),
         total_steps=parts.total_steps,
         splits={name: asdict(summary) for name, summary in parts.splits.items()},
         notes=list(parts.notes),

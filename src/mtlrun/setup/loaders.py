@@ -12,6 +12,7 @@ from mtlrun.datasets.base import as_split
 from mtlrun.datasets.batches.fetching import check_finite
 from mtlrun.errors import ConfigError, DataError
 from mtlrun.setup.compatibility import check_categories, check_targets
+from mtlrun.setup.length import choose_batch_size
 from mtlrun.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ def make_loaders(
             raise DataError(f"dataset: the {name} split is empty")
         loaders[name] = Loader(
             split,
-            settings.batch_size if name == "train" else settings.eval_batch_size,
+            settings.batch_size or choose_batch_size(len(split)) if name == "train" else settings.eval_batch_size,
             shuffle=name == "train",
             seed=seed,
             limit_batches=settings.limit_batches,

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from mtlrun.setup.compatibility import (
 from mtlrun.setup.data_paths import find_data_paths
 from mtlrun.setup.doubts import doubt_plan, doubt_splits, doubt_targets
 from mtlrun.setup.environment import choose_device, keep_solvers_on_one_thread, set_seed
+from mtlrun.setup.length import choose_length
 from mtlrun.setup.loaders import fit_tasks, has_source_statistics, make_loaders
 from mtlrun.setup.model_size import count_macs, match_width
 from mtlrun.setup.optimizer_groups import check_optimizer, check_task_rates, make_optimizer
@@ -361,6 +362,7 @@ def place(components: Components, data: Data) -> Parts:
         if method.lr is None:
             method.lr = float(components.config["optimizer"]["lr"])
     labeled = {name: data.splits[name].labeled for name in SPLITS if name in data.splits}
+    chosen = choose_length(components.settings, data.loaders["train"])
     return Parts(
         dataset=components.dataset,
         tasks=tasks,
@@ -372,7 +374,8 @@ def place(components: Components, data: Data) -> Parts:
         loaders=data.loaders,
         selection_rules=make_rules(components.settings, components.dataset, tasks, model, skills),
         skills=skills,
-        settings=components.settings,
+        settings=replace(components.settings, **chosen),
+        chosen=chosen,
         runtime=components.runtime,
         device=device,
         macs=data.macs,

@@ -34,7 +34,8 @@ class Parts:
         loaders: {"train", "val", "test"}, and "meta", the training split in another order, for methods that look ahead.
         selection_rules: one for each set of tasks that is selected separately.
         skills: the scale on which metrics of validation are compared.
-        settings: the group `trainer`.
+        settings: the group `trainer`, with what was chosen for the number of training samples.
+        chosen: {key: number} of these choices.
         runtime: the group `runtime`.
         device: where to compute.
         macs: multiply-accumulate operations of one sample's predictions for all tasks.
@@ -56,6 +57,7 @@ class Parts:
     selection_rules: Sequence[SelectionRule]
     skills: Skills
     settings: Settings
+    chosen: Mapping[str, int]
     runtime: Runtime
     device: torch.device
     macs: int

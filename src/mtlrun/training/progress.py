@@ -67,7 +67,8 @@ class Timetable:
         if self.settings.evaluate_every_steps is not None:
             due = progress.step % self.settings.evaluate_every_steps == 0
         else:
-            due = progress.batch == self.steps_per_epoch and (progress.epoch + 1) % self.settings.evaluate_every == 0
+            every = self.settings.evaluate_every or 1
+            due = progress.batch == self.steps_per_epoch and (progress.epoch + 1) % every == 0
         return due or progress.step >= self.total_steps
 
     def log_is_due(self, step: int) -> bool:

@@ -29,6 +29,9 @@ from mtlrun.training.step_means import StepMeans
 from mtlrun.weightings import LossWeighting, PartsWeighting
 from mtlrun.weightings.capabilities import ObservesLossesAfterStep, ObservesPerformance
 
+# After so many seconds without a checkpoint an epoch ends with one; after an evaluation it always does.
+_SECONDS_UNSAVED = 5.0
+
 
 class Trainer:
     """Trains the model of `parts`, from the first step or from the newest checkpoint, to the end.
@@ -113,7 +116,9 @@ class Trainer:
         self.parts.weighting.epoch_ended()
         progress.epoch += 1
         progress.batch = 0
-        self.save()
+        # Epochs of a small table take less time than writing a checkpoint.
+        if progress.evaluated_step == progress.step or time.monotonic() - self._saved_at > _SECONDS_UNSAVED:
+            self.save()
 
     def batches(self) -> Iterator[tuple[Loaded, Loaded | None]]:
         """Yield the remaining batches of this epoch, each with a meta batch if the method looks ahead."""

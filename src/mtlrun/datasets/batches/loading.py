@@ -69,6 +69,8 @@ class Loader:
         self.num_batches = -(-self.num_samples // batch_size)
         if sampling is not None:
             self.num_batches = sampling.num_batches(self._source_sizes(), batch_size)
+        #: The number of batches in an epoch without `limit_batches`.
+        self.unlimited_batches = self.num_batches
         self._limited = limit_batches is not None and limit_batches < self.num_batches
         if limit_batches is not None:
             self.num_batches = min(self.num_batches, limit_batches)
