@@ -101,7 +101,7 @@ def randhie() -> DataFrame:
     frame = pandas.read_csv(file_of("statsmodels", "datasets/randhie/src/randhie.csv"))
     inputs = ["zper", "plan", "site", "year", "black", "income", "xage", "female", "educdec", "logc", "lpi", "fmde",
               "disea", "num", "child", "hlthg", "hlthf"]  # fmt: skip
-    frame["physlm"] = frame["physlm"].round()  # of a few persons it is a mean over others
+    frame["physlm"] = frame["physlm"].where(frame["physlm"].isin([0, 1]))  # of a few persons it is a mean over others
     return frame[[*inputs, "mdvis", "physlm", "hlthp"]]
 
 

@@ -14,7 +14,7 @@ COLUMNS = ["part", "a", "b", "y", "k", "w"]
 ROWS = [("train", "pq"[n // 4 % 2], "uvw"[n % 3], n if n % 2 else "", "ab"[n % 2], n % 4) for n in range(24)]
 ROWS += [(part, "p", "u", 1.0, "a", 5) for part in ("val", "test") for _ in range(4)]
 CSV = [
-    "dataset=csv", "dataset.path=rows.csv", "dataset.split_column=part", "+task@tasks.y=regression",
+    "dataset=csv", "backbone=mlp", "dataset.path=rows.csv", "dataset.split_column=part", "+task@tasks.y=regression",
     "+task@tasks.k=classification", "trainer.epochs=1", "trainer.batch_size=64", "trainer.log_every=1",
     "runtime.quiet=true",
 ]  # fmt: skip
@@ -90,10 +90,10 @@ def write_all_kinds(copied=False):
 
 @pytest.mark.parametrize("micro_batches", [1, 3])
 def test_each_kind_of_task_may_have_weights_that_other_tasks_do_not_see(mtlrun, micro_batches):
-    command = ["dataset=csv", "dataset.path=rows.csv", "dataset.split_column=part", "dataset.inputs=[p]",
-               "trainer.epochs=1", "trainer.batch_size=256", "trainer.log_every=1", "runtime.quiet=true",
+    command = ["dataset=csv", "backbone=mlp", "dataset.path=rows.csv", "dataset.split_column=part",
+               "dataset.inputs=[p]", "trainer.epochs=1", "trainer.batch_size=256", "trainer.log_every=1", "runtime.quiet=true",
                "dataset.targets.m=[m1,m2]", "tasks.m.class_weights=[1,3]", "tasks.k.class_weights=[2,1]"]  # fmt: skip
-    command[4:4] = [f"+task@tasks.{task}={kind}" for task, kind in KINDS.items()]
+    command[5:5] = [f"+task@tasks.{task}={kind}" for task, kind in KINDS.items()]
 
     def losses(root, *more, copied=False):
         write_all_kinds(copied)

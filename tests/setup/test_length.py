@@ -96,4 +96,4 @@ def test_epochs_without_an_evaluation_write_no_checkpoint(mtlrun, monkeypatch):
     save = checkpoint.save_training
     monkeypatch.setattr(checkpoint, "save_training", lambda parts, folder: (saved.append(1), save(parts, folder)))
     assert mtlrun(*CSV, "trainer.limit_batches=1", "trainer.epochs=20", "trainer.evaluate_every=10")[0] == 0
-    assert len(saved) == 3, "after epochs 10 and 20, and at the end"
+    assert len(saved) == 2, "after epoch 10, and at the end"

@@ -1,5 +1,7 @@
 """Batch size, length and evaluations of a training, where the config leaves them to the number of training samples."""
 
+from dataclasses import replace
+
 from mtlrun.config.settings import Settings
 from mtlrun.datasets import Loader
 
@@ -9,20 +11,23 @@ _FEWEST_STEPS, _FEWEST_EPOCHS = 1000, 20
 _EVALUATIONS = 40
 
 
-def choose_length(settings: Settings, train: Loader) -> dict[str, int]:
-    """Return the keys of `trainer` that the config leaves out, {key: number}, for a loader of the training split.
+def choose_length(settings: Settings, train: Loader) -> tuple[Settings, dict[str, int]]:
+    """Return the group `trainer` with the keys that the config leaves out, and these alone, {key: number}.
 
     `trainer.limit_batches` makes epochs shorter, not more.
+
+    Args:
+        settings: as in the config.
+        train: the loader of the training split, with the batch size of the config or the one that is chosen here.
     """
-    chosen = {}
-    epochs = settings.epochs
-    if settings.batch_size is None:
-        chosen["batch_size"] = train.batch_size
+    epochs, evaluate_every = settings.epochs, settings.evaluate_every
     if epochs is None and settings.steps is None:
-        epochs = chosen["epochs"] = choose_epochs(train.unlimited_batches)
-    if settings.evaluate_every is None:
-        chosen["evaluate_every"] = choose_evaluate_every(epochs or (settings.steps or 1) / train.num_batches)
-    return chosen
+        epochs = choose_epochs(train.unlimited_batches)
+    if evaluate_every is None:
+        evaluate_every = choose_evaluate_every(epochs or (settings.steps or 1) / train.num_batches)
+    complete = replace(settings, batch_size=train.batch_size, epochs=epochs, evaluate_every=evaluate_every)
+    keys = [key for key in ("batch_size", "epochs", "evaluate_every") if getattr(settings, key) is None]
+    return complete, {key: getattr(complete, key) for key in keys if getattr(complete, key) is not None}
 
 
 def choose_batch_size(num_samples: int) -> int:

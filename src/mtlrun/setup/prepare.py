@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -362,7 +362,7 @@ def place(components: Components, data: Data) -> Parts:
         if method.lr is None:
             method.lr = float(components.config["optimizer"]["lr"])
     labeled = {name: data.splits[name].labeled for name in SPLITS if name in data.splits}
-    chosen = choose_length(components.settings, data.loaders["train"])
+    settings, chosen = choose_length(components.settings, data.loaders["train"])
     return Parts(
         dataset=components.dataset,
         tasks=tasks,
@@ -374,7 +374,7 @@ def place(components: Components, data: Data) -> Parts:
         loaders=data.loaders,
         selection_rules=make_rules(components.settings, components.dataset, tasks, model, skills),
         skills=skills,
-        settings=replace(components.settings, **chosen),
+        settings=settings,
         chosen=chosen,
         runtime=components.runtime,
         device=device,
