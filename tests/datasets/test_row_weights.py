@@ -91,8 +91,9 @@ def write_all_kinds(copied=False):
 @pytest.mark.parametrize("micro_batches", [1, 3])
 def test_each_kind_of_task_may_have_weights_that_other_tasks_do_not_see(mtlrun, micro_batches):
     command = ["dataset=csv", "backbone=mlp", "dataset.path=rows.csv", "dataset.split_column=part",
-               "dataset.inputs=[p]", "trainer.epochs=1", "trainer.batch_size=256", "trainer.log_every=1", "runtime.quiet=true",
-               "dataset.targets.m=[m1,m2]", "tasks.m.class_weights=[1,3]", "tasks.k.class_weights=[2,1]"]  # fmt: skip
+               "dataset.inputs=[p]", "trainer.epochs=1", "trainer.batch_size=256", "trainer.log_every=1",
+               "runtime.quiet=true", "dataset.targets.m=[m1,m2]", "tasks.m.class_weights=[1,3]",
+               "tasks.k.class_weights=[2,1]"]  # fmt: skip
     command[5:5] = [f"+task@tasks.{task}={kind}" for task, kind in KINDS.items()]
 
     def losses(root, *more, copied=False):
