@@ -16,6 +16,7 @@ from sklearn import metrics as reference
 
 from mtlrun.datasets import MultiTaskDataset, TensorSplit
 from mtlrun.runs import run as module
+from mtlrun.tasks import Decoded, Regression
 
 SIZE = 120
 TABLE = [
@@ -227,6 +228,14 @@ def test_a_kind_without_decode_is_named_once_and_dense_tasks_are_left_out(mtlrun
         folder, out = train(mtlrun, *TABLE, "+task@tasks.price=regression")
     assert not list(folder.glob("predictions*"))
     assert out.count("task price: no predictions are kept, since Regression has no decode()") == 1
+
+
+def test_a_kind_whose_decode_fails_has_its_result_all_the_same(mtlrun, table, monkeypatch):
+    monkeypatch.setattr(Regression, "decode", lambda self, prediction: Decoded(prediction[:3, 0]))
+    folder, out = train(mtlrun, *TABLE, "+task@tasks.price=regression", "+task@tasks.sold=binary")
+    assert "task price: no predictions of test are kept: RuntimeError: " in out
+    assert list(read(folder).filter(like="target")) == ["sold.target"]
+    assert read_record(folder)["status"] == "completed"
 
 
 def test_dense_tasks_have_neither(mtlrun):

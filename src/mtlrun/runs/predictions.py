@@ -142,11 +142,15 @@ def _lines_of(parts: Parts, split: str, outputs: SplitOutputs) -> _Lines:
     for name, of_task in found.items():
         task = parts.tasks[name]
         assert isinstance(task, DecodesPredictions)
-        with torch.inference_mode():
-            decoded = task.decode(of_task.predictions.to(parts.device))
         places = torch.searchsorted(indices, of_task.indices)
-        for what, column in _columns_of(of_task, decoded, places, len(indices), _names(parts, name)):
-            columns[f"{name}.{what}"] = column
+        try:
+            with torch.inference_mode():
+                decoded = task.decode(of_task.predictions.to(parts.device))
+            found_columns = dict(_columns_of(of_task, decoded, places, len(indices), _names(parts, name)))
+        except Exception as error:  # of a kind of the user's own: the result is worth more than its predictions
+            logger.warning("task %s: no predictions of %s are kept: %s: %s", name, split, type(error).__name__, error)
+            continue
+        columns |= {f"{name}.{what}": column for what, column in found_columns.items()}
     ids = parts.loaders[split].split.sample_ids
     return _Lines([index if ids is None else ids[index] for index in indices.tolist()], columns)
 
