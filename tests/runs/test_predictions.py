@@ -258,7 +258,8 @@ def test_intervals_stand_beside_the_metrics_and_say_what_they_cover(mtlrun, tabl
     assert record["bootstrap"]["resamples"] == 1000
     assert (record["bootstrap"]["level"], record["bootstrap"]["seed"]) == (0.95, 0)
     (line,) = [line for line in out.splitlines() if "auroc ↑" in line]
-    assert re.search(rf"auroc ↑ +{record['test']['sold']['auroc']:.4f} +\[{low:.2f}, {high:.2f}\] ", line)
+    shown = re.search(rf"auroc ↑ +{record['test']['sold']['auroc']:.4f} +\[([\d.]+), ([\d.]+)\] ", line)
+    assert [float(bound) for bound in shown.groups()] == pytest.approx([low, high], abs=(high - low) / 10)
     text = "95 %: bootstrap interval over the samples of the test split (1000 resamples); it does not cover other seeds"
     assert text in out
     assert text in mtlrun(*arguments)[1]  # when the result is shown again

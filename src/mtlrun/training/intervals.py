@@ -140,7 +140,8 @@ class _TaskMetrics:
         self._by_formula = {
             metric
             for metric in self._values
-            if metric in on_split and math.isclose(on_split[metric][0], metrics[metric], rel_tol=_CLOSE, abs_tol=_CLOSE)
+            if metric in on_split
+            and math.isclose(on_split[metric][0], metrics[metric], rel_tol=_CLOSE, abs_tol=_CLOSE / 100)
         }
 
     def _make_formulas(self) -> ResampledMetrics:
