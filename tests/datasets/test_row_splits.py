@@ -391,7 +391,7 @@ def test_tiny_splits_and_tasks_without_labels_are_pointed_out(mtlrun):
     code, out, err = mtlrun(*COMMAND, "+task@tasks.z=regression", "dataset.split_column=part", "runtime.quiet=true")
     assert code == 0, err
     assert "the train split has 12 samples: little can be learned from so few" in out
-    assert "the val split has 13 samples and the test split has 5 samples: with 5, an error is known to within" in out
+    assert "the val split has 13 samples and the test split has 5 samples: with 5, an error is known within" in out
     assert "the test split has no label of task z, so it has no result" in out
 
 

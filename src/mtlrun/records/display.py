@@ -45,7 +45,7 @@ def format_value(value: float, beside: float | None = None) -> str:
     if isnan(value):
         return "-"
     if 0 < size < 1e-3 or size >= 1e12:
-        return f"{value:.4g}"
+        return f"{value:.3g}"
     return f"{value:.{4 if size < 1000 else 2 if size < 100_000 else 0}f}"
 
 

@@ -58,18 +58,23 @@ def doubt_splits(
         lines.append(f"the train split has {_count(train)}: little can be learned from so few")
     if small:
         counts = " and ".join(f"the {name} split has {_count(number)}" for name, number in small.items())
-        fewest = min(small.values())
-        of_classes = any(task.categorical for task in tasks.values())
-        worth = (
-            f"an accuracy of {_interval(fewest)}" if of_classes else f"an error is known to {_percent(fewest)} or so"
-        )
         folds = "; -m study=folds tests on every row" if dataset.get("num_folds", 0) is None else ""
-        lines.append(f"{counts}: with {fewest}, {worth} (95 % interval){folds}")
+        lines.append(f"{counts}: {_worth(min(small.values()), tasks)}{folds}")
     return lines
 
 
 def _count(samples: int) -> str:
     return f"{samples} sample{'' if samples == 1 else 's'}"
+
+
+def _worth(samples: int, tasks: Mapping[str, Task]) -> str:
+    """Return in words what a metric on so few samples is worth; of pixels or boxes, there are many in each."""
+    single = [task for task in tasks.values() if not task.dense and not task.boxes]
+    if not single:
+        return "what is measured on so few says little"
+    of_classes = any(task.categorical for task in single)
+    worth = f"an accuracy of {_interval(samples)}" if of_classes else f"an error is known {_percent(samples)} or so"
+    return f"with {samples}, {worth} (95 % interval)"
 
 
 def _interval(samples: int) -> str:
