@@ -166,11 +166,11 @@ def test_every_optimizer_and_scheduler_trains(optimizer, scheduler, mtlrun):
 
 @pytest.mark.parametrize("backbone", options("backbone"))
 def test_every_backbone_trains(backbone, mtlrun):
-    images = ["dataset.pairs_per_image=1", "dataset.size=16"]
+    images, vectors = ["dataset.pairs_per_image=1", "dataset.size=16"], ["dataset=mmoe_synthetic"]
+    of_backbone = {"embedding_mlp": vectors, "tabular": [*vectors, "backbone.numbers=plain"]}  # it has no quantiles
     code, _, err = mtlrun(
         "trainer=smoke", "trainer.batch_size=8", "trainer.eval_batch_size=8", "runtime.quiet=true",
-        *(["dataset=mmoe_synthetic"] if backbone == "embedding_mlp" else images), f"backbone={backbone}",
-        "backbone.width=0.125",
+        f"backbone={backbone}", "backbone.width=0.125", *of_backbone.get(backbone, images),
     )  # fmt: skip
     assert code == 0, err
 

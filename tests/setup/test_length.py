@@ -51,6 +51,7 @@ def test_a_table_sets_them_and_any_key_or_option_wins():
     assert parts.chosen == {"batch_size": 16, "epochs": 23, "evaluate_every": 1}
     assert (parts.steps_per_epoch, parts.total_steps) == (44, 23 * 44)
 
+    assert not [note for note in parts.notes if "steps" in note], "the run is long enough"
     parts, settings = settings_with("trainer.epochs=100")
     assert (parts.chosen, parts.total_steps) == ({"batch_size": 16, "evaluate_every": 2}, 4400)
     parts, settings = settings_with("trainer.steps=50")
@@ -97,3 +98,17 @@ def test_epochs_without_an_evaluation_write_no_checkpoint(mtlrun, monkeypatch):
     monkeypatch.setattr(checkpoint, "save_training", lambda parts, folder: (saved.append(1), save(parts, folder)))
     assert mtlrun(*CSV, "trainer.limit_batches=1", "trainer.epochs=20", "trainer.evaluate_every=10")[0] == 0
     assert len(saved) == 2, "after epoch 10, and at the end"
+
+
+def test_a_dataset_of_vectors_includes_what_suits_tables(tmp_path):
+    file = tmp_path / "conf" / "dataset" / "vectors.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(
+        "# @package _global_\ndefaults:\n  - _tabular\n  - /task@tasks.y: regression\n  - override /backbone: mlp\n"
+        "dataset:\n  _target_: mine.Vectors\n"
+    )
+    config = compose(["dataset=vectors"], tmp_path / "conf")
+    assert (config["trainer"]["batch_size"], config["names"]["backbone"]) == (None, "mlp")
+    assert config["optimizer"]["_target_"] == "torch.optim.AdamW"
+    config = compose(["dataset=vectors", "trainer=default", "optimizer=sgd"], tmp_path / "conf")
+    assert (config["trainer"]["batch_size"], config["optimizer"]["_target_"]) == (256, "torch.optim.SGD")

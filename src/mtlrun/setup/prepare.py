@@ -388,7 +388,7 @@ def place(components: Components, data: Data) -> Parts:
             *data.undefined.describe(labeled),
             *doubt_targets(tasks, data.loaders["train"].split),
             *doubt_splits(data.splits, tasks, components.config["dataset"]),
-            *doubt_plan(components.settings, data.loaders["train"].num_batches),
+            *doubt_plan(settings, data.loaders["train"].num_batches),
         ],
         learned=learned_from_data(components.dataset, tasks),
         data=data.stamps,
