@@ -19,10 +19,17 @@ def pytest_collection_finish():
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Mark `fast` whatever is not marked `slow`, so that a new test is fast unless it says otherwise."""
+def pytest_collection_modifyitems(config, items):
+    """Mark `fast` whatever is not marked `slow`, so that a new test is fast unless it says otherwise.
+
+    What is marked `faults` takes an hour, and runs only where the expression after -m names it.
+    """
+    hour_long = [item for item in items if item.get_closest_marker("faults")]
+    if hour_long and "faults" not in config.option.markexpr:
+        config.hook.pytest_deselected(items=hour_long)
+        items[:] = [item for item in items if item not in hour_long]
     for item in items:
-        if item.get_closest_marker("slow") is None:
+        if item.get_closest_marker("slow") is None and item not in hour_long:
             item.add_marker("fast")
 
 

@@ -1,0 +1,181 @@
+"""Whatever happens to a run on the way, the same command again ends as a run that nothing has happened to, bit by bit.
+
+A run is disturbed at one of the changes that it makes to its files: it is killed, before the change or half way through
+a write; a signal arrives; or the change fails, once or from then on, as on a full disk. A few such cases run always.
+All changes of all kinds of runs: `pytest -m faults` (an hour on two cores).
+"""
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from fault_kinds import KINDS, command, make_files, write_table
+from fault_outcome import differences
+from fork_server import ForkServer
+from injector import FAULTS, Change, sizes_after, sizes_on_disk
+
+_SIGNALS = {"sigterm": signal.SIGTERM, "sigint": signal.SIGINT}
+_REASONS = {"enospc": "No space left on device", "full": "No space left on device", "eio": "Input/output error",
+            "dead": "Input/output error", "readonly": "Read-only file system"}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def server():
+    server = ForkServer()
+    yield server
+    server.close()
+
+
+class Twin:
+    """A run of a kind that nothing happens to, and what others start from."""
+
+    def __init__(self, server, kind, folder):
+        self.server, self.kind, self.folder = server, kind, Path(folder)
+        make_files(self.folder / "start")
+        whole = self.copy("whole")
+        answer = server.run(whole, *command(kind))
+        assert answer["code"] == 0, answer["err"]
+        self.outcome, self.old = answer["outcome"], None
+        changes, folder = answer["changes"], whole
+        if kind == "rerun":  # of a run on other data
+            write_table(self.folder / "start", seed=1)
+            answer = server.run(self.folder / "start", *command(kind))
+            self.old = answer["outcome"]
+            assert differences(self.outcome, self.old)
+            write_table(self.folder / "start", seed=0)
+            folder = self.copy("again")
+            answer = server.run(folder, *command(kind))
+            assert not differences(self.outcome, answer["outcome"])
+            changes = answer["changes"]
+        self.changes = [Change(name, path, tuple(detail) if isinstance(detail, list) else detail)
+                        for name, path, detail in changes]  # fmt: skip
+
+    def copy(self, name):
+        """Return a new folder with the files that the run reads, and with the old run, if it is a rerun."""
+        return Path(shutil.copytree(self.folder / "start", self.folder / name))
+
+    def find(self, kind, file):
+        """Return the numbers of the changes of a kind to files whose path, or new path, ends so."""
+        return [
+            number
+            for number, change in enumerate(self.changes)
+            if change.kind == kind and str(change.detail if kind == "rename" else change.path).endswith(file)
+        ]
+
+    def disturb(self, fault, at):
+        """Return what is wrong after a fault and after the same command again."""
+        folder = self.copy(f"{fault}-{at}")
+        again = command(self.kind)
+        answer = self.server.run(folder, *again, fault=fault, at=at)
+        wrong = _wrong_after(fault, answer, folder)
+        if self.kind == "rerun" and at % 2:
+            again.remove("runtime.rerun=true")
+        answer = self.server.run(folder, *again)
+        if answer["code"]:
+            wrong.append(f"again: exit {answer['code']}: {answer['err'][-600:]}")
+        else:
+            says_it_is_old = "runtime.rerun=true" in answer["err"] + answer["out"]
+            wrong += differences(self.old if self.old and says_it_is_old else self.outcome, answer["outcome"])
+        shutil.rmtree(folder)
+        change = self.changes[at] if at < len(self.changes) else ""
+        return [f"{fault} at {at} ({change}): {line}" for line in wrong]
+
+
+def _wrong_after(fault, answer, folder):
+    """Return what is wrong with exit code, messages and status after a fault."""
+    code, lines = answer["code"], answer["err"].splitlines()
+    record = _record(folder)
+    status = record and record["status"]
+    wrong = [f"a traceback: {answer['err'][-600:]}"] if "Traceback" in answer["err"] + answer["out"] else []
+    if fault in ("kill", "half"):
+        if code != -signal.SIGKILL:
+            wrong.append(f"exit {code}")
+    elif code == 0:
+        if status != "completed":
+            wrong.append(f"exit 0, and status {status}")
+    elif fault in _SIGNALS:
+        number = _SIGNALS[fault]
+        if code not in (128 + number, -number) or status not in (None, "interrupted"):
+            wrong.append(f"exit {code}, status {status}")
+    else:
+        if len(lines) != 1 or not lines[0].startswith("mtlrun: ") or _REASONS[fault] not in lines[0]:
+            wrong.append(f"{len(lines)} lines: {answer['err'][-600:]}")
+        expected = {"failed"} if fault in ("enospc", "eio") else {"failed", "running"}
+        if code != 1 or status not in expected | {None}:
+            wrong.append(f"exit {code}, status {status}")
+        if status == "failed" and lines and record["error"] not in lines[0]:
+            wrong.append(f"{lines[0]}, and in the record {record['error']}")
+    return wrong
+
+
+def _record(folder):
+    paths = list(folder.glob("outputs/*/*/record.json"))
+    return json.loads(paths[0].read_text()) if paths else None
+
+
+def _due(changes, fault):
+    """Return the numbers of the changes at which a fault is tried.
+
+    A kill and a full disk at each, half a write at each write, and the rest in turn, so that each kind of change meets
+    each fault in some run.
+    """
+    numbers = range(len(changes))
+    if fault in ("kill", "full"):
+        return list(numbers)
+    if fault == "half":
+        return [number for number in numbers if changes[number].kind == "write"]
+    if fault in _SIGNALS:
+        return [number for number in numbers if number % 2 == (fault == "sigint")]
+    others = ["enospc", "eio", "dead", "readonly"]
+    return [number for number in numbers if number % len(others) == others.index(fault)]
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_change_of_every_kind_of_run(kind, fault, server, tmp_path):
+    twin = Twin(server, kind, tmp_path)
+    wrong = [line for at in _due(twin.changes, fault) for line in twin.disturb(fault, at)]
+    assert wrong == []
+
+
+# (kind of run, fault, kind of change, the file or what it becomes, which of these changes)
+SAMPLE = {
+    "checkpoints": [
+        ("loss", "kill", "rename", "checkpoints/last.pt", 1),
+        ("jacobian", "half", "write", "checkpoints/.fresh.pt.tmp", 3),
+        ("lookahead", "kill", "rename", "checkpoints/previous.pt", 0),
+        ("micro_batches", "kill", "open", "checkpoints/.best.pt.tmp", 1),
+    ],
+    "logs": [
+        ("workers", "half", "write", ".mtlrun", 4),
+        ("legacy", "half", "write", "metrics.jsonl", 1),
+        ("checkpoints", "kill", "fsync", ".mtlrun", 2),
+    ],
+    "results": [
+        ("files", "half", "write", ".predictions.csv.tmp", 0),
+        ("files", "kill", "rename", "record.json", 1),
+    ],
+}
+
+
+@pytest.mark.parametrize("files", SAMPLE)
+def test_a_sample_of_faults(files, server, tmp_path):
+    twins, wrong = {}, []
+    for kind, fault, name, file, which in SAMPLE[files]:
+        if kind not in twins:
+            twins[kind] = Twin(server, kind, tmp_path / kind)
+        twin = twins[kind]
+        wrong += twin.disturb(fault, twin.find(name, file)[which])
+    assert wrong == []
+
+
+@pytest.mark.slow
+def test_no_change_of_a_file_is_missed(server, tmp_path):
+    for kind in KINDS:
+        make_files(tmp_path / kind)
+        answer = server.run(tmp_path / kind, *command(kind))
+        changes = [Change(name, path, detail) for name, path, detail in answer["changes"]]
+        assert sizes_after(changes) == sizes_on_disk(tmp_path / kind / "outputs")
