@@ -125,7 +125,7 @@ def test_rows_of_a_table_that_are_also_in_training_are_counted_and_said(mtlrun, 
         "5 of 10 test samples have the same inputs as a training sample, 2 of 10 test samples have the same inputs as "
         "a validation sample; metrics on them may be too good"
     )
-    assert record["notes"] == [line]
+    assert [note for note in record["notes"] if "same inputs" in note] == [line]
     assert line in " ".join(out.split())
 
 
@@ -146,7 +146,8 @@ def test_nothing_is_said_where_no_row_is_repeated_or_all_inputs_are_the_same(mtl
     for options in (TABLE, ["dataset=toy2d", "dataset.num_train=4", "trainer=smoke"]):
         code, _, err = mtlrun(*options)
         assert code == 0, err
-    assert [read_record(folder)["notes"] for folder in run_folders()] == [[], []]
+    notes = [note for folder in run_folders() for note in read_record(folder)["notes"]]
+    assert not [note for note in notes if "same inputs" in note]
 
 
 def test_the_screen_counts_missing_labels(mtlrun, monkeypatch):
