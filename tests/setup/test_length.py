@@ -104,7 +104,7 @@ def test_a_dataset_of_vectors_includes_what_suits_tables(tmp_path):
     file = tmp_path / "conf" / "dataset" / "vectors.yaml"
     file.parent.mkdir(parents=True)
     file.write_text(
-        "# @package _global_\ndefaults:\n  - _tabular\n  - /task@tasks.y: regression\n  - override /backbone: mlp\n"
+        "# @package _global_\ndefaults:\n  - _by_size\n  - /task@tasks.y: regression\n  - override /backbone: mlp\n"
         "dataset:\n  _target_: mine.Vectors\n"
     )
     config = compose(["dataset=vectors"], tmp_path / "conf")
