@@ -9,7 +9,7 @@ from torchmetrics import MeanAbsoluteError, Metric
 from mtlrun.datasets import Loader, TensorSplit
 from mtlrun.tasks import BinaryClassification, Classification, Regression, Task
 from mtlrun.training.batch import SourceBatch
-from mtlrun.training.intervals import find_intervals, num_resamples
+from mtlrun.training.intervals import find_intervals, num_resamples, wilson_interval
 from mtlrun.training.outputs import SplitOutputs
 
 CPU = torch.device("cpu")
@@ -111,8 +111,29 @@ def test_undefined_resamples_are_left_out_and_counted():
 def test_what_all_resamples_agree_on_has_no_interval():
     target = torch.randint(2, (30,))
     found = intervals_of(BinaryClassification(), 9.0 * (2 * target - 1)[:, None], target)
-    assert found.bounds.get("task", {}).keys() <= {"loss", "log_loss", "ece"}
+    assert found.bounds["task"].keys() <= {"loss", "log_loss", "ece", "accuracy"}
     assert intervals_of(Regression(), torch.ones(1, 1), torch.zeros(1)).bounds == {}
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_an_accuracy_of_all_or_nothing_has_the_interval_of_wilson(right):
+    target = torch.randint(2, (60,))
+    prediction = (9.0 if right else -9.0) * (2 * target - 1)[:, None]
+    expected = stats.binomtest(60 if right else 0, 60).proportion_ci(method="wilson")
+    found = intervals_of(BinaryClassification(), prediction, target)
+    assert found.bounds["task"]["accuracy"] == pytest.approx([expected.low, expected.high])
+    assert found.by_wilson == {"task": ["accuracy"]}
+    # Whole groups are the trials, so that copies of samples make nothing more certain.
+    copied = intervals_of(BinaryClassification(), prediction.repeat(5, 1), target.repeat(5), torch.arange(60).repeat(5))
+    assert copied.bounds["task"]["accuracy"] == pytest.approx([expected.low, expected.high])
+    mixed = intervals_of(BinaryClassification(), torch.cat([prediction[:30], -prediction[30:]]), target)
+    assert mixed.by_wilson == {}
+
+
+def test_the_interval_of_wilson_is_that_of_scipy():
+    for right, trials in [(0, 1), (3, 7), (50, 51), (1000, 1000)]:
+        expected = stats.binomtest(right, trials).proportion_ci(method="wilson")
+        assert wilson_interval(right / trials, trials) == pytest.approx([expected.low, expected.high])
 
 
 class Bare(Task):

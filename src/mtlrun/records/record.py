@@ -85,7 +85,8 @@ class Record:
     test: TaskMetrics = field(default_factory=dict)  # once, at the end, on the selected checkpoint; see protocol
     # How much metrics vary over the test samples, by the bootstrap, {"test": {task: {metric: [low, high]}}}; not over
     # seeds; none for dense tasks, detection and legacy. And how that was found: level, seed, resamples, whether whole
-    # groups were drawn, {task: number of samples, or groups}, {task: {metric: fraction of resamples without a value}}
+    # groups were drawn, {task: number of samples, or groups}, {task: {metric: fraction of resamples without a value}},
+    # {task: [metrics with Wilson's interval]}
     intervals: dict[str, dict[str, dict[str, list[float]]]] = field(default_factory=dict)
     bootstrap: dict[str, Any] = field(default_factory=dict)
     # Per split the metrics of its best constant prediction, the zero of the skills: {"val": {task: {metric: value}}}

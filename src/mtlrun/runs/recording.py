@@ -66,6 +66,7 @@ def record_intervals(record: Record, trainer: Trainer) -> None:
         "groups": groups is not None,
         "drawn_from": found.units,
         "undefined": found.undefined,
+        "by_wilson": found.by_wilson,
     }
 
 

@@ -5,6 +5,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from statistics import NormalDist
 
 import numpy
 import torch
@@ -24,6 +25,7 @@ SEED = 0
 _MOST, _FEWEST, _DRAWS = 1000, 200, 10**7  # resamples, and samples drawn in all of them
 _SLOW_RESAMPLES, _SLOW_SAMPLES = 200, 2000  # of metrics that a meter computes
 _AT_ONCE = 50_000  # counts that are held at a time, so that they stay in the processor's cache
+_PROPORTION = "accuracy"  # which has an interval of Wilson where all are right, or none
 _CLOSE = 1e-4  # of a metric by its formula to the same by a meter, which may compute in float32
 
 Metrics = Mapping[str, Mapping[str, float]]
@@ -38,12 +40,14 @@ class Intervals:
         resamples: how many were drawn.
         units: {task: number of labeled samples, or of groups of them, that were drawn from}.
         undefined: {task: {metric: fraction of the resamples that it is not defined on}}, where it is not 0.
+        by_wilson: {task: [metric]}, those whose bounds are not from the resamples.
     """
 
     bounds: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     resamples: int = 0
     units: dict[str, int] = field(default_factory=dict)
     undefined: dict[str, dict[str, float]] = field(default_factory=dict)
+    by_wilson: dict[str, list[str]] = field(default_factory=dict)
 
 
 def num_resamples(num_samples: int) -> int:
@@ -58,9 +62,11 @@ def find_intervals(
 
     Each resample has as many labeled samples as the split, drawn from these with replacement; with groups, as many
     groups, each with all of its samples. The seed is fixed. A metric has no interval if it is not defined on the split,
-    or if nearly all resamples give the same value, which says nothing about other samples.
+    or if nearly all resamples give the same value, which says nothing about other samples. An accuracy of 0 or 1 has
+    Wilson's score interval instead, of as many trials as samples, or groups.
 
-    Source: Efron & Tibshirani, "An Introduction to the Bootstrap" (1993), section 13.3.
+    Sources: Efron & Tibshirani, "An Introduction to the Bootstrap" (1993), section 13.3; Wilson, "Probable inference,
+    the law of succession, and statistical inference" (JASA 1927).
 
     Args:
         outputs: of the heads.
@@ -96,6 +102,20 @@ def find_intervals(
         for task_metrics in tasks:
             task_metrics.summarize(found)
     return found
+
+
+def wilson_interval(proportion: float, trials: int) -> list[float]:
+    """Return the bounds of Wilson's score interval of a proportion, of the level `LEVEL`.
+
+    Args:
+        proportion: of successes, from 0 to 1.
+        trials: > 0.
+    """
+    quantile = NormalDist().inv_cdf((1 + LEVEL) / 2)
+    spread = quantile**2 / trials
+    center = (proportion + spread / 2) / (1 + spread)
+    reach = quantile * math.sqrt(proportion * (1 - proportion) / trials + spread / (4 * trials)) / (1 + spread)
+    return [max(0.0, center - reach), min(1.0, center + reach)]
 
 
 def _draw(units: int, resamples: int) -> Iterator[numpy.ndarray]:
@@ -184,3 +204,6 @@ class _TaskMetrics:
             low, high = numpy.quantile(defined, [tail, 1 - tail]) if len(defined) else (0.0, 0.0)
             if low < high:
                 found.bounds.setdefault(self.name, {})[metric] = [float(low), float(high)]
+            elif metric == _PROPORTION and len(defined) and low in (0.0, 1.0):
+                found.bounds.setdefault(self.name, {})[metric] = wilson_interval(low, found.units[self.name])
+                found.by_wilson.setdefault(self.name, []).append(metric)
