@@ -1,10 +1,12 @@
 """How metrics are written."""
 
+import io
 import math
 
 import pytest
+from rich.console import Console
 
-from mtlrun.records.display import format_interval, format_value
+from mtlrun.records.display import format_interval, format_value, print_results
 
 
 @pytest.mark.parametrize(
@@ -32,3 +34,38 @@ def test_an_interval_may_have_no_width():
     assert format_interval([1.24e-6, 3.1e-6]) == "[1.2e-06, 3.1e-06]"
     assert format_interval([31278.2, 72238.9]) == "[31278, 72239]"
     assert format_interval(None) == ""
+
+
+NUMBERS = {"loss": 0.0029, "average_precision": 0.98, "log_loss": 0.0029, "rmse": 12345.6789}
+DIRECTIONS = {task: dict.fromkeys(NUMBERS, "min") for task in ("species", "median_house_value")}
+INTERVALS = {"test": {task: {"loss": [-0.007, 0.035], "log_loss": [-0.007, 0.035]} for task in DIRECTIONS}}
+
+
+def printed(width: int, values: dict[str, float] = NUMBERS) -> list[str]:
+    columns = ("test", "val", "constant", "linear", "boosting")
+    console = Console(file=io.StringIO(), width=width)
+    print_results(
+        console, "result", {name: dict.fromkeys(DIRECTIONS, values) for name in columns}, DIRECTIONS, INTERVALS
+    )
+    assert console.width == width
+    return console.file.getvalue().splitlines()
+
+
+def test_results_fit_into_a_terminal_of_80_columns_with_a_line_for_each_metric():
+    wide, narrow = printed(130), printed(80)
+    assert max(map(len, narrow)) <= 80
+    assert len(narrow) == len(wide) + len(DIRECTIONS)  # the names of the tasks have lines of their own
+    assert "median_house_value:" in map(str.rstrip, narrow)
+    cells = [line.split() for line in narrow if line.startswith("rmse ↓")]
+    assert cells == [["rmse", "↓", *["12345.68"] * 5]] * 2
+
+
+def test_results_are_complete_in_a_terminal_of_any_width():
+    assert printed(20) == printed(80)
+
+
+def test_a_metric_that_is_the_loss_itself_shares_its_row():
+    lines = printed(130)
+    assert sum("loss = log_loss ↓ " in line and "[-0.007, 0.035]" in line for line in lines) == 2
+    assert sum("loss" in line for line in lines) == 2
+    assert sum("loss" in line for line in printed(130, NUMBERS | {"log_loss": 0.0028})) == 4

@@ -7,6 +7,8 @@ from math import ceil, isnan, log10, nan
 from rich.console import Console
 from rich.table import Table
 
+_UNLIMITED = 10_000  # characters of a line
+
 ARROWS = {"max": "↑", "min": "↓"}
 
 # Marks and names a result of the legacy protocol wherever it is shown: the test split was evaluated during training.
@@ -18,7 +20,7 @@ UNDEFINED = "-: not defined on the labels of the split"
 
 def make_console() -> Console:
     """Return a console on standard output; lines are wrapped for a terminal only, so that a pipe can be searched."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _UNLIMITED)
 
 
 def explain_mark(evaluations: Iterable[int]) -> str:
@@ -70,31 +72,65 @@ def result_table(
     metrics: Mapping[str, Mapping[str, Mapping[str, float]]],
     directions: Mapping[str, Mapping[str, str]],
     intervals: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]] | None = None,
+    *,
+    compact: bool = False,
 ) -> Table:
     """Return a table with a row per task and metric and a column per split; arrows point to better values.
 
-    Baselines are columns, too; one without a task has an empty cell there.
+    Baselines are columns, too; one without a task has an empty cell there. A metric that is the loss itself, as
+    `log_loss` with cross-entropy, shares its row.
 
     Args:
         title: of the table.
         metrics: {split or baseline: {task: {metric: value}}}.
         directions: {task: {metric: "max" or "min"}}.
         intervals: {split: {task: {metric: (low, high)}}}; splits without any have no column for them.
+        compact: True for names of tasks in rows of their own, and less space between columns.
     """
     found = intervals or {}
     table = Table(title=title, title_justify="left", box=None, header_style="bold")
-    table.add_column("task")
-    table.add_column("metric")
+    if compact:
+        table.padding, table.pad_edge = (0, 1, 0, 0), False
+    else:
+        table.add_column("task", no_wrap=True)
+    table.add_column("metric", no_wrap=True)
     for split in metrics:
-        table.add_column(split, justify="right")
+        table.add_column(split, justify="right", no_wrap=True)
         if found.get(split):
-            table.add_column("95 %", justify="right")
+            table.add_column("95 %", justify="right", no_wrap=True)
     for task, names in directions.items():
-        for index, (metric, direction) in enumerate(names.items()):
-            values = []
+        rows: dict[str, list[str]] = {}
+        for metric in names:
+            rows[metric] = []
             for split, of_split in metrics.items():
-                values.append(format_value(of_split[task].get(metric, nan)) if task in of_split else "")
+                rows[metric].append(format_value(of_split[task].get(metric, nan)) if task in of_split else "")
                 if found.get(split):
-                    values.append(format_interval(found[split].get(task, {}).get(metric)))
-            table.add_row(task if index == 0 else "", f"{metric} {ARROWS[direction]}", *values)
+                    rows[metric].append(format_interval(found[split].get(task, {}).get(metric)))
+        same = [metric for metric in rows if rows[metric] == rows.get("loss") and names[metric] == names["loss"]]
+        if compact:
+            table.add_row(f"{task}:")
+        for index, (metric, cells) in enumerate(rows.items()):
+            if metric not in same[1:]:
+                name = " = ".join(same) if metric in same else metric
+                first = [] if compact else [task if index == 0 else ""]
+                table.add_row(*first, f"{name} {ARROWS[names[metric]]}", *cells)
     return table
+
+
+def print_results(
+    console: Console,
+    title: str,
+    metrics: Mapping[str, Mapping[str, Mapping[str, float]]],
+    directions: Mapping[str, Mapping[str, str]],
+    intervals: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]] | None = None,
+) -> None:
+    """Print the table of `result_table`, compact if the console is too narrow; nothing is cut off or wrapped."""
+    for compact in (False, True):
+        table = result_table(title, metrics, directions, intervals, compact=compact)
+        needed = table.__rich_measure__(console, console.options.update(max_width=_UNLIMITED)).maximum
+        if needed <= console.width:
+            break
+    width = console.width
+    console.width = max(width, needed)
+    console.print(table)
+    console.width = width
