@@ -162,9 +162,10 @@ def test_rows_are_encoded_by_learned_json_alone_as_by_the_dataset(mtlrun):
     }
     assert list(learned["targets"]["grade"]["labels"]) == ["low", "mid", "high"]
     assert learned["targets"]["sold"]["positive"] == "yes"
-    listing = ", ".join(f"{label} {counts['train']}" for label, counts in kinds.items())
+    listing = ", ".join(f"{label} ({counts['train']})" for label, counts in kinds.items())
     assert f"kind: {listing} in training" in out
-    assert "yes is positive" in next(line for line in out.splitlines() if line.startswith("sold: no "))
+    sold = {label: counts["train"] for label, counts in learned["targets"]["sold"]["labels"].items()}
+    assert f"sold: no ({sold['no']}), yes ({sold['yes']}, positive) in training" in out
     for task, columns in (("price", ["price"]), ("place", ["lat", "lon"])):
         numbers = numpy.array([[float(row[column] or "nan") for column in columns] for row in in_training])
         assert learned["tasks"][task]["means"] == pytest.approx(numpy.nanmean(numbers, axis=0), rel=1e-12)

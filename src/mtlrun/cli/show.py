@@ -11,7 +11,7 @@ from mtlrun.records.display import (
     format_value,
     has_undefined,
     make_console,
-    result_table,
+    print_results,
 )
 from mtlrun.records.identity import run_folder
 from mtlrun.records.record import Record
@@ -52,7 +52,7 @@ def show(record: Record, config: Mapping[str, Any], *, again: bool) -> None:
     if legacy:
         (entry,) = record.selection
         results = {f"test{MARK}": record.test, **record.baselines}
-        console.print(result_table("result (test-selected)", results, record.directions))
+        print_results(console, "result (test-selected)", results, record.directions)
         if has_undefined(results):
             console.print(UNDEFINED)
         console.print(explain_mark([entry["evaluations"]]))
@@ -65,7 +65,7 @@ def show(record: Record, config: Mapping[str, Any], *, again: bool) -> None:
             for entry in record.selection
         )
         results = {"test": record.test, "val": record.val, **record.baselines}
-        console.print(result_table("result", results, record.directions, record.intervals))
+        print_results(console, "result", results, record.directions, record.intervals)
         if has_undefined(results):
             console.print(UNDEFINED)
         for line in _about_intervals(record):
@@ -94,7 +94,7 @@ def _classes(record: Record) -> list[str]:
             lines.append(f"{task}: positive is {positive} ({counts})")
         elif labels:
             shown = [
-                f"{label} {'/'.join(f'{counts[split]:,}' for split in splits)}" for label, counts in labels.items()
+                f"{label} ({'/'.join(f'{counts[split]:,}' for split in splits)})" for label, counts in labels.items()
             ]
             more = f" and {len(shown) - _MOST_CLASSES:,} more" if len(shown) > _MOST_CLASSES else ""
             lines.append(f"{task}: {', '.join(shown[:_MOST_CLASSES])}{more} in {'/'.join(splits)}")
@@ -121,6 +121,9 @@ def _about_intervals(record: Record) -> list[str]:
             lines.append(f"{task}: without the resamples that leave it undefined, {_listed(often)}")
         fixed = [metric for metric, value in record.test[task].items()
                  if not isnan(value) and metric not in found.get(task, {})]  # fmt: skip
+        wilson = made.get("by_wilson", {}).get(task, [])
+        if wilson:
+            lines.append(f"{task}: {_listed(wilson)} by Wilson's score interval, since all resamples give the same")
         if fixed:
             lines.append(f"{task}: no interval, since nearly all resamples give the same: {_listed(fixed)}")
     return lines

@@ -1,7 +1,7 @@
 """The log of a run: where its lines go, and the lines about the run as a whole."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from math import isnan
 from pathlib import Path
@@ -106,8 +106,10 @@ def log_plan(parts: Parts, record: Record) -> None:
             weights,
             normalization,
         )
+    found = record.config.get("found", {})
     for note in record.notes:
-        logger.warning("%s", note)
+        if not _was_advised(note, found):
+            logger.warning("%s", note)
     log_sampling(parts.loaders["train"], parts.tasks, parts.total_steps)
     epochs = parts.total_steps / parts.steps_per_epoch
     for method in parts.weighting.methods():
@@ -118,6 +120,12 @@ def log_plan(parts: Parts, record: Record) -> None:
                 method.first_epoch,
                 f"{epochs:g} epoch{'' if epochs == 1 else 's'}",
             )
+
+
+def _was_advised(note: str, found: Mapping[str, str]) -> bool:
+    """Return True if the advice at the end of a note on a task has been given with the kind that was found for it."""
+    advice = note.rpartition(": ")[2]
+    return any(note.startswith(f"task {task}: ") and line.endswith(advice) for task, line in found.items())
 
 
 def log_undefined(trainer: Trainer) -> None:

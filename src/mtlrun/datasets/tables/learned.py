@@ -109,7 +109,10 @@ def describe_targets(targets: Targets, kinds: Mapping[str, str], counts: LabelCo
         if len(labels) > _LISTED:
             lines.append(f"{task}: {len(labels):,} labels")
         else:
-            listing = ", ".join(f"{label} {of_split['train']:,}" for label, of_split in labels.items())
-            positive = f"; {targets.classes[task][1]} is positive" if reads(task, kinds[task]) == "binary" else ""
-            lines.append(f"{task}: {listing} in training{positive}")
+            positive = targets.classes[task][1] if reads(task, kinds[task]) == "binary" else None
+            listing = ", ".join(
+                f"{label} ({of_split['train']:,}{', positive' if label == positive else ''})"
+                for label, of_split in labels.items()
+            )
+            lines.append(f"{task}: {listing} in training")
     return lines
