@@ -3,6 +3,7 @@
 from statistics import fmean, stdev
 
 from mtlrun.records.comparison import group_by_config
+from mtlrun.records.data_sets import group_by_data
 from mtlrun.records.record import Record
 
 
@@ -45,3 +46,32 @@ def test_runs_of_different_tasks_are_labeled_by_their_tasks():
     task = {"_target_": "Classification", "lr": 0.1}
     both.config["tasks"], one.config["tasks"] = {"left": task, "right": task}, {"left": task}
     assert [row.label for row in group_by_config([both, one])] == [{"tasks": "left, right"}, {"tasks": "left"}]
+
+
+def test_runs_of_the_same_tasks_are_told_apart_by_the_keys_of_these_beside_runs_of_others():
+    runs = [record(0, 0.5), record(0, 0.6), record(0, 0.7)]
+    balanced = {"_target_": "Binary", "class_weights": "balanced"}
+    for run, tasks in zip(runs, [{"a": {"_target_": "Binary", "class_weights": "none"}}, {"a": balanced},
+                                 {"b": balanced}], strict=True):  # fmt: skip
+        run.config["tasks"] = tasks
+    assert [row.label for row in group_by_config(runs)] == [
+        {"tasks": "a", "tasks.a.class_weights": "none"},
+        {"tasks": "a", "tasks.a.class_weights": "balanced"},
+        {"tasks": "b"},
+    ]
+
+
+def test_tables_of_one_option_are_kept_apart_by_their_content_and_place():
+    """As in `dataset=mine dataset.path=a.csv,b.csv`, and in records from before runs had the names of their files."""
+    runs = [record(0, 0.5), record(0, 0.6), record(1, 0.7), record(0, 0.8), record(0, 0.9)]
+    for run, path, content in zip(
+        runs, ["a.csv", "b.csv", "copy.csv", None, None], ["a", "b", "a", "-", "-"], strict=True
+    ):
+        run.config["names"]["dataset"] = "mine"
+        run.config["dataset"] = {"path": path}
+        run.data = {str(path): {"content": content}}
+    found = group_by_data(runs)
+    assert {title: len(of_title) for title, of_title in found.items()} == {
+        "mine (a.csv)": 2, "mine (b.csv)": 1, "mine": 2,
+    }  # fmt: skip
+    assert len(group_by_config(found["mine (a.csv)"])) == 1

@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from mtlrun.errors import DataError
-from mtlrun.records.data_sets import content_of, meaning_of_task
+from mtlrun.records.data_sets import content_of, is_table, meaning_of_task
 from mtlrun.records.folder import RECORD
 from mtlrun.records.identity import flatten
 from mtlrun.records.record import Record, TaskMetrics
@@ -161,21 +161,28 @@ def _same(config: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 def _flatten_all(records: Sequence[Record]) -> list[dict[str, Any]]:
     """Return the configs of runs with dotted keys; where their tasks differ, by a key `tasks` with the names instead.
 
-    The keys of a task that only some of the configs have are left out.
+    The keys of a task that only some of the configs have are left out, unless they differ between configs of the same
+    tasks.
     """
     tasks = [list(record.config.get("tasks", {})) for record in records]
     common = set(tasks[0]).intersection(*tasks[1:])
-    differ = any(set(names) != common for names in tasks)
-    all_flat = []
-    for record, names in zip(records, tasks, strict=True):
-        flat = _repeated(record)
-        if differ:
-            dropped = tuple(f"tasks.{task}." for task in names if task not in common)
-            flat = {"tasks": ", ".join(names)} | {
-                key: value for key, value in flat.items() if not key.startswith(dropped)
-            }
-        all_flat.append(flat)
-    return all_flat
+    all_flat = [_repeated(record) for record in records]
+    if all(set(names) == common for names in tasks):
+        return all_flat
+    kinds = [
+        repr([(task, flat.get(f"tasks.{task}._target_")) for task in names])
+        for flat, names in zip(all_flat, tasks, strict=True)
+    ]
+    values: dict[tuple[str, str], set[str]] = {}
+    for kind, flat in zip(kinds, all_flat, strict=True):
+        for key, value in flat.items():
+            values.setdefault((kind, key), set()).add(repr(value))
+    telling = {key for (_, key), different in values.items() if len(different) > 1}
+    for flat, names in zip(all_flat, tasks, strict=True):
+        dropped = tuple(f"tasks.{task}." for task in names if task not in common)
+        for key in [key for key in flat if key.startswith(dropped) and key not in telling]:
+            del flat[key]
+    return [{"tasks": ", ".join(names)} | flat for flat, names in zip(all_flat, tasks, strict=True)]
 
 
 def _repeated(record: Record) -> dict[str, Any]:
@@ -184,7 +191,7 @@ def _repeated(record: Record) -> dict[str, Any]:
     Where a table is does not matter if its content is known.
     """
     repeats = ["seed"] + ([] if _dataset(record.config).get("num_folds") is None else ["dataset.fold"])
-    repeats += ["dataset.path"] if "data" in record.config["names"] and content_of(record) else []
+    repeats += ["dataset.path"] if is_table(record) and content_of(record) else []
     return {
         key: value
         for key, value in flatten(record.config).items()

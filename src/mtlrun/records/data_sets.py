@@ -9,7 +9,9 @@ from mtlrun.records.record import Record
 #: Kind of a task, its columns of a table, and the unit of its errors where that is not the column's.
 Meaning = tuple[str, str, str]
 
-_PATHS = ("path", "labels", "root")  # keys of a dataset that say where a table of the user's is
+# Keys of a dataset that say where a table of the user's is, and its images.
+_TABLES = ("path", "labels")
+_PATHS = (*_TABLES, "root")
 
 
 def content_of(record: Record) -> str:
@@ -32,8 +34,9 @@ def meaning_of_task(record: Record, task: str) -> Meaning:
 def group_by_data(records: Sequence[Record]) -> dict[str, list[Record]]:
     """Return {title: the runs on one data set}, in the order of their first runs.
 
-    Data sets are told apart by their names. Tables of the user's that share a name are one if they have the same
-    content, wherever they are, or the same place and the same columns: then the file has changed in between.
+    Data sets are told apart by their names. Tables of the user's that share a name, that of a file or of an option, are
+    one if they have the same content, wherever they are, or the same place and the same columns: then the file has
+    changed in between.
     """
     by_name: dict[str, list[list[Record]]] = {}
     for record in records:
@@ -47,15 +50,20 @@ def group_by_data(records: Sequence[Record]) -> dict[str, list[Record]]:
     titles: dict[str, list[Record]] = {}
     for name, sets in by_name.items():
         for runs in sets:
-            title = name if len(sets) == 1 else f"{name} ({_place(runs[0])})"
+            title = name if len(sets) == 1 or not is_table(runs[0]) else f"{name} ({_place(runs[0])})"
             titles[title if title not in titles else f"{title}, data {content_of(runs[0])}"] = runs
     return titles
 
 
+def is_table(record: Record) -> bool:
+    """Return True if the data is a table of the user's, of labels for one."""
+    return any(_dataset(record).get(key) is not None for key in _TABLES)
+
+
 def _is_same(one: Record, other: Record) -> bool:
-    names = one.config["names"], other.config["names"]
-    if not all("data" in item for item in names):
-        return not any("data" in item for item in names)
+    tables = is_table(one), is_table(other)
+    if not all(tables):
+        return not any(tables)
     if content_of(one) and content_of(one) == content_of(other):
         return True
     if _place(one) != _place(other):
