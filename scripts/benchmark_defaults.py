@@ -27,7 +27,7 @@ from public_tables import TABLES, PublicTable
 from rich.console import Console
 
 from mtlrun.config.compose import compose
-from mtlrun.errors import MtlrunError
+from mtlrun.errors import MtlrunError, RunInterruptedError
 from mtlrun.records.record import Record, finished_record
 from mtlrun.runs.run import run
 
@@ -53,6 +53,8 @@ def train(table: PublicTable, folder: Path, model: str, seed: int, words: Sequen
     start = time.monotonic()
     try:
         record = run(config, console=Console(quiet=True))
+    except RunInterruptedError:
+        raise
     except MtlrunError as error:
         print(f"{table.name} {model} {seed}: {error}", file=sys.stderr, flush=True)
         return
@@ -73,48 +75,72 @@ def digits(value: float) -> str:
     return f"{value:.3f}" if abs(value) < 100 else f"{value:.0f}"
 
 
-def show(folder: Path, tables: Sequence[PublicTable], seeds: Sequence[int], words: Sequence[str]) -> None:
-    counts = {model: {"ahead": 0, "within noise": 0, "behind": 0, "mean not worse": 0} for model in MODELS}
-    seconds: dict[str, str] = {}
-    print("| table, task | metric | hard | single | linear | boosting | hard - best | single - best |")
-    print("|---|---|---|---|---|---|---|---|")
+def skill_of(record: Record, task: str, metric: str, value: float) -> float:
+    """Return where a value of a metric lies between the best constant prediction, 0, and a perfect one, 1."""
+    constant, perfect = record.trivial["test"][task][metric], float(record.directions[task][metric] == "max")
+    return (value - constant) / (perfect - constant)
+
+
+def read(
+    tables: Sequence[PublicTable], folder: Path, models: Sequence[str], seeds: Sequence[int], words: Sequence[str]
+) -> dict[str, dict[str, list[Record]]]:
+    """Return {table: {model: its finished runs}}, the same seeds for all models; tables without runs are left out."""
+    found: dict[str, dict[str, list[Record]]] = {}
     for table in tables:
-        records: dict[str, list[Record]] = {}
-        for model in MODELS:
-            found = [finished_record(config_of(table, folder, model, seed, words)) for seed in seeds]
-            records[model] = [record for record in found if record is not None and record.status == "completed"]
-        common = min(len(of_model) for of_model in records.values())
-        if not common:
-            continue
-        records = {model: of_model[:common] for model, of_model in records.items()}
-        first = records["hard"][0]
-        sizes = sum(split["samples"] for split in first.splits.values())
-        times = [statistics.median(record.seconds["train"] for record in records[model]) for model in MODELS]
-        seconds[table.name] = f"| {table.name} | {sizes:,} | {first.chosen.get('batch_size')} | {first.steps:,} | " + (
-            " | ".join(f"{value:.0f}" for value in times) + f" | {common} |"
-        )
-        for task in table.tasks:
-            metric = first.main_metrics[task]
-            sign = 1 if first.directions[task][metric] == "max" else -1
-            scores = {model: [record.test[task][metric] for record in records[model]] for model in MODELS}
+        of_seeds = []
+        for seed in seeds:
+            records = [finished_record(config_of(table, folder, model, seed, words)) for model in models]
+            if all(record is not None and record.status == "completed" for record in records):
+                of_seeds.append(records)
+        if of_seeds:
+            found[table.name] = dict(zip(models, map(list, zip(*of_seeds, strict=True)), strict=True))
+    return found
+
+
+def show(found: dict[str, dict[str, list[Record]]], models: Sequence[str]) -> None:
+    counts = {
+        model: {"ahead": 0, "within noise": 0, "behind": 0, "one split only": 0, "not worse in the mean": 0}
+        for model in models
+    }
+    skills: dict[str, list[float]] = {model: [] for model in models}
+    heads = ["table, task", "metric", *models, *BASELINES, *(f"{model} - best" for model in models), "seeds"]
+    print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
+    for table, records in found.items():
+        first = next(iter(records.values()))
+        for task, metric in first[0].main_metrics.items():
+            sign = 1 if first[0].directions[task][metric] == "max" else -1
+            scores = {model: [record.test[task][metric] for record in records[model]] for model in models}
             for baseline in BASELINES:
-                scores[baseline] = [record.baselines[baseline][task][metric] for record in records["hard"]]
-            best = max(BASELINES, key=lambda name: sign * statistics.fmean(scores[name]))
-            cells = [f"{table.name}, {task}", f"{metric} {'↑' if sign > 0 else '↓'}"]
+                scores[baseline] = [record.baselines[baseline][task][metric] for record in first]
+            best = scores[max(BASELINES, key=lambda name: sign * statistics.fmean(scores[name]))]
+            cells = [f"{table}, {task}", f"{metric} {'↑' if sign > 0 else '↓'}"]
             cells += [digits(statistics.fmean(values)) for values in scores.values()]
-            for model in MODELS:
-                mean, half = interval([sign * (a - b) for a, b in zip(scores[model], scores[best], strict=True)])
+            for model in models:
+                mean, half = interval([sign * (a - b) for a, b in zip(scores[model], best, strict=True)])
                 verdict = "ahead" if mean > half else "behind" if mean < -half else "within noise"
-                counts[model][verdict] += 1
-                counts[model]["mean not worse"] += mean >= 0
-                text = f"{mean:+.3f} ± {half:.3f}" if abs(mean) < 100 else f"{mean:+.0f} ± {half:.0f}"
+                counts[model]["one split only" if len(best) < 2 else verdict] += 1
+                counts[model]["not worse in the mean"] += mean >= 0
+                skills[model] += [
+                    skill_of(record, task, metric, a) - skill_of(record, task, metric, b)
+                    for record, a, b in zip(records[model], scores[model], best, strict=True)
+                ]
+                text = f"{mean:+.3f}" if abs(mean) < 100 else f"{mean:+.0f}"
+                if len(best) > 1:
+                    text += f" ± {half:.3f}" if abs(mean) < 100 else f" ± {half:.0f}"
                 cells.append(f"**{text}**" if verdict == "behind" else text)
-            print(f"| {' | '.join(cells)} |")
-    for model, of_model in counts.items():
-        total = of_model["ahead"] + of_model["within noise"] + of_model["behind"]
-        print(f"\n{model}: {total} tasks, {', '.join(f'{name} {count}' for name, count in of_model.items())}")
-    print("\n| table | rows | batch | steps | seconds, hard | single | seeds |\n|---|---|---|---|---|---|---|")
-    print("\n".join(seconds.values()))
+            print(f"| {' | '.join([*cells, str(len(best))])} |")
+    for model in models:
+        numbers = ", ".join(f"{name} {count}" for name, count in counts[model].items())
+        total = sum(count for name, count in counts[model].items() if name != "not worse in the mean")
+        print(f"\n{model}: {total} tasks, {numbers}; difference in skill {statistics.fmean(skills[model]):+.3f}")
+    heads = ["table", "rows", "batch size", "steps", *(f"seconds, {model}" for model in models)]
+    print(f"\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
+    for table, records in found.items():
+        first = next(iter(records.values()))[0]
+        rows = sum(split["samples"] for split in first.splits.values())
+        times = [statistics.median(record.seconds["train"] for record in records[model]) for model in models]
+        cells = [table, f"{rows:,}", str(first.chosen.get("batch_size", "")), f"{first.steps:,}"]
+        print(f"| {' | '.join([*cells, *(f'{value:.0f}' for value in times)])} |")
 
 
 def main() -> None:
@@ -137,7 +163,7 @@ def main() -> None:
             for seed in seeds:
                 for model in arguments.models:
                     train(table, folder, model, seed, arguments.words)
-    show(folder, tables, seeds, arguments.words)
+    show(read(tables, folder, arguments.models, seeds, arguments.words), arguments.models)
 
 
 if __name__ == "__main__":
