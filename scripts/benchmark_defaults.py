@@ -10,7 +10,7 @@ Writes the tables of `public_tables.py` to <folder>/csv, and trains what
     mtlrun dataset=csv dataset.path=<file> +task@tasks.<task>=<kind> ... model=hard seed=0 dataset.split_seed=0
 
 trains, for models hard and single and five seeds, which are also those of the split. Finished runs are not repeated, so
-it can be stopped and started again. Further words, such as optimizer=sgd, go after `--`. Prints two tables in Markdown.
+it can be stopped and started again. Further words go to --words, as in --words optimizer=sgd. Prints two tables in Markdown.
 Linear models and gradient boosting are the baselines in the records. Differences are those to the better of the two,
 over the same splits, positive where mtlrun is better, in units of the metric, with the 95 % interval of their mean by
 Student's t.
@@ -150,7 +150,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--only-show", action="store_true")
-    parser.add_argument("words", nargs="*", help="further words of the command, after --")
+    parser.add_argument("--words", nargs="+", default=[], help="further words of the command")
     arguments = parser.parse_args()
     tables = [table for table in TABLES if not arguments.tables or table.name in arguments.tables]
     folder, seeds = arguments.folder.resolve(), range(arguments.seeds)
