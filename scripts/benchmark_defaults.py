@@ -10,7 +10,7 @@ Writes the tables of `public_tables.py` to <folder>/csv, and trains what
     mtlrun dataset=csv dataset.path=<file> +task@tasks.<task>=<kind> ... model=hard seed=0 dataset.split_seed=0
 
 trains, for models hard and single and five seeds, which are also those of the split. Finished runs are not repeated, so
-it can be stopped and started again. Further words go to --words, as in --words optimizer=sgd. Prints two tables in Markdown.
+it can be stopped and started again. Further words go to --words, as in --words optimizer=sgd. Prints two tables.
 Linear models and gradient boosting are the baselines in the records. Differences are those to the better of the two,
 over the same splits, positive where mtlrun is better, in units of the metric, with the 95 % interval of their mean by
 Student's t.
