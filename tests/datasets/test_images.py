@@ -53,12 +53,14 @@ def test_images_are_scaled_and_in_the_order_of_the_rows(cache, normalize, red):
     assert split.sample_ids == [2, 3, 4]
 
 
-def test_both_caches_give_the_same_batches():
-    changes = {"size": 16, "augment": ["shift", "flip"]}
+@pytest.mark.parametrize("channels", [1, 3])
+def test_both_caches_give_the_same_batches(channels):
+    changes = {"size": 16, "augment": ["shift", "flip"], "channels": channels}
     splits = [build(cache=cache, **changes).split("train") for cache in ("memory", "none")]
     batches = [list(Loader(split, 2, shuffle=True).batches()) for split in splits]
     for (inputs, targets), (others, other_targets) in zip(*batches, strict=True):
         assert torch.equal(inputs, others)
+        assert inputs.stride() == others.stride()  # other strides, other rounding in convolutions
         assert torch.equal(targets["kind"], other_targets["kind"])
 
 
@@ -93,6 +95,7 @@ def test_augmentation_shifts_by_up_to_an_eighth_with_the_edge_repeated_and_flips
     assert sum(torch.equal(one, image[0]) for one in flipped) + mirrored == 600
     assert 250 < mirrored < 350
     assert torch.equal(Augmentation([])(image), image)
+    assert Augmentation(["shift"]).describe(7) == []
 
 
 def test_memory_holds_bytes():

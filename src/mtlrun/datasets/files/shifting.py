@@ -34,7 +34,8 @@ class Augmentation:
 
     def describe(self, size: int) -> list[str]:
         """Return a sentence on what is done to images of `size` x `size` pixels; nothing if nothing is."""
-        done = ["shifted by up to " + _count(size // _LARGEST_SHIFT)] * self._shift + ["mirrored"] * self._flip
+        pixels = size // _LARGEST_SHIFT
+        done = [f"shifted by up to {_count(pixels)}"] * (self._shift and pixels > 0) + ["mirrored"] * self._flip
         if not done:
             return []
         return [
@@ -57,7 +58,8 @@ class Augmentation:
             columns = columns.gather(1, place.clamp(0, width - 1))
         samples = torch.arange(count, device=pixels.device)
         moved = pixels.permute(0, 2, 3, 1)[samples[:, None, None], rows[:, :, None], columns[:, None, :]]
-        return moved.permute(0, 3, 1, 2).contiguous()
+        # With one channel, `contiguous` would keep strides with which convolutions round otherwise.
+        return moved.permute(0, 3, 1, 2).clone(memory_format=torch.contiguous_format)
 
 
 def _count(pixels: int) -> str:

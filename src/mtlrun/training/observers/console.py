@@ -84,7 +84,7 @@ class Screen(Observer):
         numbers = (f"{task} {metric} {format_value(metrics[task][metric])}" for task, metric in shown.items())
         self._validation = f"{self._evaluation_name} {', '.join(numbers)}"
         mark = " (selected)" if selected and self._shows_selected else ""
-        logger.info("epoch %d, step %d: %s; %s%s", epoch, step, self._losses, self._validation, mark)
+        logger.info("epoch %d, step %d: %s%s", epoch, step, self._values(), mark)
         self._advance(step)
 
     def closed(self) -> None:
@@ -94,8 +94,11 @@ class Screen(Observer):
 
     def _advance(self, step: int) -> None:
         if self._progress is not None:
-            shown = "; ".join(part for part in (self._losses, self._validation) if part)
-            self._progress.update(self._progress.task_ids[0], completed=step, description=shown)
+            self._progress.update(self._progress.task_ids[0], completed=step, description=self._values())
+
+    def _values(self) -> str:
+        """Return the last losses and metrics, as far as there are any."""
+        return "; ".join(part for part in (self._losses, self._validation) if part)
 
 
 def config_tree(record: Record) -> Tree:
