@@ -53,6 +53,7 @@ KINDS = {
     "gain": (lambda row: 0 if row % 10 else row * 100, "Regression"),  # from 0 on, with gaps
     "visits": (lambda row: VISITS[row % 20], "Count"),
     "digit": (lambda row: row % 10, "Classification"),
+    "rooms": (lambda row: [0, 0, 1, 2, 0, 1, 4, 3][row % 8], "Classification"),
     "code": (lambda row: [6, 12, 16, 0][row % 4], "Classification"),
     "word": (lambda row: ["a", "b", "c"][row % 3], "Classification"),
     "flag": (lambda row: row % 2, "BinaryClassification"),
@@ -84,6 +85,7 @@ def test_each_column_gets_the_kind_that_it_looks_like():
     assert lines["level"].startswith("ordinal: low (40) < medium (40) < high (40); for another order: ")
     assert "+task@tasks.digit=ordinal" in lines["digit"]
     assert "+task@tasks.digit=regression" in lines["digit"]
+    assert "+task@tasks.rooms=count" in lines["rooms"]
     assert re.fullmatch(r"regression: 120 different whole numbers from \d+ to \d+", lines["price"])
     assert lines["age"].endswith("; if they are numbers of things: +task@tasks.age=count")
     assert "+task@tasks.visits=regression" in lines["visits"]
@@ -111,8 +113,11 @@ def test_few_rows_of_each_whole_number_are_no_classes():
         (lambda row: "oops" if row == 5 else row / 3, "for missing labels: 'dataset.missing=.*oops"),
         (lambda row: "n/a" if row == 5 else "ab"[row % 2], "if 'n/a' .* stands for a missing label"),
         (lambda row: row, "one in each row, as numbers of rows are"),
+        (lambda row: 2**60 + row % 40, "whole numbers of more than 15 digits, as ids are"),
         (lambda row: "same", "every label is 'same', so task y has nothing to learn"),
         (lambda row: "", "every cell is empty, so there is nothing to predict"),
+        (lambda row: f"[{row / 7}, {row / 9}]", "2[0-9]{2} different labels in the lists of 120 rows, .* are too many"),
+        (lambda row: "[]", "every list is empty, so there is nothing to predict"),
     ],
 )
 def test_what_cannot_be_predicted_is_refused_in_one_line(make, message):
@@ -176,6 +181,7 @@ def test_columns_whose_names_are_none_of_tasks():
         "task": "价格", "task_2nd": "2nd",
     }  # fmt: skip
     assert list(config["tasks"]) == list(config["dataset"]["targets"])
+    assert config["found"]["task"] == "regression: numbers from 0 to 59.5; from column '价格'"
     config = found('dataset.targets.mass="body mass (g)"', predict='"body mass (g)"')
     assert list(config["tasks"]) == ["mass"]
     config = found("dataset.targets.both=[2nd,Größe]", predict="both")

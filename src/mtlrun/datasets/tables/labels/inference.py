@@ -4,7 +4,7 @@ What is uncertain is decided for the kind that assumes less, and the line on it 
 """
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -12,11 +12,11 @@ import numpy
 
 from mtlrun.config.completion import Finding, Findings
 from mtlrun.config.instantiate import check_arguments
-from mtlrun.config.schema import task_name
 from mtlrun.datasets.tables.labels.classes import read_classes
 from mtlrun.datasets.tables.labels.column_labels import YES_NO, Labels, find_labels
 from mtlrun.datasets.tables.labels.indicators import example_of_separator, is_list, split_list
 from mtlrun.datasets.tables.labels.levels import order_of_levels
+from mtlrun.datasets.tables.labels.task_names import name_column, name_tasks
 from mtlrun.datasets.tables.reading.advice import examine
 from mtlrun.datasets.tables.reading.cells import Cells
 from mtlrun.datasets.tables.reading.columns import Columns
@@ -33,6 +33,8 @@ _LEAST_COUNT = 10
 _MOST_TEXTS, _ROWS_OF_TEXT = 10, 3
 # Rows from which on different whole numbers without a gap are taken for the numbers of rows.
 _ROW_NUMBERS = 10
+# Whole numbers beyond this are not told apart by floating-point numbers.
+_LARGEST_WHOLE = 2**53
 # Columns, and labels, that are listed at most.
 _LISTED_COLUMNS, _LISTED_LABELS = 50, 12
 _ROW_KEYS = ("split_column", "group_column", "time_column", "id_column", "weight_column")
@@ -109,10 +111,13 @@ def find_tasks(predict: Any, dataset: Mapping[str, Any], tasks: Mapping[str, Map
             f"{table.path} has: {', '.join(table.names[:_LISTED_COLUMNS])}"
             + (" ..." if len(table.names) > _LISTED_COLUMNS else "")
         )
-    columns = _name_tasks(table, entries, targets, whole)
+    columns = name_tasks(table, entries, targets)
     _check_row_columns(columns, dataset)
     finder = _Finder(table, dataset, tasks)
-    found = {task: Finding(None) if task in whole else finder.find(task, columns[task]) for task in columns}
+    found = {
+        task: Finding(None) if task in whole else name_column(finder.find(task, named), task, named)
+        for task, named in columns.items()
+    }
     new = {
         task: named[0] if len(named) == 1 else named
         for task, named in columns.items()
@@ -128,32 +133,6 @@ def _names(value: Any) -> list[str]:
 
 def _example(table: Columns) -> str:
     return table.names[-1] if re.fullmatch(r"\w+", table.names[-1], re.ASCII) else "price"
-
-
-def _name_tasks(
-    table: Columns, entries: Sequence[str], targets: Mapping[str, list[str]], whole: Collection[str]
-) -> dict[str, list[str]]:
-    """Return {task: its columns}: a task in `targets` has these, and the name of a column becomes one of a task."""
-    double = [entry for index, entry in enumerate(entries) if entry in entries[:index]]
-    if double:
-        raise ConfigError(f"dataset.predict must hold different columns, found {double[0]!r} twice")
-    named = {columns[0]: task for task, columns in targets.items() if len(columns) == 1}
-    tasks: dict[str, list[str]] = {}
-    for entry in entries:
-        if entry in targets:
-            task, columns = entry, targets[entry]
-        else:
-            table.require(entry, "dataset.predict")
-            task, columns = named.get(entry) or task_name(entry), [entry]
-            first, number = task, 2
-            while entry not in named and task != entry and (task in tasks or task in targets or task in table.names):
-                task, number = f"{first}_{number}", number + 1
-        if task in tasks:
-            raise ConfigError(f"dataset.predict names task {task} twice, as {' and as '.join([*tasks[task], entry])}")
-        for column in columns:
-            table.require(column, f"task {task}")
-        tasks[task] = columns
-    return tasks
 
 
 def _check_row_columns(tasks: Mapping[str, Sequence[str]], dataset: Mapping[str, Any]) -> None:
@@ -216,6 +195,11 @@ class _Finder:
         numbers = self._table.floats(column)
         known = numbers[~numpy.isnan(numbers)]
         values, counts = numpy.unique(known, return_counts=True)
+        if abs(values).max() > _LARGEST_WHOLE and len(values) < len(self._table.cells[column].labels):
+            raise DataError(
+                f"{self._where(column)}: whole numbers of more than 15 digits, as ids are, which nothing predicts, and "
+                "which cannot be told apart as numbers; take it out of dataset.predict"
+            )
         if len(values) <= 2:
             return self._find_classes(task, column)
         span = f"{_write(values[0])} to {_write(values[-1])}"
@@ -230,10 +214,11 @@ class _Finder:
             )
         if len(values) <= _MOST_NUMBERS and len(known) >= _ROWS_OF_NUMBER * len(values):
             listing = ", ".join(f"{_write(value)} ({count:,})" for value, count in zip(values, counts, strict=True))
+            quantity = "count" if _are_counts(values, counts, known) else "regression"
             return Finding(
                 "classification",
                 line=f"classification: {len(values)} different whole numbers, {listing}{_gaps(numbers)}; if their "
-                f"order matters: {_choose(task, 'ordinal')}; if they are quantities: {_choose(task, 'regression')}",
+                f"order matters: {_choose(task, 'ordinal')}; if they are quantities: {_choose(task, quantity)}",
             )
         if _are_counts(values, counts, known):
             return Finding(
@@ -333,6 +318,15 @@ class _Finder:
         for text, number in zip(cells.labels, rows.tolist(), strict=True):
             for part in set(split_list(text, separator or None)):
                 counts[part] = counts.get(part, 0) + number
+        num_rows, num_parts = int(rows.sum()), sum(counts.values())
+        if not counts:
+            raise DataError(f"{self._where(column)}: every list is empty, so there is nothing to predict")
+        if len(counts) > _MOST_TEXTS and num_parts < _ROWS_OF_TEXT * len(counts):
+            raise DataError(
+                f"{self._where(column)}: {len(counts):,} different labels in the lists of {num_rows:,} rows, such as "
+                f"{min(counts)!r}, are too many to be learned; take it out of dataset.predict, put labels of one "
+                f"meaning together first, or insist: {_choose(task, 'multilabel')}"
+            )
         if separator and separator != self._separator:
             if self._new_separator not in (None, separator):
                 raise DataError(
