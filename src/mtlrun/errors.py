@@ -4,7 +4,8 @@ MtlrunError                 anything below; `exit_code` is what the command line
 ├── ConfigError        (2)  the request cannot work: unknown key, wrong value, impossible combination
 ├── DataError          (2)  the data cannot be used: absent, unreadable, labels out of range
 ├── RunInUseError      (2)  another process is training this very run
-├── CheckpointError    (1)  a checkpoint cannot be written, or none of those on disk can be read
+├── CheckpointError    (1)  a checkpoint cannot be read
+├── StorageError       (1)  a file of the run cannot be written: the disk is full, a quota is used up, ...
 ├── FallbackError      (1)  a weighting's solver fails too often for the method to be what it is called
 ├── DivergedError      (3)  a loss or a gradient is no longer finite, or a loss below what the method allows
 └── RunInterruptedError (130, 143)  SIGINT or SIGTERM arrived; the run was checkpointed and can be continued
@@ -12,6 +13,7 @@ MtlrunError                 anything below; `exit_code` is what the command line
 
 import signal
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class MtlrunError(Exception):
@@ -43,7 +45,21 @@ class RunInUseError(MtlrunError):
 
 
 class CheckpointError(MtlrunError):
-    """A checkpoint could not be written or read."""
+    """A checkpoint cannot be read."""
+
+
+class StorageError(MtlrunError):
+    """A file of the run cannot be written or removed: the disk is full or read-only, a quota is used up, ...
+
+    Whatever was complete on disk still is: once the cause is gone, the run can be continued.
+
+    Args:
+        path: of the file or folder.
+        error: of the operating system.
+    """
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(f"{path} cannot be written: {error.strerror or error}")
 
 
 class FallbackError(MtlrunError):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mtlrun.errors import DataError
+from mtlrun.errors import DataError, StorageError
 from mtlrun.records import folder as table
 from mtlrun.records.folder import open_atomically, start_anew
 from mtlrun.records.record import Record
@@ -66,7 +66,7 @@ def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path):
             file.write(b"ne")
             raise OSError(28, "No space left on device")
 
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(StorageError, match="No space"):
         fill_up()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]  # no temporary file is left
@@ -82,7 +82,7 @@ def test_a_record_that_cannot_be_written_leaves_no_temporary_file(tmp_path, monk
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", fail)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(StorageError, match="No space"):
         Record("x", {}).write(tmp_path)
     assert not list(tmp_path.iterdir())
 

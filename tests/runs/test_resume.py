@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from mtlrun.cli.list import entries
 from mtlrun.config.compose import compose
+from mtlrun.errors import StorageError
 from mtlrun.runs.run import run
 from mtlrun.training import checkpoint
 
@@ -279,7 +280,7 @@ def test_a_full_disk_fails_the_run_and_the_next_try_goes_on(monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", fill_up)
-        with pytest.raises(checkpoint.CheckpointError, match="No space left"):
+        with pytest.raises(StorageError, match="No space left"):
             run(config)
     (folder,) = run_folders("parts")
     assert read_record(folder)["status"] == "failed"

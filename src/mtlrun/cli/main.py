@@ -17,7 +17,7 @@ from typing import Any
 from mtlrun import __version__
 from mtlrun.config.aliases import canonical
 from mtlrun.config.suggest import suggest
-from mtlrun.errors import ConfigError, MtlrunError, RunInterruptedError
+from mtlrun.errors import ConfigError, MtlrunError, RunInterruptedError, StorageError
 
 _STARTED = time.time()
 
@@ -53,10 +53,13 @@ def dispatch(arguments: Sequence[str]) -> int:
         return error.exit_code
 
 
-def print_error(error: MtlrunError) -> None:
-    """Print an error's message to standard error."""
+def print_error(error: MtlrunError, *, rerun: bool = False) -> None:
+    """Print an error's message to standard error, and how to go on; `runtime.rerun=true` would start anew."""
+    again = "the same command without runtime.rerun=true" if rerun else "the same command"
     if isinstance(error, RunInterruptedError):
-        print(f"mtlrun: {error}; the same command goes on from here", file=sys.stderr)
+        print(f"mtlrun: {error}; {again} goes on from here", file=sys.stderr)
+    elif isinstance(error, StorageError):
+        print(f"mtlrun: {error}; once it can be, {again} goes on", file=sys.stderr)
     elif isinstance(error, ConfigError) and len(error.problems) > 1:
         print(f"mtlrun: {len(error.problems)} problems; nothing was started", file=sys.stderr)
         for problem in error.problems:
@@ -99,8 +102,11 @@ def train(arguments: Sequence[str]) -> int:
             started = time.time() if exit_codes else _STARTED
             exit_codes.append(train_one(config, overrides, started))
         except RunInterruptedError as error:
-            print_error(error)
+            print_error(error, rerun=config["runtime"]["rerun"])
             sys.exit(error.exit_code)  # also ends a sweep
+        except StorageError as error:
+            print_error(error, rerun=config["runtime"]["rerun"])
+            exit_codes.append(error.exit_code)
         except MtlrunError as error:
             # Not raised: Hydra would print a line before the message, and an invalid run must not end a sweep.
             print_error(error)

@@ -1,15 +1,16 @@
 """The run folder: the names of its files, writing them atomically, and the lock of the process that trains."""
 
+import errno
 import fcntl
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from mtlrun.errors import ConfigError, RunInUseError
+from mtlrun.errors import ConfigError, RunInUseError, StorageError
 
 RECORD = "record.json"
 CONFIG = "config.yaml"
@@ -23,13 +24,19 @@ CHECKPOINTS = "checkpoints"
 # In CHECKPOINTS; fresh.pt exists only while it takes the place of last.pt.
 LAST, PREVIOUS, BEST, FRESH = "last.pt", "previous.pt", "best.pt", "fresh.pt"
 LOCK = ".lock"
+# Exists while an earlier training is removed; a run that finds it, since the one before was killed, completes that.
+REMOVING = ".removing"
 #: In the folder of all studies: the baselines that runs on the same data share.
 BASELINES = ".baselines"
 
-# Everything that a training writes and a rerun removes. Other files in the folder are the user's; the lock is held.
+# Everything that a training writes and a rerun removes, in this order: first what a run would be continued from, last
+# what says that there was one. Other files in the folder are the user's; the lock is held.
 _WRITTEN = (
-    RECORD, CONFIG, METRICS, SAMPLE_IDS, LEARNED, *PREDICTIONS.values(), LOG, EVENTS, f"{CHECKPOINTS}/*.pt",
+    *(f"{CHECKPOINTS}/{name}" for name in (LAST, PREVIOUS, FRESH, BEST)),
+    METRICS, EVENTS, LOG, *PREDICTIONS.values(), LEARNED, SAMPLE_IDS, CONFIG, RECORD,
 )  # fmt: skip
+# What the file system, and not the choice of the folder, is to blame for.
+_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}
 
 
 def check_writable(folder: Path) -> None:
@@ -52,11 +59,14 @@ def hold(folder: Path) -> Iterator[None]:
     Raises:
         RunInUseError: another process holds the lock; the message names it.
         ConfigError: the folder cannot be created.
+        StorageError: the disk is full, ...
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = open(folder / LOCK, "a+")  # noqa: SIM115 (held open on purpose: closing releases the lock)
     except OSError as error:
+        if error.errno in _OF_THE_DISK:
+            raise StorageError(folder, error) from error
         raise ConfigError(f"runtime.root: {folder} cannot be written to ({error.strerror})") from error
     with file:
         try:
@@ -65,17 +75,54 @@ def hold(folder: Path) -> Iterator[None]:
             file.seek(0)
             holder = file.read().strip() or "another process"
             raise RunInUseError(f"{folder} is being trained by {holder}; wait for it, or stop it first") from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}, since {datetime.now():%Y-%m-%d %H:%M:%S}")
-        file.flush()
+        with suppress(OSError):  # the lock holds without this text, which is for those who meet it
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}, since {datetime.now():%Y-%m-%d %H:%M:%S}")
+            file.flush()
         yield
 
 
+def is_being_removed(folder: Path) -> bool:
+    """Return True if the removal of an earlier training has begun and not ended: its files mean nothing anymore."""
+    return (folder / REMOVING).exists()
+
+
 def start_anew(folder: Path) -> None:
-    """Remove what an earlier training of this run wrote."""
+    """Remove what an earlier training of this run wrote; if killed on the way, the next run completes it.
+
+    Raises:
+        StorageError: a file cannot be removed.
+    """
+    with storing(folder / REMOVING):
+        (folder / REMOVING).touch()
     for pattern in _WRITTEN:
-        for path in folder.glob(pattern):
+        for path in [*folder.glob(pattern), _temporary(folder / pattern)]:
+            remove(path)
+    remove(folder / REMOVING)
+
+
+def remove(path: Path) -> None:
+    """Remove a file of the run, if it exists.
+
+    Raises:
+        StorageError: it cannot be removed.
+    """
+    if path.exists():
+        with storing(path):
             path.unlink()
+
+
+@contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Turn an OSError of the block, which writes, makes or removes `path`, into a StorageError."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(path, error) from error
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp")
 
 
 @contextmanager
@@ -83,14 +130,22 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file that takes the place of `path` when the block ends.
 
     A crash at any moment leaves the old file or the new one; an error in the block leaves the old one.
+
+    Raises:
+        StorageError: the disk is full, ...
     """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(temporary, "wb") as file:
+    temporary = _temporary(path)
+    with storing(path):
+        file = open(temporary, "wb")  # noqa: SIM115 (closed below, so that no error there hides the first one)
+        try:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except Exception:
-        temporary.unlink(missing_ok=True)
-        raise
+            file.close()
+            os.replace(temporary, path)
+        except Exception:
+            with suppress(OSError):
+                file.close()
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from mtlrun.config.schema import check_root
 from mtlrun.config.settings import Protocol
 from mtlrun.errors import DataError
-from mtlrun.records.folder import RECORD, open_atomically
+from mtlrun.records.folder import RECORD, is_being_removed, open_atomically
 from mtlrun.records.identity import run_folder
 
 SCHEMA_VERSION = 2
@@ -152,11 +152,13 @@ class Record:
 
     @classmethod
     def read(cls, folder: Path) -> "Record | None":
-        """Return the record in `folder`, or None if there is none that can be read.
+        """Return the record in `folder`, or None if there is none that can be read, or it is being removed.
 
         Raises:
             DataError: it was written by a later version of mtlrun.
         """
+        if is_being_removed(folder):
+            return None
         try:
             content = json.loads((folder / RECORD).read_text())
         except (OSError, ValueError):  # no JSON, or no text

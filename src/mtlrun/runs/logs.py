@@ -1,13 +1,16 @@
 """The log of a run: where its lines go, and the lines about the run as a whole."""
 
 import logging
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from math import isnan
 from pathlib import Path
 
 from rich.console import Console
 
+from mtlrun.errors import StorageError
 from mtlrun.records.display import TEST_SELECTED
 from mtlrun.records.folder import LOG
 from mtlrun.records.record import Record
@@ -19,10 +22,47 @@ from mtlrun.training.trainer import Trainer
 logger = logging.getLogger("mtlrun")
 
 
+class _LogFile(logging.FileHandler):
+    """run.log; if it cannot be written, a warning on the screen says so, and the run goes on without it.
+
+    Args:
+        path: of the file, to which lines are appended.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, delay=True)
+        self._path, self._fails = path, False
+
+    def _open(self) -> TextIOWrapper:
+        stream = super()._open()
+        if self._path.read_bytes()[-1:] not in (b"", b"\n"):  # the run was killed half way through a line
+            stream.write("\n")
+        return stream
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self._fails:
+            try:
+                super().emit(record)
+            except OSError:
+                self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):  # a wrong line of code
+            super().handleError(record)
+        else:
+            self._fails = True
+            logger.warning("%s; the run goes on without this file", StorageError(self._path, error))
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
+
+
 @contextmanager
 def logging_to(folder: Path, console: Console, *, quiet: bool) -> Iterator[None]:
     """Send log lines to run.log in `folder` and to the console."""
-    to_file = logging.FileHandler(folder / LOG)
+    to_file = _LogFile(folder / LOG)
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     handlers = [to_file, logging_handler(console, quiet=quiet)]
     logger.setLevel(logging.DEBUG)

@@ -12,7 +12,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from mtlrun.records.folder import PREDICTIONS, open_atomically
+from mtlrun.records.folder import PREDICTIONS, open_atomically, remove
 from mtlrun.tasks import Decoded, DecodesPredictions, Task
 from mtlrun.training.outputs import SplitOutputs, TaskOutputs
 from mtlrun.training.parts import Parts
@@ -112,7 +112,7 @@ def keep_predictions(parts: Parts, outputs: Mapping[str, SplitOutputs], folder: 
     """
     form = parts.runtime.predictions
     for other in PREDICTIONS.keys() - {form}:  # of a run that was stopped after it had written the file
-        (folder / PREDICTIONS[other]).unlink(missing_ok=True)
+        remove(folder / PREDICTIONS[other])
     if form == "none":
         return
     _log_kinds_without(parts.tasks)

@@ -1,13 +1,16 @@
 """The record of a run: what is known when it starts, and what is known when it ends."""
 
 import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from math import nan
+from pathlib import Path
 from typing import Any
 
-from mtlrun.errors import DivergedError, MtlrunError, RunInterruptedError
+from mtlrun.errors import DivergedError, MtlrunError, RunInterruptedError, StorageError
 from mtlrun.records.identity import run_id
 from mtlrun.records.record import Record
 from mtlrun.records.stamps import as_plain
@@ -16,6 +19,8 @@ from mtlrun.setup.model_size import count_parameters
 from mtlrun.training.intervals import LEVEL, SEED, find_intervals
 from mtlrun.training.parts import Parts
 from mtlrun.training.trainer import Trainer
+
+logger = logging.getLogger("mtlrun")
 
 _LONGEST_SECTION = 20_000  # characters; `compare` reads the records of many runs
 
@@ -70,7 +75,30 @@ def record_intervals(record: Record, trainer: Trainer) -> None:
     }
 
 
-def note_failure(record: Record, error: BaseException) -> None:
+@contextmanager
+def recording(record: Record, folder: Path) -> Iterator[None]:
+    """Write the record when the block ends: completed, or with what ended it early.
+
+    An error of the block is raised, even if the record cannot be written either.
+    """
+    try:
+        yield
+        record.status = "completed"
+        record.write(folder)
+    except BaseException as error:
+        _note_failure(record, error)
+        if record.status == "failed" and not isinstance(error, MtlrunError):
+            logger.debug("%s", error, exc_info=True)  # the traceback, to run.log only
+        try:
+            record.write(folder)
+        except StorageError as second:
+            logger.warning("%s; it still has what was known before", second)
+        raise
+    finally:
+        logger.info("%s: %s%s", folder, record.status, f" ({record.error})" if record.error else "")
+
+
+def _note_failure(record: Record, error: BaseException) -> None:
     """Write into the record why a run ended early."""
     if isinstance(error, DivergedError):
         record.status = "diverged"

@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,18 @@ import yaml
 from rich.console import Console
 
 from mtlrun.datasets import SPLITS
-from mtlrun.errors import MtlrunError
 from mtlrun.records.display import make_console
-from mtlrun.records.folder import CHECKPOINTS, CONFIG, LEARNED, SAMPLE_IDS, hold, open_atomically, start_anew
+from mtlrun.records.folder import (
+    CHECKPOINTS,
+    CONFIG,
+    LEARNED,
+    SAMPLE_IDS,
+    hold,
+    is_being_removed,
+    open_atomically,
+    start_anew,
+    storing,
+)
 from mtlrun.records.identity import run_folder
 from mtlrun.records.record import Record, finished_record
 from mtlrun.records.stamps import explain_result_of_changed_data
@@ -29,7 +38,7 @@ from mtlrun.runs.logs import (
     logging_to,
 )
 from mtlrun.runs.predictions import keep_predictions
-from mtlrun.runs.recording import complete, new_record, note_failure, record_intervals
+from mtlrun.runs.recording import complete, new_record, record_intervals, recording
 from mtlrun.runs.signals import stop_signals
 from mtlrun.setup.prepare import prepare
 from mtlrun.training.observers import MetricsFile, Screen, TensorBoard
@@ -60,6 +69,7 @@ def run(
     Raises:
         ConfigError, DataError: before anything is on disk.
         RunInUseError: another process is training this run.
+        StorageError: a file cannot be written: the disk is full, ...
         DivergedError, RunInterruptedError, and whatever else ends a training early; the record holds the reason.
     """
     started = time.time() if started is None else started
@@ -79,54 +89,48 @@ def run(
         log_possible_changes(doubtful)
     if earlier is not None:
         check_splits(earlier, parts)
-    with hold(folder):
-        if parts.runtime.rerun:
+    console = console or make_console()
+    with hold(folder), stop_signals() as stop_signal:
+        if parts.runtime.rerun or is_being_removed(folder):
             start_anew(folder)
         record = new_record(config, parts, overrides)
-        _train(parts, record, folder, console or make_console(), started, early_lines)
+        with logging_to(folder, console, quiet=parts.runtime.quiet), recording(record, folder):
+            _write_inputs(parts, record, folder)
+            trainer = _make_trainer(parts, folder, console, stop_signal)
+            try:
+                with trainer.observers:
+                    _train(trainer, record, folder, early_lines)
+            finally:
+                complete(record, trainer, started)
     return record
 
 
-def _train(
-    parts: Parts, record: Record, folder: Path, console: Console, started: float, early_lines: list[logging.LogRecord]
-) -> None:
-    """Train in a folder that this process holds, and complete the record; `early_lines` of the log come first."""
-    (folder / CHECKPOINTS).mkdir(exist_ok=True)
-    _write_inputs(parts, record, folder)
-    record.write(folder)
+def _make_trainer(parts: Parts, folder: Path, console: Console, stop_signal: Callable[[], int | None]) -> Trainer:
     quiet, minutes = parts.runtime.quiet, parts.runtime.checkpoint_minutes
-    with logging_to(folder, console, quiet=quiet), stop_signals() as stop_signal:
-        trainer = Trainer(
-            parts,
-            folder=folder / CHECKPOINTS,
-            observers=[MetricsFile(folder), TensorBoard(folder), Screen(console, quiet=quiet)],
-            stop_signal=stop_signal,
-            checkpoint_seconds=None if minutes is None else 60 * minutes,
-        )
-        try:
-            if trainer.resume():
-                logger.info("continued at epoch %d, step %d", trainer.progress.epoch + 1, trainer.progress.step)
-            log_found(record)
-            for line in early_lines:
-                logger.handle(line)
-            log_protocol(parts)
-            trainer.observers.started(record, trainer.progress.step)
-            log_plan(parts, record)
-            trainer.fit()
-            _find_result(trainer, record, folder)
-            trainer.pause_if_asked()
-            add_baselines(parts, record)
-            record.status = "completed"
-        except BaseException as error:
-            note_failure(record, error)
-            if record.status == "failed" and not isinstance(error, MtlrunError):
-                logger.debug("%s", error, exc_info=True)  # the traceback, to run.log only
-            raise
-        finally:
-            trainer.observers.closed()
-            complete(record, trainer, started)
-            record.write(folder)
-            logger.info("%s: %s%s", folder, record.status, f" ({record.error})" if record.error else "")
+    return Trainer(
+        parts,
+        folder=folder / CHECKPOINTS,
+        observers=[MetricsFile(folder), TensorBoard(folder), Screen(console, quiet=quiet)],
+        stop_signal=stop_signal,
+        checkpoint_seconds=None if minutes is None else 60 * minutes,
+    )
+
+
+def _train(trainer: Trainer, record: Record, folder: Path, early_lines: list[logging.LogRecord]) -> None:
+    """Train from the newest checkpoint on, and put the result into the record; `early_lines` of the log come first."""
+    parts = trainer.parts
+    if trainer.resume():
+        logger.info("continued at epoch %d, step %d", trainer.progress.epoch + 1, trainer.progress.step)
+    log_found(record)
+    for line in early_lines:
+        logger.handle(line)
+    log_protocol(parts)
+    trainer.observers.started(record, trainer.progress.step)
+    log_plan(parts, record)
+    trainer.fit()
+    _find_result(trainer, record, folder)
+    trainer.pause_if_asked()
+    add_baselines(parts, record)
 
 
 def _complete_baselines(config: Mapping[str, Any], record: Record, folder: Path, console: Console) -> None:
@@ -141,7 +145,9 @@ def _complete_baselines(config: Mapping[str, Any], record: Record, folder: Path,
 
 
 def _write_inputs(parts: Parts, record: Record, folder: Path) -> None:
-    """Write the config, what was learned from the data, and which samples are in each split if they have IDs."""
+    """Write what is known of a run that starts: its config, what was learned from the data, sample IDs, the record."""
+    with storing(folder / CHECKPOINTS):
+        (folder / CHECKPOINTS).mkdir(exist_ok=True)
     with open_atomically(folder / CONFIG) as file:
         file.write(yaml.safe_dump(record.config, sort_keys=False).encode())
     if parts.learned:
@@ -151,6 +157,7 @@ def _write_inputs(parts: Parts, record: Record, folder: Path) -> None:
     if any(ids is not None for ids in sample_ids.values()):
         with open_atomically(folder / SAMPLE_IDS) as file:
             file.write(json.dumps(sample_ids).encode())
+    record.write(folder)
 
 
 def _find_result(trainer: Trainer, record: Record, folder: Path) -> None:

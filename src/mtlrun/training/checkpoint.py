@@ -11,14 +11,14 @@ import random
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy
 import torch
 from torch import Tensor
 
 from mtlrun.errors import CheckpointError
-from mtlrun.records.folder import BEST, FRESH, LAST, PREVIOUS, open_atomically
+from mtlrun.records.folder import BEST, FRESH, LAST, PREVIOUS, open_atomically, storing
 from mtlrun.training.selection import SelectedModel, merge_states
 
 FORMAT = 3
@@ -30,22 +30,46 @@ def save(state: dict[str, Any], path: Path) -> None:
     """Write `state` to `path` so that a crash at any moment leaves the old file or the new one.
 
     Raises:
-        CheckpointError: the disk is full, the folder is not writable, ...; the old file is still there.
+        StorageError: the disk is full, the folder is not writable, ...; the old file is still there.
     """
-    try:
-        with open_atomically(path) as file:
-            torch.save({"format": FORMAT, **state}, file)
-    except (OSError, RuntimeError) as error:  # torch reports a short write as RuntimeError
-        raise CheckpointError(f"cannot write {path}: {error}") from error
+    with open_atomically(path) as file:
+        remembering: Any = _RemembersError(file)
+        try:
+            torch.save({"format": FORMAT, **state}, remembering)
+        except RuntimeError:
+            if remembering.error is not None:
+                raise remembering.error from None
+            raise
+
+
+class _RemembersError:
+    """A file that keeps the first error of a write, in whose place PyTorch raises one on positions in the file."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, content: bytes) -> int:
+        """Write `content`; torch.save needs nothing else of a file but `flush`."""
+        try:
+            return self._file.write(content)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+    def flush(self) -> None:
+        """Hand what was written to the operating system."""
+        self._file.flush()
 
 
 def save_last(state: dict[str, Any], folder: Path) -> None:
     """Write `state` as the newest training state in `folder`, keeping the one before it."""
     fresh = folder / FRESH
     save(state, fresh)
-    if (folder / LAST).exists():
-        os.replace(folder / LAST, folder / PREVIOUS)
-    os.replace(fresh, folder / LAST)
+    with storing(folder / LAST):
+        if (folder / LAST).exists():
+            os.replace(folder / LAST, folder / PREVIOUS)
+        os.replace(fresh, folder / LAST)
 
 
 def load(path: Path) -> dict[str, Any] | None:

@@ -1,13 +1,18 @@
 """Observers: the interface of what logs a run, and the append-only file that two of them write."""
 
+import logging
 import os
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from torch import Tensor
 
+from mtlrun.records.folder import storing
 from mtlrun.records.record import Record
+
+logger = logging.getLogger(__name__)
 
 Metrics = Mapping[str, Mapping[str, float]]
 
@@ -80,8 +85,27 @@ class Observers:
             observer.tested(step, metrics)
 
     def closed(self) -> None:
+        """Close each one, whatever happens to the others; the first error is raised afterwards."""
+        first: Exception | None = None
         for observer in self._observers:
-            observer.closed()
+            try:
+                observer.closed()
+            except Exception as error:
+                first = first or error
+        if first is not None:
+            raise first
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        """Close all; an error of the block is not hidden by one that closing raises."""
+        try:
+            self.closed()
+        except Exception as second:
+            if error is None:
+                raise
+            logger.warning("%s", second)
 
     def start_anew(self) -> None:
         for observer in self._observers:
@@ -100,33 +124,54 @@ class AppendFile:
 
     Args:
         path: of the file, which is created if it does not exist.
+
+    Raises:
+        StorageError: by all methods: the disk is full, ...
     """
 
     def __init__(self, path: Path) -> None:
-        self.file: BinaryIO = open(path, "ab")  # noqa: SIM115 (open as long as the run)
+        self.path = path
+        with storing(path):
+            self.file: BinaryIO = open(path, "ab")  # noqa: SIM115 (open as long as the run)
 
     def write(self, content: bytes) -> None:
         """Append `content`."""
-        self.file.write(content)
+        with storing(self.path):
+            self.file.write(content)
+
+    def flush(self) -> None:
+        """Hand what was written to the operating system, so that readers of the file see it."""
+        with storing(self.path):
+            self.file.flush()
 
     def sync(self) -> int:
         """Write the content to the disk and return the size of the file."""
-        self.file.flush()
-        os.fsync(self.file.fileno())
+        with storing(self.path):
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            return self.file.tell()
+
+    def size(self) -> int:
+        """Return the number of bytes, written to the disk or not."""
         return self.file.tell()
 
     def cut(self, size: int) -> None:
-        """Remove everything after the first `size` bytes."""
-        self.file.truncate(size)
-        self.file.seek(0, os.SEEK_END)
+        """Remove everything after the first `size` bytes. A file that is shorter stays as it is."""
+        with storing(self.path):
+            self.file.truncate(min(size, self.file.seek(0, os.SEEK_END)))
+            self.file.seek(0, os.SEEK_END)
 
     def close(self) -> None:
         """Close the file."""
-        self.file.close()
+        with storing(self.path):
+            self.file.close()
 
 
 class FileObserver(Observer):
     """Base of the observers that write a file, whose state is its size: a continued run cuts it back to that.
+
+    Where the file has become shorter, since it was removed or lost its end in a crash of the machine, it is cut back to
+    what is whole, and a warning says how much is missing.
 
     Args:
         path: of the file, which is created if it does not exist.
@@ -147,4 +192,20 @@ class FileObserver(Observer):
         return {"size": self.file.sync()}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        self.file.cut(state.get("size", 0))
+        written = state.get("size", 0)
+        if self.file.size() < written:
+            kept, step = self.find_whole(self.file.path.read_bytes())
+            logger.warning(
+                "%s: %d of the %d bytes that had been written are missing; nothing is left from after step %d to where "
+                "the run is continued",
+                self.file.path,
+                written - kept,
+                written,
+                step,
+            )
+            written = kept
+        self.file.cut(written)
+
+    @abstractmethod
+    def find_whole(self, content: bytes) -> tuple[int, int]:
+        """Return the number of bytes before the first entry that is torn, and the step of the last one before it."""

@@ -39,6 +39,16 @@ class MetricsFile(FileObserver):
     def tested(self, step: int, metrics: Metrics) -> None:
         self._line(split=self.result_tag, step=step, **tag_metrics(self.result_tag, metrics))
 
+    def find_whole(self, content: bytes) -> tuple[int, int]:
+        size = step = 0
+        for line in content.split(b"\n")[:-1]:
+            try:
+                step = json.loads(line)["step"]
+            except (ValueError, TypeError, KeyError):
+                break
+            size += len(line) + 1
+        return size, step
+
     def _line(self, **values: Any) -> None:
         self.file.write(json.dumps(values).encode() + b"\n")
 

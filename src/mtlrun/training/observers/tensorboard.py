@@ -1,5 +1,6 @@
 """TensorBoard: one event file per run; a continued run appends to it, without a repeated or missing step."""
 
+import struct
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import yaml
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
 from torch.utils.tensorboard import summary
@@ -37,7 +39,7 @@ class TensorBoard(FileObserver):
 
     def started(self, record: Record, step: int) -> None:
         super().started(record, step)
-        if self.file.file.tell() > 0:
+        if self.file.size() > 0:
             return
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
         self._summary(
@@ -64,10 +66,22 @@ class TensorBoard(FileObserver):
         self._scalars(tag_metrics(self.result_tag, metrics), step)
         self._summary(summary.hparams({}, {})[2], step)  # the session's end
 
+    def find_whole(self, content: bytes) -> tuple[int, int]:
+        # An entry is the size of its data, 8 bytes, a checksum of these, 4, the data, and a checksum, 4.
+        size = step = 0
+        while size + 16 <= len(content):
+            header = content[size : size + 8]
+            start, end = size + 12, size + 12 + int.from_bytes(header, "little")
+            data, found = content[start:end], content[size + 8 : start] + content[end : end + 4]
+            if found != struct.pack("<II", masked_crc32c(header), masked_crc32c(data)):
+                break
+            size, step = end + 4, Event.FromString(data).step
+        return (size, step) if step else (0, 0)  # before the first step there is what `started` writes as a whole
+
     def _scalars(self, values: Mapping[str, float], step: int) -> None:
         content = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
         self._summary(Summary(value=content), step)
-        self.file.file.flush()  # so that a running TensorBoard shows it at once
+        self.file.flush()  # so that a running TensorBoard shows it at once
 
     def _summary(self, content: Summary, step: int) -> None:
         self._write(Event(wall_time=time.time(), step=step, summary=content))
