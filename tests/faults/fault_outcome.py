@@ -10,7 +10,7 @@ _OF_THE_WAY = {"started", "ended", "seconds", "resumed", "peak_memory_mib", "env
 
 
 def find_outcome(root):
-    """Return {what: content} of the one run below `root`, and of the baselines there."""
+    """Return {what: content} of the one run below `root`."""
     import torch
 
     (record_path,) = Path(root).glob("*/*/record.json")
@@ -19,10 +19,10 @@ def find_outcome(root):
     record = {key: value for key, value in json.loads(record_path.read_text()).items() if key not in _OF_THE_WAY}
     del record["config"]["runtime"]
     found = {
-        "files": sorted(names.keys() - {"checkpoints/previous.pt"}),  # one that was continued may have one more
+        # One that was continued has one more checkpoint, and one that could not write its log has none.
+        "files": sorted(names.keys() - {"checkpoints/previous.pt", "run.log"}),
         "record": record,
-        "baselines": {path.name: path.read_text() for path in Path(root, ".baselines").glob("*")},
-        "log": "NUL bytes" if b"\0" in names["run.log"].read_bytes() else "",
+        "log": "NUL bytes" if "run.log" in names and b"\0" in names["run.log"].read_bytes() else "",
     }
     for name, path in names.items():
         if name == "events":

@@ -13,10 +13,20 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from dataclasses import astuple
 from pathlib import Path
 
 _LONGEST = 90  # seconds that a command may take
+# What takes long to import, and only runs would.
+_SLOW = (
+    "pandas",
+    "sklearn.ensemble",
+    "sklearn.linear_model",
+    "torch._dynamo",
+    "torchmetrics",
+    "mtlrun.tasks.classification",
+)
 
 
 class ForkServer:
@@ -57,6 +67,8 @@ def serve():
     import mtlrun.runs.run  # noqa: F401 (imports nearly all that a run needs)
     from mtlrun.config.compose import compose
 
+    for module in _SLOW:
+        importlib.import_module(module)
     torch.set_num_threads(1)
     hydra_shortcuts.take(pytest.MonkeyPatch())
     compose([])
@@ -78,6 +90,9 @@ def _fork(request, scratch):
         try:
             os.setsid()
             _run(request, scratch)
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
         finally:
             os._exit(99)
     stop = time.monotonic() + _LONGEST

@@ -8,6 +8,7 @@ All changes of all kinds of runs: `pytest -m faults` (an hour on two cores).
 import json
 import shutil
 import signal
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,12 @@ def server():
     server = ForkServer()
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def twin_of(server, tmp_path_factory):
+    """Return a function that returns the twin of a kind of run."""
+    return cache(lambda kind: Twin(server, kind, tmp_path_factory.mktemp(kind)))
 
 
 class Twin:
@@ -67,20 +74,23 @@ class Twin:
     def disturb(self, fault, at):
         """Return what is wrong after a fault and after the same command again."""
         folder = self.copy(f"{fault}-{at}")
-        again = command(self.kind)
-        answer = self.server.run(folder, *again, fault=fault, at=at)
+        answer = self.server.run(folder, *command(self.kind), fault=fault, at=at)
         wrong = _wrong_after(fault, answer, folder)
-        if self.kind == "rerun" and at % 2:
-            again.remove("runtime.rerun=true")
-        answer = self.server.run(folder, *again)
-        if answer["code"]:
-            wrong.append(f"again: exit {answer['code']}: {answer['err'][-600:]}")
-        else:
-            says_it_is_old = "runtime.rerun=true" in answer["err"] + answer["out"]
-            wrong += differences(self.old if self.old and says_it_is_old else self.outcome, answer["outcome"])
+        if self.kind == "rerun":
+            twice = Path(shutil.copytree(folder, self.folder / f"{fault}-{at}-again"))
+            wrong += self.continue_in(twice, [word for word in command(self.kind) if word != "runtime.rerun=true"])
+        wrong += self.continue_in(folder, command(self.kind))
+        return [f"{self.kind}: {fault} at {at} ({self.changes[at]}): {line}" for line in wrong]
+
+    def continue_in(self, folder, words):
+        """Return what is wrong after a command line in a folder that was disturbed, and remove it."""
+        answer = self.server.run(folder, *words)
         shutil.rmtree(folder)
-        change = self.changes[at] if at < len(self.changes) else ""
-        return [f"{fault} at {at} ({change}): {line}" for line in wrong]
+        if answer["code"]:
+            return [f"again: exit {answer['code']}: {answer['err'][-600:]}"]
+        # Nothing of the old run may have been removed if its result is shown as what it is: that of other data.
+        says_it_is_old = "train anew with runtime.rerun=true" in answer["err"] + answer["out"]
+        return differences(self.old if self.old and says_it_is_old else self.outcome, answer["outcome"])
 
 
 def _wrong_after(fault, answer, folder):
@@ -132,43 +142,52 @@ def _due(changes, fault):
     return [number for number in numbers if number % len(others) == others.index(fault)]
 
 
+def _cases():
+    """Yield each kind with each fault; strictly expected to fail are those with a known cause."""
+    for kind in KINDS:
+        for fault in FAULTS:
+            reason = _known_cause(kind, fault)
+            marks = [pytest.mark.xfail(strict=True, reason=reason)] if reason else []
+            yield pytest.param(kind, fault, marks=marks, id=f"{kind}-{fault}")
+
+
+def _known_cause(kind, fault):
+    if fault in _SIGNALS and kind != "legacy":
+        return "a signal during the test evaluation saves the selected weights as the last ones"
+    if kind in ("evaluations", "patience") and fault not in _SIGNALS:
+        return "best.pt is ahead of the checkpoint that the run is continued from"
+    return None
+
+
 @pytest.mark.faults
-@pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_change_of_every_kind_of_run(kind, fault, server, tmp_path):
-    twin = Twin(server, kind, tmp_path)
+@pytest.mark.parametrize(("kind", "fault"), list(_cases()))
+def test_every_change_of_every_kind_of_run(kind, fault, twin_of):
+    twin = twin_of(kind)
     wrong = [line for at in _due(twin.changes, fault) for line in twin.disturb(fault, at)]
     assert wrong == []
 
 
 # (kind of run, fault, kind of change, the file or what it becomes, which of these changes)
-SAMPLE = {
-    "checkpoints": [
-        ("loss", "kill", "rename", "checkpoints/last.pt", 1),
-        ("jacobian", "half", "write", "checkpoints/.fresh.pt.tmp", 3),
-        ("lookahead", "kill", "rename", "checkpoints/previous.pt", 0),
-        ("micro_batches", "kill", "open", "checkpoints/.best.pt.tmp", 1),
-    ],
-    "logs": [
-        ("workers", "half", "write", ".mtlrun", 4),
-        ("legacy", "half", "write", "metrics.jsonl", 1),
-        ("checkpoints", "kill", "fsync", ".mtlrun", 2),
-    ],
-    "results": [
-        ("files", "half", "write", ".predictions.csv.tmp", 0),
-        ("files", "kill", "rename", "record.json", 1),
-    ],
-}
+SAMPLE = [
+    ("checkpoints", "kill", "rename", "checkpoints/last.pt", 1),
+    ("checkpoints", "half", "write", "checkpoints/.fresh.pt.tmp", 3),
+    ("checkpoints", "dead", "fsync", ".mtlrun", 2),
+    ("workers", "sigterm", "rename", "config.yaml", 0),
+    ("workers", "half", "write", ".mtlrun", 4),
+    ("workers", "full", "write", "checkpoints/.best.pt.tmp", 1),
+    ("files", "half", "write", ".predictions.csv.tmp", 0),
+    ("files", "enospc", "write", "metrics.jsonl", 0),
+    ("files", "eio", "write", "run.log", 1),
+    ("files", "readonly", "rename", "record.json", 1),
+    ("rerun", "kill", "unlink", "checkpoints/previous.pt", 0),
+]
 
 
-@pytest.mark.parametrize("files", SAMPLE)
-def test_a_sample_of_faults(files, server, tmp_path):
-    twins, wrong = {}, []
-    for kind, fault, name, file, which in SAMPLE[files]:
-        if kind not in twins:
-            twins[kind] = Twin(server, kind, tmp_path / kind)
-        twin = twins[kind]
-        wrong += twin.disturb(fault, twin.find(name, file)[which])
+def test_a_sample_of_faults(twin_of):
+    wrong = []
+    for kind, fault, change, file, which in SAMPLE:
+        twin = twin_of(kind)
+        wrong += twin.disturb(fault, twin.find(change, file)[which])
     assert wrong == []
 
 

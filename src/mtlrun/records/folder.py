@@ -63,7 +63,7 @@ def hold(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / LOCK, "a+")  # noqa: SIM115 (held open on purpose: closing releases the lock)
+        file = open(folder / LOCK, "a+b", buffering=0)  # noqa: SIM115 (closing it releases the lock)
     except OSError as error:
         if error.errno in _OF_THE_DISK:
             raise StorageError(folder, error) from error
@@ -73,12 +73,12 @@ def hold(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             file.seek(0)
-            holder = file.read().strip() or "another process"
+            holder = file.read().decode().strip() or "another process"
             raise RunInUseError(f"{folder} is being trained by {holder}; wait for it, or stop it first") from None
         with suppress(OSError):  # the lock holds without this text, which is for those who meet it
             file.truncate(0)
-            file.write(f"process {os.getpid()} on {platform.node()}, since {datetime.now():%Y-%m-%d %H:%M:%S}")
-            file.flush()
+            holder = f"process {os.getpid()} on {platform.node()}, since {datetime.now():%Y-%m-%d %H:%M:%S}"
+            file.write(holder.encode())
         yield
 
 
