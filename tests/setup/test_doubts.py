@@ -1,5 +1,6 @@
 """Doubts about a run: few steps, small splits and unsuitable targets are on the screen and in the record."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy
@@ -9,6 +10,7 @@ from helpers import read_record, run_folders
 from scipy.stats import binomtest
 
 from mtlrun.config.compose import compose
+from mtlrun.errors import ConfigError
 from mtlrun.records.record import SplitSummary
 from mtlrun.setup.doubts import doubt_splits
 from mtlrun.setup.prepare import prepare
@@ -42,6 +44,25 @@ def test_doubts_are_on_the_screen_and_in_the_record(mtlrun):
         "trainer.epochs=167, say, or a smaller trainer.batch_size"
     )
     assert all(note in out.split("epoch 1,")[0] for note in record["notes"])
+
+
+def test_folds_are_advised_where_they_are_allowed_alone():
+    table = ["x,day,k,part"]
+    table += [f"{RANDOM.normal():.6f},{row},{'no' if row % 2 else 'yes'},{('train', 'val', 'test')[row // 4 % 3]}"
+              for row in range(60)]  # fmt: skip
+    for name in ("table", "other"):
+        Path(f"{name}.csv").write_text("\n".join(table) + "\n")
+    keys = ["dataset=csv", "dataset.path=table.csv", "+task@tasks.k=binary", "dataset.inputs=[x]"]
+    for others, allowed in [
+        ([], True), (["dataset.split_column=part"], False), (["dataset.time_column=day"], False),
+        (["dataset.path={train:table.csv,test:other.csv}"], False),
+    ]:  # fmt: skip
+        found = [note for note in prepare(compose([*keys, *others])).notes if "the val split has" in note]
+        assert len(found) == 1
+        assert ("study=folds" in found[0]) == allowed
+        folds = ["dataset.num_folds=5", "dataset.fold=0"]
+        with nullcontext() if allowed else pytest.raises(ConfigError, match="num_folds must be null"):
+            prepare(compose([*keys, *others, *folds]))
 
 
 def test_enough_rows_and_steps_raise_no_doubt():

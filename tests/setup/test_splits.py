@@ -9,6 +9,7 @@ from helpers import QUICK, read_record, run_folders
 from mtlrun.datasets import Loader, MultiDigits, TensorSplit
 from mtlrun.datasets.base import as_split
 from mtlrun.datasets.tables.inputs.keys import count_repeated, keys_of
+from mtlrun.records.record import SplitSummary
 from mtlrun.setup import split_summary
 from mtlrun.tasks import Classification, Regression
 
@@ -127,6 +128,19 @@ def test_rows_of_a_table_that_are_also_in_training_are_counted_and_said(mtlrun, 
     )
     assert [note for note in record["notes"] if "same inputs" in note] == [line]
     assert line in " ".join(out.split())
+
+
+def test_a_line_on_repeated_samples_is_worth_it_from_one_percent_on():
+    def lines(samples, repeated, in_val=0):
+        counts = {"train": (900, None, None), "val": (samples, 0, None), "test": (samples, repeated, in_val)}
+        return split_summary.describe_repeated(
+            {name: SplitSummary(number, {}, None, number, *others) for name, (number, *others) in counts.items()}
+        )
+
+    assert lines(500, 4, 4) == lines(500, 0) == []
+    assert lines(500, 5, 4)[0].startswith("5 of 500 test samples have the same inputs as a training sample; ")
+    assert lines(20, 1)[0].startswith("1 of 20 test samples has the same inputs as a training sample; ")
+    assert lines(20, 0, 1)[0].startswith("1 of 20 test samples has the same inputs as a validation sample; ")
 
 
 def test_a_single_row_is_counted_too_and_only_those_that_are_used():

@@ -58,9 +58,16 @@ def doubt_splits(
         lines.append(f"the train split has {_count(train)}: little can be learned from so few")
     if small:
         counts = " and ".join(f"the {name} split has {_count(number)}" for name, number in small.items())
-        folds = "; -m study=folds tests on every row" if dataset.get("num_folds", 0) is None else ""
+        folds = "; -m study=folds tests on every row" if _may_have_folds(dataset) else ""
         lines.append(f"{counts}: {_worth(min(small.values()), tasks)}{folds}")
     return lines
+
+
+def _may_have_folds(dataset: Mapping[str, Any]) -> bool:
+    """Return True if nothing but `num_folds` is missing for cross-validation: see `datasets.tables.splits.division`."""
+    files = dataset.get("labels", dataset.get("path"))
+    divides = dataset.get("split_column") is not None or dataset.get("time_column") is not None
+    return dataset.get("num_folds", 0) is None and not divides and not isinstance(files, Mapping)
 
 
 def _count(samples: int) -> str:

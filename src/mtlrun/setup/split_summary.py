@@ -15,6 +15,9 @@ from mtlrun.records.record import SplitSummary
 from mtlrun.records.stamps import Stamp
 from mtlrun.tasks import Task
 
+# Of a split: so many samples that are repeated are pointed out.
+_WORTH_A_LINE = 0.01
+
 
 def summarize(
     loader: Loader,
@@ -59,16 +62,25 @@ def keys_of_split(split: Split) -> Keys | None:
 
 
 def describe_repeated(splits: Mapping[str, SplitSummary]) -> list[str]:
-    """Return a line on the samples whose inputs are also in an earlier split, or none if there are none."""
-    found = [
-        f"{split.repeated:,} of {split.samples:,} {name} samples" for name, split in splits.items() if split.repeated
-    ]
-    parts = [f"{' and '.join(found)} have the same inputs as a training sample"] if found else []
+    """Return a line on the samples whose inputs are also in an earlier split; none for fewer than 1 % of a split."""
+    found = {name: count for name, split in splits.items() if (count := _of_split(split, name, split.repeated))}
+    parts = []
+    if found:
+        have = "has" if sum(splits[name].repeated or 0 for name in found) == 1 else "have"
+        parts.append(f"{' and '.join(found.values())} {have} the same inputs as a training sample")
     test = splits.get("test")
-    if test is not None and test.repeated_in_val:
-        count = f"{test.repeated_in_val:,} of {test.samples:,} test samples"
-        parts.append(f"{count} have the same inputs as a validation sample")
+    in_val = _of_split(test, "test", test.repeated_in_val) if test is not None else ""
+    if test is not None and in_val:
+        have = "has" if test.repeated_in_val == 1 else "have"
+        parts.append(f"{in_val} {have} the same inputs as a validation sample")
     return [f"{', '.join(parts)}; metrics on them may be too good"] if parts else []
+
+
+def _of_split(split: SplitSummary, name: str, repeated: int | None) -> str:
+    """Return how many samples of a split are repeated, or an empty text if that changes no metric by much."""
+    if not repeated or repeated < _WORTH_A_LINE * split.samples:
+        return ""
+    return f"{repeated:,} of {split.samples:,} {name} samples"
 
 
 def _fingerprint(split: Split, stamps: Mapping[str, Stamp]) -> str | None:
