@@ -141,6 +141,19 @@ def test_images_are_named_after_their_table_and_other_datasets_by_their_option()
     assert run_id(compose([])).startswith("multidigits-hard-")
 
 
+def test_notes_on_labels_do_not_repeat_what_was_found(mtlrun):
+    grades = [f"{row % 7},{1 + row % 2},{(5, 7, 9)[row % 3]}" for row in range(60)]
+    Path("grades.csv").write_text("\n".join(["x,sex,grade", *grades]) + "\n")
+    code, out, err = mtlrun("dataset=csv", "dataset.path=grades.csv", "dataset.predict=[sex,grade]", "trainer.epochs=1")
+    assert code == 0, err
+    (folder,) = run_folders()
+    notes = [note for note in read_record(folder)["notes"] if note.startswith("task ")]
+    assert notes == ["task sex: the label 1 is no (0) and 2 is yes (1), by value",
+                     "task grade: the labels are numbered by value: 5 is 0, 7 is 1, 9 is 2"]  # fmt: skip
+    assert not any(note in out for note in notes)
+    assert "sex: binary: 1 (30), 2 (30); positive is 2; for the other: tasks.sex.positive=1" in out
+
+
 def test_the_result_names_the_positive_class_and_counts_of_others(mtlrun):
     arguments = [*COMMAND, "dataset.predict=[species,sex]", "tasks.sex.positive=female"]
     code, out, err = mtlrun(*arguments)

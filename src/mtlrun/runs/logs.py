@@ -148,7 +148,7 @@ def log_plan(parts: Parts, record: Record) -> None:
         )
     found = record.config.get("found", {})
     for note in record.notes:
-        if not _was_advised(note, found):
+        if not _was_shown(note, found):
             logger.warning("%s", note)
     log_sampling(parts.loaders["train"], parts.tasks, parts.total_steps)
     epochs = parts.total_steps / parts.steps_per_epoch
@@ -162,10 +162,13 @@ def log_plan(parts: Parts, record: Record) -> None:
             )
 
 
-def _was_advised(note: str, found: Mapping[str, str]) -> bool:
-    """Return True if the advice at the end of a note on a task has been given with the kind that was found for it."""
+def _was_shown(note: str, found: Mapping[str, str]) -> bool:
+    """Return True if the line on the kind that was found for a task has what a note on its labels says."""
     advice = note.rpartition(": ")[2]
-    return any(note.startswith(f"task {task}: ") and line.endswith(advice) for task, line in found.items())
+    return any(
+        note.startswith(f"task {task}: ") and (line.endswith(advice) or " by value" in note)
+        for task, line in found.items()
+    )
 
 
 def log_undefined(trainer: Trainer) -> None:
