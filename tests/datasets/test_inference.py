@@ -67,6 +67,13 @@ KINDS = {
 }  # fmt: skip
 
 
+def test_numbers_that_hardly_differ_are_written_with_the_digits_that_differ():
+    write(x=column(float), near=column(lambda row: f"{1e9 + 0.37 * row:.2f}"), far=column(lambda row: row + 0.25))
+    lines = found(predict="near,far")["found"]
+    assert lines["near"] == "regression: numbers from 1000000000 to 1000000044"
+    assert lines["far"] == "regression: numbers from 0.25 to 119.25"
+
+
 def test_each_column_gets_the_kind_that_it_looks_like():
     write(x=column(float), **{name: column(make) for name, (make, _) in KINDS.items()})
     config = found(predict=",".join(KINDS))

@@ -33,6 +33,9 @@ def test_an_interval_may_have_no_width():
     assert format_interval([0.123456, 0.123499]) == "[0.1235, 0.1235]"
     assert format_interval([1.24e-6, 3.1e-6]) == "[1.2e-06, 3.1e-06]"
     assert format_interval([31278.2, 72238.9]) == "[31278, 72239]"
+    assert format_interval([477887894.0, 764550259.0]) == "[4.8e+08, 7.6e+08]"
+    assert format_interval([1600123456.0, 1600129999.0]) == "[1.600123e+09, 1.60013e+09]"
+    assert format_interval([2e9, 2e9]) == "[2e+09, 2e+09]"
     assert format_interval(None) == ""
 
 

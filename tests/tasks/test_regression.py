@@ -181,6 +181,18 @@ def test_timestamps_that_differ_by_a_second_keep_their_differences():
     assert found["r2"] == pytest.approx(1, abs=1e-9)
 
 
+def test_a_mean_is_described_with_the_digits_that_its_standard_deviation_needs():
+    cases = {
+        (1e9, 1.0): "mean 1000000044.5, standard deviation 25.9792",
+        (-1e9, 1.0): "mean -999999955.5, standard deviation 25.9792",
+        (0.0, 1.0): "mean 44.5, standard deviation 25.9792",
+        (1e-6, 0.0): "mean 1e-06, standard deviation 1",
+    }
+    for (low, step), expected in cases.items():
+        target = low + step * torch.arange(90).double()
+        assert f"({expected})" in fitted(target).describe_learned()
+
+
 @pytest.mark.parametrize("unit", [1e-200, 1.0, 1e200])
 def test_a_number_that_is_constant_in_training_keeps_its_unit_and_any_other_has_deviation_1(unit):
     target = torch.stack(

@@ -56,8 +56,12 @@ def format_interval(bounds: Sequence[float] | None) -> str:
     if bounds is None:
         return ""
     low, high = bounds
+    largest = max(abs(low), abs(high))
+    if largest >= 1e7:
+        digits = max(2, ceil(log10(largest)) + ceil(0.7 - log10(high - low))) if high > low else 6
+        return f"[{low:.{digits}g}, {high:.{digits}g}]"
     decimals = max(ceil(0.7 - log10(high - low)), 0) if high > low else 4
-    if decimals > 4 and max(abs(low), abs(high)) < 1e-3:
+    if decimals > 4 and largest < 1e-3:
         return f"[{low:.2g}, {high:.2g}]"
     return f"[{low:.{min(decimals, 4)}f}, {high:.{min(decimals, 4)}f}]"
 

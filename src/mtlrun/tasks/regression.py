@@ -1,5 +1,6 @@
 """Regression: one or several real numbers."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Unpack
 
@@ -101,7 +102,7 @@ class Regression(Task, ConstantPredictor, DecodesPredictions, GeneralizedLinear)
         if not self.standardize:
             return ""
         pairs = zip(self.target_mean.tolist(), self.target_std.tolist(), strict=True)
-        listing = [f"mean {mean:.6g}, standard deviation {std:.6g}" for mean, std in pairs]
+        listing = [f"mean {_write_mean(mean, std)}, standard deviation {std:.6g}" for mean, std in pairs]
         more = f"; and {len(listing) - _LISTED} more" if len(listing) > _LISTED else ""
         return f"learned in standard deviations ({'; '.join(listing[:_LISTED])}{more}), evaluated in its own unit"
 
@@ -220,3 +221,9 @@ def _mean_and_std(numbers: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]
     largest[constant] = 1.0
     std = largest * numpy.sqrt(numpy.square(deviations / largest).mean(axis=0))
     return numbers[0] + mean, numpy.where(constant, 1.0, std)
+
+
+def _write_mean(mean: float, std: float) -> str:
+    """Return a mean with six digits, or with more where the standard deviation is far smaller."""
+    more = math.floor(math.log10(abs(mean) / std)) if mean and 0 < std < abs(mean) else 0
+    return f"{mean:.{min(17, max(6, more + 4))}g}"

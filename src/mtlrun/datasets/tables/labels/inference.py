@@ -202,7 +202,7 @@ class _Finder:
             )
         if len(values) <= 2:
             return self._find_classes(task, column)
-        span = f"{_write(values[0])} to {_write(values[-1])}"
+        span = _span(values[0], values[-1])
         if (values % 1 != 0).any():
             return Finding("regression", line=f"regression: numbers from {span}{_gaps(numbers)}")
         what = f"{len(values)} different whole numbers from {span}"
@@ -366,8 +366,15 @@ def _gaps(cells: numpy.ndarray) -> str:
     return f", {count:,} empty" if count else ""
 
 
-def _write(number: float) -> str:
-    return f"{number:.0f}" if number % 1 == 0 and abs(number) < 1e15 else f"{number:.6g}"
+def _write(number: float, digits: int = 6) -> str:
+    return f"{number:.0f}" if number % 1 == 0 and abs(number) < 1e15 else f"{number:.{digits}g}"
+
+
+def _span(low: float, high: float) -> str:
+    """Return from where to where, with as many digits as tell one from the other, and six at least."""
+    different = (digits for digits in range(6, 17) if f"{low:.{digits - 2}g}" != f"{high:.{digits - 2}g}")
+    digits = next(different, 17)
+    return f"{_write(low, digits)} to {_write(high, digits)}"
 
 
 def _are_counts(values: numpy.ndarray, counts: numpy.ndarray, known: numpy.ndarray) -> bool:
