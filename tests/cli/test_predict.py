@@ -42,7 +42,7 @@ def test_tasks_are_shown_with_what_was_found_before_training(mtlrun):
         "  species: classification: 3 classes, Adelie (20), Chinstrap (20), Gentoo (20)",
         "  sex: binary: female (20), male (20), 20 empty; positive is male, by the alphabet; for the other: "
         "tasks.sex.positive=female",
-        "  mass_g: regression: 40 different whole numbers from 3000 to 3975",
+        "  mass_g: regression: 40 different whole numbers from 3000 to 3975; from column 'mass (g)'",
     ]
     assert sum("tasks.sex.positive=female" in line for line in lines) == 1  # and not once more as a note
     (folder,) = run_folders()
@@ -142,14 +142,17 @@ def test_images_are_named_after_their_table_and_other_datasets_by_their_option()
 
 
 def test_notes_on_labels_do_not_repeat_what_was_found(mtlrun):
-    grades = [f"{row % 7},{1 + row % 2},{(5, 7, 9)[row % 3]}" for row in range(60)]
-    Path("grades.csv").write_text("\n".join(["x,sex,grade", *grades]) + "\n")
-    code, out, err = mtlrun("dataset=csv", "dataset.path=grades.csv", "dataset.predict=[sex,grade]", "trainer.epochs=1")
+    grades = [f"{row % 7},{1 + row % 2},{(5, 7, 9)[row % 3]},{'ab'[row % 2]}" for row in range(60)]
+    Path("grades.csv").write_text("\n".join(["x,sex,grade,letter (a or b)", *grades]) + "\n")
+    predict = 'dataset.predict=[sex,grade,"letter (a or b)"]'
+    code, out, err = mtlrun("dataset=csv", "dataset.path=grades.csv", predict, "trainer.epochs=1")
     assert code == 0, err
     (folder,) = run_folders()
     notes = [note for note in read_record(folder)["notes"] if note.startswith("task ")]
     assert notes == ["task sex: the label 1 is no (0) and 2 is yes (1), by value",
-                     "task grade: the labels are numbered by value: 5 is 0, 7 is 1, 9 is 2"]  # fmt: skip
+                     "task grade: the labels are numbered by value: 5 is 0, 7 is 1, 9 is 2",
+                     "task letter_a_or_b: 'b' is yes (1) and 'a' is no (0), by the alphabet; for the other order: "
+                     "tasks.letter_a_or_b.positive=a"]  # fmt: skip
     assert not any(note in out for note in notes)
     assert "sex: binary: 1 (30), 2 (30); positive is 2; for the other: tasks.sex.positive=1" in out
 

@@ -166,8 +166,7 @@ def _was_shown(note: str, found: Mapping[str, str]) -> bool:
     """Return True if the line on the kind that was found for a task has what a note on its labels says."""
     advice = note.rpartition(": ")[2]
     return any(
-        note.startswith(f"task {task}: ") and (line.endswith(advice) or " by value" in note)
-        for task, line in found.items()
+        note.startswith(f"task {task}: ") and (advice in line or " by value" in note) for task, line in found.items()
     )
 
 
