@@ -100,6 +100,11 @@ def test_a_yaml_of_ones_own_may_predict_and_set_keys(mtlrun):
     assert config["tasks"]["sex"]["class_weights"] == "balanced"
     assert config["tasks"]["sex"]["label_smoothing"] == 0.2
     assert run_id(config).startswith("birds-")  # an option of the user's has a name
+    code, _, err = mtlrun("--config-dir", "conf", "dataset=birds", "~tasks.sex")
+    assert (code, err) == (2, "mtlrun: ~tasks.sex: dataset.predict asks for this task; leave it out there\n")
+    code, _, err = mtlrun("--config-dir", "conf", "dataset=birds", "~tasks.species")
+    assert code == 2
+    assert "~tasks.species: there is no such key; what dataset.predict asks for is to be left out there" in err
     code, _, err = mtlrun("--config-dir", "conf", "dataset=birds", "trainer.epochs=1", "runtime.quiet=true")
     assert code == 0, err
 

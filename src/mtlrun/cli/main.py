@@ -97,7 +97,7 @@ def train(arguments: Sequence[str]) -> int:
         if sweeping:
             print(f"run {hydra_config.job.num + 1}: {' '.join(overrides)}", flush=True)
         try:
-            config = resolve(cfg, hydra_config.runtime.choices)
+            config = resolve(cfg, hydra_config.runtime.choices, overrides)
             # Only the first run's time includes the start of the program.
             started = time.time() if exit_codes else _STARTED
             exit_codes.append(train_one(config, overrides, started))

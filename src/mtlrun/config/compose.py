@@ -78,7 +78,7 @@ def register_with_hydra() -> None:
         ConfigStore.instance().store(group="weighting/losses", name=name, node=node)
 
 
-def resolve(cfg: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
+def resolve(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Return the config as plain containers with all interpolations resolved and the names of the chosen options.
 
     Tasks that `dataset.predict` asks for are found in the data and filled in: see `mtlrun.config.completion`.
@@ -86,9 +86,11 @@ def resolve(cfg: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         cfg: the composed config without the `hydra` node.
         choices: the option chosen in each group, as in `hydra.runtime.choices`.
+        overrides: of the command line, which are in the config already; one that deletes a task must not be in vain.
 
     Raises:
-        ConfigError: an interpolation fails, a mandatory value is missing, or a variant is unknown.
+        ConfigError: an interpolation fails, a mandatory value is missing, a variant is unknown, or `dataset.predict`
+            asks for a task that an override deletes.
         DataError: tasks are to be found in data that cannot be read, or cannot be predicted.
     """
     for key, what in FILLED_IN.items():
@@ -103,6 +105,13 @@ def resolve(cfg: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
         completed = complete(cfg, named_by_user=names["dataset"] not in shipped("dataset"))
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}") from error
+    deleted = {override[1:].partition("=")[0] for override in overrides if override.startswith("~tasks.")}
+    if problems := [
+        f"~tasks.{task}: dataset.predict asks for this task; leave it out there"
+        for task in completed.found
+        if f"tasks.{task}" in deleted
+    ]:
+        raise ConfigError(problems)
     cfg = completed.cfg
     if completed.name is not None:
         names["data"] = completed.name
@@ -158,7 +167,7 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
             diagnose(error, overrides, partial(compose_with_hydra, config_dir=config_dir)).problems
         ) from error
     choices = cfg.hydra.runtime.choices
-    return resolve(without_hydra(cfg), choices)
+    return resolve(without_hydra(cfg), choices, overrides)
 
 
 def compose_with_hydra(overrides: Sequence[str], config_dir: str | Path | None = None) -> DictConfig:

@@ -205,6 +205,8 @@ def _explain_key(text: str, override: Override, base: DictConfig, error: Excepti
                 return f"{text}: unknown key '{name}'; {suggest(name, ROOT_KEYS[1:])}"
             if not isinstance(node, Mapping | DictConfig):
                 return f"{text}: {where} is a value and has no key '{name}'"
+            if where == "tasks" and key == f"tasks.{name}" and override.is_delete():
+                return f"~{key}: there is no such key; what dataset.predict asks for is to be left out there"
             if where == "tasks" and key == f"tasks.{name}":
                 return how_to_add_task(name, override.value())
             removed = explain_removed(key, override.value())

@@ -248,7 +248,9 @@ def _choose(table: Columns, keys: InputKeys, targets: set[str], row_columns: set
     if both:
         raise DataError(f"dataset.dates: {both[0]!r} is in dataset.categorical too; it can be one of them")
     if not columns:
-        raise DataError(f"{table.path}: no column is left for the inputs")
+        raise DataError(
+            f"{table.path}: no column is left for the inputs, which are those neither predicted nor excluded"
+        )
     return columns, empty
 
 
