@@ -11,6 +11,7 @@ from mtlrun.config.checks import check_one_of
 
 ColumnKind = Literal["number", "indicator", "category"]
 _MOST_CATEGORIES = 2**24
+_FEWEST_BINS, _MOST_BINS = 4, 48
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +33,7 @@ class InputColumn:
     kind: ColumnKind = "number"
     num_categories: int = 0
     values: Tensor | None = field(default=None, repr=False)
-    _quantiles: dict[int, tuple[float, ...]] = field(default_factory=dict, init=False, repr=False)
+    _quantiles: dict[int | None, tuple[float, ...]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_one_of("kind", self.kind, ColumnKind)
@@ -46,17 +47,21 @@ class InputColumn:
                 f"num_categories must be at most {_MOST_CATEGORIES}, found {self.num_categories} for {self.name!r}"
             )
 
-    def quantiles(self, num_bins: int) -> tuple[float, ...] | None:
+    def quantiles(self, num_bins: int | None) -> tuple[float, ...] | None:
         """Return the quantiles 0, 1/num_bins, ..., 1 of the training values, each number once, in ascending order.
 
         A column that is constant in training has one; None if the values are not known.
+
+        Args:
+            num_bins: None for the square root of the number of training values, from 4 to 48.
         """
         if self.values is None:
             return None
         if num_bins not in self._quantiles:  # a network is made several times, for each task or to find its width
             values = self.values.detach().cpu().double().numpy()
+            bins = min(max(round(len(values) ** 0.5), _FEWEST_BINS), _MOST_BINS) if num_bins is None else num_bins
             # Quantiles between two values could be apart by rounding only.
-            edges = numpy.unique(numpy.quantile(values, numpy.linspace(0, 1, num_bins + 1), method="nearest"))
+            edges = numpy.unique(numpy.quantile(values, numpy.linspace(0, 1, bins + 1), method="nearest"))
             self._quantiles[num_bins] = tuple(edges.tolist())
         return self._quantiles[num_bins]
 

@@ -6,8 +6,9 @@ from mtlrun.config.settings import Settings
 from mtlrun.datasets import Loader
 
 _BATCHES_PER_EPOCH = 32
-_SMALLEST_BATCH, _LARGEST_BATCH = 16, 512
-_FEWEST_STEPS, _FEWEST_EPOCHS = 1000, 20
+_SMALLEST_BATCH, _LARGEST_BATCH = 16, 256
+_FEWEST_STEPS, _MANY_STEPS = 1000, 10_000
+_FEWEST_EPOCHS, _ENOUGH_EPOCHS = 20, 40
 _EVALUATIONS = 40
 
 
@@ -31,7 +32,7 @@ def choose_length(settings: Settings, train: Loader) -> tuple[Settings, dict[str
 
 
 def choose_batch_size(num_samples: int) -> int:
-    """Return a power of two from 16 to 512 that makes about 32 batches of so many training samples."""
+    """Return a power of two from 16 to 256 that makes about 32 batches of so many training samples."""
     size = _SMALLEST_BATCH
     while size < _LARGEST_BATCH and size * _BATCHES_PER_EPOCH * 2**0.5 < num_samples:
         size *= 2
@@ -39,8 +40,9 @@ def choose_batch_size(num_samples: int) -> int:
 
 
 def choose_epochs(steps_per_epoch: int) -> int:
-    """Return the number of epochs that make 1,000 steps or a little more, and 20 or more."""
-    return max(_FEWEST_EPOCHS, -(-_FEWEST_STEPS // steps_per_epoch))
+    """Return the number of epochs: 40, or as many as make 1,000 steps; fewer, down to 20, above 10,000 steps."""
+    most = max(_FEWEST_EPOCHS, min(_ENOUGH_EPOCHS, _MANY_STEPS // steps_per_epoch))
+    return max(most, -(-_FEWEST_STEPS // steps_per_epoch))
 
 
 def choose_evaluate_every(epochs: float) -> int:

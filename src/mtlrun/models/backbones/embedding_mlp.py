@@ -38,7 +38,8 @@ class EmbeddingMLP(Backbone):
         numbers: how numbers enter: `plain`, as they are; `piecewise_linear` or `periodic`: as embeddings. Indicators
             always enter as they are.
         number_size: length of the embedding of a number.
-        num_bins: of `piecewise_linear`, with quantiles of training as edges.
+        num_bins: of `piecewise_linear`, with quantiles of training as edges; None for the square root of the number of
+            training samples, from 4 to 48.
         num_frequencies, frequency_std: of `periodic`.
         hidden, dropout, norm, activation, residual: see `MLP`.
         width: factor on `hidden` and on the lengths of embeddings, rounded.
@@ -52,7 +53,7 @@ class EmbeddingMLP(Backbone):
         embedding_sizes: EmbeddingSizes = None,
         numbers: Numbers = "plain",
         number_size: int = 16,
-        num_bins: int = 48,
+        num_bins: int | None = 48,
         num_frequencies: int = 48,
         frequency_std: float = 0.01,
         hidden: Sequence[int] = (128, 64),
@@ -69,7 +70,7 @@ class EmbeddingMLP(Backbone):
         check_one_of("category_encoding", category_encoding, CategoryEncoding)
         check_one_of("numbers", numbers, Numbers)
         for name, value in (("number_size", number_size), ("num_bins", num_bins), ("num_frequencies", num_frequencies)):
-            if value < 1:
+            if value is not None and value < 1:
                 raise ValueError(f"{name} must be >= 1, found {value}")
         if not frequency_std > 0:
             raise ValueError(f"frequency_std must be > 0, found {frequency_std}")
@@ -145,7 +146,7 @@ class _Number:
     kind: Literal["number", "indicator", "category"] = "number"
     num_categories = 0
 
-    def quantiles(self, num_bins: int) -> None:
+    def quantiles(self, num_bins: int | None) -> None:
         return None
 
 
@@ -172,7 +173,7 @@ def _embedding_sizes(columns: Sequence[ColumnLike], given: EmbeddingSizes, width
     return widened([sizes.get(name, size) for name, size in categorical.items()], width)
 
 
-def _edges(columns: Sequence[ColumnLike], num_bins: int) -> list[Sequence[float]]:
+def _edges(columns: Sequence[ColumnLike], num_bins: int | None) -> list[Sequence[float]]:
     """Return the edges of the bins of each column."""
     edges = [column.quantiles(num_bins) for column in columns]
     if any(of_column is None for of_column in edges):
