@@ -44,9 +44,9 @@ def settings_with(*words):
 @pytest.mark.usefixtures("table")
 def test_a_table_sets_them_and_any_key_or_option_wins():
     parts, settings = settings_with()
-    assert (settings.batch_size, settings.epochs, settings.evaluate_every) == (16, 23, 1)
-    assert parts.chosen == {"batch_size": 16, "epochs": 23, "evaluate_every": 1}
-    assert (parts.steps_per_epoch, parts.total_steps) == (44, 23 * 44)
+    assert (settings.batch_size, settings.epochs, settings.evaluate_every) == (16, 40, 1)
+    assert parts.chosen == {"batch_size": 16, "epochs": 40, "evaluate_every": 1}
+    assert (parts.steps_per_epoch, parts.total_steps) == (44, 40 * 44)
 
     assert not [note for note in parts.notes if "steps" in note], "the run is long enough"
     parts, settings = settings_with("trainer.epochs=100")
@@ -56,9 +56,9 @@ def test_a_table_sets_them_and_any_key_or_option_wins():
     parts, settings = settings_with("trainer.batch_size=100", "trainer.evaluate_every=7")
     assert (parts.steps_per_epoch, settings.evaluate_every, parts.chosen) == (7, 7, {"epochs": 143})
     parts, settings = settings_with("trainer.limit_batches=4")
-    assert parts.total_steps == 23 * 4, "fewer batches in each epoch, not more epochs"
+    assert parts.total_steps == 40 * 4, "fewer batches in each epoch, not more epochs"
     parts, settings = settings_with("trainer.micro_batches=4")
-    assert (settings.batch_size, parts.total_steps) == (16, 23 * 44)
+    assert (settings.batch_size, parts.total_steps) == (16, 40 * 44)
     parts, settings = settings_with("trainer=default")
     assert (settings.batch_size, parts.total_steps, parts.chosen) == (256, 30 * 3, {})
     parts, settings = settings_with("trainer=smoke")
@@ -80,10 +80,10 @@ def test_what_was_chosen_is_on_the_screen_and_in_the_record(mtlrun):
     words = [word for word in CSV if "quiet" not in word]
     code, out, err = mtlrun(*words, "trainer.limit_batches=1", "trainer.evaluate_every=30")
     assert code == 0, err
-    assert "trainer.batch_size=16, trainer.epochs=23, for 700 training samples" in out
+    assert "trainer.batch_size=16, trainer.epochs=40, for 700 training samples" in out
     (folder,) = run_folders()
     record = read_record(folder)
-    assert (record["chosen"], record["steps"]) == ({"batch_size": 16, "epochs": 23}, 23)
+    assert (record["chosen"], record["steps"]) == ({"batch_size": 16, "epochs": 40}, 40)
 
 
 @pytest.mark.usefixtures("table")
