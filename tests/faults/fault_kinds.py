@@ -31,8 +31,9 @@ KINDS = {
     "micro_batches": ["weighting=dwa", "trainer.micro_batches=2"],
     "workers": ["weighting=pcgrad", "runtime.num_workers=2"],
     "evaluations": ["weighting=equal", *_EVALUATIONS],
-    "checkpoints": ["weighting=gradnorm", *_EACH_STEP],
-    "patience": ["weighting=equal", "trainer.monitor=per_task", "trainer.patience=1", *_EVALUATIONS],
+    "checkpoints": ["weighting=gradnorm", "trainer.monitor=per_task", *_EACH_STEP],
+    # By min_delta the order of the evaluations matters; those of steps 1, 3, 5, 6 and 7 are selected.
+    "patience": ["weighting=equal", "trainer.patience=2", "trainer.min_delta=0.05", *_EVALUATIONS, "trainer.epochs=3"],
     "legacy": ["weighting=equal", "dataset.protocol=legacy"],
     "rerun": ["weighting=equal", "runtime.rerun=true"],
     "files": ["weighting=equal", "trainer.baselines=true", "runtime.predictions=csv", "trainer.epochs=1"],

@@ -129,7 +129,7 @@ def _due(changes, fault):
     """Return the numbers of the changes at which a fault is tried.
 
     A kill and a full disk at each, half a write at each write, and the rest in turn, so that each kind of change meets
-    each fault in some run.
+    each fault in some run; both signals at the end, when the result is found and written.
     """
     numbers = range(len(changes))
     if fault in ("kill", "full"):
@@ -137,7 +137,7 @@ def _due(changes, fault):
     if fault == "half":
         return [number for number in numbers if changes[number].kind == "write"]
     if fault in _SIGNALS:
-        return [number for number in numbers if number % 2 == (fault == "sigint")]
+        return [number for number in numbers if number % 2 == (fault == "sigint") or number >= len(numbers) - 30]
     others = ["enospc", "eio", "dead", "readonly"]
     return [number for number in numbers if number % len(others) == others.index(fault)]
 
@@ -152,8 +152,10 @@ def _cases():
 
 
 def _known_cause(kind, fault):
-    if fault in _SIGNALS and kind != "legacy":
-        return "a signal during the test evaluation saves the selected weights as the last ones"
+    if fault in _SIGNALS:
+        return (
+            "a signal after the last step has the state saved once more, with the selected weights and logs of the test"
+        )
     if kind in ("evaluations", "patience") and fault not in _SIGNALS:
         return "best.pt is ahead of the checkpoint that the run is continued from"
     return None
