@@ -75,12 +75,19 @@ class Twin:
         """Return what is wrong after a fault and after the same command again."""
         folder = self.copy(f"{fault}-{at}")
         answer = self.server.run(folder, *command(self.kind), fault=fault, at=at)
-        wrong = _wrong_after(fault, answer, folder)
+        wrong = _wrong_after(fault, answer, self.new_record(folder))
         if self.kind == "rerun":
             twice = Path(shutil.copytree(folder, self.folder / f"{fault}-{at}-again"))
             wrong += self.continue_in(twice, [word for word in command(self.kind) if word != "runtime.rerun=true"])
         wrong += self.continue_in(folder, command(self.kind))
         return [f"{self.kind}: {fault} at {at} ({self.changes[at]}): {line}" for line in wrong]
+
+    def new_record(self, folder):
+        """Return the record of a run, None if there is none but that of the old run, untouched or to be removed."""
+        paths = list(folder.glob("outputs/*/*/record.json"))
+        text = paths[0].read_text() if paths and not (paths[0].parent / ".removing").exists() else None
+        old = [path.read_text() for path in self.folder.glob("start/outputs/*/*/record.json")]
+        return None if text is None or text in old else json.loads(text)
 
     def continue_in(self, folder, words):
         """Return what is wrong after a command line in a folder that was disturbed, and remove it."""
@@ -93,10 +100,9 @@ class Twin:
         return differences(self.old if self.old and says_it_is_old else self.outcome, answer["outcome"])
 
 
-def _wrong_after(fault, answer, folder):
+def _wrong_after(fault, answer, record):
     """Return what is wrong with exit code, messages and status after a fault."""
     code, lines = answer["code"], answer["err"].splitlines()
-    record = _record(folder)
     status = record and record["status"]
     wrong = [f"a traceback: {answer['err'][-600:]}"] if "Traceback" in answer["err"] + answer["out"] else []
     if fault in ("kill", "half"):
@@ -118,11 +124,6 @@ def _wrong_after(fault, answer, folder):
         if status == "failed" and lines and record["error"] not in lines[0]:
             wrong.append(f"{lines[0]}, and in the record {record['error']}")
     return wrong
-
-
-def _record(folder):
-    paths = list(folder.glob("outputs/*/*/record.json"))
-    return json.loads(paths[0].read_text()) if paths else None
 
 
 def _due(changes, fault):
