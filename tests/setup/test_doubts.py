@@ -107,6 +107,8 @@ def test_numbers_far_from_1_that_are_learned_as_they_are_are_pointed_out():
         (Count(standardize=True), [5000, 0, 100], None), (Count(), [5, 0, 1], None),
         (Regression(), [3.0, 3.0, 3.0], "all labels for training are the same"),
         (Regression(2, standardize=True), [[1.0, 2.0], [3.0, 2.0]], "number 1: all labels for training are the same"),
+        (Regression(2, standardize=True), [[1.0, 20.0], [3.0, 2000.0]], "its numbers spread from 1 to 990, so rmse"),
+        (Regression(2, standardize=True), [[1.0, 2.0], [3.0, 20.0]], None),
     ],
 )  # fmt: skip
 def test_tasks_doubt_targets_they_learn_badly(task, target, expected):

@@ -32,6 +32,9 @@ Criterion = Literal["mse", "l1", "huber"]
 
 _LISTED = 4  # numbers at most in a line
 
+# Numbers whose spreads differ by more are hardly seen together in one error.
+_UNLIKE = 10
+
 _LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mse": nn.functional.mse_loss,
     "l1": nn.functional.l1_loss,
@@ -153,7 +156,20 @@ class Regression(Task, ConstantPredictor, DecodesPredictions, GeneralizedLinear)
         equal = [str(index) for index, column in enumerate(numbers.T) if describe_equal(column) is not None]
         where = f"number {', '.join(equal)}: " if self.num_outputs > 1 else ""
         doubts = [f"{where}all labels for training are the same, so there is nothing to learn"] if equal else []
+        doubts += self._doubt_pooling(numbers, key)
         return doubts if self.standardize else doubts + doubt_scale(numbers, key)
+
+    def _doubt_pooling(self, numbers: Tensor, key: str) -> list[str]:
+        """Return a sentence if the errors of the number with the largest spread hide those of others, or none."""
+        spread = numbers.std(dim=0, correction=0)
+        spread = spread[spread > 0]
+        if len(spread) < 2 or spread.max() <= _UNLIKE * spread.min():
+            return []
+        low, high, task = float(spread.min()), float(spread.max()), key.removeprefix("tasks.")
+        return [
+            f"its numbers spread from {low:.3g} to {high:.3g}, so rmse and mae, which are over all of them, are "
+            f"about the largest; r2 weighs them alike (trainer.monitor={task}/r2), and so do tasks of their own"
+        ]
 
     def undefined_metrics(self, target: Tensor, names: Sequence[str] = ()) -> dict[str, str]:
         equal = [describe_equal(numbers) for numbers in self._numbers(target).T]
