@@ -288,7 +288,7 @@ def test_the_end_of_a_run_shows_test_metrics_with_arrows(mtlrun):
     assert code == 0, err
     lines = [line.split() for line in out.splitlines()]
     test = read_record(run_folders()[0])["test"]
-    assert ["left", "loss", "↓", f"{test['left']['loss']:.4f}"] in [line[:4] for line in lines]
+    assert ["left", "loss", "=", "log_loss", "↓", f"{test['left']['loss']:.4f}"] in [line[:6] for line in lines]
     assert ["accuracy", "↑", f"{test['right']['accuracy']:.4f}"] in [line[:3] for line in lines]
     assert "multidigits-hard-equal-s0" in out  # the config tree
     assert any(line[:2] == ["shared", "1,616"] for line in lines)  # the parameter groups: 100 * 16 + 16

@@ -17,7 +17,9 @@ from mtlrun.weightings import GradNorm
 
 #: {backbone: names of the parameters of its last layer with a weight matrix or kernel}.
 EXPECTED = {
+    "convnet": ["stages.3.4.weight"],
     "convnext": ["stages.3.1.2.block.5.weight", "stages.3.1.2.block.5.bias"],
+    "embedding_mlp": ["stages.1.0.weight", "stages.1.0.bias"],
     "lenet": ["stages.2.1.weight", "stages.2.1.bias"],
     "mlp": ["stages.1.0.weight", "stages.1.0.bias"],
     "mobilenet": ["stages.4.3.0.weight"],
@@ -25,9 +27,12 @@ EXPECTED = {
     "resnet34": ["stages.4.2.conv2.weight"],
     "resnet50": ["stages.4.2.conv3.weight"],
     "segnet": ["stages.9.3.weight"],
+    "tabular": ["stages.1.0.weight", "stages.1.0.bias"],
     "vit": ["stages.3.layers.1.mlp.3.weight", "stages.3.layers.1.mlp.3.bias"],
 }
 NARROW = {"width": 0.1}
+#: {backbone of vectors: changes of its keys}.
+VECTORS = {"embedding_mlp": {}, "tabular": {"numbers": "periodic"}}  # without the quantiles of a dataset
 INPUTS = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
@@ -47,14 +52,16 @@ def test_every_backbone_is_tested():
 @pytest.mark.parametrize("backbone", EXPECTED)
 def test_last_layer_of_a_backbone_and_gradnorm_s_decision_at_it(backbone):
     tasks = {"a": Regression(), "b": Regression()}
-    factory = build(shipped_node("backbone", backbone) | NARROW, "backbone", partial=True, input_shape=(3, 32, 32))
+    inputs = INPUTS[:, 0, 0] if backbone in VECTORS else INPUTS
+    node = shipped_node("backbone", backbone) | NARROW | VECTORS.get(backbone, {})
+    factory = build(node, "backbone", partial=True, input_shape=tuple(inputs.shape[1:]))
     model = HardSharing(tasks, factory).eval()
     expected = [f"trunk.{name}" for name in EXPECTED[backbone]]
     assert names_of(model, model.last_layer()) == expected
-    model.find_last_layer(INPUTS)
+    model.find_last_layer(inputs)
     assert names_of(model, model.last_layer()) == expected
 
-    output = model(INPUTS)
+    output = model(inputs)
     losses = [
         factor * prediction.square().mean()
         for factor, prediction in zip((1, 3), output.predictions.values(), strict=True)
