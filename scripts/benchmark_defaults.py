@@ -13,7 +13,7 @@ trains, for models hard and single and five seeds, which are also those of the s
 it can be stopped and started again. Further words go to --words, as in --words optimizer=sgd. Prints two tables.
 Linear models and gradient boosting are the baselines in the records. Differences are those to the better of the two,
 over the same splits, positive where mtlrun is better, in units of the metric, with the 95 % interval of their mean by
-Student's t.
+Student's t; where there is one split only, with half the width of the run's interval over its test samples.
 """
 
 import argparse
@@ -98,10 +98,7 @@ def read(
 
 
 def show(found: dict[str, dict[str, list[Record]]], models: Sequence[str]) -> None:
-    counts = {
-        model: {"ahead": 0, "within noise": 0, "behind": 0, "one split only": 0, "not worse in the mean": 0}
-        for model in models
-    }
+    counts = {model: {"ahead": 0, "within noise": 0, "behind": 0, "not worse in the mean": 0} for model in models}
     skills: dict[str, list[float]] = {model: [] for model in models}
     heads = ["table, task", "metric", *models, *BASELINES, *(f"{model} - best" for model in models), "seeds"]
     print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
@@ -117,16 +114,17 @@ def show(found: dict[str, dict[str, list[Record]]], models: Sequence[str]) -> No
             cells += [digits(statistics.fmean(values)) for values in scores.values()]
             for model in models:
                 mean, half = interval([sign * (a - b) for a, b in zip(scores[model], best, strict=True)])
+                if len(best) < 2:
+                    low, high = records[model][0].intervals["test"][task][metric]
+                    half = (high - low) / 2
                 verdict = "ahead" if mean > half else "behind" if mean < -half else "within noise"
-                counts[model]["one split only" if len(best) < 2 else verdict] += 1
+                counts[model][verdict] += 1
                 counts[model]["not worse in the mean"] += mean >= 0
                 skills[model] += [
                     skill_of(record, task, metric, a) - skill_of(record, task, metric, b)
                     for record, a, b in zip(records[model], scores[model], best, strict=True)
                 ]
-                text = f"{mean:+.3f}" if abs(mean) < 100 else f"{mean:+.0f}"
-                if len(best) > 1:
-                    text += f" ± {half:.3f}" if abs(mean) < 100 else f" ± {half:.0f}"
+                text = f"{mean:+.3f} ± {half:.3f}" if abs(mean) < 100 else f"{mean:+.0f} ± {half:.0f}"
                 cells.append(f"**{text}**" if verdict == "behind" else text)
             print(f"| {' | '.join([*cells, str(len(best))])} |")
     for model in models:
