@@ -15,12 +15,11 @@ from mtlrun.records.display import (
 )
 from mtlrun.records.identity import run_folder
 from mtlrun.records.record import Record
-from mtlrun.records.shortfalls import describe_shortfalls, explain_baselines
+from mtlrun.records.shortfalls import FEW, describe_shortfalls, explain_baselines
 from mtlrun.records.stamps import explain_result_of_changed_data
 
 _MOST_TASKS = 4  # that are named in a line
 _MOST_CLASSES = 12  # whose numbers of rows are shown
-_FEW = 10  # samples or groups: fewer make an interval that means little
 _OFTEN = 0.05  # of the resamples: if a metric is undefined on more, this is said
 
 
@@ -111,10 +110,10 @@ def _about_intervals(record: Record) -> list[str]:
         f"95 %: bootstrap interval over the {drawn} of the test split ({made['resamples']} resamples); it does not "
         "cover other seeds"
     ]
-    few = [f"{task} ({count})" for task, count in made["drawn_from"].items() if count < _FEW]
+    few = [f"{task} ({count})" for task, count in made["drawn_from"].items() if count < FEW]
     if few:
-        lines.append(f"an interval over fewer than {_FEW} {drawn} means little: {_listed(few)}")
-    for task in (task for task, count in made["drawn_from"].items() if count >= _FEW):
+        lines.append(f"an interval over fewer than {FEW} {drawn} means little: {_listed(few)}")
+    for task in (task for task, count in made["drawn_from"].items() if count >= FEW):
         fractions = made["undefined"].get(task, {})
         often = [f"{metric} in {100 * part:.0f} %" for metric, part in fractions.items() if part > _OFTEN]
         if often:

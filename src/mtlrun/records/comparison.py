@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from mtlrun.errors import DataError
-from mtlrun.records.data_sets import content_of, is_table, meaning_of_task
+from mtlrun.records.data_sets import content_of, dataset_of, is_table, meaning_of_task
 from mtlrun.records.folder import RECORD
 from mtlrun.records.identity import flatten
 from mtlrun.records.record import Record, TaskMetrics
@@ -42,7 +42,7 @@ class ConfigGroup:
     @property
     def num_folds(self) -> int | None:
         """The number of folds that the data of these runs are divided into; None without folds."""
-        num_folds: int | None = _dataset(self.records[0].config).get("num_folds")
+        num_folds: int | None = dataset_of(self.records[0]).get("num_folds")
         return num_folds
 
     def values(self, task: str, metric: str) -> dict[int | None, list[float]]:
@@ -54,7 +54,7 @@ class ConfigGroup:
         for record in self.records:
             if metric in record.test.get(task, {}):
                 value = record.test[task][metric]
-                values.setdefault(_dataset(record.config).get("fold"), []).append(nan if value is None else value)
+                values.setdefault(dataset_of(record).get("fold"), []).append(nan if value is None else value)
         return values
 
     def samples(self, task: str, metric: str) -> list[float]:
@@ -129,7 +129,7 @@ def group_baselines(records: Sequence[Record]) -> list[ConfigGroup]:
         with_it = [record for record in records if name in record.baselines]
         by_fold: dict[int | None, list[Record]] = {}
         for record in with_it:
-            by_fold.setdefault(_dataset(record.config).get("fold"), []).append(record)
+            by_fold.setdefault(dataset_of(record).get("fold"), []).append(record)
         common = [
             replace(of_fold[0], protocol="standard", test=_common_metrics(name, of_fold))
             for of_fold in by_fold.values()
@@ -190,18 +190,13 @@ def _repeated(record: Record) -> dict[str, Any]:
 
     Where a table is does not matter if its content is known.
     """
-    repeats = ["seed"] + ([] if _dataset(record.config).get("num_folds") is None else ["dataset.fold"])
+    repeats = ["seed"] + ([] if dataset_of(record).get("num_folds") is None else ["dataset.fold"])
     repeats += ["dataset.path"] if is_table(record) and content_of(record) else []
     return {
         key: value
         for key, value in flatten(record.config).items()
         if key not in repeats and not key.startswith(tuple(f"{repeat}." for repeat in repeats))
     }
-
-
-def _dataset(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    node = config.get("dataset")
-    return node if isinstance(node, Mapping) else {}
 
 
 def _follows_from_name(key: str, configs: Sequence[Mapping[str, Any]]) -> bool:

@@ -14,6 +14,12 @@ _TABLES = ("path", "labels")
 _PATHS = (*_TABLES, "root")
 
 
+def dataset_of(record: Record) -> Mapping[str, Any]:
+    """Return the group `dataset` of a run's config, empty if there is none."""
+    node = record.config.get("dataset")
+    return node if isinstance(node, Mapping) else {}
+
+
 def content_of(record: Record) -> str:
     """Return a short hash of the content of the files that a run read; their paths and times do not matter."""
     content = [stamp.get("content") or stamp.get("names") for stamp in record.data.values()]
@@ -23,7 +29,7 @@ def content_of(record: Record) -> str:
 def meaning_of_task(record: Record, task: str) -> Meaning:
     """Return what must be equal for two results of tasks of one name to be comparable."""
     kind = str(record.config.get("tasks", {}).get(task, {}).get("_target_", "")).rpartition(".")[2]
-    dataset = _dataset(record)
+    dataset = dataset_of(record)
     targets = dataset.get("targets")
     column = targets.get(task, task) if isinstance(targets, Mapping) else task
     scaled = task in (dataset.get("standardize_targets") or ())  # in records of earlier versions
@@ -57,7 +63,7 @@ def group_by_data(records: Sequence[Record]) -> dict[str, list[Record]]:
 
 def is_table(record: Record) -> bool:
     """Return True if the data is a table of the user's, of labels for one."""
-    return any(_dataset(record).get(key) is not None for key in _TABLES)
+    return any(dataset_of(record).get(key) is not None for key in _TABLES)
 
 
 def _is_same(one: Record, other: Record) -> bool:
@@ -74,7 +80,7 @@ def _is_same(one: Record, other: Record) -> bool:
 
 def _place(record: Record) -> str:
     """Return where the user's table is."""
-    dataset = _dataset(record)
+    dataset = dataset_of(record)
     paths = [dataset[key] for key in _PATHS if dataset.get(key) is not None]
     listed = [", ".join(map(str, path.values())) if isinstance(path, Mapping) else str(path) for path in paths]
     return ", ".join(listed)
@@ -91,8 +97,3 @@ def _columns(record: Record) -> set[str]:
         *inputs.get("excluded", ()),
         *(column for entry in targets.values() for column in entry["columns"]),
     }
-
-
-def _dataset(record: Record) -> Mapping[str, Any]:
-    node = record.config.get("dataset")
-    return node if isinstance(node, Mapping) else {}

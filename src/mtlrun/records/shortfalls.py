@@ -8,8 +8,8 @@ from mtlrun.records.record import Record
 _NAMES = {"constant": "a constant", "linear": "a linear model", "boosting": "gradient boosting"}
 # How much higher the skill of a baseline is, at least, to be pointed out.
 _MARGIN = 0.05
-# Test samples: of fewer, an interval means little.
-_FEW = 10
+#: Samples, or groups of them: of fewer, an interval means little.
+FEW = 10
 
 
 def explain_baselines(record: Record) -> str:
@@ -51,7 +51,7 @@ def _is_clearly_better(baseline: float, value: float, record: Record, task: str,
     split = record.splits["test"]
     samples: int = max(1, split["labeled"].get(task, split["samples"]))
     bounds = record.intervals.get("test", {}).get(task, {}).get(metric)
-    if bounds is None or samples < _FEW:
+    if bounds is None or samples < FEW:
         return gap > max(_MARGIN, 1 / sqrt(samples))
     low, high = bounds
     return gap > _MARGIN and (baseline > high if direction == "max" else baseline < low)

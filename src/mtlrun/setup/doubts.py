@@ -8,6 +8,7 @@ from mtlrun.config.settings import Settings
 from mtlrun.datasets.base import Split
 from mtlrun.records.record import SplitSummary
 from mtlrun.tasks import Task
+from mtlrun.training.intervals import wilson_interval
 
 # A run of fewer steps than this is pointed out; so many are advised.
 _FEW_STEPS, _ENOUGH_STEPS = 100, 500
@@ -87,10 +88,8 @@ def _worth(samples: int, tasks: Mapping[str, Task]) -> str:
 def _interval(samples: int) -> str:
     """Return in words from where to where an accuracy of 0.8 may be, by Wilson's score interval."""
     right = round(0.8 * samples) / samples
-    spread = _QUANTILE**2 / samples
-    center = (right + spread / 2) / (1 + spread)
-    width = _QUANTILE * sqrt(right * (1 - right) / samples + spread / (4 * samples)) / (1 + spread)
-    return f"{right:.2f} may be anything from {center - width:.2f} to {center + width:.2f}"
+    low, high = wilson_interval(right, samples)
+    return f"{right:.2f} may be anything from {low:.2f} to {high:.2f}"
 
 
 def _percent(samples: int) -> str:

@@ -372,7 +372,7 @@ def place(components: Components, data: Data) -> Parts:
         optimizer=make_optimizer(components.config["optimizer"], model, tasks),
         schedule=components.schedule,
         loaders=data.loaders,
-        selection_rules=make_rules(components.settings, components.dataset, tasks, model, skills),
+        selection_rules=make_rules(settings, components.dataset, tasks, model, skills),
         skills=skills,
         settings=settings,
         chosen=chosen,

@@ -4,8 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from mtlrun.tasks.metrics.shared import SharedState
-
-_BINS = 15
+from mtlrun.tasks.resampling.probabilities import BINS
 
 
 class _Probabilities(SharedState):
@@ -21,7 +20,7 @@ class _Probabilities(SharedState):
         super().__init__()
         self.add_state("samples", torch.tensor(0.0, dtype=torch.float64))
         self.add_state("log_loss", torch.tensor(0.0, dtype=torch.float64))
-        self.add_state("residuals", torch.zeros(_BINS, dtype=torch.float64))
+        self.add_state("residuals", torch.zeros(BINS, dtype=torch.float64))
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Add a batch.
@@ -41,9 +40,9 @@ class _Probabilities(SharedState):
             probability, outcome = logits.sigmoid(), target > 0
         self.samples += len(target)
         self.log_loss += losses.sum()
-        bins = (probability * _BINS).ceil().clamp(1, _BINS).nan_to_num(1).long() - 1
+        bins = (probability * BINS).ceil().clamp(1, BINS).nan_to_num(1).long() - 1
         # A matrix product, since adding at indices is not deterministic on GPUs.
-        self.residuals += (outcome.double() - probability) @ nn.functional.one_hot(bins, _BINS).double()
+        self.residuals += (outcome.double() - probability) @ nn.functional.one_hot(bins, BINS).double()
 
 
 class LogLoss(_Probabilities):

@@ -5,7 +5,8 @@ from torch import Tensor, nn
 
 from mtlrun.tasks.resampling.base import ResampledMetrics, numbers
 
-_BINS = 15
+#: Bins of equal width of the expected calibration error.
+BINS = 15
 
 
 def probabilities(logits: Tensor, target: Tensor) -> ResampledMetrics:
@@ -24,8 +25,8 @@ def probabilities(logits: Tensor, target: Tensor) -> ResampledMetrics:
     else:
         losses = nn.functional.binary_cross_entropy_with_logits(logits, target.double(), reduction="none")
         probability, outcome = numbers(logits.sigmoid()), numbers(target > 0)
-    bins = numpy.clip(numpy.ceil(numpy.nan_to_num(probability) * _BINS), 1, _BINS) - 1
-    residuals = (bins[:, None] == numpy.arange(_BINS)) * (outcome - probability)[:, None]
+    bins = numpy.clip(numpy.ceil(numpy.nan_to_num(probability) * BINS), 1, BINS) - 1
+    residuals = (bins[:, None] == numpy.arange(BINS)) * (outcome - probability)[:, None]
     columns = numpy.concatenate([residuals, numbers(losses)[:, None]], axis=1)
 
     def metrics(counts: numpy.ndarray) -> dict[str, numpy.ndarray]:
