@@ -5,6 +5,7 @@ MtlrunError                 anything below; `exit_code` is what the command line
 ├── DataError          (2)  the data cannot be used: absent, unreadable, labels out of range
 ├── RunInUseError      (2)  another process is training this very run
 ├── CheckpointError    (1)  a checkpoint cannot be read
+├── LockLostError      (1)  the lock of the run folder was removed, and another process may be training the run
 ├── StorageError       (1)  a file of the run cannot be written: the disk is full, a quota is used up, ...
 ├── FallbackError      (1)  a weighting's solver fails too often for the method to be what it is called
 ├── DivergedError      (3)  a loss or a gradient is no longer finite, or a loss below what the method allows
@@ -60,6 +61,20 @@ class StorageError(MtlrunError):
 
     def __init__(self, path: Path, error: OSError) -> None:
         super().__init__(f"{path} cannot be written: {error.strerror or error}")
+
+
+class LockLostError(MtlrunError):
+    """The lock of the run folder is no longer this process's; nothing more is written into the folder.
+
+    Args:
+        path: of the lock's file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} was removed or replaced during training, so another process may be training this run; stopped, "
+            "and nothing more is written; the same command goes on from the last checkpoint"
+        )
 
 
 class FallbackError(MtlrunError):

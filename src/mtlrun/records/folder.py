@@ -1,16 +1,14 @@
-"""The run folder: the names of its files, writing them atomically, and the lock of the process that trains."""
+"""The run folder: the names of its files, writing them atomically, and holding it while a process trains."""
 
 import errno
-import fcntl
 import os
-import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from mtlrun.errors import ConfigError, RunInUseError, StorageError
+from mtlrun.errors import ConfigError, StorageError
+from mtlrun.records.lock import FolderLock, check_lock
 
 RECORD = "record.json"
 CONFIG = "config.yaml"
@@ -23,7 +21,6 @@ EVENTS = "events.out.tfevents.*"
 CHECKPOINTS = "checkpoints"
 # In CHECKPOINTS; fresh.pt exists only while it takes the place of last.pt.
 LAST, PREVIOUS, BEST, FRESH = "last.pt", "previous.pt", "best.pt", "fresh.pt"
-LOCK = ".lock"
 # Exists while an earlier training is removed; a run that finds it, since the one before was killed, completes that.
 REMOVING = ".removing"
 #: In the folder of all studies: the baselines that runs on the same data share.
@@ -53,7 +50,7 @@ def check_writable(folder: Path) -> None:
 
 
 @contextmanager
-def hold(folder: Path) -> Iterator[None]:
+def hold(folder: Path) -> Iterator[FolderLock]:
     """Create the folder and lock it: no other process can train the same run until this one ends, in whatever way.
 
     Raises:
@@ -62,24 +59,16 @@ def hold(folder: Path) -> Iterator[None]:
         StorageError: the disk is full, ...
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / LOCK, "a+b", buffering=0)  # noqa: SIM115 (closing it releases the lock)
+        _make_folders(folder)
+        lock = FolderLock(folder)
     except OSError as error:
         if error.errno in _OF_THE_DISK:
             raise StorageError(folder, error) from error
         raise ConfigError(f"runtime.root: {folder} cannot be written to ({error.strerror})") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            holder = file.read().decode().strip() or "another process"
-            raise RunInUseError(f"{folder} is being trained by {holder}; wait for it, or stop it first") from None
-        with suppress(OSError):  # the lock holds without this text, which is for those who meet it
-            file.truncate(0)
-            holder = f"process {os.getpid()} on {platform.node()}, since {datetime.now():%Y-%m-%d %H:%M:%S}"
-            file.write(holder.encode())
-        yield
+    try:
+        yield lock
+    finally:
+        lock.release()
 
 
 def is_being_removed(folder: Path) -> bool:
@@ -95,9 +84,12 @@ def start_anew(folder: Path) -> None:
     """
     with storing(folder / REMOVING):
         (folder / REMOVING).touch()
+    sync_folder(folder)
     for pattern in _WRITTEN:
         for path in [*folder.glob(pattern), _temporary(folder / pattern)]:
             remove(path)
+    for changed in (folder / CHECKPOINTS, folder):
+        sync_folder(changed)  # before the mark is gone, all that it is about is
     remove(folder / REMOVING)
 
 
@@ -110,6 +102,37 @@ def remove(path: Path) -> None:
     if path.exists():
         with storing(path):
             path.unlink()
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk: a file that was made, renamed or removed is after a power cut.
+
+    Raises:
+        StorageError: the disk is full, ...
+    """
+    with storing(folder):
+        _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = None
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+        os.fsync(descriptor)
+    except OSError as error:  # many file systems cannot do this, and say so in many ways
+        if error.errno in _OF_THE_DISK:
+            raise
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _make_folders(folder: Path) -> None:
+    """Make a folder and those above it that do not exist, so that they do after a power cut."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in reversed(made):
+        _sync_folder(path.parent)
 
 
 @contextmanager
@@ -133,7 +156,9 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
 
     Raises:
         StorageError: the disk is full, ...
+        LockLostError: another process may be writing into the folder.
     """
+    check_lock(path)
     temporary = _temporary(path)
     with storing(path):
         file = open(temporary, "wb")  # noqa: SIM115 (closed below, so that no error there hides the first one)
@@ -143,6 +168,7 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
             file.close()
             os.replace(temporary, path)
+            _sync_folder(path.parent)
         except Exception:
             with suppress(OSError):
                 file.close()

@@ -10,7 +10,7 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
-from mtlrun.errors import DivergedError, MtlrunError, RunInterruptedError, StorageError
+from mtlrun.errors import DivergedError, LockLostError, MtlrunError, RunInterruptedError, StorageError
 from mtlrun.records.identity import run_id
 from mtlrun.records.record import Record
 from mtlrun.records.stamps import as_plain
@@ -91,6 +91,8 @@ def recording(record: Record, folder: Path) -> Iterator[None]:
             logger.debug("%s", error, exc_info=True)  # the traceback, to run.log only
         try:
             record.write(folder)
+        except LockLostError:
+            pass  # the record is that of another process, which may have completed the run
         except StorageError as second:
             logger.warning("%s; it still has what was known before", second)
         raise

@@ -22,6 +22,7 @@ from mtlrun.records.folder import (
     open_atomically,
     start_anew,
     storing,
+    sync_folder,
 )
 from mtlrun.records.identity import run_folder
 from mtlrun.records.record import Record, finished_record
@@ -69,6 +70,7 @@ def run(
     Raises:
         ConfigError, DataError: before anything is on disk.
         RunInUseError: another process is training this run.
+        LockLostError: the lock of its folder was removed, and another process may be training it.
         StorageError: a file cannot be written: the disk is full, ...
         DivergedError, RunInterruptedError, and whatever else ends a training early; the record holds the reason.
     """
@@ -90,11 +92,13 @@ def run(
     if earlier is not None:
         check_splits(earlier, parts)
     console = console or make_console()
-    with hold(folder), stop_signals() as stop_signal:
+    with hold(folder) as lock, stop_signals() as stop_signal:
         if parts.runtime.rerun or is_being_removed(folder):
             start_anew(folder)
         record = new_record(config, parts, overrides)
         with logging_to(folder, console, quiet=parts.runtime.quiet), recording(record, folder):
+            if lock.note is not None:
+                logger.warning("%s", lock.note)
             _write_inputs(parts, record, folder)
             trainer = _make_trainer(parts, folder, console, stop_signal)
             try:
@@ -148,6 +152,7 @@ def _write_inputs(parts: Parts, record: Record, folder: Path) -> None:
     """Write what is known of a run that starts: its config, what was learned from the data, sample IDs, the record."""
     with storing(folder / CHECKPOINTS):
         (folder / CHECKPOINTS).mkdir(exist_ok=True)
+    sync_folder(folder)
     with open_atomically(folder / CONFIG) as file:
         file.write(yaml.safe_dump(record.config, sort_keys=False).encode())
     if parts.learned:

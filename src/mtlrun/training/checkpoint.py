@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mtlrun.errors import CheckpointError
-from mtlrun.records.folder import BEST, FRESH, LAST, PREVIOUS, open_atomically, storing
+from mtlrun.records.folder import BEST, FRESH, LAST, PREVIOUS, open_atomically, storing, sync_folder
 from mtlrun.training.selection import SelectedModel, merge_states
 
 FORMAT = 3
@@ -70,6 +70,7 @@ def save_last(state: dict[str, Any], folder: Path) -> None:
         if (folder / LAST).exists():
             os.replace(folder / LAST, folder / PREVIOUS)
         os.replace(fresh, folder / LAST)
+    sync_folder(folder)
 
 
 def load(path: Path) -> dict[str, Any] | None:

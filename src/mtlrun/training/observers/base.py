@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from torch import Tensor
 
-from mtlrun.records.folder import storing
+from mtlrun.records.folder import storing, sync_folder
 from mtlrun.records.record import Record
 
 logger = logging.getLogger(__name__)
@@ -133,6 +133,7 @@ class AppendFile:
         self.path = path
         with storing(path):
             self.file: BinaryIO = open(path, "ab")  # noqa: SIM115 (open as long as the run)
+        self._name_is_synced = False
 
     def write(self, content: bytes) -> None:
         """Append `content`."""
@@ -149,7 +150,10 @@ class AppendFile:
         with storing(self.path):
             self.file.flush()
             os.fsync(self.file.fileno())
-            return self.file.tell()
+        if not self._name_is_synced:
+            sync_folder(self.path.parent)
+            self._name_is_synced = True
+        return self.size()
 
     def size(self) -> int:
         """Return the number of bytes, written to the disk or not."""
