@@ -4,8 +4,8 @@ MtlrunError                 anything below; `exit_code` is what the command line
 ├── ConfigError        (2)  the request cannot work: unknown key, wrong value, impossible combination
 ├── DataError          (2)  the data cannot be used: absent, unreadable, labels out of range
 ├── RunInUseError      (2)  another process is training this very run
-├── CheckpointError    (1)  a checkpoint cannot be read
 ├── LockLostError      (1)  the lock of the run folder was removed, and another process may be training the run
+├── CheckpointError    (2)  a checkpoint cannot be used: of another version, of other code, damaged
 ├── StorageError       (1)  a file of the run cannot be written: the disk is full, a quota is used up, ...
 ├── FallbackError      (1)  a weighting's solver fails too often for the method to be what it is called
 ├── DivergedError      (3)  a loss or a gradient is no longer finite, or a loss below what the method allows
@@ -46,7 +46,13 @@ class RunInUseError(MtlrunError):
 
 
 class CheckpointError(MtlrunError):
-    """A checkpoint cannot be read."""
+    """A checkpoint cannot be used; nothing was trained."""
+
+    exit_code = 2
+
+
+class DamagedCheckpointError(CheckpointError):
+    """A checkpoint is not what was written there, or cannot be read; the one before it may be."""
 
 
 class StorageError(MtlrunError):

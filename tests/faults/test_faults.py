@@ -144,22 +144,10 @@ def _due(changes, fault):
 
 
 def _cases():
-    """Yield each kind with each fault; strictly expected to fail are those with a known cause."""
+    """Yield each kind with each fault."""
     for kind in KINDS:
         for fault in FAULTS:
-            reason = _known_cause(kind, fault)
-            marks = [pytest.mark.xfail(strict=True, reason=reason)] if reason else []
-            yield pytest.param(kind, fault, marks=marks, id=f"{kind}-{fault}")
-
-
-def _known_cause(kind, fault):
-    if fault in _SIGNALS:
-        return (
-            "a signal after the last step has the state saved once more, with the selected weights and logs of the test"
-        )
-    if kind in ("evaluations", "patience") and fault not in _SIGNALS:
-        return "best.pt is ahead of the checkpoint that the run is continued from"
-    return None
+            yield pytest.param(kind, fault, id=f"{kind}-{fault}")
 
 
 @pytest.mark.faults

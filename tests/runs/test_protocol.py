@@ -156,14 +156,6 @@ def test_one_value_that_is_not_finite_makes_the_mean_not_finite(odd):
     assert not math.isfinite(offered(3, 1.0, odd, 2.0).metrics["a"]["loss"])
 
 
-def test_evaluations_made_again_after_a_crash_count_once():
-    rule = offered(3, 1.0, 2.0, 3.0, 4.0, 5.0)
-    for number in (5, 6):
-        rule.update(number, number, 10 * number, metrics(float(number)))
-    assert rule.metrics["a"]["loss"] == 5.0
-    assert [evaluation.number for evaluation in rule.evaluations] == [4, 5, 6]
-
-
 def test_averaged_metrics_are_copies():
     rule, found = LastMean(["a", "b"], 2), metrics(1.0)
     rule.update(1, 1, 10, found)

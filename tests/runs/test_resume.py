@@ -254,14 +254,29 @@ def test_a_damaged_checkpoint_is_warned_of_and_the_one_before_it_is_used(damage,
     assert_same(outcome(run_folders("whole")[0]), outcome(folder))
 
 
-def test_without_a_readable_best_checkpoint_the_run_starts_anew_with_a_warning(monkeypatch):
-    run(config_of("runtime.root=whole"))
-    config = config_of("runtime.root=parts")
-    train_until_step(config, 9, monkeypatch)
+@pytest.mark.parametrize("damage", ["gone", "damaged", "of a later evaluation", "of another run"])
+def test_a_run_goes_on_whatever_has_become_of_best(damage, monkeypatch):
+    overrides = ["trainer.monitor=per_task", "trainer.patience=2", "trainer.evaluate_every_steps=2"]
+    run(config_of(*overrides, "runtime.root=whole"))
+    config = config_of(*overrides, "runtime.root=parts")
+    train_until_step(config, 5, monkeypatch)
     (folder,) = run_folders("parts")
-    (folder / "checkpoints" / "best.pt").write_bytes(b"nothing")
+    path = folder / "checkpoints" / "best.pt"
+    if damage == "damaged":
+        path.write_bytes(b"nothing")
+    elif damage == "gone":
+        path.unlink()
+    else:
+        best = checkpoint.load(path)
+        best["evaluations"] = [number + 1 for number in best["evaluations"]]
+        for state in best["model_states"]:
+            for tensor in state.values():
+                tensor.zero_()
+        if damage == "of another run":
+            best["run"] = "another"
+        checkpoint.save(best, path)
     run(config)
-    assert "starts anew" in (folder / "run.log").read_text()
+    assert "continued at epoch 2, step 5" in (folder / "run.log").read_text()
     assert_same(outcome(run_folders("whole")[0]), outcome(folder))
 
 

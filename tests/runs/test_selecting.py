@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers import QUICK, curves, read_lines, read_record, run_folders
 
-from mtlrun.errors import CheckpointError
+from mtlrun.errors import StorageError
 from mtlrun.setup.prepare import prepare
 from mtlrun.tasks import BinaryClassification, Task
 from mtlrun.training import checkpoint
@@ -98,14 +98,16 @@ def test_a_disk_that_is_full_at_the_first_evaluation_is_the_reason_in_the_record
 
     def fail(state, path):
         if path.name == "best.pt":
-            raise CheckpointError("no space left")
+            raise StorageError(path, OSError(28, "No space left on device"))
         save(state, path)
 
     monkeypatch.setattr(checkpoint, "save", fail)
     code, _, err = mtlrun(*QUICK)
-    assert (code, err) == (1, "mtlrun: no space left\n")
-    record = read_record(run_folders()[0])
-    assert (record["status"], record["error"]) == ("failed", "no space left")
+    (folder,) = run_folders()
+    error = f"{folder}/checkpoints/best.pt cannot be written: No space left on device"
+    assert (code, err) == (1, f"mtlrun: {error}; once it can be, the same command goes on\n")
+    record = read_record(folder)
+    assert (record["status"], record["error"]) == ("failed", error)
 
 
 # ----------------------------------------------------------------------------------- metrics that are not defined

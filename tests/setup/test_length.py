@@ -88,11 +88,11 @@ def test_what_was_chosen_is_on_the_screen_and_in_the_record(mtlrun):
 
 @pytest.mark.usefixtures("table")
 def test_epochs_without_an_evaluation_write_no_checkpoint(mtlrun, monkeypatch):
-    from mtlrun.training import checkpoint
+    from mtlrun.training.checkpoint import Checkpoints
 
     saved = []
-    save = checkpoint.save_training
-    monkeypatch.setattr(checkpoint, "save_training", lambda parts, folder: (saved.append(1), save(parts, folder)))
+    save = Checkpoints.save_training
+    monkeypatch.setattr(Checkpoints, "save_training", lambda self, parts: (saved.append(1), save(self, parts)))
     assert mtlrun(*CSV, "trainer.limit_batches=1", "trainer.epochs=20", "trainer.evaluate_every=10")[0] == 0
     assert len(saved) == 2, "after epoch 10, and at the end"
 

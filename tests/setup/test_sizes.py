@@ -16,7 +16,7 @@ from mtlrun.models.backbones import MLP
 from mtlrun.setup.model_size import count_macs, count_parameters, match_width
 from mtlrun.setup.prepare import prepare
 from mtlrun.tasks import Regression
-from mtlrun.training import checkpoint
+from mtlrun.training.checkpoint import Checkpoints
 
 
 def test_macs_are_those_of_matrix_products_and_convolutions():
@@ -120,7 +120,7 @@ COUPLED = ["cross_stitch", "nddr", "sluice", "soft", "soft_trace"]
 @pytest.mark.parametrize("model", COUPLED)
 def test_coupled_networks_start_from_single_task_ones(model, quick):
     single = quick("model=single")
-    weights = checkpoint.load_best(single / "checkpoints")
+    weights = Checkpoints(single / "checkpoints", single.name).load_best()
     folder = quick(f"model={model}", f"model.init_from={single}")
     started = prepare(read_record(folder)["config"]).model
     for task in ("left", "right"):

@@ -248,13 +248,6 @@ def test_the_skill_must_improve_by_more_than_min_delta():
     assert update_all(selection, *evaluations) == [True, False, False, True, False]
 
 
-def test_evaluation_that_is_repeated_after_a_crash_is_selected_again():
-    selection = make("size/rmse")
-    update_all(selection, metrics(0, 4.0), metrics(0, 3.0))
-    assert selection.update(2, 2, 20, metrics(0, 3.0))
-    assert not selection.update(3, 3, 30, metrics(0, 3.0))
-
-
 def test_selected_metrics_are_a_copy():
     selection, found = make(), metrics(0.8, 4.0)
     update_all(selection, found)

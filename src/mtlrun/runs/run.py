@@ -42,6 +42,7 @@ from mtlrun.runs.predictions import keep_predictions
 from mtlrun.runs.recording import complete, new_record, record_intervals, recording
 from mtlrun.runs.signals import stop_signals
 from mtlrun.setup.prepare import prepare
+from mtlrun.training.checkpoint import check_version
 from mtlrun.training.observers import MetricsFile, Screen, TensorBoard
 from mtlrun.training.parts import Parts
 from mtlrun.training.trainer import Trainer
@@ -68,7 +69,7 @@ def run(
         started: `time.time()` when the program started, for the time to the first step.
 
     Raises:
-        ConfigError, DataError: before anything is on disk.
+        ConfigError, DataError, CheckpointError: before anything is on disk.
         RunInUseError: another process is training this run.
         LockLostError: the lock of its folder was removed, and another process may be training it.
         StorageError: a file cannot be written: the disk is full, ...
@@ -84,7 +85,10 @@ def run(
         if record.lacks_baselines(config) and not changes:
             _complete_baselines(config, record, folder, console or make_console())
         return record
-    earlier = None if config["runtime"].get("rerun") else checkpointed_record(folder)
+    earlier = None
+    if not config["runtime"].get("rerun") and not is_being_removed(folder):
+        check_version(folder / CHECKPOINTS)
+        earlier = checkpointed_record(folder)
     doubtful = [] if earlier is None else check_files(earlier)
     with gathering() as early_lines:
         parts = prepare(config)
@@ -100,7 +104,7 @@ def run(
             if lock.note is not None:
                 logger.warning("%s", lock.note)
             _write_inputs(parts, record, folder)
-            trainer = _make_trainer(parts, folder, console, stop_signal)
+            trainer = _make_trainer(parts, record, folder, console, stop_signal)
             try:
                 with trainer.observers:
                     _train(trainer, record, folder, early_lines)
@@ -109,11 +113,14 @@ def run(
     return record
 
 
-def _make_trainer(parts: Parts, folder: Path, console: Console, stop_signal: Callable[[], int | None]) -> Trainer:
+def _make_trainer(
+    parts: Parts, record: Record, folder: Path, console: Console, stop_signal: Callable[[], int | None]
+) -> Trainer:
     quiet, minutes = parts.runtime.quiet, parts.runtime.checkpoint_minutes
     return Trainer(
         parts,
         folder=folder / CHECKPOINTS,
+        run_id=record.run_id,
         observers=[MetricsFile(folder), TensorBoard(folder), Screen(console, quiet=quiet)],
         stop_signal=stop_signal,
         checkpoint_seconds=None if minutes is None else 60 * minutes,

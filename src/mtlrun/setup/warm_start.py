@@ -11,7 +11,7 @@ from mtlrun.errors import ConfigError
 from mtlrun.models import MultiTaskModel
 from mtlrun.records.folder import BEST, CHECKPOINTS
 from mtlrun.records.record import Record
-from mtlrun.training import checkpoint
+from mtlrun.training.checkpoint import Checkpoints
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def _selected_state(folder: Path, key: str, *, legacy: bool) -> dict[str, Tensor
             f"{key}: that run has dataset.protocol=legacy, so it was trained on this run's validation split; give one "
             "with dataset.protocol=standard"
         )
-    state = checkpoint.load_best(folder / CHECKPOINTS)
+    state = Checkpoints(folder / CHECKPOINTS, record.run_id).load_best()
     if state is None:
         raise ConfigError(f"{key}: its {CHECKPOINTS}/{BEST} is gone, so there are no weights to start from")
     return state

@@ -1,4 +1,4 @@
-"""Checkpoints: written atomically, the last two kept, checked when read.
+"""Checkpoints: the state of a training, of which the last two are kept, and the weights of the selected model.
 
 A checkpoint is a plain dictionary of tensors, numbers, texts and containers of these, so that it loads with
 `weights_only=True`: reading one never runs code.
@@ -6,118 +6,25 @@ A checkpoint is a plain dictionary of tensors, numbers, texts and containers of 
 
 import logging
 import os
-import pickle
 import random
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 import numpy
 import torch
 from torch import Tensor
 
-from mtlrun.errors import CheckpointError
-from mtlrun.records.folder import BEST, FRESH, LAST, PREVIOUS, open_atomically, storing, sync_folder
-from mtlrun.training.selection import SelectedModel, merge_states
+from mtlrun.errors import CheckpointError, DamagedCheckpointError, MtlrunError
+from mtlrun.records.folder import BEST, FRESH, LAST, PREVIOUS, storing, sync_folder
+from mtlrun.training.checkpoint_file import load, refuse_other_version, save
+from mtlrun.training.selection import merge_states
 
-FORMAT = 3
+# Keys of every checkpoint beside `format`, and the two kinds.
+_KIND, _RUN = "kind", "run"
+_TRAINING, _SELECTED = "training state", "selected model"
 
 logger = logging.getLogger(__name__)
-
-
-def save(state: dict[str, Any], path: Path) -> None:
-    """Write `state` to `path` so that a crash at any moment leaves the old file or the new one.
-
-    Raises:
-        StorageError: the disk is full, the folder is not writable, ...; the old file is still there.
-    """
-    with open_atomically(path) as file:
-        remembering: Any = _RemembersError(file)
-        try:
-            torch.save({"format": FORMAT, **state}, remembering)
-        except RuntimeError:
-            if remembering.error is not None:
-                raise remembering.error from None
-            raise
-
-
-class _RemembersError:
-    """A file that keeps the first error of a write, in whose place PyTorch raises one on positions in the file."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.error: OSError | None = None
-
-    def write(self, content: bytes) -> int:
-        """Write `content`; torch.save needs nothing else of a file but `flush`."""
-        try:
-            return self._file.write(content)
-        except OSError as error:
-            self.error = self.error or error
-            raise
-
-    def flush(self) -> None:
-        """Hand what was written to the operating system."""
-        self._file.flush()
-
-
-def save_last(state: dict[str, Any], folder: Path) -> None:
-    """Write `state` as the newest training state in `folder`, keeping the one before it."""
-    fresh = folder / FRESH
-    save(state, fresh)
-    with storing(folder / LAST):
-        if (folder / LAST).exists():
-            os.replace(folder / LAST, folder / PREVIOUS)
-        os.replace(fresh, folder / LAST)
-    sync_folder(folder)
-
-
-def load(path: Path) -> dict[str, Any] | None:
-    """Return the checkpoint at `path`, None if there is none.
-
-    Raises:
-        CheckpointError: it is truncated, damaged, or of another version of mtlrun.
-    """
-    if not path.exists():
-        return None
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()  # reads everything against its checksums, which torch.load does not
-        if damaged is not None:
-            raise CheckpointError(f"{path} is damaged (at {damaged})")
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
-    if state.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{path} has checkpoint format {state.get('format')}, and this version of mtlrun reads format {FORMAT}; "
-            "train that run anew (runtime.rerun=true), or use the version that wrote it"
-        )
-    return state
-
-
-def load_last(folder: Path) -> dict[str, Any] | None:
-    """Return the newest readable training state in `folder`, or None; warn of a damaged one."""
-    for name in (LAST, PREVIOUS):
-        try:
-            state = load(folder / name)
-        except CheckpointError as error:
-            logger.warning("%s; going back to the one before it", error)
-            continue
-        if state is not None:
-            return state
-    return None
-
-
-def load_best(folder: Path) -> dict[str, Tensor] | None:
-    """Return the state of the selected model in `folder`, None if there is none.
-
-    Raises:
-        CheckpointError: as for `load`.
-    """
-    best = load(folder / BEST)
-    return None if best is None else merge_states(best["model_states"])
 
 
 class Stateful(Protocol):
@@ -127,35 +34,126 @@ class Stateful(Protocol):
         """Return the state as a checkpoint can hold it."""
 
     def load_state_dict(self, state: Any, /) -> Any:
-        """Restore what `state_dict` returned."""
+        """Restore what `state_dict` returned; raise any error if that is not what `state` is."""
 
 
-def save_training(parts: Mapping[str, Stateful], folder: Path) -> None:
-    """Write the state of all `parts` of a training as the newest one in `folder`."""
-    save_last({name: part.state_dict() for name, part in parts.items()}, folder)
+class Checkpoints:
+    """The checkpoints of a run: last.pt and previous.pt, from which it is continued, and best.pt, which is its result.
 
+    The state of a training includes the selected weights: what is continued from does not depend on best.pt, which may
+    be of a later evaluation, damaged or gone, and is written again.
 
-def restore_training(parts: Mapping[str, Stateful], selected: SelectedModel, folder: Path) -> bool:
-    """Restore the newest training state in `folder`, and the selected model; return False if there is none.
-
-    If an evaluation was made but best.pt cannot be read, the training cannot be continued, and nothing is restored.
+    Args:
+        folder: where they are.
+        run: the run's ID, which each of them holds.
     """
-    state = load_last(folder)
-    if state is None:
+
+    def __init__(self, folder: Path, run: str) -> None:
+        self._folder, self._run = folder, run
+
+    def save_training(self, parts: Mapping[str, Stateful]) -> None:
+        """Write the state of all `parts` of a training as the newest one, keeping the one before it.
+
+        Raises:
+            StorageError: as for `save`.
+        """
+        last, fresh = self._folder / LAST, self._folder / FRESH
+        save(self._mark(_TRAINING) | {name: part.state_dict() for name, part in parts.items()}, fresh)
+        with storing(last):
+            if last.exists():
+                os.replace(last, self._folder / PREVIOUS)
+            os.replace(fresh, last)
+        sync_folder(self._folder)
+
+    def restore_training(self, parts: Mapping[str, Stateful]) -> bool:
+        """Restore the newest state that can be; return False if there is none, since no file is there or undamaged.
+
+        Raises:
+            CheckpointError: a state is of another version, or undamaged but not one that these parts can have. What of
+                it had been restored by then is of no use.
+        """
+        misfit = None
+        for name, next_try in ((LAST, "going back to the one before it"), (PREVIOUS, "there is none before it")):
+            path = self._folder / name
+            try:
+                state = self._load(path, _TRAINING)
+                if state is None:
+                    continue
+                _restore(parts, state, path)
+            except DamagedCheckpointError as error:
+                logger.warning("%s; %s", error, next_try)
+            except _MisfitError as error:
+                misfit = misfit or error
+                logger.warning("%s; %s", error, next_try)
+            else:
+                if name == PREVIOUS:
+                    with storing(path):
+                        os.replace(path, self._folder / LAST)  # before the damaged one can take its place
+                return True
+        if misfit is not None:
+            raise misfit
+        if any((self._folder / name).exists() for name in (LAST, PREVIOUS)):
+            logger.warning("without an undamaged checkpoint the run cannot be continued; it starts anew")
         return False
-    if state["progress"]["evaluations"] > 0:
-        try:
-            best = load(folder / BEST)
-        except CheckpointError as error:
-            logger.warning("%s", error)
-            best = None
-        if best is None:
-            logger.warning("without a readable %s the run cannot be continued; it starts anew", BEST)
-            return False
-        selected.load_state_dict(best)
-    for name, part in parts.items():
-        part.load_state_dict(state[name])
-    return True
+
+    def save_best(self, weights: Mapping[str, Any]) -> None:
+        """Write `SelectedModel.weights` as best.pt.
+
+        Raises:
+            StorageError: as for `save`.
+        """
+        save(self._mark(_SELECTED) | dict(weights), self._folder / BEST)
+
+    def load_best(self) -> dict[str, Tensor] | None:
+        """Return the state of the selected model, None if there is no best.pt.
+
+        Raises:
+            CheckpointError: it is damaged, of another run or of another version of mtlrun, or holds a model per task.
+        """
+        best = self._load(self._folder / BEST, _SELECTED)
+        return None if best is None else merge_states(best["model_states"])
+
+    def _mark(self, kind: str) -> dict[str, Any]:
+        return {_KIND: kind, _RUN: self._run}
+
+    def _load(self, path: Path, kind: str) -> dict[str, Any] | None:
+        """Return the checkpoint of this kind, of this run, None if there is none; without what identifies it."""
+        state = load(path)
+        if state is None:
+            return None
+        found_kind, found_run = (state.pop(key, None) for key in (_KIND, _RUN))
+        del state["format"]
+        if found_run != self._run:
+            raise DamagedCheckpointError(f"{path} is of another run, {found_run}")
+        if found_kind != kind:
+            raise DamagedCheckpointError(f"{path} holds a {found_kind}, and not a {kind}")
+        return state
+
+
+def check_version(folder: Path) -> None:
+    """Raise CheckpointError if a state that a run would be continued from is of another version of mtlrun."""
+    for name in (LAST, PREVIOUS):
+        refuse_other_version(folder / name)
+
+
+class _MisfitError(CheckpointError):
+    """A state of this run that its parts cannot have: the program, or a class of the user's, is not what it was."""
+
+
+def _restore(parts: Mapping[str, Stateful], state: Mapping[str, Any], path: Path) -> None:
+    """Restore all parts, in their order. Each one replaces its whole state, so nothing is left of an earlier try."""
+    try:
+        if state.keys() != parts.keys():
+            raise KeyError(*sorted(state.keys() ^ parts.keys()))
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+    except MtlrunError:  # a log file cannot be cut back
+        raise
+    except Exception as error:
+        raise _MisfitError(
+            f"{path} does not fit this run ({type(error).__name__}: {error}); if the code of a component has changed "
+            "since, restore it, or train anew with runtime.rerun=true"
+        ) from error
 
 
 class Generators:

@@ -43,6 +43,9 @@ class Progress:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
+        kinds = {name: type(value) for name, value in self.state_dict().items()}
+        if {name: type(value) for name, value in state.items()} != kinds:
+            raise TypeError(f"progress must hold {', '.join(kinds)}, found {state}")
         for name, value in state.items():
             setattr(self, name, value)
 

@@ -101,8 +101,7 @@ class Selection(SelectionRule):
         return self.patience is not None and number - self.number >= self.patience
 
     def update(self, number: int, epoch: int, step: int, metrics: Metrics) -> bool:
-        # The number is the same if a run was killed after this evaluation was saved as the best one.
-        better = self.number in (0, number) or self._is_better(metrics)
+        better = not self.number or self._is_better(metrics)
         if better:
             self.number, self.epoch, self.step = number, epoch, step
             self.metrics = {task: dict(metrics[task]) for task in self.tasks}
@@ -121,8 +120,8 @@ class Selection(SelectionRule):
         return {"number": self.number, "epoch": self.epoch, "step": self.step, "metrics": self.metrics}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        for name, value in state.items():
-            setattr(self, name, value)
+        self.number, self.epoch, self.step = state["number"], state["epoch"], state["step"]
+        self.metrics = state["metrics"]
 
     def summary(self) -> dict[str, object]:
         place = {"epoch": self.epoch, "step": self.step}
@@ -200,10 +199,8 @@ class LastMean(SelectionRule):
             raise ValueError(f"averaged_evaluations must be >= 1, found {self.averaged_evaluations}")
 
     def update(self, number: int, epoch: int, step: int, metrics: Metrics) -> bool:
-        # A run that was killed, or lost its last checkpoint, repeats evaluations that are in the list already.
-        earlier = [evaluation for evaluation in self.evaluations if evaluation.number < number]
         latest = Evaluation(number, epoch, step, {task: dict(metrics[task]) for task in self.tasks})
-        self._average([*earlier, latest][-self.averaged_evaluations :])
+        self._average([*self.evaluations, latest][-self.averaged_evaluations :])
         return True
 
     def _average(self, evaluations: list[Evaluation]) -> None:
@@ -289,15 +286,19 @@ class SelectedModel:
         prefixes = tuple(f"{prefix}." for prefix in self._model.state_prefixes(tasks))
         return {key: value for key, value in state.items() if key.startswith(prefixes)}
 
+    def weights(self) -> dict[str, Any]:
+        """Return the content of best.pt: the model states, and the number of the evaluation that each is of."""
+        return {"evaluations": [rule.number for rule in self.rules], "model_states": self._model_states}
+
     def state_dict(self) -> dict[str, Any]:
-        """Return the content of best.pt."""
-        return {"selections": [rule.state_dict() for rule in self.rules], "model_states": self._model_states}
+        """Return the state: what is selected, and the weights."""
+        return {"rules": [rule.state_dict() for rule in self.rules], "model_states": self._model_states}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self._model_states = state["model_states"]
-        for rule, rule_state in zip(self.rules, state["selections"], strict=True):
+        for rule, rule_state, _ in zip(self.rules, state["rules"], state["model_states"], strict=True):
             rule.load_state_dict(rule_state)
+        self._model_states = state["model_states"]
 
 
 def merge_states(model_states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

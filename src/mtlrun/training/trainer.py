@@ -9,9 +9,8 @@ import torch
 from mtlrun.datasets import Loaded
 from mtlrun.errors import RunInterruptedError
 from mtlrun.gradients import NonFiniteGradientError, Update
-from mtlrun.records.folder import BEST
-from mtlrun.training import checkpoint
 from mtlrun.training.batch import LabeledBatch
+from mtlrun.training.checkpoint import Checkpoints, Generators, Stateful
 from mtlrun.training.constants import ConstantPredictions
 from mtlrun.training.evaluation import evaluate, gather
 from mtlrun.training.forward import Forward, ModelSharing, positions
@@ -39,6 +38,7 @@ class Trainer:
     Args:
         parts: what to train, with what.
         folder: for checkpoints.
+        run_id: which the checkpoints hold, so that those of another run are not taken for this one's.
         observers: notified of all that happens.
         stop_signal: returns the number of a signal that asks to stop, None as long as there is none.
         checkpoint_seconds: write a checkpoint at least this often, besides one at each epoch's end; None for not.
@@ -49,11 +49,12 @@ class Trainer:
         parts: Parts,
         *,
         folder: Path,
+        run_id: str = "",
         observers: Sequence[Observer] = (),
         stop_signal: Callable[[], int | None] = lambda: None,
         checkpoint_seconds: float | None = None,
     ) -> None:
-        self.parts, self.folder, self.observers = parts, folder, Observers(observers)
+        self.parts, self.observers, self.checkpoints = parts, Observers(observers), Checkpoints(folder, run_id)
         self.stop_signal, self.checkpoint_seconds = stop_signal, checkpoint_seconds
         self.steps_per_epoch, self.total_steps = parts.steps_per_epoch, parts.total_steps
         self.sharing = ModelSharing(parts.model)
@@ -65,20 +66,22 @@ class Trainer:
         self.main_metrics = {name: task.main_metric for name, task in parts.tasks.items()}
         self.task_bests = TaskBests(self.main_metrics, parts.skills)
         self.step_means = StepMeans(list(parts.tasks), parts.device)
-        #: All that changes during training, as it stands in last.pt; what is selected stands in best.pt.
-        self.state: dict[str, checkpoint.Stateful] = {
+        #: All that changes during training, as it stands in last.pt. Observers come last, since they cut back files.
+        self.state: dict[str, Stateful] = {
             "progress": self.progress,
             "model": parts.model,
             "optimizer": parts.optimizer,
             "weighting": parts.weighting,
             "step_means": self.step_means,
             "skills": parts.skills,
+            "selected": self.selected,
             "task_bests": self.task_bests,
+            "generators": Generators(),
             "observers": self.observers,
-            "generators": checkpoint.Generators(),
         }
         #: {split: what the heads put out in the selected state}, complete after `test`.
         self.outputs = {split: self._no_outputs(split) for split in ("val", "test")}
+        self.has_ended = False  # and is saved; the model then holds the selected weights
         self.first_step_at: float | None = None  # time.time()
         self._resumed_at = self._saved_at = time.monotonic()
 
@@ -91,11 +94,14 @@ class Trainer:
             DivergedError: a loss or gradient is not finite; nothing of that step was applied.
             RunInterruptedError: `stop_signal` asked for it; the state is on disk.
         """
-        if self.timetable.evaluation_is_due(self.progress):  # if the run was stopped between a step and its evaluation
+        is_due = self.timetable.evaluation_is_due(self.progress)  # if the run was stopped before it was made
+        if is_due:
             self.validate()
-        while not self.finished():
-            self.train_epoch()
-        self.save()
+        if is_due or not self.finished():  # a run that was stopped after the end of its training is saved as it ended
+            while not self.finished():
+                self.train_epoch()
+            self.save()
+        self.has_ended = True
 
     def train_epoch(self) -> None:
         """Make the remaining steps of this epoch, and the evaluations that are due between them."""
@@ -135,10 +141,11 @@ class Trainer:
         return self.progress.step >= self.total_steps or self.selected.out_of_patience(self.progress.evaluations)
 
     def pause_if_asked(self) -> None:
-        """Write a checkpoint and raise RunInterruptedError if a signal asks to stop."""
+        """Raise RunInterruptedError if a signal asks to stop, after writing a checkpoint if training has not ended."""
         number = self.stop_signal()
         if number is not None:
-            self.save()
+            if not self.has_ended:
+                self.save()
             raise RunInterruptedError(number)
 
     # ---------------------------------------------------------------------------------------------- the step
@@ -217,7 +224,7 @@ class Trainer:
             if rule.number == progress.evaluations:
                 self.outputs["val"].take(rule.tasks, outputs)
         if improved:
-            checkpoint.save(self.selected.state_dict(), self.folder / BEST)
+            self.checkpoints.save_best(self.selected.weights())
         progress.evaluated_step = progress.step
         self.observers.validated(progress.step, epoch, metrics, improved)
         if parts.settings.log_pictures and has_pictures(parts.tasks):
@@ -285,13 +292,15 @@ class Trainer:
         now = time.monotonic()
         self.progress.seconds += now - self._resumed_at
         self._resumed_at = self._saved_at = now
-        checkpoint.save_training(self.state, self.folder)
+        self.checkpoints.save_training(self.state)
 
     def resume(self) -> bool:
         """Restore the newest readable checkpoint; return False if there is none, and the training starts anew."""
-        if not checkpoint.restore_training(self.state, self.selected, self.folder):
+        if not self.checkpoints.restore_training(self.state):
             self.observers.start_anew()
             return False
+        if self.progress.evaluations:  # best.pt may be of a later evaluation, or damaged
+            self.checkpoints.save_best(self.selected.weights())
         self.progress.resumed += 1
         self._resumed_at = self._saved_at = time.monotonic()
         return True

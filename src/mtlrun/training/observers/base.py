@@ -115,6 +115,9 @@ class Observers:
         return [observer.state_dict() for observer in self._observers]
 
     def load_state_dict(self, states: Sequence[Mapping[str, int]]) -> None:
+        sizes = [size for state in states for size in state.values()]
+        if not all(type(size) is int and size >= 0 for size in sizes) or len(states) != len(self._observers):
+            raise ValueError(f"observers must have {len(self._observers)} states of sizes, found {states}")
         for observer, state in zip(self._observers, states, strict=True):
             observer.load_state_dict(state)
 
