@@ -3,8 +3,8 @@
 >>> from mtlrun import compose, run
 >>> record = run(compose(["model=mmoe", "weighting=uncertainty"]))
 
-`backward` is what a training loop of one's own may call instead of `loss.backward()`. Importing the package itself
-imports nothing else, PyTorch neither.
+`backward` is what a training loop of one's own may call instead of `loss.backward()`, and `component` marks a function
+that a config may name. Importing the package itself imports nothing else, PyTorch neither.
 """
 
 from importlib.metadata import version
@@ -14,6 +14,7 @@ from mtlrun.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from mtlrun.config.compose import compose as compose
+    from mtlrun.config.targets import component as component
     from mtlrun.gradients import backward as backward
     from mtlrun.runs.run import run as run
 else:

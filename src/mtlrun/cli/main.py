@@ -79,7 +79,7 @@ def train(arguments: Sequence[str]) -> int:
     from omegaconf.errors import OmegaConfBaseException
 
     from mtlrun.config.arguments import sort_arguments
-    from mtlrun.config.compose import compose_single_run, make_importable, register_with_hydra, resolve
+    from mtlrun.config.compose import check_sweep, compose_single_run, make_importable, register_with_hydra, resolve
 
     arguments, notes = canonical(arguments)
     for note in notes:
@@ -136,6 +136,7 @@ def train(arguments: Sequence[str]) -> int:
             if cfg is not None:
                 task(cfg)
             else:
+                check_sweep(parsed.overrides, parsed.config_dir)
                 hydra.main(version_base="1.3", config_path="pkg://mtlrun.conf", config_name="config")(task)()
         except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: Hydra's, of group=null
             sweeping = parsed.multirun or parsed.experimental_rerun is not None

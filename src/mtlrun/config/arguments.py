@@ -9,11 +9,19 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from mtlrun.errors import ConfigError
+
 # An item of a value. Hydra's grammar has no unquoted form for one with a ~, or with a letter that is not ASCII.
 _ITEM = re.compile(r"""[^,\[\]{}:"'()=\s][^,\[\]{}:"'()=]*""")
 _QUOTED = re.compile(r"""("(?:\\.|[^"])*"|'(?:\\.|[^'])*')""")
 # What may begin a value that is more than one text, or is quoted already.
 _STRUCTURED = ("[", "{", '"', "'", "(", "$")
+# Options of Hydra's that mtlrun does not have, and why.
+_REFUSED = {
+    "--experimental-rerun": "it runs what a pickle file contains; the command of a run is in its record.json",
+    "--config-path": "mtlrun has one root config; your options go to a folder given by --config-dir",
+    "--config-name": "mtlrun has one root config; name yours experiment/<name>.yaml in a folder given by --config-dir",
+}
 _HOME = re.compile(r"~[\w.-]*/")
 
 
@@ -22,8 +30,11 @@ def sort_arguments(parser: argparse.ArgumentParser, arguments: Sequence[str]) ->
 
     Raises:
         SystemExit: an option is unknown, or lacks its value.
+        ConfigError: an option of Hydra's that mtlrun does not have.
     """
     parsed = parser.parse_intermixed_args(list(arguments))
+    if problems := [f"{option}: {reason}" for option, reason in _REFUSED.items() if _given(parsed, option) is not None]:
+        raise ConfigError(problems)
     if parsed.config_dir is not None:
         parsed.config_dir = expand_home(parsed.config_dir)
     options: list[str] = []
@@ -33,6 +44,10 @@ def sort_arguments(parser: argparse.ArgumentParser, arguments: Sequence[str]) ->
             continue
         options.append(action.option_strings[0] if value is True else f"{action.option_strings[0]}={value}")
     return options + quote_overrides(parsed.overrides)
+
+
+def _given(parsed: argparse.Namespace, option: str) -> Any:
+    return getattr(parsed, option.lstrip("-").replace("-", "_"), None)
 
 
 def quote_overrides(overrides: Sequence[str]) -> list[str]:

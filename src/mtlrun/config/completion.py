@@ -13,7 +13,7 @@ all written down, as with `variants`.
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import PurePath
@@ -22,8 +22,9 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from mtlrun.config.arguments import as_plain
-from mtlrun.config.instantiate import locate
 from mtlrun.config.schema import CONFIG_MODULE
+from mtlrun.config.targets import check_targets, locate
+from mtlrun.errors import ConfigError
 
 _KEYS = ("predict", "task_finder", "name")
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zip")
@@ -84,9 +85,11 @@ def complete(cfg: DictConfig, *, named_by_user: bool) -> Completed:
         named_by_user: whether the option of the group `dataset` is the user's, whose name tells the data.
 
     Raises:
-        ConfigError: `predict` is not usable.
+        ConfigError: `predict` is not usable, or the config names what is no component.
         DataError: the data cannot be read, or no kind of task suits a column.
     """
+    if problems := check_targets(OmegaConf.to_container(cfg, resolve=False)):
+        raise ConfigError(problems)
     node = cfg.get("dataset")
     if not isinstance(node, DictConfig) or "task_finder" not in node:
         return Completed(cfg)
@@ -104,7 +107,9 @@ def complete(cfg: DictConfig, *, named_by_user: bool) -> Completed:
     }
     findings = Findings({})
     if node.predict is not None or not tasks:
-        findings = locate(node.task_finder, "dataset.task_finder")(_plain(node.predict), keys, set_keys)
+        findings = locate(node.task_finder, "dataset.task_finder", Callable[..., Findings])(
+            _plain(node.predict), keys, set_keys
+        )
     completed = copy.deepcopy(cfg)
     OmegaConf.set_struct(completed, False)
     for key in _KEYS:

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from mtlrun.config.aliases import canonical
 from mtlrun.config.arguments import as_plain, expand_home, quote_overrides
 from mtlrun.config.completion import complete, name_of_files
 from mtlrun.config.diagnosis import diagnose
+from mtlrun.config.hydra_node import check_hydra
 from mtlrun.config.options import list_groups, loss_scalings, shipped
 from mtlrun.config.schema import (
     CONFIG_MODULE,
@@ -171,7 +173,11 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
 
 
 def compose_with_hydra(overrides: Sequence[str], config_dir: str | Path | None = None) -> DictConfig:
-    """Compose with Hydra's API, including the `hydra` node; Hydra's exceptions are raised."""
+    """Compose with Hydra's API, including the `hydra` node; Hydra's exceptions are raised.
+
+    Raises:
+        ConfigError: Hydra would call what it must not; see `check_hydra`.
+    """
     if config_dir is not None:
         make_importable(config_dir)
     register_with_hydra()
@@ -179,9 +185,30 @@ def compose_with_hydra(overrides: Sequence[str], config_dir: str | Path | None =
     searchpath = [] if config_dir is None else [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
     with hydra.initialize_config_module(CONFIG_MODULE, version_base="1.3"):
         try:
-            return hydra.compose("config", overrides=[*searchpath, *overrides], return_hydra_config=True)
+            cfg = hydra.compose("config", overrides=[*searchpath, *overrides], return_hydra_config=True)
         except ValueError as error:  # of group=null
             raise HydraException(str(error)) from error
+    check_hydra(cfg.hydra)
+    return cfg
+
+
+def check_sweep(overrides: Sequence[str], config_dir: str | Path | None) -> None:
+    """Check what Hydra's runner would call for these overrides, if they can be composed.
+
+    Raises:
+        ConfigError: see `check_hydra`.
+    """
+    register_with_hydra()
+    GlobalHydra.instance().clear()
+    searchpath = [] if config_dir is None else [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
+    with (
+        suppress(HydraException, OmegaConfBaseException, ValueError),
+        hydra.initialize_config_module(CONFIG_MODULE, version_base="1.3"),
+    ):
+        loader = GlobalHydra.instance().config_loader()
+        sweep = [*searchpath, *overrides]
+        cfg = loader.load_configuration("config", sweep, RunMode.MULTIRUN, from_shell=False)
+        check_hydra(cfg.hydra)
 
 
 def compose_single_run(overrides: Sequence[str], config_dir: str | Path | None) -> DictConfig | None:

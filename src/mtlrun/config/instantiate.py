@@ -5,7 +5,6 @@ checked exactly like a shipped one. The constructor checks bounds, with ValueErr
 """
 
 import inspect
-import pkgutil
 import re
 import types
 import typing
@@ -15,10 +14,20 @@ from typing import Any
 from mtlrun.config.checks import quotes_advice
 from mtlrun.config.schema import explain_removed
 from mtlrun.config.suggest import suggest
+from mtlrun.config.targets import (
+    PARTIAL,
+    TARGET,
+    expected_bases,
+    is_factory,
+    is_object,
+    item_hint,
+    locate,
+    options,
+)
 from mtlrun.errors import ConfigError
 
 
-def build(node: Any, key: str, *, partial: bool = False, **given: Any) -> Any:
+def build(node: Any, key: str, expected: Any = Any, *, partial: bool = False, **given: Any) -> Any:
     """Build the object that `node` describes.
 
     With `partial`, or the node's `_partial_: true`, return a function instead, which takes the missing arguments and
@@ -28,6 +37,7 @@ def build(node: Any, key: str, *, partial: bool = False, **given: Any) -> Any:
         node: a mapping with `_target_` (an importable name) and the arguments of that callable, as plain containers.
             Arguments that hold a `_target_` themselves are built first.
         key: the node's place in the config, with which every message begins.
+        expected: the class that the node's must derive from; see `mtlrun.config.targets.locate`.
         partial: return a function instead of the object.
         given: further arguments, which the program supplies.
 
@@ -35,16 +45,34 @@ def build(node: Any, key: str, *, partial: bool = False, **given: Any) -> Any:
         ConfigError: all problems of the node together: a missing or unknown target, unknown or missing arguments,
             values of the wrong type, or a ValueError of the constructor (of a partial: raised when it is called).
     """
-    if not isinstance(node, Mapping) or "_target_" not in node:
+    if not isinstance(node, Mapping) or TARGET not in node:
         raise ConfigError(f"{key} must hold a _target_ (the class to build) and its arguments, found {node!r}")
-    target = locate(node["_target_"], f"{key}._target_")
-    arguments = {name: value for name, value in node.items() if name not in ("_target_", "_partial_")}
-    partial = partial or node.get("_partial_", False)
+    target = locate(node[TARGET], f"{key}.{TARGET}", expected)
+    arguments = arguments_of(node)
+    return construct(target, arguments, key, partial=partial or node.get(PARTIAL, False), **given)
+
+
+def construct(
+    target: Callable[..., Any], arguments: Mapping[str, Any], key: str, *, partial: bool = False, **given: Any
+) -> Any:
+    """Build what `build` does, of a class that the program has chosen.
+
+    Args:
+        target: the class.
+        arguments: those in the config.
+        key, partial, given: see `build`.
+
+    Raises:
+        ConfigError: see `build`.
+    """
     problems = check_arguments(target, arguments, key, given, complete=not partial)
+    parameters = constructor_parameters(target)
     built = {}
     for name, value in arguments.items():
+        if name not in parameters or not _matches(value, parameters[name].annotation):
+            continue  # a problem already
         try:
-            built[name] = _build_nested(value, f"{key}.{name}")
+            built[name] = _build_nested(value, f"{key}.{name}", parameters[name].annotation)
         except ConfigError as error:
             problems += error.problems
     if problems:
@@ -62,20 +90,35 @@ def build(node: Any, key: str, *, partial: bool = False, **given: Any) -> Any:
     return make if partial else make()
 
 
-def locate(name: Any, key: str) -> Callable[..., Any]:
-    """Import `package.module.Class`; ConfigError if that fails."""
-    if not isinstance(name, str):
-        raise ConfigError(f"{key} must be the importable name of a class, found {name!r}")
+def check_nested(node: Mapping[str, Any], key: str, expected: Any, packages: Sequence[str] | None = None) -> list[str]:
+    """Return the problems of what a node names and of what is named below it, without calling any of it.
+
+    Args:
+        node: with a `_target_`.
+        key, expected: see `build`.
+        packages: import only what is in one of these, and look at nothing below the rest; None for no limit.
+    """
+    if packages is not None and str(node[TARGET]).split(".")[0] not in packages:
+        return []
     try:
-        target = pkgutil.resolve_name(name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"{key}={name}: cannot be imported ({error}); your classes must be in an installed package, "
-            "in the current folder or beside the folder given by --config-dir"
-        ) from error
-    if not callable(target):
-        raise ConfigError(f"{key}={name} must be a class or a function, found {type(target).__name__}")
-    return typing.cast(Callable[..., Any], target)
+        target = locate(node[TARGET], f"{key}.{TARGET}", expected)
+    except ConfigError as error:
+        return error.problems
+    parameters = constructor_parameters(target)
+    problems = []
+    for name, value in arguments_of(node).items():
+        hint = parameters[name].annotation if name in parameters else None
+        for place, nested, of_nested in _nested_nodes(value, f"{key}.{name}", hint):
+            if expected_bases(of_nested):
+                problems += check_nested(nested, place, of_nested, packages)
+            else:
+                problems.append(f"{place}.{TARGET}={nested[TARGET]}: no component stands here; leave it out")
+    return problems
+
+
+def arguments_of(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a node's class."""
+    return {name: value for name, value in node.items() if name not in (TARGET, PARTIAL)}
 
 
 def check_arguments(
@@ -102,11 +145,7 @@ def check_arguments(
             problems.append(explain_removed(f"{key}.{name}", value) or f"{key}.{name}: unknown key; {hint}")
         elif not _matches(value, parameters[name].annotation):
             problems += _mismatches(value, parameters[name].annotation, f"{key}.{name}")
-        elif (
-            isinstance(value, Mapping)
-            and value.get("_partial_") is not True
-            and _is_factory(parameters[name].annotation)
-        ):
+        elif isinstance(value, Mapping) and value.get(PARTIAL) is not True and is_factory(parameters[name].annotation):
             problems.append(f"{key}.{name} needs _partial_: true; the program adds the arguments that only it knows")
     for name, parameter in parameters.items() if complete else ():
         if parameter.default is inspect.Parameter.empty and name not in arguments and name not in given:
@@ -149,21 +188,36 @@ def _signature(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     }
 
 
-def _build_nested(value: Any, key: str) -> Any:
+def _build_nested(value: Any, key: str, hint: Any) -> Any:
     if isinstance(value, Mapping):
-        if "_target_" in value:
-            return build(value, key)
-        return {name: _build_nested(item, f"{key}.{name}") for name, item in value.items()}
+        if TARGET in value:
+            return build(value, key, hint)
+        return {name: _build_nested(item, f"{key}.{name}", item_hint(hint, name)) for name, item in value.items()}
     if isinstance(value, list):
-        return [_build_nested(item, f"{key}[{index}]") for index, item in enumerate(value)]
+        return [_build_nested(item, f"{key}[{index}]", item_hint(hint)) for index, item in enumerate(value)]
     return value
 
 
+def _nested_nodes(value: Any, key: str, hint: Any) -> Iterator[tuple[str, Mapping[str, Any], Any]]:
+    """Yield the nodes in a value that name something: their places, themselves, and what is expected there."""
+    if isinstance(value, Mapping):
+        if TARGET in value:
+            yield key, value, hint
+        else:
+            for name, item in value.items():
+                yield from _nested_nodes(item, f"{key}.{name}", item_hint(hint, name))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _nested_nodes(item, f"{key}[{index}]", item_hint(hint))
+
+
 def _matches(value: Any, hint: Any) -> bool:
-    """Return True if a config value may be passed for `hint`; nodes with a `_target_` and unknown hints always may."""
+    """Return True if a config value may be passed for `hint`; anything may for an unknown one."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any or (isinstance(value, Mapping) and "_target_" in value):
+    if hint is Any:
         return True
+    if isinstance(value, Mapping) and TARGET in value:  # whether it names what may stand here is `locate`'s question
+        return bool(expected_bases(hint))
     if origin in (typing.Union, types.UnionType):
         return any(_matches(value, option) for option in inner)
     if origin is typing.Literal:
@@ -188,18 +242,18 @@ def _matches(value: Any, hint: Any) -> bool:
     if container in (dict, Mapping):
         return isinstance(value, Mapping) and all(_matches(item, inner[1]) for item in value.values() if inner)
     # A class: the config can only describe it by a `_target_`, which was accepted above.
-    return not _is_class(hint)
+    return not is_object(hint)
 
 
 def _mismatches(value: Any, hint: Any, key: str) -> list[str]:
     """Return the problems of a value that does not match: one for each wrong entry of a mapping, else one."""
-    mapping = next((option for option in _options(hint) if _container(option) in (dict, Mapping)), None)
+    mapping = next((option for option in options(hint) if _container(option) in (dict, Mapping)), None)
     if isinstance(value, Mapping) and mapping is not None:
         of_entries = typing.get_args(mapping)[1]
         wrong = {name: item for name, item in value.items() if not _matches(item, of_entries)}
         return [problem for name, item in wrong.items() for problem in _mismatches(item, of_entries, f"{key}.{name}")]
     advice = next((f"; {quotes_advice(item, key, listed)}" for item, listed in _misread(value, hint)), "")
-    if isinstance(value, str) and any(_container(option) in (list, Sequence) for option in _options(hint)):
+    if isinstance(value, str) and any(_container(option) in (list, Sequence) for option in options(hint)):
         advice = f", as in '{key}=[{value}]'" if re.fullmatch(r"[\w.-]+", value, re.ASCII) else advice
     return [f"{key} must be {_describe(hint)}, found {value!r}{advice}"]
 
@@ -207,18 +261,13 @@ def _mismatches(value: Any, hint: Any, key: str) -> list[str]:
 def _misread(value: Any, hint: Any) -> Iterator[tuple[Any, bool]]:
     """Yield what stands where a text may stand and is none, with whether it is an item of a list."""
     if isinstance(value, list):
-        for option in _options(hint):
+        for option in options(hint):
             if _container(option) in (list, tuple, Sequence):
                 allowed = typing.get_args(option)[:1]
                 wrong = [item for item in value if allowed and not _matches(item, allowed[0])]
                 yield from ((item, True) for item in wrong for _ in _misread(item, allowed[0]))
-    elif not isinstance(value, Mapping) and str in _options(hint):
+    elif not isinstance(value, Mapping) and str in options(hint):
         yield value, False
-
-
-def _options(hint: Any) -> tuple[Any, ...]:
-    """Return the types of a union, or the one type."""
-    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
 
 
 def _container(hint: Any) -> Any:
@@ -231,7 +280,7 @@ def _describe(hint: Any) -> str:
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         # A class beside plain types, such as a tensor beside a number, is for callers in Python; a factory is not.
-        simple = [option for option in inner if not _is_class(option) or _is_factory(option)]
+        simple = [option for option in inner if not is_object(option) or is_factory(option)]
         return " or ".join(_describe(option) for option in simple or inner)
     if origin is typing.Literal:
         return "one of " + ", ".join(repr(option) for option in inner)
@@ -254,18 +303,6 @@ def _describe(hint: Any) -> str:
     if origin is Callable:
         return "a _target_ with _partial_: true"
     return f"a _target_ that builds {getattr(hint, '__name__', hint)}"
-
-
-def _is_factory(hint: Any) -> bool:
-    """Return True if `hint` is a function that the program calls."""
-    return any(typing.get_origin(option) is Callable for option in _options(hint))
-
-
-def _is_class(hint: Any) -> bool:
-    """Return True if `hint` is a class that no plain config value is an instance of."""
-    plain = (int, float, bool, str, type(None), list, tuple, dict, Sequence, Mapping)
-    container = _container(hint)
-    return inspect.isclass(container) and container not in plain and container is not types.UnionType
 
 
 def _prefix(message: str, key: str, arguments: Mapping[str, Any]) -> str:

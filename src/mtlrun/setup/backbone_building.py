@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mtlrun.config.instantiate import build, constructor_parameters, locate
+from mtlrun.config.instantiate import build, constructor_parameters
+from mtlrun.config.targets import locate
 from mtlrun.datasets import MultiTaskDataset
 from mtlrun.datasets.input_columns import categories_in
 from mtlrun.errors import ConfigError
-from mtlrun.models.backbones import BackboneFactory
+from mtlrun.models.backbones import Backbone, BackboneFactory
 
 
 def build_backbone(node: Mapping[str, Any], dataset: MultiTaskDataset) -> BackboneFactory:
@@ -29,7 +30,7 @@ def build_backbone(node: Mapping[str, Any], dataset: MultiTaskDataset) -> Backbo
             "columns must have an entry for each number of a vector"
         )
     if "_target_" in node:
-        if "columns" in constructor_parameters(locate(node["_target_"], "backbone._target_")):
+        if "columns" in constructor_parameters(locate(node["_target_"], "backbone._target_", Backbone)):
             given["columns"] = columns
         elif categories := categories_in(columns):
             listing = ", ".join(categories[:3]) + (", ..." if len(categories) > 3 else "")
@@ -37,5 +38,5 @@ def build_backbone(node: Mapping[str, Any], dataset: MultiTaskDataset) -> Backbo
                 f"backbone: {node['_target_']} would take the indices of categories for numbers ({listing}); use "
                 "backbone=embedding_mlp, or for a table dataset.category_encoding=one_hot"
             )
-    factory: BackboneFactory = build(node, "backbone", partial=True, **given)
+    factory: BackboneFactory = build(node, "backbone", Backbone, partial=True, **given)
     return factory

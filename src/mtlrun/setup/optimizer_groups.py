@@ -69,7 +69,7 @@ def make_optimizer(node: Mapping[str, Any], model: MultiTaskModel, tasks: Mappin
         groups.append(Group(group.name, trainable, lr * scale))
     check_partition(model, groups)
     _check_names(groups, tasks)
-    optimizer: Optimizer = build(node, "optimizer", params=make_param_groups(groups))
+    optimizer: Optimizer = build(node, "optimizer", Optimizer, params=make_param_groups(groups))
     return optimizer
 
 
@@ -103,7 +103,7 @@ def check_optimizer(node: Mapping[str, Any]) -> None:
 
 def _make_dummy(node: Mapping[str, Any]) -> Optimizer:
     """Build the optimizer over a parameter that is not the model's."""
-    optimizer: Optimizer = build(node, "optimizer", params=[nn.Parameter(torch.zeros(1))])
+    optimizer: Optimizer = build(node, "optimizer", Optimizer, params=[nn.Parameter(torch.zeros(1))])
     return optimizer
 
 

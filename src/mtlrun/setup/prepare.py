@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from mtlrun.config.instantiate import build
-from mtlrun.config.schema import GROUPS, check_root
+from mtlrun.config.instantiate import build, construct
+from mtlrun.config.schema import GROUPS
 from mtlrun.config.settings import Runtime, Settings
 from mtlrun.datasets import SPLITS, Loader, MultiTaskDataset
 from mtlrun.datasets.base import Split
@@ -28,6 +28,7 @@ from mtlrun.setup.compatibility import (
     find_last_layer,
     try_batch,
 )
+from mtlrun.setup.component_check import check_config
 from mtlrun.setup.data_paths import find_data_paths
 from mtlrun.setup.doubts import doubt_plan, doubt_splits, doubt_targets
 from mtlrun.setup.environment import choose_device, keep_solvers_on_one_thread, set_seed
@@ -116,7 +117,7 @@ def prepare(config: Mapping[str, Any]) -> Parts:
         ConfigError: with all problems that can be found independently of each other.
         DataError: the data cannot be used.
     """
-    problems = Problems(check_root(config))
+    problems = Problems(check_config(config))
     built = build_components(config, problems)
     check_components(built, problems)
     problems.raise_if_any()
@@ -139,11 +140,12 @@ def build_components(config: Mapping[str, Any], problems: Problems) -> dict[str,
         problems += names
         problems.raise_if_any()
     of_dataset = Problems()
-    dataset = of_dataset.attempt(build, nodes["dataset"], "dataset") if "dataset" in nodes else None
+    dataset = of_dataset.attempt(build, nodes["dataset"], "dataset", MultiTaskDataset) if "dataset" in nodes else None
     tasks, task_sizes, of_tasks = build_tasks(nodes.get("tasks", {}), dataset, str(config["names"]["dataset"]))
     problems += [*of_tasks, *of_dataset]
     weighting, schedule = (
-        problems.attempt(build, nodes[group], group) if group in nodes else None for group in ("weighting", "scheduler")
+        problems.attempt(build, nodes[group], group, base) if group in nodes else None
+        for group, base in (("weighting", Weighting), ("scheduler", Schedule))
     )
     if "optimizer" in nodes:
         problems.attempt(check_optimizer, nodes["optimizer"])
@@ -172,7 +174,7 @@ def build_components(config: Mapping[str, Any], problems: Problems) -> dict[str,
 
 def _build_plain(target: type, node: Mapping[str, Any] | None, key: str) -> Any:
     """Build a group that has only one class, which its YAML therefore does not name."""
-    return None if node is None else build({"_target_": f"{target.__module__}.{target.__name__}", **node}, key)
+    return None if node is None else construct(target, node, key)
 
 
 def _use_runtime(runtime: Runtime | None, problems: Problems) -> torch.device | None:
@@ -212,7 +214,7 @@ def _build_model(
             backbone = problems.attempt(build_backbone, node, dataset)
     if backbone is None:
         return None, match
-    model = problems.attempt(build, nodes["model"], "model", tasks=tasks, backbone=backbone)
+    model = problems.attempt(build, nodes["model"], "model", MultiTaskModel, tasks=tasks, backbone=backbone)
     if model is not None and model.init_from is not None:
         problems.attempt(start_from, model, model.init_from, legacy=dataset.protocol == "legacy")
     return model, match
@@ -228,7 +230,7 @@ def _match(
 
     def make(model_node: Mapping[str, Any], key: str, width: float) -> MultiTaskModel:
         backbone = build_backbone({**node, "width": width}, dataset)
-        model: MultiTaskModel = build(model_node, key, tasks=tasks, backbone=backbone)
+        model: MultiTaskModel = build(model_node, key, MultiTaskModel, tasks=tasks, backbone=backbone)
         return model
 
     width = float(node["width"])

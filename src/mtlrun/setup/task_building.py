@@ -55,7 +55,7 @@ def build_tasks(
                     f"tasks.{task}.{key}=<number>, or let the dataset have task_sizes = {{{task!r}: <number>}}"
                 )
         try:
-            tasks[task] = build({**node, **sizes}, f"tasks.{task}")
+            tasks[task] = build({**node, **sizes}, f"tasks.{task}", Task)
         except ConfigError as error:
             problems += error.problems
     return tasks, found, problems

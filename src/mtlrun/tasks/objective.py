@@ -9,6 +9,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from torchmetrics import Metric
 
+from mtlrun.config.targets import component
 from mtlrun.tasks.base import Task, TaskOptions
 
 
@@ -46,6 +47,7 @@ class Objective(Task):
         return {}
 
 
+@component
 def toy2d(points: Tensor, objective: Literal["first", "second"], scale: float = 1.0) -> Tensor:
     """Return one of two conflicting functions of the plane, with steep walls, flat valleys and a curved ridge.
 
@@ -80,6 +82,7 @@ def _positive_part(x: Tensor) -> Tensor:
     return torch.where(x >= 0, x, 0.0)
 
 
+@component
 def concave_front(points: Tensor, objective: Literal["first", "second"]) -> Tensor:
     """Return 1 - exp(-|x - e|^2), with e = (1, ..., 1) / sqrt(n) for the first of the two functions, -e for the other.
 

@@ -12,6 +12,7 @@ import numpy
 
 from mtlrun.config.completion import Finding, Findings
 from mtlrun.config.instantiate import check_arguments
+from mtlrun.config.targets import component
 from mtlrun.datasets.tables.labels.classes import read_classes
 from mtlrun.datasets.tables.labels.column_labels import YES_NO, Labels, find_labels
 from mtlrun.datasets.tables.labels.indicators import example_of_separator, is_list, split_list
@@ -65,6 +66,7 @@ def _chosen(dataset: Mapping[str, Any], keys: type) -> dict[str, Any]:
     return {field.name: dataset[field.name] for field in fields(keys) if field.name in dataset}
 
 
+@component
 def find_tasks(predict: Any, dataset: Mapping[str, Any], tasks: Mapping[str, Mapping[str, Any]]) -> Findings:
     """Return a task for each name in `predict`, with the kind that its columns suggest.
 

@@ -9,7 +9,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from mtlrun.config.instantiate import locate
+from mtlrun.config.targets import locate
 from mtlrun.datasets.tables.labels.classes import SIZE_KEY, ClassKind, read_classes
 from mtlrun.datasets.tables.labels.column_labels import Labels
 from mtlrun.datasets.tables.labels.indicators import example_of_separator, is_list, read_lists, read_yes_no_columns

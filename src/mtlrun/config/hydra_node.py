@@ -1,0 +1,72 @@
+"""The check of what Hydra itself would call: plugins, callbacks and the parts of a logging configuration."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from mtlrun.config.targets import TARGET, locate
+from mtlrun.errors import ConfigError
+
+# Where the classes of launchers and sweepers are, and what they take that is built, too.
+_PLUGINS = ("hydra._internal.core_plugins.", "hydra_plugins.", "optuna.samplers.")
+# The classes that a logging configuration may name, and the objects; others are programs.
+_LOGGING = (
+    "logging.StreamHandler",
+    "logging.FileHandler",
+    "logging.NullHandler",
+    "logging.handlers.RotatingFileHandler",
+    "logging.handlers.TimedRotatingFileHandler",
+    "logging.Formatter",
+    "colorlog.ColoredFormatter",
+)
+_FOLDER = "${hydra.runtime.output_dir}/"
+_STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
+
+
+def check_hydra(node: DictConfig) -> None:
+    """Check the `hydra` node of a composed config before Hydra acts on it.
+
+    Raises:
+        ConfigError: it names what is no plugin, no callback and no part of a logging configuration.
+    """
+    plain = OmegaConf.to_container(node, resolve=False)
+    assert isinstance(plain, dict)
+    problems = []
+    for path, key, value in _entries(plain, ("hydra",)):
+        place = path[1] if len(path) > 1 else ""
+        if place in ("job_logging", "hydra_logging"):
+            problems += _check_logging(f"{'.'.join(path)}.{key}", key, value)
+        elif key == TARGET and place in ("launcher", "sweeper"):
+            if not str(value).startswith(_PLUGINS):
+                problems.append(f"{'.'.join(path)}.{key}={value}: it is none of Hydra's plugins")
+        elif key == TARGET and not (place == "callbacks" and len(path) == 3):
+            problems.append(f"{'.'.join(path)}.{key}={value}: nothing stands here that could be called; leave it out")
+    if problems:
+        raise ConfigError(problems)
+    for name, callback in (plain.get("callbacks") or {}).items():
+        if isinstance(callback, Mapping) and TARGET in callback:
+            locate(OmegaConf.select(node, f"callbacks.{name}.{TARGET}"), f"hydra.callbacks.{name}.{TARGET}", Callback)
+
+
+def _check_logging(place: str, key: str, value: Any) -> list[str]:
+    if key in ("()", "class", "queue", "listener") and value not in _LOGGING:
+        return [f"{place}={value}: logging may use {', '.join(_LOGGING)}"]
+    if isinstance(value, str) and "://" in value and value not in _STREAMS:
+        return [f"{place}={value}: logging may refer to {' and '.join(_STREAMS)}"]
+    if isinstance(value, str) and "${" in value and not value.startswith(_FOLDER):
+        return [f"{place}={value}: in a logging configuration, only a file name in {_FOLDER} is filled in"]
+    return []
+
+
+def _entries(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str, Any]]:
+    """Yield (path of the mapping, key, value) for all that stands in a node."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield path, str(key), item
+            yield from _entries(item, (*path, str(key)))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield path, str(index), item
+            yield from _entries(item, (*path, str(index)))
