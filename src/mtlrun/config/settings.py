@@ -67,7 +67,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class Runtime:
-    """The group `runtime`, which cannot change a result; conf/runtime/default.yaml explains its keys.
+    """The group `runtime`: where and how a run is computed; conf/runtime/default.yaml explains its keys.
+
+    Only `num_threads` changes more than rounding does on another device, and is part of a run's identity.
 
     Raises:
         ValueError: a key is out of its bounds.
@@ -87,7 +89,7 @@ class Runtime:
         if self.num_workers < 0:
             raise ValueError(f"num_workers must be >= 0, found {self.num_workers}")
         if self.num_threads is not None and self.num_threads < 1:
-            raise ValueError(f"num_threads must be >= 1, or null for PyTorch's choice, found {self.num_threads}")
+            raise ValueError(f"num_threads must be >= 1, or null for 1, found {self.num_threads}")
         if self.checkpoint_minutes is not None and not self.checkpoint_minutes > 0:
             raise ValueError(
                 f"checkpoint_minutes must be > 0, or null for the ends of epochs only, found {self.checkpoint_minutes}"

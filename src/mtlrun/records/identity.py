@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# What cannot change a result is not part of a run's identity: the device, the number of workers, the folder; nor is how
-# the kinds of its tasks were found, or what else is computed beside the result.
+# What cannot change a result is not part of a run's identity: the number of workers, the folder; nor is how the kinds
+# of its tasks were found, or what else is computed beside the result. Nor is the device, which is recorded instead, so
+# that a study may be trained on several machines: results of a CPU and of a GPU differ by rounding.
 _HARMLESS = ("runtime", "found", "trainer.baselines")
 
 
@@ -18,7 +19,7 @@ def config_hash(config: Mapping[str, Any]) -> str:
     `config` is the resolved config as plain containers. Key order does not matter; 1 and 1.0 differ, since
     they may mean different things to a constructor.
     """
-    canonical = json.dumps(_relevant(config), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    canonical = json.dumps(_identity(config), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:8]
 
 
@@ -28,7 +29,7 @@ def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
     `_partial_` is left out: it is implied by the place in the config. `_target_` stays, because a name such as
     `optimizer=sgd` appears nowhere else in the config.
     """
-    return _flatten(_relevant(config), "")
+    return _flatten(_identity(config), "")
 
 
 def _flatten(config: Mapping[str, Any], prefix: str) -> dict[str, Any]:
@@ -39,6 +40,13 @@ def _flatten(config: Mapping[str, Any], prefix: str) -> dict[str, Any]:
         elif key != "_partial_":
             flat[prefix + key] = value
     return flat
+
+
+def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what makes a run: what can change a result, and several threads, whose sums are rounded otherwise."""
+    threads = config.get("runtime", {}).get("num_threads")
+    several = {} if threads in (None, 1) else {"runtime": {"num_threads": threads}}
+    return _relevant(config) | several
 
 
 def _relevant(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,16 +1,21 @@
 """Changed data: a run is not continued on other data than it began with."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
+
+import torch
 
 from mtlrun.errors import DataError
 from mtlrun.records.folder import CHECKPOINTS, LAST, PREVIOUS
 from mtlrun.records.record import Record
 from mtlrun.records.stamps import find_changes
+from mtlrun.setup.environment import use_threads
 from mtlrun.training.parts import Parts
 
 logger = logging.getLogger("mtlrun")
 
+_MOVED = "continued on"
 _WAY_ON = "restore the data to continue, or train anew with runtime.rerun=true"
 
 
@@ -42,6 +47,24 @@ def check_splits(record: Record, parts: Parts) -> None:
                 f"{record.run_id} was begun with other data: the {name} split has other samples, labels or weights "
                 f"now, though the config is the same; {_WAY_ON}"
             )
+
+
+def continue_as_begun(record: Record, parts: Parts) -> Parts:
+    """Use the number of threads that a run was begun with; return its parts with a note on a change of device, if any.
+
+    Args:
+        record: of the run so far.
+        parts: of the run that goes on.
+    """
+    begun = record.environment.get("threads")  # an earlier version left it to PyTorch
+    if isinstance(begun, int) and begun >= 1 and begun != torch.get_num_threads():
+        use_threads(begun)
+        logger.info("on %d threads, with which this run was begun", begun)
+    notes = [note for note in record.notes if note.startswith(_MOVED)]
+    before, now = str(record.environment.get("device", parts.device)).split(":")[0], parts.device.type
+    if before != now:
+        notes.append(f"{_MOVED} {now}, after {before}: the result may differ by rounding from that of one device")
+    return replace(parts, notes=[*parts.notes, *notes])
 
 
 def log_possible_changes(paths: list[str]) -> None:

@@ -1,6 +1,7 @@
 """The log of a run: where its lines go, and the lines about the run as a whole."""
 
 import logging
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,6 +21,9 @@ from mtlrun.training.parts import Parts
 from mtlrun.training.trainer import Trainer
 
 logger = logging.getLogger("mtlrun")
+
+_LARGE_STEP = 5e9  # MACs of a forward pass of a batch, with which a step takes about a second on one thread
+_MOST_THREADS = 8
 
 
 class _LogFile(logging.FileHandler):
@@ -138,6 +142,15 @@ def log_plan(parts: Parts, record: Record) -> None:
     if parts.chosen:
         numbers = ", ".join(f"trainer.{key}={number}" for key, number in parts.chosen.items())
         logger.info("%s, for %s training samples", numbers, f"{len(parts.loaders['train'].split):,}")
+    cores, threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1, parts.runtime.num_threads
+    per_step = parts.macs * parts.loaders["train"].batch_size
+    if parts.device.type == "cpu" and threads is None and cores > 1 and per_step >= _LARGE_STEP:
+        logger.info(
+            "training on one thread of %d; runtime.num_threads=%d may be faster for a network of this size, and is "
+            "another run",
+            cores,
+            min(cores, _MOST_THREADS),
+        )
     weights, normalization = record.config["backbone"].get("weights"), parts.dataset.normalization
     if weights is not None and normalization not in (None, "imagenet"):
         logger.warning(

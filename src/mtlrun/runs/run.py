@@ -28,7 +28,13 @@ from mtlrun.records.identity import run_folder
 from mtlrun.records.record import Record, finished_record
 from mtlrun.records.stamps import explain_result_of_changed_data
 from mtlrun.runs.baselines import add_baselines
-from mtlrun.runs.data_changes import check_files, check_splits, checkpointed_record, log_possible_changes
+from mtlrun.runs.data_changes import (
+    check_files,
+    check_splits,
+    checkpointed_record,
+    continue_as_begun,
+    log_possible_changes,
+)
 from mtlrun.runs.logs import (
     gathering,
     log_few_evaluations,
@@ -93,6 +99,8 @@ def run(
     with gathering() as early_lines:
         parts = prepare(config)
         log_possible_changes(doubtful)
+        if earlier is not None:
+            parts = continue_as_begun(earlier, parts)
     if earlier is not None:
         check_splits(earlier, parts)
     console = console or make_console()

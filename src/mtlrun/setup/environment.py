@@ -55,6 +55,21 @@ def keep_solvers_on_one_thread() -> None:
     ThreadpoolController().select(internal_api="openblas").limit(limits=1)
 
 
+def use_threads(number: int) -> None:
+    """Let PyTorch use so many threads on the CPU, whatever the machine has, since sums depend on how they are divided.
+
+    Raises:
+        ConfigError: it does not, as with the environment variable OMP_THREAD_LIMIT.
+    """
+    if torch.get_num_threads() != number:
+        torch.set_num_threads(number)
+    if torch.get_num_threads() != number:
+        raise ConfigError(
+            f"runtime.num_threads={number}: PyTorch is limited to {torch.get_num_threads()} here, with which results "
+            "would differ; is OMP_THREAD_LIMIT set?"
+        )
+
+
 def describe(device: torch.device) -> dict[str, Any]:
     """Return versions, hardware and the git state of the current folder."""
     environment: dict[str, Any] = {

@@ -31,7 +31,7 @@ from mtlrun.setup.compatibility import (
 from mtlrun.setup.component_check import check_config
 from mtlrun.setup.data_paths import find_data_paths
 from mtlrun.setup.doubts import doubt_plan, doubt_splits, doubt_targets
-from mtlrun.setup.environment import choose_device, keep_solvers_on_one_thread, set_seed
+from mtlrun.setup.environment import choose_device, keep_solvers_on_one_thread, set_seed, use_threads
 from mtlrun.setup.length import choose_length
 from mtlrun.setup.loaders import fit_tasks, has_source_statistics, make_loaders
 from mtlrun.setup.model_size import count_macs, match_width
@@ -188,8 +188,7 @@ def _use_runtime(runtime: Runtime | None, problems: Problems) -> torch.device | 
             "runtime.predictions=parquet needs pyarrow, which is not installed; pip install pyarrow, or use csv or none"
         )
     device: torch.device | None = problems.attempt(choose_device, runtime.device)
-    if runtime.num_threads is not None:
-        torch.set_num_threads(runtime.num_threads)
+    problems.attempt(use_threads, runtime.num_threads or 1)
     return device
 
 

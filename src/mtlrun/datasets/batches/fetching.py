@@ -36,7 +36,8 @@ class Failure:
 class Fetcher(Dataset[Any]):
     """A dataset of whole batches: item (seed, indices) is the samples at these indices, stacked.
 
-    All random numbers that samples draw follow from the seed; the global generators are left as they were.
+    All random numbers that samples draw follow from the seed; the global generators are left as they were. PyTorch uses
+    one thread, here as in worker processes, so that their number cannot change a sum.
 
     Args:
         split: the samples.
@@ -70,7 +71,7 @@ class Fetcher(Dataset[Any]):
             DataError: a sample cannot be read.
         """
         draws_nothing = isinstance(self._split, TensorSplit) and not self._split.is_random
-        with nullcontext() if draws_nothing else _seeded(seed):
+        with _on_one_thread(), nullcontext() if draws_nothing else _seeded(seed):
             if self._source_of is None:
                 return self._stack(torch.as_tensor(indices))
             return {name: self._stack(part) for name, part in self.by_source(indices).items()}
@@ -142,6 +143,17 @@ def check_finite(inputs: Any, indices: Sequence[int], split: str) -> None:
             f"dataset: {where} {indices[int(wrong[0])]}: the input holds NaN or an infinite number; only labels may be "
             "missing"
         )
+
+
+@contextmanager
+def _on_one_thread() -> Iterator[None]:
+    """Let PyTorch use one thread in the block."""
+    number = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(number)
 
 
 @contextmanager
