@@ -5,13 +5,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 
-from rich.markup import escape
-from rich.table import Table
+from rich.console import Console
 
 from mtlrun.records.comparison import ConfigGroup, group_baselines, group_by_config, read_records
 from mtlrun.records.data_sets import Meaning, group_by_data, meaning_of_task
-from mtlrun.records.display import ARROWS, MARK, explain_mark, format_value, make_console
+from mtlrun.records.display import (
+    ARROWS,
+    MARK,
+    as_shown,
+    explain_mark,
+    format_value,
+    make_console,
+    print_line,
+    print_table,
+)
+from mtlrun.records.text_table import TextTable
 
+_MARGIN = 1  # spaces before each line of a table
 _USAGE = "usage: mtlrun compare <folder> [<folder> ...]"
 
 
@@ -27,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     tables = {title: group_by_config(runs) for title, runs in group_by_data(records).items()}
     console = make_console()
     for title, groups in tables.items():
-        console.print(_table(groups, escape(title) if len(tables) > 1 else None))
+        _print_table(console, _table(groups), title if len(tables) > 1 else None)
     all_groups = [group for groups in tables.values() for group in groups]
     averaged = [count for group in all_groups for count in group.averaged_evaluations()]
     if not all(group.test_selected for group in all_groups):
@@ -52,7 +62,29 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _table(groups: Sequence[ConfigGroup], title: str | None) -> Table:
+def _print_table(console: Console, table: TextTable, title: str | None) -> None:
+    """Print a table; where it is too wide, as several that each begin with what tells the rows apart, or its number."""
+    shown = table.map(lambda text: as_shown(console, text))
+    room = console.width - _MARGIN
+    parts = shown.divide(room)
+    if any(part.width > room for part in parts) and table.num_left:
+        if title is not None:
+            print_line(console, title)
+        legend = [_describe(table.header, row[: table.num_left]) for row in shown.rows]
+        for number, words in enumerate(legend, start=1):
+            print_line(console, f"{' ' * _MARGIN}#{number}  {words}")
+        rows = [[f"#{number}", *row[table.num_left :]] for number, row in enumerate(shown.rows, start=1)]
+        title, parts = None, TextTable(["run", *shown.header[table.num_left :]], rows).divide(room)
+    for index, part in enumerate(parts):
+        print_table(console, part, title if index == 0 else None, margin=_MARGIN)
+
+
+def _describe(labels: Sequence[str], cells: Sequence[str]) -> str:
+    """Return in words what tells a row apart."""
+    return ", ".join(f"{label}={cell}" if label else cell for label, cell in zip(labels, cells, strict=True) if cell)
+
+
+def _table(groups: Sequence[ConfigGroup]) -> TextTable:
     """Return the table of one data set; a run without a task has "-" in its column.
 
     Tasks of one name that are not measured alike have a column each.
@@ -65,25 +97,20 @@ def _table(groups: Sequence[ConfigGroup], title: str | None) -> Table:
     }
     baselines = group_baselines([record for group in groups for record in group.records])
     labels = list(dict.fromkeys(key for group in groups for key in group.label)) or [""] * bool(baselines)
-    table = Table(box=None, header_style="bold", title=title, title_justify="left", title_style="bold")
-    for label in labels:
-        table.add_column(escape(label))
+    titles = []
     for (task, metric, meaning), direction in columns.items():
         others = {other[2] for other in columns if other[:2] == (task, metric)} - {meaning}
-        title = f"{task} {metric} {ARROWS[direction]}{_distinguish(meaning, others)}"
-        table.add_column(escape(title), justify="right")
+        titles.append(f"{task} {metric} {ARROWS[direction]}{_distinguish(meaning, others)}")
     with_folds = any(group.num_folds is not None for group in groups)
-    if with_folds:
-        table.add_column("folds", justify="right")
-    table.add_column("seeds", justify="right")
+    rows = []
     for group in groups:
         cells = [_cell(group, *column) for column in columns]
         counts = _count_runs(group, columns) if with_folds else _count_runs(group, columns)[1:]
-        table.add_row(*(escape(str(group.label.get(label, ""))) for label in labels), *cells, *counts)
+        rows.append([*(str(group.label.get(label, "")) for label in labels), *cells, *counts])
     for group in baselines:
         cells = [_cell(group, *column) for column in columns]
-        table.add_row(group.label[""], *[""] * (len(labels) - 1), *cells)
-    return table
+        rows.append([group.label[""], *[""] * (len(labels) - 1), *cells])
+    return TextTable([*labels, *titles, *["folds"] * with_folds, "seeds"], rows, num_left=len(labels))
 
 
 def _distinguish(meaning: Meaning, others: Iterable[Meaning]) -> str:

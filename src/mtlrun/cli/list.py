@@ -24,7 +24,10 @@ _USAGE = f"mtlrun list {' | '.join(KINDS)} [--markdown] [--config-dir <folder>]"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print a table per kind; with --markdown and no kind, one table of all groups."""
+    """Print a table per kind; with --markdown and no kind, one table of all groups.
+
+    On a terminal columns are aligned and wrapped; elsewhere a line per option has them with tabs in between.
+    """
     if any(argument in ("-h", "--help") for argument in arguments):
         print(f"usage: {_USAGE}")
         return 0
@@ -63,16 +66,19 @@ def group_table(config_dir: Path | None = None) -> list[list[str]]:
 def _print(kinds: Iterable[str], config_dir: Path | None) -> None:
     from rich.table import Table
 
-    from mtlrun.records.display import make_console
+    from mtlrun.records.display import as_shown, make_console
 
     console = make_console()
     for kind in kinds:
         header, *rows = kind_table(kind, config_dir)
+        if not console.is_terminal:
+            print(kind, *map("\t".join, [header, *rows]), sep="\n")
+            continue
         table = Table(box=None, header_style="bold", title=kind, title_justify="left")
         for column in header:
             table.add_column(column, overflow="fold")
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*(as_shown(console, cell) for cell in row))
         console.print(table)
 
 

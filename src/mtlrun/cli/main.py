@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import Any
 
 from mtlrun import __version__
+from mtlrun.cli import streams
 from mtlrun.config.aliases import canonical
 from mtlrun.config.suggest import suggest
 from mtlrun.errors import ConfigError, MtlrunError, RunInterruptedError, StorageError
@@ -28,7 +29,8 @@ COMMANDS = {"list": "mtlrun.cli.list", "compare": "mtlrun.cli.compare"}
 def main() -> None:
     """Run the command line and exit with its code."""
     gc.disable()  # until PyTorch is imported: its modules stay, and each collection would look through all of them
-    sys.exit(dispatch(sys.argv[1:]))
+    streams.install()
+    sys.exit(streams.finish(dispatch(sys.argv[1:])))
 
 
 def dispatch(arguments: Sequence[str]) -> int:
@@ -170,6 +172,7 @@ def train_one(config: dict[str, Any], overrides: list[str], started: float) -> i
     from mtlrun.cli.show import show
     from mtlrun.records.record import finished_record
 
+    streams.begin_run()
     record = finished_record(config)
     again = record is not None
     if record is None or record.lacks_baselines(config):

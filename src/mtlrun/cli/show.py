@@ -70,7 +70,7 @@ def show(record: Record, config: Mapping[str, Any], *, again: bool) -> None:
         for line in _about_intervals(record):
             console.print(line)
         for line in _classes(record):
-            console.print(line, markup=False)
+            console.print(line)
         console.print(f"selected on validation: {where}")
         disagreement = _disagreement(record)
         if disagreement:

@@ -1,11 +1,17 @@
-"""Rich tables and the console, shared by commands and training."""
+"""The console, and how values and tables are shown on it, shared by commands and training."""
 
+import errno
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from math import ceil, isnan, log10, nan
+from typing import NoReturn
 
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
+
+from mtlrun.records.characters import in_ascii, is_unicode
+from mtlrun.records.text_table import TextTable
 
 _UNLIMITED = 10_000  # characters of a line
 
@@ -18,9 +24,52 @@ TEST_SELECTED = "test-selected (dataset.protocol=legacy)"
 UNDEFINED = "-: not defined on the labels of the split"
 
 
+class _Console(Console):
+    """A console that raises an error where its reader has closed the pipe; Rich would end the program."""
+
+    def on_broken_pipe(self) -> NoReturn:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
 def make_console() -> Console:
-    """Return a console on standard output; lines are wrapped for a terminal only, so that a pipe can be searched."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _UNLIMITED)
+    """Return a console on standard output that shows texts as they are, brackets and colons included.
+
+    Lines are wrapped for a terminal only, so that a pipe can be searched.
+    """
+    return _Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else _UNLIMITED)
+
+
+def print_line(console: Console, line: str) -> None:
+    """Print a text as it is: wrapped at words on a terminal, in one line elsewhere."""
+    if console.is_terminal:
+        console.print(Text(line))
+    else:
+        console.file.write(line + "\n")
+        console.file.flush()
+
+
+def print_table(console: Console, table: TextTable, title: str | None = None, *, margin: int = 1) -> None:
+    """Print a table with bold titles; where it is wider than the console, its lines are longer than that.
+
+    Args:
+        console: where to.
+        table: what.
+        title: a line above it.
+        margin: number of spaces before each line.
+    """
+    shown = table.map(lambda text: as_shown(console, text))
+    header, *lines = (" " * margin + line for line in shown.lines())
+    if title is not None:
+        console.print(Text(title, style="bold italic"), soft_wrap=True)
+    console.print(Text(header, style="bold"), soft_wrap=True)
+    for line in lines:
+        console.print(Text(line), soft_wrap=True)
+
+
+def as_shown(console: Console, text: str) -> str:
+    """Return a text in characters of the console's encoding, so that its width is known before it is printed."""
+    encoding = console.encoding
+    return text if is_unicode(encoding) else in_ascii(text).encode(encoding, "backslashreplace").decode(encoding)
 
 
 def explain_mark(evaluations: Iterable[int]) -> str:
@@ -72,36 +121,26 @@ def has_undefined(metrics: Mapping[str, Mapping[str, Mapping[str, float]]]) -> b
 
 
 def result_table(
-    title: str,
     metrics: Mapping[str, Mapping[str, Mapping[str, float]]],
     directions: Mapping[str, Mapping[str, str]],
     intervals: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]] | None = None,
     *,
     compact: bool = False,
-) -> Table:
+) -> TextTable:
     """Return a table with a row per task and metric and a column per split; arrows point to better values.
 
     Baselines are columns, too; one without a task has an empty cell there. A metric that is the loss itself, as
     `log_loss` with cross-entropy, shares its row.
 
     Args:
-        title: of the table.
         metrics: {split or baseline: {task: {metric: value}}}.
         directions: {task: {metric: "max" or "min"}}.
         intervals: {split: {task: {metric: (low, high)}}}; splits without any have no column for them.
-        compact: True for names of tasks in rows of their own, and less space between columns.
+        compact: True for names of tasks in lines of their own, and less space between columns.
     """
     found = intervals or {}
-    table = Table(title=title, title_justify="left", box=None, header_style="bold")
-    if compact:
-        table.padding, table.pad_edge = (0, 1, 0, 0), False
-    else:
-        table.add_column("task", no_wrap=True)
-    table.add_column("metric", no_wrap=True)
-    for split in metrics:
-        table.add_column(split, justify="right", no_wrap=True)
-        if found.get(split):
-            table.add_column("95 %", justify="right", no_wrap=True)
+    columns = [title for split in metrics for title in (split, *["95 %"] * bool(found.get(split)))]
+    lines: list[list[str] | str] = []
     for task, names in directions.items():
         rows: dict[str, list[str]] = {}
         for metric in names:
@@ -112,13 +151,15 @@ def result_table(
                     rows[metric].append(format_interval(found[split].get(task, {}).get(metric)))
         same = [metric for metric in rows if rows[metric] == rows.get("loss") and names[metric] == names["loss"]]
         if compact:
-            table.add_row(f"{task}:")
+            lines.append(f"{task}:")
         for index, (metric, cells) in enumerate(rows.items()):
             if metric not in same[1:]:
                 name = " = ".join(same) if metric in same else metric
                 first = [] if compact else [task if index == 0 else ""]
-                table.add_row(*first, f"{name} {ARROWS[names[metric]]}", *cells)
-    return table
+                lines.append([*first, f"{name} {ARROWS[names[metric]]}", *cells])
+    if compact:
+        return TextTable(["metric", *columns], lines, gap=1)
+    return TextTable(["task", "metric", *columns], lines, num_left=2)
 
 
 def print_results(
@@ -129,12 +170,8 @@ def print_results(
     intervals: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]] | None = None,
 ) -> None:
     """Print the table of `result_table`, compact if the console is too narrow; nothing is cut off or wrapped."""
-    for compact in (False, True):
-        table = result_table(title, metrics, directions, intervals, compact=compact)
-        needed = table.__rich_measure__(console, console.options.update(max_width=_UNLIMITED)).maximum
-        if needed <= console.width:
-            break
-    width = console.width
-    console.width = max(width, needed)
-    console.print(table)
-    console.width = width
+    table = result_table(metrics, directions, intervals)
+    if table.map(lambda text: as_shown(console, text)).width + 1 <= console.width:
+        print_table(console, table, title)
+    else:
+        print_table(console, result_table(metrics, directions, intervals, compact=True), title, margin=0)

@@ -2,21 +2,21 @@
 
 import logging
 import os
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from io import TextIOWrapper
+from functools import partial
 from math import isnan
 from pathlib import Path
+from typing import TextIO
 
 from rich.console import Console
 
-from mtlrun.errors import StorageError
-from mtlrun.records.display import TEST_SELECTED
+from mtlrun.errors import RunInterruptedError
+from mtlrun.records.display import TEST_SELECTED, print_line
 from mtlrun.records.folder import LOG
+from mtlrun.records.notes import NOTED
 from mtlrun.records.record import Record
 from mtlrun.setup.loaders import log_sampling
-from mtlrun.training.observers.console import logging_handler
 from mtlrun.training.parts import Parts
 from mtlrun.training.trainer import Trainer
 
@@ -26,59 +26,81 @@ _LARGE_STEP = 5e9  # MACs of a forward pass of a batch, with which a step takes 
 _MOST_THREADS = 8
 
 
-class _LogFile(logging.FileHandler):
-    """run.log; if it cannot be written, a warning on the screen says so, and the run goes on without it.
+class _Expendable(logging.Handler):
+    """A handler without which a run goes on: if it cannot write a line, a warning to all others says so.
+
+    Args:
+        name: of what the lines go to.
+        write: writes a line.
+    """
+
+    def __init__(self, name: str, write: Callable[[str], None]) -> None:
+        super().__init__()
+        self._title, self._write, self._has_failed = name, write, False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._has_failed:
+            return
+        try:
+            line = self.format(record)
+        except Exception:  # a wrong line of code
+            self.handleError(record)
+            return
+        try:
+            self._write(line)
+        except (KeyboardInterrupt, RunInterruptedError):
+            raise
+        except BaseException as error:  # that is, SystemExit as well, which Rich raises for a closed pipe
+            self._has_failed = True
+            reason = (isinstance(error, OSError) and error.strerror) or error
+            logger.warning("%s", f"{self._title} cannot be written: {reason}; the run goes on without it", extra=NOTED)
+
+
+class _LogFile:
+    """run.log, made with its first line.
 
     Args:
         path: of the file, to which lines are appended.
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, delay=True)
-        self._path, self._fails = path, False
+        self._path = path
+        self._file: TextIO | None = None
 
-    def _open(self) -> TextIOWrapper:
-        stream = super()._open()
-        if self._path.read_bytes()[-1:] not in (b"", b"\n"):  # the run was killed half way through a line
-            stream.write("\n")
-        return stream
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if not self._fails:
-            try:
-                super().emit(record)
-            except OSError:
-                self.handleError(record)
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        error = sys.exc_info()[1]
-        if not isinstance(error, OSError):  # a wrong line of code
-            super().handleError(record)
-        else:
-            self._fails = True
-            logger.warning("%s; the run goes on without this file", StorageError(self._path, error))
+    def write(self, line: str) -> None:
+        """Append a line."""
+        if self._file is None:
+            self._file = open(self._path, "a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
+            if self._path.read_bytes()[-1:] not in (b"", b"\n"):  # the run was killed half way through a line
+                self._file.write("\n")
+        self._file.write(line + "\n")
+        self._file.flush()
 
     def close(self) -> None:
-        with suppress(OSError):
-            super().close()
+        """Close the file."""
+        if self._file is not None:
+            with suppress(OSError):
+                self._file.close()
 
 
 @contextmanager
 def logging_to(folder: Path, console: Console, *, quiet: bool) -> Iterator[None]:
     """Send log lines to run.log in `folder` and to the console."""
-    to_file = _LogFile(folder / LOG)
+    file = _LogFile(folder / LOG)
+    to_file = _Expendable(str(folder / LOG), file.write)
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    handlers = [to_file, logging_handler(console, quiet=quiet)]
+    to_screen = _Expendable("the screen", partial(print_line, console))
+    to_screen.setLevel(logging.WARNING if quiet else logging.INFO)
     logger.setLevel(logging.DEBUG)
     logger.propagate = False
-    for handler in handlers:
+    for handler in (to_file, to_screen):
         logger.addHandler(handler)
     try:
         yield
     finally:
-        for handler in handlers:
+        for handler in (to_file, to_screen):
             logger.removeHandler(handler)
-            handler.close()
+        file.close()
 
 
 class _Gatherer(logging.Handler):

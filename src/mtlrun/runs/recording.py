@@ -12,6 +12,7 @@ from typing import Any
 
 from mtlrun.errors import DivergedError, LockLostError, MtlrunError, RunInterruptedError, StorageError
 from mtlrun.records.identity import run_id
+from mtlrun.records.notes import taking_notes
 from mtlrun.records.record import Record
 from mtlrun.records.stamps import as_plain
 from mtlrun.setup.environment import describe, peak_memory_mib
@@ -79,10 +80,15 @@ def record_intervals(record: Record, trainer: Trainer) -> None:
 def recording(record: Record, folder: Path) -> Iterator[None]:
     """Write the record when the block ends: completed, or with what ended it early.
 
-    An error of the block is raised, even if the record cannot be written either.
+    An error of the block is raised, even if the record cannot be written either. The notes among the log lines of the
+    block are added to those of the record.
     """
     try:
-        yield
+        with taking_notes() as notes:
+            try:
+                yield
+            finally:
+                record.notes += notes
         record.status = "completed"
         record.write(folder)
     except BaseException as error:

@@ -49,7 +49,7 @@ from mtlrun.runs.recording import complete, new_record, record_intervals, record
 from mtlrun.runs.signals import stop_signals
 from mtlrun.setup.prepare import prepare
 from mtlrun.training.checkpoint import check_version
-from mtlrun.training.observers import MetricsFile, Screen, TensorBoard
+from mtlrun.training.observers import EpochLines, MetricsFile, Screen, TensorBoard
 from mtlrun.training.parts import Parts
 from mtlrun.training.trainer import Trainer
 
@@ -129,7 +129,7 @@ def _make_trainer(
         parts,
         folder=folder / CHECKPOINTS,
         run_id=record.run_id,
-        observers=[MetricsFile(folder), TensorBoard(folder), Screen(console, quiet=quiet)],
+        observers=[MetricsFile(folder), TensorBoard(folder), Screen(console, quiet=quiet), EpochLines()],
         stop_signal=stop_signal,
         checkpoint_seconds=None if minutes is None else 60 * minutes,
     )

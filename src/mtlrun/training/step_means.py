@@ -1,4 +1,4 @@
-"""Means over the steps since the last point of the curves, summed on the device without waiting for it."""
+"""Means over the steps since the last point of the curves, and over an epoch's, summed on the device."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -10,6 +10,8 @@ from torch import Tensor
 class StepMeans:
     """Means of losses, task weights, gradient norms and cosines over the steps since the last reset.
 
+    The losses are averaged over the steps of each epoch as well. Nothing waits for the device until a mean is read.
+
     Args:
         tasks: names of the K tasks.
         device: of the losses and task weights.
@@ -19,6 +21,11 @@ class StepMeans:
         self._tasks = list(tasks)
         self._device = device
         self.reset()
+        self.start_epoch()
+
+    def start_epoch(self) -> None:
+        """Start the means of an epoch."""
+        self._epoch_losses = torch.zeros(2, len(self._tasks), dtype=torch.float32, device=self._device)
 
     def reset(self) -> None:
         """Start over."""
@@ -41,6 +48,8 @@ class StepMeans:
         """
         self._losses[0, active] += losses
         self._losses[1, active] += 1
+        self._epoch_losses[0, active] += losses
+        self._epoch_losses[1, active] += 1
         if weights is not None:
             self._weights[0, active] += weights.to(self._weights)
             self._weights[1, active] += 1
@@ -78,10 +87,16 @@ class StepMeans:
             means["grad_conflict"] = float(self._conflicts[0] / self._conflicts[1])
         return means
 
+    def epoch_losses(self) -> dict[str, float]:
+        """Return {task: its mean loss over the steps of this epoch so far} for tasks with a loss in any of them."""
+        sums, counts = self._epoch_losses.tolist()
+        return {task: sum_ / count for task, sum_, count in zip(self._tasks, sums, counts, strict=True) if count}
+
     def state_dict(self) -> dict[str, Tensor]:
         """Return the sums, so that the means of a continued run are those of an uninterrupted one."""
         return {
             "losses": self._losses,
+            "epoch_losses": self._epoch_losses,
             "weights": self._weights,
             "norms": self._norms,
             "cosines": self._cosines,
@@ -91,6 +106,7 @@ class StepMeans:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore what `state_dict` returned."""
         self._losses = state["losses"].to(self._device)
+        self._epoch_losses = state["epoch_losses"].to(self._device)
         self._weights = state["weights"].to(self._device)
         self._norms = state["norms"]
         self._cosines = state["cosines"]

@@ -120,6 +120,7 @@ class Trainer:
             if self.checkpoint_seconds is not None and time.monotonic() - self._saved_at > self.checkpoint_seconds:
                 self.save()
         self.parts.weighting.epoch_ended()
+        self.step_means.start_epoch()
         progress.epoch += 1
         progress.batch = 0
         # Epochs of a small table take less time than writing a checkpoint.
@@ -226,6 +227,7 @@ class Trainer:
         if improved:
             self.checkpoints.save_best(self.selected.weights())
         progress.evaluated_step = progress.step
+        self.observers.averaged(progress.step, epoch, self.step_means.epoch_losses())
         self.observers.validated(progress.step, epoch, metrics, improved)
         if parts.settings.log_pictures and has_pictures(parts.tasks):
             batch = self.load(parts.loaders["val"].first(parts.settings.log_pictures))

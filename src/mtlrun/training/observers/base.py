@@ -1,15 +1,18 @@
-"""Observers: the interface of what logs a run, and the append-only file that two of them write."""
+"""The interface of what logs a run, and the append-only file that two observers write."""
 
 import logging
 import os
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from torch import Tensor
 
+from mtlrun.errors import StorageError
 from mtlrun.records.folder import storing, sync_folder
+from mtlrun.records.notes import NOTED
 from mtlrun.records.record import Record
 
 logger = logging.getLogger(__name__)
@@ -21,8 +24,15 @@ class Observer:
     """Base of all observers: notified of what happens in a run; every method is optional.
 
     An observer that writes files gives their sizes as its state, and cuts them back to these sizes when a run is
-    continued, so that nothing is logged twice.
+    continued, so that nothing is logged twice. One that raises an exception is switched off (see `Observers`).
     """
+
+    #: True if a run is not complete without what it writes: its exceptions end the run, which can be continued.
+    required = False
+
+    def __str__(self) -> str:
+        """Return what to call it in a message."""
+        return type(self).__name__
 
     def started(self, record: Record, step: int) -> None:
         """The run starts, or is continued, at `step`. Called after the state has been restored.
@@ -34,6 +44,9 @@ class Observer:
 
     def trained(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
         """`trainer.log_every` more steps were made; `values` are means over them, {TensorBoard tag: mean}."""
+
+    def averaged(self, step: int, epoch: int, losses: Mapping[str, float]) -> None:
+        """{task: its mean loss over the steps of this epoch so far}, right before `validated`."""
 
     def validated(self, step: int, epoch: int, metrics: Metrics, selected: bool) -> None:
         """The validation split was evaluated; `selected`: this is now the best checkpoint.
@@ -48,7 +61,7 @@ class Observer:
         """The result: of the selected checkpoint on the test split, or the means over the last evaluations."""
 
     def closed(self) -> None:
-        """The run ended, in whatever way."""
+        """The run ended, in whatever way, or the observer was switched off; nothing else is called afterwards."""
 
     def state_dict(self) -> dict[str, int]:
         """Write everything to the disk and return the state that a continued run needs."""
@@ -56,70 +69,6 @@ class Observer:
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Restore the state, or start anew if it is empty. Called before `started`."""
-
-
-class Observers:
-    """Several observers, notified one after the other."""
-
-    def __init__(self, observers: Sequence[Observer]) -> None:
-        self._observers = list(observers)
-
-    def started(self, record: Record, step: int) -> None:
-        for observer in self._observers:
-            observer.started(record, step)
-
-    def trained(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
-        for observer in self._observers:
-            observer.trained(step, epoch, values)
-
-    def validated(self, step: int, epoch: int, metrics: Metrics, selected: bool) -> None:
-        for observer in self._observers:
-            observer.validated(step, epoch, metrics, selected)
-
-    def pictured(self, step: int, pictures: Mapping[str, Tensor]) -> None:
-        for observer in self._observers:
-            observer.pictured(step, pictures)
-
-    def tested(self, step: int, metrics: Metrics) -> None:
-        for observer in self._observers:
-            observer.tested(step, metrics)
-
-    def closed(self) -> None:
-        """Close each one, whatever happens to the others; the first error is raised afterwards."""
-        first: Exception | None = None
-        for observer in self._observers:
-            try:
-                observer.closed()
-            except Exception as error:
-                first = first or error
-        if first is not None:
-            raise first
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        """Close all; an error of the block is not hidden by one that closing raises."""
-        try:
-            self.closed()
-        except Exception as second:
-            if error is None:
-                raise
-            logger.warning("%s", second)
-
-    def start_anew(self) -> None:
-        for observer in self._observers:
-            observer.load_state_dict({})
-
-    def state_dict(self) -> list[dict[str, int]]:
-        return [observer.state_dict() for observer in self._observers]
-
-    def load_state_dict(self, states: Sequence[Mapping[str, int]]) -> None:
-        sizes = [size for state in states for size in state.values()]
-        if not all(type(size) is int and size >= 0 for size in sizes) or len(states) != len(self._observers):
-            raise ValueError(f"observers must have {len(self._observers)} states of sizes, found {states}")
-        for observer, state in zip(self._observers, states, strict=True):
-            observer.load_state_dict(state)
 
 
 class AppendFile:
@@ -137,21 +86,22 @@ class AppendFile:
         with storing(path):
             self.file: BinaryIO = open(path, "ab")  # noqa: SIM115 (open as long as the run)
         self._name_is_synced = False
+        self.has_failed = False
 
     def write(self, content: bytes) -> None:
         """Append `content`."""
-        with storing(self.path):
+        with self._storing():
             self.file.write(content)
 
     def flush(self) -> None:
         """Hand what was written to the operating system, so that readers of the file see it."""
-        with storing(self.path):
+        with self._storing():
             self.file.flush()
 
     def sync(self) -> int:
         """Write the content to the disk and return the size of the file."""
-        with storing(self.path):
-            self.file.flush()
+        self.flush()
+        with self._storing():
             os.fsync(self.file.fileno())
         if not self._name_is_synced:
             sync_folder(self.path.parent)
@@ -164,14 +114,23 @@ class AppendFile:
 
     def cut(self, size: int) -> None:
         """Remove everything after the first `size` bytes. A file that is shorter stays as it is."""
-        with storing(self.path):
+        with self._storing():
             self.file.truncate(min(size, self.file.seek(0, os.SEEK_END)))
             self.file.seek(0, os.SEEK_END)
 
     def close(self) -> None:
         """Close the file."""
-        with storing(self.path):
+        with self._storing():
             self.file.close()
+
+    @contextmanager
+    def _storing(self) -> Iterator[None]:
+        try:
+            with storing(self.path):
+                yield
+        except StorageError:
+            self.has_failed = True
+            raise
 
 
 class FileObserver(Observer):
@@ -184,32 +143,43 @@ class FileObserver(Observer):
         path: of the file, which is created if it does not exist.
     """
 
+    file: AppendFile
+
     def __init__(self, path: Path) -> None:
-        self.file = AppendFile(path)
+        self.path = path
         #: What precedes the metrics of evaluations during training, and of the result.
         self.evaluation_tag, self.result_tag = "val", "test"
+
+    def __str__(self) -> str:
+        return str(self.path)
 
     def started(self, record: Record, step: int) -> None:
         self.evaluation_tag, self.result_tag = record.evaluation_tag, record.result_tag
 
     def closed(self) -> None:
-        self.file.close()
+        if not hasattr(self, "file"):
+            return
+        try:
+            self.file.close()
+        finally:
+            if self.file.has_failed:
+                with suppress(OSError):  # of the entry that failed, a part may have been written
+                    os.truncate(self.path, self.find_whole(self.path.read_bytes())[0])
 
     def state_dict(self) -> dict[str, int]:
         return {"size": self.file.sync()}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
+        self.closed()  # if another state was restored before
+        self.file = AppendFile(self.path)
         written = state.get("size", 0)
         if self.file.size() < written:
-            kept, step = self.find_whole(self.file.path.read_bytes())
-            logger.warning(
-                "%s: %d of the %d bytes that had been written are missing; nothing is left from after step %d to where "
-                "the run is continued",
-                self.file.path,
-                written - kept,
-                written,
-                step,
+            kept, step = self.find_whole(self.path.read_bytes())
+            what = (
+                f"{self.path}: {written - kept} of the {written} bytes that had been written are missing; nothing is "
+                f"left from after step {step} to where the run is continued"
             )
+            logger.warning("%s", what, extra=NOTED)
             written = kept
         self.file.cut(written)
 

@@ -16,9 +16,14 @@ class MetricsFile(FileObserver):
     The splits are `train`, `val` and `test`; under the legacy protocol `train`, `test_selected` for the evaluations
     during training, and `test_selected_mean` for the result.
 
+    These are the data, of which the event file and the screen are views: a run that cannot write them ends, to be
+    continued once it can.
+
     Args:
         folder: the run's folder.
     """
+
+    required = True
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder / METRICS)

@@ -35,6 +35,9 @@ class TensorBoard(FileObserver):
         existing = sorted(folder.glob(EVENTS))
         path = existing[0] if existing else folder / EVENTS.replace("*", f"{int(time.time())}.mtlrun")
         super().__init__(path)
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        super().load_state_dict(state)
         self._records = RecordWriter(self.file)
 
     def started(self, record: Record, step: int) -> None:
