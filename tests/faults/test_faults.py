@@ -169,6 +169,9 @@ SAMPLE = [
     ("files", "half", "write", ".predictions.csv.tmp", 0),
     ("files", "enospc", "write", "metrics.jsonl", 0),
     ("files", "eio", "write", "run.log", 1),
+    ("files", "enospc", "write", ".mtlrun", 2),
+    ("files", "eio", "open", ".mtlrun", 0),
+    ("files", "full", "write", ".mtlrun", 1),
     ("files", "readonly", "rename", "record.json", 1),
     ("rerun", "kill", "unlink", "checkpoints/previous.pt", 0),
 ]
