@@ -3,18 +3,22 @@
 MtlrunError                 anything below; `exit_code` is what the command line ends with
 ├── ConfigError        (2)  the request cannot work: unknown key, wrong value, impossible combination
 ├── DataError          (2)  the data cannot be used: absent, unreadable, labels out of range
+│   └── WorkerDiedError     a process that loads samples has died
 ├── RunInUseError      (2)  another process is training this very run
 ├── LockLostError      (1)  the lock of the run folder was removed, and another process may be training the run
 ├── CheckpointError    (2)  a checkpoint cannot be used: of another version, of other code, damaged
 ├── StorageError       (1)  a file of the run cannot be written: the disk is full, a quota is used up, ...
 ├── FallbackError      (1)  a weighting's solver fails too often for the method to be what it is called
 ├── DivergedError      (3)  a loss or a gradient is no longer finite, or a loss below what the method allows
-└── RunInterruptedError (130, 143)  SIGINT or SIGTERM arrived; the run was checkpointed and can be continued
+└── RunInterruptedError (129, 130, 143)  SIGHUP, SIGINT or SIGTERM; the run was checkpointed and can be continued
 """
 
 import signal
 from collections.abc import Iterable
 from pathlib import Path
+
+#: What a terminal sends when it is closed, what Ctrl-C sends, and what a cluster sends to a canceled job.
+STOP_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
 class MtlrunError(Exception):
@@ -37,6 +41,10 @@ class DataError(MtlrunError):
     """The dataset is absent, unreadable or wrong."""
 
     exit_code = 2
+
+
+class WorkerDiedError(DataError):
+    """A process that loads samples has died; the training process is between two steps."""
 
 
 class RunInUseError(MtlrunError):

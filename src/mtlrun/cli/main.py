@@ -82,6 +82,7 @@ def train(arguments: Sequence[str]) -> int:
 
     from mtlrun.config.arguments import sort_arguments
     from mtlrun.config.compose import check_sweep, compose_single_run, make_importable, register_with_hydra, resolve
+    from mtlrun.runs.signals import exiting_at_once
 
     arguments, notes = canonical(arguments)
     for note in notes:
@@ -117,7 +118,7 @@ def train(arguments: Sequence[str]) -> int:
             traceback.print_exc()
             exit_codes.append(1)
 
-    with _hydra_environment(arguments):
+    with exiting_at_once(), _hydra_environment(arguments):
         try:
             if parsed.help:
                 from mtlrun.cli.help import help_text

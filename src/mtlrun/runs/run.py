@@ -11,6 +11,7 @@ import yaml
 from rich.console import Console
 
 from mtlrun.datasets import SPLITS
+from mtlrun.errors import WorkerDiedError
 from mtlrun.records.display import make_console
 from mtlrun.records.folder import (
     CHECKPOINTS,
@@ -146,8 +147,12 @@ def _train(trainer: Trainer, record: Record, folder: Path, early_lines: list[log
     log_protocol(parts)
     trainer.observers.started(record, trainer.progress.step)
     log_plan(parts, record)
-    trainer.fit()
-    _find_result(trainer, record, folder)
+    try:
+        trainer.fit()
+        _find_result(trainer, record, folder)
+    except WorkerDiedError:
+        trainer.pause_if_asked()  # what stops the run may have ended its workers before
+        raise
     trainer.pause_if_asked()
     add_baselines(parts, record)
 

@@ -1,7 +1,6 @@
 """Loader of a split's batches, in an order that depends only on the seed and the epoch, from any position on."""
 
 import copy
-import signal
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
@@ -14,7 +13,8 @@ from mtlrun.datasets.base import as_split
 from mtlrun.datasets.batches.fetching import Batch, Failure, Fetcher, Loaded
 from mtlrun.datasets.batches.sampling import Sampling, draws_per_epoch
 from mtlrun.datasets.batches.seeds import derive_seed
-from mtlrun.errors import ConfigError, DataError
+from mtlrun.datasets.batches.workers import deaths, prepare_worker, starting_workers
+from mtlrun.errors import ConfigError, DataError, WorkerDiedError
 
 #: (seed, indices of the samples) of one batch.
 Item = tuple[int, Tensor]
@@ -84,7 +84,8 @@ class Loader:
         """Yield the batches of `epoch` from number `start` on.
 
         Raises:
-            DataError: a sample cannot be read, or a process that loads has died.
+            DataError: a sample cannot be read.
+            WorkerDiedError: a process that loads has died.
         """
         plan = self._plan(epoch)[start:]
         if self._num_workers == 0:
@@ -99,12 +100,13 @@ class Loader:
                 batch_size=None,
                 num_workers=self._num_workers,
                 pin_memory=self._pin_memory,
-                worker_init_fn=_ignore_interrupts,
+                worker_init_fn=prepare_worker,
                 persistent_workers=True,
                 # A separate generator: making an iterator must not advance the global one, or resuming would change it.
                 generator=torch.Generator(),
             )
-        batches = iter(self._workers)
+        with starting_workers():
+            batches = iter(self._workers)
         while (batch := self._next(batches)) is not None:
             yield batch
 
@@ -133,12 +135,13 @@ class Loader:
     def _next(self, batches: Iterator[Loaded | Failure]) -> Loaded | None:
         """Return the next batch of the workers, or None after the last one."""
         try:
-            batch = next(batches, None)
+            with deaths.raised():
+                batch = next(batches, None)
         except (RuntimeError, OSError, EOFError) as error:  # PyTorch's if a worker is killed, or a broken pipe's
             self._workers = None
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             samples = self._fetcher.samples_read_by(reason)
-            raise DataError(
+            raise WorkerDiedError(
                 f"dataset: a process that loads samples died while it held {samples} of the split "
                 f"({reason}); runtime.num_workers=0 loads in the main process, fewer workers take less memory"
             ) from error
@@ -257,8 +260,3 @@ def pin(batch: Batch) -> Batch:
     if isinstance(weights[0], Tensor):
         return inputs, pinned, weights[0].pin_memory()
     return inputs, pinned, {task: of_task.pin_memory() for task, of_task in weights[0].items()}
-
-
-def _ignore_interrupts(_: int) -> None:
-    """Ignore Ctrl-C in a worker: it reaches the whole process group, but only the training process decides to stop."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
