@@ -127,6 +127,8 @@ def resolve(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str
     plain = without_variants(plain)
     assert isinstance(plain, dict)
     config: dict[str, Any] = {"names": names, **as_plain(plain)}
+    if isinstance(config.get("runtime"), dict) and config["runtime"].get("root") == "~":
+        config["runtime"]["root"] = os.path.expanduser("~")
     if completed.found:
         config["found"] = dict(completed.found)
     return config

@@ -95,5 +95,10 @@ class Runtime:
                 f"checkpoint_minutes must be > 0, or null for the ends of epochs only, found {self.checkpoint_minutes}"
             )
         check_one_of("predictions", self.predictions, PredictionFormat)
+        if not self.root:
+            raise ValueError("root must name a folder, found ''; . is the current one")
         if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)*", self.study):
-            raise ValueError(f"study must be a folder name, found {self.study!r}")
+            raise ValueError(
+                "study must be a folder's name, of letters, digits, . _ and -, or several with / between them, found "
+                f"{self.study!r}; it stands below runtime.root, which may be any folder"
+            )

@@ -32,21 +32,43 @@ _WRITTEN = (
     *(f"{CHECKPOINTS}/{name}" for name in (LAST, PREVIOUS, FRESH, BEST)),
     METRICS, EVENTS, LOG, *PREDICTIONS.values(), LEARNED, SAMPLE_IDS, CONFIG, RECORD,
 )  # fmt: skip
+_LONGEST_NAME = 160  # bytes, of what is made below a run's folder: an event file is named after its machine
 # What the file system, and not the choice of the folder, is to blame for.
 _OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}
 
 
 def check_writable(folder: Path) -> None:
-    """Raise ConfigError if `folder` cannot be created or written to. Creates nothing."""
-    existing = folder.absolute()
-    while not existing.exists():
-        existing = existing.parent
-    if not existing.is_dir():
-        raise ConfigError(
-            f"runtime.root: {existing} is a file, and {folder} must be a folder in which files can be made"
-        )
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise ConfigError(f"runtime.root: {existing} is not writable; choose another folder with runtime.root=<folder>")
+    """Raise ConfigError if the folder of a run cannot be created or written to. Creates nothing."""
+    if problem := _find_problem(folder):
+        raise ConfigError(f"runtime.root: {problem}; choose another folder with runtime.root=<folder>")
+
+
+def _find_problem(folder: Path) -> str | None:
+    """Return why files cannot be made in a folder, which need not exist yet; None if nothing is known against it."""
+    if not str(folder).isprintable():
+        return f"{str(folder)!r} has characters that cannot be printed"
+    existing = folder
+    try:
+        while not os.path.lexists(existing) and existing != existing.parent:
+            existing = existing.parent
+        if not existing.exists():
+            return f"{existing} is a link to {os.readlink(existing)}, and there is nothing"
+        if not existing.is_dir():
+            return f"{existing} is a file, and {folder} must be a folder in which files can be made"
+        too_long = max(folder.parts, key=_num_bytes)
+        if _num_bytes(too_long) > (limit := os.pathconf(existing, "PC_NAME_MAX")):
+            return f"a name of {_num_bytes(too_long)} bytes in its path is longer than the {limit} that are possible here"
+        if _num_bytes(str(folder)) + _LONGEST_NAME > (limit := os.pathconf(existing, "PC_PATH_MAX")):
+            return f"a path of {_num_bytes(str(folder))} bytes leaves no room for files, whose paths have {limit} at most"
+        if not os.access(existing, os.W_OK | os.X_OK):
+            return f"{existing} is not writable"
+    except OSError as error:
+        return f"{existing} cannot be looked at ({error.strerror})"
+    return None
+
+
+def _num_bytes(name: str) -> int:
+    return len(os.fsencode(name))
 
 
 @contextmanager

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mtlrun.config.schema import check_root
+
 # What cannot change a result is not part of a run's identity: the number of workers, the folder; nor is how the kinds
 # of its tasks were found, or what else is computed beside the result. Nor is the device, which is recorded instead, so
 # that a study may be trained on several machines: results of a CPU and of a GPU differ by rounding.
@@ -77,3 +79,18 @@ def run_folder(config: Mapping[str, Any]) -> Path:
     """Return `<runtime.root>/<runtime.study>/<run id>`."""
     runtime = config["runtime"]
     return Path(runtime["root"], runtime["study"], run_id(config))
+
+
+def find_folder(config: Mapping[str, Any]) -> Path | None:
+    """Return the folder of a run; None if the config lacks what names it, or no path can be so.
+
+    Preparing such a run raises ConfigError, with all problems that there are.
+    """
+    if check_root(config) or not all(isinstance(config["runtime"].get(key), str) for key in ("root", "study")):
+        return None
+    folder = run_folder(config)
+    try:
+        folder.exists()
+    except OSError:  # a name that is too long, or a folder that one may not look into
+        return None
+    return folder

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from mtlrun.config.schema import check_root
 from mtlrun.config.settings import Protocol
 from mtlrun.errors import DataError
 from mtlrun.records.folder import RECORD, is_being_removed, open_atomically
-from mtlrun.records.identity import run_folder
+from mtlrun.records.identity import find_folder
 
 SCHEMA_VERSION = 2
 
@@ -179,9 +178,10 @@ class Record:
 
 def finished_record(config: Mapping[str, Any]) -> Record | None:
     """Return the record of this run if there is nothing left to train: it is completed, or has diverged."""
-    if check_root(config) or config["runtime"].get("rerun"):
+    folder = find_folder(config)
+    if folder is None or config["runtime"].get("rerun"):
         return None
-    record = Record.read(run_folder(config))
+    record = Record.read(folder)
     return record if record is not None and record.status in ("completed", "diverged") else None
 
 

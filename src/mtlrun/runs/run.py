@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from rich.console import Console
@@ -25,7 +25,7 @@ from mtlrun.records.folder import (
     storing,
     sync_folder,
 )
-from mtlrun.records.identity import run_folder
+from mtlrun.records.identity import find_folder
 from mtlrun.records.record import Record, finished_record
 from mtlrun.records.stamps import explain_result_of_changed_data
 from mtlrun.runs.baselines import add_baselines
@@ -84,7 +84,7 @@ def run(
     """
     started = time.time() if started is None else started
     record = finished_record(config)
-    folder = run_folder(config)
+    folder = find_folder(config) or _refuse(config)
     if record is not None:
         changes = explain_result_of_changed_data(record.data, record.started)
         for line in changes:
@@ -120,6 +120,12 @@ def run(
             finally:
                 complete(record, trainer, started)
     return record
+
+
+def _refuse(config: Mapping[str, Any]) -> NoReturn:
+    """Raise ConfigError with all problems of a config that lacks what its folder is named after."""
+    prepare(config)
+    raise AssertionError("prepare refuses such a config")
 
 
 def _make_trainer(

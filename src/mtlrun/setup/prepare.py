@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from mtlrun.datasets.base import Split
 from mtlrun.errors import ConfigError
 from mtlrun.models import MultiTaskModel, SharedRepresentationModel, SourceStatistics
 from mtlrun.records.folder import check_writable
+from mtlrun.records.identity import run_folder
 from mtlrun.records.record import Match, SplitSummary
 from mtlrun.records.stamps import Stamp, take_stamps
 from mtlrun.setup.backbone_building import build_backbone
@@ -135,6 +135,8 @@ def build_components(config: Mapping[str, Any], problems: Problems) -> dict[str,
     runtime = problems.attempt(_build_plain, Runtime, nodes.get("runtime"), "runtime")
     settings = problems.attempt(_build_plain, Settings, nodes.get("trainer"), "trainer")
     device = _use_runtime(runtime, problems) or torch.device("cpu")
+    if runtime is not None and "seed" in config:
+        problems.attempt(check_writable, run_folder(config))
     names = check_task_names(nodes.get("tasks", {}))
     if names:  # a dataset looks for a column of the task's name, and stops at the first one that it does not have
         problems += names
@@ -182,7 +184,6 @@ def _use_runtime(runtime: Runtime | None, problems: Problems) -> torch.device | 
     keep_solvers_on_one_thread()
     if runtime is None:
         return None
-    problems.attempt(check_writable, Path(runtime.root))
     if runtime.predictions == "parquet" and find_spec("pyarrow") is None:
         problems.append(
             "runtime.predictions=parquet needs pyarrow, which is not installed; pip install pyarrow, or use csv or none"
