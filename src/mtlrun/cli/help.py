@@ -7,8 +7,9 @@ folder; that takes longer than everything else before the text is on the screen.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from string import Template
+
+from mtlrun.errors import ConfigError
 
 
 def help_text(overrides: Sequence[str], config_dir: str | None, *, resolve: bool) -> str | None:
@@ -26,8 +27,6 @@ def help_text(overrides: Sequence[str], config_dir: str | None, *, resolve: bool
 
     from mtlrun.config.compose import compose_with_hydra, without_hydra
 
-    if config_dir is not None and not Path(config_dir).is_dir():
-        return None
     cfg = compose_with_hydra(overrides, config_dir)
     template = Template(cfg.hydra.help.template)
     if set(template.get_identifiers()) - {"CONFIG"}:
@@ -43,16 +42,19 @@ def completed_config(overrides: Sequence[str], config_dir: str | None, *, resolv
 
     Raises:
         HydraException, OmegaConfBaseException: the config cannot be composed.
-        ConfigError, DataError: tasks cannot be found.
+        ConfigError, DataError: tasks cannot be found, or an option has no such variant.
     """
     from omegaconf import OmegaConf
 
     from mtlrun.config.completion import complete
-    from mtlrun.config.compose import compose_with_hydra, without_hydra
+    from mtlrun.config.compose import check_deleted, compose_with_hydra, without_hydra
+    from mtlrun.config.variants import check_variants
 
-    if config_dir is not None and not Path(config_dir).is_dir():
-        return None
     cfg = without_hydra(compose_with_hydra(overrides, config_dir))
+    if problems := check_variants(cfg):
+        raise ConfigError(problems)
     if OmegaConf.select(cfg, "dataset.predict") is None:
         return None
-    return OmegaConf.to_yaml(complete(cfg, named_by_user=False).cfg, resolve=resolve)
+    completed = complete(cfg, named_by_user=False)
+    check_deleted(completed.found, overrides)
+    return OmegaConf.to_yaml(completed.cfg, resolve=resolve)

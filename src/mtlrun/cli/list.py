@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mtlrun.config.options import FACTS, entries
 from mtlrun.config.suggest import suggest
+from mtlrun.config.words import check_config_dir
 from mtlrun.errors import ConfigError
 
 # Kind on the command line -> group of the config.
@@ -99,8 +100,7 @@ def _parse(arguments: Sequence[str]) -> tuple[list[str], bool, Path | None]:
             if not value and not rest:
                 raise ConfigError(f"{name} needs a folder; usage: {_USAGE}")
             config_dir = Path(value or rest.pop(0)).expanduser()
-            if not config_dir.is_dir():
-                raise ConfigError(f"{name}: there is no folder {config_dir}")
+            check_config_dir(config_dir)
         elif argument == "--markdown":
             markdown = True
         elif argument in KINDS:

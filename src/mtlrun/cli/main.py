@@ -42,9 +42,6 @@ def dispatch(arguments: Sequence[str]) -> int:
         command = arguments[0] if arguments else ""
         if command in COMMANDS:
             return int(import_module(COMMANDS[command]).main(arguments[1:]))
-        if command and "=" not in command and not command.startswith(("-", "~")):
-            allowed = suggest(command, COMMANDS, "commands")
-            raise ConfigError(f"{command}: no such command; {allowed}; to train, write key=value (see: mtlrun --help)")
         return train(arguments)
     except KeyboardInterrupt:
         return 130
@@ -83,7 +80,11 @@ def train(arguments: Sequence[str]) -> int:
     from mtlrun.config.arguments import sort_arguments
     from mtlrun.config.compose import check_sweep, compose_single_run, make_importable, register_with_hydra, resolve
     from mtlrun.runs.signals import exiting_at_once
+    from mtlrun.config.words import join_problems, mend_words
 
+    arguments, misspelled = mend_words(arguments, get_args_parser())
+    if not misspelled and arguments:
+        check_command(arguments[0])
     arguments, notes = canonical(arguments)
     for note in notes:
         print(note, file=sys.stderr)
@@ -91,6 +92,9 @@ def train(arguments: Sequence[str]) -> int:
     parsed = get_args_parser().parse_args(arguments)
     make_importable(parsed.config_dir)
     register_with_hydra()
+    if misspelled:
+        more = _all_problems(None, parsed.overrides, parsed.config_dir, sweeping=parsed.multirun)
+        raise ConfigError(join_problems(misspelled, more))
     exit_codes: list[int] = []
 
     def task(cfg: DictConfig) -> None:
@@ -147,25 +151,41 @@ def train(arguments: Sequence[str]) -> int:
     return max(exit_codes, default=0)
 
 
-def _all_problems(error: Exception, overrides: Sequence[str], config_dir: str | None, *, sweeping: bool) -> list[str]:
-    """Return the problems of a command line that could not be composed, including those of its valid overrides."""
+def check_command(word: str) -> None:
+    """Raise ConfigError if the first word of a command line is neither a command, an option nor an override."""
+    from mtlrun.config.words import explain_bare_word
+
+    if "=" in word or word.startswith(("-", "~")):
+        return
+    allowed = suggest(word, COMMANDS, "commands")
+    unknown = f"{word}: no such command; {allowed}; to train, write key=value (see: mtlrun --help)"
+    raise ConfigError(explain_bare_word(word) or unknown)
+
+
+def _all_problems(
+    error: Exception | None, overrides: Sequence[str], config_dir: str | None, *, sweeping: bool
+) -> list[str]:
+    """Return the problems of a command line that could not be composed, including those of its valid overrides.
+
+    That of `error` is among them if nothing else explains it.
+    """
     from functools import partial
 
     from mtlrun.config.compose import compose, compose_with_hydra
-    from mtlrun.config.diagnosis import diagnose
+    from mtlrun.config.diagnosis import diagnose, first_line
 
-    found = diagnose(error, overrides, partial(compose_with_hydra, config_dir=config_dir), sweeping=sweeping)
-    if found.swept:  # the values of a sweep cannot all be set at once
-        return found.problems
-    from mtlrun.setup.prepare import prepare
+    found = diagnose(overrides, partial(compose_with_hydra, config_dir=config_dir), sweeping=sweeping)
+    problems = list(found.problems)
+    if not found.swept:  # the values of a sweep cannot all be set at once
+        from mtlrun.setup.prepare import prepare
 
-    try:
-        prepare(compose(found.sound, config_dir))
-    except ConfigError as more:
-        return found.problems + found.independent(more.problems)
-    except MtlrunError as more:
-        return found.problems + found.independent([str(more)])
-    return found.problems
+        try:
+            prepare(compose(found.sound, config_dir))
+        except ConfigError as more:
+            problems += found.independent(more.problems)
+        except MtlrunError as more:
+            problems += found.independent([str(more)])
+    return problems or ([] if error is None else [first_line(error)])
 
 
 def train_one(config: dict[str, Any], overrides: list[str], started: float) -> int:

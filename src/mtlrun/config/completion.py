@@ -115,11 +115,11 @@ def complete(cfg: DictConfig, *, named_by_user: bool) -> Completed:
     for key in _KEYS:
         completed.dataset.pop(key, None)
     for key, value in findings.keys.items():
-        completed.dataset[key] = value
+        completed.dataset[key] = _literal(value)
     merged = {}
     for task, finding in findings.tasks.items():
         item = tasks.get(task, {})
-        option = [] if finding.kind is None else [load_task(finding.kind), dict(finding.options)]
+        option = [] if finding.kind is None else [load_task(finding.kind), _literal(dict(finding.options))]
         merged[task] = OmegaConf.merge(*option, item)
     completed.tasks = merged | {task: item for task, item in tasks.items() if task not in merged}
     lines = {task: finding.line for task, finding in findings.tasks.items() if finding.line}
@@ -160,6 +160,15 @@ def name_of_files(path: Any) -> str | None:
 def _stem(path: str) -> str:
     file = PurePath(path)
     return PurePath(file.stem).stem if file.suffix.lower() in _COMPRESSED else file.stem
+
+
+def _literal(value: Any) -> Any:
+    """Return a value from the data so that no text in it, such as the name of a column, is taken for ${a reference}."""
+    if isinstance(value, Mapping):
+        return {_literal(key) if isinstance(key, str) else key: _literal(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_literal(item) for item in value]
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
 
 
 def _plain(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -15,18 +15,20 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from mtlrun.config.aliases import canonical
 from mtlrun.config.arguments import as_plain, expand_home, quote_overrides
 from mtlrun.config.completion import complete, name_of_files
-from mtlrun.config.diagnosis import diagnose
+from mtlrun.config.diagnosis import diagnose, explain_list, first_line
 from mtlrun.config.hydra_node import check_hydra
 from mtlrun.config.options import list_groups, loss_scalings, shipped
 from mtlrun.config.schema import (
     CONFIG_MODULE,
     FILLED_IN,
+    GROUPS,
     SIZE_KEYS,
+    explain_missing,
     explain_task_name,
     how_to_add_task,
     unknown_task,
@@ -101,19 +103,16 @@ def resolve(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str
     names = {group: choices.get(group) for group in ("dataset", "model", "backbone", "weighting")}
     if "match_parameters" in cfg:
         names["match_parameters"] = choices.get("model@match_parameters")
-    if problems := check_variants(cfg):
+    problems = [explain_missing(key) for key in GROUPS if key not in cfg]
+    merged = [group for group in GROUPS if group in cfg and group not in choices]  # Hydra's choices have no lists
+    problems += [f"{group}: {explain_list(group)}" for group in merged]
+    if problems := problems + check_variants(cfg):
         raise ConfigError(problems)
     try:
         completed = complete(cfg, named_by_user=names["dataset"] not in shipped("dataset"))
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}") from error
-    deleted = {override[1:].partition("=")[0] for override in overrides if override.startswith("~tasks.")}
-    if problems := [
-        f"~tasks.{task}: dataset.predict asks for this task; leave it out there"
-        for task in completed.found
-        if f"tasks.{task}" in deleted
-    ]:
-        raise ConfigError(problems)
+        raise ConfigError(_unresolved(error)) from error
+    check_deleted(completed.found, overrides)
     cfg = completed.cfg
     if completed.name is not None:
         names["data"] = completed.name
@@ -123,7 +122,7 @@ def resolve(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str
         incomplete = _incomplete_tasks(cfg)
         if incomplete:  # the lists of what the tasks are cannot be made
             raise ConfigError(incomplete) from error
-        raise ConfigError(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}") from error
+        raise ConfigError(_unresolved(error)) from error
     plain = without_variants(plain)
     assert isinstance(plain, dict)
     config: dict[str, Any] = {"names": names, **as_plain(plain)}
@@ -132,6 +131,32 @@ def resolve(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str
     if completed.found:
         config["found"] = dict(completed.found)
     return config
+
+
+def check_deleted(found: Iterable[str], overrides: Sequence[str]) -> None:
+    """Raise ConfigError if an override deletes a task that `dataset.predict` asks for, which would be in vain.
+
+    Args:
+        found: the tasks that `dataset.predict` asks for.
+        overrides: of the command line.
+    """
+    deleted = {override[1:].partition("=")[0] for override in overrides if override.startswith("~tasks.")}
+    if problems := [
+        f"~tasks.{task}: dataset.predict asks for this task; leave it out there"
+        for task in found
+        if f"tasks.{task}" in deleted
+    ]:
+        raise ConfigError(problems)
+
+
+def _unresolved(error: OmegaConfBaseException) -> str:
+    """Return what is wrong with a value that cannot be resolved."""
+    problem = f"{error.full_key or 'config'}: {str(error).splitlines()[0]}"
+    if isinstance(error, InterpolationKeyError):
+        problem += "; a text that has ${ in it is written with a backslash before it"
+    if isinstance(error, MissingMandatoryValue):
+        problem = f"{error.full_key} must be given, as in {error.full_key}=<value>; ??? stands for what is missing"
+    return problem
 
 
 def _incomplete_tasks(cfg: DictConfig) -> list[str]:
@@ -167,9 +192,8 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
     try:
         cfg = compose_with_hydra(overrides, config_dir)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(
-            diagnose(error, overrides, partial(compose_with_hydra, config_dir=config_dir)).problems
-        ) from error
+        found = diagnose(overrides, partial(compose_with_hydra, config_dir=config_dir))
+        raise ConfigError(found.problems or first_line(error)) from error
     choices = cfg.hydra.runtime.choices
     return resolve(without_hydra(cfg), choices, overrides)
 

@@ -16,8 +16,18 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mtlrun.config.schema import GROUPS, NAMING_GROUPS, ROOT_KEYS, explain_removed, explain_task_name, how_to_add_task
+from mtlrun.config.options import shipped
+from mtlrun.config.places import hint_at_places, unknown_root_key, usual_name
+from mtlrun.config.schema import (
+    GROUPS,
+    NAMING_GROUPS,
+    explain_removed,
+    explain_task_name,
+    how_to_add_task,
+    unknown_task,
+)
 from mtlrun.config.suggest import suggest
+from mtlrun.config.words import explain_bare_word
 
 # Keys that choose an option; all others set a value.
 _CHOOSABLE = (*GROUPS, *NAMING_GROUPS)
@@ -62,17 +72,16 @@ class Diagnosis:
         return anything or any(key == parent or key.startswith(f"{parent}.") for parent in parents)
 
 
-def diagnose(error: Exception, overrides: Sequence[str], compose: Compose, *, sweeping: bool = False) -> Diagnosis:
+def diagnose(overrides: Sequence[str], compose: Compose, *, sweeping: bool = False) -> Diagnosis:
     """Find the overrides that make a composition fail.
 
     Args:
-        error: the exception that Hydra raised.
         overrides: the user's overrides.
         compose: composes a list of overrides as Hydra would, and raises Hydra's exceptions.
         sweeping: whether overrides may have several values.
 
     Returns:
-        The problems (the message of `error` if no single override causes it), and what is sound.
+        The problems, none if no single override causes one, and what is sound.
     """
     found = Diagnosis()
     parsed: list[Override] = []
@@ -92,8 +101,6 @@ def diagnose(error: Exception, overrides: Sequence[str], compose: Compose, *, sw
         found.problems += [_missing_sweep(override) for override in swept]
     with contextlib.suppress(HydraException, OmegaConfBaseException):
         _try_values(parsed, compose, found)
-    if not found.problems:
-        found.problems.append(_first_line(error))
     return found
 
 
@@ -105,7 +112,7 @@ def _key(text: str) -> str:
 def _unreadable(text: str) -> str:
     key, separator, _ = text.partition("=")
     if not separator:
-        return f"{text}: not understood; write key=value (see: mtlrun --help)"
+        return explain_bare_word(text) or f"{text}: not understood; write key=value (see: mtlrun --help)"
     place = _key(text)
     if place.startswith("tasks.") and not re.fullmatch(r"[\w.]+", place, re.ASCII):
         return explain_task_name(place.removeprefix("tasks.").split(".")[0])
@@ -139,7 +146,7 @@ def _try_options(parsed: Sequence[Override], compose: Compose, found: Diagnosis)
     """Compose once with each chosen option of a group; note the valid choices, and the problems."""
     for override in parsed:
         group = override.key_or_group
-        if group not in _CHOOSABLE or override.is_delete():
+        if not (group in _CHOOSABLE or "/" in group) or override.is_delete():
             continue
         for text in _single(override):
             try:
@@ -152,8 +159,17 @@ def _try_options(parsed: Sequence[Override], compose: Compose, found: Diagnosis)
 
 def _explain_option(text: str, group: str, error: Exception) -> str:
     options = re.search(r"Available options in '[^']*':\n((?:\t.*\n?)+)", str(error))
+    value = text.partition("=")[2]
+    name = group.split("@")[0]
+    if value == "null":
+        needed = f"every run needs one; {suggest('', shipped(group), 'available')}"
+        return f"{text}: {needed if group in GROUPS else 'that is the default; leave it out'}"
+    if value.startswith("[") and group in GROUPS:
+        return f"{text}: {explain_list(group)}"
+    if value.startswith("{"):
+        return f"{text}: an option of {name} is chosen by its name, and its keys are set by {name}.<key>=<value>"
     if not options:
-        return f"{text}: {_first_line(error)}"
+        return f"{text}: {first_line(error)}"
     names = [line.strip() for line in options.group(1).splitlines()]
     names = [name for name in names if not name.startswith("_")]  # keys that options share; not an option
     chosen = text.split("=", 1)[-1].strip('"')
@@ -175,7 +191,7 @@ def _try_values(parsed: Sequence[Override], compose: Compose, found: Diagnosis) 
     last = {text.split("=", 1)[0]: text for text in choices}
     base = compose(fixed)
     for override in parsed:
-        if override.key_or_group in _CHOOSABLE and not override.is_delete():
+        if (override.key_or_group in _CHOOSABLE or "/" in override.key_or_group) and not override.is_delete():
             continue
         if found.depends_on_lost(_key(override.input_line or "")):
             continue
@@ -196,15 +212,17 @@ def _try_values(parsed: Sequence[Override], compose: Compose, found: Diagnosis) 
 def _explain_key(text: str, override: Override, base: DictConfig, error: Exception) -> str:
     """Follow the key through the config to the first unknown name."""
     key = override.key_or_group
-    node: Any = DictConfig({name: value for name, value in base.items_ex(resolve=False) if name != "hydra"})
+    node: Any = base
     passed: list[str] = []
     for name in key.split("."):
         if not isinstance(node, Mapping | DictConfig) or name not in node:
             where = ".".join(passed)
             if not passed:
-                return f"{text}: unknown key '{name}'; {suggest(name, ROOT_KEYS[1:])}"
+                return f"{text}: {unknown_root_key(name, base.hydra.runtime.choices)}"
             if not isinstance(node, Mapping | DictConfig):
                 return f"{text}: {where} is a value and has no key '{name}'"
+            if where == "tasks" and key == f"tasks.{name}" and override.is_delete() and node:
+                return f"~{unknown_task(name, list(map(str, node)))}"
             if where == "tasks" and key == f"tasks.{name}" and override.is_delete():
                 return f"~{key}: there is no such key; what dataset.predict asks for is to be left out there"
             if where == "tasks" and key == f"tasks.{name}":
@@ -213,7 +231,9 @@ def _explain_key(text: str, override: Override, base: DictConfig, error: Excepti
             if removed is not None:
                 return f"{text}: {removed}"
             names = [str(item) for item in node if item != "_target_"]
-            return f"{text}: {where} has no key '{name}'; {suggest(name, names)}{_option_hint(where, base)}"
+            elsewhere = hint_at_places(name, base.hydra.runtime.choices, where) if where in GROUPS else ""
+            allowed = suggest("" if elsewhere else usual_name(name), names)
+            return f"{text}: {where} has no key '{name}'; {elsewhere}{allowed}{_option_hint(where, base)}"
         passed.append(name)
         node = OmegaConf.select(node, name) if isinstance(node, DictConfig) else node[name]
     value = override.value()
@@ -223,7 +243,7 @@ def _explain_key(text: str, override: Override, base: DictConfig, error: Excepti
                 return f"{text}: {key} has no key '{name}' yet; add it as in +{key}.{name}=..."
     if override.is_add():
         return f"{text}: there is a key {key} already; leave out the +"
-    return f"{text}: {_first_line(error)}"
+    return f"{text}: {first_line(error)}"
 
 
 def _option_hint(where: str, base: DictConfig) -> str:
@@ -233,7 +253,13 @@ def _option_hint(where: str, base: DictConfig) -> str:
     return f" (with {group}={chosen})" if chosen else ""
 
 
-def _first_line(error: BaseException) -> str:
+def explain_list(group: str) -> str:
+    """Return that one option of a group is chosen, for a user who has given a list."""
+    return f"one {group} is chosen, not a list; for a run with each, write -m {group}=<name>,<name>"
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an exception, or the one behind it, says."""
     cause = error.__cause__ if error.__cause__ is not None else error
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__

@@ -141,7 +141,7 @@ def check_arguments(
         if name in given:
             problems.append(f"{key}.{name} is filled in by the program and cannot be set")
         elif name not in parameters:
-            hint = suggest(name, configurable, f"{getattr(target, '__name__', target)} takes")
+            hint = _hint(name, key, configurable, f"{getattr(target, '__name__', target)} takes")
             problems.append(explain_removed(f"{key}.{name}", value) or f"{key}.{name}: unknown key; {hint}")
         elif not _matches(value, parameters[name].annotation):
             problems += _mismatches(value, parameters[name].annotation, f"{key}.{name}")
@@ -303,6 +303,16 @@ def _describe(hint: Any) -> str:
     if origin is Callable:
         return "a _target_ with _partial_: true"
     return f"a _target_ that builds {getattr(hint, '__name__', hint)}"
+
+
+def _hint(name: str, key: str, allowed: Sequence[str], what: str) -> str:
+    """Return which argument is meant by a name that a class does not take, or which other options have it."""
+    nearest = suggest(name, allowed, what)
+    if nearest.startswith("did you mean"):
+        return nearest
+    from mtlrun.config.places import hint_at_places  # which reads many files, for this message alone
+
+    return hint_at_places(name, {key.split(".")[0]: None}) + nearest
 
 
 def _prefix(message: str, key: str, arguments: Mapping[str, Any]) -> str:

@@ -36,13 +36,33 @@ RESERVED = frozenset(_RESERVED.split())
 def check_root(config: Mapping[str, Any]) -> list[str]:
     """Return the problems of a resolved config's root, such as `+typo=1` and `~group`, which Hydra accepts."""
     known = (*ROOT_KEYS, *OPTIONAL_KEYS)
-    problems = [f"{key}: unknown key; {suggest(key, known[1:])}" for key in config if key not in known]
+    unknown = [key for key in config if key not in known]
+    problems = []
+    if unknown:
+        from mtlrun.config.places import unknown_root_key  # which reads many files, for this message alone
+
+        problems += [f"{key}: {unknown_root_key(key, config.get('names', {}))}" for key in unknown]
     missing = [key for key in ROOT_KEYS if config.get(key) in (None, {})]
-    problems += [f"{key} is missing; every run needs it{_choose(key)}" for key in missing]
+    finds_tasks = "targets" in (config.get("dataset") or {})
+    problems += [explain_missing(key, finds_tasks=finds_tasks) for key in missing]
     seed = config.get("seed")
     if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool) or seed < 0):
         problems.append(f"seed must be a whole number >= 0, found {seed!r}")
     return problems
+
+
+def explain_missing(key: str, *, finds_tasks: bool = False) -> str:
+    """Return that a config lacks a key of its root, and what to write.
+
+    Args:
+        key: which is missing.
+        finds_tasks: whether the dataset finds out what kind of task predicts a column.
+    """
+    if key == "tasks":
+        how = "dataset.predict=[<column>]" if finds_tasks else "+task@tasks.<name>=<kind>"
+        return f"tasks is missing; every run needs one or more, as in {how}"
+    choose = f"; choose one with {key}=<name> (see: mtlrun --help)" if key in GROUPS else f", as in {key}=0"
+    return f"{key} is missing; every run needs one{choose}"
 
 
 def explain_task_name(name: str) -> str:
@@ -102,7 +122,3 @@ def explain_removed(key: str, value: object) -> str | None:
         f"{key} is no longer a key: tasks learn standardized numbers by {named}, which is the default of "
         "task=regression, and their errors are in the unit of the data; leave it out"
     )
-
-
-def _choose(key: str) -> str:
-    return f": choose one with {key}=<name> (see: mtlrun --help)" if key in GROUPS else ""

@@ -57,9 +57,9 @@ def _find_problem(folder: Path) -> str | None:
             return f"{existing} is a file, and {folder} must be a folder in which files can be made"
         too_long = max(folder.parts, key=_num_bytes)
         if _num_bytes(too_long) > (limit := os.pathconf(existing, "PC_NAME_MAX")):
-            return f"a name of {_num_bytes(too_long)} bytes in its path is longer than the {limit} that are possible here"
+            return f"a name of {_num_bytes(too_long)} bytes in its path is longer than the {limit} that there can be"
         if _num_bytes(str(folder)) + _LONGEST_NAME > (limit := os.pathconf(existing, "PC_PATH_MAX")):
-            return f"a path of {_num_bytes(str(folder))} bytes leaves no room for files, whose paths have {limit} at most"
+            return f"a path of {_num_bytes(str(folder))} bytes leaves no room for files, whose paths can have {limit}"
         if not os.access(existing, os.W_OK | os.X_OK):
             return f"{existing} is not writable"
     except OSError as error:
