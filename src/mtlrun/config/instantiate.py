@@ -307,12 +307,10 @@ def _describe(hint: Any) -> str:
 
 def _hint(name: str, key: str, allowed: Sequence[str], what: str) -> str:
     """Return which argument is meant by a name that a class does not take, or which other options have it."""
-    nearest = suggest(name, allowed, what)
-    if nearest.startswith("did you mean"):
-        return nearest
     from mtlrun.config.places import hint_at_places  # which reads many files, for this message alone
 
-    return hint_at_places(name, {key.split(".")[0]: None}) + nearest
+    elsewhere = hint_at_places(name, {key.split(".")[0]: None})
+    return elsewhere + suggest("" if elsewhere else name, allowed, what)
 
 
 def _prefix(message: str, key: str, arguments: Mapping[str, Any]) -> str:

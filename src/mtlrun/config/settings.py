@@ -99,6 +99,6 @@ class Runtime:
             raise ValueError("root must name a folder, found ''; . is the current one")
         if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)*", self.study):
             raise ValueError(
-                "study must be a folder's name, of letters, digits, . _ and -, or several with / between them, found "
-                f"{self.study!r}; it stands below runtime.root, which may be any folder"
+                f"study must be a folder name, found {self.study!r}; it has letters, digits, . _ and -, and stands "
+                "below runtime.root, which may be any folder"
             )
