@@ -58,7 +58,7 @@ from helpers import QUICK, read_record, run_folders, start
             None,  # 1077 = 3 * 359: no batch of one
         ),
         (["optimizer.lr=[1"], ["optimizer.lr=[1: not understood"]),
-        (["model=hard", "gradnorm"], ["gradnorm: not understood; write key=value"]),
+        (["model=hard", "gradnorm"], ["gradnorm: not understood; write weighting=gradnorm"]),
         (["dataset=csv", "dataset.targets={place: [x, y]}"], ["add it as in +dataset.targets.place=..."]),
         (["lst"], ["lst: no such command", "did you mean 'list'?"]),
         (["list", "modl"], ["did you mean 'models'?"]),
