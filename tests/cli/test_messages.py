@@ -76,7 +76,7 @@ def test_one_line_says_what_is_wrong_and_what_to_write(mtlrun, cases):
 
 @pytest.mark.parametrize(
     ("folder", "said"),
-    [("nope", "there is no such folder"), ("file", "this is no folder"), ("empty", "there is no YAML"), ("", "no fold")],
+    [("nope", "there is no such folder"), ("file", "this is no folder"), ("empty", "there is no YAML"), ("", "no f")],
 )  # fmt: skip
 def test_a_folder_of_options_that_has_none_is_refused_by_every_command(mtlrun, folder, said):
     Path("file").touch()

@@ -79,8 +79,8 @@ def train(arguments: Sequence[str]) -> int:
 
     from mtlrun.config.arguments import sort_arguments
     from mtlrun.config.compose import check_sweep, compose_single_run, make_importable, register_with_hydra, resolve
-    from mtlrun.runs.signals import exiting_at_once
     from mtlrun.config.words import join_problems, mend_words
+    from mtlrun.runs.signals import exiting_at_once
 
     arguments, misspelled = mend_words(arguments, get_args_parser())
     if not misspelled and arguments:
