@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from helpers import QUICK, read_record, run_folders, start
 
 
@@ -377,3 +378,16 @@ def test_a_run_that_is_composed_once_is_the_one_that_hydra_runs(arguments, mtlru
     monkeypatch.setattr("mtlrun.config.compose.compose_single_run", lambda *_: None)
     assert mtlrun(*arguments) == ours
     assert trained[:count] == trained[count:]
+
+
+@pytest.mark.slow
+def test_a_sweep_of_one_run_is_said_to_be_none(mtlrun):
+    hint = "mtlrun: -m: no key has several values, such as seed=0,1,2, so this is one run\n"
+    Path("conf/experiment").mkdir(parents=True)
+    params = {"hydra": {"sweeper": {"params": {"seed": "7,8"}}}}
+    Path("conf/experiment/two.yaml").write_text("# @package _global_\n" + yaml.safe_dump(params))
+    for words, runs in ((["seed=7"], 1), (["seed=7,8"], 2), (["--config-dir", "conf", "experiment=two"], 2)):
+        code, out, err = mtlrun("-m", *words, *QUICK)
+        assert code == 0
+        assert out.count("completed: test left accuracy") == runs
+        assert err == (hint if runs == 1 else "")

@@ -20,7 +20,7 @@ from mtlrun.config.aliases import canonical
 from mtlrun.config.suggest import suggest
 from mtlrun.errors import ConfigError, MtlrunError, RunInterruptedError, StorageError
 
-_STARTED = time.time()
+_STARTED = time.monotonic()
 
 # Subcommand -> module with main(arguments) -> exit code.
 COMMANDS = {"list": "mtlrun.cli.list", "compare": "mtlrun.cli.compare"}
@@ -77,7 +77,7 @@ def train(arguments: Sequence[str]) -> int:
     from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
 
-    from mtlrun.config.arguments import sort_arguments
+    from mtlrun.config.arguments import sort_arguments, sweeps
     from mtlrun.config.compose import check_sweep, compose_single_run, make_importable, register_with_hydra, resolve
     from mtlrun.config.words import join_problems, mend_words
     from mtlrun.runs.signals import exiting_at_once
@@ -102,11 +102,13 @@ def train(arguments: Sequence[str]) -> int:
         overrides = list(hydra_config.overrides.task)
         sweeping = hydra_config.mode == RunMode.MULTIRUN
         if sweeping:
+            if hydra_config.job.num == 0 and not sweeps(parsed.overrides, hydra_config.sweeper):
+                print("mtlrun: -m: no key has several values, such as seed=0,1,2, so this is one run", file=sys.stderr)
             print(f"run {hydra_config.job.num + 1}: {' '.join(overrides)}", flush=True)
         try:
             config = resolve(cfg, hydra_config.runtime.choices, overrides)
             # Only the first run's time includes the start of the program.
-            started = time.time() if exit_codes else _STARTED
+            started = time.monotonic() if exit_codes else _STARTED
             exit_codes.append(train_one(config, overrides, started))
         except RunInterruptedError as error:
             print_error(error, rerun=config["runtime"]["rerun"])

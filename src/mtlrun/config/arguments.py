@@ -3,7 +3,7 @@
 import argparse
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -54,6 +54,20 @@ def _given(parsed: argparse.Namespace, option: str) -> Any:
 def quote_overrides(overrides: Sequence[str]) -> list[str]:
     """Return the overrides with quotes around texts such as ~/data.csv; what cannot be mended is left as it is."""
     return [override if _is_readable(override) else _quote(override) for override in overrides]
+
+
+def sweeps(overrides: Sequence[str], sweeper: Mapping[str, Any]) -> bool:
+    """Return True if Hydra makes several runs of the overrides, or of the keys that a study or experiment has it sweep.
+
+    Args:
+        overrides: of the command line.
+        sweeper: the node `hydra.sweeper`; of any but Hydra's basic one nothing is known, and it may make several runs.
+    """
+    if not str(sweeper.get("_target_")).endswith(".BasicSweeper"):
+        return True
+    parser = OverridesParser.create()
+    swept = [*overrides, *(f"{key}={value}" for key, value in (sweeper.get("params") or {}).items())]
+    return any(parser.parse_override(override).is_sweep_override() for override in swept)
 
 
 def expand_home(value: Any) -> Any:

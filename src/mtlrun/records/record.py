@@ -125,7 +125,8 @@ class Record:
     resumed: int = 0  # how often the run was continued from a checkpoint
     started: str = ""
     ended: str = ""
-    environment: dict[str, Any] = field(default_factory=dict)  # git commit, versions, hardware
+    # {"mtlrun": commit of its code, "git": commit of the current folder, where there is one; versions, hardware}
+    environment: dict[str, Any] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     @property

@@ -122,7 +122,7 @@ def complete(record: Record, trainer: Trainer, started: float) -> None:
     Args:
         record: of the run.
         trainer: that trained it.
-        started: `time.time()` when the program started.
+        started: `time.monotonic()` when the program started.
     """
     parts, progress = trainer.parts, trainer.progress
     record.steps = progress.step
@@ -138,6 +138,10 @@ def complete(record: Record, trainer: Trainer, started: float) -> None:
         record.seconds["to_first_step"] = trainer.first_step_at - started
     record.peak_memory_mib = peak_memory_mib(parts.device)
     record.ended = _now()
+    if record.ended < record.started:
+        note = "the clock was set back during the run, which seems to end before it started; durations are right"
+        logger.warning("%s", note)
+        record.notes.append(note)
 
 
 def _record_skills(record: Record, trainer: Trainer) -> None:

@@ -73,7 +73,7 @@ def run(
         config: as `mtlrun.config.compose.resolve` or `compose` returns it.
         overrides: what the user typed, for the record.
         console: where to print; standard output if left out.
-        started: `time.time()` when the program started, for the time to the first step.
+        started: `time.monotonic()` when the program started, for the time to the first step.
 
     Raises:
         ConfigError, DataError, CheckpointError: before anything is on disk.
@@ -82,7 +82,7 @@ def run(
         StorageError: a file cannot be written: the disk is full, ...
         DivergedError, RunInterruptedError, and whatever else ends a training early; the record holds the reason.
     """
-    started = time.time() if started is None else started
+    started = time.monotonic() if started is None else started
     record = finished_record(config)
     folder = find_folder(config) or _refuse(config)
     if record is not None:

@@ -4,7 +4,6 @@ import os
 import platform
 import random
 import resource
-import subprocess
 import sys
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -15,6 +14,7 @@ import torch
 from threadpoolctl import ThreadpoolController
 
 from mtlrun.errors import ConfigError
+from mtlrun.setup.commits import commit_of_folder, commit_of_mtlrun
 
 _PACKAGES = ("mtlrun", "torch", "torchvision", "torchmetrics", "numpy", "hydra-core", "scikit-learn")
 
@@ -71,9 +71,10 @@ def use_threads(number: int) -> None:
 
 
 def describe(device: torch.device) -> dict[str, Any]:
-    """Return versions, hardware and the git state of the current folder."""
+    """Return versions, hardware, and the commits of mtlrun and of the current folder."""
     environment: dict[str, Any] = {
-        "git": git_state(),
+        "mtlrun": commit_of_mtlrun(),
+        "git": commit_of_folder(),
         "versions": {"python": platform.python_version(), **_package_versions()},
         "platform": platform.platform(),
         "host": platform.node(),
@@ -86,20 +87,6 @@ def describe(device: torch.device) -> dict[str, Any]:
         environment["gpu"] = torch.cuda.get_device_name(device)
         environment["cuda"] = torch.version.cuda
     return environment
-
-
-def git_state() -> dict[str, Any] | None:
-    """Return commit and dirty flag of the repository around the current folder, None outside one."""
-    commit = _git("rev-parse", "HEAD")
-    return None if commit is None else {"commit": commit, "dirty": bool(_git("status", "--porcelain"))}
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
 
 
 def _package_versions() -> Mapping[str, str]:

@@ -82,7 +82,7 @@ class Trainer:
         #: {split: what the heads put out in the selected state}, complete after `test`.
         self.outputs = {split: self._no_outputs(split) for split in ("val", "test")}
         self.has_ended = False  # and is saved; the model then holds the selected weights
-        self.first_step_at: float | None = None  # time.time()
+        self.first_step_at: float | None = None  # time.monotonic()
         self._resumed_at = self._saved_at = time.monotonic()
 
     # ---------------------------------------------------------------------------------------------- the loop
@@ -179,7 +179,7 @@ class Trainer:
         weighting.learn()
         self.step_means.add(weighting.active, update.losses, update.weights, update.gram)
         if self.first_step_at is None:
-            self.first_step_at = time.time()
+            self.first_step_at = time.monotonic()
 
     def load(self, loaded: Loaded) -> LabeledBatch:
         """Copy a batch to the device."""
