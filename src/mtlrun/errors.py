@@ -3,6 +3,7 @@
 MtlrunError                 anything below; `exit_code` is what the command line ends with
 ├── ConfigError        (2)  the request cannot work: unknown key, wrong value, impossible combination
 ├── DataError          (2)  the data cannot be used: absent, unreadable, labels out of range
+│   ├── RecordError    (2)  a file is not the record of a run, or not that of the run that is asked for
 │   └── WorkerDiedError     a process that loads samples has died
 ├── RunInUseError      (2)  another process is training this very run
 ├── LockLostError      (1)  the lock of the run folder was removed, and another process may be training the run
@@ -41,6 +42,10 @@ class DataError(MtlrunError):
     """The dataset is absent, unreadable or wrong."""
 
     exit_code = 2
+
+
+class RecordError(DataError):
+    """A file is not what the record of a run is, or not that of the run that is asked for."""
 
 
 class WorkerDiedError(DataError):

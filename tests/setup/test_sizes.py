@@ -140,7 +140,7 @@ def test_an_impossible_warm_start_is_refused_with_the_reason(mtlrun, quick):
         assert len(run_folders()) == folders
         return err
 
-    assert "no run there (no readable record.json)" in refused("model.init_from=nowhere")
+    assert "no run there (no record.json)" in refused("model.init_from=nowhere")
     assert "that run has model=hard; give one with model=single" in refused(f"model.init_from={hard}")
     err = refused(f"model.init_from={single}", "backbone.hidden=[17]")
     assert "the network of task left: stages.0.1.weight has shape (17, 100) here and (16, 100) in that run" in err

@@ -1,5 +1,6 @@
 """`mtlrun compare <folder> ...`: one table of the runs in and below these folders."""
 
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
@@ -33,7 +34,9 @@ def main(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_USAGE)
         return 0
-    records = read_records(Path(argument).expanduser() for argument in arguments)
+    records, problems = read_records(Path(argument).expanduser() for argument in arguments)
+    for problem in problems:
+        print(f"mtlrun: {problem}; it is left out", file=sys.stderr)
     tables = {title: group_by_config(runs) for title, runs in group_by_data(records).items()}
     console = make_console()
     for title, groups in tables.items():

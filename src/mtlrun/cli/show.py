@@ -1,7 +1,7 @@
 """The result of a finished run: printed when a training ends, and when the same command is given again."""
 
 from collections.abc import Mapping
-from math import isnan
+from math import isnan, nan
 from typing import Any
 
 from mtlrun.records.display import (
@@ -77,11 +77,21 @@ def show(record: Record, config: Mapping[str, Any], *, again: bool) -> None:
             console.print(disagreement)
     for line in filter(None, [*describe_shortfalls(record), explain_baselines(record)]):
         console.print(line)
-    console.print(f"{record.epochs} epochs, {record.steps} steps in {record.seconds['train']:.1f} s; {folder}")
+    console.print(f"{record.epochs} epochs, {record.steps} steps in {record.seconds.get('train', nan):.1f} s; {folder}")
 
 
 def _classes(record: Record) -> list[str]:
-    """Return a line on the classes of each task of a table: how many rows of each split have them."""
+    """Return a line on the classes of each task of a table: how many rows of each split have them.
+
+    What a dataset of the user's has learned may have another form, of which nothing is shown.
+    """
+    try:
+        return _lines_on_classes(record)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return []
+
+
+def _lines_on_classes(record: Record) -> list[str]:
     lines = []
     for task, entry in record.learned.get("targets", {}).items():
         labels = entry.get("labels", {})
@@ -103,7 +113,7 @@ def _classes(record: Record) -> list[str]:
 def _about_intervals(record: Record) -> list[str]:
     """Return what the intervals of the test split mean, and where they mean little."""
     found, made = record.intervals.get("test"), record.bootstrap
-    if not found:
+    if not found or not made:
         return []
     drawn = "groups of samples" if made["groups"] else "samples"
     lines = [

@@ -75,22 +75,30 @@ class ConfigGroup:
         return (fmean(values) if values else nan), spread, len(values)
 
 
-def read_records(folders: Iterable[Path]) -> list[Record]:
-    """Return all records in and below `folders`.
+def read_records(folders: Iterable[Path]) -> tuple[list[Record], list[str]]:
+    """Return all records in and below `folders`, and what is wrong with each file that is called one and is none.
 
     Raises:
         DataError: a folder does not exist, or holds no record.
     """
-    all_records: list[Record] = []
+    all_records: dict[str, Record] = {}
+    problems: list[str] = []
     for folder in folders:
         if not folder.exists():
             raise DataError(f"{folder}: there is no such folder")
-        records = [Record.read(path.parent) for path in sorted(folder.rglob(RECORD))]
-        readable = [record for record in records if record is not None]
-        if not readable:
-            raise DataError(f"{folder}: no run has left a record in or below this folder")
-        all_records += readable
-    return list({record.run_id: record for record in all_records}.values())
+        records: dict[str, Record] = {}
+        for path in sorted(folder.rglob(RECORD)):
+            try:
+                record = Record.read(path.parent)
+            except DataError as error:
+                problems.append(str(error))
+            else:
+                records |= {} if record is None else {record.run_id: record}
+        if not records:
+            found = "; ".join(problems) or "no run has left a record in or below this folder"
+            raise DataError(f"{folder}: {found}")
+        all_records |= records
+    return list(all_records.values()), problems
 
 
 def group_by_config(records: Sequence[Record]) -> list[ConfigGroup]:

@@ -126,6 +126,16 @@ def remove(path: Path) -> None:
             path.unlink()
 
 
+def set_aside(path: Path) -> None:
+    """Add `.bad` to the name of something that is in the way of a file of the run.
+
+    Raises:
+        StorageError: it cannot be renamed.
+    """
+    with storing(path):
+        os.replace(path, path.with_name(f"{path.name}.bad"))
+
+
 def sync_folder(folder: Path) -> None:
     """Wait until the names in a folder are on the disk: a file that was made, renamed or removed is after a power cut.
 

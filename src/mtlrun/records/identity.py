@@ -21,8 +21,16 @@ def config_hash(config: Mapping[str, Any]) -> str:
     `config` is the resolved config as plain containers. Key order does not matter; 1 and 1.0 differ, since
     they may mean different things to a constructor.
     """
-    canonical = json.dumps(_identity(config), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:8]
+    return hashlib.sha256(_canonical(config).encode()).hexdigest()[:8]
+
+
+def is_same_run(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return True if two configs differ at most in what cannot change a result."""
+    return _canonical(one) == _canonical(other)
+
+
+def _canonical(config: Mapping[str, Any]) -> str:
+    return json.dumps(_identity(config), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 
 def flatten(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,17 +5,21 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 from mtlrun.config.settings import Protocol
-from mtlrun.errors import DataError
+from mtlrun.errors import DataError, RecordError
+from mtlrun.records.entries import BootstrapEntries, ConfigEntries, SelectionEntries, SkillEntries, SplitEntries
 from mtlrun.records.folder import RECORD, is_being_removed, open_atomically
-from mtlrun.records.identity import find_folder
+from mtlrun.records.identity import find_folder, is_same_run, run_id
+from mtlrun.records.json_types import read_as
+from mtlrun.records.stamps import Stamp
 
 SCHEMA_VERSION = 2
 
 Status = Literal["running", "completed", "failed", "interrupted", "diverged"]
 TaskMetrics = dict[str, dict[str, float]]
+_Entries = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -62,24 +66,24 @@ class Record:
     """Everything that `compare` and a reader of the run may want to know, without opening any other file."""
 
     run_id: str
-    config: dict[str, Any]
+    config: Annotated[_Entries, ConfigEntries]
     overrides: list[str] = field(default_factory=list)
     status: Status = "running"  # if no process holds the run's folder, a "running" run was killed
     error: str | None = None
     # {task: {key: number}}, such as num_classes: what the config leaves out of `tasks` and the dataset gave
     task_sizes: dict[str, dict[str, int]] = field(default_factory=dict)
     # {task: {metric: "max" or "min"}}, and the main metric of each task
-    directions: dict[str, dict[str, str]] = field(default_factory=dict)
+    directions: dict[str, dict[str, Annotated[str, Literal["max", "min"]]]] = field(default_factory=dict)
     main_metrics: dict[str, str] = field(default_factory=dict)
     # standard: selected on validation, tested once. legacy: test-selected: the test split was evaluated during
     # training, `test` is the mean over the last evaluations, `val` is empty, and best.pt holds the last weights.
     protocol: Protocol = "standard"
     # How and when the checkpoint was selected: {tasks: [...], rule, epoch, step, skill}, one per separate selection.
     # legacy: one entry, rule "last_mean", with the number of `evaluations` in the mean and the `first_epoch` of them.
-    selection: list[dict[str, Any]] = field(default_factory=list)
+    selection: list[Annotated[_Entries, SelectionEntries]] = field(default_factory=list)
     # Per task the skill of its main metric on validation: "selected", that of the checkpoint that its result is from,
     # and "best", the highest of all evaluations, with its "best_epoch" and "best_step". Not for legacy.
-    skills: dict[str, dict[str, float]] = field(default_factory=dict)
+    skills: dict[str, Annotated[dict[str, float], SkillEntries]] = field(default_factory=dict)
     val: TaskMetrics = field(default_factory=dict)  # at the selected checkpoint
     test: TaskMetrics = field(default_factory=dict)  # once, at the end, on the selected checkpoint; see protocol
     # How much metrics vary over the test samples, by the bootstrap, {"test": {task: {metric: [low, high]}}}; not over
@@ -87,7 +91,7 @@ class Record:
     # groups were drawn, {task: number of samples, or groups}, {task: {metric: fraction of resamples without a value}},
     # {task: [metrics with Wilson's interval]}
     intervals: dict[str, dict[str, dict[str, list[float]]]] = field(default_factory=dict)
-    bootstrap: dict[str, Any] = field(default_factory=dict)
+    bootstrap: Annotated[_Entries, BootstrapEntries] = field(default_factory=dict)
     # Per split the metrics of its best constant prediction, the zero of the skills: {"val": {task: {metric: value}}}
     trivial: dict[str, TaskMetrics] = field(default_factory=dict)
     # What simple predictors that were fitted to the training split get on test: {"constant": {task: {metric: value}},
@@ -100,19 +104,19 @@ class Record:
     steps: int = 0
     epochs: int = 0
     # Per split a SplitSummary, as a dictionary; the sample IDs are in splits.json
-    splits: dict[str, dict[str, Any]] = field(default_factory=dict)
+    splits: dict[str, Annotated[_Entries, SplitEntries]] = field(default_factory=dict)
     # What its user would want to know of the data, such as repeated samples; also in the log
     notes: list[str] = field(default_factory=list)
     # What dataset and tasks learned from the data, such as classes and scales of targets, as in learned.json; a section
     # that would make this file long, such as that of the inputs of a table with thousands of columns, is only there
     learned: dict[str, Any] = field(default_factory=dict)
     # The files and folders that the run read, {path: a Stamp, as a dictionary}; see `mtlrun.records.stamps`
-    data: dict[str, dict[str, Any]] = field(default_factory=dict)
+    data: dict[str, Annotated[_Entries, Stamp]] = field(default_factory=dict)
     # Per parameter group: shared, <task>, ..., and one for frozen parameters, which has no learning rate
     parameters: dict[str, int] = field(default_factory=dict)
     learning_rates: dict[str, float] = field(default_factory=dict)  # before the schedule
     macs: int = 0  # of one sample's predictions for all tasks
-    match: dict[str, float] | None = None  # with match_parameters: a Match, as a dictionary
+    match: Annotated[dict[str, float], Match] | None = None  # with match_parameters: a Match, as a dictionary
     passes_per_step: dict[str, int] = field(default_factory=dict)  # forward, backward
     # train: training, validation and checkpoints; to_first_step: from the start of the program; standard only: test,
     # with the predictions on validation, and intervals, with the file of predictions; baselines: 0 or so if they were
@@ -152,37 +156,91 @@ class Record:
 
     @classmethod
     def read(cls, folder: Path) -> "Record | None":
-        """Return the record in `folder`, or None if there is none that can be read, or it is being removed.
+        """Return the record in `folder`, or None if there is none, or it is being removed.
 
         Raises:
+            RecordError: it cannot be read, or is not what a record is.
             DataError: it was written by a later version of mtlrun.
         """
+        path = folder / RECORD
         if is_being_removed(folder):
             return None
         try:
-            content = json.loads((folder / RECORD).read_text())
-        except (OSError, ValueError):  # no JSON, or no text
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            raise RecordError(f"{path} cannot be read ({error.strerror or error})") from error
+        except (ValueError, RecursionError) as error:
+            raise RecordError(f"{path} is no record of a run (not JSON)") from error
         if not isinstance(content, dict) or not {"run_id", "config"} <= content.keys():
-            return None
+            raise RecordError(f"{path} is no record of a run (without `run_id` and `config`)")
         version = content.get("schema_version")
         if isinstance(version, int) and version > SCHEMA_VERSION:
             raise DataError(
-                f"{folder / RECORD} has schema version {version}, and this version of mtlrun reads up to "
-                f"{SCHEMA_VERSION}; use the version that wrote it, or a later one"
+                f"{path} has schema version {version}, and this version of mtlrun reads up to {SCHEMA_VERSION}; use "
+                "the version that wrote it, or a later one"
             )
-        if version == 1:
+        record = cls(**_as_fields(content, path))
+        problem = record._find_contradiction()
+        if problem:
+            raise RecordError(f"{path} is no record of a run ({problem})")
+        return record
+
+    def _find_contradiction(self) -> str:
+        """Return in words what of the record is missing, "" if nothing is."""
+        for task, metric in self.main_metrics.items():
+            if metric not in self.directions.get(task, {}):
+                return f"without a direction of {metric}, the main metric of {task}"
+            if self.status == "completed" and metric not in self.test.get(task, {}):
+                return f"`status` is completed, and `test` lacks {metric} of {task}"
+        legacy = self.protocol == "legacy" and bool(self.test)
+        if legacy and [{"evaluations", "first_epoch"} <= entry.keys() for entry in self.selection] != [True]:
+            return "`protocol` is legacy, and `selection` is not one mean"
+        return ""
+
+
+def _as_fields(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return the fields of a record that was read from a file."""
+    fields = {}
+    field = "schema_version"
+    try:
+        if content.get(field) == 1:
             content = _from_version_1(content)
-        known = {item.name for item in dataclasses.fields(cls)}
-        return cls(**{key: value for key, value in content.items() if key in known})
+        for field, hint in get_type_hints(Record, include_extras=True).items():
+            if field in content:
+                fields[field] = read_as(hint, content[field])
+    except (TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise RecordError(f"{path} is no record of a run (`{field}` has a wrong type)") from error
+    return fields
+
+
+def find_record(config: Mapping[str, Any]) -> tuple[Record | None, str]:
+    """Return the record of this run, and what is wrong with the file if that is another one, or none.
+
+    Raises:
+        DataError: it was written by a later version of mtlrun.
+    """
+    folder = find_folder(config)
+    if folder is None:
+        return None, ""
+    try:
+        record = Record.read(folder)
+        if record is not None and (record.run_id != run_id(config) or not is_same_run(record.config, config)):
+            raise RecordError(f"{folder / RECORD} is the record of another run")
+        lacking = [task for task in config.get("tasks", {}) if record and task not in record.main_metrics]
+        if record is not None and lacking:
+            raise RecordError(f"{folder / RECORD} lacks task {lacking[0]} of this run")
+    except RecordError as error:
+        return None, str(error)
+    return record, ""
 
 
 def finished_record(config: Mapping[str, Any]) -> Record | None:
     """Return the record of this run if there is nothing left to train: it is completed, or has diverged."""
-    folder = find_folder(config)
-    if folder is None or config["runtime"].get("rerun"):
+    if find_folder(config) is None or config["runtime"].get("rerun"):
         return None
-    record = Record.read(folder)
+    record, _ = find_record(config)
     return record if record is not None and record.status in ("completed", "diverged") else None
 
 

@@ -48,8 +48,8 @@ def _is_clearly_better(baseline: float, value: float, record: Record, task: str,
     # As in `mtlrun.training.skill`.
     scale = abs(perfect - constant) if isfinite(constant) and constant != perfect else 1.0
     gap: float = sign * (baseline - value) / scale
-    split = record.splits["test"]
-    samples: int = max(1, split["labeled"].get(task, split["samples"]))
+    split = record.splits.get("test", {})
+    samples: int = max(1, split.get("labeled", {}).get(task, split.get("samples", 1)))
     bounds = record.intervals.get("test", {}).get(task, {}).get(metric)
     if bounds is None or samples < FEW:
         return gap > max(_MARGIN, 1 / sqrt(samples))

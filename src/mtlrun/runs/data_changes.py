@@ -1,14 +1,16 @@
 """Changed data: a run is not continued on other data than it began with."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import torch
 
 from mtlrun.errors import DataError
 from mtlrun.records.folder import CHECKPOINTS, LAST, PREVIOUS
-from mtlrun.records.record import Record
+from mtlrun.records.identity import run_folder
+from mtlrun.records.record import Record, find_record
 from mtlrun.records.stamps import find_changes
 from mtlrun.setup.environment import use_threads
 from mtlrun.training.parts import Parts
@@ -19,11 +21,18 @@ _MOVED = "continued on"
 _WAY_ON = "restore the data to continue, or train anew with runtime.rerun=true"
 
 
-def checkpointed_record(folder: Path) -> Record | None:
-    """Return the record of a run that has a checkpoint to continue from, None if there is none."""
-    if not any((folder / CHECKPOINTS / name).exists() for name in (LAST, PREVIOUS)):
-        return None
-    return Record.read(folder)
+def record_to_continue(config: Mapping[str, Any]) -> tuple[Record | None, str]:
+    """Return the record of a run that has a checkpoint, None if there is none, and what is wrong with the file, or "".
+
+    Raises:
+        DataError: it was written by a later version of mtlrun.
+    """
+    record, problem = find_record(config)
+    if not any((run_folder(config) / CHECKPOINTS / name).exists() for name in (LAST, PREVIOUS)):
+        return None, problem
+    if problem:
+        problem += "; so whether the data have changed since this run was begun cannot be known"
+    return record, problem
 
 
 def check_files(record: Record) -> list[str]:

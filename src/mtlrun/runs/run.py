@@ -17,10 +17,12 @@ from mtlrun.records.folder import (
     CHECKPOINTS,
     CONFIG,
     LEARNED,
+    RECORD,
     SAMPLE_IDS,
     hold,
     is_being_removed,
     open_atomically,
+    set_aside,
     start_anew,
     storing,
     sync_folder,
@@ -32,9 +34,9 @@ from mtlrun.runs.baselines import add_baselines
 from mtlrun.runs.data_changes import (
     check_files,
     check_splits,
-    checkpointed_record,
     continue_as_begun,
     log_possible_changes,
+    record_to_continue,
 )
 from mtlrun.runs.logs import (
     gathering,
@@ -92,12 +94,14 @@ def run(
         if record.lacks_baselines(config) and not changes:
             _complete_baselines(config, record, folder, console or make_console())
         return record
-    earlier = None
+    earlier, problem = None, ""
     if not config["runtime"].get("rerun") and not is_being_removed(folder):
         check_version(folder / CHECKPOINTS)
-        earlier = checkpointed_record(folder)
+        earlier, problem = record_to_continue(config)
     doubtful = [] if earlier is None else check_files(earlier)
     with gathering() as early_lines:
+        if problem:
+            logger.warning("%s; it is kept as %s.bad", problem, RECORD)
         parts = prepare(config)
         log_possible_changes(doubtful)
         if earlier is not None:
@@ -108,6 +112,8 @@ def run(
     with hold(folder) as lock, stop_signals() as stop_signal:
         if parts.runtime.rerun or is_being_removed(folder):
             start_anew(folder)
+        elif problem:
+            set_aside(folder / RECORD)
         record = new_record(config, parts, overrides)
         with logging_to(folder, console, quiet=parts.runtime.quiet), recording(record, folder):
             if lock.note is not None:

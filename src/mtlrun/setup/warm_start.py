@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from mtlrun.config.suggest import suggest
-from mtlrun.errors import ConfigError
+from mtlrun.errors import ConfigError, DataError
 from mtlrun.models import MultiTaskModel
 from mtlrun.records.folder import BEST, CHECKPOINTS
 from mtlrun.records.record import Record
@@ -48,9 +48,12 @@ def start_from(model: MultiTaskModel, run: str, *, legacy: bool = False) -> None
 
 def _selected_state(folder: Path, key: str, *, legacy: bool) -> dict[str, Tensor]:
     """Return the state of the selected model of a run of `model=single`."""
-    record = Record.read(folder)
+    try:
+        record = Record.read(folder)
+    except DataError as error:
+        raise ConfigError(f"{key}: {error}") from error
     if record is None:
-        raise ConfigError(f"{key}: no run there (no readable record.json); give the folder of a finished run")
+        raise ConfigError(f"{key}: no run there (no record.json); give the folder of a finished run")
     name = record.config["names"]["model"]
     if name != "single":
         raise ConfigError(f"{key}: that run has model={name}; give one with model=single, a network per task")
