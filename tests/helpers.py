@@ -38,7 +38,10 @@ def run_folders(root="outputs"):
 
 
 def read_record(folder):
-    """Return the record of a run as a dictionary."""
+    """Return the record of a run as a dictionary; RecordError if the program would not take it for one."""
+    from mtlrun.records.record import Record
+
+    Record.read(Path(folder))
     return json.loads((Path(folder) / "record.json").read_text())
 
 

@@ -111,12 +111,6 @@ def test_starting_anew_removes_what_a_run_writes_and_nothing_else(tmp_path):
     assert left == ["checkpoints/notes.txt", "notes.txt"]
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"3", b"{}", b"\xff\xfe\x00", b'{"run_id": "a"}'])
-def test_a_file_that_is_no_record_is_none(content, tmp_path):
-    (tmp_path / "record.json").write_bytes(content)
-    assert Record.read(tmp_path) is None
-
-
 def test_a_record_of_a_later_version_is_refused_by_name(tmp_path):
     (tmp_path / "record.json").write_text('{"run_id": "a", "config": {}, "schema_version": 9}')
     with pytest.raises(DataError, match=r"record\.json has schema version 9, and this version of mtlrun reads up to 2"):

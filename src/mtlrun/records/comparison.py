@@ -7,8 +7,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from mtlrun.errors import DataError
-from mtlrun.records.data_sets import content_of, dataset_of, is_table, meaning_of_task
+from mtlrun.errors import DataError, RecordError
+from mtlrun.records.data_sets import content_of, dataset_of, group_by_data, is_table, meaning_of_task
 from mtlrun.records.folder import RECORD
 from mtlrun.records.identity import flatten
 from mtlrun.records.record import Record, TaskMetrics
@@ -90,6 +90,8 @@ def read_records(folders: Iterable[Path]) -> tuple[list[Record], list[str]]:
         for path in sorted(folder.rglob(RECORD)):
             try:
                 record = Record.read(path.parent)
+                if record is not None:
+                    _check_comparable(record, path)
             except DataError as error:
                 problems.append(str(error))
             else:
@@ -99,6 +101,18 @@ def read_records(folders: Iterable[Path]) -> tuple[list[Record], list[str]]:
             raise DataError(f"{folder}: {found}")
         all_records |= records
     return list(all_records.values()), problems
+
+
+def _check_comparable(record: Record, path: Path) -> None:
+    """Raise RecordError if a record alone cannot be compared, whatever it is in its config that makes no sense."""
+    try:
+        group_by_data([record])
+        for group in (*group_by_config([record]), *group_baselines([record])):
+            for task, metric in record.main_metrics.items():
+                group.summary(task, metric)
+                meaning_of_task(record, task)
+    except Exception as error:
+        raise RecordError(f"{path} cannot be compared ({type(error).__name__}: {error})") from error
 
 
 def group_by_config(records: Sequence[Record]) -> list[ConfigGroup]:

@@ -4,7 +4,7 @@ import errno
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from math import ceil, isnan, log10, nan
+from math import ceil, isfinite, isnan, log10, nan
 from typing import NoReturn
 
 from rich.console import Console
@@ -105,6 +105,8 @@ def format_interval(bounds: Sequence[float] | None) -> str:
     if bounds is None:
         return ""
     low, high = bounds
+    if not isfinite(high - low):
+        return f"[{low:g}, {high:g}]"
     largest = max(abs(low), abs(high))
     if largest >= 1e7:
         digits = max(2, ceil(log10(largest)) + ceil(0.7 - log10(high - low))) if high > low else 6

@@ -12,8 +12,8 @@ def read_as(hint: Any, value: Any) -> Any:
 
     Args:
         hint: `Any`, `str`, `int`, `float`, `bool`, a `TypedDict`, a dataclass, which stands for a dictionary of its
-            fields, and lists, dictionaries, literals, and unions with None, of these. Of `Annotated[...]` all arguments
-            must fit.
+            fields, and of these lists, tuples, which are lists in JSON, dictionaries, literals, and unions with None.
+            All arguments of `Annotated[...]` must fit.
         value: what `json.loads` returned.
 
     Raises:
@@ -37,6 +37,9 @@ def read_as(hint: Any, value: Any) -> Any:
         return None if value is None else read_as(other, value)
     if origin is list:
         return [read_as(arguments[0], item) for item in _checked(value, isinstance(value, list))]
+    if origin is tuple:
+        items = _checked(value, isinstance(value, list) and len(value) == len(arguments))
+        return [read_as(argument, item) for argument, item in zip(arguments, items, strict=True)]
     if origin is dict:
         items = _checked(value, isinstance(value, dict)).items()
         return {key: read_as(arguments[1], item) for key, item in items}

@@ -90,7 +90,9 @@ class Record:
     # seeds; none for dense tasks, detection and legacy. And how that was found: level, seed, resamples, whether whole
     # groups were drawn, {task: number of samples, or groups}, {task: {metric: fraction of resamples without a value}},
     # {task: [metrics with Wilson's interval]}
-    intervals: dict[str, dict[str, dict[str, list[float]]]] = field(default_factory=dict)
+    intervals: dict[str, dict[str, dict[str, Annotated[list[float], tuple[float, float]]]]] = field(
+        default_factory=dict
+    )
     bootstrap: Annotated[_Entries, BootstrapEntries] = field(default_factory=dict)
     # Per split the metrics of its best constant prediction, the zero of the skills: {"val": {task: {metric: value}}}
     trivial: dict[str, TaskMetrics] = field(default_factory=dict)

@@ -29,7 +29,11 @@ def describe_shortfalls(record: Record) -> list[str]:
     """
     lines = []
     for task, metric in record.main_metrics.items():
-        values = {name: of_tasks[task][metric] for name, of_tasks in record.baselines.items() if task in of_tasks}
+        values = {
+            name: of_tasks[task][metric]
+            for name, of_tasks in record.baselines.items()
+            if metric in of_tasks.get(task, {})
+        }
         finite = {name: value for name, value in values.items() if isfinite(value)}
         value = record.test.get(task, {}).get(metric, nan)
         if finite and isfinite(value):
