@@ -12,6 +12,7 @@ from mtlrun.cli.compare import main as compare
 from mtlrun.cli.show import show
 from mtlrun.errors import RecordError
 from mtlrun.records import record as module
+from mtlrun.records.identity import run_folder
 from mtlrun.records.record import Record, find_record
 
 NO_RECORDS = [b"", b"[]", b"3", b"{}", b"null", b"\xff\xfe\x00", b'{"run_id": "a"}', b"[" * 100_000,
@@ -30,6 +31,12 @@ CONFIG = {
     "tasks": {"y": {"_target_": "mtlrun.tasks.Regression"}},
     "seed": 0,
 }
+
+
+@pytest.fixture(autouse=True)
+def _with_a_part_of_a_config(monkeypatch):
+    """Let a config without most of its groups name a folder, too."""
+    monkeypatch.setattr(module, "find_folder", run_folder)
 
 
 def whole(config=CONFIG):
