@@ -236,6 +236,13 @@ def test_absent_files_are_named_with_where_they_belong(root, tmp_path, path, mes
         Cifar10VOC(root)
 
 
+@pytest.mark.parametrize("name", ["../../secret", "/etc/secret"])
+def test_a_list_cannot_name_files_elsewhere(root, tmp_path, name):
+    (tmp_path / "VOCdevkit" / "VOC2007" / "ImageSets" / "Main" / "val.txt").write_text(f"{name}\n")
+    with pytest.raises(DataError, match=rf"val\.txt: '{name}' leads out of the folder"):
+        Cifar10VOC(root)
+
+
 def test_an_empty_list_is_named(root, tmp_path):
     (tmp_path / "VOCdevkit" / "VOC2007" / "ImageSets" / "Main" / "val.txt").write_text("\n")
     with pytest.raises(DataError, match=r"val\.txt is empty; cifar10_voc needs"):

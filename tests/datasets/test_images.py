@@ -219,6 +219,15 @@ def test_a_name_cannot_lead_out_of_the_folder(name):
         build()
 
 
+def test_links_that_its_owner_has_put_into_the_folder_are_followed(tmp_path):
+    (tmp_path / "disk").mkdir()
+    Image.new("RGB", (4, 4), "red").save("disk/1.png")
+    Path("photos/linked").symlink_to(tmp_path / "disk")
+    table = Path("photos.csv")
+    table.write_text(table.read_text().replace("more/1.png", "linked/1.png"))
+    assert build().split("train")
+
+
 def test_an_image_in_two_splits_is_refused():
     table = Path("photos.csv")
     table.write_text(table.read_text().replace("more/2.png", "more/1.png"))

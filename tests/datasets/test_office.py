@@ -107,6 +107,8 @@ def test_split_lists_define_splits_and_classes(tmp_path):
             "sketch/images/alarm/00.jpg 0",
             r"sketch_val\.txt, line 1: .*00\.jpg is listed in .*sketch_train\.txt already",
         ),
+        ("../x.jpg 1", r"sketch_val\.txt, line 1: '\.\./x\.jpg' leads out of the folder"),
+        ("/etc/passwd 1", r"sketch_val\.txt, line 1: '/etc/passwd' leads out of the folder"),
     ],
 )
 def test_wrong_lists_are_named(tmp_path, text, message):

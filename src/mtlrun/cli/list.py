@@ -7,6 +7,7 @@ from mtlrun.config.options import FACTS, entries
 from mtlrun.config.suggest import suggest
 from mtlrun.config.words import check_config_dir
 from mtlrun.errors import ConfigError
+from mtlrun.records.printable import printable
 
 # Kind on the command line -> group of the config.
 KINDS = {
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     kinds, markdown, config_dir = _parse(arguments)
     if markdown:
         tables = [kind_table(kind, config_dir) for kind in kinds] or [group_table(config_dir)]
-        print("\n\n".join(map(_markdown, tables)))
+        print(printable("\n\n".join(map(_markdown, tables))))
     elif kinds:
         _print(kinds, config_dir)
     else:

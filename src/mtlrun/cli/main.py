@@ -19,6 +19,7 @@ from mtlrun.cli import streams
 from mtlrun.config.aliases import canonical
 from mtlrun.config.suggest import suggest
 from mtlrun.errors import ConfigError, MtlrunError, RunInterruptedError, StorageError
+from mtlrun.records.printable import printable
 
 _STARTED = time.monotonic()
 
@@ -52,19 +53,24 @@ def dispatch(arguments: Sequence[str]) -> int:
         return error.exit_code
 
 
+def complain(text: str) -> None:
+    """Print a text to standard error, without what a terminal would obey."""
+    print(printable(text), file=sys.stderr)
+
+
 def print_error(error: MtlrunError, *, rerun: bool = False) -> None:
     """Print an error's message to standard error, and how to go on; `runtime.rerun=true` would start anew."""
     again = "the same command without runtime.rerun=true" if rerun else "the same command"
     if isinstance(error, RunInterruptedError):
-        print(f"mtlrun: {error}; {again} goes on from here", file=sys.stderr)
+        complain(f"mtlrun: {error}; {again} goes on from here")
     elif isinstance(error, StorageError):
-        print(f"mtlrun: {error}; once it can be, {again} goes on", file=sys.stderr)
+        complain(f"mtlrun: {error}; once it can be, {again} goes on")
     elif isinstance(error, ConfigError) and len(error.problems) > 1:
-        print(f"mtlrun: {len(error.problems)} problems; nothing was started", file=sys.stderr)
+        complain(f"mtlrun: {len(error.problems)} problems; nothing was started")
         for problem in error.problems:
-            print(f"  - {problem}", file=sys.stderr)
+            complain(f"  - {problem}")
     else:
-        print(f"mtlrun: {error}", file=sys.stderr)
+        complain(f"mtlrun: {error}")
 
 
 def train(arguments: Sequence[str]) -> int:
@@ -87,7 +93,7 @@ def train(arguments: Sequence[str]) -> int:
         check_command(arguments[0])
     arguments, notes = canonical(arguments)
     for note in notes:
-        print(note, file=sys.stderr)
+        complain(note)
     arguments = sort_arguments(get_args_parser(), arguments)
     parsed = get_args_parser().parse_args(arguments)
     make_importable(parsed.config_dir)
@@ -103,8 +109,8 @@ def train(arguments: Sequence[str]) -> int:
         sweeping = hydra_config.mode == RunMode.MULTIRUN
         if sweeping:
             if hydra_config.job.num == 0 and not sweeps(parsed.overrides, hydra_config.sweeper):
-                print("mtlrun: -m: no key has several values, such as seed=0,1,2, so this is one run", file=sys.stderr)
-            print(f"run {hydra_config.job.num + 1}: {' '.join(overrides)}", flush=True)
+                complain("mtlrun: -m: no key has several values, such as seed=0,1,2, so this is one run")
+            print(printable(f"run {hydra_config.job.num + 1}: {' '.join(overrides)}"), flush=True)
         try:
             config = resolve(cfg, hydra_config.runtime.choices, overrides)
             # Only the first run's time includes the start of the program.
@@ -121,7 +127,7 @@ def train(arguments: Sequence[str]) -> int:
             print_error(error)
             exit_codes.append(error.exit_code)
         except Exception:  # a bug, here or in a user's class, or a fault of the machine: the traceback shows where
-            traceback.print_exc()
+            complain(traceback.format_exc().rstrip())
             exit_codes.append(1)
 
     with exiting_at_once(), _hydra_environment(arguments):
@@ -131,14 +137,14 @@ def train(arguments: Sequence[str]) -> int:
 
                 text = help_text(parsed.overrides, parsed.config_dir, resolve=parsed.resolve)
                 if text is not None:
-                    print(text)
+                    print(printable(text))
                     return 0
             if parsed.cfg == "job" and parsed.package is None and not parsed.multirun:
                 from mtlrun.cli.help import completed_config
 
                 text = completed_config(parsed.overrides, parsed.config_dir, resolve=parsed.resolve)
                 if text is not None:
-                    print(text, end="")
+                    print(printable(text), end="")
                     return 0
             others = {key: value for key, value in vars(parsed).items() if key not in ("overrides", "config_dir")}
             cfg = None if any(others.values()) else compose_single_run(parsed.overrides, parsed.config_dir)

@@ -8,6 +8,7 @@ import torch
 from mtlrun.datasets.base import SPLITS, Cache, Normalization, SplitName
 from mtlrun.datasets.batches.sampling import Sampling
 from mtlrun.datasets.files.base import FileDataset
+from mtlrun.datasets.files.finder import below
 from mtlrun.datasets.files.images import ClassifiedImages
 from mtlrun.datasets.files.pixels import Scale
 from mtlrun.datasets.generation.splitting import split_by_class
@@ -167,8 +168,12 @@ def _read(root: Path, lists: str, domain: str, num_classes: int) -> dict[SplitNa
                 )
             if image in seen:
                 raise DataError(f"{path}, line {number}: {image} is listed in {seen[image]} already")
-            if not (root / image).is_file():
-                raise DataError(f"{path}, line {number}: there is no {root / image}; {_ADVICE}")
+            try:
+                file = below(root, image)
+            except DataError as error:
+                raise DataError(f"{path}, line {number}: {error}") from error
+            if not file.is_file():
+                raise DataError(f"{path}, line {number}: there is no {file}; {_ADVICE}")
             seen[image] = path
             listings[name].append((image, int(label)))
     return listings

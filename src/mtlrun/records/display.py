@@ -7,10 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import ceil, isfinite, isnan, log10, nan
 from typing import NoReturn
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.text import Text
 
 from mtlrun.records.characters import in_ascii, is_unicode
+from mtlrun.records.printable import printable
 from mtlrun.records.text_table import TextTable
 
 _UNLIMITED = 10_000  # characters of a line
@@ -25,7 +27,14 @@ UNDEFINED = "-: not defined on the labels of the split"
 
 
 class _Console(Console):
-    """A console that raises an error where its reader has closed the pipe; Rich would end the program."""
+    """A console that shows texts without what a terminal would obey; colors and the progress bar are Rich's.
+
+    Where its reader has closed the pipe, it raises an error; Rich would end the program.
+    """
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
     def on_broken_pipe(self) -> NoReturn:
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
@@ -44,7 +53,7 @@ def print_line(console: Console, line: str) -> None:
     if console.is_terminal:
         console.print(Text(line))
     else:
-        console.file.write(line + "\n")
+        console.file.write(printable(line) + "\n")
         console.file.flush()
 
 
@@ -67,8 +76,8 @@ def print_table(console: Console, table: TextTable, title: str | None = None, *,
 
 
 def as_shown(console: Console, text: str) -> str:
-    """Return a text in characters of the console's encoding, so that its width is known before it is printed."""
-    encoding = console.encoding
+    """Return a text in characters that are shown, in the console's encoding, so that its width is known."""
+    text, encoding = printable(text), console.encoding
     return text if is_unicode(encoding) else in_ascii(text).encode(encoding, "backslashreplace").decode(encoding)
 
 

@@ -15,6 +15,7 @@ from mtlrun.errors import RunInterruptedError
 from mtlrun.records.display import TEST_SELECTED, print_line
 from mtlrun.records.folder import LOG
 from mtlrun.records.notes import NOTED
+from mtlrun.records.printable import printable
 from mtlrun.records.record import Record
 from mtlrun.setup.loaders import log_sampling
 from mtlrun.training.parts import Parts
@@ -42,7 +43,7 @@ class _Expendable(logging.Handler):
         if self._has_failed:
             return
         try:
-            line = self.format(record)
+            line = printable(self.format(record))
         except Exception:  # a wrong line of code
             self.handleError(record)
             return

@@ -1,4 +1,4 @@
-"""A finder of the files that the cells of a table name, as people and their tools write names."""
+"""The files that the cells of a table name, as people and their tools write names."""
 
 from collections.abc import Collection
 from functools import cached_property
@@ -7,6 +7,18 @@ from pathlib import Path
 from PIL import Image
 
 from mtlrun.errors import DataError
+
+
+def below(folder: Path, name: str) -> Path:
+    """Return the path of a file that a table or a list names, whoever wrote it; links in the folder are followed.
+
+    Raises:
+        DataError: the name leads out of the folder.
+    """
+    path = folder / name
+    if ".." in Path(name).parts or not path.is_relative_to(folder):
+        raise DataError(f"{name!r} leads out of the folder {folder}")
+    return path
 
 
 class FileFinder:
@@ -31,16 +43,11 @@ class FileFinder:
         Raises:
             DataError: the name leads out of the folder, or fits several files.
         """
-        relative = Path(name)
-        path = self._root / relative
-        if ".." in relative.parts or not path.is_relative_to(self._root):
-            raise DataError(f"{name!r} leads out of the folder {self._root}")
+        path = below(self._root, name)
         if path.is_file():
             return path
         relative = Path(name.replace("\\", "/"))
-        folder = self._root / relative.parent
-        if ".." in relative.parts or not folder.is_relative_to(self._root):
-            raise DataError(f"{name!r} leads out of the folder {self._root}")
+        folder = below(self._root, relative.as_posix()).parent
         if folder not in self._listings:
             self._listings[folder] = _Listing(folder)
         fitting = self._listings[folder].fitting(relative.name)

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import torch
 from torch import Tensor
 
+from mtlrun.datasets.files.finder import below
 from mtlrun.errors import DataError
 
 CLASSES = (
@@ -53,6 +54,11 @@ def read_list(root: str, year: int, part: str, advice: str) -> list[VOCImage]:
     names = path.read_text(encoding="utf-8").split()
     if not names:
         raise DataError(f"{path} is empty; {advice}")
+    for name in names:
+        try:
+            below(path.parent, name)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
     return [VOCImage(path.parents[2], name) for name in names]
 
 
