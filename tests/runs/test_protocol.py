@@ -163,6 +163,12 @@ def test_averaged_metrics_are_copies():
     assert rule.metrics["a"]["loss"] == 1.0
 
 
+def test_a_mean_of_nothing_yet_survives_a_checkpoint():
+    other = offered(3, 1.0)
+    other.load_state_dict(offered(3).state_dict())
+    assert other == offered(3)
+
+
 def test_state_of_the_mean_survives_a_checkpoint(tmp_path):
     rule = offered(3, 1.0, 2.0, 6.0)
     checkpoint.save(rule.state_dict(), tmp_path / "x.pt")

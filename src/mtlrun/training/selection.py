@@ -205,7 +205,9 @@ class LastMean(SelectionRule):
 
     def _average(self, evaluations: list[Evaluation]) -> None:
         """Set the means; a metric that is NaN in one evaluation has the mean NaN."""
-        self.evaluations = evaluations
+        self.evaluations, self.number, self.metrics = evaluations, 0, {}
+        if not evaluations:
+            return
         self.number = evaluations[-1].number
         all_metrics = [evaluation.metrics for evaluation in evaluations]
         self.metrics = {
