@@ -48,8 +48,8 @@ def build(node: Any, key: str, expected: Any = Any, *, partial: bool = False, **
     if not isinstance(node, Mapping) or TARGET not in node:
         raise ConfigError(f"{key} must hold a _target_ (the class to build) and its arguments, found {node!r}")
     target = locate(node[TARGET], f"{key}.{TARGET}", expected)
-    arguments = arguments_of(node)
-    return construct(target, arguments, key, partial=partial or node.get(PARTIAL, False), **given)
+    partial = partial or _is_partial(node, key, expected)
+    return construct(target, arguments_of(node), key, partial=partial, **given)
 
 
 def construct(
@@ -186,6 +186,20 @@ def _signature(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
         for name, parameter in inspect.signature(function).parameters.items()
         if parameter.kind in named
     }
+
+
+def _is_partial(node: Mapping[str, Any], key: str, expected: Any) -> bool:
+    """Return whether a node describes a function that makes objects.
+
+    Raises:
+        ConfigError: it does, and an object is needed.
+    """
+    partial = node.get(PARTIAL, False)
+    if not isinstance(partial, bool):
+        raise ConfigError(f"{key}.{PARTIAL} must be true or false, found {partial!r}")
+    if partial and not any(factory for _, factory in expected_bases(expected)):
+        raise ConfigError(f"{key}.{PARTIAL}: an object is needed here, and not what makes one; leave it out")
+    return partial
 
 
 def _build_nested(value: Any, key: str, hint: Any) -> Any:

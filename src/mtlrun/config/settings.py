@@ -69,7 +69,7 @@ class Settings:
 class Runtime:
     """The group `runtime`: where and how a run is computed; conf/runtime/default.yaml explains its keys.
 
-    Only `num_threads` changes more than rounding does on another device, and is part of a run's identity.
+    Only two of them can change a result: `num_threads`, which is part of a run's identity, and `device`, by rounding.
 
     Raises:
         ValueError: a key is out of its bounds.

@@ -113,13 +113,16 @@ def expected_bases(hint: Any) -> list[tuple[type | None, bool]]:
 
 
 def item_hint(hint: Any, key: str | None = None) -> Any:
-    """Return the annotation of the items of a list or mapping that `hint` allows; `Any` if it has none."""
-    containers = (dict, Mapping) if key is not None else (list, tuple, Sequence)
+    """Return the annotation of the items of the list, or with a `key` of the mapping, that `hint` allows.
+
+    `Any` if they have none; None if `hint` allows no such container.
+    """
+    containers = (list, tuple, Sequence) if key is None else (dict, Mapping)
     for option in options(hint):
-        if (typing.get_origin(option) or option) in containers:
+        if option is Any or (typing.get_origin(option) or option) in containers:
             inner = [item for item in typing.get_args(option) if item is not Ellipsis]
             return inner[-1] if inner else Any
-    return Any
+    return None
 
 
 def options(hint: Any) -> tuple[Any, ...]:
