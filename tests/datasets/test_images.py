@@ -219,6 +219,14 @@ def test_a_name_cannot_lead_out_of_the_folder(name):
         build()
 
 
+def test_no_program_is_started_for_an_image(monkeypatch):
+    Image.new("RGB", (4, 4)).save("photos/more/1.eps")
+    Path("photos/more/1.eps").rename("photos/more/1.png")
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_: pytest.fail("Ghostscript was started"))
+    with pytest.raises(DataError, match=r"more/1\.png is not a readable image: EPS is a program"):
+        build(cache="none").split("train")[1]
+
+
 def test_links_that_its_owner_has_put_into_the_folder_are_followed(tmp_path):
     (tmp_path / "disk").mkdir()
     Image.new("RGB", (4, 4), "red").save("disk/1.png")

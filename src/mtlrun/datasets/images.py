@@ -17,7 +17,7 @@ from mtlrun.datasets.base import Cache, Normalization, SplitName
 from mtlrun.datasets.files.base import FileDataset
 from mtlrun.datasets.files.finder import FileFinder
 from mtlrun.datasets.files.images import ImageFileSplit
-from mtlrun.datasets.files.pixels import UNREADABLE, Scale, channels_first
+from mtlrun.datasets.files.pixels import UNREADABLE, Scale, channels_first, open_image
 from mtlrun.datasets.files.shifting import Augmentation, Change
 from mtlrun.datasets.tables.label_table import LabelTable
 from mtlrun.datasets.tables.splits.division import check_groups
@@ -146,7 +146,7 @@ def _describe_sizes(paths: Sequence[Path], size: int) -> list[str]:
     """Return a sentence if images are enlarged; broken files are for others to report."""
     sides = []
     for path in paths[:_LOOKED_AT]:
-        with contextlib.suppress(*UNREADABLE), Image.open(path) as image:
+        with contextlib.suppress(*UNREADABLE), open_image(path) as image:
             sides.append(max(image.size))
     if not sides or max(sides) >= size:
         return []
@@ -183,7 +183,7 @@ class ImageSplit(ImageFileSplit):
     def pixels(self, index: int) -> Tensor:
         path, place = self._paths[index], self._places[index]
         try:
-            with Image.open(path) as image:
+            with open_image(path) as image:
                 upright = ImageOps.exif_transpose(image)
                 return (
                     _bytes(upright, self._shape) if self._range is None else _numbers(upright, self._shape, self._range)

@@ -16,7 +16,7 @@ from mtlrun.config.checks import check_one_of
 from mtlrun.config.suggest import suggest
 from mtlrun.datasets.base import SPLITS, MultiTaskDataset, SplitName, TensorCache, TensorSplit
 from mtlrun.datasets.batches.sampling import Sampling
-from mtlrun.datasets.files.pixels import UNREADABLE
+from mtlrun.datasets.files.pixels import UNREADABLE, open_image
 from mtlrun.errors import DataError
 
 _SETS = ("images_background_small1", "images_background_small2", "images_background", "images_evaluation")
@@ -165,7 +165,7 @@ def _files(path: Path) -> Iterator[tuple[str, bytes]]:
 def _decode(file: str, content: bytes, size: int) -> Tensor:
     """Return the ink of a drawing, uint8 [size, size], bright although it is black in the file."""
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with open_image(io.BytesIO(content)) as image:
             pixels = image.convert("L").resize((size, size), Image.Resampling.BILINEAR)
     except UNREADABLE as error:
         raise DataError(f"dataset: {file} is not a readable image: {error}") from error

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mtlrun.datasets.base import Sample, SampleWeights
 from mtlrun.datasets.files.base import FileSplit
-from mtlrun.datasets.files.pixels import UNREADABLE, ByteSplit, Scale, channels_first
+from mtlrun.datasets.files.pixels import UNREADABLE, ByteSplit, Scale, channels_first, open_image
 from mtlrun.datasets.files.shifting import Augmentation
 from mtlrun.errors import DataError
 
@@ -24,7 +24,7 @@ def decode(path: Path, size: int, where: str, *, labels: bool = False) -> numpy.
     `where` names the sample in errors.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             if labels:
                 return numpy.array(image.resize((size, size), Image.Resampling.NEAREST))
             image.draft("RGB", (size, size))  # decodes a larger JPEG at half its size or less, which is faster

@@ -2,7 +2,8 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from pathlib import Path
+from typing import Any, BinaryIO, Self
 
 import numpy
 import torch
@@ -15,6 +16,23 @@ from mtlrun.datasets.files.shifting import Augmentation
 
 #: Errors that Pillow raises for broken files, depending on the format.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+
+# Formats whose files are programs, which another program is started for.
+_PROGRAMS = ("EPS",)
+
+
+def open_image(source: Path | BinaryIO) -> Image.Image:
+    """Open an image with Pillow, whatever its format, unless that is a program.
+
+    Raises:
+        UNREADABLE: it is no image, or a broken one.
+    """
+    image = Image.open(source)
+    if image.format in _PROGRAMS:
+        image.close()
+        raise OSError(f"{image.format} is a program, and no image until another program has executed it")
+    return image
+
 
 # Mean and standard deviation by which images in [0, 1] are normalized. Those of ImageNet's training images are what
 # torchvision's pretrained networks expect.
