@@ -73,7 +73,8 @@ def _print_table(console: Console, table: TextTable, title: str | None) -> None:
     if any(part.width > room for part in parts) and table.num_left:
         if title is not None:
             print_line(console, title)
-        legend = [_describe(table.header, row[: table.num_left]) for row in shown.rows]
+        labels = shown.header[: table.num_left]
+        legend = [_describe(labels, row[: table.num_left]) for row in shown.rows]
         for number, words in enumerate(legend, start=1):
             print_line(console, f"{' ' * _MARGIN}#{number}  {words}")
         rows = [[f"#{number}", *row[table.num_left :]] for number, row in enumerate(shown.rows, start=1)]
