@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mtlrun.records.comparison import ConfigGroup, group_baselines, group_by_config, read_records
+from mtlrun.records.comparison import BASELINE, ConfigGroup, group_baselines, group_by_config, read_records
 from mtlrun.records.data_sets import Meaning, group_by_data, meaning_of_task
 from mtlrun.records.display import (
     ARROWS,
@@ -84,8 +84,10 @@ def _print_table(console: Console, table: TextTable, title: str | None) -> None:
 
 
 def _describe(labels: Sequence[str], cells: Sequence[str]) -> str:
-    """Return in words what tells a row apart."""
-    return ", ".join(f"{label}={cell}" if label else cell for label, cell in zip(labels, cells, strict=True) if cell)
+    """Return in words what tells a row apart; of a baseline that is a name in the first column."""
+    if cells[0].startswith(BASELINE):
+        return cells[0]
+    return ", ".join(f"{label}={cell}" for label, cell in zip(labels, cells, strict=True) if cell)
 
 
 def _table(groups: Sequence[ConfigGroup]) -> TextTable:

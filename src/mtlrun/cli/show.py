@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from math import isnan, nan
 from typing import Any
 
+from mtlrun.config.listing import item
 from mtlrun.records.display import (
     MARK,
     UNDEFINED,
@@ -100,10 +101,11 @@ def _lines_on_classes(record: Record) -> list[str]:
             positive = entry["positive"]
             totals = {split: sum(counts[split] for counts in labels.values()) for split in splits}
             counts = ", ".join(f"{labels[positive][split]:,} of {totals[split]:,} in {split}" for split in splits)
-            lines.append(f"{task}: positive is {positive} ({counts})")
+            lines.append(f"{task}: positive is {item(positive)} ({counts})")
         elif labels:
             shown = [
-                f"{label} ({'/'.join(f'{counts[split]:,}' for split in splits)})" for label, counts in labels.items()
+                f"{item(label)} ({'/'.join(f'{counts[split]:,}' for split in splits)})"
+                for label, counts in labels.items()
             ]
             more = f" and {len(shown) - _MOST_CLASSES:,} more" if len(shown) > _MOST_CLASSES else ""
             lines.append(f"{task}: {', '.join(shown[:_MOST_CLASSES])}{more} in {'/'.join(splits)}")

@@ -16,6 +16,9 @@ from mtlrun.records.record import Record, TaskMetrics
 # Keys that the YAML fills in from those of the tasks, which are shown.
 _DERIVED = ("dataset.tasks", "dataset.kinds", "dataset.sizes", "dataset.positives", "weighting.preferences")
 
+#: How the label of a baseline begins.
+BASELINE = "baseline "
+
 
 @dataclass
 class ConfigGroup:
@@ -157,7 +160,7 @@ def group_baselines(records: Sequence[Record]) -> list[ConfigGroup]:
             for of_fold in by_fold.values()
         ]
         if any(record.test for record in common):
-            groups.append(ConfigGroup({"": f"baseline {name}"}, common))
+            groups.append(ConfigGroup({"": f"{BASELINE}{name}"}, common))
     return groups
 
 

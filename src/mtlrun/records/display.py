@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from math import ceil, isfinite, isnan, log10, nan
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -27,10 +27,13 @@ UNDEFINED = "-: not defined on the labels of the split"
 
 
 class _Console(Console):
-    """A console that shows texts without what a terminal would obey; colors and the progress bar are Rich's.
+    """A console for any encoding that shows texts without what a terminal would obey; colors and progress are Rich's.
 
     Where its reader has closed the pipe, it raises an error; Rich would end the program.
     """
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(as_shown(self, text), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
@@ -50,10 +53,11 @@ def make_console() -> Console:
 
 def print_line(console: Console, line: str) -> None:
     """Print a text as it is: wrapped at words on a terminal, in one line elsewhere."""
+    line = as_shown(console, line)
     if console.is_terminal:
         console.print(Text(line))
     else:
-        console.file.write(printable(line) + "\n")
+        console.file.write(line + "\n")
         console.file.flush()
 
 

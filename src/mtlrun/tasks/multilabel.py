@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Unpack
 import torch
 from torch import Tensor, nn
 
+from mtlrun.config.listing import item
 from mtlrun.tasks.base import (
     Decoded,
     DecodesPredictions,
@@ -171,6 +172,6 @@ class MultiLabel(ClassTask, DecodesPredictions, GeneralizedLinear):
 
 def _list_labels(mask: Tensor, names: Sequence[str]) -> str:
     """Return the names, or else the numbers, of the labels in a mask [num_labels]: a few of them, and how many more."""
-    labels = [names[index] if names else str(index) for index in mask.nonzero().flatten().tolist()]
+    labels = [item(names[index]) if names else str(index) for index in mask.nonzero().flatten().tolist()]
     more = f" and {len(labels) - _LISTED} more" if len(labels) > _LISTED else ""
     return ", ".join(labels[:_LISTED]) + more

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy
 
+from mtlrun.config.listing import item
 from mtlrun.datasets.base import SplitName
 from mtlrun.datasets.tables.inputs.features import Features
 from mtlrun.datasets.tables.inputs.kinds import InputKeys, Inputs
@@ -111,7 +112,7 @@ def describe_targets(targets: Targets, kinds: Mapping[str, str], counts: LabelCo
         else:
             positive = targets.classes[task][1] if reads(task, kinds[task]) == "binary" else None
             listing = ", ".join(
-                f"{label} ({of_split['train']:,}{', positive' if label == positive else ''})"
+                f"{item(label)} ({of_split['train']:,}{', positive' if label == positive else ''})"
                 for label, of_split in labels.items()
             )
             lines.append(f"{task}: {listing} in training")

@@ -112,9 +112,9 @@ class ProgressLine:
         cells: list[Any] = [Text(words, no_wrap=True, overflow="crop")]
         if bar:
             cells.append(ProgressBar(max(self.total, 1), self.step, width=bar))
-        cells.append(
-            Text(_fit([as_shown(console, item) for item in [*self.losses, *self.metrics]], room), no_wrap=True)
-        )
+        values = _fit([as_shown(console, value) for value in [*self.losses, *self.metrics]], room)
+        if values:
+            cells.append(Text(values, no_wrap=True))
         line.add_row(*cells)
         yield line
 
@@ -127,7 +127,7 @@ class ProgressLine:
 def _fit(items: Sequence[str], room: int) -> str:
     """Return as many of the items as there is room for, and how many more there are."""
     for shown in range(len(items), 0, -1):
-        more = f", +{len(items) - shown}" if shown < len(items) else ""
+        more = f", +{len(items) - shown} more" if shown < len(items) else ""
         text = ", ".join(items[:shown]) + more
         if len(text) <= room:
             return text

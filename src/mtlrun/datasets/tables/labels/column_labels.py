@@ -6,6 +6,7 @@ from decimal import Decimal
 
 import numpy
 
+from mtlrun.config.listing import item
 from mtlrun.datasets.tables.labels.levels import order_of_levels
 from mtlrun.datasets.tables.reading.columns import Columns
 from mtlrun.datasets.tables.reading.missing import is_usual
@@ -56,7 +57,7 @@ class Labels:
     def listing(self) -> str:
         """Return the labels with the number of rows of each, in words."""
         counts = numpy.bincount(self.indices[self.indices >= 0], minlength=len(self.names))
-        shown = [f"{name} ({count:,})" for name, count in zip(self.names, counts, strict=True)]
+        shown = [f"{item(name)} ({count:,})" for name, count in zip(self.names, counts, strict=True)]
         if len(shown) > _LISTED:
             shown = [*shown[: _LISTED - 1], "...", shown[-1]]
         return ", ".join(shown)
@@ -132,8 +133,8 @@ def arrange_as_given(labels: Labels, given: Sequence[str]) -> Labels:
         if value not in values:
             row = int(labels.rows(places[value])[0])
             raise DataError(
-                f"{labels.table.where(labels.column, row)}: {name!r} is none of {key}: {', '.join(given)}; add it "
-                f"there, or make it a missing label: {labels.how_to_leave_out(name)}"
+                f"{labels.table.where(labels.column, row)}: {name!r} is none of {key}: {', '.join(map(item, given))}; "
+                f"add it there, or make it a missing label: {labels.how_to_leave_out(name)}"
             )
     absent = [name for name, value in zip(given, values, strict=True) if value not in places]
     if absent:

@@ -6,6 +6,7 @@ from decimal import Decimal
 
 import numpy
 
+from mtlrun.config.listing import item
 from mtlrun.datasets.tables.labels.column_labels import YES_NO, Labels, find_labels
 from mtlrun.datasets.tables.reading.columns import Columns
 from mtlrun.datasets.tables.words import assignment, label_value
@@ -112,7 +113,9 @@ def read_lists(
     for row, cell in enumerate(cells):
         for name in cell or ():
             if label_value(name) not in index:
-                raise DataError(f"{table.where(column, row)}: {name!r} is none of {key}: {', '.join(names)}; add it")
+                raise DataError(
+                    f"{table.where(column, row)}: {name!r} is none of {key}: {', '.join(map(item, names))}; add it"
+                )
     absent = [name for name in names if label_value(name) not in found]
     if absent:
         raise DataError(

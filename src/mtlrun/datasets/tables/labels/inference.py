@@ -12,6 +12,7 @@ import numpy
 
 from mtlrun.config.completion import Finding, Findings
 from mtlrun.config.instantiate import check_arguments
+from mtlrun.config.listing import item
 from mtlrun.config.targets import component
 from mtlrun.datasets.tables.labels.classes import read_classes
 from mtlrun.datasets.tables.labels.column_labels import YES_NO, Labels, find_labels
@@ -337,7 +338,7 @@ class _Finder:
                 )
             self._new_separator = separator
         what = "lists" if not separator else f"lists with {separator!r} between labels"
-        listing = ", ".join(f"{name} ({counts[name]:,})" for name in sorted(counts)[:_LISTED_LABELS])
+        listing = ", ".join(f"{item(name)} ({counts[name]:,})" for name in sorted(counts)[:_LISTED_LABELS])
         more = f" and {len(counts) - _LISTED_LABELS} more" if len(counts) > _LISTED_LABELS else ""
         change = f"; if cells are classes as they are: {_choose(task, 'classification')}" if separator else ""
         return Finding("multilabel", line=f"multilabel: {what}, {listing}{more}{_gaps(cells.missing)}{change}")
@@ -359,7 +360,7 @@ def _choose(task: str, kind: str) -> str:
 
 def _levels(labels: Labels) -> str:
     counts = numpy.bincount(labels.indices[labels.indices >= 0], minlength=len(labels.names))
-    return " < ".join(f"{name} ({count:,})" for name, count in zip(labels.names, counts, strict=True))
+    return " < ".join(f"{item(name)} ({count:,})" for name, count in zip(labels.names, counts, strict=True))
 
 
 def _gaps(cells: numpy.ndarray) -> str:

@@ -9,6 +9,7 @@ import numpy
 import torch
 from torch import Tensor
 
+from mtlrun.config.listing import item
 from mtlrun.config.targets import locate
 from mtlrun.datasets.tables.labels.classes import SIZE_KEY, ClassKind, read_classes
 from mtlrun.datasets.tables.labels.column_labels import Labels
@@ -219,8 +220,8 @@ def _indicators(
         names, indicators = read_lists(table, columns[0], task, separator, given)
     if size is not None and size != len(names):
         raise DataError(
-            f"{table.path}: tasks.{task}.num_labels={size}, and there are {len(names)} labels: {', '.join(names)}; "
-            f"tasks.{task}.num_labels=null takes the number from the data"
+            f"{table.path}: tasks.{task}.num_labels={size}, and there are {len(names)} labels: "
+            f"{', '.join(map(item, names))}; tasks.{task}.num_labels=null takes the number from the data"
         )
     return names, indicators, notes
 
