@@ -92,7 +92,7 @@ def replaced(content, at, value):
     return changed
 
 
-@pytest.mark.parametrize("content", NO_RECORDS)
+@pytest.mark.parametrize("content", NO_RECORDS, ids=range(len(NO_RECORDS)))
 def test_a_file_that_is_no_record_is_named(content, tmp_path):
     (tmp_path / "record.json").write_bytes(content)
     with pytest.raises(RecordError, match=r"record\.json is no record of a run \("):

@@ -290,10 +290,13 @@ def test_what_baselines_depend_on_makes_them_anew(mtlrun, columns, monkeypatch):
         expect_new()
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1]", '{"linear": 3}', '{"linear": {"metrics": {"loss": 1}}}'])
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[1]", pytest.param("[" * 100_000, id="deep"), '{"linear": 3}', '{"linear": {"metrics": {"loss": 1}}}'],
+)
 def test_a_damaged_file_is_computed_again(mtlrun, columns, monkeypatch, content):
     first, _ = train(mtlrun, "runtime.quiet=true", words=SIMPLE)
-    (path,) = Path("outputs/.baselines").iterdir()
+    (path,) = Path("outputs/.baselines").glob("*.json")
     whole = path.read_text()
     path.write_text(content)
     fits = count_fits(monkeypatch)
@@ -472,6 +475,8 @@ def test_two_processes_that_write_at_once_leave_a_whole_file(tmp_path):
 
     cache = Cache(tmp_path / "folder", "key")
     results = {"linear": {"metrics": {"loss": 0.5, "r2": float("nan")}, "settings": {"penalty": [1.0]}}}
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / ".key.json.tmp").write_text("of a process that was killed")
     children = []
     for _ in range(2):
         child = os.fork()
@@ -482,7 +487,8 @@ def test_two_processes_that_write_at_once_leave_a_whole_file(tmp_path):
         children.append(child)
     for child in children:
         assert os.waitpid(child, 0)[1] == 0
-    (path,) = (tmp_path / "folder").iterdir()
+    path = tmp_path / "folder" / "key.json"
+    assert sorted(path.parent.iterdir()) == [path.parent / ".lock", path]
     assert json.loads(path.read_text())["linear"]["settings"] == {"penalty": [1.0]}
     assert cache.read(["loss", "r2"])["linear"]["metrics"]["loss"] == 0.5
     assert cache.read(["loss"]) == {}  # the kind of task had other metrics then

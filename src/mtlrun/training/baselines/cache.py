@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import version
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mtlrun.datasets.input_columns import InputColumn
+from mtlrun.errors import MtlrunError
+from mtlrun.records.folder import hold, open_atomically
 from mtlrun.records.record import SplitSummary
 
 # To be raised whenever a baseline would get another value than before.
@@ -50,8 +51,7 @@ def cache_key(
 class Cache:
     """What is known of the baselines of a task.
 
-    Processes may read and write the same file at once: each writes a complete one, and all have the same values. A file
-    that cannot be read counts as none.
+    Runs may read and write the same file at once: all have the same values. A file that cannot be read counts as none.
 
     Args:
         folder: of all files; made when the first one is written.
@@ -73,18 +73,15 @@ class Cache:
                 for method, result in content.items()
                 if result["metrics"].keys() == set(metrics)
             }  # fmt: skip
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return {}
 
     def write(self, results: Results) -> None:
-        """Replace the file; a folder that cannot be written to is no reason to end a run, only to compute again."""
+        """Replace the file, unless the folder cannot be written to, or another process is writing into it.
+
+        That is no reason to end a run, nor to wait: results that are not kept are computed again.
+        """
         if self.path is None:
             return
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(results))
-            os.replace(temporary, self.path)
-        except OSError:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+        with suppress(MtlrunError), hold(self.path.parent), open_atomically(self.path) as file:
+            file.write(json.dumps(results).encode())

@@ -48,8 +48,8 @@ class MetricsFile(FileObserver):
         size = step = 0
         for line in content.split(b"\n")[:-1]:
             try:
-                step = json.loads(line)["step"]
-            except (ValueError, TypeError, KeyError):
+                step = int(json.loads(line)["step"])
+            except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
                 break
             size += len(line) + 1
         return size, step
