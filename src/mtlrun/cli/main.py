@@ -152,6 +152,8 @@ def train(arguments: Sequence[str]) -> int:
                 task(cfg)
             else:
                 check_sweep(parsed.overrides, parsed.config_dir)
+                if not any(value for key, value in others.items() if key != "multirun"):
+                    check_values(parsed.overrides, parsed.config_dir, multirun=parsed.multirun)
                 hydra.main(version_base="1.3", config_path="pkg://mtlrun.conf", config_name="config")(task)()
         except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: Hydra's, of group=null
             sweeping = parsed.multirun or parsed.experimental_rerun is not None
@@ -184,7 +186,11 @@ def _all_problems(
 
     found = diagnose(overrides, partial(compose_with_hydra, config_dir=config_dir), sweeping=sweeping)
     problems = list(found.problems)
-    if not found.swept:  # the values of a sweep cannot all be set at once
+    if found.swept:  # the values of a sweep cannot all be set at once
+        from mtlrun.setup.sweep import by_key, find_wrong_values
+
+        problems += found.independent(find_wrong_values(by_key(found.sound), config_dir))
+    else:
         from mtlrun.setup.prepare import prepare
 
         try:
@@ -194,6 +200,15 @@ def _all_problems(
         except MtlrunError as more:
             problems += found.independent([str(more)])
     return problems or ([] if error is None else [first_line(error)])
+
+
+def check_values(overrides: Sequence[str], config_dir: str | None, *, multirun: bool) -> None:
+    """Raise ConfigError if values of a sweep are wrong in whatever combination: before the first run."""
+    from mtlrun.setup.sweep import find_wrong_values, read_sweep  # import torch
+
+    values = read_sweep(overrides, config_dir, multirun=multirun)
+    if problems := find_wrong_values(values, config_dir):
+        raise ConfigError(problems)
 
 
 def train_one(config: dict[str, Any], overrides: list[str], started: float) -> int:

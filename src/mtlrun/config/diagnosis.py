@@ -131,7 +131,7 @@ def _missing_sweep(override: Override) -> str:
     return f"{text}: several values are a sweep, a run for each: add -m{listed}{quoted}"
 
 
-def _single(override: Override) -> Iterator[str]:
+def values_of(override: Override) -> Iterator[str]:
     """Yield the override once for each value that it sweeps over, as in the runs of a sweep."""
     line = override.input_line or ""
     if not override.is_sweep_override():
@@ -148,7 +148,7 @@ def _try_options(parsed: Sequence[Override], compose: Compose, found: Diagnosis)
         group = override.key_or_group
         if not (group in _CHOOSABLE or "/" in group) or override.is_delete():
             continue
-        for text in _single(override):
+        for text in values_of(override):
             try:
                 compose([text])
                 found.sound.append(text)
@@ -196,7 +196,7 @@ def _try_values(parsed: Sequence[Override], compose: Compose, found: Diagnosis) 
         if found.depends_on_lost(_key(override.input_line or "")):
             continue
         beneath = list(last.values()) if override.is_sweep_override() else fixed
-        for text in _single(override):
+        for text in values_of(override):
             try:
                 compose([*beneath, text])
                 found.sound.append(text)

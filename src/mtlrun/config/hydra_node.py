@@ -21,6 +21,12 @@ _LOGGING = (
     "logging.Formatter",
     "colorlog.ColoredFormatter",
 )
+# What Hydra would make or go to before all of a run is checked; mtlrun has a folder for each run.
+_FOLDERS = {
+    "job.chdir": (False, "a run stays in the current folder, and paths are as seen from there"),
+    "run.dir": ("${oc.env:MTLRUN_SCRATCH,.}", "what a run writes is in runtime.root/runtime.study"),
+    "output_subdir": (None, "the config of a run is in its folder, in config.yaml and record.json"),
+}
 _FOLDER = "${hydra.runtime.output_dir}/"
 _STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 
@@ -29,11 +35,12 @@ def check_hydra(node: DictConfig) -> None:
     """Check the `hydra` node of a composed config before Hydra acts on it.
 
     Raises:
-        ConfigError: it names what is no plugin, no callback and no part of a logging configuration.
+        ConfigError: it names what is no plugin, no callback and no part of a logging configuration, or has Hydra make
+            or enter folders of a run, in which outputs would be lost, or left by a run that is refused.
     """
     plain = OmegaConf.to_container(node, resolve=False)
     assert isinstance(plain, dict)
-    problems = []
+    problems = _check_folders(plain)
     for path, key, value in _entries(plain, ("hydra",)):
         place = path[1] if len(path) > 1 else ""
         if place in ("job_logging", "hydra_logging"):
@@ -48,6 +55,18 @@ def check_hydra(node: DictConfig) -> None:
     for name, callback in (plain.get("callbacks") or {}).items():
         if isinstance(callback, Mapping) and TARGET in callback:
             locate(OmegaConf.select(node, f"callbacks.{name}.{TARGET}"), f"hydra.callbacks.{name}.{TARGET}", Callback)
+
+
+def _check_folders(plain: Mapping[Any, Any]) -> list[str]:
+    """Return the problems of keys that have Hydra make or enter folders."""
+    problems = []
+    for key, (shipped, reason) in _FOLDERS.items():
+        value: Any = plain
+        for name in key.split("."):
+            value = value.get(name) if isinstance(value, Mapping) else None
+        if value is not None and value != shipped:
+            problems.append(f"hydra.{key}={value}: {reason}; leave it out")
+    return problems
 
 
 def _check_logging(place: str, key: str, value: Any) -> list[str]:

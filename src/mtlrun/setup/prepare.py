@@ -132,8 +132,8 @@ def build_components(config: Mapping[str, Any], problems: Problems) -> dict[str,
     """Return the arguments of `Components`; None for what cannot be built, whose problems are added."""
     nodes = {group: config[group] for group in (*GROUPS, "tasks") if config.get(group) is not None}
     seed = config["seed"] if isinstance(config.get("seed"), int) else 0
-    runtime = problems.attempt(_build_plain, Runtime, nodes.get("runtime"), "runtime")
-    settings = problems.attempt(_build_plain, Settings, nodes.get("trainer"), "trainer")
+    runtime = problems.attempt(build_plain, Runtime, nodes.get("runtime"), "runtime")
+    settings = problems.attempt(build_plain, Settings, nodes.get("trainer"), "trainer")
     device = _use_runtime(runtime, problems) or torch.device("cpu")
     if runtime is not None and "seed" in config:
         problems.attempt(check_writable, run_folder(config))
@@ -174,7 +174,7 @@ def build_components(config: Mapping[str, Any], problems: Problems) -> dict[str,
     }
 
 
-def _build_plain(target: type, node: Mapping[str, Any] | None, key: str) -> Any:
+def build_plain(target: type, node: Mapping[str, Any] | None, key: str) -> Any:
     """Build a group that has only one class, which its YAML therefore does not name."""
     return None if node is None else construct(target, node, key)
 
