@@ -233,3 +233,23 @@ def sizes_on_disk(folder):
         for path in [Path(folder), *Path(folder).rglob("*")]
         if path.exists()
     }
+
+
+def unsynced_names(changes):
+    """Return the changes of names that a power cut may undo while what was made after them is kept.
+
+    These are names whose folder is not synced before the next file is opened, and removals whose folder is not synced
+    before a mark of removal is. Caches are left out.
+    """
+    found = []
+    for number, change in enumerate(changes):
+        path = Path(change.detail if change.kind == "rename" else change.path)
+        if change.kind not in ("rename", "mkdir", "unlink") or ".baselines" in path.parts or path == Path("."):
+            continue
+        for later in changes[number + 1 :]:
+            if later.kind == "fsync" and later.path == str(path.parent):
+                break
+            if later.kind == "open" if change.kind != "unlink" else later.path.endswith(".removing"):
+                found.append(change)
+                break
+    return found

@@ -15,7 +15,7 @@ import pytest
 from fault_kinds import KINDS, command, make_files, write_table
 from fault_outcome import differences
 from fork_server import ForkServer
-from injector import FAULTS, Change, sizes_after, sizes_on_disk
+from injector import FAULTS, Change, sizes_after, sizes_on_disk, unsynced_names
 
 _SIGNALS = {"sigterm": signal.SIGTERM, "sigint": signal.SIGINT}
 _REASONS = {"enospc": "No space left on device", "full": "No space left on device", "eio": "Input/output error",
@@ -186,9 +186,13 @@ def test_a_sample_of_faults(twin_of):
 
 
 @pytest.mark.slow
-def test_no_change_of_a_file_is_missed(server, tmp_path):
+def test_no_change_of_a_file_is_missed_and_names_are_on_the_disk_in_time(server, tmp_path):
     for kind in KINDS:
         make_files(tmp_path / kind)
-        answer = server.run(tmp_path / kind, *command(kind))
-        changes = [Change(name, path, detail) for name, path, detail in answer["changes"]]
-        assert sizes_after(changes) == sizes_on_disk(tmp_path / kind / "outputs")
+        changes = server.run(tmp_path / kind, *command(kind))["changes"]
+        assert sizes_after(Change(*change) for change in changes) == sizes_on_disk(tmp_path / kind / "outputs")
+        if kind == "rerun":
+            changes += server.run(tmp_path / kind, *command(kind))["changes"]
+        changes = [Change(*change) for change in changes]
+        assert unsynced_names(changes) == []
+        assert unsynced_names([change for change in changes if change.kind != "fsync"]) != []
