@@ -280,6 +280,23 @@ def test_a_run_goes_on_whatever_has_become_of_best(damage, monkeypatch):
     assert_same(outcome(run_folders("whole")[0]), outcome(folder))
 
 
+def test_a_run_of_another_version_is_refused_and_stays_as_it_is(mtlrun, monkeypatch):
+    train_until_step(config_of(), 9, monkeypatch)
+    (folder,) = run_folders()
+    path = folder / "checkpoints" / "last.pt"
+    torch.save(checkpoint.load(path) | {"format": 3}, path)
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    code, out, err = mtlrun(*QUICK)
+    assert (code, out) == (2, "")
+    assert err == (
+        f"mtlrun: {path} has checkpoint format 3, and this version of mtlrun reads format 4; train that run anew "
+        "(runtime.rerun=true), or use the version that wrote it\n"
+    )
+    assert before == {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    assert mtlrun(*QUICK, "runtime.rerun=true")[0] == 0
+    assert read_record(folder)["status"] == "completed"
+
+
 def test_a_full_disk_fails_the_run_and_the_next_try_goes_on(monkeypatch):
     run(config_of("runtime.root=whole"))
     config = config_of("runtime.root=parts")
