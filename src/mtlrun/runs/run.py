@@ -173,7 +173,9 @@ def _complete_baselines(config: Mapping[str, Any], record: Record, folder: Path,
     """Compute the baselines that a finished run lacks, and write them into its record."""
     parts = prepare(config)
     check_splits(record, parts)
-    with hold(folder), logging_to(folder, console, quiet=parts.runtime.quiet):
+    with hold(folder) as lock, logging_to(folder, console, quiet=parts.runtime.quiet):
+        if lock.note is not None:
+            logger.warning("%s", lock.note)
         record.notes = list(parts.notes)
         add_baselines(parts, record)
         record.config = dict(config)
