@@ -134,6 +134,7 @@ def set_aside(path: Path) -> None:
     """
     with storing(path):
         os.replace(path, path.with_name(f"{path.name}.bad"))
+    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -89,6 +89,7 @@ class Checkpoints:
                 if name == PREVIOUS:
                     with storing(path):
                         os.replace(path, self._folder / LAST)  # before the damaged one can take its place
+                    sync_folder(self._folder)
                 return True
         if misfit is not None:
             raise misfit
