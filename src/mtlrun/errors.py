@@ -15,11 +15,13 @@ MtlrunError                 anything below; `exit_code` is what the command line
 """
 
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 #: What a terminal sends when it is closed, what Ctrl-C sends, and what a cluster sends to a canceled job.
 STOP_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+
+_LISTED = 5  # problems of one kind, where there may be thousands
 
 
 class MtlrunError(Exception):
@@ -50,6 +52,20 @@ class RecordError(DataError):
 
 class WorkerDiedError(DataError):
     """A process that loads samples has died; the training process is between two steps."""
+
+
+def list_problems(problems: Sequence[str], what: str) -> str:
+    """Return problems of one kind as one message: the first ones, a line each, and how many there are.
+
+    Args:
+        problems: one or more.
+        what: of the kind, such as `images cannot be used`.
+    """
+    if len(problems) == 1:
+        return problems[0]
+    shown = [f"\n  - {problem}" for problem in problems[:_LISTED]]
+    more = f"\n  - and {len(problems) - _LISTED:,} more" if len(problems) > _LISTED else ""
+    return f"{len(problems):,} {what}:{''.join(shown)}{more}"
 
 
 class RunInUseError(MtlrunError):

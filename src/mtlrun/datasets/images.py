@@ -22,7 +22,7 @@ from mtlrun.datasets.files.shifting import Augmentation, Change
 from mtlrun.datasets.tables.label_table import LabelTable
 from mtlrun.datasets.tables.splits.division import check_groups
 from mtlrun.datasets.tables.words import ColumnName, column_name
-from mtlrun.errors import DataError
+from mtlrun.errors import DataError, list_problems
 
 logger = logging.getLogger(__name__)
 
@@ -99,26 +99,29 @@ class Images(LabelTable, FileDataset):
         """Return the file of each row.
 
         Raises:
-            DataError: there is no such folder; or at the first row without a file, with the number of others.
+            DataError: there is no such folder; or of the rows without a file, the first ones of which are listed.
         """
         if not Path(root).is_dir():
             raise DataError(f"dataset.root={root}: there is no such folder, as seen from {Path.cwd()}")
         finder, paths = FileFinder(root), []
-        absent: list[str] = []
+        problems: list[str] = []
         for place, cell in zip(self._places, cells, strict=True):
             try:
                 path = None if cell is None else finder.find(cell)
             except DataError as error:
-                raise DataError(f"{place}: {error}") from error
+                problems.append(f"{place}: {error}")
+                continue
             if path is None:
-                absent.append(
+                problems.append(
                     f"{place}: " + ("the cell is empty" if cell is None else f"there is no file {root}/{cell}")
                 )
             else:
                 paths.append(path)
-        if absent:
-            others = f", and {len(absent) - 1} more rows name none" if len(absent) > 1 else ""
-            raise DataError(f"{absent[0]}{others}; dataset.file_column holds paths below dataset.root={root}")
+        if problems:
+            advice = f"dataset.file_column holds paths below dataset.root={root}"
+            raise DataError(
+                list_problems([f"{problem}; {advice}" for problem in problems[:1]] + problems[1:], "rows name no file")
+            )
         if finder.corrected:
             logger.info(
                 "dataset.file_column: %d of %d images were found under another ending, case or slash",

@@ -15,7 +15,7 @@ from mtlrun.datasets.base import Sample, SampleWeights
 from mtlrun.datasets.files.base import FileSplit
 from mtlrun.datasets.files.pixels import UNREADABLE, ByteSplit, Scale, channels_first, open_image
 from mtlrun.datasets.files.shifting import Augmentation
-from mtlrun.errors import DataError
+from mtlrun.errors import DataError, list_problems
 
 
 def decode(path: Path, size: int, where: str, *, labels: bool = False) -> numpy.ndarray:
@@ -103,18 +103,28 @@ class ImageFileSplit(FileSplit):
 def decode_all(
     decode_one: Callable[[int], Tensor], count: int, shape: Sequence[int], pixel_type: torch.dtype = torch.uint8
 ) -> Tensor:
-    """Return the images 0 to count - 1, [count, *shape]; if several fail, the first error is raised.
+    """Return the images 0 to count - 1, [count, *shape].
+
+    Raises:
+        DataError: of all that cannot be decoded; the first ones are listed.
 
     Pillow releases Python's lock while it decodes, so threads run in parallel.
     """
     images = torch.empty(count, *shape, dtype=pixel_type)
 
+    problems: dict[int, str] = {}
+
     def fill(index: int) -> None:
-        images[index] = decode_one(index)
+        try:
+            images[index] = decode_one(index)
+        except DataError as error:
+            problems[index] = str(error)
 
     with ThreadPoolExecutor(4) as pool:
         for _ in pool.map(fill, range(count)):
             pass
+    if problems:
+        raise DataError(list_problems([problems[index] for index in sorted(problems)], "images cannot be used"))
     return images
 
 

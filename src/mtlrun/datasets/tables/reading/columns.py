@@ -11,7 +11,7 @@ from mtlrun.datasets.tables.reading.advice import explain_cell
 from mtlrun.datasets.tables.reading.cells import Cells
 from mtlrun.datasets.tables.reading.missing import MISSING
 from mtlrun.datasets.tables.reading.notation import Notation
-from mtlrun.errors import DataError
+from mtlrun.errors import DataError, list_problems
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,11 @@ class Columns:
         if not cells.are_numbers:
             wrong |= numpy.isnan(cells.numbers) & ~cells.missing
         if wrong.any():
-            row = int(wrong.argmax())
-            advice = explain_cell(column, cells, row, self.notation, self.missing_texts)
-            raise DataError(f"{self.where(column, row)}: {cells.texts[row]!r} is not a finite number{advice}")
+            rows = wrong.nonzero()[0].tolist()
+            advice = explain_cell(column, cells, rows[0], self.notation, self.missing_texts)
+            problems = [f"{self.where(column, row)}: {cells.texts[row]!r} is not a finite number" for row in rows]
+            problems[0] += advice
+            raise DataError(list_problems(problems, "cells cannot be used"))
         return cells.numbers
 
     def weights(self, column: str) -> numpy.ndarray:
@@ -109,7 +111,12 @@ class Columns:
         values = self.floats(column)
         wrong = ~(values >= 0)
         if wrong.any():
-            row = int(wrong.argmax())
-            found = "the cell is empty" if numpy.isnan(values[row]) else f"found {values[row]:g}"
-            raise DataError(f"{self.where(column, row)}: a weight must be a number >= 0, {found}")
+            found = {
+                row: "the cell is empty" if numpy.isnan(values[row]) else f"found {values[row]:g}"
+                for row in wrong.nonzero()[0].tolist()
+            }
+            problems = [
+                f"{self.where(column, row)}: a weight must be a number >= 0, {what}" for row, what in found.items()
+            ]
+            raise DataError(list_problems(problems, "cells cannot be used"))
         return values

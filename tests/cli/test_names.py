@@ -1,0 +1,80 @@
+"""Names that are no plain words: of folders, columns, classes and files; those that cannot be are refused."""
+
+import csv
+import os
+from pathlib import Path
+
+import pytest
+from helpers import QUICK, read_record, run_folders
+from test_messages import refused
+
+
+def test_folders_that_cannot_be_are_refused_with_their_reason(mtlrun):
+    Path("file").touch()
+    Path("dangling").symlink_to("nowhere")
+    Path("loop").symlink_to("loop")
+    for root, reason in {
+        "": "runtime.root must name a folder, found ''",
+        "null": "runtime.root must be a text, found ",
+        "[/red]": "runtime.root must be a text, found ",
+        "3": "runtime.root must be a text, found 3",
+        "file": "runtime.root: file is a file",
+        "file/below": "runtime.root: file is a file",
+        "/dev/null": "runtime.root: /dev/null is a file",
+        "dangling": "runtime.root: dangling is a link to nowhere",
+        "loop/below": "runtime.root: loop is a link to loop",
+        "n" * 300: "runtime.root: a name of 300 bytes in its path is longer than the 255",
+        "ö" * 150: "runtime.root: a name of 300 bytes in its path is longer than the 255",
+        "/".join(["n" * 200] * 25): "runtime.root: a path of ",
+        "a\nb": "runtime.root: 'a\\nb/runs/",
+        "a\x1b[31mb": "runtime.root: 'a\\x1b[31mb/runs/",
+        os.fsdecode(b"\xff"): "runtime.root: '\\udcff/runs/",
+    }.items():
+        problems = refused(mtlrun, *QUICK, f"runtime.root={root}", "seed=-1")
+        assert len(problems) == 2, problems
+        assert any(problem.startswith(reason) for problem in problems), (root, problems)
+    for study in ("/absolute", "..", "a/../b", "a/", "a b", "-a", "null", "n" * 300):
+        (problem,) = refused(mtlrun, *QUICK, f"runtime.study={study}")
+        assert problem.startswith(("runtime.study must be a ", "runtime.root: a name of 300 bytes")), problem
+
+
+@pytest.mark.parametrize("root", ["out[1]", "[/red]", "a b", "-x", ":cat:", "a/../b", "below/", "größe"])
+def test_a_folder_may_have_any_name_that_can_be_printed(mtlrun, root):
+    if ".." in root:
+        Path("a").mkdir()
+    for _ in range(2):  # trained, and shown
+        code, out, err = mtlrun(*QUICK, f"runtime.root='{root}'")
+        assert code == 0, err
+        assert f"{root.rstrip('/')}/runs/multidigits" in out
+    assert len(run_folders(root)) == 1
+    code, out, err = mtlrun("compare", root)
+    assert code == 0, err
+    assert "left accuracy" in out
+
+
+def test_names_in_a_table_are_shown_as_they_stand_in_it(mtlrun):
+    columns, classes = ["x", "[bold]", ":cat: ]["], ["[/red]", ":cat:", "[link=x]"]
+    with open("a[b]*.csv", "w", newline="") as file:
+        csv.writer(file).writerows([columns, *([n, classes[n % 3], n % 5] for n in range(90))])
+    words = ["dataset=csv", 'dataset.path="a[b]*.csv"', "dataset.predict=['[bold]', ':cat: ][']"]
+    code, out, err = mtlrun(*words, "trainer=smoke", "trainer.baselines=true")
+    assert code == 0, err
+    assert all(name in out for name in classes)
+    (folder,) = run_folders()
+    assert list(read_record(folder)["data"]) == ["a[b]*.csv"]
+
+
+def test_all_bad_cells_and_images_are_listed_up_to_a_limit(mtlrun):
+    rows = [[n, "bad" if n % 9 == 0 else n, f"{n}.png"] for n in range(60)]
+    with open("d.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["x", "y", "file"], *rows])
+    code, _, err = mtlrun("dataset=csv", "dataset.path=d.csv", "+task@tasks.y=regression", "dataset.exclude=[file]")
+    assert (code, len(err.splitlines())) == (2, 7), err
+    assert err.startswith("mtlrun: 7 cells cannot be used:\n")
+    assert err.endswith("- and 2 more\n")
+    Path("photos").mkdir()
+    for n in range(60):
+        Path("photos", f"{n}.png").write_text("no image")
+    code, _, err = mtlrun("dataset=images", "dataset.root=photos", "dataset.labels=d.csv", "+task@tasks.x=regression")
+    assert (code, len(err.splitlines())) == (2, 7), err
+    assert "images cannot be used:\n" in err
