@@ -20,18 +20,23 @@ class StepMeans:
     def __init__(self, tasks: Sequence[str], device: torch.device) -> None:
         self._tasks = list(tasks)
         self._device = device
+        # Sums and counts since the last reset, [0], and in this epoch, [1]: both are added to by one operation.
+        self._all_losses = torch.zeros(2, 2, len(self._tasks), dtype=torch.float32, device=self._device)
         self.reset()
-        self.start_epoch()
+
+    @property
+    def _losses(self) -> Tensor:
+        return self._all_losses[0]
 
     def start_epoch(self) -> None:
         """Start the means of an epoch."""
-        self._epoch_losses = torch.zeros(2, len(self._tasks), dtype=torch.float32, device=self._device)
+        self._all_losses[1] = 0
 
     def reset(self) -> None:
         """Start over."""
         num_tasks = len(self._tasks)
         # Also where the default is half precision, in which sums lose what is added. [0]: sums, [1]: counts.
-        self._losses = torch.zeros(2, num_tasks, dtype=torch.float32, device=self._device)
+        self._all_losses[0] = 0
         self._weights = torch.zeros(2, num_tasks, dtype=torch.float32, device=self._device)
         self._norms = torch.zeros(2, num_tasks, dtype=torch.float64)
         self._cosines = torch.zeros(2, num_tasks, num_tasks, dtype=torch.float64)
@@ -46,10 +51,8 @@ class StepMeans:
             weights: task weights; None if the method has none.
             gram: inner products of the task gradients, on the CPU; None if they were not computed.
         """
-        self._losses[0, active] += losses
-        self._losses[1, active] += 1
-        self._epoch_losses[0, active] += losses
-        self._epoch_losses[1, active] += 1
+        self._all_losses[:, 0, active] += losses
+        self._all_losses[:, 1, active] += 1
         if weights is not None:
             self._weights[0, active] += weights.to(self._weights)
             self._weights[1, active] += 1
@@ -89,14 +92,13 @@ class StepMeans:
 
     def epoch_losses(self) -> dict[str, float]:
         """Return {task: its mean loss over the steps of this epoch so far} for tasks with a loss in any of them."""
-        sums, counts = self._epoch_losses.tolist()
+        sums, counts = self._all_losses[1].tolist()
         return {task: sum_ / count for task, sum_, count in zip(self._tasks, sums, counts, strict=True) if count}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the sums, so that the means of a continued run are those of an uninterrupted one."""
         return {
-            "losses": self._losses,
-            "epoch_losses": self._epoch_losses,
+            "losses": self._all_losses.clone(),
             "weights": self._weights,
             "norms": self._norms,
             "cosines": self._cosines,
@@ -105,8 +107,7 @@ class StepMeans:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore what `state_dict` returned."""
-        self._losses = state["losses"].to(self._device)
-        self._epoch_losses = state["epoch_losses"].to(self._device)
+        self._all_losses = state["losses"].to(self._device)
         self._weights = state["weights"].to(self._device)
         self._norms = state["norms"]
         self._cosines = state["cosines"]
