@@ -15,7 +15,7 @@ WORDS = [
     (["model:hard"], ["model:hard: a key has an = behind it; write model=hard"]),
     (["-model=hard"], ["-model=hard: a key has no dashes; write model=hard"]),
     (["--model", "hard"], ["--model hard: a key has no dashes; write model=hard"]),
-    (["--trainer.epochs=3", "seed=-1"], ["--trainer.epochs=3: a key has no dashes; write", "seed must be a whole"]),
+    (["--trainer.epochs=3", "seed=-1"], ["--trainer.epochs=3: a key has no dashes; write", "seed must be >= 0"]),
     (["--lr=3"], ["--lr=3: a key has no dashes; unknown key 'lr'; did you mean optimizer.lr,"]),
     (["--models"], ["--models: there is no such option; the options are: --help, "]),
     (["hard"], ["hard: not understood; write model=hard"]),

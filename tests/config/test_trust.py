@@ -9,7 +9,7 @@ import pytest
 import yaml
 from helpers import QUICK
 
-from mtlrun.config.compose import compose, compose_with_hydra
+from mtlrun.config.compose import compose
 from mtlrun.errors import ConfigError
 from mtlrun.setup.prepare import prepare
 
@@ -168,15 +168,6 @@ def test_hydra_calls_plugins_and_callbacks_only(words, mtlrun, evil):
     refused = re.search(r"hydra[.].*=.*(nothing stands|plugins|logging|module of Python|derives)", err)
     assert (code, refused is not None) == (2, True), err
     assert traces() == (["imported"] if "callbacks.x={_target_: evil" in words[0] else [])
-
-
-def test_the_logging_configurations_of_hydra_are_allowed():
-    for words in ("job_logging=default", "job_logging=stdout", "job_logging=disabled", "hydra_logging=default",
-                  "hydra_logging=hydra_debug"):  # fmt: skip
-        compose_with_hydra([f"hydra/{words}"])
-    for text in ("${hydra.job.name}", "e${hydra.job.name}", "cfg://x"):
-        with pytest.raises(ConfigError, match="logging"):
-            compose_with_hydra([f"+hydra.job_logging.x='{text}'"])
 
 
 @pytest.mark.slow

@@ -119,7 +119,7 @@ def test_open_vocabularies_are_hashed():
         numbered = "\n".join(f"{row},{place or 'number'}" for place, row in enumerate(rows))
         with pytest.raises(DataError, match=message):
             table(numbered, hash_buckets=wrong)
-    with pytest.raises(ValueError, match="hash_buckets must be >= 1, found 0"):
+    with pytest.raises(ValueError, match=r"hash_buckets\.city must be >= 1, found 0"):
         table(hash_buckets={"city": 0})
 
 

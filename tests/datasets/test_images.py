@@ -303,7 +303,7 @@ def test_splits_are_those_of_the_column():
         ({"root": None}, "root must name the folder"),
         ({"labels": None}, "labels must name a CSV"),
         ({"pixel_range": [1, 1]}, "pixel_range must be null"),
-        ({"pixel_range": [0, float("inf")]}, "pixel_range must be null"),
+        ({"pixel_range": [0, float("inf")]}, r"pixel_range\[1\] must be finite, found inf"),
         ({"size": 0}, "size must be >= 1, found 0"),
         ({"cache": "disk"}, "cache must be one of 'memory', 'device', 'none', found 'disk'"),
         ({"channels": 1, "normalize": "imagenet"}, "normalize must be none or centered with channels=1"),
@@ -358,4 +358,4 @@ def test_small_images_and_random_changes_are_announced(mtlrun):
     assert "images are" not in out
     code, _, err = mtlrun(*given, "dataset.augment=[rotate]")
     assert code == 2
-    assert "dataset.augment must be a list, each item one of 'shift', 'flip', found ['rotate']" in err
+    assert "dataset.augment must be a list of one of 'shift', 'flip', found ['rotate']" in err

@@ -188,7 +188,7 @@ def test_download_is_torchvisions_and_fetches_what_is_used(root, monkeypatch):
 @pytest.mark.parametrize(
     ("argument", "wrong", "bounds"),
     [
-        ("num_train", 0, ">= 1 or null, found 0"),
+        ("num_train", 0, ">= 1, or null, found 0"),
         ("num_val", 7, "<= 6, the images of the split, found 7"),
         ("left", "digits", "'mnist' or 'fashion', found 'digits'"),
         ("pairs_seed", -1, ">= 0, found -1"),

@@ -221,7 +221,7 @@ def test_a_column_without_a_value_in_training_is_refused():
         ({"tasks": [], "kinds": []}, "tasks must name one or more tasks"),
         ({"kinds": [REGRESSION]}, "kinds must name a class for each of y, k"),
         ({"fractions": [0.5, 0.4, 0.2]}, "fractions must be three numbers > 0 that sum to 1"),
-        ({"fractions": [1, 0, 0]}, "fractions must be three numbers > 0 that sum to 1"),
+        ({"fractions": [1, 0, 0]}, r"fractions\[0\] must be in \(0, 1\), found 1"),
         ({"split_seed": -1}, "split_seed must be >= 0, found -1"),
         ({"classes": {"k": "cat"}}, "classes must map tasks to lists of labels, found k: 'cat'"),
         ({"max_categories": 0}, "max_categories must be >= 1, found 0"),

@@ -44,7 +44,7 @@ def test_a_column_that_is_called_true_needs_quotes(mtlrun):
     for key in ("split_column", "group_column", "id_column", "weight_column", "stratify"):
         code, _, err = mtlrun(*RUN, "+task@tasks.k=classification", f"dataset.{key}=true")
         assert code == 2
-        assert f"dataset.{key} must be a text or a whole number or" in err
+        assert f"dataset.{key} must be a text, a whole number" in err
         assert "found True; true, yes and on are booleans in YAML" in err
         assert f"\"dataset.{key}='true'\"" in err
     code, _, err = mtlrun(*RUN, "+task@tasks.k=classification", "dataset.inputs=[1,true]", "dataset.targets.k=false")
@@ -89,7 +89,7 @@ def test_labels_that_are_booleans_in_yaml_need_quotes(mtlrun):
         found, _, err = mtlrun("--config-dir", "conf", "dataset=mine", "trainer=smoke", "runtime.quiet=true")
         assert found == code, err
         if code:
-            assert "dataset.classes.k must be a list, each item" in err
+            assert "dataset.classes.k must be a list of texts or numbers, found" in err
             assert (
                 "false, no and off are booleans in YAML; a text needs quotes, as in "
                 "\"dataset.classes.k=['false']\", or 'no', as it stands in the file" in err

@@ -128,17 +128,17 @@ def test_small_stem_keeps_the_resolution():
     ("make", "message"),
     [
         (lambda: MLP((4,), hidden=[]), r"hidden must list one or more widths >= 1, found \[\]"),
-        (lambda: MLP((4,), hidden=[3, 0]), r"hidden must list one or more widths >= 1, found \[3, 0\]"),
+        (lambda: MLP((4,), hidden=[3, 0]), r"hidden\[1\] must be >= 1, found 0"),
         (lambda: MLP((4,), dropout=1.0), r"dropout must be in \[0, 1\), found 1\.0"),
         (lambda: LeNet((1, 28, 28), dropout=-0.1), r"dropout must be in \[0, 1\), found -0\.1"),
-        (lambda: LeNet((1, 28, 28), channels=(0, 4)), r"channels and features must be >= 1, found \(0, 4\) and 50"),
-        (lambda: LeNet((1, 28, 28), features=0), r"channels and features must be >= 1, found \(10, 20\) and 0"),
+        (lambda: LeNet((1, 28, 28), channels=(0, 4)), r"channels\[0\] must be >= 1, found 0"),
+        (lambda: LeNet((1, 28, 28), features=0), "features must be >= 1, found 0"),
         (lambda: LeNet((1, 28, 15)), r"images of 16 x 16 or more, found inputs of shape \(1, 28, 15\)"),
         (lambda: LeNet((28,)), r"images of 16 x 16 or more, found inputs of shape \(28,\)"),
         (lambda: ConvNet((3, 15, 64)), r"convnet with 4 blocks needs images of 16 x 16 or more, found .*\(3, 15, 64\)"),
         (lambda: ConvNet((3, 16, 16), channels=[]), r"channels must list one or more numbers >= 1, found \[\]"),
         (lambda: ResNet((28, 28)), r"needs images \(channels, height, width\), found inputs of shape \(28, 28\)"),
-        (lambda: MLPHead((4,), (2,), hidden=[0]), r"hidden must list widths >= 1, found \[0\]"),
+        (lambda: MLPHead((4,), (2,), hidden=[0]), r"hidden\[0\] must be >= 1, found 0"),
     ],
 )
 def test_arguments_out_of_bounds_are_refused(make, message):

@@ -81,7 +81,7 @@ def test_units_have_their_own_learning_rate(mlp, tasks):
     [
         ("self_weight", -0.1, r"in \[0, 1\]"),
         ("self_weight", 1.5, r"in \[0, 1\]"),
-        ("unit_lr_scale", 0.0, "auto or a finite number > 0"),
+        ("unit_lr_scale", 0.0, "> 0, or auto"),
     ],
 )
 def test_arguments_out_of_bounds_are_refused(mlp, tasks, argument, wrong, bounds):

@@ -124,7 +124,7 @@ def test_vectors_and_tasks_without_boxes_are_refused(mlp, with_boxes):
     ("options", "message"),
     [
         ({"channels": 48}, "channels must be a multiple of 32, found 48"),
-        ({"channels": 0}, "channels must be a multiple of 32, found 0"),
+        ({"channels": 0}, "channels must be >= 1, found 0"),
         ({"num_convs": -1}, "num_convs must be >= 0, found -1"),
         ({"scales": []}, r"scales must be falling powers of two from 16 to 0\.0625, as in \[4, 2, 1\], found \[\]"),
         ({"scales": [1, 2]}, r"scales must be falling .*found \[1, 2\]"),

@@ -109,7 +109,7 @@ def test_dense_tasks_are_refused_where_a_scale_is_a_vector(dense_tasks):
 
 @pytest.mark.parametrize(
     ("argument", "wrong", "bounds"),
-    [("num_scales", 1, ">= 2"), ("channels", 0, "null or >= 1"), ("auxiliary_weight", 0.0, "> 0")],
+    [("num_scales", 1, ">= 2"), ("channels", 0, ">= 1, or null"), ("auxiliary_weight", 0.0, "> 0")],
 )
 def test_arguments_out_of_bounds_are_refused(mlp, tasks, argument, wrong, bounds):
     with pytest.raises(ValueError, match=f"{argument} must be {bounds}, found {wrong}"):

@@ -160,7 +160,7 @@ def test_width_is_a_factor_on_all_hidden_sizes(make, sizes):
 @pytest.mark.parametrize("width", [0, -1.0, float("nan"), float("inf")])
 @pytest.mark.parametrize("backbone", [MLP, LeNet, SegNet])
 def test_a_width_that_is_no_factor_is_refused(backbone, width):
-    with pytest.raises(ValueError, match=f"width must be a finite number > 0, found {width}"):
+    with pytest.raises(ValueError, match=f"width must be > 0(and finite| )*, found {width}"):
         backbone((1, 16, 16), width=width)
 
 
@@ -172,12 +172,12 @@ def test_a_width_that_is_no_factor_is_refused(backbone, width):
             r"segnet needs images \(channels, height, width\), found inputs of shape \(28",
         ),
         ({"channels": []}, r"channels must list one or more numbers >= 1, found \[\]"),
-        ({"channels": [4, 0]}, r"channels must list one or more numbers >= 1, found \[4, 0\]"),
+        ({"channels": [4, 0]}, r"channels\[1\] must be >= 1, found 0"),
         (
             {"channels": [4, 4]},
             r"convolutions must list a number >= 1 for each of the 2 blocks in channels",
         ),
-        ({"convolutions": [2, 2, 3, 3, 0]}, r"convolutions must list a number >= 1 .*, found \[2, 2, 3, 3, 0\]"),
+        ({"convolutions": [2, 2, 3, 3, 0]}, r"convolutions\[4\] must be >= 1, found 0"),
     ],
 )
 def test_arguments_out_of_bounds_are_refused(arguments, message):

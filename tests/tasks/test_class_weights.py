@@ -140,9 +140,9 @@ def test_without_weights_there_are_none(split):
     ("class_weights", "message"),
     [
         ([1.0, 2.0], "class_weights must be 3 numbers, one for each class, found 2"),
-        ([1.0, 0.0, 1.0], r"class_weights must be numbers > 0, found 0\.0"),
-        ([1.0, float("inf"), 1.0], "class_weights must be numbers > 0, found inf"),
-        ([1.0, float("nan"), 1.0], "class_weights must be numbers > 0, found nan"),
+        ([1.0, 0.0, 1.0], r"class_weights\[1\] must be > 0, found 0\.0"),
+        ([1.0, float("inf"), 1.0], r"class_weights\[1\] must be > 0 and finite, found inf"),
+        ([1.0, float("nan"), 1.0], r"class_weights\[1\] must be > 0, found nan"),
     ],
 )
 def test_invalid_class_weights_are_refused(make, class_weights, message):

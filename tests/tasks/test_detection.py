@@ -425,7 +425,7 @@ def test_targets_that_cannot_be_labels_are_refused(target, message):
         ({"num_classes": 0}, "num_classes must be >= 1, found 0"),
         ({"score_threshold": 1.0}, r"score_threshold must be in \[0, 1\), found 1\.0"),
         ({"nms_threshold": 0.0}, r"nms_threshold must be in \(0, 1\], found 0\.0"),
-        ({"max_detections": 101}, r"max_detections must be in 1\.\.100, found 101"),
+        ({"max_detections": 101}, r"max_detections must be in \[1, 100\], found 101"),
         ({"lr": 0.0}, r"lr must be > 0, found 0\.0"),
     ],
 )

@@ -86,7 +86,7 @@ def test_kinds_of_tables_are_added_by_name_and_their_losses_chosen(mtlrun):
     ("overrides", "message"),
     [
         (["left.criterion=hinge"], "left.criterion must be one of 'cross_entropy', 'focal', found 'hinge'"),
-        (["left.focal_gamma=-2"], "left.focal_gamma must be >= 0 and finite, found -2"),
+        (["left.focal_gamma=-2"], "left.focal_gamma must be >= 0, found -2"),
         (
             ["right.criterion=focal", "right.label_smoothing=0.1"],
             "right.label_smoothing must be 0 with criterion=focal, found 0.1",

@@ -192,7 +192,7 @@ def test_balanced_no_and_yes_of_each_label_weigh_the_same():
 def test_weights_of_labels_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match=r"class_weights must be 3 numbers, one for each class, found 2"):
         MultiLabel(3, [1.0, 2.0])
-    with pytest.raises(ValueError, match=r"class_weights must be numbers > 0, found 0"):
+    with pytest.raises(ValueError, match=r"class_weights\[\d\] must be > 0, found 0"):
         MultiLabel(2, [1.0, 0.0])
     with pytest.raises(ValueError, match=r"no sample has 1 of label 1, numbered from 0; give the weights as a list"):
         MultiLabel(2, "balanced").fit([torch.tensor([[0, 0], [1, 0], [-1, -1]])])

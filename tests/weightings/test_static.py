@@ -36,5 +36,5 @@ def test_another_number_of_weights_than_tasks_is_refused():
 
 @pytest.mark.parametrize("wrong", [0.0, -1.0, float("nan")])
 def test_weights_that_are_not_positive_are_refused(wrong):
-    with pytest.raises(ValueError, match=rf"weights must be > 0, or size, found \[1.0, {wrong}\]"):
+    with pytest.raises(ValueError, match=rf"weights\[1\] must be > 0, or size, found {wrong}"):
         Static([1.0, wrong])

@@ -109,7 +109,7 @@ def test_maximum_is_over_the_tasks_of_the_batch(take_step):
         ({"mu": 0.0}, "mu must be > 0, found 0.0"),
         ({"mu": float("nan")}, "mu must be > 0, found nan"),
         ({"warmup_epochs": -1}, "warmup_epochs must be >= 0, found -1"),
-        ({"preferences": [1.0, 0.0]}, r"preferences must be finite and > 0, found \[1.0, 0.0\]"),
+        ({"preferences": [1.0, 0.0]}, r"preferences\[1\] must be > 0, or size, found 0\.0"),
     ],
 )
 def test_arguments_out_of_range_are_refused(options, message):

@@ -3,12 +3,14 @@
 import json
 from typing import Any, get_args
 
+from mtlrun.config.shortening import shorten
+
 
 def check_one_of(name: str, value: Any, choices: Any) -> None:
     """Raise ValueError unless `value` is one of the values of the Literal type `choices`."""
     allowed = get_args(choices)
     if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, found {value!r}")
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, found {shorten(value)}")
 
 
 def quotes_advice(value: bool | float | None, key: str, listed: bool = False) -> str:

@@ -74,9 +74,8 @@ def _check_logging(place: str, key: str, value: Any) -> list[str]:
         return [f"{place}={value}: logging may use {', '.join(_LOGGING)}"]
     if isinstance(value, str) and "://" in value and value not in _STREAMS:
         return [f"{place}={value}: logging may refer to {' and '.join(_STREAMS)}"]
-    beginning = value.partition("${")[0] if isinstance(value, str) and "${" in value else None
-    if beginning is not None and not value.startswith(_FOLDER) and "ext://".startswith(beginning):
-        return [f"{place}={value}: in a logging configuration, a text cannot begin with what is filled in"]
+    if isinstance(value, str) and "${" in value and not value.startswith(_FOLDER):
+        return [f"{place}={value}: in a logging configuration, only a file name in {_FOLDER} is filled in"]
     return []
 
 

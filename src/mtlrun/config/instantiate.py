@@ -1,29 +1,27 @@
 """Instantiation of config nodes: `build` checks a node against its class's signature and makes the object.
 
 The signature of the class is the schema: names, types and required arguments come from it, so that a user's class is
-checked exactly like a shipped one. The constructor checks bounds, with ValueError.
+checked exactly like a shipped one, bounds of numbers included. The constructor checks what is left, with ValueError.
 """
 
 import inspect
-import re
-import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from mtlrun.config.checks import quotes_advice
+from mtlrun.config.bounds import FOREIGN
 from mtlrun.config.schema import explain_removed
+from mtlrun.config.shortening import shorten
 from mtlrun.config.suggest import suggest
 from mtlrun.config.targets import (
     PARTIAL,
     TARGET,
     expected_bases,
     is_factory,
-    is_object,
     item_hint,
     locate,
-    options,
 )
+from mtlrun.config.values import find_problems, has_type
 from mtlrun.errors import ConfigError
 
 
@@ -46,7 +44,7 @@ def build(node: Any, key: str, expected: Any = Any, *, partial: bool = False, **
             values of the wrong type, or a ValueError of the constructor (of a partial: raised when it is called).
     """
     if not isinstance(node, Mapping) or TARGET not in node:
-        raise ConfigError(f"{key} must hold a _target_ (the class to build) and its arguments, found {node!r}")
+        raise ConfigError(f"{key} must hold a _target_ (the class to build) and its arguments, found {shorten(node)}")
     target = locate(node[TARGET], f"{key}.{TARGET}", expected)
     partial = partial or _is_partial(node, key, expected)
     return construct(target, arguments_of(node), key, partial=partial, **given)
@@ -69,7 +67,7 @@ def construct(
     parameters = constructor_parameters(target)
     built = {}
     for name, value in arguments.items():
-        if name not in parameters or not _matches(value, parameters[name].annotation):
+        if name not in parameters or not has_type(value, parameters[name].annotation):
             continue  # a problem already
         try:
             built[name] = _build_nested(value, f"{key}.{name}", parameters[name].annotation)
@@ -143,8 +141,8 @@ def check_arguments(
         elif name not in parameters:
             hint = _hint(name, key, configurable, f"{getattr(target, '__name__', target)} takes")
             problems.append(explain_removed(f"{key}.{name}", value) or f"{key}.{name}: unknown key; {hint}")
-        elif not _matches(value, parameters[name].annotation):
-            problems += _mismatches(value, parameters[name].annotation, f"{key}.{name}")
+        elif wrong := find_problems(value, parameters[name].annotation, f"{key}.{name}"):
+            problems += wrong
         elif isinstance(value, Mapping) and value.get(PARTIAL) is not True and is_factory(parameters[name].annotation):
             problems.append(f"{key}.{name} needs _partial_: true; the program adds the arguments that only it knows")
     for name, parameter in parameters.items() if complete else ():
@@ -177,9 +175,11 @@ def constructor_parameters(target: Callable[..., Any]) -> dict[str, inspect.Para
 
 def _signature(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     try:
-        hints = typing.get_type_hints(function)
+        hints = typing.get_type_hints(function, include_extras=True)
     except (NameError, TypeError):  # annotations that only a type checker can evaluate: types stay unchecked
         hints = {}
+    module = str(getattr(function, "__module__", ""))
+    hints |= next((FOREIGN[package] for package in FOREIGN if f"{module}.".startswith(f"{package}.")), {})
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return {
         name: parameter.replace(annotation=hints.get(name, Any))
@@ -223,100 +223,6 @@ def _nested_nodes(value: Any, key: str, hint: Any) -> Iterator[tuple[str, Mappin
     elif isinstance(value, list):
         for index, item in enumerate(value):
             yield from _nested_nodes(item, f"{key}[{index}]", item_hint(hint))
-
-
-def _matches(value: Any, hint: Any) -> bool:
-    """Return True if a config value may be passed for `hint`; anything may for an unknown one."""
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
-        return True
-    if isinstance(value, Mapping) and TARGET in value:  # whether it names what may stand here is `locate`'s question
-        return bool(expected_bases(hint))
-    if origin in (typing.Union, types.UnionType):
-        return any(_matches(value, option) for option in inner)
-    if origin is typing.Literal:
-        return value in inner
-    if hint is None or hint is type(None):
-        return value is None
-    if hint is bool or hint is str:
-        return isinstance(value, hint)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    container = origin or hint
-    if container is tuple:
-        if not isinstance(value, list):
-            return False
-        if inner and inner[-1] is not Ellipsis:
-            return len(value) == len(inner) and all(map(_matches, value, inner))
-        return all(_matches(item, inner[0]) for item in value) if inner else True
-    if container in (list, Sequence):
-        return isinstance(value, list) and all(_matches(item, inner[0]) for item in value if inner)
-    if container in (dict, Mapping):
-        return isinstance(value, Mapping) and all(_matches(item, inner[1]) for item in value.values() if inner)
-    # A class: the config can only describe it by a `_target_`, which was accepted above.
-    return not is_object(hint)
-
-
-def _mismatches(value: Any, hint: Any, key: str) -> list[str]:
-    """Return the problems of a value that does not match: one for each wrong entry of a mapping, else one."""
-    mapping = next((option for option in options(hint) if _container(option) in (dict, Mapping)), None)
-    if isinstance(value, Mapping) and mapping is not None:
-        of_entries = typing.get_args(mapping)[1]
-        wrong = {name: item for name, item in value.items() if not _matches(item, of_entries)}
-        return [problem for name, item in wrong.items() for problem in _mismatches(item, of_entries, f"{key}.{name}")]
-    advice = next((f"; {quotes_advice(item, key, listed)}" for item, listed in _misread(value, hint)), "")
-    if isinstance(value, str) and any(_container(option) in (list, Sequence) for option in options(hint)):
-        advice = f", as in '{key}=[{value}]'" if re.fullmatch(r"[\w.-]+", value, re.ASCII) else advice
-    return [f"{key} must be {_describe(hint)}, found {value!r}{advice}"]
-
-
-def _misread(value: Any, hint: Any) -> Iterator[tuple[Any, bool]]:
-    """Yield what stands where a text may stand and is none, with whether it is an item of a list."""
-    if isinstance(value, list):
-        for option in options(hint):
-            if _container(option) in (list, tuple, Sequence):
-                allowed = typing.get_args(option)[:1]
-                wrong = [item for item in value if allowed and not _matches(item, allowed[0])]
-                yield from ((item, True) for item in wrong for _ in _misread(item, allowed[0]))
-    elif not isinstance(value, Mapping) and str in options(hint):
-        yield value, False
-
-
-def _container(hint: Any) -> Any:
-    """Return `list` for `list[int]`, and a plain type as it is."""
-    return typing.get_origin(hint) or hint
-
-
-def _describe(hint: Any) -> str:
-    """Describe the values that `hint` allows."""
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        # A class beside plain types, such as a tensor beside a number, is for callers in Python; a factory is not.
-        simple = [option for option in inner if not is_object(option) or is_factory(option)]
-        return " or ".join(_describe(option) for option in simple or inner)
-    if origin is typing.Literal:
-        return "one of " + ", ".join(repr(option) for option in inner)
-    words: dict[Any, str] = {
-        int: "a whole number",
-        float: "a number",
-        bool: "true or false",
-        str: "a text",
-        type(None): "null",
-    }
-    if hint in words:
-        return words[hint]
-    if (origin or hint) in (list, tuple, Sequence):
-        items = [item for item in inner if item is not Ellipsis]
-        if len(items) != 1:  # a number of items, each of its own type
-            return "a list" + (f" of [{', '.join(_describe(item) for item in items)}]" if items else "")
-        return f"a list, each item {_describe(items[0])}"
-    if (origin or hint) in (dict, Mapping):
-        return "a mapping"
-    if origin is Callable:
-        return "a _target_ with _partial_: true"
-    return f"a _target_ that builds {getattr(hint, '__name__', hint)}"
 
 
 def _hint(name: str, key: str, allowed: Sequence[str], what: str) -> str:

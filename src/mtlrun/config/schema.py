@@ -5,7 +5,9 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mtlrun.config.bounds import Seed
 from mtlrun.config.suggest import suggest
+from mtlrun.config.values import find_problems
 
 CONFIG_MODULE = "mtlrun.conf"
 
@@ -46,8 +48,8 @@ def check_root(config: Mapping[str, Any]) -> list[str]:
     finds_tasks = "targets" in (config.get("dataset") or {})
     problems += [explain_missing(key, finds_tasks=finds_tasks) for key in missing]
     seed = config.get("seed")
-    if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool) or seed < 0):
-        problems.append(f"seed must be a whole number >= 0, found {seed!r}")
+    if seed is not None:
+        problems += find_problems(seed, Seed, "seed")
     return problems
 
 

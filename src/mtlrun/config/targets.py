@@ -139,6 +139,8 @@ def is_object(hint: Any) -> bool:
     """Return True if `hint` is a class that no plain config value is an instance of."""
     plain = (int, float, bool, str, type(None), list, tuple, dict, Sequence, Mapping, object)
     container = typing.get_origin(hint) or hint
+    if container is typing.Annotated:
+        return is_object(typing.get_args(hint)[0])
     return inspect.isclass(container) and container not in plain and container is not types.UnionType
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy
 import torch
 
+from mtlrun.config.bounds import Pixels, checked
 from mtlrun.datasets.base import SPLITS, Cache, Normalization, SplitName
 from mtlrun.datasets.files.base import FileDataset
 from mtlrun.datasets.files.images import ClassifiedImages, find_missing
@@ -43,10 +44,9 @@ class CelebA(FileDataset):
 
     task_names = ATTRIBUTES
 
-    def __init__(self, root: str, size: int = 64, normalize: Normalization = "none", cache: Cache = "none") -> None:
+    @checked
+    def __init__(self, root: str, size: Pixels = 64, normalize: Normalization = "none", cache: Cache = "none") -> None:
         super().__init__(cache)
-        if size < 1:
-            raise ValueError(f"size must be >= 1, found {size}")
         self.input_shape = (3, size, size)
         self.normalization = normalize
         self._scale = Scale(normalize)

@@ -4,6 +4,7 @@ import copy
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy
 import torch
@@ -11,6 +12,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.datasets import CIFAR10, VOCDetection
 
+from mtlrun.config.bounds import Bounds, CountOrZero, Seed, checked
+from mtlrun.config.shortening import shorten
 from mtlrun.datasets.base import FileCache, Sample, SplitName
 from mtlrun.datasets.batches.sampling import Sampling
 from mtlrun.datasets.files.base import FileDataset, FileSplit
@@ -65,27 +68,22 @@ class Cifar10VOC(FileDataset):
     inputs_differ = True
     normalization = "imagenet"
 
+    @checked
     def __init__(
         self,
         root: str,
         download: bool = False,
-        size: int = 320,
-        cifar_size: int = 64,
-        years: Sequence[int] = (2007,),
+        size: Annotated[int, Bounds(32, 10_000, limit=True)] = 320,
+        cifar_size: Annotated[int, Bounds(8, 10_000, limit=True)] = 64,
+        years: Sequence[CountOrZero] = (2007,),
         augment: bool = True,
-        split_seed: int = 0,
+        split_seed: Seed = 0,
         cache: FileCache = "none",
         sampling: Sampling | None = None,
     ) -> None:
         super().__init__(cache, FileCache)
-        if size < 32:
-            raise ValueError(f"size must be >= 32, found {size}")
-        if cifar_size < 8:
-            raise ValueError(f"cifar_size must be >= 8, found {cifar_size}")
         if list(years) not in ([2007], [2007, 2012]):
-            raise ValueError(f"years must be [2007] or [2007, 2012], found {list(years)}")
-        if split_seed < 0:
-            raise ValueError(f"split_seed must be >= 0, found {split_seed}")
+            raise ValueError(f"years must be [2007] or [2007, 2012], found {shorten(years)}")
         self.input_shape = (3, size, size)
         self.sampling = sampling
         self._cifar_size, self._augment = cifar_size, augment

@@ -4,7 +4,6 @@ import contextlib
 import glob
 import logging
 from collections.abc import Mapping, Sequence
-from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +12,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from mtlrun.config.bounds import Pixels, Real, checked
+from mtlrun.config.shortening import shorten
 from mtlrun.datasets.base import Cache, Normalization, SplitName
 from mtlrun.datasets.files.base import FileDataset
 from mtlrun.datasets.files.finder import FileFinder
@@ -52,14 +53,15 @@ class Images(LabelTable, FileDataset):
 
     file_key = "labels"
 
+    @checked
     def __init__(
         self,
         root: str | None,
         labels: str | Mapping[str, str] | None,
         file_column: ColumnName = "file",
-        size: int = 64,
+        size: Pixels = 64,
         channels: Literal[1, 3] = 3,
-        pixel_range: Sequence[float] | None = None,
+        pixel_range: Sequence[Real] | None = None,
         normalize: Normalization = "centered",
         augment: Sequence[Change] = ("shift",),
         cache: Cache = "memory",
@@ -70,11 +72,10 @@ class Images(LabelTable, FileDataset):
             raise ValueError("root must name the folder of the images, as in dataset.root=photos, found null")
         if labels is None:
             raise ValueError("labels must name a CSV or Parquet file with a row per image, found null")
-        if size < 1:
-            raise ValueError(f"size must be >= 1, found {size}")
-        if pixel_range is not None and not (len(pixel_range) == 2 and -inf < pixel_range[0] < pixel_range[1] < inf):
+        if pixel_range is not None and not (len(pixel_range) == 2 and pixel_range[0] < pixel_range[1]):
             raise ValueError(
-                f"pixel_range must be null, or the values of black and white, as in [0, 65535], found {pixel_range}"
+                "pixel_range must be null, or the values of black and white, as in [0, 65535], found "
+                f"{shorten(pixel_range)}"
             )
         if normalize == "imagenet" and channels != 3:
             raise ValueError(f"normalize must be none or centered with channels={channels}, found imagenet")

@@ -8,10 +8,12 @@ the brighter pixel wins, and the canvas is resized.
 import gzip
 import importlib.util
 from pathlib import Path
+from typing import Annotated
 
 import numpy
 import torch
 
+from mtlrun.config.bounds import Bounds, Seed32, checked
 from mtlrun.config.checks import check_one_of
 from mtlrun.datasets.base import SPLITS, MultiTaskDataset, SplitName, TensorCache, TensorSplit
 from mtlrun.datasets.generation.overlay import draw_partners, overlay
@@ -36,22 +38,15 @@ class MultiDigits(MultiTaskDataset):
 
     task_names = ("left", "right")
 
+    @checked
     def __init__(
         self,
-        pairs_per_image: int = 10,
-        shift: int = 2,
-        size: int = 28,
-        pairs_seed: int = 0,
+        pairs_per_image: Annotated[int, Bounds(1, 10_000, limit=True)] = 10,
+        shift: Annotated[int, Bounds(0, _SIDE)] = 2,
+        size: Annotated[int, Bounds(_SIDE, 1000, limit=True)] = 28,
+        pairs_seed: Seed32 = 0,
         cache: TensorCache = "memory",
     ) -> None:
-        if pairs_per_image < 1:
-            raise ValueError(f"pairs_per_image must be >= 1, found {pairs_per_image}")
-        if not 0 <= shift <= _SIDE:
-            raise ValueError(f"shift must be in 0..{_SIDE}, found {shift}")
-        if size < _SIDE:
-            raise ValueError(f"size must be >= {_SIDE}, found {size}")
-        if pairs_seed < 0:
-            raise ValueError(f"pairs_seed must be >= 0, found {pairs_seed}")
         check_one_of("cache", cache, TensorCache)
         self.cache = cache
         self.input_shape = (1, size, size)

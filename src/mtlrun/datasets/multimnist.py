@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy
 import torch
 
+from mtlrun.config.bounds import Count, Seed, checked
 from mtlrun.config.checks import check_one_of
 from mtlrun.datasets.base import SPLITS, MultiTaskDataset, SplitName, TensorCache, TensorSplit
 from mtlrun.datasets.files.idx import FOLDERS, SIDE, Source, fetch, read_part
@@ -43,29 +44,25 @@ class MultiMNIST(MultiTaskDataset):
     input_shape = (1, SIDE, SIDE)
     task_names = ("left", "right")
 
+    @checked
     def __init__(
         self,
         root: str = "data",
         left: Source = "mnist",
         right: Source = "mnist",
-        num_train: int | None = None,
-        num_val: int | None = None,
-        num_test: int | None = None,
-        pairs_seed: int = 0,
+        num_train: Count | None = None,
+        num_val: Count | None = None,
+        num_test: Count | None = None,
+        pairs_seed: Seed = 0,
         download: bool = False,
         cache: TensorCache = "memory",
     ) -> None:
         check_one_of("cache", cache, TensorCache)
         self.cache = cache
         self._counts: dict[SplitName, int | None] = {"train": num_train, "val": num_val, "test": num_test}
-        for name, count in self._counts.items():
-            if count is not None and count < 1:
-                raise ValueError(f"num_{name} must be >= 1 or null, found {count}")
         for key, source in {"left": left, "right": right}.items():
             if source not in ("mnist", "fashion"):
                 raise ValueError(f"{key} must be 'mnist' or 'fashion', found {source!r}")
-        if pairs_seed < 0:
-            raise ValueError(f"pairs_seed must be >= 0, found {pairs_seed}")
         self._left, self._right, self._pairs_seed = left, right, pairs_seed
         self._images: dict[Source, dict[SplitName, TensorSplit]] = {}
         for source in dict.fromkeys([left, right]):

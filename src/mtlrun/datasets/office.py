@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from mtlrun.config.bounds import Classes, Pixels, Seed, checked
 from mtlrun.datasets.base import SPLITS, Cache, Normalization, SplitName
 from mtlrun.datasets.batches.sampling import Sampling
 from mtlrun.datasets.files.base import FileDataset
@@ -47,14 +48,15 @@ class Office(FileDataset):
         sampling: how training batches are drawn from the domains; None to shuffle all samples together.
     """
 
+    @checked
     def __init__(
         self,
         root: str,
         domains: Mapping[str, str],
-        num_classes: int,
-        size: int = 64,
+        num_classes: Classes,
+        size: Pixels = 64,
         normalize: Normalization = "none",
-        split_seed: int = 0,
+        split_seed: Seed = 0,
         lists: str | None = None,
         cache: Cache = "memory",
         sampling: Sampling | None = None,
@@ -62,12 +64,6 @@ class Office(FileDataset):
         super().__init__(cache)
         if not domains:
             raise ValueError("domains must name one or more folders, found none")
-        if num_classes < 2:
-            raise ValueError(f"num_classes must be >= 2, found {num_classes}")
-        if size < 1:
-            raise ValueError(f"size must be >= 1, found {size}")
-        if split_seed < 0:
-            raise ValueError(f"split_seed must be >= 0, found {split_seed}")
         if lists is not None and not ("{domain}" in lists and "{split}" in lists):
             raise ValueError(f"lists must contain {{domain}} and {{split}}, found {lists!r}")
         self.input_shape = (3, size, size)

@@ -6,12 +6,14 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy
 import torch
 from PIL import Image
 from torch import Tensor
 
+from mtlrun.config.bounds import Bounds, Seed, checked
 from mtlrun.config.checks import check_one_of
 from mtlrun.config.suggest import suggest
 from mtlrun.datasets.base import SPLITS, MultiTaskDataset, SplitName, TensorCache, TensorSplit
@@ -52,20 +54,17 @@ class OmniglotAlphabets(MultiTaskDataset):
         DataError: files are missing or malformed.
     """
 
+    @checked
     def __init__(
         self,
         root: str = "data",
         alphabets: list[str] | None = None,
-        size: int = 28,
-        split_seed: int = 0,
+        size: Annotated[int, Bounds(8, 10_000, limit=True)] = 28,
+        split_seed: Seed = 0,
         cache: TensorCache = "memory",
         sampling: Sampling | None = None,
     ) -> None:
         check_one_of("cache", cache, TensorCache)
-        if size < 8:
-            raise ValueError(f"size must be >= 8, found {size}")
-        if split_seed < 0:
-            raise ValueError(f"split_seed must be >= 0, found {split_seed}")
         if alphabets is not None and (not alphabets or len(set(alphabets)) < len(alphabets)):
             raise ValueError(f"alphabets must be one or more different names, found {alphabets}")
         self.cache, self.sampling = cache, sampling

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.datasets import OxfordIIITPet
 
+from mtlrun.config.bounds import OpenFraction, Pixels, Seed, checked
 from mtlrun.datasets.base import FileCache, Normalization, Sample, Split, SplitName
 from mtlrun.datasets.files.base import FileDataset, FileSplit
 from mtlrun.datasets.files.images import ClassifiedImages, decode, decode_all, find_missing
@@ -45,23 +46,18 @@ class OxfordPets(FileDataset):
 
     task_names = ("breed", "species", "segmentation")
 
+    @checked
     def __init__(
         self,
         root: str,
         download: bool = False,
-        size: int = 128,
+        size: Pixels = 128,
         normalize: Normalization = "none",
-        val_fraction: float = 0.2,
-        split_seed: int = 0,
+        val_fraction: OpenFraction = 0.2,
+        split_seed: Seed = 0,
         cache: FileCache = "memory",
     ) -> None:
         super().__init__(cache, FileCache)
-        if size < 1:
-            raise ValueError(f"size must be >= 1, found {size}")
-        if not 0 < val_fraction < 1:
-            raise ValueError(f"val_fraction must be in (0, 1), found {val_fraction}")
-        if split_seed < 0:
-            raise ValueError(f"split_seed must be >= 0, found {split_seed}")
         self.input_shape = (3, size, size)
         self.normalization = normalize
         self._scale = Scale(normalize)

@@ -5,12 +5,14 @@ surface normals, here with exact labels; boxes around the objects are a fourth o
 """
 
 import math
+from typing import Annotated
 
 import numpy
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from mtlrun.config.bounds import Bounds, Fraction, FractionBelowOne, Generated, NonNegative, Seed, checked
 from mtlrun.config.checks import check_one_of
 from mtlrun.datasets.base import SPLITS, MultiTaskDataset, Normalization, SplitName, TensorCache, TensorSplit
 from mtlrun.datasets.files.pixels import Scale
@@ -53,35 +55,21 @@ class Scenes(MultiTaskDataset):
 
     task_names = ("segmentation", "depth", "normals", "objects")
 
+    @checked
     def __init__(
         self,
-        num_train: int = 1000,
-        num_val: int = 200,
-        num_test: int = 200,
-        size: int = 64,
-        max_objects: int = 6,
-        texture: float = 0.7,
-        noise: float = 0.05,
+        num_train: Generated = 1000,
+        num_val: Generated = 200,
+        num_test: Generated = 200,
+        size: Annotated[int, Bounds(8, 10_000, limit=True)] = 64,
+        max_objects: Annotated[int, Bounds(0, 1000, limit=True)] = 6,
+        texture: Fraction = 0.7,
+        noise: NonNegative = 0.05,
         normalize: Normalization = "none",
-        missing: float = 0.0,
-        scenes_seed: int = 0,
+        missing: FractionBelowOne = 0.0,
+        scenes_seed: Seed = 0,
         cache: TensorCache = "memory",
     ) -> None:
-        for name, value in {"num_train": num_train, "num_val": num_val, "num_test": num_test}.items():
-            if value < 1:
-                raise ValueError(f"{name} must be >= 1, found {value}")
-        if size < 8:
-            raise ValueError(f"size must be >= 8, found {size}")
-        if max_objects < 0:
-            raise ValueError(f"max_objects must be >= 0, found {max_objects}")
-        if not 0 <= texture <= 1:
-            raise ValueError(f"texture must be in [0, 1], found {texture}")
-        if not noise >= 0:
-            raise ValueError(f"noise must be >= 0, found {noise}")
-        if not 0 <= missing < 1:
-            raise ValueError(f"missing must be in [0, 1), found {missing}")
-        if scenes_seed < 0:
-            raise ValueError(f"scenes_seed must be >= 0, found {scenes_seed}")
         check_one_of("cache", cache, TensorCache)
         self.cache = cache
         self.input_shape = (3, size, size)

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mtlrun.config.bounds import Count, Width, checked
 from mtlrun.config.checks import check_one_of
 from mtlrun.datasets.base import SplitName, TensorCache, TensorSplit
 from mtlrun.datasets.tables.inputs.categories import Encoding, check_buckets
@@ -49,6 +50,7 @@ class Table(LabelTable):
         **rows: targets, splits, ids and weights: see `LabelTable`.
     """
 
+    @checked
     def __init__(
         self,
         path: str | Mapping[str, str] | None,
@@ -58,18 +60,14 @@ class Table(LabelTable):
         dates: Sequence[ColumnName] | Mapping[ColumnName, str | None] | None = None,
         scale: Scale = "standard",
         category_encoding: Encoding = "one_hot",
-        max_categories: int = 100,
-        min_category_rows: int = 1,
-        hash_buckets: int | Mapping[ColumnName, int] | None = None,
+        max_categories: Count = 100,
+        min_category_rows: Count = 1,
+        hash_buckets: Width | Mapping[ColumnName, Width] | None = None,
         cache: TensorCache = "memory",
         **rows: Any,
     ) -> None:
         if path is None:
             raise ValueError("path must name a CSV or Parquet file, as in dataset.path=houses.csv, found null")
-        if max_categories < 1:
-            raise ValueError(f"max_categories must be >= 1, found {max_categories}")
-        if min_category_rows < 1:
-            raise ValueError(f"min_category_rows must be >= 1, found {min_category_rows}")
         check_one_of("scale", scale, Scale)
         check_one_of("category_encoding", category_encoding, Encoding)
         check_one_of("cache", cache, TensorCache)

@@ -8,13 +8,14 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy
 import torch
 from sklearn.feature_extraction.text import HashingVectorizer
 from torch import Tensor
 
+from mtlrun.config.bounds import Bounds, Seed, checked
 from mtlrun.config.checks import check_one_of
 from mtlrun.datasets.base import SPLITS, MultiTaskDataset, Sample, SplitName, TensorCache, TensorSplit
 from mtlrun.datasets.tables.inputs.keys import Keys
@@ -54,13 +55,14 @@ class Tox21(MultiTaskDataset):
 
     task_names = tuple(test.replace("-", "_") for test in _TESTS)
 
+    @checked
     def __init__(
-        self, root: str = "data", num_features: int = 16384, split_seed: int = 0, cache: TensorCache = "memory"
+        self,
+        root: str = "data",
+        num_features: Annotated[int, Bounds(2, 10**6, limit=True)] = 16384,
+        split_seed: Seed = 0,
+        cache: TensorCache = "memory",
     ) -> None:
-        if num_features < 2:
-            raise ValueError(f"num_features must be >= 2, found {num_features}")
-        if split_seed < 0:
-            raise ValueError(f"split_seed must be >= 0, found {split_seed}")
         check_one_of("cache", cache, TensorCache)
         self.cache = cache
         self.input_shape = (num_features,)

@@ -3,23 +3,20 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from math import sqrt
+from typing import Annotated
 
 import numpy
 import torch
 from torch import Tensor
 
+from mtlrun.config.bounds import Bounds, Generated, NonNegative, PartsOrZero, Positive, Seed, Seed32, Width, checked
 from mtlrun.datasets.base import SPLITS, MultiTaskDataset, SplitName, TensorSplit
 
 
 class _Generated(MultiTaskDataset):
     """Base of datasets whose splits are drawn on first use, each from a separate random generator."""
 
-    def __init__(self, seed_name: str, seed: int, **sizes: int) -> None:
-        for name, value in sizes.items():
-            if value < 1:
-                raise ValueError(f"{name} must be >= 1, found {value}")
-        if seed < 0:
-            raise ValueError(f"{seed_name} must be >= 0, found {seed}")
+    def __init__(self, seed: int) -> None:
         self._seed = seed
         self._splits: dict[SplitName, TensorSplit] = {}
 
@@ -52,8 +49,11 @@ class KendallToy(_Generated):
     task_names = ("first", "second")
     input_shape = (1,)
 
-    def __init__(self, num_train: int = 100, num_val: int = 100, num_test: int = 1000, numpy_seed: int = 0) -> None:
-        super().__init__("numpy_seed", numpy_seed, num_train=num_train, num_val=num_val, num_test=num_test)
+    @checked
+    def __init__(
+        self, num_train: Generated = 100, num_val: Generated = 100, num_test: Generated = 1000, numpy_seed: Seed32 = 0
+    ) -> None:
+        super().__init__(numpy_seed)
         self._counts: dict[SplitName, int] = {"train": num_train, "val": num_val, "test": num_test}
 
     def _draw(self, name: SplitName) -> TensorSplit:
@@ -79,20 +79,20 @@ class GradNormToy(_Generated):
         data_seed: fixes functions and samples.
     """
 
+    @checked
     def __init__(
         self,
-        sigmas: Sequence[float] = (1.0, 100.0),
-        input_size: int = 250,
-        output_size: int = 100,
-        num_train: int = 10_000,
-        num_val: int = 1000,
-        num_test: int = 1000,
-        data_seed: int = 0,
+        sigmas: Sequence[Positive] = (1.0, 100.0),
+        input_size: Width = 250,
+        output_size: Width = 100,
+        num_train: Generated = 10_000,
+        num_val: Generated = 1000,
+        num_test: Generated = 1000,
+        data_seed: Seed = 0,
     ) -> None:
-        if not sigmas or not min(sigmas) > 0:
+        if not sigmas:
             raise ValueError(f"sigmas must list one or more numbers > 0, found {list(sigmas)}")
-        sizes = {"input_size": input_size, "output_size": output_size}
-        super().__init__("data_seed", data_seed, **sizes, num_train=num_train, num_val=num_val, num_test=num_test)
+        super().__init__(data_seed)
         self.task_names = tuple(f"task_{index}" for index in range(len(sigmas)))
         self.input_shape = (input_size,)
         self._counts: dict[SplitName, int] = {"train": num_train, "val": num_val, "test": num_test}
@@ -132,29 +132,20 @@ class MMoESynthetic(_Generated):
 
     task_names = ("first", "second")
 
+    @checked
     def __init__(
         self,
-        correlation: float = 0.8,
-        num_features: int = 100,
-        scale: float = 0.3,
-        num_sines: int = 5,
-        noise: float = 0.1,
-        num_train: int = 10_000,
-        num_val: int = 1000,
-        num_test: int = 1000,
-        data_seed: int = 0,
+        correlation: Annotated[float, Bounds(-1, 1)] = 0.8,
+        num_features: Annotated[int, Bounds(2, 10**6, limit=True)] = 100,
+        scale: Positive = 0.3,
+        num_sines: PartsOrZero = 5,
+        noise: NonNegative = 0.1,
+        num_train: Generated = 10_000,
+        num_val: Generated = 1000,
+        num_test: Generated = 1000,
+        data_seed: Seed = 0,
     ) -> None:
-        if not -1 <= correlation <= 1:
-            raise ValueError(f"correlation must be in [-1, 1], found {correlation}")
-        if num_features < 2:
-            raise ValueError(f"num_features must be >= 2, found {num_features}")
-        if not scale > 0:
-            raise ValueError(f"scale must be > 0, found {scale}")
-        if num_sines < 0:
-            raise ValueError(f"num_sines must be >= 0, found {num_sines}")
-        if not noise >= 0:
-            raise ValueError(f"noise must be >= 0, found {noise}")
-        super().__init__("data_seed", data_seed, num_train=num_train, num_val=num_val, num_test=num_test)
+        super().__init__(data_seed)
         self.input_shape = (num_features,)
         self._counts: dict[SplitName, int] = {"train": num_train, "val": num_val, "test": num_test}
         self._noise = noise

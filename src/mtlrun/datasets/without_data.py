@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from mtlrun.config.bounds import Generated, Width, checked
 from mtlrun.datasets.base import MultiTaskDataset, SplitName, TensorSplit
 
 
@@ -19,10 +20,10 @@ class NoData(MultiTaskDataset):
         num_train: repetitions of the sample in an epoch: with trainer.batch_size=1, the number of steps.
     """
 
-    def __init__(self, size: int = 2, tasks: Sequence[str] = ("first", "second"), num_train: int = 1000) -> None:
-        for name, value in {"size": size, "num_train": num_train}.items():
-            if value < 1:
-                raise ValueError(f"{name} must be >= 1, found {value}")
+    @checked
+    def __init__(
+        self, size: Width = 2, tasks: Sequence[str] = ("first", "second"), num_train: Generated = 1000
+    ) -> None:
         self.input_shape = (size,)
         self.task_names = tuple(tasks)
         self._num_train = num_train

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from mtlrun.config.bounds import Width, checked
 from mtlrun.models.backbones import BackboneFactory
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads, task_groups
 from mtlrun.models.blocks.layers import conv1x1_or_linear
@@ -53,15 +54,14 @@ class Adapters(MultiTaskModel):
         freeze_backbone: train only adapters and heads, with the backbone in evaluation mode; for pretrained weights.
     """
 
+    @checked
     def __init__(
         self,
         tasks: Mapping[str, TaskLike],
         backbone: BackboneFactory,
-        reduction: int = 4,
+        reduction: Width = 4,
         freeze_backbone: bool = False,
     ) -> None:
-        if reduction < 1:
-            raise ValueError(f"reduction must be >= 1, found {reduction}")
         super().__init__(tuple(tasks))
         network = backbone()
         shapes = network.stage_shapes

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from mtlrun.config.bounds import Parts, PartsOrZero, checked
 from mtlrun.models.backbones import BackboneFactory
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
 from mtlrun.models.blocks.experts import GateInput, SoftmaxGate, mixture, name_experts, stack_units
@@ -65,17 +66,14 @@ class AdaTT(MultiTaskModel):
         num_shared_experts: number of shared experts at each level; 0 (the default) for AdaTT-sp.
     """
 
+    @checked
     def __init__(
         self,
         tasks: Mapping[str, TaskLike],
         backbone: BackboneFactory,
-        num_task_experts: int = 1,
-        num_shared_experts: int = 0,
+        num_task_experts: Parts = 1,
+        num_shared_experts: PartsOrZero = 0,
     ) -> None:
-        if num_task_experts < 1:
-            raise ValueError(f"num_task_experts must be >= 1, found {num_task_experts}")
-        if num_shared_experts < 0:
-            raise ValueError(f"num_shared_experts must be >= 0, found {num_shared_experts}")
         super().__init__(tuple(tasks))
         self.unit_sizes = [num_task_experts] * len(tasks) + [num_shared_experts] * (num_shared_experts > 0)
         self.experts = ParallelBackbones(name_experts(tasks, num_task_experts, num_shared_experts), backbone)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mtlrun.config.bounds import NonNegative, checked
 from mtlrun.models.backbones import BackboneFactory
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads, task_groups
 from mtlrun.models.blocks.layers import concatenated_shape, pool
@@ -67,17 +68,14 @@ class Adversarial(MultiTaskModel):
         orthogonality_weight: factor of the penalty, >= 0. Paper (gamma): .01.
     """
 
+    @checked
     def __init__(
         self,
         tasks: Mapping[str, TaskLike],
         backbone: BackboneFactory,
-        adversarial_weight: float = 0.05,
-        orthogonality_weight: float = 0.01,
+        adversarial_weight: NonNegative = 0.05,
+        orthogonality_weight: NonNegative = 0.01,
     ) -> None:
-        if not adversarial_weight >= 0:
-            raise ValueError(f"adversarial_weight must be >= 0, found {adversarial_weight}")
-        if not orthogonality_weight >= 0:
-            raise ValueError(f"orthogonality_weight must be >= 0, found {orthogonality_weight}")
         super().__init__(tuple(tasks))
         self.shared = backbone()
         self.private = nn.ModuleDict({task: backbone() for task in tasks})

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from mtlrun.config.bounds import SharedExperts, TaskExperts, checked
 from mtlrun.models.backbones import BackboneFactory
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
-from mtlrun.models.blocks.experts import GateInput, SoftmaxGate, check_num_experts, mixture, name_experts, stack_units
+from mtlrun.models.blocks.experts import GateInput, SoftmaxGate, mixture, name_experts, stack_units
 from mtlrun.models.blocks.parallel_backbones import ParallelBackbones
 
 
@@ -26,14 +27,14 @@ class CGC(MultiTaskModel):
         num_task_experts: number of experts of each task, at least 1. Default: the fewest, too.
     """
 
+    @checked
     def __init__(
         self,
         tasks: Mapping[str, TaskLike],
         backbone: BackboneFactory,
-        num_shared_experts: int = 1,
-        num_task_experts: int = 1,
+        num_shared_experts: SharedExperts = 1,
+        num_task_experts: TaskExperts = 1,
     ) -> None:
-        check_num_experts(num_shared_experts, num_task_experts)
         super().__init__(tuple(tasks))
         self.num_task_experts, self.num_shared_experts = num_task_experts, num_shared_experts
         self.experts = ParallelBackbones(name_experts(tasks, num_task_experts, num_shared_experts), backbone)

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from mtlrun.config.bounds import Experts, NonNegative, Parts, Positive, checked
 from mtlrun.models.backbones import BackboneFactory
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads, task_groups
 from mtlrun.models.blocks.experts import GateInput, mixture, stack_units
@@ -40,27 +41,20 @@ class DSelectK(MultiTaskModel):
         unused_penalty: factor of the other penalty, >= 0. Default: that of the authors' code.
     """
 
+    @checked
     def __init__(
         self,
         tasks: Mapping[str, TaskLike],
         backbone: BackboneFactory,
-        num_experts: int = 8,
-        k: int = 2,
+        num_experts: Experts = 8,
+        k: Parts = 2,
         gate: Literal["static", "per_example"] = "static",
-        gamma: float = 1.0,
-        entropy_penalty: float = 1e-6,
-        unused_penalty: float = 1.0,
+        gamma: Positive = 1.0,
+        entropy_penalty: NonNegative = 1e-6,
+        unused_penalty: NonNegative = 1.0,
     ) -> None:
-        if num_experts < 2:
-            raise ValueError(f"num_experts must be >= 2, found {num_experts}; a single one is model=hard")
-        if not 1 <= k <= num_experts:
+        if k > num_experts:
             raise ValueError(f"k must be in 1..{num_experts}, the number of experts, found {k}")
-        if not gamma > 0:
-            raise ValueError(f"gamma must be > 0, found {gamma}")
-        if not entropy_penalty >= 0:
-            raise ValueError(f"entropy_penalty must be >= 0, found {entropy_penalty}")
-        if not unused_penalty >= 0:
-            raise ValueError(f"unused_penalty must be >= 0, found {unused_penalty}")
         super().__init__(tuple(tasks))
         self.experts = ParallelBackbones((f"expert_{index + 1}" for index in range(num_experts)), backbone)
         first = self.experts.first

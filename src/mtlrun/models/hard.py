@@ -6,6 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from mtlrun.config.bounds import Parts, checked
 from mtlrun.models.backbones import Backbone, BackboneFactory, StageCache
 from mtlrun.models.base import Output, ParameterGroup, SharedRepresentationModel, TaskLike, make_heads, task_groups
 from mtlrun.models.blocks.layers import is_map
@@ -26,14 +27,15 @@ class HardSharing(SharedRepresentationModel):
 
     rotations: Tensor | None
 
+    @checked
     def __init__(
-        self, tasks: Mapping[str, TaskLike], backbone: BackboneFactory, shared_stages: int | None = None
+        self, tasks: Mapping[str, TaskLike], backbone: BackboneFactory, shared_stages: Parts | None = None
     ) -> None:
         super().__init__(tuple(tasks))
         trunk = backbone()
         shapes = trunk.stage_shapes
         shared_stages = len(shapes) if shared_stages is None else shared_stages
-        if not 1 <= shared_stages <= len(shapes):
+        if shared_stages > len(shapes):
             raise ValueError(
                 f"shared_stages must be null or in 1..{len(shapes)}, the stages of the backbone, found {shared_stages}"
             )

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from mtlrun.config.bounds import Positive, Width, checked
 from mtlrun.models.backbones import BackboneFactory
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads, task_groups
 from mtlrun.models.blocks.task_trunk import TaskTrunk
@@ -75,18 +76,15 @@ class LoRA(MultiTaskModel):
         freeze_backbone: train only matrices and heads, with the backbone in evaluation mode; for pretrained weights.
     """
 
+    @checked
     def __init__(
         self,
         tasks: Mapping[str, TaskLike],
         backbone: BackboneFactory,
-        rank: int = 8,
-        alpha: float = 8.0,
+        rank: Width = 8,
+        alpha: Positive = 8.0,
         freeze_backbone: bool = False,
     ) -> None:
-        if rank < 1:
-            raise ValueError(f"rank must be >= 1, found {rank}")
-        if not alpha > 0:
-            raise ValueError(f"alpha must be > 0, found {alpha}")
         super().__init__(tuple(tasks))
         network = backbone()
         self.adapted = adaptable_weights(network)

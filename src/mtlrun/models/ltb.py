@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from mtlrun.config.bounds import FractionBelowOne, Parts, Positive, checked
 from mtlrun.models.backbones import Backbone, BackboneFactory, StageCache
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
 from mtlrun.models.blocks.parallel_backbones import ParallelBackbones
@@ -42,27 +43,20 @@ class LTB(MultiTaskModel):
             logits, of its task.
     """
 
+    @checked
     def __init__(
         self,
         tasks: Mapping[str, TaskLike],
         backbone: BackboneFactory,
-        nodes: int | None = None,
-        warmup_fraction: float = 0.05,
-        temperature: float = 5.0,
-        final_temperature: float = 0.5,
-        branching_lr_scale: float = 10.0,
+        nodes: Parts | None = None,
+        warmup_fraction: FractionBelowOne = 0.05,
+        temperature: Positive = 5.0,
+        final_temperature: Positive = 0.5,
+        branching_lr_scale: Positive = 10.0,
     ) -> None:
         nodes = len(tasks) if nodes is None else nodes
-        if nodes < 1:
-            raise ValueError(f"nodes must be null or >= 1, found {nodes}")
-        if not 0 <= warmup_fraction < 1:
-            raise ValueError(f"warmup_fraction must be in [0, 1), found {warmup_fraction}")
-        if not 0 < temperature < math.inf:
-            raise ValueError(f"temperature must be > 0 and finite, found {temperature}")
-        if not 0 < final_temperature <= temperature:
+        if final_temperature > temperature:
             raise ValueError(f"final_temperature must be > 0 and <= temperature, found {final_temperature}")
-        if not branching_lr_scale > 0:
-            raise ValueError(f"branching_lr_scale must be > 0, found {branching_lr_scale}")
         super().__init__(tuple(tasks))
         self.nodes = ParallelBackbones(map(str, range(nodes)), backbone)
         shapes = self.nodes.stage_shapes

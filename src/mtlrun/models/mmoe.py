@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from mtlrun.config.bounds import Experts, checked
 from mtlrun.models.backbones import BackboneFactory
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads, task_groups
 from mtlrun.models.blocks.experts import GateInput, SoftmaxGate, mixture, stack_units
@@ -25,9 +26,8 @@ class MMoE(MultiTaskModel):
         num_experts: number of experts, at least 2. Paper: 8.
     """
 
-    def __init__(self, tasks: Mapping[str, TaskLike], backbone: BackboneFactory, num_experts: int = 8) -> None:
-        if num_experts < 2:
-            raise ValueError(f"num_experts must be >= 2, found {num_experts}; a single one is model=hard")
+    @checked
+    def __init__(self, tasks: Mapping[str, TaskLike], backbone: BackboneFactory, num_experts: Experts = 8) -> None:
         super().__init__(tuple(tasks))
         self.experts = ParallelBackbones((f"expert_{index + 1}" for index in range(num_experts)), backbone)
         first = self.experts.first

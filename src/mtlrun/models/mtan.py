@@ -6,6 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from mtlrun.config.bounds import Width, checked
 from mtlrun.models.backbones import BackboneFactory, Shape, StageCache
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads, task_groups
 from mtlrun.models.blocks.layers import Resize, batch_norm, concatenated_shape, conv1x1_or_linear, conv3x3_or_linear
@@ -63,9 +64,8 @@ class MTAN(MultiTaskModel):
             Wide ResNet, the networks of the paper; 4 in their later ResNet-50.
     """
 
-    def __init__(self, tasks: Mapping[str, TaskLike], backbone: BackboneFactory, reduction: int = 1) -> None:
-        if reduction < 1:
-            raise ValueError(f"reduction must be >= 1, found {reduction}")
+    @checked
+    def __init__(self, tasks: Mapping[str, TaskLike], backbone: BackboneFactory, reduction: Width = 1) -> None:
         super().__init__(tuple(tasks))
         self.trunk = backbone()
         shapes = self.trunk.stage_shapes

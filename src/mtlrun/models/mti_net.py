@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from math import prod
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
+from mtlrun.config.bounds import Bounds, Positive, Width, checked
 from mtlrun.models.backbones import BackboneFactory, Shape, StageCache
 from mtlrun.models.base import (
     AuxiliaryPredictions,
@@ -81,20 +83,15 @@ class MTINet(MultiTaskModel):
         auxiliary_weight: factor of the auxiliary predictions' losses, at each scale, > 0. Authors' code: 1.
     """
 
+    @checked
     def __init__(
         self,
         tasks: Mapping[str, TaskLike],
         backbone: BackboneFactory,
-        num_scales: int = 4,
-        channels: int | None = None,
-        auxiliary_weight: float = 1.0,
+        num_scales: Annotated[int, Bounds(2, 100, limit=True)] = 4,
+        channels: Width | None = None,
+        auxiliary_weight: Positive = 1.0,
     ) -> None:
-        if num_scales < 2:
-            raise ValueError(f"num_scales must be >= 2, found {num_scales}")
-        if channels is not None and channels < 1:
-            raise ValueError(f"channels must be null or >= 1, found {channels}")
-        if not auxiliary_weight > 0:
-            raise ValueError(f"auxiliary_weight must be > 0, found {auxiliary_weight}")
         super().__init__(tuple(tasks))
         self.trunk = backbone()
         self.stages = pick_stages(self.trunk.stage_shapes, num_scales)

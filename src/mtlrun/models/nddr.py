@@ -1,12 +1,12 @@
 """NDDR-CNN: one network per task, with neural discriminative dimensionality reduction between the stages."""
 
 from collections.abc import Mapping, Sequence
-from math import inf
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from mtlrun.config.bounds import Fraction, Positive, checked
 from mtlrun.models.backbones import BackboneFactory, Shape
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
 from mtlrun.models.blocks.layers import Resize, batch_norm, concatenated_shape, conv1x1_or_linear
@@ -68,19 +68,16 @@ class NDDR(MultiTaskModel):
         init_from: folder of a run of model=single whose networks these start from; None for random weights.
     """
 
+    @checked
     def __init__(
         self,
         tasks: Mapping[str, TaskLike],
         backbone: BackboneFactory,
-        self_weight: float = 0.9,
+        self_weight: Fraction = 0.9,
         shortcut: bool = False,
-        unit_lr_scale: float | Literal["auto"] = "auto",
+        unit_lr_scale: Positive | Literal["auto"] = "auto",
         init_from: str | None = None,
     ) -> None:
-        if not 0 <= self_weight <= 1:
-            raise ValueError(f"self_weight must be in [0, 1], found {self_weight}")
-        if unit_lr_scale != "auto" and not 0 < unit_lr_scale < inf:
-            raise ValueError(f"unit_lr_scale must be auto or a finite number > 0, found {unit_lr_scale}")
         super().__init__(tuple(tasks))
         self.init_from = init_from
         self.backbones = ParallelBackbones(tasks, backbone)

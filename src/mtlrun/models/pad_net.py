@@ -5,6 +5,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from mtlrun.config.bounds import Positive, Width, checked
 from mtlrun.models.backbones import BackboneFactory
 from mtlrun.models.base import (
     AuxiliaryPredictions,
@@ -41,18 +42,15 @@ class PADNet(MultiTaskModel):
         auxiliary_weight: factor of the auxiliary predictions' losses, > 0. 1 in the reimplementation.
     """
 
+    @checked
     def __init__(
         self,
         tasks: Mapping[str, TaskLike],
         backbone: BackboneFactory,
-        channels: int = 256,
+        channels: Width = 256,
         gate: Literal["receiver", "sender"] = "receiver",
-        auxiliary_weight: float = 1.0,
+        auxiliary_weight: Positive = 1.0,
     ) -> None:
-        if channels < 1:
-            raise ValueError(f"channels must be >= 1, found {channels}")
-        if not auxiliary_weight > 0:
-            raise ValueError(f"auxiliary_weight must be > 0, found {auxiliary_weight}")
         super().__init__(tuple(tasks))
         self.trunk = backbone()
         source, input_shape = self.trunk.feature_shape, self.trunk.input_shape

@@ -6,6 +6,7 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
+from mtlrun.config.bounds import Fraction, NonNegative, Parts, Positive, checked
 from mtlrun.models.backbones import Backbone, BackboneFactory, Shape
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
 from mtlrun.models.blocks.layers import Resize, conv1x1_or_linear
@@ -90,30 +91,24 @@ class Sluice(MultiTaskModel):
         init_from: folder of a run of model=single whose networks these start from; None for random weights.
     """
 
+    @checked
     def __init__(
         self,
         tasks: Mapping[str, TaskLike],
         backbone: BackboneFactory,
-        num_subspaces: int = 2,
-        self_weight: float = 0.9,
-        last_stage_weight: float = 0.9,
-        orthogonality_weight: float = 0.1,
-        unit_lr_scale: float = 1.0,
+        num_subspaces: Parts = 2,
+        self_weight: Fraction = 0.9,
+        last_stage_weight: Fraction = 0.9,
+        orthogonality_weight: NonNegative = 0.1,
+        unit_lr_scale: Positive = 1.0,
         init_from: str | None = None,
     ) -> None:
-        for name, weight in (("self_weight", self_weight), ("last_stage_weight", last_stage_weight)):
-            if not 0 <= weight <= 1:
-                raise ValueError(f"{name} must be in [0, 1], found {weight}")
-        if not orthogonality_weight >= 0:
-            raise ValueError(f"orthogonality_weight must be >= 0, found {orthogonality_weight}")
-        if not unit_lr_scale > 0:
-            raise ValueError(f"unit_lr_scale must be > 0, found {unit_lr_scale}")
         super().__init__(tuple(tasks))
         self.init_from = init_from
         self.backbones = ParallelBackbones(tasks, backbone)
         shapes = self.backbones.stage_shapes
         narrowest = min(shape[0] for shape in shapes)
-        if not 1 <= num_subspaces <= narrowest:
+        if num_subspaces > narrowest:
             raise ValueError(
                 f"num_subspaces must be in 1..{narrowest}, the channels of the narrowest stage, found {num_subspaces}"
             )

@@ -6,6 +6,7 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
+from mtlrun.config.bounds import NonNegative, checked
 from mtlrun.models.backbones import BackboneFactory
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads, task_groups
 
@@ -26,15 +27,14 @@ class SoftSharing(MultiTaskModel):
         init_from: folder of a run of model=single whose networks these start from; None for random weights.
     """
 
+    @checked
     def __init__(
         self,
         tasks: Mapping[str, TaskLike],
         backbone: BackboneFactory,
-        strength: float = 0.01,
+        strength: NonNegative = 0.01,
         init_from: str | None = None,
     ) -> None:
-        if not strength >= 0:
-            raise ValueError(f"strength must be >= 0, found {strength}")
         super().__init__(tuple(tasks))
         self.init_from = init_from
         first, *others = backbones = [backbone() for _ in tasks]

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from mtlrun.config.bounds import Fraction, Seed, checked
 from mtlrun.models.backbones import BackboneFactory
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads, task_groups
 from mtlrun.models.blocks.layers import per_channel
@@ -68,13 +69,10 @@ class TaskRouting(MultiTaskModel):
         mask_seed: seed of the masks, >= 0; the run's seed does not change them.
     """
 
+    @checked
     def __init__(
-        self, tasks: Mapping[str, TaskLike], backbone: BackboneFactory, sigma: float = 0.5, mask_seed: int = 0
+        self, tasks: Mapping[str, TaskLike], backbone: BackboneFactory, sigma: Fraction = 0.5, mask_seed: Seed = 0
     ) -> None:
-        if not 0 <= sigma <= 1:
-            raise ValueError(f"sigma must be in [0, 1], found {sigma}")
-        if mask_seed < 0:
-            raise ValueError(f"mask_seed must be >= 0, found {mask_seed}")
         super().__init__(tuple(tasks))
         network = backbone()
         self.trunk = TaskTrunk(tasks, network)

@@ -39,7 +39,7 @@ def check_weighting(
     """
     name = f"weighting={config['names']['weighting']}"
     problems = []
-    if tasks and len(tasks) < weighting.minimum_tasks:
+    if 0 < len(tasks) == len(config["tasks"]) and len(tasks) < weighting.minimum_tasks:
         problems.append(
             f"{name} combines the gradients of {weighting.minimum_tasks} tasks or more, found {len(tasks)} "
             f"({', '.join(tasks)}); use weighting=equal"

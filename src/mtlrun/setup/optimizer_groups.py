@@ -8,7 +8,9 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from mtlrun.config.bounds import Positive
 from mtlrun.config.instantiate import build
+from mtlrun.config.values import find_problems
 from mtlrun.errors import ConfigError
 from mtlrun.models import MultiTaskModel
 from mtlrun.tasks import Task
@@ -93,12 +95,15 @@ def check_task_rates(node: Mapping[str, Any], model: MultiTaskModel, tasks: Mapp
 
 def check_optimizer(node: Mapping[str, Any]) -> None:
     """Check the optimizer's arguments before there are parameters to give it."""
-    lr = node.get("lr")
-    if isinstance(lr, int | float) and not lr > 0:
-        raise ConfigError(f"optimizer.lr must be > 0, found {lr}")
-    if lr is None:
+    if node.get("lr") is None:
         raise ConfigError("optimizer.lr is missing; it is the learning rate of the shared parameters")
-    _make_dummy(node)  # so that the checks of its constructor are made now
+    problems = find_problems(node["lr"], Positive, "optimizer.lr")
+    try:
+        _make_dummy(node)  # so that the checks of its constructor are made now
+    except ConfigError as error:
+        problems += error.problems
+    if problems:
+        raise ConfigError(dict.fromkeys(problems))
 
 
 def _make_dummy(node: Mapping[str, Any]) -> Optimizer:

@@ -1,16 +1,18 @@
 """prepare(): from a resolved config to the parts of a run, in four steps: build, check, load, place. Writes nothing."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 
+from mtlrun.config.bounds import Seed
 from mtlrun.config.instantiate import build, construct
 from mtlrun.config.schema import GROUPS
 from mtlrun.config.settings import Runtime, Settings
+from mtlrun.config.values import find_problems
 from mtlrun.datasets import SPLITS, Loader, MultiTaskDataset
 from mtlrun.datasets.base import Split
 from mtlrun.errors import ConfigError
@@ -36,6 +38,7 @@ from mtlrun.setup.length import choose_length
 from mtlrun.setup.loaders import fit_tasks, has_source_statistics, make_loaders
 from mtlrun.setup.model_size import count_macs, match_width
 from mtlrun.setup.optimizer_groups import check_optimizer, check_task_rates, make_optimizer
+from mtlrun.setup.problems import Problems
 from mtlrun.setup.selection_rules import check_declared_values, check_monitor, make_rules, make_skills
 from mtlrun.setup.small_maps import describe_small_maps
 from mtlrun.setup.split_summary import count_labels, describe_repeated, keys_of_split, summarize
@@ -51,31 +54,6 @@ from mtlrun.weightings.base import TaskGradientWeighting
 from mtlrun.weightings.capabilities import LooksAhead, RotatesRepresentation, UsesLabelFractions, UsesTaskKinds
 
 logger = logging.getLogger(__name__)
-
-
-class Problems(list[str]):
-    """The problems of a config, collected over all steps so that they can be listed together."""
-
-    def attempt(self, make: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """Return what `make` returns, or None if it raises ConfigError, whose problems are added."""
-        try:
-            return make(*arguments, **options)
-        except ConfigError as error:
-            self.extend(error.problems)
-            return None
-
-    def drop_inherited_rates(self, nodes: Mapping[str, Any]) -> None:
-        """Remove problems of task learning rates that repeat the problem of `optimizer.lr`, from which they come."""
-        lr = nodes["optimizer"].get("lr")
-        tasks = {name: node for name, node in nodes.get("tasks", {}).items() if isinstance(node, Mapping)}
-        inherited = [f"tasks.{name}.lr " for name, node in tasks.items() if node.get("lr") == lr]
-        if any(problem.startswith("optimizer.lr ") for problem in self):
-            self[:] = [problem for problem in self if not problem.startswith(tuple(inherited))]
-
-    def raise_if_any(self) -> None:
-        """Raise ConfigError if there are problems."""
-        if self:
-            raise ConfigError(list(dict.fromkeys(self)))
 
 
 @dataclass(frozen=True)
@@ -120,6 +98,7 @@ def prepare(config: Mapping[str, Any]) -> Parts:
     problems = Problems(check_config(config))
     built = build_components(config, problems)
     check_components(built, problems)
+    problems.drop_inherited(config)
     problems.raise_if_any()
     components = Components(**built)
     return place(components, load_data(components))
@@ -131,7 +110,7 @@ def prepare(config: Mapping[str, Any]) -> Parts:
 def build_components(config: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
     """Return the arguments of `Components`; None for what cannot be built, whose problems are added."""
     nodes = {group: config[group] for group in (*GROUPS, "tasks") if config.get(group) is not None}
-    seed = config["seed"] if isinstance(config.get("seed"), int) else 0
+    seed = 0 if find_problems(config.get("seed"), Seed, "seed") else config["seed"]
     runtime = problems.attempt(build_plain, Runtime, nodes.get("runtime"), "runtime")
     settings = problems.attempt(build_plain, Settings, nodes.get("trainer"), "trainer")
     device = _use_runtime(runtime, problems) or torch.device("cpu")
@@ -151,9 +130,8 @@ def build_components(config: Mapping[str, Any], problems: Problems) -> dict[str,
     )
     if "optimizer" in nodes:
         problems.attempt(check_optimizer, nodes["optimizer"])
-        problems.drop_inherited_rates(nodes)
     # The initial parameters of the model depend on the seed alone, not on the dataset or the weighting.
-    set_seed(max(seed, 0), deterministic=settings is not None and settings.deterministic)
+    set_seed(seed, deterministic=settings is not None and settings.deterministic)
     model, match = None, None
     if dataset is not None:
         problems += check_tasks(tasks, dataset, str(config["names"]["dataset"]))
@@ -252,7 +230,8 @@ def check_components(built: Mapping[str, Any], problems: Problems) -> None:
     tasks, dataset, settings, weighting = (built[name] for name in ("tasks", "dataset", "settings", "weighting"))
     if weighting is not None:
         problems += check_weighting(weighting, built["model"], tasks, built["config"])
-        problems.attempt(_set_up, weighting, tasks, built["seed"])
+        if len(tasks) == len(built["config"].get("tasks") or {}):  # else some could not be built
+            problems.attempt(_set_up, weighting, tasks, built["seed"])
     if built["model"] is not None:
         problems.attempt(check_task_rates, built["config"].get("optimizer") or {}, built["model"], tasks)
     if settings is not None and tasks:

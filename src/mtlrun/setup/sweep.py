@@ -22,7 +22,8 @@ from mtlrun.config.schema import check_root
 from mtlrun.config.settings import Runtime, Settings
 from mtlrun.errors import ConfigError, MtlrunError
 from mtlrun.setup.optimizer_groups import check_optimizer
-from mtlrun.setup.prepare import Problems, build_components, build_plain
+from mtlrun.setup.prepare import build_components, build_plain
+from mtlrun.setup.problems import Problems
 from mtlrun.training.optim import Schedule
 from mtlrun.weightings.base import Weighting
 

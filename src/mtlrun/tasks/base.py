@@ -1,6 +1,5 @@
 """Base class of the task kinds, what a task can do besides, and the meter that evaluates one over a split."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
 import torch
 from torch import Tensor, nn
 
+from mtlrun.config.bounds import Positive, checked
 from mtlrun.tasks.resampling.base import ResampledMetrics
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ HeadFactory = Callable[[tuple[int, ...], tuple[int, ...]], nn.Module]
 #: A family of distributions; `categorical` is one of several classes, `bernoulli` yes or no.
 Family = Literal["categorical", "bernoulli", "gaussian", "poisson"]
 #: A number > 0, or `size`.
-TaskWeight = float | Literal["size"]
+TaskWeight = Positive | Literal["size"]
 
 
 # Numbers so many times larger than 1, or differences so many times smaller, are learned slowly.
@@ -32,7 +32,7 @@ _FAR_FROM_1 = 300
 class TaskOptions(TypedDict, total=False):
     """Arguments that all task kinds take and pass on to `Task`, which has their defaults."""
 
-    lr: float
+    lr: Positive
     weight: TaskWeight
     head: HeadFactory | None
 
@@ -71,14 +71,9 @@ class Task(nn.Module, ABC):
     #: True if numbers may come as float64 targets; the numbers of a table then keep all their digits.
     takes_float64 = False
 
-    def __init__(self, *, lr: float = 1e-3, weight: TaskWeight = 1.0, head: HeadFactory | None = None) -> None:
+    @checked
+    def __init__(self, *, lr: Positive = 1e-3, weight: TaskWeight = 1.0, head: HeadFactory | None = None) -> None:
         super().__init__()
-        if not lr > 0:
-            raise ValueError(f"lr must be > 0, found {lr}")
-        if weight != "size" and not weight > 0:
-            raise ValueError(f"weight must be > 0, or size, found {weight}")
-        if weight == math.inf:
-            raise ValueError("weight must be finite, found inf")
         self.lr = lr
         self.weight = weight
         self.head = head

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Unpack
 import torch
 from torch import Tensor, nn
 
+from mtlrun.config.bounds import Written
 from mtlrun.tasks.base import (
     Decoded,
     DecodesPredictions,
@@ -68,7 +69,7 @@ class BinaryClassification(ClassWeightedTask, DecodesPredictions, GeneralizedLin
     def __init__(
         self,
         class_weights: ClassWeights = "none",
-        positive: str | float | None = None,
+        positive: str | Written | None = None,
         **options: Unpack[ClassTaskOptions],
     ) -> None:
         super().__init__(**options)

@@ -5,6 +5,7 @@ from typing import Unpack
 
 from torch import Tensor
 
+from mtlrun.config.bounds import Exponent, FractionBelowOne, checked
 from mtlrun.tasks.base import ConstantPredictor, MeasuresPerformance, Task, TaskOptions
 from mtlrun.tasks.losses.class_weights import ClassWeights, balanced_weights, count_classes, initial_class_weights
 from mtlrun.tasks.losses.focal import Criterion, check_criterion
@@ -13,9 +14,9 @@ from mtlrun.tasks.losses.focal import Criterion, check_criterion
 class ClassTaskOptions(TaskOptions, total=False):
     """Arguments that all tasks with classes take and pass on to `ClassTask`, which has their defaults."""
 
-    label_smoothing: float
+    label_smoothing: FractionBelowOne
     criterion: Criterion
-    focal_gamma: float
+    focal_gamma: Exponent
 
 
 class ClassTask(Task, MeasuresPerformance, ConstantPredictor):
@@ -35,16 +36,17 @@ class ClassTask(Task, MeasuresPerformance, ConstantPredictor):
     nonnegative_loss = True
     categorical = True
 
+    @checked
     def __init__(
         self,
         *,
-        label_smoothing: float = 0.0,
+        label_smoothing: FractionBelowOne = 0.0,
         criterion: Criterion = "cross_entropy",
-        focal_gamma: float = 2.0,
+        focal_gamma: Exponent = 2.0,
         **common: Unpack[TaskOptions],
     ) -> None:
         super().__init__(**common)
-        check_criterion(criterion, focal_gamma, label_smoothing)
+        check_criterion(criterion, label_smoothing)
         self.label_smoothing = label_smoothing
         self.criterion = criterion
         self.focal_gamma = focal_gamma
@@ -64,9 +66,7 @@ class ClassWeightedTask(ClassTask):
     class_weights: Tensor | None
 
     def set_classes(self, num_classes: int, class_weights: ClassWeights, ignore_index: int = -1) -> None:
-        """Set the number of classes and their weights; ValueError if either is not valid."""
-        if num_classes < 2:
-            raise ValueError(f"num_classes must be >= 2, found {num_classes}")
+        """Set the number of classes and their weights; ValueError if the weights are not valid."""
         self.num_classes = num_classes
         self.ignore_index = ignore_index
         self.register_buffer("class_weights", initial_class_weights(class_weights, num_classes))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Unpack
 import torch
 from torch import Tensor, nn
 
+from mtlrun.config.bounds import Classes, checked
 from mtlrun.tasks.base import (
     Decoded,
     DecodesPredictions,
@@ -63,8 +64,9 @@ class Classification(ClassWeightedTask, DecodesPredictions, GeneralizedLinear):
     }
     family: ClassVar[Family] = "categorical"
 
+    @checked
     def __init__(
-        self, num_classes: int, class_weights: ClassWeights = "none", **options: Unpack[ClassTaskOptions]
+        self, num_classes: Classes, class_weights: ClassWeights = "none", **options: Unpack[ClassTaskOptions]
     ) -> None:
         super().__init__(**options)
         self.set_classes(num_classes, class_weights, MISSING)

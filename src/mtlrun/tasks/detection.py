@@ -2,13 +2,14 @@
 
 import colorsys
 from collections.abc import Sequence
-from typing import ClassVar, Unpack
+from typing import Annotated, ClassVar, Unpack
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchvision.utils import draw_bounding_boxes
 
+from mtlrun.config.bounds import Bounds, FractionAboveZero, FractionBelowOne, Width, checked
 from mtlrun.tasks.base import DrawsPictures, Task, TaskOptions
 from mtlrun.tasks.losses.boxes import detect, fcos_loss, image_size
 from mtlrun.tasks.metrics.box_precision import MAX_DETECTIONS, BoxPrecision, check_available
@@ -50,23 +51,16 @@ class Detection(Task, DrawsPictures):
     nonnegative_loss = True
     boxes = True
 
+    @checked
     def __init__(
         self,
-        num_classes: int,
-        score_threshold: float = 0.05,
-        nms_threshold: float = 0.6,
-        max_detections: int = 100,
+        num_classes: Width,
+        score_threshold: FractionBelowOne = 0.05,
+        nms_threshold: FractionAboveZero = 0.6,
+        max_detections: Annotated[int, Bounds(1, MAX_DETECTIONS)] = 100,
         **common: Unpack[TaskOptions],
     ) -> None:
         super().__init__(**common)
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be >= 1, found {num_classes}")
-        if not 0 <= score_threshold < 1:
-            raise ValueError(f"score_threshold must be in [0, 1), found {score_threshold}")
-        if not 0 < nms_threshold <= 1:
-            raise ValueError(f"nms_threshold must be in (0, 1], found {nms_threshold}")
-        if not 1 <= max_detections <= MAX_DETECTIONS:
-            raise ValueError(f"max_detections must be in 1..{MAX_DETECTIONS}, found {max_detections}")
         check_available()
         self.num_classes = num_classes
         self.score_threshold = score_threshold

@@ -1,11 +1,12 @@
 """Several yes-or-no labels, predicted by one head, as one task."""
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, ClassVar, Unpack
+from typing import TYPE_CHECKING, Annotated, ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
 
+from mtlrun.config.bounds import Bounds, checked
 from mtlrun.config.listing import item
 from mtlrun.tasks.base import (
     Decoded,
@@ -59,12 +60,14 @@ class MultiLabel(ClassTask, DecodesPredictions, GeneralizedLinear):
     #: Of no and of yes, [2, num_labels]; None if all labels count the same.
     label_weights: Tensor | None
 
+    @checked
     def __init__(
-        self, num_labels: int, class_weights: ClassWeights = "none", **options: Unpack[ClassTaskOptions]
+        self,
+        num_labels: Annotated[int, Bounds(2, 10**6, limit=True, advice="one label is a BinaryClassification")],
+        class_weights: ClassWeights = "none",
+        **options: Unpack[ClassTaskOptions],
     ) -> None:
         super().__init__(**options)
-        if num_labels < 2:
-            raise ValueError(f"num_labels must be >= 2, found {num_labels}; one label is a BinaryClassification")
         self.num_labels = num_labels
         self.register_buffer("label_weights", initial_label_weights(class_weights, num_labels))
         self.needs_fit = class_weights == "balanced"

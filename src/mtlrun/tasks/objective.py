@@ -9,6 +9,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from torchmetrics import Metric
 
+from mtlrun.config.bounds import Positive, Width, checked
 from mtlrun.config.targets import component
 from mtlrun.tasks.base import Task, TaskOptions
 
@@ -26,10 +27,9 @@ class Objective(Task):
 
     main_metric = "loss"
 
-    def __init__(self, function: Callable[[Tensor], Tensor], size: int = 2, **common: Unpack[TaskOptions]) -> None:
+    @checked
+    def __init__(self, function: Callable[[Tensor], Tensor], size: Width = 2, **common: Unpack[TaskOptions]) -> None:
         super().__init__(**common)
-        if size < 1:
-            raise ValueError(f"size must be >= 1, found {size}")
         self.function = function
         self.size = size
 
@@ -48,7 +48,7 @@ class Objective(Task):
 
 
 @component
-def toy2d(points: Tensor, objective: Literal["first", "second"], scale: float = 1.0) -> Tensor:
+def toy2d(points: Tensor, objective: Literal["first", "second"], scale: Positive = 1.0) -> Tensor:
     """Return one of two conflicting functions of the plane, with steep walls, flat valleys and a curved ridge.
 
         L_1 = scale (c_1 f_1 + c_2 g_1),    L_2 = c_1 f_2 + c_2 g_2,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Unpack
 import torch
 from torch import Tensor, nn
 
+from mtlrun.config.bounds import Classes, checked
 from mtlrun.config.checks import check_one_of
 from mtlrun.tasks.base import (
     ConstantPredictor,
@@ -67,10 +68,9 @@ class Ordinal(Task, MeasuresPerformance, ConstantPredictor, DecodesPredictions, 
     nonnegative_loss = True
     categorical = True
 
-    def __init__(self, num_levels: int, criterion: Criterion = "frank_hall", **common: Unpack[TaskOptions]) -> None:
+    @checked
+    def __init__(self, num_levels: Classes, criterion: Criterion = "frank_hall", **common: Unpack[TaskOptions]) -> None:
         super().__init__(**common)
-        if num_levels < 2:
-            raise ValueError(f"num_levels must be >= 2, found {num_levels}")
         self.num_levels = num_levels
         check_one_of("criterion", criterion, Criterion)
         self.criterion = criterion

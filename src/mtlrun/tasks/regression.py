@@ -8,6 +8,7 @@ import numpy
 import torch
 from torch import Tensor, nn
 
+from mtlrun.config.bounds import Width, checked
 from mtlrun.config.checks import check_one_of
 from mtlrun.tasks.base import (
     ConstantPredictor,
@@ -74,16 +75,15 @@ class Regression(Task, ConstantPredictor, DecodesPredictions, GeneralizedLinear)
     target_mean: Tensor
     target_std: Tensor
 
+    @checked
     def __init__(
         self,
-        num_outputs: int = 1,
+        num_outputs: Width = 1,
         criterion: Criterion = "mse",
         standardize: bool = False,
         **common: Unpack[TaskOptions],
     ) -> None:
         super().__init__(**common)
-        if num_outputs < 1:
-            raise ValueError(f"num_outputs must be >= 1, found {num_outputs}")
         check_one_of("criterion", criterion, Criterion)
         self.num_outputs = num_outputs
         self.criterion = criterion

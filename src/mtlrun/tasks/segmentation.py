@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, ClassVar, Unpack
 import torch
 from torch import Tensor, nn
 
+from mtlrun.config.bounds import Classes, ClassIndex, checked
 from mtlrun.tasks.base import Directions, DrawsPictures, log_frequencies
 from mtlrun.tasks.class_task import ClassTaskOptions, ClassWeightedTask
 from mtlrun.tasks.dense import check_same_pixels, describe_pixel, find_pixel
@@ -43,10 +44,11 @@ class Segmentation(ClassWeightedTask, DrawsPictures):
     metric_directions: ClassVar[Directions] = {"miou": "max", "pixel_accuracy": "max"}
     dense = True
 
+    @checked
     def __init__(
         self,
-        num_classes: int,
-        ignore_index: int = -1,
+        num_classes: Classes,
+        ignore_index: ClassIndex = -1,
         class_weights: ClassWeights = "none",
         **options: Unpack[ClassTaskOptions],
     ) -> None:

@@ -5,6 +5,8 @@ from math import cos, pi
 
 from torch.optim import Optimizer
 
+from mtlrun.config.bounds import Count, Epochs, Fraction, FractionAboveZero, checked
+
 
 class Schedule(ABC):
     """Base of all schedules: the factor on all learning rates as a function of the step, without state.
@@ -13,9 +15,8 @@ class Schedule(ABC):
         warmup_epochs: number of epochs in which the factor rises linearly to one, before the schedule itself begins.
     """
 
-    def __init__(self, warmup_epochs: float = 0.0) -> None:
-        if not warmup_epochs >= 0:
-            raise ValueError(f"warmup_epochs must be >= 0, found {warmup_epochs}")
+    @checked
+    def __init__(self, warmup_epochs: Epochs = 0.0) -> None:
         self.warmup_epochs = warmup_epochs
 
     def factor(self, step: int, steps_per_epoch: int, total_steps: int) -> float:
@@ -53,10 +54,9 @@ class Cosine(Schedule):
         warmup_epochs: see `Schedule`.
     """
 
-    def __init__(self, final_factor: float = 0.0, warmup_epochs: float = 0.0) -> None:
+    @checked
+    def __init__(self, final_factor: Fraction = 0.0, warmup_epochs: Epochs = 0.0) -> None:
         super().__init__(warmup_epochs)
-        if not 0 <= final_factor <= 1:
-            raise ValueError(f"final_factor must be in [0, 1], found {final_factor}")
         self.final_factor = final_factor
 
     def decay(self, epochs: float, progress: float) -> float:
@@ -72,12 +72,9 @@ class Step(Schedule):
         warmup_epochs: see `Schedule`.
     """
 
-    def __init__(self, step_size: int = 10, gamma: float = 0.5, warmup_epochs: float = 0.0) -> None:
+    @checked
+    def __init__(self, step_size: Count = 10, gamma: FractionAboveZero = 0.5, warmup_epochs: Epochs = 0.0) -> None:
         super().__init__(warmup_epochs)
-        if step_size < 1:
-            raise ValueError(f"step_size must be >= 1, found {step_size}")
-        if not 0 < gamma <= 1:
-            raise ValueError(f"gamma must be in (0, 1], found {gamma}")
         self.step_size = step_size
         self.gamma = gamma
 
@@ -93,10 +90,9 @@ class Exponential(Schedule):
         warmup_epochs: see `Schedule`.
     """
 
-    def __init__(self, gamma: float = 0.95, warmup_epochs: float = 0.0) -> None:
+    @checked
+    def __init__(self, gamma: FractionAboveZero = 0.95, warmup_epochs: Epochs = 0.0) -> None:
         super().__init__(warmup_epochs)
-        if not 0 < gamma <= 1:
-            raise ValueError(f"gamma must be in (0, 1], found {gamma}")
         self.gamma = gamma
 
     def decay(self, epochs: float, progress: float) -> float:

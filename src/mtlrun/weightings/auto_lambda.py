@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mtlrun.config.bounds import LearningRate, Positive, checked
 from mtlrun.weightings.base import LossWeighting
 from mtlrun.weightings.capabilities import LearnsWeights, Lookahead, LooksAhead
 
@@ -33,10 +34,9 @@ class AutoLambda(LooksAhead, LearnsWeights, LossWeighting):
         common: see `Weighting` and `LearnsWeights`.
     """
 
-    def __init__(self, init: float = 0.1, *, lr: float | None = 1e-4, **common: Any) -> None:
+    @checked
+    def __init__(self, init: Positive = 0.1, *, lr: LearningRate | None = 1e-4, **common: Any) -> None:
         super().__init__(lr=lr, **common)
-        if not init > 0:
-            raise ValueError(f"init must be > 0, found {init}")
         self.init = init
 
     def setup(self, num_tasks: int, seed: int = 0) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
+from mtlrun.config.bounds import Count, checked
 from mtlrun.config.checks import check_one_of
 from mtlrun.weightings.capabilities import LooksAhead, ObservesLossesAfterStep
 from mtlrun.weightings.state.learner import LearnedOptimizer, Learner
@@ -182,13 +183,6 @@ class Weighting(nn.Module, ABC):
             self.generator(device).set_state(generator_state.cpu())
 
 
-def check_max_norm(max_norm: float | None) -> float | None:
-    """Return a limit for the norm of a gradient; ValueError unless it is > 0 or None."""
-    if max_norm is not None and not max_norm > 0:
-        raise ValueError(f"max_norm must be > 0, or null for no clipping, found {max_norm}")
-    return max_norm
-
-
 class LossWeighting(Weighting):
     """A weighting that makes one scalar of the losses; one backward pass.
 
@@ -309,11 +303,10 @@ class GradientWeighting(TaskGradientWeighting):
         loss_transform: see `Weighting`.
     """
 
-    def __init__(self, *, head_loss: HeadLoss = "unweighted", update_weights_every: int = 1, **common: Any) -> None:
+    @checked
+    def __init__(self, *, head_loss: HeadLoss = "unweighted", update_weights_every: Count = 1, **common: Any) -> None:
         super().__init__(**common)
         check_one_of("head_loss", head_loss, HeadLoss)
-        if update_weights_every < 1:
-            raise ValueError(f"update_weights_every must be >= 1, found {update_weights_every}")
         self.head_loss: HeadLoss = head_loss
         self.update_weights_every = update_weights_every
         self._kept: list[float] | None = None  # the weights of the last step that took task gradients

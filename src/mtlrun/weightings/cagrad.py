@@ -6,6 +6,7 @@ import numpy
 import torch
 from torch import Tensor
 
+from mtlrun.config.bounds import NonNegative, checked
 from mtlrun.config.checks import check_one_of
 from mtlrun.weightings.base import GradientWeighting
 from mtlrun.weightings.solvers.fairness import regular_cosines
@@ -33,10 +34,9 @@ class CAGrad(GradientWeighting):
         common: see `GradientWeighting`.
     """
 
-    def __init__(self, c: float = 0.4, rescale: Rescale = 1, **common: Any) -> None:
+    @checked
+    def __init__(self, c: NonNegative = 0.4, rescale: Rescale = 1, **common: Any) -> None:
         super().__init__(**common)
-        if not c >= 0:
-            raise ValueError(f"c must be >= 0, found {c}")
         check_one_of("rescale", rescale, Rescale)
         self.c = c
         self.rescale = rescale

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from mtlrun.config.bounds import LearningRate, checked
 from mtlrun.config.checks import check_one_of
 from mtlrun.weightings.state.learner import LearnedOptimizer
 
@@ -40,11 +41,10 @@ class LearnsWeights:
         common: see the kind of weighting.
     """
 
-    def __init__(self, *, optimizer: LearnedOptimizer = "adam", lr: float | None = None, **common: Any) -> None:
+    @checked
+    def __init__(self, *, optimizer: LearnedOptimizer = "adam", lr: LearningRate | None = None, **common: Any) -> None:
         super().__init__(**common)
         check_one_of("optimizer", optimizer, LearnedOptimizer)
-        if lr is not None and not lr > 0:
-            raise ValueError(f"lr must be > 0, or null for optimizer.lr, found {lr}")
         self.optimizer = optimizer
         self.lr = lr
 

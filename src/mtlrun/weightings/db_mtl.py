@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mtlrun.config.bounds import Exponent, FractionBelowOne, checked
 from mtlrun.weightings.base import JacobianWeighting, LossTransform
 from mtlrun.weightings.inner_products import lengths
 from mtlrun.weightings.state.task_vectors import TaskVectors, check_grad_wrt_shared
@@ -29,15 +30,17 @@ class DBMTL(JacobianWeighting):
 
     steps: Tensor
 
+    @checked
     def __init__(
-        self, beta: float = 0.1, decay: float = 0.0, *, loss_transform: LossTransform = "log", **common: Any
+        self,
+        beta: FractionBelowOne = 0.1,
+        decay: Exponent = 0.0,
+        *,
+        loss_transform: LossTransform = "log",
+        **common: Any,
     ) -> None:
         super().__init__(loss_transform=loss_transform, **common)
         check_grad_wrt_shared(self.grad_wrt)
-        if not 0 <= beta < 1:
-            raise ValueError(f"beta must be in [0, 1), found {beta}")
-        if not decay >= 0:
-            raise ValueError(f"decay must be >= 0, found {decay}")
         self.beta = beta
         self.decay = decay
 

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mtlrun.config.bounds import Exponent, FractionAboveZero, OpenFraction, checked
 from mtlrun.weightings.base import LossWeighting
 from mtlrun.weightings.capabilities import ObservesPerformance
 
@@ -30,14 +31,11 @@ class DTP(ObservesPerformance, LossWeighting):
 
     performance: Tensor
 
-    def __init__(self, discount: float = 0.1, gamma: float = 1.0, floor: float = 1e-3, **common: Any) -> None:
+    @checked
+    def __init__(
+        self, discount: FractionAboveZero = 0.1, gamma: Exponent = 1.0, floor: OpenFraction = 1e-3, **common: Any
+    ) -> None:
         super().__init__(**common)
-        if not 0 < discount <= 1:
-            raise ValueError(f"discount must be in (0, 1], found {discount}")
-        if not gamma >= 0:
-            raise ValueError(f"gamma must be >= 0, found {gamma}")
-        if not 0 < floor < 1:
-            raise ValueError(f"floor must be in (0, 1), found {floor}")
         self.discount = discount
         self.gamma = gamma
         self.floor = floor

@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from mtlrun.config.bounds import NonNegative, checked
 from mtlrun.config.checks import check_one_of
 from mtlrun.weightings.base import GradientWeighting, Reduction
 from mtlrun.weightings.preferences import UsesPreferences
-from mtlrun.weightings.solvers.cone import check_regularization
 
 
 class DualConeWeighting(UsesPreferences, GradientWeighting):
@@ -20,8 +20,9 @@ class DualConeWeighting(UsesPreferences, GradientWeighting):
         common: see `GradientWeighting`.
     """
 
-    def __init__(self, regularization: float = 1e-4, reduction: Reduction = "mean", **common: Any) -> None:
+    @checked
+    def __init__(self, regularization: NonNegative = 1e-4, reduction: Reduction = "mean", **common: Any) -> None:
         super().__init__(**common)
         check_one_of("reduction", reduction, Reduction)
-        self.regularization = check_regularization(regularization)
+        self.regularization = regularization
         self.reduction = reduction

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mtlrun.config.bounds import Positive, checked
 from mtlrun.weightings.base import LossWeighting
 from mtlrun.weightings.state.epoch_means import EpochMeans
 
@@ -25,10 +26,9 @@ class DWA(LossWeighting):
     task_weights: Tensor
     means: Tensor
 
-    def __init__(self, temperature: float = 2.0, **common: Any) -> None:
+    @checked
+    def __init__(self, temperature: Positive = 2.0, **common: Any) -> None:
         super().__init__(**common)
-        if not temperature > 0:
-            raise ValueError(f"temperature must be > 0, found {temperature}")
         self.temperature = temperature
 
     def setup(self, num_tasks: int, seed: int = 0) -> None:

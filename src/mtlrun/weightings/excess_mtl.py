@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mtlrun.config.bounds import CountOrZero, NonNegative, checked
 from mtlrun.config.checks import check_one_of
 from mtlrun.weightings.base import HeadLoss, JacobianWeighting, Reduction
 from mtlrun.weightings.state.task_vectors import TaskVectors, check_grad_wrt_shared
@@ -37,10 +38,11 @@ class ExcessMTL(JacobianWeighting):
     initial_sum: Tensor
     initial_count: Tensor
 
+    @checked
     def __init__(
         self,
-        eta: float = 1.0,
-        warmup_epochs: int = 3,
+        eta: NonNegative = 1.0,
+        warmup_epochs: CountOrZero = 3,
         reduction: Reduction = "mean",
         *,
         head_loss: HeadLoss = "unweighted",
@@ -48,10 +50,6 @@ class ExcessMTL(JacobianWeighting):
     ) -> None:
         super().__init__(**common)
         check_grad_wrt_shared(self.grad_wrt)
-        if not eta >= 0:
-            raise ValueError(f"eta must be >= 0, found {eta}")
-        if warmup_epochs < 0:
-            raise ValueError(f"warmup_epochs must be >= 0, found {warmup_epochs}")
         check_one_of("reduction", reduction, Reduction)
         check_one_of("head_loss", head_loss, HeadLoss)
         self.head_loss: HeadLoss = head_loss

@@ -1,12 +1,13 @@
 """FairGrad: fair resource allocation among tasks."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
+from mtlrun.config.bounds import Bounds, MaxNorm, checked
 from mtlrun.weightings.base import GradientWeighting
-from mtlrun.weightings.solvers.fairness import check_max_norm, clip_norm, fair_weights
+from mtlrun.weightings.solvers.fairness import clip_norm, fair_weights
 
 
 class FairGrad(GradientWeighting):
@@ -27,12 +28,16 @@ class FairGrad(GradientWeighting):
         common: see `GradientWeighting`.
     """
 
-    def __init__(self, alpha: float = 2.0, max_norm: float | None = 1.0, **common: Any) -> None:
+    @checked
+    def __init__(
+        self,
+        alpha: Annotated[float, Bounds(0, 100, open_low=True, limit=True)] = 2.0,
+        max_norm: MaxNorm | None = 1.0,
+        **common: Any,
+    ) -> None:
         super().__init__(**common)
-        if not alpha > 0:
-            raise ValueError(f"alpha must be > 0, found {alpha}")
         self.alpha = alpha
-        self.max_norm = check_max_norm(max_norm)
+        self.max_norm = max_norm
 
     def task_weights(self, gram: Tensor, losses: Tensor) -> Tensor:
         weights, solved = fair_weights(gram.numpy(), self.alpha)

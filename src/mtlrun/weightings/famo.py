@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mtlrun.weightings.base import LossWeighting, check_max_norm
+from mtlrun.config.bounds import LearningRate, MaxNorm, NonNegative, Real, checked
+from mtlrun.weightings.base import LossWeighting
 from mtlrun.weightings.capabilities import ClipsSharedGradient, LearnsWeights, ObservesLossesAfterStep
 
 _EPSILON = 1e-8
@@ -36,20 +37,19 @@ class FAMO(ClipsSharedGradient, ObservesLossesAfterStep, LearnsWeights, LossWeig
     bounds: Tensor
     before: Tensor
 
+    @checked
     def __init__(
         self,
-        lr: float | None = 0.025,
-        weight_decay: float = 1e-3,
-        min_losses: float | Sequence[float] = 0.0,
-        max_norm: float | None = None,
+        lr: LearningRate | None = 0.025,
+        weight_decay: NonNegative = 1e-3,
+        min_losses: Real | Sequence[Real] = 0.0,
+        max_norm: MaxNorm | None = None,
         **common: Any,
     ) -> None:
         super().__init__(lr=lr, **common)
-        if not weight_decay >= 0:
-            raise ValueError(f"weight_decay must be >= 0, found {weight_decay}")
         self.weight_decay = weight_decay
         self.min_losses = min_losses
-        self.max_norm = check_max_norm(max_norm)
+        self.max_norm = max_norm
 
     @property
     def needs_positive_losses(self) -> bool:

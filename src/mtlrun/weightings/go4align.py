@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mtlrun.config.bounds import Count, NonNegative, checked
 from mtlrun.weightings.base import LOG_EPSILON, LossWeighting
 
 
@@ -30,12 +31,9 @@ class GO4Align(LossWeighting):
     needs_positive_losses = True
     risk: Tensor
 
-    def __init__(self, num_groups: int = 2, step_size: float = 1e-4, **common: Any) -> None:
+    @checked
+    def __init__(self, num_groups: Count = 2, step_size: NonNegative = 1e-4, **common: Any) -> None:
         super().__init__(**common)
-        if num_groups < 1:
-            raise ValueError(f"num_groups must be >= 1, found {num_groups}")
-        if not step_size >= 0:
-            raise ValueError(f"step_size must be >= 0, found {step_size}")
         self.num_groups = num_groups
         self.step_size = step_size
 

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mtlrun.config.bounds import Fraction, checked
 from mtlrun.weightings.base import JacobianWeighting
 from mtlrun.weightings.capabilities import SeesRepresentation
 
@@ -28,16 +29,15 @@ class GradDrop(SeesRepresentation, JacobianWeighting):
         common: see `JacobianWeighting`.
     """
 
+    @checked
     def __init__(
-        self, leak: float = 0.0, activation_signs: bool = False, keep_norm: bool = False, **common: Any
+        self, leak: Fraction = 0.0, activation_signs: bool = False, keep_norm: bool = False, **common: Any
     ) -> None:
         super().__init__(**common)
         if activation_signs and self.grad_wrt != "representation":
             raise ValueError(
                 f"activation_signs needs grad_wrt=representation, whose activations it is about, found {self.grad_wrt}"
             )
-        if not 0 <= leak <= 1:
-            raise ValueError(f"leak must be in [0, 1], found {leak}")
         self.leak = leak
         self.activation_signs = activation_signs
         self.keep_norm = keep_norm

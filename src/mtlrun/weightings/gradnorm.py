@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mtlrun.config.bounds import Exponent, LearningRate, checked
 from mtlrun.weightings.base import GradientWeighting, HeadLoss
 from mtlrun.weightings.capabilities import LearnsWeights
 
@@ -32,17 +33,16 @@ class GradNorm(LearnsWeights, GradientWeighting):
     needs_positive_losses = True  # it compares the fractions of the initial losses that are left
     initial_losses: Tensor
 
+    @checked
     def __init__(
         self,
-        alpha: float = 1.5,
+        alpha: Exponent = 1.5,
         *,
         head_loss: HeadLoss = "weighted",
-        lr: float | None = 0.025,
+        lr: LearningRate | None = 0.025,
         **common: Any,
     ) -> None:
         super().__init__(head_loss=head_loss, lr=lr, **common)
-        if not alpha >= 0:
-            raise ValueError(f"alpha must be >= 0, found {alpha}")
         self.alpha = alpha
 
     def setup(self, num_tasks: int, seed: int = 0) -> None:

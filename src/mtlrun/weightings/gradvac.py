@@ -6,6 +6,7 @@ import numpy
 import torch
 from torch import Tensor
 
+from mtlrun.config.bounds import Fraction, checked
 from mtlrun.config.checks import check_one_of
 from mtlrun.weightings.base import GradientWeighting, Reduction
 from mtlrun.weightings.pcgrad import random_orders
@@ -41,10 +42,9 @@ class GradVac(GradientWeighting):
 
     rho: Tensor
 
-    def __init__(self, beta: float = 0.5, reduction: Reduction = "sum", **common: Any) -> None:
+    @checked
+    def __init__(self, beta: Fraction = 0.5, reduction: Reduction = "sum", **common: Any) -> None:
         super().__init__(**common)
-        if not 0 <= beta <= 1:
-            raise ValueError(f"beta must be in [0, 1], found {beta}")
         check_one_of("reduction", reduction, Reduction)
         self.beta = beta
         self.reduction = reduction

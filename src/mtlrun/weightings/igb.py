@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mtlrun.config.bounds import CountOrZero, checked
 from mtlrun.weightings.base import LOG_EPSILON, LossWeighting
 from mtlrun.weightings.state.epoch_means import EpochMeans
 
@@ -27,10 +28,9 @@ class IGB(LossWeighting):
     needs_positive_losses = True
     base_losses: Tensor
 
-    def __init__(self, base_epoch: int = 1, **common: Any) -> None:
+    @checked
+    def __init__(self, base_epoch: CountOrZero = 1, **common: Any) -> None:
         super().__init__(**common)
-        if base_epoch < 0:
-            raise ValueError(f"base_epoch must be >= 0, found {base_epoch}")
         self.base_epoch = base_epoch
 
     def setup(self, num_tasks: int, seed: int = 0) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mtlrun.config.bounds import Logarithm, checked
 from mtlrun.weightings.base import LossWeighting
 from mtlrun.weightings.capabilities import LearnsWeights
 
@@ -24,7 +25,8 @@ class IMTLL(LearnsWeights, LossWeighting):
 
     needs_positive_losses = True  # exp(s) L - s has no minimum in s for a negative L
 
-    def __init__(self, init: float = 0.0, **common: Any) -> None:
+    @checked
+    def __init__(self, init: Logarithm = 0.0, **common: Any) -> None:
         super().__init__(**common)
         self.init = init
 

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mtlrun.config.bounds import Exponent, checked
 from mtlrun.weightings.base import LossWeighting
 
 
@@ -26,10 +27,9 @@ class LBTW(LossWeighting):
     needs_positive_losses = True
     initial_losses: Tensor
 
-    def __init__(self, alpha: float = 0.5, normalize: bool = False, **common: Any) -> None:
+    @checked
+    def __init__(self, alpha: Exponent = 0.5, normalize: bool = False, **common: Any) -> None:
         super().__init__(**common)
-        if not alpha >= 0:
-            raise ValueError(f"alpha must be >= 0, found {alpha}")
         self.alpha = alpha
         self.normalize = normalize
 

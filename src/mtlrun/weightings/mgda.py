@@ -1,11 +1,12 @@
 """MGDA: the multiple-gradient descent algorithm."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy
 import torch
 from torch import Tensor
 
+from mtlrun.config.bounds import Bounds, checked
 from mtlrun.config.checks import check_one_of
 from mtlrun.weightings.base import GradientWeighting, HeadLoss
 from mtlrun.weightings.solvers.frank_wolfe import frank_wolfe_weights
@@ -37,12 +38,13 @@ class MGDA(GradientWeighting):
         common: see `GradientWeighting`.
     """
 
+    @checked
     def __init__(
         self,
         normalization: Normalization = "none",
         solver: Solver = "exact",
-        max_iterations: int | None = None,
-        tolerance: float | None = None,
+        max_iterations: Annotated[int, Bounds(1, 10**6, limit=True, null="250")] | None = None,
+        tolerance: Annotated[float, Bounds(0, 1, open_low=True, limit=True, null="1e-5")] | None = None,
         *,
         head_loss: HeadLoss = "weighted",
         **common: Any,
@@ -50,10 +52,6 @@ class MGDA(GradientWeighting):
         super().__init__(head_loss=head_loss, **common)
         check_one_of("normalization", normalization, Normalization)
         check_one_of("solver", solver, Solver)
-        if max_iterations is not None and max_iterations < 1:
-            raise ValueError(f"max_iterations must be >= 1, or null for 250, found {max_iterations}")
-        if tolerance is not None and not tolerance > 0:
-            raise ValueError(f"tolerance must be > 0, or null for 1e-5, found {tolerance}")
         if solver == "exact":
             for name, value in {"max_iterations": max_iterations, "tolerance": tolerance}.items():
                 if value is not None:

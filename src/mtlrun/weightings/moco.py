@@ -5,6 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from mtlrun.config.bounds import Exponent, FractionAboveZero, NonNegative, checked
 from mtlrun.config.checks import check_one_of
 from mtlrun.weightings.base import JacobianWeighting
 from mtlrun.weightings.inner_products import inner_products, lengths
@@ -47,13 +48,14 @@ class MoCo(JacobianWeighting):
 
     steps: Tensor
 
+    @checked
     def __init__(
         self,
-        beta: float = 0.5,
-        beta_decay: float = 0.5,
-        gamma: float = 0.1,
-        gamma_decay: float = 0.5,
-        rho: float = 0.0,
+        beta: FractionAboveZero = 0.5,
+        beta_decay: Exponent = 0.5,
+        gamma: NonNegative = 0.1,
+        gamma_decay: Exponent = 0.5,
+        rho: NonNegative = 0.0,
         normalize: bool = False,
         projection: Projection = "simplex",
         updated_weights: bool = False,
@@ -61,11 +63,6 @@ class MoCo(JacobianWeighting):
     ) -> None:
         super().__init__(**common)
         check_grad_wrt_shared(self.grad_wrt)
-        if not 0 < beta <= 1:
-            raise ValueError(f"beta must be in (0, 1], found {beta}")
-        for name, value in {"beta_decay": beta_decay, "gamma": gamma, "gamma_decay": gamma_decay, "rho": rho}.items():
-            if not value >= 0:
-                raise ValueError(f"{name} must be >= 0, found {value}")
         self.beta, self.beta_decay = beta, beta_decay
         self.gamma, self.gamma_decay = gamma, gamma_decay
         self.rho = rho

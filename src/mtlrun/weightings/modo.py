@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
+from mtlrun.config.bounds import NonNegative, checked
 from mtlrun.weightings.base import PartsWeighting
 from mtlrun.weightings.inner_products import inner_products
 from mtlrun.weightings.solvers.simplex import project_on_simplex
@@ -32,11 +33,9 @@ class MoDo(PartsWeighting):
 
     num_parts = 3
 
-    def __init__(self, gamma: float = 1e-3, rho: float = 0.1, **common: Any) -> None:
+    @checked
+    def __init__(self, gamma: NonNegative = 1e-3, rho: NonNegative = 0.1, **common: Any) -> None:
         super().__init__(**common)
-        for name, value in {"gamma": gamma, "rho": rho}.items():
-            if not value >= 0:
-                raise ValueError(f"{name} must be >= 0, found {value}")
         self.gamma = gamma
         self.rho = rho
 

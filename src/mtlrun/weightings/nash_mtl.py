@@ -5,8 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mtlrun.config.bounds import MaxNorm, checked
 from mtlrun.weightings.base import GradientWeighting, HeadLoss
-from mtlrun.weightings.solvers.fairness import check_max_norm, clip_norm, fair_weights
+from mtlrun.weightings.solvers.fairness import clip_norm, fair_weights
 
 
 class NashMTL(GradientWeighting):
@@ -29,9 +30,10 @@ class NashMTL(GradientWeighting):
             step, not only when the weights are updated.
     """
 
-    def __init__(self, max_norm: float | None = 1.0, *, head_loss: HeadLoss = "weighted", **common: Any) -> None:
+    @checked
+    def __init__(self, max_norm: MaxNorm | None = 1.0, *, head_loss: HeadLoss = "weighted", **common: Any) -> None:
         super().__init__(head_loss=head_loss, **common)
-        self.max_norm = check_max_norm(max_norm)
+        self.max_norm = max_norm
 
     def task_weights(self, gram: Tensor, losses: Tensor) -> Tensor:
         weights, solved = fair_weights(gram.numpy(), alpha=1.0)

@@ -8,6 +8,7 @@ import numpy
 import torch
 from torch import Tensor
 
+from mtlrun.config.bounds import Positive, checked
 from mtlrun.weightings.capabilities import UsesTaskWeights
 
 
@@ -23,10 +24,9 @@ class UsesPreferences(UsesTaskWeights):
 
     preferences: Tensor
 
-    def __init__(self, *, preferences: Sequence[float | Literal["size"]] | None = None, **common: Any) -> None:
+    @checked
+    def __init__(self, *, preferences: Sequence[Positive | Literal["size"]] | None = None, **common: Any) -> None:
         super().__init__(**common)
-        if preferences is not None and not all(number == "size" or 0 < number < math.inf for number in preferences):
-            raise ValueError(f"preferences must be finite and > 0, found {list(preferences)}")
         self._given = preferences is not None
         self._preferences = None if all(number == 1 for number in preferences or ()) else preferences
 

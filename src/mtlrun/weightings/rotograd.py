@@ -5,6 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from mtlrun.config.bounds import CountOrZero, LearningRate, checked
 from mtlrun.weightings.base import JacobianWeighting
 from mtlrun.weightings.capabilities import LearnsWeights, RotatesRepresentation
 from mtlrun.weightings.inner_products import lengths
@@ -39,20 +40,19 @@ class RotoGrad(RotatesRepresentation, LearnsWeights, JacobianWeighting):
     initial_norms: Tensor
     seen: Tensor
 
+    @checked
     def __init__(
         self,
-        burn_in: int = 20,
+        burn_in: CountOrZero = 20,
         scale: bool = True,
         *,
-        lr: float | None = 1e-4,
+        lr: LearningRate | None = 1e-4,
         grad_wrt: Literal["shared", "representation"] = "representation",
         **common: Any,
     ) -> None:
         super().__init__(grad_wrt=grad_wrt, lr=lr, **common)
         if grad_wrt != "representation":
             raise ValueError(f"grad_wrt must be 'representation', which is what the method rotates, found {grad_wrt!r}")
-        if burn_in < 0:
-            raise ValueError(f"burn_in must be >= 0, found {burn_in}")
         self.burn_in = burn_in
         self.scale = scale
         self.rotations: Tensor | None = None  # those of the model, in its state

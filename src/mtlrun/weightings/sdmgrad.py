@@ -1,12 +1,13 @@
 """SDMGrad: stochastic direction-oriented multi-objective gradient."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
+from mtlrun.config.bounds import Bounds, FractionBelowOne, MaxNorm, NonNegative, Positive, checked
 from mtlrun.config.checks import check_one_of
-from mtlrun.weightings.base import PartsWeighting, Reduction, check_max_norm
+from mtlrun.weightings.base import PartsWeighting, Reduction
 from mtlrun.weightings.capabilities import ClipsSharedGradient
 from mtlrun.weightings.inner_products import inner_products
 from mtlrun.weightings.solvers.simplex import project_on_simplex
@@ -41,32 +42,25 @@ class SDMGrad(ClipsSharedGradient, PartsWeighting):
 
     num_parts = 3
 
+    @checked
     def __init__(
         self,
-        preference: float = 0.3,
-        inner_steps: int = 20,
-        step_size: float = 10.0,
-        momentum: float = 0.5,
+        preference: NonNegative = 0.3,
+        inner_steps: Annotated[int, Bounds(1, 10_000, limit=True)] = 20,
+        step_size: Positive = 10.0,
+        momentum: FractionBelowOne = 0.5,
         reduction: Reduction = "mean",
-        max_norm: float | None = None,
+        max_norm: MaxNorm | None = None,
         **common: Any,
     ) -> None:
         super().__init__(**common)
-        if not preference >= 0:
-            raise ValueError(f"preference must be >= 0, found {preference}")
-        if inner_steps < 1:
-            raise ValueError(f"inner_steps must be >= 1, found {inner_steps}")
-        if not step_size > 0:
-            raise ValueError(f"step_size must be > 0, found {step_size}")
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum must be in [0, 1), found {momentum}")
         self.preference = preference
         self.inner_steps = inner_steps
         self.step_size = step_size
         check_one_of("reduction", reduction, Reduction)
         self.momentum = momentum
         self.reduction = reduction
-        self.max_norm = check_max_norm(max_norm)
+        self.max_norm = max_norm
 
     def setup(self, num_tasks: int, seed: int = 0) -> None:
         super().setup(num_tasks, seed)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from mtlrun.config.bounds import Positive, checked
 from mtlrun.weightings.base import LossWeighting
 from mtlrun.weightings.capabilities import UsesLabelFractions
 
@@ -26,10 +27,9 @@ class Static(UsesLabelFractions, LossWeighting):
     ignores_losses = True
     weights: Tensor
 
-    def __init__(self, weights: Sequence[float | Literal["size"]], **common: Any) -> None:
+    @checked
+    def __init__(self, weights: Sequence[Positive | Literal["size"]], **common: Any) -> None:
         super().__init__(**common)
-        if not all(weight == "size" or weight > 0 for weight in weights):
-            raise ValueError(f"weights must be > 0, or size, found {list(weights)}")
         self.needs_label_fractions = "size" in weights
         numbers = [math.nan if weight == "size" else weight for weight in weights]
         self.register_buffer("weights", torch.tensor(numbers, dtype=torch.float32))

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mtlrun.config.bounds import CountOrZero, Positive, checked
 from mtlrun.weightings.base import LOG_EPSILON, LossWeighting
 from mtlrun.weightings.preferences import UsesPreferences
 from mtlrun.weightings.state.epoch_means import EpochMeans
@@ -32,12 +33,9 @@ class STCH(UsesPreferences, LossWeighting):
     needs_positive_losses = True
     reference: Tensor
 
-    def __init__(self, mu: float = 1.0, warmup_epochs: int = 4, **common: Any) -> None:
+    @checked
+    def __init__(self, mu: Positive = 1.0, warmup_epochs: CountOrZero = 4, **common: Any) -> None:
         super().__init__(**common)
-        if not mu > 0:
-            raise ValueError(f"mu must be > 0, found {mu}")
-        if warmup_epochs < 0:
-            raise ValueError(f"warmup_epochs must be >= 0, found {warmup_epochs}")
         self.mu = mu
         self.warmup_epochs = warmup_epochs
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from mtlrun.config.bounds import Logarithm, checked
 from mtlrun.config.checks import check_one_of
 from mtlrun.weightings.base import LossWeighting
 from mtlrun.weightings.capabilities import LearnsWeights, UsesTaskKinds
@@ -33,7 +34,8 @@ class Uncertainty(UsesTaskKinds, LearnsWeights, LossWeighting):
     needs_positive_losses = True  # exp(-s) L has no minimum in s for a negative L
     factors: Tensor
 
-    def __init__(self, form: Form | Sequence[Form] = "auto", init: float = 0.0, **common: Any) -> None:
+    @checked
+    def __init__(self, form: Form | Sequence[Form] = "auto", init: Logarithm = 0.0, **common: Any) -> None:
         super().__init__(**common)
         for word in [form] if isinstance(form, str) else form:
             check_one_of("form", word, Form)

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mtlrun.config.bounds import Positive, checked
 from mtlrun.weightings.base import LOG_EPSILON, LossWeighting
 
 
@@ -24,10 +25,9 @@ class UncertaintySO(LossWeighting):
 
     needs_positive_losses = True
 
-    def __init__(self, temperature: float = 1.0, **common: Any) -> None:
+    @checked
+    def __init__(self, temperature: Positive = 1.0, **common: Any) -> None:
         super().__init__(**common)
-        if not temperature > 0:
-            raise ValueError(f"temperature must be > 0, found {temperature}")
         self.temperature = temperature
 
     def objective(self, losses: Tensor) -> Tensor:

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
+from mtlrun.config.bounds import LARGEST, Bounds, Positive, check_fields
 from mtlrun.datasets.batches.seeds import derive_seed
 from mtlrun.errors import ConfigError
 
@@ -39,17 +40,14 @@ class Sampling:
 
     strategy: Literal["proportional", "round_robin", "temperature", "cycle", "min"] = "proportional"
     batches: Literal["mixed", "single"] | None = None
-    temperature: float = 2.0
-    epoch_length: int | None = None
+    temperature: Positive = 2.0
+    epoch_length: Annotated[int, Bounds(1, LARGEST, limit=True, null="the strategy's own")] | None = None
     batch_norm: Literal["shared", "per_source"] = "shared"
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.strategy == "cycle" and self.batches == "mixed":
             raise ValueError("batches must be single, or null, with strategy=cycle, found mixed")
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be > 0, found {self.temperature}")
-        if self.epoch_length is not None and self.epoch_length < 1:
-            raise ValueError(f"epoch_length must be >= 1, or null for the strategy's own, found {self.epoch_length}")
 
     @property
     def single(self) -> bool:

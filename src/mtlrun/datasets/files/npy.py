@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mtlrun.config.bounds import OpenFraction, Seed, checked
 from mtlrun.config.checks import check_one_of
 from mtlrun.config.settings import Protocol
 from mtlrun.datasets.base import FileCache, Normalization, Sample, Split, SplitName, TensorSplit
@@ -106,22 +107,19 @@ class DenseNpy(FileDataset):
     #: True if the target depth is inverse depth.
     inverse_depth = False
 
+    @checked
     def __init__(
         self,
         root: str,
         augment: bool = True,
         normalize: Normalization = "none",
         cache: FileCache = "none",
-        val_fraction: float = 0.1,
-        split_seed: int = 0,
+        val_fraction: OpenFraction = 0.1,
+        split_seed: Seed = 0,
         protocol: Protocol = "standard",
     ) -> None:
         super().__init__(cache, FileCache)
         check_one_of("protocol", protocol, Protocol)
-        if not 0 < val_fraction < 1:
-            raise ValueError(f"val_fraction must be in (0, 1), found {val_fraction}")
-        if split_seed < 0:
-            raise ValueError(f"split_seed must be >= 0, found {split_seed}")
         self.task_names = tuple(task for task in self.kinds if task != "image")
         self._augment = augment
         self.normalization = normalize

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mtlrun.config.bounds import CountOrZero, Folds, OpenFraction, Seed, Width, checked
 from mtlrun.config.suggest import suggest
 from mtlrun.datasets.base import MultiTaskDataset, SplitName
 from mtlrun.datasets.tables.labels.targets import check_target_keys, class_columns, read_targets, reads
@@ -62,6 +63,7 @@ class LabelTable(MultiTaskDataset):
     #: The key of the config that names the file.
     file_key = "path"
 
+    @checked
     def __init__(
         self,
         path: str | Mapping[str, str],
@@ -70,18 +72,18 @@ class LabelTable(MultiTaskDataset):
         kinds: Sequence[str],
         targets: Mapping[str, ColumnName | list[ColumnName]] | None = None,
         classes: Mapping[str, Sequence[Label]] | None = None,
-        sizes: Sequence[int | None] | None = None,
+        sizes: Sequence[Width | None] | None = None,
         positives: Sequence[Label | None] | None = None,
         label_separator: str | None = None,
         split_column: ColumnName | None = None,
         splits: Mapping[str, SplitName | None] | None = None,
-        fractions: Sequence[float] = (0.7, 0.15, 0.15),
+        fractions: Sequence[OpenFraction] = (0.7, 0.15, 0.15),
         group_column: ColumnName | None = None,
         stratify: ColumnName | Sequence[ColumnName] | None = None,
         time_column: ColumnName | None = None,
-        num_folds: int | None = None,
-        fold: int | None = None,
-        split_seed: int = 0,
+        num_folds: Folds | None = None,
+        fold: CountOrZero | None = None,
+        split_seed: Seed = 0,
         id_column: ColumnName | None = None,
         weight_column: ColumnName | Mapping[str, ColumnName] | None = None,
         missing: Sequence[Label] = MISSING,

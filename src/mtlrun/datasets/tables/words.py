@@ -6,12 +6,13 @@ import shlex
 from collections.abc import Iterable
 from decimal import Decimal, InvalidOperation
 
+from mtlrun.config.bounds import Written
 from mtlrun.config.checks import quotes_advice
 
 #: The name of a column; a whole number stands for its digits.
 ColumnName = str | int
 #: A label, or another cell of the table; a number stands for every cell of the same value.
-Label = str | int | float
+Label = str | int | Written
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _PLAIN = re.compile(r"[A-Za-z_][\w/.-]*|-?\d+(\.\d+)?", re.ASCII)

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 from torch import nn
 
+from mtlrun.config.bounds import Width, WidthFactor, checked
 from mtlrun.models.backbones.base import Backbone
 from mtlrun.models.backbones.pretrained import check_images
 from mtlrun.models.backbones.width import widened
@@ -24,11 +25,12 @@ class ConvNet(Backbone):
         width: factor on all channels, rounded.
     """
 
+    @checked
     def __init__(
-        self, input_shape: tuple[int, ...], channels: Sequence[int] = (32, 64, 128, 256), width: float = 1.0
+        self, input_shape: tuple[int, ...], channels: Sequence[Width] = (32, 64, 128, 256), width: WidthFactor = 1.0
     ) -> None:
-        if not channels or min(channels) < 1:
-            raise ValueError(f"channels must list one or more numbers >= 1, found {list(channels)}")
+        if not channels:
+            raise ValueError("channels must list one or more numbers >= 1, found []")
         check_images(f"convnet with {len(channels)} blocks", input_shape, smallest=2 ** len(channels))
         sizes = [input_shape[0], *widened(channels, width)]
         stages = []

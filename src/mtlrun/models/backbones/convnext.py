@@ -5,6 +5,7 @@ from typing import Any, Literal
 from torch import nn
 from torchvision.models import convnext
 
+from mtlrun.config.bounds import FractionBelowOne, Pixels, WidthFactor, checked
 from mtlrun.config.checks import check_one_of
 from mtlrun.models.backbones.base import Backbone
 from mtlrun.models.backbones.pretrained import check_images, check_pretrained, load_weights
@@ -36,20 +37,17 @@ class ConvNeXt(Backbone):
         weights: pretrained weights, see `pretrained.read_weights`; None for random ones.
     """
 
+    @checked
     def __init__(
         self,
         input_shape: tuple[int, ...],
         size: Size = "tiny",
-        patch_size: int = 4,
-        stochastic_depth: float | None = None,
-        width: float = 1.0,
+        patch_size: Pixels = 4,
+        stochastic_depth: FractionBelowOne | None = None,
+        width: WidthFactor = 1.0,
         weights: str | None = None,
     ) -> None:
         check_one_of("size", size, Size)
-        if patch_size < 1:
-            raise ValueError(f"patch_size must be >= 1, found {patch_size}")
-        if stochastic_depth is not None and not 0 <= stochastic_depth < 1:
-            raise ValueError(f"stochastic_depth must be null or in [0, 1), found {stochastic_depth}")
         narrowest, counts, probability = SIZES[size]
         channels = widened([narrowest * 2**index for index in range(4)], width)
         check_images(f"convnext with patch_size={patch_size}", input_shape, smallest=8 * patch_size)

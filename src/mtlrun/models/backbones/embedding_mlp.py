@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from mtlrun.config.bounds import FractionBelowOne, Positive, Width, WidthFactor, checked
 from mtlrun.config.checks import check_one_of
 from mtlrun.config.suggest import suggest
 from mtlrun.models.backbones.base import Backbone, ColumnLike
@@ -17,7 +18,7 @@ from mtlrun.models.backbones.width import widened
 Numbers = Literal["plain", "piecewise_linear", "periodic"]
 CategoryEncoding = Literal["index", "one_hot"]
 #: {column: length of its embedding}, or one length for all; None for `default_size`.
-EmbeddingSizes = int | Mapping[str, int] | None
+EmbeddingSizes = Width | Mapping[str, Width] | None
 
 
 class EmbeddingMLP(Backbone):
@@ -45,6 +46,7 @@ class EmbeddingMLP(Backbone):
         width: factor on `hidden` and on the lengths of embeddings, rounded.
     """
 
+    @checked
     def __init__(
         self,
         input_shape: tuple[int, ...],
@@ -52,16 +54,16 @@ class EmbeddingMLP(Backbone):
         category_encoding: CategoryEncoding = "index",
         embedding_sizes: EmbeddingSizes = None,
         numbers: Numbers = "plain",
-        number_size: int = 16,
-        num_bins: int | None = 48,
-        num_frequencies: int = 48,
-        frequency_std: float = 0.01,
-        hidden: Sequence[int] = (128, 64),
-        dropout: float = 0.0,
+        number_size: Width = 16,
+        num_bins: Width | None = 48,
+        num_frequencies: Width = 48,
+        frequency_std: Positive = 0.01,
+        hidden: Sequence[Width] = (128, 64),
+        dropout: FractionBelowOne = 0.0,
         norm: Norm = "none",
         activation: Activation = "relu",
         residual: bool = False,
-        width: float = 1.0,
+        width: WidthFactor = 1.0,
     ) -> None:
         if len(input_shape) != 1:
             raise ValueError(
@@ -69,11 +71,6 @@ class EmbeddingMLP(Backbone):
             )
         check_one_of("category_encoding", category_encoding, CategoryEncoding)
         check_one_of("numbers", numbers, Numbers)
-        for name, value in (("number_size", number_size), ("num_bins", num_bins), ("num_frequencies", num_frequencies)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be >= 1, found {value}")
-        if not frequency_std > 0:
-            raise ValueError(f"frequency_std must be > 0, found {frequency_std}")
         self._columns: list[ColumnLike] = [_Number()] * input_shape[0] if columns is None else list(columns)
         self._sizes = _embedding_sizes(self._columns, embedding_sizes, width)
         embeddings = InputLayer(self._columns, self._sizes)
@@ -162,14 +159,10 @@ def _embedding_sizes(columns: Sequence[ColumnLike], given: EmbeddingSizes, width
     """Return the length of the embeddings of each categorical column."""
     categorical = {column.name: default_size(column.num_categories) for column in columns if column.kind == "category"}
     sizes = given if isinstance(given, Mapping) else dict.fromkeys(categorical, given) if given is not None else {}
-    for name, size in sizes.items():
+    for name in sizes:
         if name not in categorical:
             what = "columns of categories" if categorical else "there are no columns of categories"
             raise ValueError(f"embedding_sizes: there is no column {name!r}; {suggest(name, categorical, what)}")
-        if size < 1:
-            raise ValueError(f"embedding_sizes must be >= 1, found {size} for {name!r}")
-    if isinstance(given, int) and given < 1:
-        raise ValueError(f"embedding_sizes must be >= 1, found {given}")
     return widened([sizes.get(name, size) for name, size in categorical.items()], width)
 
 

@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from mtlrun.config.bounds import FractionBelowOne, Width, WidthFactor, checked
 from mtlrun.models.backbones.base import Backbone
 from mtlrun.models.backbones.width import widened
 
@@ -19,20 +20,17 @@ class LeNet(Backbone):
         width: factor on `channels` and `features`.
     """
 
+    @checked
     def __init__(
         self,
         input_shape: tuple[int, ...],
-        channels: tuple[int, int] = (10, 20),
-        features: int = 50,
-        dropout: float = 0.5,
-        width: float = 1.0,
+        channels: tuple[Width, Width] = (10, 20),
+        features: Width = 50,
+        dropout: FractionBelowOne = 0.5,
+        width: WidthFactor = 1.0,
     ) -> None:
         if len(input_shape) != 3 or min(input_shape[1:]) < 16:
             raise ValueError(f"lenet needs images of 16 x 16 or more, found inputs of shape {tuple(input_shape)}")
-        if min(*channels, features) < 1:
-            raise ValueError(f"channels and features must be >= 1, found {channels} and {features}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), found {dropout}")
         first, second, features = widened([*channels, features], width)
         height, width = (((side - 4) // 2 - 4) // 2 for side in input_shape[1:])
         stages = [

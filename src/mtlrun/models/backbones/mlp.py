@@ -7,6 +7,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from mtlrun.config.bounds import FractionBelowOne, Width, WidthFactor, checked
 from mtlrun.config.checks import check_one_of
 from mtlrun.models.backbones.base import Backbone
 from mtlrun.models.backbones.width import widened
@@ -31,15 +32,16 @@ class MLP(Backbone):
         width: factor on all numbers in `hidden`, rounded.
     """
 
+    @checked
     def __init__(
         self,
         input_shape: tuple[int, ...],
-        hidden: Sequence[int] = (128, 64),
-        dropout: float = 0.0,
+        hidden: Sequence[Width] = (128, 64),
+        dropout: FractionBelowOne = 0.0,
         norm: Norm = "none",
         activation: Activation = "relu",
         residual: bool = False,
-        width: float = 1.0,
+        width: WidthFactor = 1.0,
     ) -> None:
         stages = hidden_stages(
             prod(input_shape), hidden, dropout=dropout, norm=norm, activation=activation, residual=residual, width=width
@@ -75,10 +77,8 @@ def hidden_stages(
     Raises:
         ValueError: an argument is out of its bounds.
     """
-    if not hidden or min(hidden) < 1:
-        raise ValueError(f"hidden must list one or more widths >= 1, found {list(hidden)}")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout must be in [0, 1), found {dropout}")
+    if not hidden:
+        raise ValueError("hidden must list one or more widths >= 1, found []")
     check_one_of("norm", norm, Norm)
     check_one_of("activation", activation, Activation)
     widths = widened(hidden, width)

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from torch import nn
 from torchvision.models import get_model
 
+from mtlrun.config.bounds import WidthFactor, checked
 from mtlrun.config.checks import check_one_of
 from mtlrun.models.backbones.base import Backbone
 from mtlrun.models.backbones.pretrained import check_images, check_pretrained, load_weights
@@ -31,12 +32,13 @@ class MobileNet(Backbone):
         weights: pretrained weights, see `pretrained.read_weights`; None for random ones.
     """
 
+    @checked
     def __init__(
         self,
         input_shape: tuple[int, ...],
         size: Size = "small",
         stem: Stem = "imagenet",
-        width: float = 1.0,
+        width: WidthFactor = 1.0,
         weights: str | None = None,
     ) -> None:
         check_images("mobilenet", input_shape)

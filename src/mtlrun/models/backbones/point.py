@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from mtlrun.config.bounds import Real, checked
 from mtlrun.models.backbones.base import Backbone
 
 
@@ -16,7 +17,8 @@ class Point(Backbone):
         start: initial x; None to draw it with the run's seed, uniformly from [-0.5, 0.5] in each coordinate.
     """
 
-    def __init__(self, input_shape: tuple[int, ...], start: Sequence[float] | None = None) -> None:
+    @checked
+    def __init__(self, input_shape: tuple[int, ...], start: Sequence[Real] | None = None) -> None:
         (size,) = input_shape
         if start is not None and len(start) != size:
             raise ValueError(f"start must list {size} numbers, found {list(start)}")

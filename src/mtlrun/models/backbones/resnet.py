@@ -6,6 +6,7 @@ from typing import Literal
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, conv1x1
 
+from mtlrun.config.bounds import WidthFactor, checked
 from mtlrun.config.checks import check_one_of
 from mtlrun.models.backbones.base import Backbone
 from mtlrun.models.backbones.pretrained import check_images, check_pretrained, load_weights
@@ -36,13 +37,14 @@ class ResNet(Backbone):
         weights: pretrained weights, see `pretrained.read_weights`; None for random ones.
     """
 
+    @checked
     def __init__(
         self,
         input_shape: tuple[int, ...],
         depth: Depth = 18,
         stem: Stem = "imagenet",
         dilated: bool = False,
-        width: float = 1.0,
+        width: WidthFactor = 1.0,
         weights: str | None = None,
     ) -> None:
         check_images("resnet", input_shape)

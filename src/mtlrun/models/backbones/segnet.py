@@ -6,6 +6,8 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
+from mtlrun.config.bounds import Parts, Width, WidthFactor, checked
+from mtlrun.config.shortening import shorten
 from mtlrun.models.backbones.base import Backbone, StageCache
 from mtlrun.models.backbones.pretrained import check_images
 from mtlrun.models.backbones.width import widened
@@ -28,20 +30,21 @@ class SegNet(Backbone):
         width: factor on all channels, rounded.
     """
 
+    @checked
     def __init__(
         self,
         input_shape: tuple[int, ...],
-        channels: Sequence[int] = (64, 128, 256, 512, 512),
-        convolutions: Sequence[int] = (2, 2, 3, 3, 3),
-        width: float = 1.0,
+        channels: Sequence[Width] = (64, 128, 256, 512, 512),
+        convolutions: Sequence[Parts] = (2, 2, 3, 3, 3),
+        width: WidthFactor = 1.0,
     ) -> None:
         check_images("segnet", input_shape)
-        if not channels or min(channels) < 1:
-            raise ValueError(f"channels must list one or more numbers >= 1, found {list(channels)}")
-        if len(convolutions) != len(channels) or min(convolutions) < 1:
+        if not channels:
+            raise ValueError("channels must list one or more numbers >= 1, found []")
+        if len(convolutions) != len(channels):
             raise ValueError(
                 f"convolutions must list a number >= 1 for each of the {len(channels)} blocks in channels, "
-                f"found {list(convolutions)}"
+                f"found {shorten(convolutions)}"
             )
         widths = [input_shape[0], *widened(channels, width)]
         ends = [widths[1], *widths[1:-1]]  # the last stage does not reduce to the channels of the input

@@ -2,12 +2,13 @@
 
 import math
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import EncoderBlock
 
+from mtlrun.config.bounds import Bounds, FractionBelowOne, Parts, Pixels, Width, WidthFactor, checked
 from mtlrun.config.checks import check_one_of
 from mtlrun.models.backbones.base import Backbone
 from mtlrun.models.backbones.pretrained import check_images, check_pretrained, fill, read_weights
@@ -60,23 +61,24 @@ class ViT(Backbone):
         weights: pretrained weights, see `pretrained.read_weights`; None for random ones.
     """
 
+    @checked
     def __init__(
         self,
         input_shape: tuple[int, ...],
         size: Size = "mini",
-        patch_size: int | None = None,
-        dim: int | None = None,
-        depth: int | None = None,
-        heads: int | None = None,
-        mlp_ratio: float = 4.0,
-        dropout: float = 0.0,
-        width: float = 1.0,
+        patch_size: Pixels | None = None,
+        dim: Width | None = None,
+        depth: Parts | None = None,
+        heads: Parts | None = None,
+        mlp_ratio: Annotated[float, Bounds(0, 1000, open_low=True, limit=True)] = 4.0,
+        dropout: FractionBelowOne = 0.0,
+        width: WidthFactor = 1.0,
         weights: str | None = None,
     ) -> None:
         check_one_of("size", size, Size)
         given = {"patch_size": patch_size, "dim": dim, "depth": depth, "heads": heads}
         config = SIZES[size]._replace(**{key: value for key, value in given.items() if value is not None})
-        _check(config, mlp_ratio, dropout)
+        _check(config)
         channels = config.heads * widened([config.dim // config.heads], width)[0]
         check_images("vit", input_shape, smallest=config.patch_size)
         if any(side % config.patch_size for side in input_shape[1:]):
@@ -147,16 +149,12 @@ class OnMaps(nn.Module):
         return tokens.mT.reshape(features.shape)
 
 
-def _check(config: Config, mlp_ratio: float, dropout: float) -> None:
+def _check(config: Config) -> None:
     for name, least in Config(patch_size=1, dim=1, depth=NUM_STAGES, heads=1)._asdict().items():
         if getattr(config, name) < least:
             raise ValueError(f"{name} must be >= {least}, found {getattr(config, name)}")
     if config.dim % config.heads:
         raise ValueError(f"dim must be a multiple of heads ({config.heads}), found {config.dim}")
-    if not 0 < mlp_ratio < math.inf:
-        raise ValueError(f"mlp_ratio must be > 0, found {mlp_ratio}")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout must be in [0, 1), found {dropout}")
 
 
 def _load(weights: str, model: str, patches: Patches, blocks: nn.Sequential, norm: nn.LayerNorm) -> None:

@@ -68,14 +68,6 @@ class SoftmaxGate(nn.Module):
         return weights
 
 
-def check_num_experts(num_shared_experts: int, num_task_experts: int) -> None:
-    """Raise ValueError unless there are both shared experts and experts per task."""
-    if num_shared_experts < 1:
-        raise ValueError(f"num_shared_experts must be >= 1, found {num_shared_experts}; model=single has none")
-    if num_task_experts < 1:
-        raise ValueError(f"num_task_experts must be >= 1, found {num_task_experts}; model=mmoe has none")
-
-
 def name_experts(tasks: Iterable[str], num_task_experts: int, num_shared_experts: int) -> list[str]:
     """Return names of the experts: first those of each task, task by task, then the shared ones."""
     names = [f"task_{task}_{index + 1}" for task in tasks for index in range(num_task_experts)]

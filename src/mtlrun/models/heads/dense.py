@@ -6,6 +6,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from mtlrun.config.bounds import Pixels, Width, checked
 from mtlrun.models.blocks.layers import Resize, is_map, resize
 
 
@@ -45,11 +46,10 @@ class ConvHead(DenseHead):
         hidden: channels of the 3x3 convolutions; empty for the 1x1 convolution alone.
     """
 
+    @checked
     def __init__(
-        self, feature_shape: Sequence[int], output_shape: Sequence[int], hidden: Sequence[int] = (64,)
+        self, feature_shape: Sequence[int], output_shape: Sequence[int], hidden: Sequence[Width] = (64,)
     ) -> None:
-        if any(width < 1 for width in hidden):
-            raise ValueError(f"hidden must list numbers of channels >= 1, found {list(hidden)}")
         super().__init__(feature_shape, output_shape)
         channels = [feature_shape[0], *hidden]
         layers: list[nn.Module] = []
@@ -72,17 +72,16 @@ class ASPPHead(DenseHead):
         channels: of each branch and of all later layers. Paper: 256.
     """
 
+    @checked
     def __init__(
         self,
         feature_shape: Sequence[int],
         output_shape: Sequence[int],
-        rates: Sequence[int] = (12, 24, 36),
-        channels: int = 256,
+        rates: Sequence[Pixels] = (12, 24, 36),
+        channels: Width = 256,
     ) -> None:
-        if not rates or min(rates) < 1:
-            raise ValueError(f"rates must list one or more rates of dilation >= 1, found {list(rates)}")
-        if channels < 1:
-            raise ValueError(f"channels must be >= 1, found {channels}")
+        if not rates:
+            raise ValueError("rates must list one or more rates of dilation >= 1, found []")
         from torchvision.models.segmentation.deeplabv3 import ASPP  # slow to import, and few models have such a head
 
         super().__init__(feature_shape, output_shape)
@@ -115,15 +114,16 @@ class UpsamplingHead(DenseHead):
         upsampling: `bilinear`, before the 3x3 convolution; or `transposed`, a 4x4 transposed convolution in its place.
     """
 
+    @checked
     def __init__(
         self,
         feature_shape: Sequence[int],
         output_shape: Sequence[int],
-        channels: Sequence[int] = (256, 128, 64, 32, 16),
+        channels: Sequence[Width] = (256, 128, 64, 32, 16),
         upsampling: Literal["bilinear", "transposed"] = "bilinear",
     ) -> None:
-        if not channels or min(channels) < 1:
-            raise ValueError(f"channels must list one or more numbers >= 1, found {list(channels)}")
+        if not channels:
+            raise ValueError("channels must list one or more numbers >= 1, found []")
         super().__init__(feature_shape, output_shape)
         before, *size = feature_shape
         layers: list[nn.Module] = []

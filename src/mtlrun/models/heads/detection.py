@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from mtlrun.config.bounds import PartsOrZero, Positive, Width, checked
 from mtlrun.models.blocks.layers import is_map
 
 _NUM_GROUPS = 32  # of GroupNorm in torchvision's FCOSHead
@@ -48,18 +49,17 @@ class DetectionHead(nn.Module):
             4 and 8 for 64.
     """
 
+    @checked
     def __init__(
         self,
         feature_shape: Sequence[int],
         output_shape: Sequence[int],
-        channels: int = 256,
-        num_convs: int = 4,
-        scales: Sequence[float] | None = None,
+        channels: Width = 256,
+        num_convs: PartsOrZero = 4,
+        scales: Sequence[Positive] | None = None,
     ) -> None:
-        if channels < 1 or channels % _NUM_GROUPS:
+        if channels % _NUM_GROUPS:
             raise ValueError(f"channels must be a multiple of {_NUM_GROUPS}, found {channels}")
-        if num_convs < 0:
-            raise ValueError(f"num_convs must be >= 0, found {num_convs}")
         if not is_map(feature_shape):
             raise ValueError(
                 f"DetectionHead predicts at each place and needs feature maps, found vectors of {feature_shape[0]} "

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from mtlrun.config.bounds import Width, checked
 from mtlrun.models.blocks.layers import Resize, is_map
 
 
@@ -18,9 +19,8 @@ class MLPHead(nn.Sequential):
         hidden: widths of the hidden layers, which are followed by ReLU.
     """
 
-    def __init__(self, feature_shape: Sequence[int], output_shape: Sequence[int], hidden: Sequence[int] = ()) -> None:
-        if any(width < 1 for width in hidden):
-            raise ValueError(f"hidden must list widths >= 1, found {list(hidden)}")
+    @checked
+    def __init__(self, feature_shape: Sequence[int], output_shape: Sequence[int], hidden: Sequence[Width] = ()) -> None:
         if len(output_shape) != 1:
             raise ValueError(
                 f"MLPHead gives numbers for a whole sample, and the task wants maps of shape {tuple(output_shape)}; "

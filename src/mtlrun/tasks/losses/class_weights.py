@@ -1,14 +1,15 @@
 """Class weights: how much a sample, a pixel, or one of several labels counts in the loss, by the class of its label."""
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-#: `none`, `balanced`, or a weight for each class.
-ClassWeights = Literal["none", "balanced"] | Sequence[float]
+from mtlrun.config.bounds import Positive
+
+#: `none`, `balanced`, or a weight for each class; with one of 0, the loss of a batch of only that class were 0 / 0.
+ClassWeights = Literal["none", "balanced"] | Sequence[Positive]
 
 
 def initial_class_weights(class_weights: ClassWeights, num_classes: int) -> Tensor | None:
@@ -23,10 +24,6 @@ def initial_class_weights(class_weights: ClassWeights, num_classes: int) -> Tens
         return torch.ones(num_classes)
     if len(class_weights) != num_classes:
         raise ValueError(f"class_weights must be {num_classes} numbers, one for each class, found {len(class_weights)}")
-    for weight in class_weights:
-        # With a weight of 0, the loss of a batch of only that class would be 0 / 0.
-        if not 0 < weight < math.inf:
-            raise ValueError(f"class_weights must be numbers > 0, found {weight}")
     return torch.tensor(class_weights, dtype=torch.float32)
 
 

@@ -11,13 +11,9 @@ from mtlrun.config.checks import check_one_of
 Criterion = Literal["cross_entropy", "focal"]
 
 
-def check_criterion(criterion: Criterion, focal_gamma: float, label_smoothing: float) -> None:
+def check_criterion(criterion: Criterion, label_smoothing: float) -> None:
     """Raise ValueError, beginning with the argument's name, if an argument of a task is not valid."""
-    if not 0 <= label_smoothing < 1:
-        raise ValueError(f"label_smoothing must be in [0, 1), found {label_smoothing}")
     check_one_of("criterion", criterion, Criterion)
-    if not 0 <= focal_gamma < math.inf:
-        raise ValueError(f"focal_gamma must be >= 0 and finite, found {focal_gamma}")
     if criterion == "focal" and label_smoothing:
         # For a target that is spread over several classes, "predicted well" is not defined.
         raise ValueError(f"label_smoothing must be 0 with criterion=focal, found {label_smoothing}")

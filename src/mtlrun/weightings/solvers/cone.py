@@ -12,13 +12,6 @@ _CONFLICT = 1e-10
 _RESIDUAL = 1e-9
 
 
-def check_regularization(regularization: float) -> float:
-    """Return the regularization of a projection; ValueError unless it is >= 0."""
-    if not regularization >= 0:
-        raise ValueError(f"regularization must be >= 0, found {regularization}")
-    return regularization
-
-
 def cosines(gram: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
     """Return the cosines [K, K] between the task gradients and their lengths [K].
 

@@ -24,13 +24,6 @@ def regular_cosines(gram: numpy.ndarray, regularization: float = RANK_TOLERANCE)
     return matrix, lengths
 
 
-def check_max_norm(max_norm: float | None) -> float | None:
-    """Return the largest norm of a direction; ValueError unless it is > 0 or None."""
-    if max_norm is not None and not max_norm > 0:
-        raise ValueError(f"max_norm must be > 0, or null for no limit, found {max_norm}")
-    return max_norm
-
-
 def clip_norm(weights: numpy.ndarray, gram: numpy.ndarray, max_norm: float | None) -> numpy.ndarray:
     """Return the weights [K], scaled down if the norm of their direction is above `max_norm`.
 

@@ -72,11 +72,7 @@ def hash_text(text: str, buckets: int) -> int:
 
 
 def check_buckets(given: int | Mapping[ColumnName, int] | None) -> HashBuckets:
-    """Return the numbers of buckets as the config gives them; ValueError if one is not positive."""
-    numbers = given.values() if isinstance(given, Mapping) else () if given is None else (given,)
-    for number in numbers:
-        if number < 1:
-            raise ValueError(f"hash_buckets must be >= 1, found {number}")
+    """Return the numbers of buckets with the names of columns as texts."""
     if isinstance(given, Mapping):
         return {column_name(name, "hash_buckets"): number for name, number in given.items()}
     return given

@@ -8,6 +8,8 @@ from math import isclose
 
 import numpy
 
+from mtlrun.config.bounds import CountOrZero, Folds, OpenFraction, Seed, check_fields
+from mtlrun.config.shortening import shorten
 from mtlrun.datasets.base import SPLITS, SplitName
 from mtlrun.datasets.tables.reading.columns import Columns
 from mtlrun.datasets.tables.splits.drawing import cut_by_time, deal_folds, draw_groups, draw_rows, number
@@ -29,24 +31,23 @@ class SplitKeys:
 
     split_column: str | None = None
     splits: Mapping[str, SplitName | None] = field(default_factory=dict)
-    fractions: Sequence[float] = (0.7, 0.15, 0.15)
+    fractions: Sequence[OpenFraction] = (0.7, 0.15, 0.15)
     group_column: str | None = None
     stratify: Sequence[str] = ()
     time_column: str | None = None
-    num_folds: int | None = None
-    fold: int | None = None
-    split_seed: int = 0
+    num_folds: Folds | None = None
+    fold: CountOrZero | None = None
+    split_seed: Seed = 0
     #: The key that names the files, for messages.
     file_key: str = "path"
 
     def __post_init__(self) -> None:
+        check_fields(self)
         parts = self.fractions
-        if len(parts) != 3 or not all(part > 0 for part in parts) or not isclose(sum(parts), 1, abs_tol=1e-6):
+        if len(parts) != 3 or not isclose(sum(parts), 1, abs_tol=1e-6):
             raise ValueError(
-                f"fractions must be three numbers > 0 that sum to 1 (train, val, test), found {list(parts)}"
+                f"fractions must be three numbers > 0 that sum to 1 (train, val, test), found {shorten(parts)}"
             )
-        if self.split_seed < 0:
-            raise ValueError(f"split_seed must be >= 0, found {self.split_seed}")
         check_splits(self.splits)
         if self.splits and self.split_column is None:
             raise ValueError("splits needs split_column, the column whose values it explains")
@@ -67,9 +68,7 @@ class SplitKeys:
             if self.fold is not None:
                 raise ValueError(f"fold must be null without num_folds, as in dataset.num_folds=5, found {self.fold}")
             return
-        if self.num_folds < 2:
-            raise ValueError(f"num_folds must be >= 2, or null for no folds, found {self.num_folds}")
-        if self.fold is None or not 0 <= self.fold < self.num_folds:
+        if self.fold is None or self.fold >= self.num_folds:
             raise ValueError(
                 f"fold must be a number from 0 to {self.num_folds - 1} with num_folds={self.num_folds}, found "
                 f"{'null' if self.fold is None else self.fold}; a run for each: mtlrun -m study=folds ..."
