@@ -1,6 +1,7 @@
 """prepare(): from a resolved config to the parts of a run, in four steps: build, check, load, place. Writes nothing."""
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -36,6 +37,7 @@ from mtlrun.setup.doubts import doubt_plan, doubt_splits, doubt_targets
 from mtlrun.setup.environment import choose_device, keep_solvers_on_one_thread, set_seed, use_threads
 from mtlrun.setup.length import choose_length
 from mtlrun.setup.loaders import fit_tasks, has_source_statistics, make_loaders
+from mtlrun.setup.memory import within_memory
 from mtlrun.setup.model_size import count_macs, match_width
 from mtlrun.setup.optimizer_groups import check_optimizer, check_task_rates, make_optimizer
 from mtlrun.setup.problems import Problems
@@ -135,7 +137,11 @@ def build_components(config: Mapping[str, Any], problems: Problems) -> dict[str,
     model, match = None, None
     if dataset is not None:
         problems += check_tasks(tasks, dataset, str(config["names"]["dataset"]))
-        model, match = _build_model(nodes, config.get("match_parameters"), tasks, dataset, problems)
+        try:
+            with within_memory("model: its parameters", "use a smaller backbone, or fewer of them"):
+                model, match = _build_model(nodes, config.get("match_parameters"), tasks, dataset, problems)
+        except ConfigError as error:
+            problems += error.problems
     return {
         "config": config,
         "seed": seed,
@@ -165,6 +171,12 @@ def _use_runtime(runtime: Runtime | None, problems: Problems) -> torch.device | 
     if runtime.predictions == "parquet" and find_spec("pyarrow") is None:
         problems.append(
             "runtime.predictions=parquet needs pyarrow, which is not installed; pip install pyarrow, or use csv or none"
+        )
+    cpus = os.cpu_count() or 1
+    if runtime.num_workers > max(32, 16 * cpus):
+        problems.append(
+            f"runtime.num_workers must be <= {max(32, 16 * cpus)} on this machine, which has {cpus} CPUs, found "
+            f"{runtime.num_workers}; one worker for each CPU is enough"
         )
     device: torch.device | None = problems.attempt(choose_device, runtime.device)
     problems.attempt(use_threads, runtime.num_threads or 1)
@@ -257,17 +269,23 @@ def load_data(components: Components) -> Data:
     """Load the data, fit the tasks to it, and check model and weighting with a first batch."""
     dataset, tasks, model, weighting = components.dataset, components.tasks, components.model, components.weighting
     settings, runtime = components.settings, components.runtime
-    loaders = make_loaders(
-        dataset,
-        tasks,
-        settings,
-        runtime,
-        components.device,
-        components.seed,
-        look_ahead=bool(weighting.capable_of(LooksAhead)),
-        independent=model.independent_tasks,
-    )
+    with within_memory("dataset: its samples", "use fewer or smaller ones, or dataset.cache=none where there is that"):
+        loaders = make_loaders(
+            dataset,
+            tasks,
+            settings,
+            runtime,
+            components.device,
+            components.seed,
+            look_ahead=bool(weighting.capable_of(LooksAhead)),
+            independent=model.independent_tasks,
+        )
     train = loaders["train"]
+    if settings.micro_batches > train.batch_size:
+        raise ConfigError(
+            f"trainer.micro_batches must be <= trainer.batch_size ({train.batch_size}), the samples that it divides, "
+            f"found {settings.micro_batches}"
+        )
     undefined = find_undefined(dataset, tasks, loaders)
     undefined.check_monitor(settings.monitor)
     # Under the legacy protocol "val" is the test split.

@@ -114,6 +114,7 @@ def _try(combination: Sequence[str], values: Values, config_dir: str | None) -> 
         config = compose(list(combination), config_dir)
         problems = Problems(check_root(config))
         build_components(config, problems)
+        problems.drop_inherited(config)
     except ConfigError as error:
         return {}, error.problems
     except MtlrunError as error:

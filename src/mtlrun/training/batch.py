@@ -180,6 +180,7 @@ class LabeledBatch:
 
     def split(self, count: int) -> Iterator["LabeledBatch"]:
         """Yield `count` micro-batches of (nearly) equal size; fewer if there are fewer samples."""
+        count = min(count, max(len(part) for part in self.source_batches))
         positions = [
             torch.arange(len(part), device=part.inputs.device).tensor_split(count) for part in self.source_batches
         ]
