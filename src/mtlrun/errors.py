@@ -11,6 +11,7 @@ MtlrunError                 anything below; `exit_code` is what the command line
 ├── StorageError       (1)  a file of the run cannot be written: the disk is full, a quota is used up, ...
 ├── FallbackError      (1)  a weighting's solver fails too often for the method to be what it is called
 ├── DivergedError      (3)  a loss or a gradient is no longer finite, or a loss below what the method allows
+├── SweepError         (1)  runs of a sweep have failed or diverged
 └── RunInterruptedError (129, 130, 143)  SIGHUP, SIGINT or SIGTERM; the run was checkpointed and can be continued
 """
 
@@ -31,12 +32,17 @@ class MtlrunError(Exception):
 
 
 class ConfigError(MtlrunError):
-    """One or several problems of a config, each a sentence that starts with the key it is about."""
+    """One or several problems of a config, each a sentence that starts with the key it is about.
+
+    Args:
+        problems: the sentences.
+        way_on: what to do about all of them, if there is anything.
+    """
 
     exit_code = 2
 
-    def __init__(self, problems: str | Iterable[str]) -> None:
-        self.problems = [problems] if isinstance(problems, str) else list(problems)
+    def __init__(self, problems: str | Iterable[str], way_on: str = "") -> None:
+        self.problems, self.way_on = [problems] if isinstance(problems, str) else list(problems), way_on
         super().__init__("\n".join(self.problems))
 
 
@@ -125,6 +131,13 @@ class DivergedError(MtlrunError):
         super().__init__(message)
         self.step = step
         self.task = task
+
+
+class SweepError(MtlrunError):
+    """Runs of a sweep have failed or diverged; all others were trained."""
+
+    def __init__(self, failed: int, total: int) -> None:
+        super().__init__(f"{failed} of {total} runs failed; the same command tries them again, and nothing else")
 
 
 class RunInterruptedError(MtlrunError):

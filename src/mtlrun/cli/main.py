@@ -24,7 +24,13 @@ from mtlrun.records.printable import printable
 _STARTED = time.monotonic()
 
 # Subcommand -> module with main(arguments) -> exit code.
-COMMANDS = {"list": "mtlrun.cli.list", "compare": "mtlrun.cli.compare"}
+COMMANDS = {
+    "list": "mtlrun.cli.list",
+    "compare": "mtlrun.cli.compare",
+    "status": "mtlrun.cli.status",
+    "extend": "mtlrun.cli.extend",
+    "plan": "mtlrun.cli.plan",
+}
 
 
 def main() -> None:
@@ -61,16 +67,17 @@ def complain(text: str) -> None:
 def print_error(error: MtlrunError, *, rerun: bool = False) -> None:
     """Print an error's message to standard error, and how to go on; `runtime.rerun=true` would start anew."""
     again = "the same command without runtime.rerun=true" if rerun else "the same command"
+    way_on = f"; {error.way_on}" if isinstance(error, ConfigError) and error.way_on else ""
     if isinstance(error, RunInterruptedError):
         complain(f"mtlrun: {error}; {again} goes on from here")
     elif isinstance(error, StorageError):
         complain(f"mtlrun: {error}; once it can be, {again} goes on")
     elif isinstance(error, ConfigError) and len(error.problems) > 1:
-        complain(f"mtlrun: {len(error.problems)} problems; nothing was started")
+        complain(f"mtlrun: {len(error.problems)} problems; nothing was started" + way_on)
         for problem in error.problems:
             complain(f"  - {problem}")
     else:
-        complain(f"mtlrun: {error}")
+        complain(f"mtlrun: {error}" + way_on)
 
 
 def train(arguments: Sequence[str]) -> int:
@@ -152,8 +159,9 @@ def train(arguments: Sequence[str]) -> int:
                 task(cfg)
             else:
                 check_sweep(parsed.overrides, parsed.config_dir)
-                if not any(value for key, value in others.items() if key != "multirun"):
-                    check_values(parsed.overrides, parsed.config_dir, multirun=parsed.multirun)
+                from mtlrun.sweeps.launcher import register
+
+                register()
                 hydra.main(version_base="1.3", config_path="pkg://mtlrun.conf", config_name="config")(task)()
         except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: Hydra's, of group=null
             sweeping = parsed.multirun or parsed.experimental_rerun is not None
@@ -200,15 +208,6 @@ def _all_problems(
         except MtlrunError as more:
             problems += found.independent([str(more)])
     return problems or ([] if error is None else [first_line(error)])
-
-
-def check_values(overrides: Sequence[str], config_dir: str | None, *, multirun: bool) -> None:
-    """Raise ConfigError if values of a sweep are wrong in whatever combination: before the first run."""
-    from mtlrun.setup.sweep import find_wrong_values, read_sweep  # import torch
-
-    values = read_sweep(overrides, config_dir, multirun=multirun)
-    if problems := find_wrong_values(values, config_dir):
-        raise ConfigError(problems)
 
 
 def train_one(config: dict[str, Any], overrides: list[str], started: float) -> int:

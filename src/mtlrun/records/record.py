@@ -128,6 +128,8 @@ class Record:
     fallbacks: int = 0  # steps in which a solver failed and a fallback direction was used
     # {task: steps without its labels}, under methods that need a label in each of several parts of the batch
     left_out: dict[str, int] = field(default_factory=dict)
+    # Of a run that was made from another by `mtlrun extend`: the other's {run_id, folder}, and the `steps` that it had
+    parent: dict[str, Any] | None = None
     resumed: int = 0  # how often the run was continued from a checkpoint
     started: str = ""
     ended: str = ""

@@ -38,6 +38,7 @@ from mtlrun.runs.data_changes import (
     log_possible_changes,
     record_to_continue,
 )
+from mtlrun.runs.heartbeat import beating
 from mtlrun.runs.logs import (
     gathering,
     log_few_evaluations,
@@ -115,13 +116,14 @@ def run(
         elif problem:
             set_aside(folder / RECORD)
         record = new_record(config, parts, overrides)
+        record.parent = None if earlier is None else earlier.parent
         with logging_to(folder, console, quiet=parts.runtime.quiet), recording(record, folder):
             if lock.note is not None:
                 logger.warning("%s", lock.note)
             _write_inputs(parts, record, folder)
             trainer = _make_trainer(parts, record, folder, console, stop_signal)
             try:
-                with trainer.observers:
+                with trainer.observers, beating(folder, trainer):
                     _train(trainer, record, folder, early_lines)
             finally:
                 complete(record, trainer, started)

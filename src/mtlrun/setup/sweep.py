@@ -1,7 +1,6 @@
-"""The check of a sweep before its first run: every value is tried in a combination that may work, without loading data.
+"""The values of a sweep that cannot be composed, tried in combinations that may work, without loading data.
 
-What is wrong with a value in every combination is said at once. What is wrong with some combinations only, such as a
-weighting that a model has no representation for, is said when their turn comes, and the others are trained.
+What is wrong with a value in every combination is said beside what keeps the sweep from being composed.
 """
 
 import copy
@@ -10,13 +9,8 @@ from itertools import islice, product
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-from hydra.types import RunMode
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from mtlrun.config.compose import compose, compose_with_hydra
-from mtlrun.config.diagnosis import values_of
+from mtlrun.config.compose import compose
 from mtlrun.config.instantiate import build
 from mtlrun.config.schema import check_root
 from mtlrun.config.settings import Runtime, Settings
@@ -34,28 +28,6 @@ _ALL_TRIES = 50  # of all values together
 Values = Mapping[str, Sequence[str]]
 
 
-def read_sweep(overrides: Sequence[str], config_dir: str | None, *, multirun: bool) -> Values:
-    """Return the values of all keys, those of a study's sweep included; nothing if it is no sweep over listed values.
-
-    Args:
-        overrides: of the command line.
-        config_dir: the folder of the user's YAML.
-        multirun: whether the command line has -m.
-    """
-    parsed = [OverridesParser.create().parse_override(text) for text in overrides]
-    fixed = [item.input_line or "" for item in parsed if not item.is_sweep_override()]
-    try:
-        node = compose_with_hydra(fixed, config_dir).hydra
-    except (HydraException, OmegaConfBaseException):
-        return {}
-    if not (multirun or node.mode == RunMode.MULTIRUN) or not node.sweeper._target_.endswith(".BasicSweeper"):
-        return {}
-    params = OmegaConf.to_container(node.sweeper.params or OmegaConf.create({}), resolve=True)
-    assert isinstance(params, dict)
-    of_study = [OverridesParser.create().parse_override(f"{key!s}={value!s}") for key, value in params.items()]
-    return {item.key_or_group: list(values_of(item)) for item in [*of_study, *parsed]}
-
-
 def by_key(overrides: Sequence[str]) -> Values:
     """Return overrides, each with one value, as the values of their keys."""
     values: dict[str, list[str]] = {}
@@ -68,7 +40,7 @@ def find_wrong_values(values: Values, config_dir: str | None) -> list[str]:
     """Return the problems of values that are wrong in whatever combination of the sweep they stand.
 
     Args:
-        values: as `read_sweep` returns them.
+        values: as `by_key` returns them.
         config_dir: the folder of the user's YAML.
     """
     tried: dict[tuple[str, ...], list[str]] = {}

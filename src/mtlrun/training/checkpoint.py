@@ -97,6 +97,24 @@ class Checkpoints:
             logger.warning("without an undamaged checkpoint the run cannot be continued; it starts anew")
         return False
 
+    def copy_training(self, to: "Checkpoints") -> bool:
+        """Write the newest undamaged state as that of another run; return False if there is none.
+
+        Raises:
+            CheckpointError: it is of another version.
+            StorageError: as for `save`.
+        """
+        for name in (LAST, PREVIOUS):
+            try:
+                state = self._load(self._folder / name, _TRAINING)
+            except DamagedCheckpointError as error:
+                logger.warning("%s", error)
+                continue
+            if state is not None:
+                save(to._mark(_TRAINING) | state, to._folder / LAST)
+                return True
+        return False
+
     def save_best(self, weights: Mapping[str, Any]) -> None:
         """Write `SelectedModel.weights` as best.pt.
 

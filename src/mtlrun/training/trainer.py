@@ -83,6 +83,8 @@ class Trainer:
         self.outputs = {split: self._no_outputs(split) for split in ("val", "test")}
         self.has_ended = False  # and is saved; the model then holds the selected weights
         self.first_step_at: float | None = None  # time.monotonic()
+        #: Of the last evaluation that this process made, for whoever watches.
+        self.newest_metrics: dict[str, dict[str, float]] = {}
         self._resumed_at = self._saved_at = time.monotonic()
 
     # ---------------------------------------------------------------------------------------------- the loop
@@ -227,6 +229,7 @@ class Trainer:
         if improved:
             self.checkpoints.save_best(self.selected.weights())
         progress.evaluated_step = progress.step
+        self.newest_metrics = metrics
         self.observers.averaged(progress.step, epoch, self.step_means.epoch_losses())
         self.observers.validated(progress.step, epoch, metrics, improved)
         if parts.settings.log_pictures and has_pictures(parts.tasks):

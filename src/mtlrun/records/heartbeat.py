@@ -1,0 +1,104 @@
+"""The heartbeat: a small file that a running run renews, from which others see that it is alive, and how far it is."""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from mtlrun.records.folder import HEARTBEAT
+from mtlrun.records.record import Record, Status
+
+#: Seconds between two beats, and after how many without one a run on another machine is called silent.
+INTERVAL, SILENT_AFTER = 5.0, 60.0
+
+RunState = Status | Literal["killed", "silent"]
+
+
+@dataclass
+class Heartbeat:
+    """What a running run tells those who watch it.
+
+    Args:
+        host, pid: the machine and the process.
+        at: time of this beat, seconds since 1970 by the clock of that machine.
+        began: of the process, likewise.
+        first_step: the step at which the process began, if it continued the run.
+        step, total_steps, epoch: how far it is.
+        metrics: of the newest evaluation, {task: {metric: value}}.
+    """
+
+    host: str = field(default_factory=platform.node)
+    pid: int = field(default_factory=os.getpid)
+    at: float = field(default_factory=time.time)
+    began: float = field(default_factory=time.time)
+    first_step: int = 0
+    step: int = 0
+    total_steps: int = 0
+    epoch: int = 0
+    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> None:
+        """Write the file; failing to do so is no reason to end a run."""
+        temporary = folder / f"{HEARTBEAT}.tmp"
+        with suppress(OSError):
+            temporary.write_text(json.dumps(asdict(self)))
+            os.replace(temporary, folder / HEARTBEAT)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Heartbeat | None":
+        """Return the newest heartbeat of a run, None if there is none that can be read."""
+        try:
+            content = json.loads((folder / HEARTBEAT).read_text())
+            known = {key: value for key, value in content.items() if key in cls.__dataclass_fields__}
+            beat = cls(**known)
+            float(beat.at), float(beat.began), int(beat.pid), int(beat.step), int(beat.total_steps)
+        except (OSError, ValueError, TypeError, AttributeError):
+            return None
+        return beat
+
+    @property
+    def age(self) -> float:
+        """Seconds since the beat."""
+        return max(time.time() - self.at, 0.0)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimated seconds until the last step, None before the first one."""
+        made = self.step - self.first_step
+        if made < 1:
+            return None
+        return (self.at - self.began) / made * (self.total_steps - self.step) - self.age
+
+
+def state_of(record: Record | None, beat: Heartbeat | None) -> RunState:
+    """Return the state of a run: that of its record, or if this is `running`, whether it still is.
+
+    `killed`: its process is gone. `silent`: it was on another machine, or has stopped, and its last beat is old. The
+    lock of its folder is left alone: to try it is to hold it for a moment, in which a run that starts would meet it.
+    """
+    if record is not None and record.status != "running":
+        return record.status
+    if beat is None or (beat.host == platform.node() and not _exists(beat.pid)):
+        return "killed"
+    return "running" if beat.age < SILENT_AFTER else "silent"
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+def remove_heartbeat(folder: Path) -> None:
+    """Remove the file, if there is one."""
+    with suppress(OSError):
+        (folder / HEARTBEAT).unlink(missing_ok=True)

@@ -1,0 +1,55 @@
+"""The announcement of a sweep: a file in each study's folder that lists what is still to be trained there."""
+
+import json
+import os
+import platform
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from mtlrun.records.heartbeat import INTERVAL
+from mtlrun.records.overview import SWEEPS
+from mtlrun.sweeps.jobs import ENDED, Job
+
+
+@contextmanager
+def announced(jobs: Sequence[Job]) -> Iterator[None]:
+    """Let `mtlrun status` see which runs wait, until the block ends."""
+    studies: dict[Path, list[Job]] = {}
+    for job in jobs:
+        studies.setdefault(job.folder.parent, []).append(job)
+    ended = threading.Event()
+
+    def write() -> None:
+        for folder, of_study in studies.items():
+            waiting = [job.run_id for job in of_study if job.state not in ENDED]
+            content = {"host": platform.node(), "pid": os.getpid(), "at": time.time(), "runs": waiting}
+            path = _path(folder)
+            with suppress(OSError):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                temporary = path.with_suffix(".tmp")
+                temporary.write_text(json.dumps(content))
+                os.replace(temporary, path)
+
+    def keep_writing() -> None:
+        while not ended.wait(INTERVAL):
+            write()
+
+    write()
+    thread = threading.Thread(target=keep_writing, name="announcement", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        for folder in studies:
+            with suppress(OSError):
+                _path(folder).unlink(missing_ok=True)
+                _path(folder).parent.rmdir()  # if no other sweep is under way
+
+
+def _path(folder: Path) -> Path:
+    return folder / SWEEPS / f"{platform.node()}-{os.getpid()}.json"

@@ -1,0 +1,218 @@
+"""A process that imports PyTorch once, and runs each request in a fork of itself.
+
+A fork starts in milliseconds, where a new process imports for seconds, and whatever ends it ends nothing else. This
+process computes nothing: threads and CUDA contexts do not survive a fork. It talks with `mtlrun.sweeps.processes` in
+lines of JSON, and ends when its other end does.
+"""
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import Any
+
+#: Of these packages, what a run has imported is imported here, too, for the runs after it.
+_PACKAGES = ("mtlrun", "torch", "torchvision", "torchmetrics", "tensorboard", "numpy", "scipy", "sklearn", "pandas")
+
+
+def serve(requests: socket.socket, life: int) -> None:
+    """Answer requests until there are no more.
+
+    The first line is `{"path": sys.path, "modules": [...]}`, where the modules are what the runs will need. A request
+    is `{"id", "do", "config", "overrides", "environment", "output", "report"}`: to "run", "check" or "probe" a config,
+    the environment variables to set, and the files for what is printed and for the report. The answers are
+    `{"gpus": n}` once at the start, and `{"id", "pid"}` and `{"id", "pid", "code"}` for each request.
+
+    Args:
+        requests: the socket.
+        life: the reading end of a pipe that the other process holds open as long as it lives.
+    """
+    received = _Lines(requests)
+    while not (lines := received.read()):
+        pass
+    first = json.loads(lines.pop(0))
+    sys.path[:] = first["path"]
+    _import(first["modules"])
+    _answer(requests, {"gpus": _count_gpus()})
+    gc.collect()
+    gc.freeze()
+    wakeup, waker = socket.socketpair()
+    waker.setblocking(False)
+    wakeup.setblocking(False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(waker.fileno())
+    running: dict[int, dict[str, Any]] = {}
+    while True:
+        for line in lines:
+            request = json.loads(line)
+            pid = os.fork()
+            if pid == 0:
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                for end in (requests, wakeup, waker):
+                    end.close()
+                _run_request(request, life)
+            running[pid] = request
+            _answer(requests, {"id": request["id"], "pid": pid})
+        lines = []
+        readable, _, _ = select.select([requests, wakeup], [], [])
+        if wakeup in readable:
+            with contextlib.suppress(BlockingIOError):
+                wakeup.recv(4096)
+            _reap(running, requests)
+        if requests in readable:
+            lines = received.read()
+
+
+class _Lines:
+    """The lines that arrive at a socket.
+
+    Args:
+        source: the socket.
+    """
+
+    def __init__(self, source: socket.socket) -> None:
+        self._source, self._rest = source, b""
+
+    def read(self) -> list[bytes]:
+        """Wait for content, and return the lines that are now whole.
+
+        Raises:
+            SystemExit: there will be no more.
+        """
+        content = self._source.recv(1 << 16)
+        if not content:
+            sys.exit()
+        *lines, self._rest = (self._rest + content).split(b"\n")
+        return lines
+
+
+def _answer(requests: socket.socket, answer: dict[str, Any]) -> None:
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # nobody is left to hear it
+        requests.sendall((json.dumps(answer) + "\n").encode())
+
+
+def _reap(running: dict[int, dict[str, Any]], requests: socket.socket) -> None:
+    """Answer for each child that has ended, and import what it had to import."""
+    ended = []
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            break
+        if pid == 0:
+            break
+        request = running.pop(pid, None)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)  # what it started and left behind
+        if request is not None:
+            _answer(requests, {"id": request["id"], "pid": pid, "code": os.waitstatus_to_exitcode(status)})
+            ended.append(request)
+    for request in ended:
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            with open(request["report"]) as file:
+                modules = json.load(file)["modules"]
+            if any(module not in sys.modules for module in modules):
+                _import(modules)
+                gc.collect()
+                gc.freeze()
+
+
+def _import(modules: list[str]) -> None:
+    for module in modules:
+        with contextlib.suppress(Exception):  # the run itself will say what is wrong with it
+            importlib.import_module(module)
+
+
+def _count_gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()  # by NVML, which makes no context
+
+
+def _run_request(request: dict[str, Any], life: int) -> None:
+    """Do what is asked, in a process group of its own, report on it, and end the process."""
+    report: dict[str, Any] = {}
+    code = 1
+    started = time.monotonic()
+    try:
+        os.setsid()
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher decides; a terminal's Ctrl-C is for it
+        os.environ |= request["environment"]
+        threading.Thread(target=_end_with, args=(life,), daemon=True).start()
+        before = set(sys.modules)
+        code = _do(request, report, started)
+        report["modules"] = [name for name in sorted(set(sys.modules) - before) if name.partition(".")[0] in _PACKAGES]
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        report |= {"kind": "SystemExit", "error": f"the code called sys.exit({error.code!r})"}
+        code = code or 1  # a run that ends this way was not completed
+    except BaseException as error:
+        report |= {"kind": type(error).__name__, "error": f"{type(error).__name__}: {error}"}
+        with contextlib.suppress(Exception):
+            sys.excepthook(*sys.exc_info())
+    finally:
+        with contextlib.suppress(BaseException):
+            with open(request["report"], "w") as file:
+                json.dump(report, file)
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _end_with(life: int) -> None:
+    """Stop this process, as a signal would, when the one that wants its result is gone."""
+    with contextlib.suppress(OSError):
+        os.read(life, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _do(request: dict[str, Any], report: dict[str, Any], started: float) -> int:
+    from mtlrun.errors import ConfigError, MtlrunError
+
+    config = request["config"]
+    try:
+        if request["do"] == "check":
+            from mtlrun.setup.prepare import prepare
+
+            prepare(config)
+            return 0
+        if request["do"] == "probe":
+            from mtlrun.runs.probe import probe
+
+            report["result"] = probe(config)
+            return 0
+        import faulthandler
+
+        from rich.console import Console
+
+        from mtlrun.runs.run import run
+
+        faulthandler.enable()
+        with open(os.devnull, "w") as nowhere:
+            record = run(config, overrides=request["overrides"], console=Console(file=nowhere), started=started)
+        report["seconds_to_first_step"] = record.seconds.get("to_first_step")
+        if record.status == "diverged":
+            report |= {"kind": "DivergedError", "error": record.error}
+            return 3
+        return 0
+    except MtlrunError as error:
+        problems = error.problems if isinstance(error, ConfigError) else [str(error)]
+        report |= {"kind": type(error).__name__, "error": str(error), "problems": problems}
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    serve(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]))

@@ -1,0 +1,198 @@
+"""The launcher that Hydra calls for a sweep: it composes all runs, checks them, and has them trained."""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from importlib import import_module
+from types import ModuleType
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from mtlrun.errors import ConfigError, RunInterruptedError, SweepError
+from mtlrun.records.display import make_console
+from mtlrun.records.record import Record, finished_record
+from mtlrun.runs.signals import stop_signals, stopping_at_once
+from mtlrun.sweeps.announcement import announced
+from mtlrun.sweeps.checking import find_illegal
+from mtlrun.sweeps.composing import compose_jobs, config_dirs, gather
+from mtlrun.sweeps.jobs import Job
+from mtlrun.sweeps.local import LocalExecutor
+from mtlrun.sweeps.planning import print_plan
+from mtlrun.sweeps.scheduler import Scheduler
+from mtlrun.sweeps.screen import LineView, LiveView, print_line
+from mtlrun.sweeps.sweeper import StudySweeper
+
+RETRY = ("failed", "none", "all")
+ILLEGAL = ("refuse", "skip")
+
+
+class SweepLauncher(Launcher):
+    """Trains each run of a sweep in a process of its own; see conf/hydra/launcher/mtlrun.yaml for the arguments."""
+
+    # Hydra takes plugins from this package only, or those that are registered under a name of it.
+    __module__ = "hydra_plugins.mtlrun"
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        runs_per_gpu: int = 1,
+        time_limit: float | None = None,
+        memory_limit: float | None = None,
+        retry: str = "failed",
+        illegal: str = "refuse",
+    ) -> None:
+        for key, value, allowed in (("retry", retry, RETRY), ("illegal", illegal, ILLEGAL)):
+            if value not in allowed:
+                raise ConfigError(f"hydra.launcher.{key}={value}: must be one of {', '.join(allowed)}")
+        self._make_executor = partial(
+            LocalExecutor,
+            workers=workers,
+            runs_per_gpu=runs_per_gpu,
+            time_limit=time_limit,
+            memory_limit=memory_limit,
+        )
+        self._retry, self._skips_illegal = retry, illegal == "skip"
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take what Hydra knows."""
+        self._loader, self._config = hydra_context.config_loader, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Train all runs; return when all have ended.
+
+        Raises:
+            ConfigError: before anything was started: runs are refused.
+            SweepError: runs have failed, or diverged.
+            RunInterruptedError: a signal stopped the sweep.
+        """
+        jobs, wrong = self.list_jobs(job_overrides)
+        with self._checked([job for job in jobs if not job.was_done]) as (executor, illegal):
+            self._refuse(jobs, illegal, wrong)
+            self._train(jobs, executor)
+        failed = [job for job in jobs if job.state in ("failed", "diverged")]
+        if failed:
+            raise SweepError(len(failed), len(jobs))
+        return [_job_return(job) for job in jobs]
+
+    def list_jobs(self, job_overrides: Sequence[Sequence[str]]) -> tuple[list[Job], list[str]]:
+        """Return a job for each run, with its state if there is nothing to train, and problems of other runs."""
+        assert isinstance(self._loader, ConfigLoaderImpl)
+        jobs, problems = compose_jobs(self._loader, self._config, job_overrides)
+        for job in jobs:
+            self._note_what_is_done(job)
+        return jobs, problems
+
+    @contextmanager
+    def _checked(self, jobs: Sequence[Job]) -> Iterator[tuple[LocalExecutor | None, Mapping[int, Sequence[str]]]]:
+        """Yield what runs the jobs, None if there are none, and {number: problems} of those that are refused."""
+        if not jobs:
+            yield None, {}
+            return
+        executor = self._make_executor(jobs)
+        try:
+            with stopping_at_once():
+                illegal = find_illegal(jobs, executor.processes, len(executor.places))
+            yield executor, illegal
+        finally:
+            executor.close()
+
+    def _train(self, jobs: Sequence[Job], executor: LocalExecutor | None) -> None:
+        """Train what is not done, and show it."""
+        console = make_console()
+        if executor is None or not console.is_terminal:
+            view = LineView(self._command(), print_line)
+        else:
+            view = LiveView(self._command(), console, len(executor.places))
+        if executor is None:
+            view.begin(jobs)
+            view.end()
+            return
+        with stop_signals() as stop_signal, announced([job for job in jobs if not job.was_done]):
+            Scheduler(jobs, executor, view, stop_signal).run()
+            number = stop_signal()
+        if number is not None:
+            raise RunInterruptedError(number)
+
+    def _note_what_is_done(self, job: Job) -> None:
+        """Set the state of a job that needs no training."""
+        record = finished_record(job.config)
+        if record is None:
+            earlier = None if job.config["runtime"].get("rerun") else Record.read(job.folder)
+            if earlier is not None and earlier.status == "failed" and self._retry == "none":
+                job.state, job.was_done, job.error = "failed", True, earlier.error
+        elif record.status == "diverged" and self._retry == "all":
+            # It would diverge again at the same step: it is trained anew, in case the code is another.
+            job.config = {**job.config, "runtime": {**job.config["runtime"], "rerun": True}}
+        elif record.status == "diverged":
+            job.state, job.was_done, job.error = "diverged", True, record.error
+        elif not record.lacks_baselines(job.config):
+            job.state, job.was_done = "completed", True
+
+    def _refuse(self, jobs: Sequence[Job], illegal: Mapping[int, Sequence[str]], wrong: Sequence[str]) -> None:
+        """Leave out illegal runs, or refuse the whole sweep; what cannot be composed is always refused."""
+        if self._skips_illegal and not wrong:
+            for job in jobs:
+                if job.number in illegal:
+                    job.state, job.was_done, job.error = "refused", True, "; ".join(illegal[job.number])
+            return
+        overrides = {job.number: job.overrides for job in jobs}
+        found = [(overrides[number], problem) for number, problems in illegal.items() for problem in problems]
+        problems = [*wrong, *gather(found, list(overrides.values()))]
+        if not problems:
+            return
+        way_on = ""
+        if len(illegal) < len(jobs) and not wrong:
+            way_on = f"{len(illegal)} of {len(jobs)} runs are refused; to train the others: hydra.launcher.illegal=skip"
+        raise ConfigError(problems, way_on)
+
+    def _command(self) -> list[str]:
+        """Return the words before the overrides of a run."""
+        return ["mtlrun", *(f"--config-dir={folder}" for folder in config_dirs(self._config))]
+
+
+class PlanLauncher(SweepLauncher):
+    """Prints what the launcher of sweeps would do, and trains nothing."""
+
+    __module__ = "hydra_plugins.mtlrun"
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Print the plan.
+
+        Raises:
+            ConfigError: runs cannot be composed.
+        """
+        jobs, wrong = self.list_jobs(job_overrides)
+        if wrong:
+            raise ConfigError(wrong)
+        with self._checked([job for job in jobs if not job.was_done]) as (executor, illegal), stopping_at_once():
+            processes, places = (None, 1) if executor is None else (executor.processes, len(executor.places))
+            print_plan(jobs, illegal, processes, places, print_line)
+        return [_job_return(job) for job in jobs]
+
+
+def _job_return(job: Job) -> JobReturn:
+    returned = JobReturn(overrides=job.overrides, cfg=DictConfig(job.config), status=JobStatus.COMPLETED)
+    returned.return_value = None
+    return returned
+
+
+def register() -> None:
+    """Let Hydra know the launchers and the sweeper.
+
+    Hydra finds plugins by a name in the package `hydra_plugins`, which other distributions may have brought or not.
+    """
+    try:
+        package = import_module("hydra_plugins")
+    except ModuleNotFoundError:
+        package = sys.modules["hydra_plugins"] = ModuleType("hydra_plugins")
+        package.__path__ = []
+    module = package.mtlrun = ModuleType("hydra_plugins.mtlrun")  # type: ignore[attr-defined]
+    for plugin in (SweepLauncher, PlanLauncher, StudySweeper):
+        setattr(module, plugin.__name__, plugin)
+        Plugins.instance().register(plugin)

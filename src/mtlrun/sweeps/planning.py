@@ -1,0 +1,113 @@
+"""The plan of a sweep: what each run is, what is done already, what is refused, and an estimate of time and disk."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from mtlrun.errors import MtlrunError
+from mtlrun.records.folder import CHECKPOINTS, LAST, PREVIOUS
+from mtlrun.records.overview import duration
+from mtlrun.records.record import Record
+from mtlrun.sweeps.jobs import Job
+from mtlrun.sweeps.processes import Processes
+
+#: last.pt, previous.pt and best.pt, and what else a run leaves, in units of a checkpoint.
+_CHECKPOINTS_PER_RUN = 3
+_GIB = 2**30
+
+
+def print_plan(
+    jobs: Sequence[Job],
+    illegal: Mapping[int, Sequence[str]],
+    processes: Processes | None,
+    places: int,
+    write: Callable[[str], None],
+) -> None:
+    """Print a line for each run, and an estimate for those that are still to be trained.
+
+    Args:
+        jobs: of the sweep.
+        illegal: {number of the job: problems}.
+        processes: in which a run of each kind is probed; None if nothing is left to train.
+        places: number of runs side by side.
+        write: prints a line.
+    """
+    legal = [job for job in jobs if not job.was_done and job.number not in illegal]
+    seconds, checkpoints = {}, {}
+    for group in _alike(legal):
+        found = _probe(group[0], processes) if processes is not None else None
+        if found is not None:
+            for job in group:
+                seconds[job.number] = _seconds(found) * (1 - fraction_made(job))
+                checkpoints[job.number] = found["checkpoint_bytes"]
+    states: Counter[str] = Counter()
+    for job in jobs:
+        state, detail = describe(job, illegal.get(job.number, ()))
+        states[state] += 1
+        time = f", about {duration(seconds[job.number])}" if job.number in seconds else ""
+        write(f"{job.number}/{len(jobs)} {job.run_id}: {state}{time}: {' '.join(job.overrides)}")
+        for line in detail:
+            write(f"    {line}")
+    write(f"{len(jobs)} runs: " + ", ".join(f"{count} {state}" for state, count in states.items()))
+    if seconds:
+        disk = _CHECKPOINTS_PER_RUN * sum(checkpoints.values()) / _GIB
+        write(
+            f"about {duration(sum(seconds.values()) / places)} on {places} {'place' if places == 1 else 'places'}, "
+            f"{disk:.2g} GiB of checkpoints; measured in a few steps of each dataset, model and weighting"
+        )
+
+
+def describe(job: Job, problems: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """Return what would become of a job, and lines on why."""
+    if problems:
+        return "refused", problems
+    if job.was_done:
+        return "finished" if job.state == "completed" else job.state, [job.error] if job.error else []
+    record = _record(job)
+    if record is None:
+        return "new", []
+    if record.status == "failed":
+        return "to be tried again", [record.error or ""]
+    return "to be continued", []
+
+
+def fraction_made(job: Job) -> float:
+    """Return which part of a run's steps was made in an earlier sweep, as far as its record knows."""
+    record = _record(job)
+    has_checkpoint = any((job.folder / CHECKPOINTS / name).exists() for name in (LAST, PREVIOUS))
+    if record is None or not record.total_steps or not has_checkpoint:
+        return 0.0
+    return record.steps / record.total_steps
+
+
+def _record(job: Job) -> Record | None:
+    with suppress(MtlrunError):
+        return Record.read(job.folder)
+    return None
+
+
+def _alike(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Return the jobs in groups that take about as long: of one dataset, backbone, model, weighting and length."""
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        config = job.config
+        node = {key: config.get(key) for key in ("names", "dataset", "backbone", "model", "weighting", "trainer")}
+        groups.setdefault(json.dumps(node, sort_keys=True), []).append(job)
+    return list(groups.values())
+
+
+def _probe(job: Job, processes: Processes | None) -> dict[str, Any] | None:
+    """Return the fields of a `Probe`, None if the run fails."""
+    assert processes is not None
+    number = processes.start("probe", job.config)
+    while True:
+        outcome = processes.wait(None).get(number)
+        if outcome is not None:
+            return outcome.result
+
+
+def _seconds(found: Mapping[str, Any]) -> float:
+    evaluations = (found["evaluations"] + 1) * found["seconds_per_evaluation"]
+    return float(found["seconds_to_start"] + found["steps"] * found["seconds_per_step"] + evaluations)

@@ -1,0 +1,177 @@
+"""The queue: which run is started when, what is tried again, and how a sweep is stopped."""
+
+import signal
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from mtlrun.errors import DivergedError, RunInUseError
+from mtlrun.records.folder import LOG
+from mtlrun.records.heartbeat import Heartbeat, state_of
+from mtlrun.sweeps.jobs import ENDED, Job, Outcome
+from mtlrun.sweeps.processes import LOST
+
+#: Seconds between two looks at signals, and at the runs that another process trains.
+_PAUSE, _PAUSE_ELSEWHERE = 0.5, 2.0
+#: How often a run is started if its process was lost, each time from its last checkpoint.
+_MOST_ATTEMPTS = 5
+#: Lines of what a process printed that say why it failed.
+_LINES = 15
+
+
+class Executor(Protocol):
+    """Something that runs jobs."""
+
+    def has_room(self, job: Job) -> bool:
+        """Return True if the job can be started now."""
+
+    def start(self, job: Job) -> None:
+        """Start a job, for which there must be room."""
+
+    def wait(self, seconds: float) -> list[tuple[Job, Outcome]]:
+        """Wait until a job ends, at most for some seconds; return those that ended."""
+
+    def stop(self, job: Job, *, at_once: bool) -> None:
+        """Ask a job to stop after its step, or kill it."""
+
+    def shares(self, job: Job) -> bool:
+        """Return True if the job shares what it runs on with others."""
+
+    def close(self) -> None:
+        """End what is left."""
+
+
+class View(Protocol):
+    """Something that shows a sweep."""
+
+    def begin(self, jobs: Sequence[Job]) -> None:
+        """The sweep begins; some jobs may be done already."""
+
+    def started(self, job: Job) -> None:
+        """A job was started."""
+
+    def ended(self, job: Job) -> None:
+        """A job came to an end, or goes back to the queue if it is `waiting`."""
+
+    def tick(self) -> None:
+        """Nothing happened, but time passed."""
+
+    def stopping(self, number: int) -> None:
+        """The sweep was asked to stop by this signal; what runs saves a checkpoint."""
+
+    def end(self) -> None:
+        """The sweep has ended."""
+
+
+class Scheduler:
+    """The queue of a sweep.
+
+    Args:
+        jobs: in the order in which they are to run.
+        executor: that runs them.
+        view: that shows them.
+        stop_signal: returns the number of a signal that asked to stop, None before.
+    """
+
+    def __init__(
+        self, jobs: Sequence[Job], executor: Executor, view: View, stop_signal: Callable[[], int | None]
+    ) -> None:
+        self._jobs, self._executor, self._view, self._stop_signal = jobs, executor, view, stop_signal
+        self._asked_to_stop = False
+        self._look_again_at = 0.0
+
+    def run(self) -> None:
+        """Run all jobs that have not ended, and return when all have, or when what ran has stopped after a signal.
+
+        Raises:
+            KeyboardInterrupt: a second signal; what ran is killed.
+        """
+        self._view.begin(self._jobs)
+        try:
+            while True:
+                number = self._stop_signal()
+                if number is not None and not self._asked_to_stop:
+                    self._asked_to_stop = True
+                    self._view.stopping(number)
+                    for job in self._running():
+                        self._executor.stop(job, at_once=False)
+                if number is None:
+                    self._start_what_fits()
+                running = self._running()
+                if not running and (number is not None or all(job.state in ENDED for job in self._jobs)):
+                    return
+                for job, outcome in self._executor.wait(_PAUSE):
+                    self._take(job, outcome)
+                self._view.tick()
+        except KeyboardInterrupt:
+            for job in self._running():
+                self._executor.stop(job, at_once=True)
+            raise
+        finally:
+            self._view.end()
+
+    def _running(self) -> list[Job]:
+        return [job for job in self._jobs if job.state == "running"]
+
+    def _start_what_fits(self) -> None:
+        for job in self._startable():
+            if self._executor.has_room(job):
+                job.state, job.started = "running", time.monotonic()
+                job.attempts += 1
+                self._executor.start(job)
+                if not job.was_elsewhere:
+                    self._view.started(job)
+
+    def _startable(self) -> list[Job]:
+        """Return the jobs to start, what nobody trains before what another process has begun and seems to have left."""
+        waiting = [job for job in self._jobs if job.state == "waiting"]
+        if waiting or time.monotonic() < self._look_again_at:
+            return waiting
+        self._look_again_at = time.monotonic() + _PAUSE_ELSEWHERE
+        return [job for job in self._jobs if job.state == "elsewhere" and not _is_alive(job)]
+
+    def _take(self, job: Job, outcome: Outcome) -> None:
+        """Note what has become of a job."""
+        job.seconds += time.monotonic() - job.started
+        job.output = "\n".join(outcome.output.strip().splitlines()[-_LINES:])
+        if outcome.code == 0:
+            job.state, job.error = "completed", None
+        elif outcome.kind == RunInUseError.__name__:
+            # Another sweep over the same runs, or what is left of a killed one and is about to stop.
+            job.state, job.error = "elsewhere", outcome.error
+            if job.was_elsewhere:
+                return
+            job.was_elsewhere = True
+        elif outcome.kind == DivergedError.__name__:
+            job.state, job.error = "diverged", outcome.error
+        elif self._asked_to_stop and outcome.code in (130, 143, -signal.SIGTERM):
+            job.state, job.error = "interrupted", None
+        elif outcome.kind == LOST and job.attempts < _MOST_ATTEMPTS:
+            job.state, job.error = "waiting", "the process that starts runs was killed; it goes on"
+        elif _is_out_of_memory(outcome) and self._executor.shares(job) and not job.alone:
+            job.state, job.alone, job.error = "waiting", True, f"{explain(outcome)}; tried once more, alone"
+        else:
+            job.state, job.error = "failed", explain(outcome)
+        self._view.ended(job)
+
+
+def explain(outcome: Outcome) -> str:
+    """Return why a process ended early, in a line."""
+    if outcome.error:
+        return " ".join(outcome.error.split())
+    if outcome.code < 0:
+        name = signal.Signals(-outcome.code).name
+        reasons = {"SIGKILL": "killed (SIGKILL), perhaps for want of memory", "SIGSEGV": "segmentation fault (SIGSEGV)"}
+        return reasons.get(name, f"ended by {name}")
+    last = outcome.output.strip().splitlines()
+    return last[-1] if last else f"ended with exit code {outcome.code}; {LOG} may have more"
+
+
+def _is_alive(job: Job) -> bool:
+    """Return True if the run seems to be trained by another process."""
+    beat = Heartbeat.read(job.folder)
+    return beat is not None and state_of(None, beat) == "running"
+
+
+def _is_out_of_memory(outcome: Outcome) -> bool:
+    return outcome.kind in ("OutOfMemoryError", "MemoryError") or outcome.code == -signal.SIGKILL

@@ -1,0 +1,80 @@
+"""Which runs a sweep consists of, what of them is refused, and what a plan says; nothing is trained."""
+
+from pathlib import Path
+
+import pytest
+
+SMALL = ["trainer=smoke", "runtime.quiet=true"]
+STUDY = """# @package _global_
+hydra:
+  sweeper:
+    params: {seed: "0,1"}
+    runs:
+      - {model: hard, weighting: [equal, mgda], optimizer.lr: 0.01}
+      - {model: "single,soft", weighting: equal}
+      - {model: hard, weighting: equal, optimizer.lr: [0.01, 0.02]}
+    exclude:
+      - {model: soft, seed: [1, 2]}
+"""
+
+
+@pytest.fixture
+def study():
+    Path("conf/study").mkdir(parents=True)
+    Path("conf/study/mine.yaml").write_text(STUDY)
+    return ["--config-dir=conf", "study=mine", *SMALL]
+
+
+def names(out):
+    """Return the runs of a plan: model, weighting and seed of each."""
+    lines = [line for line in out.splitlines() if line[:1].isdigit() and "/" in line.split()[0]]
+    return [line.split(":")[0].split("-", 1)[1].rsplit("-", 1)[0] for line in lines]
+
+
+def test_blocks_are_products_without_what_is_excluded_or_there_twice(mtlrun, study):
+    code, out, err = mtlrun("plan", "-m", *study)
+    assert code == 0, err
+    assert sorted(names(out)) == sorted([
+        "hard-equal-s0", "hard-equal-s1", "hard-mgda-s0", "hard-mgda-s1",
+        "single-equal-s0", "single-equal-s1", "soft-equal-s0", "hard-equal-s0", "hard-equal-s1",
+    ])  # fmt: skip
+    assert "9 runs: 9 new" in out
+    assert "GiB of checkpoints" in out
+    assert not Path("outputs").exists()
+    # What is typed replaces what the study sweeps over.
+    code, out, _ = mtlrun("plan", "-m", *study, "seed=1", "weighting=equal")
+    assert sorted(names(out)) == sorted(["hard-equal-s1", "single-equal-s1", "hard-equal-s1"])
+
+
+def test_what_is_wrong_with_a_sweep_is_said_before_anything_starts(mtlrun):
+    code, out, err = mtlrun("-m", *SMALL, "weighting=equal,mgda", "model=hard,soft", "seed=0,1")
+    assert (code, out) == (2, "")
+    assert "weighting=mgda combines the tasks' gradients" in err
+    assert err.count("model=soft has none") == 1
+    assert "2 of 8 runs are refused; to train the others: hydra.launcher.illegal=skip" in err
+    code, out, err = mtlrun("-m", *SMALL, "optimizer.lr=0.1,abc,inf", "seed=0,1")
+    assert (code, out) == (2, "")
+    assert "abc" in err
+    assert "inf" in err
+    code, _, err = mtlrun("plan", "-m", *SMALL, "model=hard", "seed=0,1", "hydra.sweeper.exclude=[{model: soft}]")
+    assert code == 2
+    assert "no run of this sweep has {'model': 'soft'}" in err
+    for words, problem in {
+        ("hydra.launcher.retry=sometimes",): "must be one of failed, none, all",
+        ("hydra.launcher.illegal=maybe",): "must be one of refuse, skip",
+        ("optimizer.lr=interval(0,1)",): "an interval has no values to list",
+    }.items():
+        code, out, err = mtlrun("-m", *SMALL, "seed=0,1", *words)
+        assert (code, out) == (2, ""), words
+        assert problem in err
+    assert not Path("outputs").exists()
+
+
+def test_illegal_runs_may_be_left_out(mtlrun):
+    words = [*SMALL, "weighting=mgda,equal", "model=soft", "hydra.launcher.illegal=skip"]
+    code, out, err = mtlrun("-m", *words)
+    assert code == 0, err
+    assert "1 completed, 1 refused" in out
+    code, out, _ = mtlrun("plan", "-m", *words)
+    assert "2 runs: 1 refused, 1 finished" in out
+    assert "weighting=mgda combines the tasks' gradients" in out

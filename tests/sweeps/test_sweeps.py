@@ -1,0 +1,146 @@
+"""Sweeps on the command line: a process for each run, which ends alone; what is skipped, continued and tried again."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import QUICK, read_record, run_folders, start
+
+from mtlrun.records.overview import read_entries
+
+# Datasets that end the process of a run in all ways that there are.
+FAULTY = """
+import ctypes, os, sys, time
+from mtlrun.datasets import KendallToy
+
+class Faulty(KendallToy):
+    def __init__(self, how="", **options):
+        super().__init__(**options)
+        self._how, self._reads = how, 0
+
+    def split(self, name):
+        # Not while the run is prepared: the sweep would be refused.
+        if name == "train" and os.path.exists("begun"):
+            if self._how == "raise":
+                raise RuntimeError("the disk has eaten [it]")
+            if self._how == "exit":
+                sys.exit(3)
+            if self._how == "crash":
+                ctypes.string_at(0)
+            if self._how == "kill":
+                os.kill(os.getpid(), 9)
+            if self._how == "memory":
+                raise MemoryError("no more")
+            if self._how == "slow":
+                time.sleep(60)
+        return super().split(name)
+"""
+
+
+def sweep(*words, code=0, command=("-m",)):
+    """Run a sweep in a process of its own and return what it printed."""
+    line = [sys.executable, "-m", "mtlrun", *command, *words]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=300)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout, done.stderr
+
+
+def best(folder):
+    """Return the selected weights of a run."""
+    state = torch.load(folder / "checkpoints" / "best.pt", weights_only=True)
+    return [tensor for part in state["model_states"] for tensor in part.values()]
+
+
+def test_each_run_is_a_process_and_a_finished_one_is_skipped(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = [*QUICK, "runtime.num_threads=1", "weighting=equal,mgda"]
+    out, _ = sweep(*words, "seed=0")
+    assert out.count("completed in") == 2
+    before = {folder: (folder / "record.json").stat().st_mtime_ns for folder in run_folders()}
+    out, _ = sweep(*words, "seed=0,1")
+    assert out.startswith("4 runs, 2 of them finished already")
+    assert out.count("completed in") == 2
+    assert all((folder / "record.json").stat().st_mtime_ns == time for folder, time in before.items())
+    assert {read_record(folder)["status"] for folder in run_folders()} == {"completed"}
+    assert len(run_folders()) == 4
+
+
+@pytest.fixture
+def faulty(tmp_path, monkeypatch):
+    """Return the words of a run on a dataset that fails in the way of `dataset.how`, once `begun` exists."""
+    monkeypatch.chdir(tmp_path)
+    Path("faulty.py").write_text(FAULTY)
+    Path("conf/dataset").mkdir(parents=True)
+    Path("conf/dataset/faulty.yaml").write_text(
+        "# @package _global_\ndefaults: [kendall_toy@_here_, _self_]\ndataset:\n  _target_: faulty.Faulty\n  how: ''\n"
+    )
+    return ["--config-dir=conf", "dataset=faulty", "backbone=mlp", "backbone.hidden=[4]", "trainer.epochs=2",
+            "runtime.num_threads=1"]  # fmt: skip
+
+
+def test_whatever_ends_a_run_ends_nothing_else(faulty):
+    words = [*faulty, "dataset.how='',raise,exit,crash,kill,memory", "hydra.launcher.time_limit=10"]
+    Path("begun").touch()
+    out, err = sweep(*words, code=1)
+    assert "5 of 6 runs failed; the same command tries them again" in err
+    for reason in (
+        "RuntimeError: the disk has eaten [it]", "the code called sys.exit(3)", "segmentation fault (SIGSEGV)",
+        "killed (SIGKILL), perhaps for want of memory", "MemoryError: no more",
+    ):  # fmt: skip
+        assert out.count(f"failed: {reason}\n") == 2, reason  # when it happens, and at the end
+    assert out.count("dataset=faulty") >= 6
+    assert "1 completed, 5 failed" in out or "5 failed, 1 completed" in out
+    Path("begun").unlink()
+    out, _ = sweep(*words)
+    assert out.startswith("6 runs, 1 of them finished already")
+    assert out.count("completed in") == 5
+
+
+TOY = ["dataset=kendall_toy", "backbone=mlp", "backbone.hidden=[16]", "trainer.batch_size=2", "trainer.log_every=50"]
+
+
+def test_a_killed_sweep_goes_on_and_ends_as_if_nothing_had_happened():
+    words = [*TOY, "trainer.epochs=15", "weighting=equal,mgda", "seed=0,1", "runtime.checkpoint_minutes=0.002"]
+    process = start("-m", *words, "runtime.root=killed")
+    wait_for(lambda: len(list(Path("killed/runs").glob("*/checkpoints/last.pt"))) >= 2)
+    states = {entry.state for entry in read_entries([Path("killed")])}
+    assert states == {"running", "waiting"}
+    process.kill()
+    process.communicate()
+    # What ran saves a checkpoint, and ends.
+    wait_for(lambda: all(entry.state == "interrupted" for entry in read_entries([Path("killed")])))
+    assert all(read_record(folder)["steps"] > 0 for folder in run_folders("killed"))
+    out, _ = sweep(*words, "runtime.root=killed")
+    assert out.count("completed in") == 4
+    assert sum(read_record(folder)["resumed"] for folder in run_folders("killed")) >= 2
+    # Alone, in one process after the other: what ran beside a run makes no difference.
+    sweep(*words, "runtime.root=alone", "hydra/launcher=basic")
+    for folder in run_folders("alone"):
+        other = Path("killed/runs") / folder.name
+        assert all(torch.equal(one, two) for one, two in zip(best(folder), best(other), strict=True))
+        assert read_record(folder)["test"] == read_record(other)["test"]
+
+
+def test_ctrl_c_lets_runs_save_a_checkpoint():
+    words = [*TOY, "trainer.epochs=2000", "seed=0,1,2"]
+    process = start("-m", *words)
+    wait_for(lambda: len(list(Path("outputs/runs").glob("*/checkpoints/last.pt"))) >= 1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 130
+    assert "stopped by SIGINT; the same command goes on from here" in err
+    assert "saves a checkpoint first" in out
+    assert {read_record(folder)["status"] for folder in run_folders()} == {"interrupted"}
+    assert read_entries([Path("outputs")])[0].beat is None
+
+
+def wait_for(what):
+    """Wait until something is true."""
+    deadline = time.monotonic() + 200
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
