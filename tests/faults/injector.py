@@ -23,6 +23,7 @@ _ERRNO = {
     "dead": errno.EIO,  # from then on, every change
     "readonly": errno.EROFS,  # from then on, every change
 }
+_BEAT = ".heartbeat"
 _LASTING = {"full", "dead", "readonly"}
 _ADDING = {"open", "write", "mkdir", "rename", "fsync"}  # what a full disk refuses
 
@@ -70,6 +71,8 @@ class Plan:
         if dir_fd is not None:
             path = os.path.join(os.readlink(f"/proc/self/fd/{dir_fd}"), path)
         path = os.path.abspath(path)
+        if os.path.basename(path).startswith(_BEAT):  # renewed by the clock, and of no consequence
+            return None
         return os.path.relpath(path, self.folder) if path == self.folder or path.startswith(self.folder + "/") else None
 
     def meet(self, kind, path, detail=None):
