@@ -30,6 +30,7 @@ COMMANDS = {
     "status": "mtlrun.cli.status",
     "extend": "mtlrun.cli.extend",
     "plan": "mtlrun.cli.plan",
+    "search": "mtlrun.cli.search",
 }
 
 

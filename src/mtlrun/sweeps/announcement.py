@@ -16,16 +16,16 @@ from mtlrun.sweeps.jobs import ENDED, Job
 
 @contextmanager
 def announced(jobs: Sequence[Job]) -> Iterator[None]:
-    """Let `mtlrun status` see which runs wait, until the block ends."""
-    studies: dict[Path, list[Job]] = {}
-    for job in jobs:
-        studies.setdefault(job.folder.parent, []).append(job)
+    """Let `mtlrun status` see which runs wait, until the block ends; more jobs may be added meanwhile."""
+    studies: set[Path] = set()
     ended = threading.Event()
 
     def write() -> None:
-        for folder, of_study in studies.items():
-            waiting = [job.run_id for job in of_study if job.state not in ENDED]
-            content = {"host": platform.node(), "pid": os.getpid(), "at": time.time(), "runs": waiting}
+        waiting = [job for job in jobs if job.state not in ENDED]
+        studies.update(job.folder.parent for job in waiting)
+        for folder in studies:
+            of_study = [job.run_id for job in waiting if job.folder.parent == folder]
+            content = {"host": platform.node(), "pid": os.getpid(), "at": time.time(), "runs": of_study}
             path = _path(folder)
             with suppress(OSError):
                 path.parent.mkdir(parents=True, exist_ok=True)

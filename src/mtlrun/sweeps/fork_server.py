@@ -6,6 +6,7 @@ lines of JSON, and ends when its other end does.
 """
 
 import contextlib
+import dataclasses
 import gc
 import importlib
 import json
@@ -187,7 +188,11 @@ def _do(request: dict[str, Any], report: dict[str, Any], started: float) -> int:
         if request["do"] == "check":
             from mtlrun.setup.prepare import prepare
 
-            prepare(config)
+            parts = prepare(config)
+            report["result"] = {
+                "main_metrics": {name: task.main_metric for name, task in parts.tasks.items()},
+                "skills": dataclasses.asdict(parts.skills),
+            }
             return 0
         if request["do"] == "probe":
             from mtlrun.runs.probe import probe

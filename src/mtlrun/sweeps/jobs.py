@@ -7,9 +7,11 @@ from typing import Any, Literal
 
 from mtlrun.records.identity import run_folder, run_id
 
-State = Literal["waiting", "running", "elsewhere", "completed", "diverged", "failed", "interrupted", "refused"]
+State = Literal[
+    "waiting", "running", "elsewhere", "completed", "diverged", "failed", "interrupted", "refused", "pruned"
+]
 #: The states in which there is nothing left to do for a job.
-ENDED: frozenset[State] = frozenset({"completed", "diverged", "failed", "interrupted", "refused"})
+ENDED: frozenset[State] = frozenset({"completed", "pruned", "diverged", "failed", "interrupted", "refused"})
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ class Job:
     was_done: bool = False
     #: Try it without any other run beside it.
     alone: bool = False
+    #: True if a search has asked it to stop, since others do better.
+    given_up: bool = False
     attempts: int = 0
     #: True if another process was found to train this run.
     was_elsewhere: bool = False

@@ -24,8 +24,9 @@ from mtlrun.sweeps.composing import compose_jobs, config_dirs, gather
 from mtlrun.sweeps.jobs import Job
 from mtlrun.sweeps.local import LocalExecutor
 from mtlrun.sweeps.planning import print_plan
-from mtlrun.sweeps.scheduler import Scheduler
+from mtlrun.sweeps.scheduler import Scheduler, Supply
 from mtlrun.sweeps.screen import LineView, LiveView, print_line
+from mtlrun.sweeps.search.sweeper import SearchSweeper
 from mtlrun.sweeps.sweeper import StudySweeper
 
 RETRY = ("failed", "none", "all")
@@ -72,12 +73,9 @@ class SweepLauncher(Launcher):
             RunInterruptedError: a signal stopped the sweep.
         """
         jobs, wrong = self.list_jobs(job_overrides)
-        with self._checked([job for job in jobs if not job.was_done]) as (executor, illegal):
-            self._refuse(jobs, illegal, wrong)
-            self._train(jobs, executor)
-        failed = [job for job in jobs if job.state in ("failed", "diverged")]
-        if failed:
-            raise SweepError(len(failed), len(jobs))
+        with self.checked([job for job in jobs if not job.was_done]) as (executor, illegal):
+            self.refuse(jobs, illegal, wrong)
+            self.train(jobs, executor)
         return [_job_return(job) for job in jobs]
 
     def list_jobs(self, job_overrides: Sequence[Sequence[str]]) -> tuple[list[Job], list[str]]:
@@ -89,7 +87,7 @@ class SweepLauncher(Launcher):
         return jobs, problems
 
     @contextmanager
-    def _checked(self, jobs: Sequence[Job]) -> Iterator[tuple[LocalExecutor | None, Mapping[int, Sequence[str]]]]:
+    def checked(self, jobs: Sequence[Job]) -> Iterator[tuple[LocalExecutor | None, Mapping[int, Sequence[str]]]]:
         """Yield what runs the jobs, None if there are none, and {number: problems} of those that are refused."""
         if not jobs:
             yield None, {}
@@ -102,22 +100,35 @@ class SweepLauncher(Launcher):
         finally:
             executor.close()
 
-    def _train(self, jobs: Sequence[Job], executor: LocalExecutor | None) -> None:
-        """Train what is not done, and show it."""
+    def train(self, jobs: list[Job], executor: LocalExecutor | None, supply: Supply | None = None) -> None:
+        """Train what is not done, and show it.
+
+        Args:
+            jobs: of the sweep; those of the supply are added.
+            executor: that runs them; None if there is nothing to run.
+            supply: of further jobs.
+
+        Raises:
+            SweepError: runs have failed, or diverged.
+            RunInterruptedError: a signal stopped the sweep.
+        """
         console = make_console()
         if executor is None or not console.is_terminal:
-            view = LineView(self._command(), print_line)
+            view = LineView(self.command(), print_line)
         else:
-            view = LiveView(self._command(), console, len(executor.places))
+            view = LiveView(self.command(), console, len(executor.places))
         if executor is None:
-            view.begin(jobs)
+            view.begin(jobs, len(jobs))
             view.end()
-            return
-        with stop_signals() as stop_signal, announced([job for job in jobs if not job.was_done]):
-            Scheduler(jobs, executor, view, stop_signal).run()
-            number = stop_signal()
-        if number is not None:
-            raise RunInterruptedError(number)
+        else:
+            with stop_signals() as stop_signal, announced(jobs):
+                Scheduler(jobs, executor, view, stop_signal, supply).run()
+                number = stop_signal()
+            if number is not None:
+                raise RunInterruptedError(number)
+        failed = [job for job in jobs if job.state in ("failed", "diverged")]
+        if failed:
+            raise SweepError(len(failed), len(jobs))
 
     def _note_what_is_done(self, job: Job) -> None:
         """Set the state of a job that needs no training."""
@@ -134,7 +145,7 @@ class SweepLauncher(Launcher):
         elif not record.lacks_baselines(job.config):
             job.state, job.was_done = "completed", True
 
-    def _refuse(self, jobs: Sequence[Job], illegal: Mapping[int, Sequence[str]], wrong: Sequence[str]) -> None:
+    def refuse(self, jobs: Sequence[Job], illegal: Mapping[int, Sequence[str]], wrong: Sequence[str]) -> None:
         """Leave out illegal runs, or refuse the whole sweep; what cannot be composed is always refused."""
         if self._skips_illegal and not wrong:
             for job in jobs:
@@ -151,7 +162,7 @@ class SweepLauncher(Launcher):
             way_on = f"{len(illegal)} of {len(jobs)} runs are refused; to train the others: hydra.launcher.illegal=skip"
         raise ConfigError(problems, way_on)
 
-    def _command(self) -> list[str]:
+    def command(self) -> list[str]:
         """Return the words before the overrides of a run."""
         return ["mtlrun", *(f"--config-dir={folder}" for folder in config_dirs(self._config))]
 
@@ -170,7 +181,7 @@ class PlanLauncher(SweepLauncher):
         jobs, wrong = self.list_jobs(job_overrides)
         if wrong:
             raise ConfigError(wrong)
-        with self._checked([job for job in jobs if not job.was_done]) as (executor, illegal), stopping_at_once():
+        with self.checked([job for job in jobs if not job.was_done]) as (executor, illegal), stopping_at_once():
             processes, places = (None, 1) if executor is None else (executor.processes, len(executor.places))
             print_plan(jobs, illegal, processes, places, print_line)
         return [_job_return(job) for job in jobs]
@@ -183,7 +194,7 @@ def _job_return(job: Job) -> JobReturn:
 
 
 def register() -> None:
-    """Let Hydra know the launchers and the sweeper.
+    """Let Hydra know the launchers and the sweepers.
 
     Hydra finds plugins by a name in the package `hydra_plugins`, which other distributions may have brought or not.
     """
@@ -193,6 +204,6 @@ def register() -> None:
         package = sys.modules["hydra_plugins"] = ModuleType("hydra_plugins")
         package.__path__ = []
     module = package.mtlrun = ModuleType("hydra_plugins.mtlrun")  # type: ignore[attr-defined]
-    for plugin in (SweepLauncher, PlanLauncher, StudySweeper):
+    for plugin in (SweepLauncher, PlanLauncher, StudySweeper, SearchSweeper):
         setattr(module, plugin.__name__, plugin)
         Plugins.instance().register(plugin)

@@ -41,11 +41,28 @@ class Executor(Protocol):
         """End what is left."""
 
 
+class Supply(Protocol):
+    """Something that has further jobs, each made when there is room for it, by what has become of others."""
+
+    #: A job that needs as much room as any other, and the number of all jobs that there will be.
+    typical: Job
+    total: int
+
+    def next_job(self) -> Job | None:
+        """Return a further job, which may have ended already; None if there will be no more."""
+
+    def ended(self, job: Job) -> None:
+        """A job has ended, and may be changed to `failed` if it has no result that is of use."""
+
+    def find_hopeless(self, running: Sequence[Job]) -> Sequence[Job]:
+        """Return the running jobs to stop, since others do better."""
+
+
 class View(Protocol):
     """Something that shows a sweep."""
 
-    def begin(self, jobs: Sequence[Job]) -> None:
-        """The sweep begins; some jobs may be done already."""
+    def begin(self, jobs: Sequence[Job], total: int) -> None:
+        """The sweep begins; some jobs may be done already, and others follow until there are `total`."""
 
     def started(self, job: Job) -> None:
         """A job was started."""
@@ -67,16 +84,23 @@ class Scheduler:
     """The queue of a sweep.
 
     Args:
-        jobs: in the order in which they are to run.
+        jobs: in the order in which they are to run; those of the supply are added.
         executor: that runs them.
         view: that shows them.
         stop_signal: returns the number of a signal that asked to stop, None before.
+        supply: of further jobs, if there are any.
     """
 
     def __init__(
-        self, jobs: Sequence[Job], executor: Executor, view: View, stop_signal: Callable[[], int | None]
+        self,
+        jobs: list[Job],
+        executor: Executor,
+        view: View,
+        stop_signal: Callable[[], int | None],
+        supply: Supply | None = None,
     ) -> None:
         self._jobs, self._executor, self._view, self._stop_signal = jobs, executor, view, stop_signal
+        self._supply, self._is_exhausted = supply, supply is None
         self._asked_to_stop = False
         self._look_again_at = 0.0
 
@@ -86,7 +110,7 @@ class Scheduler:
         Raises:
             KeyboardInterrupt: a second signal; what ran is killed.
         """
-        self._view.begin(self._jobs)
+        self._view.begin(self._jobs, len(self._jobs) if self._supply is None else self._supply.total)
         try:
             while True:
                 number = self._stop_signal()
@@ -98,10 +122,11 @@ class Scheduler:
                 if number is None:
                     self._start_what_fits()
                 running = self._running()
-                if not running and (number is not None or all(job.state in ENDED for job in self._jobs)):
+                if not running and (number is not None or self._is_done()):
                     return
                 for job, outcome in self._executor.wait(_PAUSE):
                     self._take(job, outcome)
+                self._give_up_hopeless()
                 self._view.tick()
         except KeyboardInterrupt:
             for job in self._running():
@@ -113,14 +138,43 @@ class Scheduler:
     def _running(self) -> list[Job]:
         return [job for job in self._jobs if job.state == "running"]
 
+    def _is_done(self) -> bool:
+        return self._is_exhausted and all(job.state in ENDED for job in self._jobs)
+
     def _start_what_fits(self) -> None:
         for job in self._startable():
             if self._executor.has_room(job):
-                job.state, job.started = "running", time.monotonic()
-                job.attempts += 1
-                self._executor.start(job)
-                if not job.was_elsewhere:
-                    self._view.started(job)
+                self._start(job)
+        while self._supply is not None and not self._is_exhausted and self._executor.has_room(self._supply.typical):
+            further = self._supply.next_job()
+            if further is None:
+                self._is_exhausted = True
+                return
+            self._jobs.append(further)
+            if further.state in ENDED:
+                self._end(further)
+            else:
+                self._start(further)
+
+    def _start(self, job: Job) -> None:
+        job.state, job.started = "running", time.monotonic()
+        job.attempts += 1
+        self._executor.start(job)
+        if not job.was_elsewhere:
+            self._view.started(job)
+
+    def _give_up_hopeless(self) -> None:
+        if self._supply is None:
+            return
+        for job in self._supply.find_hopeless([job for job in self._running() if not job.given_up]):
+            job.given_up = True
+            self._executor.stop(job, at_once=False)
+
+    def _end(self, job: Job) -> None:
+        """Report the end of a job."""
+        if self._supply is not None and job.state in ENDED:
+            self._supply.ended(job)
+        self._view.ended(job)
 
     def _startable(self) -> list[Job]:
         """Return the jobs to start, what nobody trains before what another process has begun and seems to have left."""
@@ -144,6 +198,8 @@ class Scheduler:
             job.was_elsewhere = True
         elif outcome.kind == DivergedError.__name__:
             job.state, job.error = "diverged", outcome.error
+        elif job.given_up and outcome.code in (143, -signal.SIGTERM):
+            job.state = "pruned"
         elif self._asked_to_stop and outcome.code in (130, 143, -signal.SIGTERM):
             job.state, job.error = "interrupted", None
         elif outcome.kind == LOST and job.attempts < _MOST_ATTEMPTS:
@@ -152,7 +208,7 @@ class Scheduler:
             job.state, job.alone, job.error = "waiting", True, f"{explain(outcome)}; tried once more, alone"
         else:
             job.state, job.error = "failed", explain(outcome)
-        self._view.ended(job)
+        self._end(job)
 
 
 def explain(outcome: Outcome) -> str:

@@ -17,7 +17,7 @@ from mtlrun.records.record import Record
 from mtlrun.sweeps.jobs import Job, State
 
 _STATES: tuple[State, ...] = (
-    "completed", "failed", "diverged", "refused", "interrupted", "elsewhere", "running", "waiting",
+    "completed", "pruned", "failed", "diverged", "refused", "interrupted", "elsewhere", "running", "waiting",
 )  # fmt: skip
 
 
@@ -32,11 +32,12 @@ class LineView:
     def __init__(self, command: Sequence[str], write: Callable[[str], None]) -> None:
         self._command, self._write = list(command), write
         self._jobs: Sequence[Job] = ()
+        self._total = 0
 
-    def begin(self, jobs: Sequence[Job]) -> None:
-        self._jobs = jobs
+    def begin(self, jobs: Sequence[Job], total: int) -> None:
+        self._jobs, self._total = jobs, total
         done = [job for job in jobs if job.was_done]
-        self._write(f"{len(jobs)} runs" + (f", {len(done)} of them finished already" if done else ""))
+        self._write(f"{total} runs" + (f", {len(done)} of them finished already" if done else ""))
 
     def started(self, job: Job) -> None:
         self._write(f"{self._place_of(job)} started: {' '.join(job.overrides)}")
@@ -83,7 +84,7 @@ class LineView:
         return shlex.join([*self._command, *job.overrides])
 
     def _place_of(self, job: Job) -> str:
-        return f"{job.number}/{len(self._jobs)} {job.run_id}:"
+        return f"{job.number}/{self._total} {job.run_id}:"
 
 
 class LiveView(LineView):
@@ -100,8 +101,8 @@ class LiveView(LineView):
         self._console, self._places = console, places
         self._live: Live | None = None
 
-    def begin(self, jobs: Sequence[Job]) -> None:
-        super().begin(jobs)
+    def begin(self, jobs: Sequence[Job], total: int) -> None:
+        super().begin(jobs, total)
         self._live = Live(self._table(), console=self._console, auto_refresh=False, transient=True)
         self._live.start()
 
@@ -133,6 +134,7 @@ class LiveView(LineView):
             newest = newest_metrics(self._record(job), beat)
             table.add_row(Text(job.run_id), progress, duration(left[-1]), Text(printable(newest)))
         counts = Counter(job.state for job in self._jobs)
+        counts["waiting"] += self._total - len(self._jobs)
         durations = [job.seconds for job in self._jobs if job.state == "completed" and not job.was_done]
         known = duration(seconds_left(left, durations, counts["waiting"], self._places))
         summary = ", ".join(f"{counts[state]} {state}" for state in _STATES if counts[state])

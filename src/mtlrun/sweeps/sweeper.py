@@ -33,8 +33,8 @@ class StudySweeper(Sweeper):
         runs: Sequence[Block] | None = None,
         exclude: Sequence[Block] | None = None,  # which the launcher sees to, since it knows each run's whole config
     ) -> None:
-        self._params = _plain(params) or {}
-        self._blocks = _plain(runs) or [{}]
+        self._params = plain(params) or {}
+        self._blocks = plain(runs) or [{}]
         self._launcher: Launcher | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -65,7 +65,7 @@ class StudySweeper(Sweeper):
         for number, block in enumerate(self._blocks, start=1):
             if not isinstance(block, Mapping):
                 raise ConfigError(f"hydra.sweeper.runs: block {number} is {block!r}; write key: values")
-            texts = [f"{key}={_as_text(value)}" for key, value in {**self._params, **block}.items()]
+            texts = [f"{key}={as_text(value)}" for key, value in {**self._params, **block}.items()]
             values: dict[str, list[str]] = {}
             for override in self._parser.parse_overrides([*texts, *arguments]):
                 key = override.get_key_element()
@@ -79,14 +79,15 @@ class StudySweeper(Sweeper):
         return [list(overrides) for overrides in found]
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return a value of a config as plain containers."""
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
-def _as_text(value: Any) -> str:
+def as_text(value: Any) -> str:
     """Return a value of a YAML as on the command line; a list there is a list of values to sweep over."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
-    return ",".join(map(_as_text, value)) if isinstance(value, list) else str(value)
+    return ",".join(map(as_text, value)) if isinstance(value, list) else str(value)
