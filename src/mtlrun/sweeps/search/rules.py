@@ -14,8 +14,8 @@ class Rules:
 
     Args:
         trials: number of them.
-        startup: trials that are drawn at random before any is chosen by the results of others, and that are completed
-            before any is pruned.
+        startup: trials that are drawn at random before any is chosen by the results of others; runs are pruned once
+            half as many are completed.
         pruner: `median`: end a run whose best value so far is worse than the median of the others after as many
             evaluations; None: let all runs end.
         warmup: evaluations before which no run is pruned.

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from math import prod
 from typing import Any
 
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
@@ -55,6 +56,12 @@ class Space:
         for key, distribution in self.distributions.items():
             runs += [self.overrides({**first, key: value}) for value in _extremes(distribution)[1:]]
         return runs
+
+    def num_points(self) -> int | None:
+        """Return the number of runs that there are in the space, None if it has no end."""
+        counts = [_num_values(distribution) for distribution in self.distributions.values()]
+        known = [count for count in counts if count is not None]
+        return prod(known) if len(known) == len(counts) else None
 
     def describe(self) -> dict[str, Any]:
         """Return the keys and what values they take, as plain data."""
@@ -144,6 +151,15 @@ def _extremes(distribution: BaseDistribution) -> list[Any]:
         return list(distribution.choices)
     assert isinstance(distribution, FloatDistribution | IntDistribution)
     return [distribution.low, distribution.high]
+
+
+def _num_values(distribution: BaseDistribution) -> int | None:
+    if isinstance(distribution, CategoricalDistribution):
+        return len(distribution.choices)
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    if distribution.step is None:
+        return None
+    return round((distribution.high - distribution.low) / distribution.step) + 1
 
 
 def _as_text(value: Any) -> str:

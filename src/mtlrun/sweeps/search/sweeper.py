@@ -68,6 +68,12 @@ class SearchSweeper(Sweeper):
             raise ConfigError("hydra/launcher: a search needs hydra/launcher=mtlrun, which runs are added to")
         texts = [f"{key}={as_text(value)}" for key, value in self._params.items()]
         space = make_space(self._parser.parse_overrides([*texts, *arguments]))
+        points = space.num_points()
+        if points is not None and self._rules.trials > points:
+            raise ConfigError(
+                f"hydra.sweeper.trials={self._rules.trials}: the space has {points} runs only; train all by mtlrun -m, "
+                f"or choose at most {points} trials"
+            )
         search(self._launcher, space, self._objectives, self._rules)
         return []
 

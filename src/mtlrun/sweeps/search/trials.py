@@ -79,7 +79,7 @@ class Trials:
             study_name=folder.name,
             directions=objectives.directions,
             load_if_exists=True,
-            pruner=optuna.pruners.MedianPruner(rules.startup, rules.warmup + 1) if self._prunes else None,
+            pruner=optuna.pruners.MedianPruner(max(rules.startup // 2, 1), rules.warmup + 1) if self._prunes else None,
         )
         if "objectives" not in self._study.user_attrs:
             self._study.set_user_attr("objectives", objectives.names)
