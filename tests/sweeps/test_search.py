@@ -16,6 +16,7 @@ from mtlrun.sweeps.jobs import Job
 from mtlrun.sweeps.search.objectives import Objectives, Scale
 from mtlrun.sweeps.search.rules import Rules
 from mtlrun.sweeps.search.space import make_space
+from mtlrun.sweeps.search.sweeper import SearchSweeper
 from mtlrun.sweeps.search.trials import JOURNAL, Trials
 from mtlrun.training.skill import Skills
 
@@ -274,6 +275,7 @@ def test_a_run_below_the_median_is_given_up(name):
     assert bench.trials.next_job() is None
 
 
+@pytest.mark.slow
 def test_a_search_on_the_command_line_finds_and_goes_on(mtlrun):
     words = [*TOY, "optimizer.lr=tag(log,interval(1e-4,1e2))", "weighting=equal,uncertainty", "runtime.study=mine"]
     code, out, err = mtlrun("search", *words, "hydra.sweeper.trials=3")
@@ -296,16 +298,20 @@ def test_a_search_on_the_command_line_finds_and_goes_on(mtlrun):
 
 
 def test_a_search_is_refused_before_anything_is_on_disk(mtlrun, monkeypatch):
+    for options, problem in (
+        ({"objectives": "mean"}, "must be a list such as [mean_skill]"),
+        ({"trials": None}, "must be a whole number of at least 1"),
+    ):
+        with pytest.raises(ConfigError) as error:
+            SearchSweeper(**options)
+        assert problem in str(error.value)
     for words, problem in {
-        ("optimizer.lr=interval(0,1)", "optimizer.beta=1,2"): "optimizer has no key 'beta'",
-        ("optimizer.lr=interval(0,1)", "hydra.sweeper.objectives=mean"): "must be a list such as [mean_skill]",
-        ("optimizer.lr=interval(0,1)", "hydra.sweeper.trials=none"): "must be a whole number of at least 1",
-        ("optimizer.lr=interval(0,1)", "hydra/launcher=basic"): "a search needs hydra/launcher=mtlrun",
+        ("optimizer.lr=interval(-1,1)", "optimizer.beta=1,2"): "optimizer has no key 'beta'",
         ("optimizer.lr=interval(0,1)", "hydra/launcher=plan"): "there is no list of them",
         ("optimizer.lr=0.1,0.2", "trainer.epochs=range(1,4)", "backbone.width=range(0.5,1.25,0.25)"): (
             "hydra.sweeper.trials=20: the space has 18 runs only; train all by mtlrun -m"
         ),
-        ("optimizer.lr=interval(-1,1)",): "optimizer.lr",
+        ("optimizer.lr=interval(-1,1)",): "1 of 2 runs are refused; to train the others: hydra.launcher.illegal=skip",
     }.items():
         code, out, err = mtlrun("search", *TOY, *words)
         assert (code, out) == (2, ""), words
@@ -317,6 +323,7 @@ def test_a_search_is_refused_before_anything_is_on_disk(mtlrun, monkeypatch):
     assert not Path("outputs").exists()
 
 
+@pytest.mark.slow
 def test_a_bad_run_is_stopped_and_a_killed_search_goes_on():
     # With this seed the good learning rate comes first.
     words = [*TOY, "trainer.epochs=30", "trainer.batch_size=2", "optimizer.lr=1e-9,3e-2", "hydra.sweeper.seed=5",

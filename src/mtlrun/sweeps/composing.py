@@ -25,26 +25,23 @@ from mtlrun.sweeps.jobs import Job
 _MOST_NAMED = 5
 
 
-def compose_jobs(
-    loader: ConfigLoaderImpl, base: DictConfig, runs: Sequence[Sequence[str]]
-) -> tuple[list[Job], list[str]]:
+def compose_jobs(composer: "Composer", runs: Sequence[Sequence[str]]) -> tuple[list[Job], list[str]]:
     """Return a job for each run that `hydra.sweeper.exclude` does not leave out, and what is wrong with others.
 
     Runs that are the same are made once.
 
     Args:
-        loader: Hydra's.
-        base: the config of the sweep, with the node `hydra`.
+        composer: of the sweep.
         runs: the overrides of each run.
 
     Raises:
         ConfigError: an exclusion has no effect, or leaves out all runs.
     """
+    base = composer.base
     exclude = _exclusions(base)
     effective: set[int] = set()
     jobs: dict[str, Job] = {}
     problems: list[tuple[Sequence[str], str]] = []
-    composer = _Composer(loader, base)
     refused: Exception | None = None
     for number, overrides in enumerate(runs):
         try:
@@ -93,14 +90,18 @@ def _diagnose(error: Exception, base: DictConfig) -> list[str]:
     return diagnose(list(base.hydra.overrides.task), compose, sweeping=True).problems or [first_line(error)]
 
 
-class _Composer:
+class Composer:
     """Composes runs as Hydra does, the options that several runs have in common once.
 
     Hydra takes ten times as long for the files of the chosen options as for the values of all other keys.
+
+    Args:
+        loader: Hydra's.
+        base: the config of the sweep, with the node `hydra`.
     """
 
     def __init__(self, loader: ConfigLoaderImpl, base: DictConfig) -> None:
-        self._loader, self._base = loader, base
+        self._loader, self.base = loader, base
         self._repository = CachingConfigRepository(loader.repository)
         self._composed: dict[tuple[str, ...], DictConfig] = {}
 
@@ -109,10 +110,10 @@ class _Composer:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
         values = [override for override in parsed if not self._is_choice(override)]
         if any(override.is_hydra_override() for override in values):
-            return self._loader.load_sweep_config(self._base, list(overrides))
+            return self._loader.load_sweep_config(self.base, list(overrides))
         choices = tuple(override.input_line or "" for override in parsed if self._is_choice(override))
         if choices not in self._composed:
-            self._composed[choices] = self._loader.load_sweep_config(self._base, list(choices))
+            self._composed[choices] = self._loader.load_sweep_config(self.base, list(choices))
         cfg = copy.deepcopy(self._composed[choices])
         self._loader._apply_overrides_to_config(values, cfg)
         with open_dict(cfg.hydra):

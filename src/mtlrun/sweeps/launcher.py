@@ -20,7 +20,7 @@ from mtlrun.records.record import Record, finished_record
 from mtlrun.runs.signals import stop_signals, stopping_at_once
 from mtlrun.sweeps.announcement import announced
 from mtlrun.sweeps.checking import find_illegal
-from mtlrun.sweeps.composing import compose_jobs, config_dirs, gather
+from mtlrun.sweeps.composing import Composer, compose_jobs, config_dirs, gather
 from mtlrun.sweeps.jobs import Job
 from mtlrun.sweeps.local import LocalExecutor
 from mtlrun.sweeps.planning import print_plan
@@ -62,7 +62,8 @@ class SweepLauncher(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what Hydra knows."""
-        self._loader, self._config = hydra_context.config_loader, config
+        assert isinstance(hydra_context.config_loader, ConfigLoaderImpl)
+        self._composer = Composer(hydra_context.config_loader, config)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Train all runs; return when all have ended.
@@ -80,8 +81,7 @@ class SweepLauncher(Launcher):
 
     def list_jobs(self, job_overrides: Sequence[Sequence[str]]) -> tuple[list[Job], list[str]]:
         """Return a job for each run, with its state if there is nothing to train, and problems of other runs."""
-        assert isinstance(self._loader, ConfigLoaderImpl)
-        jobs, problems = compose_jobs(self._loader, self._config, job_overrides)
+        jobs, problems = compose_jobs(self._composer, job_overrides)
         for job in jobs:
             self._note_what_is_done(job)
         return jobs, problems
@@ -164,7 +164,7 @@ class SweepLauncher(Launcher):
 
     def command(self) -> list[str]:
         """Return the words before the overrides of a run."""
-        return ["mtlrun", *(f"--config-dir={folder}" for folder in config_dirs(self._config))]
+        return ["mtlrun", *(f"--config-dir={folder}" for folder in config_dirs(self._composer.base))]
 
 
 class PlanLauncher(SweepLauncher):
