@@ -134,10 +134,19 @@ class DivergedError(MtlrunError):
 
 
 class SweepError(MtlrunError):
-    """Runs of a sweep have failed or diverged; all others were trained."""
+    """Runs of a sweep have failed or diverged; all others were trained.
 
-    def __init__(self, failed: int, total: int) -> None:
-        super().__init__(f"{failed} of {total} runs failed; the same command tries them again, and nothing else")
+    Args:
+        failed, diverged, total: numbers of runs.
+    """
+
+    def __init__(self, failed: int, diverged: int, total: int) -> None:
+        lines = []
+        if failed:
+            lines.append(f"{failed} of {total} runs failed; the same command tries them again, and nothing else")
+        if diverged:
+            lines.append(f"{diverged} of {total} runs diverged; hydra.launcher.retry=all tries those again")
+        super().__init__("; ".join(lines))
 
 
 class RunInterruptedError(MtlrunError):

@@ -113,7 +113,7 @@ class Bench:
         distance = abs(math.log10(float(job.config["optimizer"]["lr"])) + 2) + (job.config["optimizer"]["kind"] == "y")
         return {"a": {"accuracy": 1 - distance / 5 * evaluation / 5, "loss": distance}, "b": {"mae": 1 + distance}}
 
-    def train(self, job, status="completed", metrics=None, evaluations=5):
+    def train(self, job, status="completed", metrics=None, evaluations=5, samples="same"):
         """Write the files of a run."""
         self.trained.append(job.run_id)
         metrics = metrics or self.metrics(job)
@@ -126,9 +126,10 @@ class Bench:
         skills = {"a": (metrics["a"]["accuracy"] - 0.5) / 0.5, "b": 1 - metrics["b"]["mae"] / 4}
         entries = {task: {"selected": skill, "best": skill, "best_epoch": 1, "best_step": 1}
                    for task, skill in skills.items()}  # fmt: skip
-        Record(job.run_id, job.config, status=status, val=metrics, trivial={"val": trivial}, skills=entries).write(
-            job.folder
-        )
+        val = {"samples": 9, "labeled": {}, "fingerprint": samples, "available": 9}
+        record = Record(job.run_id, job.config, status=status, val=metrics, trivial={"val": trivial}, skills=entries)
+        record.splits = {"val": val}
+        record.write(job.folder)
         job.state = status
 
     def finish(self, **how):
@@ -218,6 +219,19 @@ def test_what_has_no_finite_value_is_a_failed_trial():
     bench.trials.ended(job)
     assert bench.trials.next_job() is None
     assert bench.states() == ["FAIL", "FAIL", "FAIL", "COMPLETE", "COMPLETE"]
+
+
+def test_runs_on_other_samples_are_not_compared():
+    bench = Bench(trials=3)
+    for samples in ("same", "other", "same"):
+        job = bench.trials.next_job()
+        bench.train(job, samples=samples)
+        bench.trials.ended(job)
+    assert bench.states() == ["COMPLETE", "FAIL", "COMPLETE"]
+    bench.open()
+    (failed,) = (job for job in bench.trials.finished if job.state == "failed")
+    assert failed.error == "no value for the search: it was validated on other samples than the trials before it"
+    assert bench.trials.next_job() is None
 
 
 def test_several_objectives_give_the_pareto_set():

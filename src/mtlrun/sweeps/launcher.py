@@ -1,6 +1,7 @@
 """The launcher that Hydra calls for a sweep: it composes all runs, checks them, and has them trained."""
 
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -126,9 +127,9 @@ class SweepLauncher(Launcher):
                 number = stop_signal()
             if number is not None:
                 raise RunInterruptedError(number)
-        failed = [job for job in jobs if job.state in ("failed", "diverged")]
-        if failed:
-            raise SweepError(len(failed), len(jobs))
+        counts = Counter(job.state for job in jobs)
+        if counts["failed"] or counts["diverged"]:
+            raise SweepError(counts["failed"], counts["diverged"], len(jobs))
 
     def _note_what_is_done(self, job: Job) -> None:
         """Set the state of a job that needs no training."""

@@ -28,6 +28,8 @@ from mtlrun.sweeps.search.space import Space
 JOURNAL = "trials.jsonl"
 #: Attributes of a trial: the number of the one that it tries again, the ID of its run, why it failed.
 _AGAIN, _RUN, _REASON = "again", "run", "reason"
+#: Attributes of the study: its objectives, the fingerprint of the validation split.
+_OBJECTIVES, _SAMPLES = "objectives", "samples"
 
 
 def folder_of(job: Job, space: Space, objectives: Objectives) -> Path:
@@ -81,8 +83,8 @@ class Trials:
             load_if_exists=True,
             pruner=optuna.pruners.MedianPruner(max(rules.startup // 2, 1), rules.warmup + 1) if self._prunes else None,
         )
-        if "objectives" not in self._study.user_attrs:
-            self._study.set_user_attr("objectives", objectives.names)
+        if _OBJECTIVES not in self._study.user_attrs:
+            self._study.set_user_attr(_OBJECTIVES, objectives.names)
         self._jobs: dict[int, Job] = {}  # {number of the trial: its job}
         self._running: dict[int, Trial] = {}  # {number of the job: its trial}
         self._curves: dict[int, tuple[int, int]] = {}  # {number of the job: bytes read, evaluations reported}
@@ -130,7 +132,9 @@ class Trials:
     def _has_values(self, job: Job) -> bool:
         """Return True if the run is completed, by another sweep since its trial failed, and all values are finite."""
         record = _read_record(job) if job.state == "completed" else None
-        return record is not None and not self._objectives.undefined(self._objectives.values(record))
+        if record is None or not self._is_comparable(record):
+            return False
+        return not self._objectives.undefined(self._objectives.values(record))
 
     def _replaced(self) -> set[int]:
         trials = self._study.get_trials(deepcopy=False)
@@ -178,9 +182,11 @@ class Trials:
         record = _read_record(job)
         if job.state == "completed":
             values = [] if record is None else self._objectives.values(record)
-            undefined = "its record cannot be read" if record is None else self._objectives.undefined(values)
-            if undefined:
-                job.state, job.error = "failed", f"no value for the search: {undefined}"
+            problem = "its record cannot be read" if record is None else self._objectives.undefined(values)
+            if record is not None and not self._is_comparable(record):
+                problem = "it was validated on other samples than the trials before it"
+            if problem:
+                job.state, job.error = "failed", f"no value for the search: {problem}"
         if job.state == "completed":
             self._report(job, trial)
             self._study.tell(trial, values)
@@ -189,6 +195,15 @@ class Trials:
             self._study.tell(trial, state=TrialState.PRUNED)
         else:
             self._fail(trial, job.error or job.state)
+
+    def _is_comparable(self, record: Record) -> bool:
+        """Return True if a run was validated on the same samples as the first one that was completed."""
+        samples = record.splits.get("val", {}).get("fingerprint")
+        if samples is None:
+            return True
+        if _SAMPLES not in self._study.user_attrs:
+            self._study.set_user_attr(_SAMPLES, samples)
+        return bool(self._study.user_attrs[_SAMPLES] == samples)
 
     def _fail(self, trial: Trial, reason: str) -> None:
         trial.set_user_attr(_REASON, reason)
