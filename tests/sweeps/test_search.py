@@ -12,7 +12,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from mtlrun.errors import ConfigError
 from mtlrun.records.record import Record
-from mtlrun.sweeps.jobs import Job
+from mtlrun.sweeps.jobs import Job, Outcome
+from mtlrun.sweeps.scheduler import Scheduler
+from mtlrun.sweeps.screen import LineView
 from mtlrun.sweeps.search.objectives import Objectives, Scale
 from mtlrun.sweeps.search.rules import Rules
 from mtlrun.sweeps.search.space import make_space
@@ -197,28 +199,31 @@ def test_a_search_that_is_killed_again_and_again_makes_the_same_trials():
 
 
 def test_what_has_no_finite_value_is_a_failed_trial():
-    bench = Bench(trials=4, names=("a/accuracy", "b/mae"))
-    ends = ["failed", "diverged", "nan", "completed"]
+    bench = Bench(trials=5, names=("a/accuracy", "b/mae"))
+    ends = ["failed", "diverged", "nan", "completed", "refused"]
     for end in ends:
         job = bench.trials.next_job()
-        if end == "nan":
+        if end == "refused":
+            job.state, job.error = "refused", "mgda and soft"
+        elif end == "nan":
             bench.train(job, metrics={"a": {"accuracy": math.nan, "loss": 1.0}, "b": {"mae": 1.0}})
         else:
             bench.train(job, status=end)
         bench.trials.ended(job)
         assert job.state == ("failed" if end == "nan" else end)
         assert end != "nan" or job.error == "no value for the search: a/accuracy is nan"
-    assert bench.states() == ["FAIL", "FAIL", "FAIL", "COMPLETE"]
+    assert bench.states() == ["FAIL", "FAIL", "FAIL", "COMPLETE", "FAIL"]
     assert all(trial.values is None for trial in bench.study.trials[:3])
-    # Again: what failed is tried again as a sweep would; what diverged, or has no value, would come to the same.
+    # Again: what failed is tried again as a sweep would; what diverged, has no value or was refused would end the same.
     bench.open()
-    assert {job.number: job.state for job in bench.trials.finished} == {2: "diverged", 3: "failed", 4: "completed"}
+    states = {job.number: job.state for job in bench.trials.finished}
+    assert states == {2: "diverged", 3: "failed", 4: "completed", 5: "refused"}
     job = bench.trials.next_job()
     assert job.number == 1
     bench.train(job)
     bench.trials.ended(job)
     assert bench.trials.next_job() is None
-    assert bench.states() == ["FAIL", "FAIL", "FAIL", "COMPLETE", "COMPLETE"]
+    assert bench.states() == ["FAIL", "FAIL", "FAIL", "COMPLETE", "FAIL", "COMPLETE"]
 
 
 def test_runs_on_other_samples_are_not_compared():
@@ -287,6 +292,54 @@ def test_a_run_below_the_median_is_given_up(name):
     bench.open()
     assert [job.state for job in bench.trials.finished].count("pruned") == given_up
     assert bench.trials.next_job() is None
+
+
+class TwoPlaces:
+    """An executor with two places, where the first job takes longer than all others together."""
+
+    def __init__(self, train):
+        self.train, self.running, self.most, self.order = train, [], 0, []
+
+    def has_room(self, job):
+        return len(self.running) < 2
+
+    def start(self, job):
+        self.running.append(job)
+        self.order.append(job.number)
+        self.most = max(self.most, len(self.running))
+
+    def wait(self, seconds):
+        job = self.running.pop()
+        self.train(job)
+        return [(job, Outcome(0))]
+
+    def stop(self, job, *, at_once):
+        raise AssertionError("nothing is pruned")
+
+    def shares(self, job):
+        return True
+
+
+def test_a_trial_is_asked_for_when_a_place_is_free_and_not_before():
+    bench = Bench(trials=6, pruner=None)
+    known = []  # how many trials had been told of when each was asked for
+    ask = bench.trials.next_job
+
+    def next_job():
+        known.append(bench.states().count("COMPLETE"))
+        return ask()
+
+    bench.trials.next_job = next_job
+    executor = TwoPlaces(bench.train)
+    lines = []
+    jobs = list(bench.trials.finished)
+    Scheduler(jobs, executor, LineView(["mtlrun"], lines.append), lambda: None, bench.trials).run()
+    assert executor.order == [1, 2, 3, 4, 5, 6]
+    assert executor.most == 2
+    assert known == [0, 0, 1, 2, 3, 4, 5], "the first runs all the time; the last question finds that there is no more"
+    assert len(jobs) == 6
+    assert lines[0] == "6 runs"
+    assert lines[-1] == "6 completed"
 
 
 @pytest.mark.slow

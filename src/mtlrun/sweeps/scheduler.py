@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from mtlrun.errors import DivergedError, RunInUseError
+from mtlrun.errors import ConfigError, DivergedError, RunInUseError
 from mtlrun.records.folder import LOG
 from mtlrun.records.heartbeat import Heartbeat, state_of
 from mtlrun.sweeps.jobs import ENDED, Job, Outcome
@@ -198,6 +198,9 @@ class Scheduler:
             job.was_elsewhere = True
         elif outcome.kind == DivergedError.__name__:
             job.state, job.error = "diverged", outcome.error
+        elif self._supply is not None and outcome.kind == ConfigError.__name__:
+            # What a supply adds was not checked before; it would be refused again.
+            job.state, job.error = "refused", explain(outcome)
         elif job.given_up and outcome.code in (143, -signal.SIGTERM):
             job.state = "pruned"
         elif self._asked_to_stop and outcome.code in (130, 143, -signal.SIGTERM):

@@ -26,8 +26,9 @@ from mtlrun.sweeps.search.space import Space
 
 #: In the search's folder: every operation of Optuna, a line of JSON each.
 JOURNAL = "trials.jsonl"
-#: Attributes of a trial: the number of the one that it tries again, the ID of its run, why it failed.
-_AGAIN, _RUN, _REASON = "again", "run", "reason"
+#: Attributes of a trial: the number of the one that it tries again, the ID of its run, why it failed, and whether it
+#: was refused.
+_AGAIN, _RUN, _REASON, _REFUSED = "again", "run", "reason", "refused"
 #: Attributes of the study: its objectives, the fingerprint of the validation split.
 _OBJECTIVES, _SAMPLES = "objectives", "samples"
 
@@ -110,13 +111,14 @@ class Trials:
             if job is None:
                 continue
             job.number = places[trial.number]
-            if trial.state == TrialState.FAIL and (job.state == "waiting" or self._has_values(job)):
+            refused = _REFUSED in trial.user_attrs
+            if trial.state == TrialState.FAIL and not refused and (job.state == "waiting" or self._has_values(job)):
                 self._study.enqueue_trial(trial.params, user_attrs={_AGAIN: trial.number})
                 continue
             self._jobs[trial.number] = job
             job.was_done = True
             if trial.state == TrialState.FAIL:
-                job.state = "diverged" if job.state == "diverged" else "failed"
+                job.state = "refused" if refused else "diverged" if job.state == "diverged" else "failed"
                 job.error = job.error or trial.user_attrs.get(_REASON)
             else:
                 job.state = "pruned" if trial.state == TrialState.PRUNED else "completed"
@@ -194,6 +196,8 @@ class Trials:
             self._report(job, trial)
             self._study.tell(trial, state=TrialState.PRUNED)
         else:
+            if job.state == "refused":
+                trial.set_user_attr(_REFUSED, True)
             self._fail(trial, job.error or job.state)
 
     def _is_comparable(self, record: Record) -> bool:
