@@ -35,6 +35,10 @@ def serve(requests: socket.socket, life: int) -> None:
         requests: the socket.
         life: the reading end of a pipe that the other process holds open as long as it lives.
     """
+    # A cluster sends signals to all processes of a job. Runs stop after SIGTERM, and this process once they have. The
+    # others are announcements, for the process that asked for them; without a handler they would kill runs as well.
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
     received = _Lines(requests)
     while not (lines := received.read()):
         pass
@@ -57,6 +61,7 @@ def serve(requests: socket.socket, life: int) -> None:
             if pid == 0:
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 for end in (requests, wakeup, waker):
                     end.close()
                 _run_request(request, life)

@@ -79,6 +79,8 @@ class Job:
     seconds: float = 0.0
     error: str | None = None
     output: str = ""
+    #: Of the newest attempt that has ended.
+    outcome: Outcome | None = None
     run_id: str = field(init=False)
     folder: Path = field(init=False)
 

@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from mtlrun.errors import ConfigError, RunInterruptedError, SweepError
 from mtlrun.records.display import make_console
@@ -22,8 +23,9 @@ from mtlrun.runs.signals import stop_signals, stopping_at_once
 from mtlrun.sweeps.announcement import announced
 from mtlrun.sweeps.checking import find_illegal
 from mtlrun.sweeps.composing import Composer, compose_jobs, config_dirs, gather
+from mtlrun.sweeps.executors import EXECUTORS, SweepExecutor, make_executor
 from mtlrun.sweeps.jobs import Job
-from mtlrun.sweeps.local import LocalExecutor
+from mtlrun.sweeps.local import available_cores
 from mtlrun.sweeps.planning import print_plan
 from mtlrun.sweeps.scheduler import Scheduler, Supply
 from mtlrun.sweeps.screen import LineView, LiveView, print_line
@@ -48,12 +50,20 @@ class SweepLauncher(Launcher):
         memory_limit: float | None = None,
         retry: str = "failed",
         illegal: str = "refuse",
+        executor: str = "local",
+        slurm: Mapping[str, Any] | None = None,
+        ray: Mapping[str, Any] | None = None,
     ) -> None:
-        for key, value, allowed in (("retry", retry, RETRY), ("illegal", illegal, ILLEGAL)):
+        for key, value, allowed in (
+            ("retry", retry, RETRY), ("illegal", illegal, ILLEGAL), ("executor", executor, EXECUTORS),
+        ):  # fmt: skip
             if value not in allowed:
                 raise ConfigError(f"hydra.launcher.{key}={value}: must be one of {', '.join(allowed)}")
         self._make_executor = partial(
-            LocalExecutor,
+            make_executor,
+            executor,
+            slurm=_plain(slurm),
+            ray=_plain(ray),
             workers=workers,
             runs_per_gpu=runs_per_gpu,
             time_limit=time_limit,
@@ -88,7 +98,7 @@ class SweepLauncher(Launcher):
         return jobs, problems
 
     @contextmanager
-    def checked(self, jobs: Sequence[Job]) -> Iterator[tuple[LocalExecutor | None, Mapping[int, Sequence[str]]]]:
+    def checked(self, jobs: Sequence[Job]) -> Iterator[tuple[SweepExecutor | None, Mapping[int, Sequence[str]]]]:
         """Yield what runs the jobs, None if there are none, and {number: problems} of those that are refused."""
         if not jobs:
             yield None, {}
@@ -96,12 +106,12 @@ class SweepLauncher(Launcher):
         executor = self._make_executor(jobs)
         try:
             with stopping_at_once():
-                illegal = find_illegal(jobs, executor.processes, len(executor.places))
+                illegal = find_illegal(jobs, executor.processes, min(len(executor.places), available_cores()))
             yield executor, illegal
         finally:
             executor.close()
 
-    def train(self, jobs: list[Job], executor: LocalExecutor | None, supply: Supply | None = None) -> None:
+    def train(self, jobs: list[Job], executor: SweepExecutor | None, supply: Supply | None = None) -> None:
         """Train what is not done, and show it.
 
         Args:
@@ -186,6 +196,12 @@ class PlanLauncher(SweepLauncher):
             processes, places = (None, 1) if executor is None else (executor.processes, len(executor.places))
             print_plan(jobs, illegal, processes, places, print_line)
         return [_job_return(job) for job in jobs]
+
+
+def _plain(node: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a node of Hydra's config as a dictionary."""
+    plain: Any = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else node
+    return dict(plain or {})
 
 
 def _job_return(job: Job) -> JobReturn:

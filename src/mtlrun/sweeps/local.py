@@ -32,6 +32,8 @@ class LocalExecutor:
         ConfigError: there is no place.
     """
 
+    survives = False
+
     def __init__(
         self,
         jobs: Sequence[Job],

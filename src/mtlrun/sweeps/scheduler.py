@@ -22,6 +22,9 @@ _LINES = 15
 class Executor(Protocol):
     """Something that runs jobs."""
 
+    #: True if jobs go on when this process has ended.
+    survives: bool
+
     def has_room(self, job: Job) -> bool:
         """Return True if the job can be started now."""
 
@@ -114,6 +117,8 @@ class Scheduler:
         try:
             while True:
                 number = self._stop_signal()
+                if number == signal.SIGHUP and self._executor.survives:
+                    return  # only the terminal is gone
                 if number is not None and not self._asked_to_stop:
                     self._asked_to_stop = True
                     self._view.stopping(number)
@@ -187,6 +192,7 @@ class Scheduler:
     def _take(self, job: Job, outcome: Outcome) -> None:
         """Note what has become of a job."""
         job.seconds += time.monotonic() - job.started
+        job.outcome = outcome
         job.output = "\n".join(outcome.output.strip().splitlines()[-_LINES:])
         if outcome.code == 0:
             job.state, job.error = "completed", None
@@ -206,7 +212,10 @@ class Scheduler:
         elif self._asked_to_stop and outcome.code in (130, 143, -signal.SIGTERM):
             job.state, job.error = "interrupted", None
         elif outcome.kind == LOST and job.attempts < _MOST_ATTEMPTS:
-            job.state, job.error = "waiting", "the process that starts runs was killed; it goes on"
+            job.state, job.error = (
+                "waiting",
+                f"{outcome.error or 'the process that starts runs was killed'}; it goes on",
+            )
         elif _is_out_of_memory(outcome) and self._executor.shares(job) and not job.alone:
             job.state, job.alone, job.error = "waiting", True, f"{explain(outcome)}; tried once more, alone"
         else:

@@ -40,7 +40,8 @@ class LineView:
         self._write(f"{total} runs" + (f", {len(done)} of them finished already" if done else ""))
 
     def started(self, job: Job) -> None:
-        self._write(f"{self._place_of(job)} started: {' '.join(job.overrides)}")
+        verb = "submitted" if job.place is None else "started"  # a cluster starts it when it has room
+        self._write(f"{self._place_of(job)} {verb}: {' '.join(job.overrides)}")
 
     def ended(self, job: Job) -> None:
         if job.state in ("failed", "diverged"):
@@ -129,6 +130,8 @@ class LiveView(LineView):
         running = [job for job in self._jobs if job.state == "running"]
         for job in running:
             beat = Heartbeat.read(job.folder)
+            if beat is None and job.place is None:
+                continue  # in the queue of a cluster, with perhaps a thousand others
             left.append(beat.seconds_left if beat is not None else None)
             progress = f"{beat.step}/{beat.total_steps}" if beat is not None else "starting"
             newest = newest_metrics(self._record(job), beat)

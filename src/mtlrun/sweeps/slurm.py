@@ -1,0 +1,390 @@
+"""Runs on a Slurm cluster, through submitit: packs of runs, each a job of an array."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mtlrun.errors import ConfigError, MtlrunError
+from mtlrun.records.folder import open_atomically
+from mtlrun.records.overview import SWEEPS
+from mtlrun.records.record import Record
+from mtlrun.sweeps.jobs import Job, Outcome, Place
+from mtlrun.sweeps.local import modules_of, threads_of
+from mtlrun.sweeps.processes import Processes
+from mtlrun.sweeps.remote import Pack, Setting, lost, outcome_of, request
+
+_FOLDER, _PACKS = "slurm", "packs.json"
+#: Seconds between two looks at the state of jobs, and until a report is given up after its job has ended: a disk of
+#: several machines may show it late.
+_POLL, _GRACE = 2.0, 20.0
+#: Seconds that a job gets to end after its last report.
+_LAST_FILE = 10.0
+#: Seconds before the end of a job's time at which its runs are asked to save a checkpoint, and how often it goes on.
+_NOTICE, _MOST_REQUEUES = 120, 20
+_CLUSTERS = ("slurm", "local")
+
+
+@dataclass(frozen=True)
+class SlurmOptions:
+    """What conf/hydra/launcher/mtlrun.yaml has below `slurm`, where the keys are explained."""
+
+    partition: str | None = None
+    cluster: str = "slurm"
+    runs_per_job: int = 1
+    minutes: int = 120
+    gpus: int | None = None
+    cpus: int | None = None
+    mem_gb: float | None = None
+    array_size: int = 1000
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class _Submitted:
+    """A pack that was submitted.
+
+    Args:
+        job: submitit's.
+        folder: where its reports are.
+        runs: that it trains.
+        ended_at: `time.monotonic()` when it was found to have ended.
+        asked: whether it was asked to stop (False), and whether at once (True).
+    """
+
+    job: Any
+    folder: Path
+    runs: Sequence[str]
+    ended_at: float | None = None
+    asked: set[bool] = field(default_factory=set)
+
+
+class SlurmExecutor:
+    """Packs of runs, each a job of a Slurm array, which go on when this process has ended.
+
+    What was submitted is noted in the folder of the study, so that the same command waits for runs that are queued or
+    run, and submits none of them again.
+
+    Args:
+        jobs: that will be run.
+        options: of the cluster.
+        workers: Slurm jobs side by side, None for as many as the cluster allows.
+        runs_per_gpu, time_limit, memory_limit: as of the launcher, within each Slurm job.
+
+    Raises:
+        ConfigError: submitit is not installed, this machine has no Slurm, or an option is impossible.
+    """
+
+    survives = True
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        options: SlurmOptions,
+        *,
+        workers: int | None = None,
+        runs_per_gpu: int = 1,
+        time_limit: float | None = None,
+        memory_limit: float | None = None,
+    ) -> None:
+        _check(options, runs_per_gpu)
+        self._jobs, self._options, self._workers = list(jobs), options, workers
+        wants_gpu = any(job.config["runtime"]["device"] != "cpu" for job in jobs)
+        self._gpus = options.gpus if options.gpus is not None else int(wants_gpu and options.cluster == "slurm")
+        side_by_side = max(self._gpus * runs_per_gpu, 1)
+        per_run = max(threads_of(job.config) + int(job.config["runtime"]["num_workers"]) for job in jobs)
+        self._cpus = options.cpus or side_by_side * per_run
+        self._setting = Setting.here(
+            gpus=self._gpus > 0,
+            places=max(self._cpus // per_run, 1),
+            runs_per_gpu=runs_per_gpu,
+            time_limit=time_limit,
+            memory_limit=memory_limit,
+        )
+        self.places = [Place(number) for number in range(workers or min(len(jobs), options.array_size))]
+        self._gathered: list[Job] = []
+        self._running: dict[str, Job] = {}
+        self._made: Path | None = None
+        self._look_at = 0.0
+        self._stopping = False
+        self._packs: list[_Submitted] = []
+        #: The pack that each submitted run is in.
+        self._where: dict[str, _Submitted] = {}
+        for study in sorted({job.folder.parent for job in jobs}):
+            for pack in self._find_submitted(study):
+                self._add(pack)
+
+    @cached_property
+    def processes(self) -> Processes:
+        """Processes on this machine, to check runs in."""
+        return Processes(modules_of(job.config for job in self._jobs))
+
+    def has_room(self, job: Job) -> bool:
+        """Return True if the job can be submitted, or was submitted by an earlier sweep."""
+        if job.run_id in self._where:
+            return True
+        packs = len(self._gathered) // self._options.runs_per_job + 1
+        in_flight = sum(pack.ended_at is None for pack in self._packs)
+        # The limit of an array is Slurm's to hold; a later one fits beside what is left of those before.
+        if self._options.cluster == "local":
+            return in_flight + packs <= (self._workers or 1)
+        if not in_flight or self._workers is None:
+            return in_flight + packs <= self._options.array_size
+        return in_flight + packs <= min(self._workers, self._options.array_size)
+
+    def start(self, job: Job) -> None:
+        """Take a job; the next `wait` submits it, together with others that were taken."""
+        job.started = time.monotonic()
+        self._running[job.run_id] = job
+        if job.run_id not in self._where:
+            self._gathered.append(job)
+
+    def wait(self, seconds: float) -> list[tuple[Job, Outcome]]:
+        """Wait until a job ends, at most for some seconds; return those that ended."""
+        self._submit()
+        until = time.monotonic() + seconds
+        while not (ended := self._collect()) and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, 0.25))
+        return ended
+
+    def stop(self, job: Job, *, at_once: bool) -> None:
+        """Cancel the Slurm job that has the run: Slurm sends SIGTERM, after which it saves a checkpoint, or SIGKILL."""
+        self._stopping = True
+        pack = self._where.get(job.run_id)
+        if pack is None or pack.ended_at is not None or at_once in pack.asked:
+            return  # another run of the pack was stopped before, and all with it
+        pack.asked.add(at_once)
+        if self._options.cluster == "local":
+            with suppress(ProcessLookupError):
+                os.kill(int(pack.job.job_id), signal.SIGTERM)
+        else:
+            subprocess.run(["scancel", *(["--signal=KILL", "--full"] if at_once else []), pack.job.job_id], check=False)
+
+    def shares(self, job: Job) -> bool:
+        """Return False: where jobs share a GPU, the Slurm job itself sees to those that run out of memory."""
+        return False
+
+    def close(self) -> None:
+        """Forget what runs, which goes on, and remove what nobody needs any more."""
+        if "processes" in self.__dict__:
+            self.processes.close()
+        for folder in {pack.folder for pack in self._packs}:
+            packs = [pack for pack in self._packs if pack.folder == folder]
+            if _are_completed(folder):
+                for pack in packs:
+                    _wait_for(pack.job.paths.result_pickle)
+                shutil.rmtree(folder, ignore_errors=True)
+                with suppress(OSError):  # if they are empty
+                    folder.parent.rmdir()
+                    folder.parent.parent.rmdir()
+
+    def _submit(self) -> None:
+        """Submit the jobs that were taken, as one array.
+
+        Raises:
+            ConfigError: Slurm refuses them.
+        """
+        if not self._gathered:
+            return
+        jobs, size = self._gathered, self._options.runs_per_job
+        self._gathered = []
+        groups = [jobs[start : start + size] for start in range(0, len(jobs), size)]
+        folder = self._folder()
+        packs = [Pack(self._setting, [request(job) for job in group], folder) for group in groups]
+        try:
+            submitted = self._submitit(folder).submit_array(packs)
+        except Exception as error:
+            with suppress(OSError):
+                shutil.rmtree(folder)
+            lines = [line for line in str(error).splitlines() if line.strip()]
+            raise ConfigError(f"Slurm refuses the jobs: {lines[-1] if lines else error!r}") from error
+        for job, group in zip(submitted, groups, strict=True):
+            self._add(_Submitted(job, folder, [job.run_id for job in group]))
+        ours = {pack.job.job_id: list(pack.runs) for pack in self._packs if pack.folder == folder}
+        with open_atomically(folder / _PACKS) as file:
+            file.write(json.dumps({"cluster": self._options.cluster, "packs": ours}).encode())
+
+    def _add(self, pack: _Submitted) -> None:
+        self._packs.append(pack)
+        self._where |= dict.fromkeys(pack.runs, pack)
+
+    def _submitit(self, folder: Path) -> Any:
+        import submitit
+
+        options = self._options
+        executor = submitit.AutoExecutor(folder, cluster=options.cluster, slurm_max_num_timeout=_MOST_REQUEUES)
+        parameters: dict[str, Any] = {
+            "name": "mtlrun",
+            "timeout_min": options.minutes,
+            "cpus_per_task": self._cpus,
+            "slurm_array_parallelism": self._workers or len(self._jobs),
+            "slurm_signal_delay_s": min(_NOTICE, 30 * options.minutes),
+            "slurm_additional_parameters": dict(options.options),
+        }
+        if self._gpus:
+            parameters["gpus_per_node"] = self._gpus
+        if options.mem_gb is not None:
+            parameters["mem_gb"] = options.mem_gb
+        if options.partition is not None:
+            parameters["slurm_partition"] = options.partition
+        executor.update_parameters(**parameters)
+        return executor
+
+    def _folder(self) -> Path:
+        """Return the folder of what this sweep submits, made when it is first needed."""
+        if self._made is None:
+            name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+            self._made = (self._jobs[0].folder.parent / SWEEPS / _FOLDER / name).absolute()
+            self._made.mkdir(parents=True)
+        return self._made
+
+    def _find_submitted(self, study: Path) -> list[_Submitted]:
+        """Return the packs that earlier sweeps have submitted and that have not ended, without runs that have."""
+        found = []
+        for path in sorted(study.absolute().glob(f"{SWEEPS}/{_FOLDER}/*/{_PACKS}")):
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                content = json.loads(path.read_text())
+                if content["cluster"] != self._options.cluster:
+                    continue
+                for job_id, runs in content["packs"].items():
+                    pack = _Submitted(_submitit_job(content["cluster"], path.parent, job_id), path.parent, runs)
+                    pack.runs = [run for run in runs if not (path.parent / f"{run}.json").exists()]
+                    if pack.runs and not self._has_ended(pack):
+                        found.append(pack)
+        return found
+
+    def _collect(self) -> list[tuple[Job, Outcome]]:
+        """Return the jobs that have ended since the last call, with what their reports say."""
+        now = time.monotonic()
+        if now >= self._look_at:
+            self._look_at = now + _POLL
+            self._look_at_states(now)
+        ended = []
+        for run_id, job in list(self._running.items()):
+            pack = self._where[run_id]
+            outcome = _take_report(pack, job)
+            if outcome is None and pack.ended_at is not None and now - pack.ended_at >= self._grace():
+                outcome = self._explain(pack)
+            if outcome is not None:
+                del self._running[run_id], self._where[run_id]
+                ended.append((job, outcome))
+        return ended
+
+    def _look_at_states(self, now: float) -> None:
+        """Note which Slurm jobs have ended; submitit asks Slurm for all of them at once, ever less often."""
+        in_flight = [pack for pack in self._packs if pack.ended_at is None]
+        if in_flight and self._stopping:
+            in_flight[0].job.get_info(mode="force")
+        for pack in in_flight:
+            if self._has_ended(pack):
+                pack.ended_at = now
+
+    def _grace(self) -> float:
+        return 0.0 if self._options.cluster == "local" or self._stopping else _GRACE
+
+    def _has_ended(self, pack: _Submitted) -> bool:
+        if self._options.cluster == "local" and pack.job._process is None:  # of another process, which may be gone
+            return not _exists(int(pack.job.job_id))
+        return bool(pack.job.done())
+
+    def _explain(self, pack: _Submitted) -> Outcome:
+        """Return the outcome of a run whose Slurm job has ended without a report on it."""
+        is_orphan = self._options.cluster == "local" and pack.job._process is None
+        state = "PREEMPTED" if is_orphan else str(pack.job.state).split()[0].upper()
+        name = f"Slurm job {pack.job.job_id}"
+        if self._stopping or state in ("NODE_FAIL", "BOOT_FAIL", "PREEMPTED", "INTERRUPTED"):
+            return lost(f"{name} was lost ({state})")
+        reason = {
+            "CANCELLED": "was canceled",
+            "OUT_OF_MEMORY": "ran out of memory; hydra.launcher.slurm.mem_gb asks for more",
+            "TIMEOUT": f"took longer than hydra.launcher.slurm.minutes={self._options.minutes}",
+        }.get(state, f"ended without a report on this run ({state})")
+        last = ""
+        with suppress(OSError):
+            lines = pack.job.paths.stderr.read_text(errors="replace").strip().splitlines()
+            last = f": {lines[-1].strip()}" if lines else ""
+        return Outcome(1, f"{name} {reason}{last}; see {pack.job.paths.stderr}", "Slurm")
+
+
+def _check(options: SlurmOptions, runs_per_gpu: int) -> None:
+    """Refuse what cannot work.
+
+    Raises:
+        ConfigError: with what is wrong.
+    """
+    key = "hydra.launcher.slurm"
+    if options.cluster not in _CLUSTERS:
+        raise ConfigError(f"{key}.cluster={options.cluster}: must be one of {', '.join(_CLUSTERS)}")
+    for name, least in {"runs_per_job": 1, "minutes": 1, "array_size": 1, "gpus": 0, "cpus": 1, "mem_gb": 0}.items():
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise ConfigError(f"{key}.{name}={value}: must be at least {least}")
+    if options.gpus == 0 and runs_per_gpu != 1:
+        raise ConfigError(f"hydra.launcher.runs_per_gpu={runs_per_gpu}: there is no GPU, by {key}.gpus=0")
+    try:
+        import submitit  # noqa: F401
+    except ModuleNotFoundError:
+        raise ConfigError('hydra.launcher.executor=slurm needs submitit: pip install "mtlrun[slurm]"') from None
+    if options.cluster == "slurm":
+        if options.partition is None:
+            raise ConfigError(f"{key}.partition is missing: the name of the partition to use; `sinfo -s` lists them")
+        missing = [program for program in ("sbatch", "srun", "sacct", "scancel") if shutil.which(program) is None]
+        if missing:
+            raise ConfigError(
+                f"hydra.launcher.executor=slurm: {', '.join(missing)} not found; "
+                "start the sweep on a machine of the cluster"
+            )
+
+
+def _submitit_job(cluster: str, folder: Path, job_id: str) -> Any:
+    """Return submitit's view of a job that another process has submitted."""
+    import submitit
+
+    return (submitit.LocalJob if cluster == "local" else submitit.SlurmJob)(folder, job_id)
+
+
+def _take_report(pack: _Submitted, job: Job) -> Outcome | None:
+    """Return the outcome of a run that has a report in this sweep."""
+    path = pack.folder / f"{job.run_id}.json"
+    try:
+        report = json.loads(path.read_text())
+        path.rename(path.with_suffix(".seen"))
+    except (OSError, ValueError):
+        return None
+    job.started = time.monotonic() - report["seconds"]
+    return outcome_of(report)
+
+
+def _are_completed(folder: Path) -> bool:
+    """Return True if all runs that were submitted from a folder are completed."""
+    try:
+        packs = json.loads((folder / _PACKS).read_text())["packs"].values()
+        records = [Record.read(folder.parents[2] / run) for runs in packs for run in runs]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, MtlrunError):
+        return False
+    return all(record is not None and record.status == "completed" for record in records)
+
+
+def _wait_for(path: Path) -> None:
+    """Wait until a file is there, but not for long: it is the last one that a job writes."""
+    until = time.monotonic() + _LAST_FILE
+    while not path.exists() and time.monotonic() < until:
+        time.sleep(0.1)
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
