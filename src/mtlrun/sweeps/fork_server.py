@@ -61,7 +61,8 @@ def serve(requests: socket.socket, life: int) -> None:
             if pid == 0:
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                for number in (signal.SIGTERM, signal.SIGHUP):
+                    signal.signal(number, signal.SIG_DFL)
                 for end in (requests, wakeup, waker):
                     end.close()
                 _run_request(request, life)

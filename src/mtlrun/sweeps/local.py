@@ -27,6 +27,7 @@ class LocalExecutor:
         runs_per_gpu: places on each GPU.
         time_limit: minutes that one attempt of a run may take, None for any time.
         memory_limit: GiB that the processes of a run may take, None for any size.
+        stop_by: the signal by which runs are asked to stop.
 
     Raises:
         ConfigError: there is no place.
@@ -42,8 +43,10 @@ class LocalExecutor:
         runs_per_gpu: int = 1,
         time_limit: float | None = None,
         memory_limit: float | None = None,
+        stop_by: int = signal.SIGTERM,
     ) -> None:
         self.processes = Processes(modules_of(job.config for job in jobs))
+        self._stop_by = stop_by
         self._time_limit, self._memory_limit = time_limit, memory_limit
         wants_gpu = any(job.config["runtime"]["device"] != "cpu" for job in jobs)
         gpus = _visible_gpus(self.processes.gpus) if wants_gpu else []
@@ -89,7 +92,7 @@ class LocalExecutor:
         """Ask a job to stop after its step, or kill it."""
         for number, running in self._running.items():
             if running is job:
-                self.processes.signal(number, signal.SIGKILL if at_once else signal.SIGTERM)
+                self.processes.signal(number, signal.SIGKILL if at_once else self._stop_by)
 
     def close(self) -> None:
         """End what is left."""

@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from mtlrun.sweeps.processes import Processes
 from mtlrun.sweeps.remote import Setting, Worker, lost, outcome_of, request
 
 _OBJECT_STORE = 100 * 2**20  # bytes, where Ray is started here; configs are small
+_PATIENCE = 10.0  # seconds for the cluster to answer
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ class RayExecutor:
         except self._ray.exceptions.RayError as error:
             cause = [line.strip() for line in str(error).splitlines() if line.strip()]
             return job, lost(f"Ray lost the process of the run: {' '.join(cause[-1:])}")
-        if job.alone or not reports:
+        if job.alone or job.given_up or not reports:  # an actor that was asked to stop starts nothing more
             self._ray.kill(actor)
         else:
             self._idle.append(actor)
@@ -155,6 +157,12 @@ def _connect(options: RayOptions) -> Any:
         import ray
     except ModuleNotFoundError:
         raise ConfigError('hydra.launcher.executor=ray needs Ray: pip install "mtlrun[ray]"') from None
+    if options.address not in ("auto", "local"):
+        host, _, port = options.address.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), _PATIENCE).close()  # Ray itself would try for minutes
+        except (OSError, ValueError, OverflowError) as error:
+            raise ConfigError(f"{key}={options.address}: nothing answers there: {error}; write <host>:<port>") from None
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if options.address == "local":
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere

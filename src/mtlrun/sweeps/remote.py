@@ -124,10 +124,12 @@ class Worker:
 
     def _make_executor(self, jobs: Sequence[Job]) -> LocalExecutor:
         setting = self._setting
+        # A cluster may have sent SIGTERM to all processes of a job, and a second one would end runs at once.
+        stop_by = signal.SIGHUP
         limits: dict[str, Any] = {"time_limit": setting.time_limit, "memory_limit": setting.memory_limit}
         if setting.gpus:
-            return LocalExecutor(jobs, runs_per_gpu=setting.runs_per_gpu, **limits)
-        return LocalExecutor(jobs, workers=setting.places, **limits)
+            return LocalExecutor(jobs, runs_per_gpu=setting.runs_per_gpu, stop_by=stop_by, **limits)
+        return LocalExecutor(jobs, workers=setting.places, stop_by=stop_by, **limits)
 
     def _describe_lack(self) -> str:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -217,7 +219,7 @@ class _Reporter:
         self._report = report
         self.reports: list[Report] = []
 
-    def begin(self, jobs: Sequence[Job]) -> None:
+    def begin(self, jobs: Sequence[Job], total: int) -> None:
         pass
 
     def started(self, job: Job) -> None:

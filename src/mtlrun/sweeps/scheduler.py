@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from mtlrun.errors import ConfigError, DivergedError, RunInUseError
+from mtlrun.errors import STOP_SIGNALS, ConfigError, DivergedError, RunInUseError
 from mtlrun.records.folder import LOG
 from mtlrun.records.heartbeat import Heartbeat, state_of
 from mtlrun.sweeps.jobs import ENDED, Job, Outcome
@@ -17,6 +17,8 @@ _PAUSE, _PAUSE_ELSEWHERE = 0.5, 2.0
 _MOST_ATTEMPTS = 5
 #: Lines of what a process printed that say why it failed.
 _LINES = 15
+#: Exit codes of runs that were asked to stop: with a checkpoint, or before there was anything to save.
+_STOPPED = {code for number in STOP_SIGNALS for code in (128 + number, -number)}
 
 
 class Executor(Protocol):
@@ -207,9 +209,9 @@ class Scheduler:
         elif self._supply is not None and outcome.kind == ConfigError.__name__:
             # What a supply adds was not checked before; it would be refused again.
             job.state, job.error = "refused", explain(outcome)
-        elif job.given_up and outcome.code in (143, -signal.SIGTERM):
+        elif job.given_up and outcome.code in _STOPPED:
             job.state = "pruned"
-        elif self._asked_to_stop and outcome.code in (130, 143, -signal.SIGTERM):
+        elif self._asked_to_stop and outcome.code in _STOPPED:
             job.state, job.error = "interrupted", None
         elif outcome.kind == LOST and job.attempts < _MOST_ATTEMPTS:
             job.state, job.error = (

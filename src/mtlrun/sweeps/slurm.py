@@ -22,7 +22,9 @@ from mtlrun.sweeps.local import modules_of, threads_of
 from mtlrun.sweeps.processes import Processes
 from mtlrun.sweeps.remote import Pack, Setting, lost, outcome_of, request
 
-_FOLDER, _PACKS = "slurm", "packs.json"
+#: In the folder of a study: what a sweep has submitted, its reports and its logs are in one folder.
+_FOLDER, _PACKS = f"{SWEEPS}/slurm", "packs.json"
+_ALL_PACKS = f"{_FOLDER}/*/{_PACKS}"
 #: Seconds between two looks at the state of jobs, and until a report is given up after its job has ended: a disk of
 #: several machines may show it late.
 _POLL, _GRACE = 2.0, 20.0
@@ -118,7 +120,7 @@ class SlurmExecutor:
         self._packs: list[_Submitted] = []
         #: The pack that each submitted run is in.
         self._where: dict[str, _Submitted] = {}
-        for study in sorted({job.folder.parent for job in jobs}):
+        for study in self._studies():
             for pack in self._find_submitted(study):
                 self._add(pack)
 
@@ -157,8 +159,12 @@ class SlurmExecutor:
 
     def stop(self, job: Job, *, at_once: bool) -> None:
         """Cancel the Slurm job that has the run: Slurm sends SIGTERM, after which it saves a checkpoint, or SIGKILL."""
-        self._stopping = True
         pack = self._where.get(job.run_id)
+        if job.given_up:
+            if pack is not None and sum(self._where.get(run) is pack for run in pack.runs) > 1:
+                return  # it goes on, for the sake of the others in its pack
+        else:
+            self._stopping = True
         if pack is None or pack.ended_at is not None or at_once in pack.asked:
             return  # another run of the pack was stopped before, and all with it
         pack.asked.add(at_once)
@@ -176,15 +182,18 @@ class SlurmExecutor:
         """Forget what runs, which goes on, and remove what nobody needs any more."""
         if "processes" in self.__dict__:
             self.processes.close()
-        for folder in {pack.folder for pack in self._packs}:
-            packs = [pack for pack in self._packs if pack.folder == folder]
+        waited_for = {pack.folder: pack for pack in self._packs}
+        for folder in {path.parent for study in self._studies() for path in study.glob(_ALL_PACKS)}:
             if _are_completed(folder):
-                for pack in packs:
-                    _wait_for(pack.job.paths.result_pickle)
+                if folder in waited_for:
+                    _wait_for(waited_for[folder].job.paths.result_pickle)
                 shutil.rmtree(folder, ignore_errors=True)
                 with suppress(OSError):  # if they are empty
                     folder.parent.rmdir()
                     folder.parent.parent.rmdir()
+
+    def _studies(self) -> list[Path]:
+        return sorted({job.folder.parent.absolute() for job in self._jobs})
 
     def _submit(self) -> None:
         """Submit the jobs that were taken, as one array.
@@ -242,14 +251,14 @@ class SlurmExecutor:
         """Return the folder of what this sweep submits, made when it is first needed."""
         if self._made is None:
             name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-            self._made = (self._jobs[0].folder.parent / SWEEPS / _FOLDER / name).absolute()
+            self._made = (self._jobs[0].folder.parent / _FOLDER / name).absolute()
             self._made.mkdir(parents=True)
         return self._made
 
     def _find_submitted(self, study: Path) -> list[_Submitted]:
         """Return the packs that earlier sweeps have submitted and that have not ended, without runs that have."""
         found = []
-        for path in sorted(study.absolute().glob(f"{SWEEPS}/{_FOLDER}/*/{_PACKS}")):
+        for path in sorted(study.glob(_ALL_PACKS)):
             with suppress(OSError, ValueError, KeyError, TypeError):
                 content = json.loads(path.read_text())
                 if content["cluster"] != self._options.cluster:
@@ -272,7 +281,7 @@ class SlurmExecutor:
             pack = self._where[run_id]
             outcome = _take_report(pack, job)
             if outcome is None and pack.ended_at is not None and now - pack.ended_at >= self._grace():
-                outcome = self._explain(pack)
+                outcome = self._explain(job, pack)
             if outcome is not None:
                 del self._running[run_id], self._where[run_id]
                 ended.append((job, outcome))
@@ -281,7 +290,7 @@ class SlurmExecutor:
     def _look_at_states(self, now: float) -> None:
         """Note which Slurm jobs have ended; submitit asks Slurm for all of them at once, ever less often."""
         in_flight = [pack for pack in self._packs if pack.ended_at is None]
-        if in_flight and self._stopping:
+        if any(pack.asked for pack in in_flight):
             in_flight[0].job.get_info(mode="force")
         for pack in in_flight:
             if self._has_ended(pack):
@@ -295,12 +304,12 @@ class SlurmExecutor:
             return not _exists(int(pack.job.job_id))
         return bool(pack.job.done())
 
-    def _explain(self, pack: _Submitted) -> Outcome:
+    def _explain(self, job: Job, pack: _Submitted) -> Outcome:
         """Return the outcome of a run whose Slurm job has ended without a report on it."""
         is_orphan = self._options.cluster == "local" and pack.job._process is None
         state = "PREEMPTED" if is_orphan else str(pack.job.state).split()[0].upper()
         name = f"Slurm job {pack.job.job_id}"
-        if self._stopping or state in ("NODE_FAIL", "BOOT_FAIL", "PREEMPTED", "INTERRUPTED"):
+        if self._stopping or job.given_up or state in ("NODE_FAIL", "BOOT_FAIL", "PREEMPTED", "INTERRUPTED"):
             return lost(f"{name} was lost ({state})")
         reason = {
             "CANCELLED": "was canceled",

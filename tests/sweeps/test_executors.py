@@ -1,0 +1,237 @@
+"""Sweeps beyond this machine: Slurm as submitit runs jobs on one machine, and as false programs, and Ray."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from helpers import read_record, run_folders
+
+from mtlrun.config.compose import compose
+from mtlrun.sweeps import slurm
+from mtlrun.sweeps.jobs import Job
+from mtlrun.sweeps.slurm import SlurmExecutor, SlurmOptions
+
+TOY = ["dataset=kendall_toy", "backbone=mlp", "backbone.hidden=[16]", "runtime.quiet=true", "runtime.num_threads=1"]
+SUBMITIT = ["hydra/launcher=slurm", "hydra.launcher.slurm.cluster=local", "hydra.launcher.slurm.runs_per_job=3"]
+RAY = ["hydra/launcher=ray", "hydra.launcher.ray.address=local"]
+# A dataset that can be prepared, and cannot be trained.
+FAULTY = """
+import os
+from mtlrun.datasets import KendallToy
+
+class Faulty(KendallToy):
+    def __init__(self, how="", **options):
+        super().__init__(**options)
+        self._how = how
+
+    def split(self, name):
+        if name == "train" and self._how == "kill" and os.path.exists("begun"):
+            os.kill(os.getpid(), 9)
+        return super().split(name)
+"""
+
+
+def start(*words):
+    """Start a sweep in a process of its own."""
+    line = [sys.executable, "-m", "mtlrun", "-m", *words]
+    return subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def sweep(*words, code=0):
+    """Run a sweep in a process of its own and return what it printed."""
+    line = [sys.executable, "-m", "mtlrun", "-m", *words]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=300)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout, done.stderr
+
+
+def wait_for(what):
+    """Wait until something is true, and return it."""
+    deadline = time.monotonic() + 200
+    while not (found := what()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found
+
+
+@pytest.fixture
+def faulty():
+    """Return the words of runs of which one is killed."""
+    Path("faulty.py").write_text(FAULTY)
+    Path("conf/dataset").mkdir(parents=True)
+    Path("conf/dataset/faulty.yaml").write_text(
+        "# @package _global_\ndefaults: [kendall_toy@_here_, _self_]\ndataset:\n  _target_: faulty.Faulty\n  how: ''\n"
+    )
+    Path("begun").touch()
+    return ["--config-dir=conf", *TOY, "dataset=faulty", "trainer.epochs=2"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", [SUBMITIT, RAY], ids=["submitit", "ray"])
+def test_runs_are_trained_elsewhere_and_one_that_fails_ends_nothing_else(faulty, executor):
+    words = [*faulty, "dataset.how='',kill,none", *executor, "hydra.launcher.workers=1"]
+    out, err = sweep(*words, code=1)
+    assert out.count("submitted") == 3
+    assert "2 completed, 1 failed" in out
+    assert out.count("killed (SIGKILL), perhaps for want of memory") == 2  # when it happens, and at the end
+    assert "1 of 3 runs failed; the same command tries them again" in err
+    assert [read_record(folder)["status"] for folder in run_folders()] == ["completed"] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM])
+def test_a_job_that_has_to_make_room_saves_checkpoints_and_goes_on_when_it_is_queued_again(number):
+    words = [*TOY, "trainer.epochs=20", "trainer.batch_size=2", "seed=0,1", *SUBMITIT]
+    launcher = start(*words)
+    wait_for(lambda: list(Path("outputs/runs").glob("*/checkpoints/last.pt")))
+    (packs,) = Path("outputs/runs/.sweeps/slurm").glob("*/packs.json")
+    launcher.kill()
+    launcher.wait()
+    # As Slurm does: all processes of the job get the signal.
+    (controller,) = json.loads(packs.read_text())["packs"]
+    for process in descendants(int(controller)):
+        os.kill(process, number)
+    if number == signal.SIGTERM:  # whether the job is queued again is up to Slurm
+        wait_for(lambda: not descendants(int(controller)))
+        assert [read_record(folder)["status"] for folder in run_folders()] == ["interrupted"]
+        return
+    output = packs.parent / f"{controller}_0_log.err"
+    wait_for(lambda: "Requeued" in output.read_text() + output.with_suffix(".out").read_text())
+    again = start(*words)
+    while again.poll() is None:
+        assert len(list(packs.parent.parent.glob("*"))) <= 1  # nothing is submitted twice
+        time.sleep(0.1)
+    assert again.returncode == 0
+    records = [read_record(folder) for folder in run_folders()]
+    assert [record["status"] for record in records] == ["completed"] * 2
+    assert any(record["resumed"] for record in records)
+    assert not packs.parent.parent.exists()
+
+
+def descendants(pid):
+    """Return the IDs of the processes below one."""
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    children = path.read_text().split() if path.exists() else []
+    return [entry for child in map(int, children) for entry in [child, *descendants(child)]]
+
+
+# What a cluster has, as far as submitting goes: jobs are noted, and wait.
+PROGRAMS = {
+    "sbatch": 'cp "$1" script; echo sbatch >> calls; echo "Submitted batch job 71"',
+    "srun": "",
+    "scancel": 'echo scancel "$@" >> calls',
+    "sacct": 'echo "JobID|State|NodeList"; for n in 0 1 2; do echo "71_$n|$(cat state)|none"; done',
+}
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    """Put the programs of Slurm into the search path; the file `state` has the state of all jobs."""
+    (tmp_path / "bin").mkdir()
+    for name, script in PROGRAMS.items():
+        path = tmp_path / "bin" / name
+        path.write_text(f"#!/bin/sh\ncd {tmp_path}\n{script}\n")
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setattr(slurm, "_GRACE", 0.0)
+    Path("state").write_text("PENDING")
+
+
+def make_jobs(*words, count=5):
+    return [Job(number, compose([*TOY, *words, f"seed={number}"]), [f"seed={number}"]) for number in range(count)]
+
+
+def make_executor(jobs, workers=2, **options):
+    return SlurmExecutor(jobs, SlurmOptions(partition="long", runs_per_job=2, **options), workers=workers)
+
+
+def test_runs_are_packed_into_an_array_which_is_submitted_once(cluster):
+    jobs = make_jobs()
+    executor = make_executor(jobs, mem_gb=3, options={"account": "lab"})
+    for job in jobs:
+        assert executor.has_room(job)
+        executor.start(job)
+    assert executor.wait(0.1) == []
+    script = Path("script").read_text()
+    for line in (
+        "partition=long", "array=0-2%2", "gpus-per-node=1", "mem=3GB", "account=lab", "time=120", "cpus-per-task=1",
+        "signal=USR2@120",
+    ):  # fmt: skip
+        assert f"#SBATCH --{line}\n" in script
+    executor.close()
+    # The launcher is gone, the jobs wait; one run has ended meanwhile.
+    (folder,) = Path("outputs/runs/.sweeps/slurm").iterdir()
+    again = make_executor(jobs := make_jobs(count=6))
+    for job in jobs[:5]:
+        assert again.has_room(job)
+        again.start(job)
+    assert not again.has_room(jobs[5])  # three jobs are in the queue, and two may run
+    report = {"number": 1, "seconds": 2.0, "outcome": {"code": 0}}
+    (folder / f"{jobs[1].run_id}.json").write_text(json.dumps(report))
+    ((job, outcome),) = again.wait(1)
+    assert (job, outcome.code) == (jobs[1], 0)
+    assert Path("calls").read_text() == "sbatch\n"
+    # Ctrl-C cancels each job once.
+    for job in jobs[:5]:
+        again.stop(job, at_once=False)
+    assert re.findall("scancel 71_[012]\n", Path("calls").read_text()) == [f"scancel 71_{n}\n" for n in range(3)]
+    Path("state").write_text("CANCELLED by 0")
+    ended = wait_for(lambda: again.wait(1))
+    assert [outcome.code for _, outcome in ended] == [143] * 4
+    again.close()
+
+
+@pytest.mark.parametrize(
+    ("state", "kind", "reason"),
+    [
+        ("NODE_FAIL", "Lost", "was lost (NODE_FAIL)"),
+        ("OUT_OF_MEMORY", "Slurm", "hydra.launcher.slurm.mem_gb asks for more"),
+        ("TIMEOUT", "Slurm", "took longer than hydra.launcher.slurm.minutes=120"),
+        ("CANCELLED by 0", "Slurm", "was canceled"),
+    ],
+)
+def test_what_slurm_says_of_a_job_that_is_gone_is_the_reason(cluster, state, kind, reason):
+    jobs = make_jobs(count=3)
+    executor = make_executor(jobs)
+    for job in jobs:
+        executor.start(job)
+    executor.wait(0)
+    Path("state").write_text(state)
+    slurm_watcher = executor._packs[0].job.watcher
+    slurm_watcher.clear()
+    ended = wait_for(lambda: executor.wait(1))
+    assert len(ended) == 3
+    assert {outcome.kind for _, outcome in ended} == {kind}
+    assert all(reason in outcome.error for _, outcome in ended)
+    assert all(executor.has_room(job) for job in jobs)
+    slurm_watcher.clear()
+
+
+def test_what_cannot_work_is_refused(mtlrun, monkeypatch):
+    words = ["-m", *TOY, "seed=0,1"]
+    monkeypatch.setenv("PATH", "")
+    for more, problem in {
+        ("hydra/launcher=slurm",): "hydra.launcher.slurm.partition is missing",
+        ("hydra/launcher=slurm", "hydra.launcher.slurm.partition=x"): "sbatch, srun, sacct, scancel not found",
+        ("hydra.launcher.executor=slurm", "hydra.launcher.slurm.runs_per_job=0"): "runs_per_job=0: must be at least 1",
+        ("hydra.launcher.executor=slurm", "hydra.launcher.slurm.cluster=pbs"): "must be one of slurm, local",
+        ("hydra.launcher.executor=slurm", "+hydra.launcher.slurm.nodes=2"): "unknown: nodes; its keys are partition",
+        ("hydra.launcher.executor=ray",): "hydra.launcher.ray.address is missing",
+        ("hydra/launcher=ray", "hydra.launcher.ray.address=127.0.0.1:1"): "nothing answers there",
+        ("hydra.launcher.executor=cloud",): "must be one of local, slurm, ray",
+    }.items():
+        code, out, err = mtlrun(*words, *more)
+        assert (code, out) == (2, ""), more
+        assert problem in err, err
+    for name, package in {"slurm": "submitit", "ray": "ray"}.items():
+        monkeypatch.setitem(sys.modules, package, None)
+        code, _, err = mtlrun(*words, f"hydra/launcher={name}", "hydra.launcher.ray.address=local")
+        assert code == 2
+        assert f'pip install "mtlrun[{name}]"' in err
+    assert not Path("outputs").exists()
