@@ -48,6 +48,7 @@ from mtlrun.runs.logs import (
     log_undefined,
     logging_to,
 )
+from mtlrun.runs.other_code import note_other_code
 from mtlrun.runs.predictions import keep_predictions
 from mtlrun.runs.recording import complete, new_record, record_intervals, recording
 from mtlrun.runs.signals import stop_signals
@@ -159,6 +160,7 @@ def _train(trainer: Trainer, record: Record, folder: Path, early_lines: list[log
     for line in early_lines:
         logger.handle(line)
     log_protocol(parts)
+    note_other_code(record, folder)
     trainer.observers.started(record, trainer.progress.step)
     log_plan(parts, record)
     try:
