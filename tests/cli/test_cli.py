@@ -302,10 +302,13 @@ def test_quiet_shows_one_line(mtlrun):
     assert "completed: test left accuracy" in line
 
 
-def test_a_sweep_trains_each_combination_and_one_bad_run_does_not_end_it(mtlrun):
-    code, out, err = mtlrun("-m", *QUICK, "model=soft,hard", "weighting=equal,mgda", "seed=0,1")
-    assert code == 2
-    assert err.count("weighting=mgda combines the tasks' gradients") == 2
+def test_a_sweep_trains_each_combination_that_can_be_trained(mtlrun):
+    words = ["-m", *QUICK, "model=soft,hard", "weighting=equal,mgda", "seed=0,1"]
+    code, out, err = mtlrun(*words)
+    assert (code, out, run_folders()) == (2, "", [])
+    assert err.count("weighting=mgda combines the tasks' gradients") == 1
+    code, out, err = mtlrun(*words, "hydra.launcher.illegal=skip")
+    assert code == 0, err
     assert sorted(folder.name[:-9] for folder in run_folders()) == [
         "multidigits-hard-equal-s0",
         "multidigits-hard-equal-s1",
@@ -314,7 +317,7 @@ def test_a_sweep_trains_each_combination_and_one_bad_run_does_not_end_it(mtlrun)
         "multidigits-soft-equal-s0",
         "multidigits-soft-equal-s1",
     ]
-    assert out.count("completed") == 6
+    assert out.count("completed in") == 6
     assert [path.name for path in Path().iterdir()] == ["outputs"]
     assert [path.name for path in Path("outputs").iterdir()] == ["runs"]
 
@@ -359,7 +362,7 @@ def test_a_single_run_is_composed_once(mtlrun, monkeypatch):
         ["hydra.verbose=true"],
         ["hydra.job.chdir=false", "runtime.study=${hydra:job.name}"],
         ["model=hard,mmoe"],
-        ["-m", "seed=0,1"],
+        ["-m", "seed=0,1", "hydra/launcher=basic"],
         ["weighting=nope"],
         ["--config-dir", "conf", "tasks.left.lr=${hydra:nothing}"],
     ],
@@ -386,5 +389,5 @@ def test_a_sweep_of_one_run_is_said_to_be_none(mtlrun):
     for words, runs in ((["seed=7"], 1), (["seed=7,8"], 2), (["--config-dir", "conf", "experiment=two"], 2)):
         code, out, err = mtlrun("-m", *words, *QUICK)
         assert code == 0
-        assert out.count("completed: test left accuracy") == runs
+        assert out.endswith(f"{runs} completed\n")
         assert err == (hint if runs == 1 else "")

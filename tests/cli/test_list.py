@@ -43,7 +43,7 @@ def test_markdown_has_one_row_per_option_or_per_group(mtlrun):
     [
         (["list", "modl"], "mtlrun: list modl: not known; did you mean 'models'? what can be listed: datasets, tasks,"),
         (["list", "models", "--config-dir"], "mtlrun: --config-dir needs a folder; usage: mtlrun list"),
-        (["list", "models", "--config-dir=nowhere"], "mtlrun: --config-dir: there is no folder nowhere"),
+        (["list", "models", "--config-dir=nowhere"], "mtlrun: --config-dir=nowhere: there is no such folder"),
         (["list", "--markdwon"], "mtlrun: list --markdwon: not known; did you mean '--markdown'?"),
     ],
 )

@@ -15,7 +15,7 @@ from statistics import fmean
 import numpy
 import pytest
 import torch
-from helpers import read_record, run_folders, slow_unless
+from helpers import QUICK, read_record, run_folders, slow_unless
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
@@ -425,10 +425,13 @@ def test_runs_of_two_protocols_are_two_rows_even_if_their_configs_are_alike():
     assert group_by_config([unfinished])[0].averaged_evaluations() == []
 
 
-def test_a_record_without_a_protocol_counts_as_standard(tmp_path):
-    content = json.loads(json.dumps({"run_id": "x", "config": {}, "schema_version": 1}))
-    (tmp_path / "record.json").write_text(json.dumps(content))
-    assert Record.read(tmp_path).protocol == "standard"
+def test_a_record_without_a_protocol_counts_as_standard(mtlrun):
+    assert mtlrun(*QUICK)[0] == 0
+    (folder,) = run_folders()
+    content = read_record(folder)
+    del content["protocol"]
+    (folder / "record.json").write_text(json.dumps(content | {"schema_version": 1}))
+    assert Record.read(folder).protocol == "standard"
 
 
 def test_a_standard_run_does_not_start_from_networks_that_saw_its_validation_images(mtlrun):

@@ -195,6 +195,8 @@ def _all_problems(
 
     found = diagnose(overrides, partial(compose_with_hydra, config_dir=config_dir), sweeping=sweeping)
     problems = list(found.problems)
+    if found.swept and not sweeping:  # what is meant by several values is not known
+        return problems
     if found.swept:  # the values of a sweep cannot all be set at once
         from mtlrun.setup.sweep import by_key, find_wrong_values
 

@@ -42,12 +42,12 @@ def compose_jobs(composer: "Composer", runs: Sequence[Sequence[str]]) -> tuple[l
     effective: set[int] = set()
     jobs: dict[str, Job] = {}
     problems: list[tuple[Sequence[str], str]] = []
-    refused: Exception | None = None
+    refused: tuple[Sequence[str], Exception] | None = None
     for number, overrides in enumerate(runs):
         try:
             cfg = composer.compose(overrides)
         except (HydraException, OmegaConfBaseException) as error:
-            refused = refused or error
+            refused = refused or (overrides, error)
             continue
         with open_dict(cfg.hydra.job):
             cfg.hydra.job.id = cfg.hydra.job.num = number
@@ -70,7 +70,7 @@ def compose_jobs(composer: "Composer", runs: Sequence[Sequence[str]]) -> tuple[l
         jobs.setdefault(job.run_id, job)
     sentences = gather(problems, runs)
     if refused is not None:
-        sentences = [*_diagnose(refused, base), *sentences]
+        sentences = [*_diagnose(*refused, base), *sentences]
     if not sentences:
         if idle := [str(entry) for index, entry in enumerate(exclude) if index not in effective]:
             raise ConfigError(f"hydra.sweeper.exclude: no run of this sweep has {' or '.join(idle)}; leave it out")
@@ -84,10 +84,15 @@ def config_dirs(base: DictConfig) -> list[str]:
     return [source.path for source in base.hydra.runtime.config_sources if source.provider == "command-line"]
 
 
-def _diagnose(error: Exception, base: DictConfig) -> list[str]:
-    """Return what is wrong with overrides that Hydra refuses in some run."""
+def _diagnose(run: Sequence[str], error: Exception, base: DictConfig) -> list[str]:
+    """Return what is wrong with what was typed, or with what a study makes of it in a run that Hydra refuses."""
     compose = partial(compose_with_hydra, config_dir=next(iter(config_dirs(base)), None))
-    return diagnose(list(base.hydra.overrides.task), compose, sweeping=True).problems or [first_line(error)]
+    typed = list(base.hydra.overrides.task)
+    return (
+        diagnose(typed, compose, sweeping=True).problems
+        or diagnose(list(run), compose, sweeping=True).problems
+        or [first_line(error)]
+    )
 
 
 class Composer:
