@@ -34,7 +34,7 @@ KEYS = [
     (["weighting.c=.3"], ["weighting.c=.3: weighting has no key 'c'; did you mean weighting.c (of weighting=cagrad)?"]),
     (["optimizer.learning_rate=1"], ["optimizer.learning_rate=1: optimizer has no key 'learning_rate'; did you mean "]),
     (["models=hard"], ["models=hard: unknown key 'models'; did you mean 'model'?"]),
-    (["-m", "study=folds"], ["dataset.fold=0: dataset has no key 'fold'; did you mean dataset.fold (of dataset=csv, images"]),
+    (["-m", "study=folds"], ["dataset.fold=0: dataset has no key 'fold'; did you mean dataset.fold (of"]),
     (["~tasks.x"], ["~tasks.x: unknown task; the tasks are: left, right"]),
     (["hydra.mode=nope"], ["hydra.mode=nope: Invalid value 'nope', expected one of [RUN, MULTIRUN]"]),
 ]  # fmt: skip

@@ -163,6 +163,7 @@ def train(arguments: Sequence[str]) -> int:
                 from mtlrun.sweeps.launcher import register
 
                 register()
+                streams.begin_run()
                 hydra.main(version_base="1.3", config_path="pkg://mtlrun.conf", config_name="config")(task)()
         except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: Hydra's, of group=null
             sweeping = parsed.multirun or parsed.experimental_rerun is not None

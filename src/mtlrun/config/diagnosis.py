@@ -221,9 +221,9 @@ def _explain_key(text: str, override: Override, base: DictConfig, error: Excepti
                 return f"{text}: {unknown_root_key(name, base.hydra.runtime.choices)}"
             if not isinstance(node, Mapping | DictConfig):
                 return f"{text}: {where} is a value and has no key '{name}'"
-            if where == "tasks" and key == f"tasks.{name}" and override.is_delete() and node:
-                return f"~{unknown_task(name, list(map(str, node)))}"
             if where == "tasks" and key == f"tasks.{name}" and override.is_delete():
+                if node and OmegaConf.select(base, "dataset.predict") is None:
+                    return f"~{unknown_task(name, list(map(str, node)))}"
                 return f"~{key}: there is no such key; what dataset.predict asks for is to be left out there"
             if where == "tasks" and key == f"tasks.{name}":
                 return how_to_add_task(name, override.value())

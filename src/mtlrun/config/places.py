@@ -38,7 +38,7 @@ def unknown_root_key(name: str, chosen: Mapping[str, Any]) -> str:
         chosen: the option that is chosen in each group.
     """
     places = find_places(name, chosen)
-    hint = f"did you mean {_listed(places)}?" if places else suggest(name, ROOT_KEYS[1:])
+    hint = f"did you mean {_listed(places)}?" if places else suggest(name, (*ROOT_KEYS[1:], "match_parameters"))
     return f"unknown key '{name}'; {hint}"
 
 
