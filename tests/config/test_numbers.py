@@ -54,7 +54,7 @@ ALLOWED = {
 def numeric_arguments():
     """Return {Class.argument: (class, annotation)} of all that the shipped YAML can build, and of its plain groups."""
     names = {f"{group.__module__}.{group.__name__}" for group in (Settings, Runtime)}
-    for path in CONF.rglob("*.yaml"):
+    for path in (path for path in CONF.rglob("*.yaml") if "hydra" not in path.parts):
         names |= set(targets_in(yaml.safe_load(path.read_text())))
     found = {}
     for target in (locate_any(name) for name in sorted(names)):

@@ -67,6 +67,11 @@ def test_what_is_wrong_with_a_sweep_is_said_before_anything_starts(mtlrun):
         code, out, err = mtlrun("-m", *SMALL, "seed=0,1", *words)
         assert (code, out) == (2, ""), words
         assert problem in err
+    for key in ("workers", "runs_per_gpu", "time_limit", "memory_limit"):
+        for value in ("-1", "0", "inf", "nan", "abc", "[1]", "1e400", "true"):
+            code, out, err = mtlrun("-m", *SMALL, "seed=0,1", f"hydra.launcher.{key}={value}")
+            assert (code, out) == (2, ""), (key, value, err)
+            assert err.startswith(f"mtlrun: hydra.launcher.{key} must be "), (key, value, err)
     assert not Path("outputs").exists()
 
 

@@ -20,6 +20,7 @@ from mtlrun.records.display import (
     print_line,
     print_table,
 )
+from mtlrun.records.printable import printable
 from mtlrun.records.text_table import TextTable
 
 _MARGIN = 1  # spaces before each line of a table
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     records, problems = read_records(Path(argument).expanduser() for argument in arguments)
     for problem in problems:
-        print(f"mtlrun: {problem}; it is left out", file=sys.stderr)
+        print(printable(f"mtlrun: {problem}; it is left out"), file=sys.stderr)
     tables = {title: group_by_config(runs) for title, runs in group_by_data(records).items()}
     console = make_console()
     for title, groups in tables.items():

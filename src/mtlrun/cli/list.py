@@ -74,7 +74,7 @@ def _print(kinds: Iterable[str], config_dir: Path | None) -> None:
     for kind in kinds:
         header, *rows = kind_table(kind, config_dir)
         if not console.is_terminal:
-            print(kind, *map("\t".join, [header, *rows]), sep="\n")
+            print(kind, *("\t".join(map(printable, row)) for row in (header, *rows)), sep="\n")
             continue
         table = Table(box=None, header_style="bold", title=kind, title_justify="left")
         for column in header:

@@ -1,5 +1,6 @@
 """The check of what Hydra itself would call: plugins, callbacks and the parts of a logging configuration."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,8 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from mtlrun.config.targets import TARGET, locate
 from mtlrun.errors import ConfigError
 
-# Where the classes of launchers and sweepers are, and what they take that is built, too.
-_PLUGINS = ("hydra._internal.core_plugins.", "hydra_plugins.", "optuna.samplers.")
+# The classes of launchers and sweepers, and what they take that is built, too.
+_PLUGIN = r"hydra\._internal\.core_plugins\.\w+\.[A-Z]\w*|hydra_plugins(\.\w+)+\.[A-Z]\w*|optuna\.samplers\.[A-Z]\w*"
 # The classes that a logging configuration may name, and the objects; others are programs.
 _LOGGING = (
     "logging.StreamHandler",
@@ -41,12 +42,19 @@ def check_hydra(node: DictConfig) -> None:
     plain = OmegaConf.to_container(node, resolve=False)
     assert isinstance(plain, dict)
     problems = _check_folders(plain)
+    for name in ("launcher", "sweeper"):
+        if not isinstance(plain.get(name), Mapping):
+            problems.append(
+                f"hydra.{name}={plain.get(name)}: must be one of Hydra's plugins, as in hydra/{name}=mtlrun"
+            )
+    if not isinstance(plain.get("callbacks") or {}, Mapping):
+        problems.append("hydra.callbacks must be a mapping of names to callbacks")
     for path, key, value in _entries(plain, ("hydra",)):
         place = path[1] if len(path) > 1 else ""
         if place in ("job_logging", "hydra_logging"):
             problems += _check_logging(f"{'.'.join(path)}.{key}", key, value)
         elif key == TARGET and place in ("launcher", "sweeper"):
-            if not str(value).startswith(_PLUGINS):
+            if not re.fullmatch(_PLUGIN, str(value)):
                 problems.append(f"{'.'.join(path)}.{key}={value}: it is none of Hydra's plugins")
         elif key == TARGET and not (place == "callbacks" and len(path) == 3):
             problems.append(f"{'.'.join(path)}.{key}={value}: nothing stands here that could be called; leave it out")
@@ -74,6 +82,8 @@ def _check_logging(place: str, key: str, value: Any) -> list[str]:
         return [f"{place}={value}: logging may use {', '.join(_LOGGING)}"]
     if isinstance(value, str) and "://" in value and value not in _STREAMS:
         return [f"{place}={value}: logging may refer to {' and '.join(_STREAMS)}"]
+    if key == "filename" and (not str(value).startswith(_FOLDER) or ".." in str(value)):
+        return [f"{place}={value}: a log file lies in {_FOLDER}; others would be opened before the run is checked"]
     if isinstance(value, str) and "${" in value and not value.startswith(_FOLDER):
         return [f"{place}={value}: in a logging configuration, only a file name in {_FOLDER} is filled in"]
     return []

@@ -4,17 +4,18 @@ import json
 import os
 import platform
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_type_hints
 
 from mtlrun.records.folder import HEARTBEAT
+from mtlrun.records.json_types import read_as
 from mtlrun.records.record import Record, Status
 
 #: Seconds between two beats, and after how many without one a run on another machine is called silent.
 INTERVAL, SILENT_AFTER = 5.0, 60.0
+_LARGEST = 2.0**53  # of the numbers of a heartbeat that is not damaged
 
 RunState = Status | Literal["killed", "silent"]
 
@@ -40,7 +41,7 @@ class Heartbeat:
     step: int = 0
     total_steps: int = 0
     epoch: int = 0
-    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write the file; failing to do so is no reason to end a run."""
@@ -53,13 +54,13 @@ class Heartbeat:
     def read(cls, folder: Path) -> "Heartbeat | None":
         """Return the newest heartbeat of a run, None if there is none that can be read."""
         try:
-            content = json.loads((folder / HEARTBEAT).read_text())
-            known = {key: value for key, value in content.items() if key in cls.__dataclass_fields__}
-            beat = cls(**known)
-            float(beat.at), float(beat.began), int(beat.pid), int(beat.step), int(beat.total_steps)
-        except (OSError, ValueError, TypeError, AttributeError):
+            content = json.loads((folder / HEARTBEAT).read_bytes())
+            hints = get_type_hints(cls)
+            beat = cls(**{key: read_as(hints[key], value) for key, value in content.items() if key in hints})
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError):
             return None
-        return beat
+        numbers = (beat.at, beat.began, beat.pid, beat.first_step, beat.step, beat.total_steps, beat.epoch)
+        return beat if all(abs(number) < _LARGEST for number in numbers) else None
 
     @property
     def age(self) -> float:

@@ -62,9 +62,10 @@ def read_entries(roots: Iterable[Path]) -> list[Entry]:
 
 def _planned(path: Path) -> list[str]:
     """Return what a sweep has to train, nothing if it is gone."""
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        content = json.loads(path.read_text())
-        if state_of(None, Heartbeat(host=content["host"], pid=content["pid"], at=content["at"])) == "running":
+    with suppress(OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        content = json.loads(path.read_bytes())
+        beat = Heartbeat(host=str(content["host"]), pid=int(content["pid"]), at=float(content["at"]))
+        if state_of(None, beat) == "running":
             return [str(run_id) for run_id in content["runs"]]
     return []
 

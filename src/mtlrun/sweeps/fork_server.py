@@ -96,6 +96,7 @@ class _Lines:
         """
         content = self._source.recv(1 << 16)
         if not content:
+            signal.set_wakeup_fd(-1)
             sys.exit()
         *lines, self._rest = (self._rest + content).split(b"\n")
         return lines

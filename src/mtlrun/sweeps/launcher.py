@@ -16,6 +16,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from mtlrun.config.bounds import Parts, Positive
+from mtlrun.config.instantiate import check_arguments
 from mtlrun.errors import ConfigError, RunInterruptedError, SweepError
 from mtlrun.records.display import make_console
 from mtlrun.records.record import Record, finished_record
@@ -44,21 +46,26 @@ class SweepLauncher(Launcher):
 
     def __init__(
         self,
-        workers: int | None = None,
-        runs_per_gpu: int = 1,
-        time_limit: float | None = None,
-        memory_limit: float | None = None,
+        workers: Parts | None = None,
+        runs_per_gpu: Parts = 1,
+        time_limit: Positive | None = None,
+        memory_limit: Positive | None = None,
         retry: str = "failed",
         illegal: str = "refuse",
         executor: str = "local",
         slurm: Mapping[str, Any] | None = None,
         ray: Mapping[str, Any] | None = None,
     ) -> None:
+        numbers = {"workers": workers, "runs_per_gpu": runs_per_gpu, "time_limit": time_limit,
+                   "memory_limit": memory_limit}  # fmt: skip
+        problems = check_arguments(SweepLauncher, numbers, "hydra.launcher", complete=False)
         for key, value, allowed in (
             ("retry", retry, RETRY), ("illegal", illegal, ILLEGAL), ("executor", executor, EXECUTORS),
         ):  # fmt: skip
             if value not in allowed:
-                raise ConfigError(f"hydra.launcher.{key}={value}: must be one of {', '.join(allowed)}")
+                problems.append(f"hydra.launcher.{key}={value}: must be one of {', '.join(allowed)}")
+        if problems:
+            raise ConfigError(problems)
         self._make_executor = partial(
             make_executor,
             executor,
