@@ -135,7 +135,11 @@ def test_workers_of_a_killed_process_neither_hold_the_lock_nor_go_on(start):
     ("number", "phase"), [(signal.SIGTERM, "start"), (signal.SIGHUP, "train"), (signal.SIGINT, "test")]
 )
 def test_a_signal_to_all_processes_of_a_run_stops_it(number, phase, start):
-    process = start(phase, pause=2 if phase == "start" else 0.05)
+    usual = signal.signal(number, signal.SIG_DFL)  # which the run inherits: under nohup, SIGHUP is ignored
+    try:
+        process = start(phase, pause=2 if phase == "start" else 0.05)
+    finally:
+        signal.signal(number, usual)
     os.killpg(process.pid, number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number
