@@ -160,7 +160,7 @@ def train(arguments: Sequence[str]) -> int:
                 task(cfg)
             else:
                 check_sweep(parsed.overrides, parsed.config_dir)
-                from mtlrun.sweeps.launcher import register
+                from mtlrun.sweeps.plugins import register
 
                 register()
                 streams.begin_run()

@@ -116,6 +116,11 @@ def start_anew(folder: Path) -> None:
     remove(folder / REMOVING)
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Return True if the run in `folder` has a state to be continued from."""
+    return any((folder / CHECKPOINTS / name).exists() for name in (LAST, PREVIOUS))
+
+
 def remove(path: Path) -> None:
     """Remove a file of the run, if it exists.
 

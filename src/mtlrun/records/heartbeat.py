@@ -3,14 +3,17 @@
 import json
 import os
 import platform
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal, get_type_hints
 
 from mtlrun.records.folder import HEARTBEAT
 from mtlrun.records.json_types import read_as
+from mtlrun.records.lock import process_exists
 from mtlrun.records.record import Record, Status
 
 #: Seconds between two beats, and after how many without one a run on another machine is called silent.
@@ -84,19 +87,28 @@ def state_of(record: Record | None, beat: Heartbeat | None) -> RunState:
     """
     if record is not None and record.status != "running":
         return record.status
-    if beat is None or (beat.host == platform.node() and not _exists(beat.pid)):
+    if beat is None or (beat.host == platform.node() and not process_exists(beat.pid)):
         return "killed"
     return "running" if beat.age < SILENT_AFTER else "silent"
 
 
-def _exists(pid: int) -> bool:
+@contextmanager
+def repeating(write: Callable[[], None], name: str) -> Iterator[None]:
+    """Call `write` at once, and every `INTERVAL` seconds from a thread of this name until the block ends."""
+    ended = threading.Event()
+
+    def keep_writing() -> None:
+        while not ended.wait(INTERVAL):
+            write()
+
+    write()
+    thread = threading.Thread(target=keep_writing, name=name, daemon=True)
+    thread.start()
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def remove_heartbeat(folder: Path) -> None:

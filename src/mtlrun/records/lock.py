@@ -58,7 +58,7 @@ class Holder:
         if self.machine is None or self.machine != _machine():
             return False
         began = _began(self.process)
-        return not _exists(self.process) if began is None else began != self.began
+        return not process_exists(self.process) if began is None else began != self.began
 
     def __str__(self) -> str:
         return f"process {self.process} on {self.host}, since {self.since}"
@@ -212,11 +212,12 @@ def _began(process: int) -> str | None:
     return "" if fields[0] in "ZX" else fields[19]  # one that has ended stays until its parent asks how
 
 
-def _exists(process: int) -> bool:
+def process_exists(pid: int) -> bool:
+    """Return True if there is such a process on this machine, or if that cannot be known."""
     try:
-        os.kill(process, 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # that of another user
+    except (PermissionError, OverflowError):  # that of another user; no number of a process
         return True
     return True

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from mtlrun.errors import DataError
-from mtlrun.records.folder import CHECKPOINTS, LAST, PREVIOUS
+from mtlrun.records.folder import has_checkpoint
 from mtlrun.records.identity import run_folder
 from mtlrun.records.record import Record, find_record
 from mtlrun.records.stamps import find_changes
@@ -28,7 +28,7 @@ def record_to_continue(config: Mapping[str, Any]) -> tuple[Record | None, str]:
         DataError: it was written by a later version of mtlrun.
     """
     record, problem = find_record(config)
-    if not any((run_folder(config) / CHECKPOINTS / name).exists() for name in (LAST, PREVIOUS)):
+    if not has_checkpoint(run_folder(config)):
         return None, problem
     if problem:
         problem += "; so whether the data have changed since this run was begun cannot be known"

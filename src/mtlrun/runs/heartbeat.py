@@ -1,12 +1,11 @@
 """The thread that writes a run's heartbeat: it beats while the training waits for data, too."""
 
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mtlrun.records.heartbeat import INTERVAL, Heartbeat, remove_heartbeat
+from mtlrun.records.heartbeat import Heartbeat, remove_heartbeat, repeating
 from mtlrun.training.trainer import Trainer
 
 
@@ -14,7 +13,6 @@ from mtlrun.training.trainer import Trainer
 def beating(folder: Path, trainer: Trainer) -> Iterator[None]:
     """Let others see how far the training is, until the block ends."""
     beat = Heartbeat(total_steps=trainer.total_steps)
-    ended = threading.Event()
 
     def write() -> None:
         if trainer.first_step_at is None:
@@ -23,16 +21,8 @@ def beating(folder: Path, trainer: Trainer) -> Iterator[None]:
         beat.metrics = trainer.newest_metrics
         beat.write(folder)
 
-    def keep_writing() -> None:
-        while not ended.wait(INTERVAL):
-            write()
-
-    write()
-    thread = threading.Thread(target=keep_writing, name="heartbeat", daemon=True)
-    thread.start()
     try:
-        yield
+        with repeating(write, "heartbeat"):
+            yield
     finally:
-        ended.set()
-        thread.join()
         remove_heartbeat(folder)

@@ -3,13 +3,12 @@
 import json
 import os
 import platform
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mtlrun.records.heartbeat import INTERVAL
+from mtlrun.records.heartbeat import repeating
 from mtlrun.records.overview import SWEEPS
 from mtlrun.sweeps.jobs import ENDED, Job
 
@@ -18,7 +17,6 @@ from mtlrun.sweeps.jobs import ENDED, Job
 def announced(jobs: Sequence[Job]) -> Iterator[None]:
     """Let `mtlrun status` see which runs wait, until the block ends; more jobs may be added meanwhile."""
     studies: set[Path] = set()
-    ended = threading.Event()
 
     def write() -> None:
         waiting = [job for job in jobs if job.state not in ENDED]
@@ -33,18 +31,10 @@ def announced(jobs: Sequence[Job]) -> Iterator[None]:
                 temporary.write_text(json.dumps(content))
                 os.replace(temporary, path)
 
-    def keep_writing() -> None:
-        while not ended.wait(INTERVAL):
-            write()
-
-    write()
-    thread = threading.Thread(target=keep_writing, name="announcement", daemon=True)
-    thread.start()
     try:
-        yield
+        with repeating(write, "announcement"):
+            yield
     finally:
-        ended.set()
-        thread.join()
         for folder in studies:
             with suppress(OSError):
                 _path(folder).unlink(missing_ok=True)

@@ -215,7 +215,6 @@ def _do(request: dict[str, Any], report: dict[str, Any], started: float) -> int:
         faulthandler.enable()
         with open(os.devnull, "w") as nowhere:
             record = run(config, overrides=request["overrides"], console=Console(file=nowhere), started=started)
-        report["seconds_to_first_step"] = record.seconds.get("to_first_step")
         if record.status == "diverged":
             report |= {"kind": "DivergedError", "error": record.error}
             return 3

@@ -36,7 +36,6 @@ class Outcome:
         error: why it ended early, in a line; None if it did not, or if nobody knows.
         kind: the name of the exception's class, "" if there is none.
         problems: of a config that was refused, one sentence each.
-        seconds_to_first_step: from the start of its process; None if it made none.
         result: of a probe.
         output: the last lines that it printed, on standard output and error.
     """
@@ -45,7 +44,6 @@ class Outcome:
     error: str | None = None
     kind: str = ""
     problems: Sequence[str] = ()
-    seconds_to_first_step: float | None = None
     output: str = ""
     result: dict[str, Any] | None = None
 

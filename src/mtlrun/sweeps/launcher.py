@@ -1,16 +1,12 @@
 """The launcher that Hydra calls for a sweep: it composes all runs, checks them, and has them trained."""
 
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from importlib import import_module
-from types import ModuleType
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -31,8 +27,6 @@ from mtlrun.sweeps.local import available_cores
 from mtlrun.sweeps.planning import print_plan
 from mtlrun.sweeps.scheduler import Scheduler, Supply
 from mtlrun.sweeps.screen import LineView, LiveView, print_line
-from mtlrun.sweeps.search.sweeper import SearchSweeper
-from mtlrun.sweeps.sweeper import StudySweeper
 
 RETRY = ("failed", "none", "all")
 ILLEGAL = ("refuse", "skip")
@@ -215,19 +209,3 @@ def _job_return(job: Job) -> JobReturn:
     returned = JobReturn(overrides=job.overrides, cfg=DictConfig(job.config), status=JobStatus.COMPLETED)
     returned.return_value = None
     return returned
-
-
-def register() -> None:
-    """Let Hydra know the launchers and the sweepers.
-
-    Hydra finds plugins by a name in the package `hydra_plugins`, which other distributions may have brought or not.
-    """
-    try:
-        package = import_module("hydra_plugins")
-    except ModuleNotFoundError:
-        package = sys.modules["hydra_plugins"] = ModuleType("hydra_plugins")
-        package.__path__ = []
-    module = package.mtlrun = ModuleType("hydra_plugins.mtlrun")  # type: ignore[attr-defined]
-    for plugin in (SweepLauncher, PlanLauncher, StudySweeper, SearchSweeper):
-        setattr(module, plugin.__name__, plugin)
-        Plugins.instance().register(plugin)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from mtlrun.errors import MtlrunError
-from mtlrun.records.folder import CHECKPOINTS, LAST, PREVIOUS
+from mtlrun.records.folder import has_checkpoint
 from mtlrun.records.overview import duration
 from mtlrun.records.record import Record
 from mtlrun.sweeps.jobs import Job
@@ -76,8 +76,7 @@ def describe(job: Job, problems: Sequence[str]) -> tuple[str, Sequence[str]]:
 def fraction_made(job: Job) -> float:
     """Return which part of a run's steps was made in an earlier sweep, as far as its record knows."""
     record = _record(job)
-    has_checkpoint = any((job.folder / CHECKPOINTS / name).exists() for name in (LAST, PREVIOUS))
-    if record is None or not record.total_steps or not has_checkpoint:
+    if record is None or not record.total_steps or not has_checkpoint(job.folder):
         return 0.0
     return record.steps / record.total_steps
 

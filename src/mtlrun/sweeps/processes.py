@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mtlrun.records.lock import process_exists
 from mtlrun.sweeps.jobs import Outcome
 
 _LAST = 4_000  # bytes of what a process printed that are kept
@@ -151,7 +152,9 @@ class Processes:
         self._socket.close()
         self._server.wait()
         deadline = time.monotonic() + _GRACE
-        while any(pid is not None and _is_alive(pid) for pid in self._pids.values()) and time.monotonic() < deadline:
+        while (
+            any(pid is not None and process_exists(pid) for pid in self._pids.values()) and time.monotonic() < deadline
+        ):
             time.sleep(0.05)
         for number in self._pids:
             self.signal(number, signal.SIGKILL)
@@ -177,15 +180,5 @@ class Processes:
             found["kind"] = LOST
         return Outcome(
             code, found.get("error"), found.get("kind", ""), found.get("problems", []),
-            found.get("seconds_to_first_step"), text, found.get("result"),
+            text, found.get("result"),
         )  # fmt: skip
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

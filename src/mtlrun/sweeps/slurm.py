@@ -15,6 +15,7 @@ from typing import Any
 
 from mtlrun.errors import ConfigError, MtlrunError
 from mtlrun.records.folder import open_atomically
+from mtlrun.records.lock import process_exists
 from mtlrun.records.overview import SWEEPS
 from mtlrun.records.record import Record
 from mtlrun.sweeps.jobs import Job, Outcome, Place
@@ -301,7 +302,7 @@ class SlurmExecutor:
 
     def _has_ended(self, pack: _Submitted) -> bool:
         if self._options.cluster == "local" and pack.job._process is None:  # of another process, which may be gone
-            return not _exists(int(pack.job.job_id))
+            return not process_exists(int(pack.job.job_id))
         return bool(pack.job.done())
 
     def _explain(self, job: Job, pack: _Submitted) -> Outcome:
@@ -387,13 +388,3 @@ def _wait_for(path: Path) -> None:
     until = time.monotonic() + _LAST_FILE
     while not path.exists() and time.monotonic() < until:
         time.sleep(0.1)
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
