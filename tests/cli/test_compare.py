@@ -6,7 +6,7 @@ from statistics import fmean, stdev
 
 from helpers import QUICK, read_record, run_folders
 
-from mtlrun.records.comparison import group_by_config
+from mtlrun.comparison.groups import group_by_config
 from mtlrun.records.record import Record
 from mtlrun.training.observers.tensorboard import hyperparameters
 

@@ -19,10 +19,10 @@ from helpers import QUICK, read_record, run_folders, slow_unless
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
+from mtlrun.comparison.groups import group_by_config
 from mtlrun.config.compose import compose
 from mtlrun.datasets import Cityscapes, NYUv2
 from mtlrun.errors import RunInterruptedError
-from mtlrun.records.comparison import group_by_config
 from mtlrun.records.record import Record
 from mtlrun.runs.run import run
 from mtlrun.training import checkpoint

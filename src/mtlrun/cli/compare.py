@@ -8,8 +8,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mtlrun.records.comparison import BASELINE, ConfigGroup, group_baselines, group_by_config, read_records
-from mtlrun.records.data_sets import Meaning, group_by_data, meaning_of_task
+from mtlrun.comparison.data_sets import Meaning, group_by_data, meaning_of_task
+from mtlrun.comparison.groups import BASELINE, ConfigGroup, group_baselines, group_by_config
+from mtlrun.comparison.reading import read_records
 from mtlrun.records.display import (
     ARROWS,
     MARK,

@@ -2,8 +2,8 @@
 
 from statistics import fmean, stdev
 
-from mtlrun.records.comparison import group_by_config
-from mtlrun.records.data_sets import group_by_data
+from mtlrun.comparison.data_sets import group_by_data
+from mtlrun.comparison.groups import group_by_config
 from mtlrun.records.record import Record
 
 

@@ -1,15 +1,12 @@
-"""Comparison of runs: records grouped by config, with statistics over seeds or folds. Reads only records."""
+"""Records grouped by config, and what repetitions of a config got."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isclose, isfinite, isnan, nan
-from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from mtlrun.errors import DataError, RecordError
-from mtlrun.records.data_sets import content_of, dataset_of, group_by_data, is_table, meaning_of_task
-from mtlrun.records.folder import RECORD
+from mtlrun.comparison.data_sets import content_of, dataset_of, is_table, meaning_of_task
 from mtlrun.records.identity import flatten
 from mtlrun.records.record import Record, TaskMetrics
 
@@ -76,46 +73,6 @@ class ConfigGroup:
         values = [value for value in self.samples(task, metric) if isfinite(value)]
         spread = stdev(values) if len(values) > 1 else nan
         return (fmean(values) if values else nan), spread, len(values)
-
-
-def read_records(folders: Iterable[Path]) -> tuple[list[Record], list[str]]:
-    """Return all records in and below `folders`, and what is wrong with each file that is called one and is none.
-
-    Raises:
-        DataError: a folder does not exist, or holds no record.
-    """
-    all_records: dict[str, Record] = {}
-    problems: list[str] = []
-    for folder in folders:
-        if not folder.exists():
-            raise DataError(f"{folder}: there is no such folder")
-        records: dict[str, Record] = {}
-        for path in sorted(folder.rglob(RECORD)):
-            try:
-                record = Record.read(path.parent)
-                if record is not None:
-                    _check_comparable(record, path)
-            except DataError as error:
-                problems.append(str(error))
-            else:
-                records |= {} if record is None else {record.run_id: record}
-        if not records:
-            found = "; ".join(problems) or "no run has left a record in or below this folder"
-            raise DataError(f"{folder}: {found}")
-        all_records |= records
-    return list(all_records.values()), problems
-
-
-def _check_comparable(record: Record, path: Path) -> None:
-    """Raise RecordError if a record alone cannot be compared, whatever it is in its config that makes no sense."""
-    try:
-        group_by_data([record])
-        for group in (*group_by_config([record]), *group_baselines([record])):
-            for task, metric in record.main_metrics.items():
-                group.summary(task, metric)
-                meaning_of_task(record, task)
-    except Exception as error:
-        raise RecordError(f"{path} cannot be compared ({type(error).__name__}: {error})") from error
 
 
 def group_by_config(records: Sequence[Record]) -> list[ConfigGroup]:
