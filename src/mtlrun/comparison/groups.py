@@ -1,192 +1,209 @@
-"""Records grouped by config, and what repetitions of a config got."""
+"""Groups of runs: the repetitions of one config, which become one row of a table."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from math import isclose, isfinite, isnan, nan
+from dataclasses import dataclass, field
+from math import isfinite, nan
 from statistics import fmean, stdev
 from typing import Any
 
-from mtlrun.comparison.data_sets import content_of, dataset_of, is_table, meaning_of_task
-from mtlrun.records.identity import flatten
-from mtlrun.records.record import Record, TaskMetrics
+from mtlrun.comparison.data_sets import is_table
+from mtlrun.comparison.labels import FOLLOWS, Flat, follows, label_configs
+from mtlrun.comparison.run import Run
+from mtlrun.config.suggest import suggest
+from mtlrun.errors import ConfigError
+from mtlrun.records.record import Record
 
-# Keys that the YAML fills in from those of the tasks, which are shown.
-_DERIVED = ("dataset.tasks", "dataset.kinds", "dataset.sizes", "dataset.positives", "weighting.preferences")
+#: What tells the repetitions of a config apart: the values of the keys over which its runs are folded, in their order,
+#: (seed, fold) by default, and of those that a row mixes.
+Repetition = tuple[Any, ...]
 
-#: How the label of a baseline begins.
-BASELINE = "baseline "
+#: The keys in which runs of one config may differ.
+SEED_AND_FOLD = ("seed", "dataset.fold")
 
 
 @dataclass
 class ConfigGroup:
-    """The runs of one config with different seeds and folds: one row of a table.
+    """The runs that are one row of a table: those of one config, with different seeds and folds.
 
     Args:
         label: where this config differs from others of the table, {key: value}.
-        records: one per seed, or per seed and fold.
+        runs: all of them, those without a result too.
+        over: the keys in which the runs may differ.
+        mixed: other keys in which runs of one row differ, here or in other rows, since the user has chosen the rows.
     """
 
     label: dict[str, Any]
-    records: list[Record] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
+    over: tuple[str, ...] = SEED_AND_FOLD
+    mixed: tuple[str, ...] = ()
+
+    @property
+    def records(self) -> list[Record]:
+        """The records of the runs."""
+        return [run.record for run in self.runs]
+
+    @property
+    def name(self) -> str:
+        """A short text that tells this group from the others: names of options, and key=value for other keys."""
+        names = self.records[0].config["names"]
+        words = [str(value) if key in names else f"{key}={value}" for key, value in self.label.items()]
+        return ", ".join(words) or f"{names.get('model')}, {names.get('weighting')}"
 
     @property
     def test_selected(self) -> bool:
         """True if the results are means over the last evaluations of the test split."""
-        return self.records[0].protocol == "legacy"
+        return self.runs[0].test_selected
+
+    @property
+    def num_folds(self) -> int | None:
+        """The number of folds that the data are divided into; None without folds, or if each fold is a row."""
+        num_folds = self.runs[0].lookup("dataset.num_folds") if "dataset.fold" in self.over else None
+        return num_folds if isinstance(num_folds, int) else None
+
+    @property
+    def states(self) -> Counter[str]:
+        """The number of runs in each state."""
+        return Counter(run.state for run in self.runs)
 
     def averaged_evaluations(self) -> list[int]:
         """Return the number of evaluations behind each test-selected result; empty if the results are not."""
         with_result = [record for record in self.records if record.test] if self.test_selected else []
         return [entry["evaluations"] for record in with_result for entry in record.selection]
 
-    @property
-    def num_folds(self) -> int | None:
-        """The number of folds that the data of these runs are divided into; None without folds."""
-        num_folds: int | None = dataset_of(self.records[0]).get("num_folds")
-        return num_folds
+    def repetition(self, run: Run) -> Repetition:
+        """Return what tells a run from the other ones of its row."""
+        return tuple(_hashable(run.lookup(key)) for key in (*self.over, *self.mixed))
 
-    def values(self, task: str, metric: str) -> dict[int | None, list[float]]:
-        """Return {fold: the test metric of each completed run that has it}, NaN where it is not defined.
+    def repetitions(self) -> dict[Repetition, Run]:
+        """Return each run under its repetition; of several under one, the later ones have a number in addition."""
+        found: dict[Repetition, Run] = {}
+        for run in self.runs:
+            key, number = self.repetition(run), 1
+            while (key if number == 1 else (*key, number)) in found:
+                number += 1
+            found[key if number == 1 else (*key, number)] = run
+        return found
 
-        There is a value per seed; without folds the only fold is None.
+    def results(self, task: str, metric: str, meaning: Any = None) -> dict[Repetition, float]:
+        """Return the test metric of each completed run that has it, NaN where it is not defined.
+
+        Args:
+            task: its name.
+            metric: its name.
+            meaning: what the task has to be, `Run.meaning`; None for anything.
         """
-        values: dict[int | None, list[float]] = {}
-        for record in self.records:
-            if metric in record.test.get(task, {}):
-                value = record.test[task][metric]
-                values.setdefault(dataset_of(record).get("fold"), []).append(nan if value is None else value)
-        return values
+        results = {}
+        for repetition, run in self.repetitions().items():
+            metrics = run.record.test.get(task, {})
+            if metric in metrics and (meaning is None or run.meaning(task) == meaning):
+                value = metrics[metric]
+                results[repetition] = nan if value is None else value
+        return results
 
-    def samples(self, task: str, metric: str) -> list[float]:
-        """Return what a mean is over, NaN where it is not defined: the value of each seed, or with folds of each fold.
+    def samples(self, values: Mapping[Repetition, float]) -> list[float]:
+        """Return what a mean is over, NaN where it is not defined: the value of each repetition, or of each fold.
 
         That of a fold is the mean over its seeds: runs on the same test samples are not independent of each other.
         """
-        by_fold = self.values(task, metric)
         if self.num_folds is None:
-            return by_fold.get(None, [])
-        finite = [[value for value in values if isfinite(value)] for values in by_fold.values()]
-        return [fmean(values) if values else nan for values in finite]
+            return list(values.values())
+        return [
+            fmean(finite) if (finite := [value for value in of_fold if isfinite(value)]) else nan
+            for of_fold in self.by_fold(values).values()
+        ]
 
-    def summary(self, task: str, metric: str) -> tuple[float, float, int]:
-        """Return mean, standard deviation (NaN for one) and number of the finite samples."""
-        values = [value for value in self.samples(task, metric) if isfinite(value)]
-        spread = stdev(values) if len(values) > 1 else nan
-        return (fmean(values) if values else nan), spread, len(values)
+    def by_fold(self, values: Mapping[Repetition, float]) -> dict[Any, list[float]]:
+        """Return the values of each fold; the only fold is None where there are none."""
+        place = self.over.index("dataset.fold") if self.num_folds is not None else None
+        by_fold: dict[Any, list[float]] = {}
+        for repetition, value in values.items():
+            by_fold.setdefault(None if place is None else repetition[place], []).append(value)
+        return by_fold
 
 
-def group_by_config(records: Sequence[Record]) -> list[ConfigGroup]:
-    """Group the runs that differ in their seed or fold only; groups are ordered by their first runs.
+def mean_and_spread(samples: Sequence[float]) -> tuple[float, float, int]:
+    """Return mean, standard deviation (NaN for one) and number of the finite samples."""
+    values = [value for value in samples if isfinite(value)]
+    return (fmean(values) if values else nan), (stdev(values) if len(values) > 1 else nan), len(values)
+
+
+def group_by_config(
+    runs: Sequence[Run], *, over: Sequence[str] = SEED_AND_FOLD, by: Sequence[str] | None = None
+) -> list[ConfigGroup]:
+    """Group runs into rows, in the order of their first runs.
 
     Runs of two protocols, or on different data, are never in one group, whatever their configs are.
+
+    Args:
+        runs: on one data set.
+        over: dotted keys of the config, or groups of it, in which the runs of a row may differ.
+        by: keys or groups that the runs of a row have in common; None for all but those of `over`.
+
+    Raises:
+        ConfigError: no run has a key of `over` or `by`.
     """
-    grouped: dict[str, list[Record]] = {}
-    for record in records:
-        key = repr((record.protocol, content_of(record), _repeated(record)))
-        grouped.setdefault(key, []).append(record)
-    configs = _flatten_all([group[0] for group in grouped.values()])
-    data = [content_of(group[0]) for group in grouped.values()]
-    for config, content in zip(configs, data, strict=True):
-        others = [other for other, twin in zip(data, configs, strict=True) if _same(twin, config)]
-        if len(set(others)) > 1:
-            config["data"] = content
-    keys = list(dict.fromkeys(key for config in configs for key in config))
-    differing = [key for key in keys if key not in _DERIVED and len({repr(config.get(key)) for config in configs}) > 1]
-    names = [key for key in differing if key.startswith("names.")]
-    # The keys of an option add nothing to its name, unless they differ between configs that use the same option.
-    shown = names + [key for key in differing if key not in names and not _follows_from_name(key, configs)]
+    for option, keys in (("--over", over), ("--group-by", by or ())):
+        _check_keys(option, [key for key in keys if key not in SEED_AND_FOLD], runs)
+    configs = {id(run): _without(run, over) for run in runs}
+    grouped: dict[str, list[Run]] = {}
+    for run in runs:
+        common = configs[id(run)] if by is None else [_hashable(run.lookup(key)) for key in by]
+        grouped.setdefault(repr((run.record.protocol, run.content, common)), []).append(run)
+    first = [group[0] for group in grouped.values()]
+    if by is None:
+        labels = label_configs([configs[id(run)] for run in first], [run.content for run in first])
+        return [ConfigGroup(label, group, tuple(over)) for label, group in zip(labels, grouped.values(), strict=True)]
+    mixed = dict.fromkeys(
+        key for group in grouped.values() for key in _differing([configs[id(run)] for run in group]) if key not in by
+    )
+    labels = [{key: run.lookup(key) for key in by} for run in first]
+    if len({repr(label) for label in labels}) < len(labels):
+        labels = [label | {"data": run.content} for label, run in zip(labels, first, strict=True)]
     return [
-        ConfigGroup({key.removeprefix("names."): config[key] for key in shown if key in config}, group)
-        for config, group in zip(configs, grouped.values(), strict=True)
+        ConfigGroup(label, group, tuple(over), tuple(mixed))
+        for label, group in zip(labels, grouped.values(), strict=True)
     ]
 
 
-def group_baselines(records: Sequence[Record]) -> list[ConfigGroup]:
-    """Return a group for each baseline of the runs on one data set: a record per fold, with its test metrics.
-
-    A metric that is not the same for all runs is left out: they have other splits, or measure the task differently.
-    """
-    groups = []
-    for name in dict.fromkeys(name for record in records for name in record.baselines):
-        with_it = [record for record in records if name in record.baselines]
-        by_fold: dict[int | None, list[Record]] = {}
-        for record in with_it:
-            by_fold.setdefault(dataset_of(record).get("fold"), []).append(record)
-        common = [
-            replace(of_fold[0], protocol="standard", test=_common_metrics(name, of_fold))
-            for of_fold in by_fold.values()
-        ]
-        if any(record.test for record in common):
-            groups.append(ConfigGroup({"": f"{BASELINE}{name}"}, common))
-    return groups
+def _differing(configs: Sequence[Flat]) -> list[str]:
+    """Return the keys in which configs of one row differ."""
+    distinct = list({repr(config): config for config in configs}.values())
+    labels = label_configs(distinct, [""] * len(distinct))
+    return list(dict.fromkeys(key for label in labels for key in label))
 
 
-def _common_metrics(baseline: str, records: Sequence[Record]) -> TaskMetrics:
-    """Return the metrics of a baseline that are the same for all of these runs that have them."""
-    common: TaskMetrics = {}
-    for task in dict.fromkeys(task for record in records for task in record.baselines[baseline]):
-        found = [record for record in records if task in record.baselines[baseline]]
-        for metric, value in found[0].baselines[baseline][task].items():
-            others = [record.baselines[baseline][task].get(metric, nan) for record in found]
-            alike = all(isclose(value, other, rel_tol=1e-6) or (isnan(value) and isnan(other)) for other in others)
-            if alike and len({meaning_of_task(record, task) for record in found}) == 1:
-                common.setdefault(task, {})[metric] = value
-    return common
-
-
-def _same(config: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Return True if two flat configs are equal, whatever the data that they were trained on."""
-    keys = (config.keys() | other.keys()) - {"data"}
-    return all(repr(config.get(key)) == repr(other.get(key)) for key in keys)
-
-
-def _flatten_all(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """Return the configs of runs with dotted keys; where their tasks differ, by a key `tasks` with the names instead.
-
-    The keys of a task that only some of the configs have are left out, unless they differ between configs of the same
-    tasks.
-    """
-    tasks = [list(record.config.get("tasks", {})) for record in records]
-    common = set(tasks[0]).intersection(*tasks[1:])
-    all_flat = [_repeated(record) for record in records]
-    if all(set(names) == common for names in tasks):
-        return all_flat
-    kinds = [
-        repr([(task, flat.get(f"tasks.{task}._target_")) for task in names])
-        for flat, names in zip(all_flat, tasks, strict=True)
-    ]
-    values: dict[tuple[str, str], set[str]] = {}
-    for kind, flat in zip(kinds, all_flat, strict=True):
-        for key, value in flat.items():
-            values.setdefault((kind, key), set()).add(repr(value))
-    telling = {key for (_, key), different in values.items() if len(different) > 1}
-    for flat, names in zip(all_flat, tasks, strict=True):
-        dropped = tuple(f"tasks.{task}." for task in names if task not in common)
-        for key in [key for key in flat if key.startswith(dropped) and key not in telling]:
-            del flat[key]
-    return [{"tasks": ", ".join(names)} | flat for flat, names in zip(all_flat, tasks, strict=True)]
-
-
-def _repeated(record: Record) -> dict[str, Any]:
-    """Return what the repetitions of a config have in common, with dotted keys: all but the seed and the fold.
+def _without(run: Run, over: Sequence[str]) -> Flat:
+    """Return the flat config of a run without the keys over which its row is folded, and those that follow them.
 
     Where a table is does not matter if its content is known.
     """
-    repeats = ["seed"] + ([] if dataset_of(record).get("num_folds") is None else ["dataset.fold"])
-    repeats += ["dataset.path"] if is_table(record) and content_of(record) else []
+    dropped = [key for key in over if key != "dataset.fold" or run.fold is not None]
+    dropped += ["dataset.path"] if is_table(run.record) and run.content else []
+    below = tuple(f"{key}." for key in dropped)
+    names = [f"names.{key}" for key in dropped]
+    sources = {source for sources in FOLLOWS.values() for source in sources}.intersection(dropped)
     return {
         key: value
-        for key, value in flatten(record.config).items()
-        if key not in repeats and not key.startswith(tuple(f"{repeat}." for repeat in repeats))
+        for key, value in run.config.items()
+        if key not in dropped
+        and key not in names
+        and not key.startswith(below)
+        and not (sources and follows(key, {name: run.config[name] for name in (key, *sources) if name in run.config}))
     }
 
 
-def _follows_from_name(key: str, configs: Sequence[Mapping[str, Any]]) -> bool:
-    """Return True if the value of `key` is the same in all configs whose option of that group has the same name."""
-    name = f"names.{key.split('.')[0]}"
-    values: dict[Any, set[str]] = {}
-    for config in configs:
-        if name not in config:
-            return False
-        values.setdefault(config[name], set()).add(repr(config.get(key)))
-    return all(len(different) == 1 for different in values.values())
+def _check_keys(option: str, keys: Sequence[str], runs: Sequence[Run]) -> None:
+    for key in keys:
+        if all(run.lookup(key) is None for run in runs) and not any(key in run.config for run in runs):
+            known = dict.fromkeys(
+                name
+                for run in runs
+                for name in ("model", "weighting", "backbone", "dataset", "tasks", *run.config)
+                if not name.startswith("names.")
+            )
+            raise ConfigError(f"{option} {key}: no run has this key; {suggest(key, known, 'keys')}")
+
+
+def _hashable(value: Any) -> Any:
+    return value if isinstance(value, (str, int, float, bool)) or value is None else repr(value)

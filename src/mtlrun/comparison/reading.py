@@ -1,50 +1,101 @@
-"""Records of many folders, and the files among them that are none."""
+"""The runs of many folders, and the files among them that are no records."""
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from mtlrun.comparison.data_sets import group_by_data, meaning_of_task
-from mtlrun.comparison.groups import group_baselines, group_by_config
-from mtlrun.errors import DataError, RecordError
-from mtlrun.records.folder import RECORD
+from mtlrun.comparison.building import compare
+from mtlrun.comparison.run import Run
+from mtlrun.comparison.table import Comparison, Options
+from mtlrun.errors import ConfigError, DataError
+from mtlrun.records.folder import CHECKPOINTS, RECORD
+from mtlrun.records.heartbeat import Heartbeat, state_of
 from mtlrun.records.record import Record
 
 
-def read_records(folders: Iterable[Path]) -> tuple[list[Record], list[str]]:
-    """Return all records in and below `folders`, and what is wrong with each file that is called one and is none.
+@dataclass
+class FoundRuns:
+    """The runs below some folders.
+
+    Args:
+        runs: a run that was found several times is there once.
+        problems: what is wrong with each file that is called a record and is none.
+    """
+
+    runs: list[Run] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def read_runs(folders: Iterable[Path]) -> FoundRuns:
+    """Return the runs in and below some folders.
 
     Raises:
         DataError: a folder does not exist, or holds no record.
     """
-    all_records: dict[str, Record] = {}
+    runs: dict[str, Run] = {}
     problems: list[str] = []
     for folder in folders:
         if not folder.exists():
             raise DataError(f"{folder}: there is no such folder")
-        records: dict[str, Record] = {}
-        for path in sorted(folder.rglob(RECORD)):
+        found: dict[str, Run] = {}
+        for path in _run_folders(folder):
             try:
-                record = Record.read(path.parent)
-                if record is not None:
-                    _check_comparable(record, path)
+                record = Record.read(path)
             except DataError as error:
                 problems.append(str(error))
             else:
-                records |= {} if record is None else {record.run_id: record}
-        if not records:
-            found = "; ".join(problems) or "no run has left a record in or below this folder"
-            raise DataError(f"{folder}: {found}")
-        all_records |= records
-    return list(all_records.values()), problems
+                found |= {} if record is None else {record.run_id: _as_run(record, path)}
+        if not found:
+            raise DataError(f"{folder}: {'; '.join(problems) or 'no run has left a record in or below this folder'}")
+        runs |= found
+    return FoundRuns(list(runs.values()), problems)
 
 
-def _check_comparable(record: Record, path: Path) -> None:
-    """Raise RecordError if a record alone cannot be compared, whatever it is in its config that makes no sense."""
+def compare_folders(folders: Iterable[Path], options: Options | None = None) -> Comparison:
+    """Return the comparison of the runs in and below some folders.
+
+    Raises:
+        DataError: a folder does not exist, or holds no record.
+        ConfigError: the options name a key, or a metric, that no run has.
+    """
+    found = read_runs(folders)
     try:
-        group_by_data([record])
-        for group in (*group_by_config([record]), *group_baselines([record])):
-            for task, metric in record.main_metrics.items():
-                group.summary(task, metric)
-                meaning_of_task(record, task)
-    except Exception as error:
-        raise RecordError(f"{path} cannot be compared ({type(error).__name__}: {error})") from error
+        comparison = compare(found.runs, options)
+    except ConfigError:
+        raise
+    except Exception:  # a record that makes no sense, which has to be found
+        runs, problems = _without_strange(found.runs)
+        if not runs or not problems:
+            raise
+        comparison = compare(runs, options)
+        found.problems += problems
+    comparison.problems = found.problems
+    return comparison
+
+
+def _run_folders(folder: Path) -> Iterator[Path]:
+    """Yield each folder in and below one that has a file called as a record is, in a fixed order."""
+    for path, subfolders, files in os.walk(folder):
+        subfolders[:] = sorted(name for name in subfolders if name != CHECKPOINTS)
+        if RECORD in files or RECORD in subfolders:
+            yield Path(path)
+
+
+def _as_run(record: Record, folder: Path) -> Run:
+    state = state_of(record, Heartbeat.read(folder)) if record.status == "running" else record.status
+    return Run(record, folder, state)
+
+
+def _without_strange(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+    """Return the runs whose records can be compared, and what is wrong with each of the others."""
+    good, problems = [], []
+    for run in runs:
+        try:
+            compare([Run(run.record)])
+        except Exception as error:
+            path = RECORD if run.folder is None else run.folder / RECORD
+            problems.append(f"{path} cannot be compared ({type(error).__name__}: {error})")
+        else:
+            good.append(run)
+    return good, problems

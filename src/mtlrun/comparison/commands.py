@@ -1,0 +1,63 @@
+"""Commands that make the runs a comparison lacks."""
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mtlrun.comparison.run import Run
+
+# Overrides of the run that are not those of its baseline.
+_DROPPED = re.compile(
+    r"(model|weighting|match_parameters|model@match_parameters|weighting/losses|seed|hydra)([./=].*|$)"
+    r"|dataset\.fold=.*|tasks\.[^.]+\.weight=.*|runtime\.(rerun|predictions|quiet|checkpoint_minutes)=.*"
+)
+_STUDY = re.compile(r"\+?study=")
+
+
+def single_task_commands(runs: Sequence[Run], seeds: Sequence[Any], folds: Sequence[Any] = ()) -> list[str]:
+    """Return the commands that make the single-task baselines of some runs; as few as there can be.
+
+    Args:
+        runs: that lack a baseline.
+        seeds: of the baselines.
+        folds: of cross-validation, if there are any.
+    """
+    fixed = {"model": ["single"], "weighting": ["equal"], "seed": list(map(str, seeds))}
+    if folds:
+        fixed["dataset.fold"] = list(map(str, folds))
+    distinct = {repr(values): values for values in (_values(run.record.overrides) for run in runs)}
+    return [_as_command(fixed | values) for values in _merge(list(distinct.values()))]
+
+
+def _values(overrides: Sequence[str]) -> dict[str, list[str]]:
+    """Return {key: [value]} of the overrides that a baseline has in common with a run; without "=" no value."""
+    values: dict[str, list[str]] = {}
+    for override in overrides:
+        if not _DROPPED.fullmatch(override.lstrip("+~")):
+            key, sign, value = override.partition("=")
+            values[key] = [value] if sign else []
+    if any(_STUDY.match(override) for override in overrides):  # what the study sweeps over is among the overrides
+        values |= {"hydra.sweeper.params": ["null"], "hydra.sweeper.runs": ["null"]}
+    return values
+
+
+def _merge(commands: Sequence[Mapping[str, list[str]]]) -> list[dict[str, list[str]]]:
+    """Return commands that make the same runs; those that differ in the value of one key are one."""
+    merged: list[dict[str, list[str]]] = []
+    for command in commands:
+        for other in merged:
+            if command.keys() == other.keys():
+                differing = [key for key in command if command[key] != other[key]]
+                if len(differing) == 1 and command[differing[0]] and differing[0] not in ("study", "+study"):
+                    other[differing[0]] = [*other[differing[0]], *command[differing[0]]]
+                    break
+        else:
+            merged.append(dict(command))
+    return merged
+
+
+def _as_command(values: Mapping[str, list[str]]) -> str:
+    words = [f"{key}={','.join(found)}" if found else key for key, found in values.items()]
+    sweeps = any(len(found) > 1 for found in values.values())
+    return " ".join(["mtlrun", *["-m"] * sweeps, *map(shlex.quote, words)])

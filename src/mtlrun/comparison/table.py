@@ -1,0 +1,160 @@
+"""The comparison as data: what all formats print, and what statistics, plots and reports add to."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isfinite, nan
+from typing import Any, Literal
+
+from mtlrun.comparison.columns import Column
+from mtlrun.comparison.groups import SEED_AND_FOLD, ConfigGroup, Repetition, mean_and_spread
+from mtlrun.comparison.single_task import SingleTaskBaseline
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a comparison shows.
+
+    Args:
+        metrics: `main`, `all`, or task/metric with * for anything; several are put together.
+        by: keys or groups that the runs of a row have in common; None for all but those of `over`.
+        over: keys in which the runs of a row differ.
+        against: name of the row that the others are tested against; None for none.
+    """
+
+    metrics: tuple[str, ...] = ("main",)
+    by: tuple[str, ...] | None = None
+    over: tuple[str, ...] = SEED_AND_FOLD
+    against: str | None = None
+
+
+@dataclass
+class Cell:
+    """The values of one row in one column.
+
+    Args:
+        values: of each repetition, NaN where the metric is not defined.
+        samples: what the mean is over: these values, or with folds the mean of each fold; None for the values.
+        place: 1 if no other row is better, as far as the shown digits tell, 2 if only the rows with 1 are; else 0.
+        interval: around the mean, over the repetitions; None where none was computed.
+        rank_group: number of the group of rows that are not told apart from each other, 1 for the best; None where
+            none was computed.
+    """
+
+    values: dict[Repetition, float]
+    samples: Sequence[float] | None = None
+    place: int = 0
+    interval: tuple[float, float] | None = None
+    rank_group: int | None = None
+
+    def __post_init__(self) -> None:
+        self.samples = list(self.values.values()) if self.samples is None else self.samples
+        self.mean, self.std, self.n = mean_and_spread(self.samples)
+
+    @property
+    def of(self) -> int:
+        """The number of samples, those that are not defined among them."""
+        return len(self.samples or ())
+
+
+@dataclass
+class Row:
+    """One row of a table.
+
+    Args:
+        group: its runs.
+        kind: `predictor` for a simple predictor, such as a constant, which is beside the methods and has no place.
+        cells: {key of the column: cell}; a row lacks those that it has nothing for.
+        missing: repetitions that other rows have, and this one has no run of.
+        baselines: the single-task baseline of each repetition.
+    """
+
+    group: ConfigGroup
+    kind: Literal["config", "predictor"] = "config"
+    cells: dict[str, Cell] = field(default_factory=dict)
+    missing: list[Repetition] = field(default_factory=list)
+    baselines: dict[Repetition, SingleTaskBaseline] = field(default_factory=dict)
+
+    @property
+    def label(self) -> dict[str, Any]:
+        """What tells this row from the others, {key: value}."""
+        return self.group.label
+
+    @property
+    def name(self) -> str:
+        """A short text that tells this row from the others."""
+        return f"baseline {self.label['']}" if self.kind == "predictor" else self.group.name
+
+    def mean(self, column: Column) -> float:
+        """Return the mean in a column, NaN if the row has none."""
+        cell = self.cells.get(column.key)
+        return cell.mean if cell is not None else nan
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The number of runs in each state: `completed` first, and `missing` last."""
+        states = self.group.states
+        counts = {"completed": states.pop("completed", 0), **states, "missing": len(self.missing)}
+        return {state: count for state, count in counts.items() if count or state == "completed"}
+
+
+@dataclass
+class ComparisonTable:
+    """The table of one data set.
+
+    Args:
+        title: name of the data set.
+        labels: keys in which the rows differ.
+        columns: metrics first, then Deltas, the mean rank and costs, as far as there are any.
+        rows: of configs, then those of simple predictors.
+        notes: sentences on what the numbers are.
+        warnings: sentences on what makes a comparison of the rows doubtful.
+        commands: what makes the single-task baselines that are missing.
+    """
+
+    title: str
+    labels: list[str]
+    columns: list[Column]
+    rows: list[Row]
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    commands: list[str] = field(default_factory=list)
+
+    @property
+    def metrics(self) -> list[Column]:
+        """The columns of metrics."""
+        return [column for column in self.columns if column.kind == "metric"]
+
+    @property
+    def configs(self) -> list[Row]:
+        """The rows of configs, without simple predictors."""
+        return [row for row in self.rows if row.kind == "config"]
+
+    def ranked(self) -> list[Row]:
+        """Return the rows that are held against each other: those of configs, of one protocol."""
+        selected_on_validation = [row for row in self.configs if not row.group.test_selected]
+        return selected_on_validation or self.configs
+
+    def values(self, column: Column) -> Mapping[str, Mapping[Repetition, float]]:
+        """Return {name of the row: {repetition: finite value}} of a column, for the rows of `ranked` that have it."""
+        return {
+            row.name: {key: value for key, value in row.cells[column.key].values.items() if isfinite(value)}
+            for row in self.ranked()
+            if column.key in row.cells
+        }
+
+
+@dataclass
+class Comparison:
+    """The tables of all data sets among some runs.
+
+    Args:
+        tables: one for each data set.
+        notes: sentences on what the numbers of all tables are.
+        problems: files that are no records, or cannot be compared: a sentence each.
+        options: what was asked for.
+    """
+
+    tables: list[ComparisonTable]
+    notes: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    options: Options = field(default_factory=Options)
