@@ -1,9 +1,15 @@
 """The type of metrics of resamples, and functions that all families use."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+#: A tensor, or an array in its place.
+Values: TypeAlias = "Tensor | numpy.ndarray"
 
 #: How often each of n samples occurs in each of B resamples, float64 [B, n], to {metric: values [B]}.
 ResampledMetrics = Callable[[numpy.ndarray], dict[str, numpy.ndarray]]
@@ -18,8 +24,10 @@ def join(*parts: ResampledMetrics) -> ResampledMetrics:
     return joined
 
 
-def numbers(values: Tensor) -> numpy.ndarray:
-    """Return a tensor as a float64 array."""
+def numbers(values: Values) -> numpy.ndarray:
+    """Return a tensor, or an array, as a float64 array."""
+    if isinstance(values, numpy.ndarray):
+        return values.astype(numpy.float64)
     array: numpy.ndarray = values.detach().cpu().double().numpy()
     return array
 

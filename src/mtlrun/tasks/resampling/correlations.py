@@ -1,14 +1,13 @@
 """How predicted numbers go with the targets, of many resamples: the coefficient of determination, rank correlation."""
 
 import numpy
-from torch import Tensor
 
-from mtlrun.tasks.resampling.base import GroupSums, ResampledMetrics, divide, numbers
+from mtlrun.tasks.resampling.base import GroupSums, ResampledMetrics, Values, divide, numbers
 
 _NOTHING = 1e-10  # of a sum of squares: what rounding leaves of the deviations of equal numbers
 
 
-def determination(prediction: Tensor, target: Tensor) -> ResampledMetrics:
+def determination(prediction: Values, target: Values) -> ResampledMetrics:
     """Return `r2`, of several numbers the mean over those that vary; NaN if there is none.
 
     Args:
@@ -34,7 +33,7 @@ def determination(prediction: Tensor, target: Tensor) -> ResampledMetrics:
     return metric
 
 
-def rank_correlation(prediction: Tensor, target: Tensor) -> ResampledMetrics:
+def rank_correlation(prediction: Values, target: Values) -> ResampledMetrics:
     """Return `spearman`, both arguments [n]; NaN if all targets are the same number, 0 if all predictions are."""
     predicted, true = _Ranks(numbers(prediction)), _Ranks(numbers(target))
 

@@ -4,9 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy
-from torch import Tensor
 
-from mtlrun.tasks.resampling.base import GroupSums, ResampledMetrics, divide, numbers
+from mtlrun.tasks.resampling.base import GroupSums, ResampledMetrics, Values, divide, numbers
 
 
 @dataclass(frozen=True)
@@ -25,8 +24,8 @@ class Decided:
 
 
 def decisions(
-    decided: Tensor,
-    target: Tensor,
+    decided: Values,
+    target: Values,
     num_classes: int,
     metrics: Mapping[str, Callable[[Decided], numpy.ndarray]],
 ) -> ResampledMetrics:
@@ -40,7 +39,7 @@ def decisions(
     """
     # Samples with the same label and the same decision are counted together first: there are few of these pairs.
     pairs, pair_of = numpy.unique(
-        target.cpu().long().numpy() * num_classes + decided.cpu().long().numpy(), return_inverse=True
+        numbers(target).astype(int) * num_classes + numbers(decided).astype(int), return_inverse=True
     )
     right = pairs // num_classes == pairs % num_classes
     of_pair = GroupSums(pair_of.reshape(-1), len(pairs))
@@ -87,7 +86,7 @@ def f1_of_yes(found: Decided) -> numpy.ndarray:
     return numpy.where(found.labels[:, 1] > 0, scores, numpy.nan)
 
 
-def quadratic_kappa(decided: Tensor, target: Tensor, num_levels: int) -> ResampledMetrics:
+def quadratic_kappa(decided: Values, target: Values, num_levels: int) -> ResampledMetrics:
     """Return Cohen's kappa with quadratic weights; NaN if all labels are of one level.
 
     Args:
@@ -95,7 +94,7 @@ def quadratic_kappa(decided: Tensor, target: Tensor, num_levels: int) -> Resampl
         target: levels [n].
         num_levels: number of levels.
     """
-    squares = numbers((decided - target).square())
+    squares = numpy.square(numbers(decided) - numbers(target))
     levels = numpy.arange(num_levels)
 
     def expected(found: Decided) -> numpy.ndarray:
@@ -114,14 +113,15 @@ def quadratic_kappa(decided: Tensor, target: Tensor, num_levels: int) -> Resampl
     return metric
 
 
-def macro_f1_of_labels(decided: Tensor, target: Tensor) -> ResampledMetrics:
+def macro_f1_of_labels(decided: Values, target: Values) -> ResampledMetrics:
     """Return the mean over several labels of the F1 of yes, 0 for one that is never yes; NaN if none is ever yes.
 
     Args:
         decided: 0 or 1, [n, num_labels].
         target: 0, 1, or < 0 for a missing label, [n, num_labels].
     """
-    labeled, yes, decision = (numbers(mask) for mask in (target >= 0, target == 1, decided == 1))
+    labels = numbers(target)
+    labeled, yes, decision = (mask.astype(float) for mask in (labels >= 0, labels == 1, numbers(decided) == 1))
     decision *= labeled
     hits = yes * decision
 

@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 
 import numpy
-from torch import Tensor
 
-from mtlrun.tasks.resampling.base import ResampledMetrics, divide, numbers
+from mtlrun.tasks.resampling.base import ResampledMetrics, Values, divide, numbers
 
 
-def mean_loss(sums: Tensor, terms: Tensor | None = None) -> ResampledMetrics:
+def mean_loss(sums: Values, terms: "Values | None" = None) -> ResampledMetrics:
     """Return the loss of resamples.
 
     Args:
@@ -26,7 +25,7 @@ def mean_loss(sums: Tensor, terms: Tensor | None = None) -> ResampledMetrics:
     return loss
 
 
-def means(terms: Mapping[str, Tensor]) -> ResampledMetrics:
+def means(terms: Mapping[str, Values]) -> ResampledMetrics:
     """Return metrics that are means over the samples.
 
     Args:
@@ -40,15 +39,15 @@ def means(terms: Mapping[str, Tensor]) -> ResampledMetrics:
     return metrics
 
 
-def errors(prediction: Tensor, target: Tensor) -> ResampledMetrics:
+def errors(prediction: Values, target: Values) -> ResampledMetrics:
     """Return the root mean squared error and the mean absolute error.
 
     Args:
         prediction: [n], or [n, num_outputs], over which errors are averaged, too.
         target: of the same shape.
     """
-    differences = (prediction.double() - target.double()).reshape(len(target), -1)
-    both = means({"rmse": differences.square().mean(dim=1), "mae": differences.abs().mean(dim=1)})
+    differences = (numbers(prediction) - numbers(target)).reshape(len(target), -1)
+    both = means({"rmse": numpy.square(differences).mean(axis=1), "mae": numpy.abs(differences).mean(axis=1)})
 
     def metrics(counts: numpy.ndarray) -> dict[str, numpy.ndarray]:
         found = both(counts)

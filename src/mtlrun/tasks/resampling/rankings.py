@@ -1,12 +1,11 @@
 """Ranking metrics of yes-or-no labels, of many resamples: scores are sorted once."""
 
 import numpy
-from torch import Tensor
 
-from mtlrun.tasks.resampling.base import ResampledMetrics, divide, numbers
+from mtlrun.tasks.resampling.base import ResampledMetrics, Values, divide, numbers
 
 
-def rankings(scores: Tensor, target: Tensor, *, auroc: str, average_precision: str) -> ResampledMetrics:
+def rankings(scores: Values, target: Values, *, auroc: str, average_precision: str) -> ResampledMetrics:
     """Return the area under the ROC curve and the average precision, means over the labels in which they are defined.
 
     Args:
