@@ -46,6 +46,7 @@ class Settings:
     clip_norm: MaxNorm | None = None
     log_every: Count = 10
     log_gradients_every: Count | None = None
+    log_affinity_every: Count | None = None
     log_pictures: PartsOrZero = 4
     max_fallbacks: Fraction = 0.1
     limit_batches: Count | None = None

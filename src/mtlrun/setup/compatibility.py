@@ -66,6 +66,39 @@ def check_weighting(
     return problems
 
 
+def check_affinity(
+    settings: Settings, model: MultiTaskModel | None, tasks: Mapping[str, Task], config: Mapping[str, Any]
+) -> list[str]:
+    """Return the reasons why the lookahead affinities of the tasks cannot be measured, if they are asked for.
+
+    Args:
+        settings: the group `trainer`.
+        model: None if it could not be built.
+        tasks: those that could be built.
+        config: the resolved config, for the names in the messages.
+    """
+    if settings.log_affinity_every is None:
+        return []
+    key = f"trainer.log_affinity_every={settings.log_affinity_every}"
+    off = "use trainer.log_affinity_every=null"
+    problems = [
+        f"tasks.{task}: {key} compares losses by their ratio, and {type(options).__name__} does not declare that its "
+        f"loss is never negative (nonnegative_loss); {off}"
+        for task, options in tasks.items()
+        if not options.nonnegative_loss
+    ]
+    if settings.micro_batches != 1:
+        problems.append(f"{key} needs the whole batch of a step at once; use trainer.micro_batches=1")
+    if len(config["tasks"]) < 2:
+        problems.append(f"{key} compares 2 tasks or more, found {len(config['tasks'])}; {off}")
+    elif model is not None and not model.shared_parameters():
+        problems.append(
+            f"{key} makes steps of the parameters that tasks share, and model={config['names']['model']} has none; "
+            f"{off}"
+        )
+    return problems
+
+
 def _check_task_weights(weighting: Weighting, name: str, tasks: Mapping[str, Task]) -> list[str]:
     """Return a problem for each `tasks.<t>.weight` that no method of the run takes, or that would count twice."""
     readers = [method for method in weighting.capable_of(UsesTaskWeights) if method.reads_task_weights]

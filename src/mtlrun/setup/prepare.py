@@ -24,6 +24,7 @@ from mtlrun.records.record import Match, SplitSummary
 from mtlrun.records.stamps import Stamp, take_stamps
 from mtlrun.setup.backbone_building import build_backbone
 from mtlrun.setup.compatibility import (
+    check_affinity,
     check_per_source,
     check_protocol,
     check_tasks,
@@ -248,6 +249,7 @@ def check_components(built: Mapping[str, Any], problems: Problems) -> None:
         problems.attempt(check_task_rates, built["config"].get("optimizer") or {}, built["model"], tasks)
     if settings is not None and tasks:
         problems.attempt(check_monitor, settings.monitor, tasks)
+        problems += check_affinity(settings, built["model"], tasks, built["config"])
     problems.attempt(check_declared_values, tasks)
     if settings is not None and dataset is not None:
         problems += check_protocol(dataset, settings)

@@ -1,11 +1,13 @@
-"""Lookahead: lets a weighting evaluate two batches' losses at trial parameters."""
+"""Lookahead: losses at trial parameters, for a weighting, or to measure what the tasks' steps do to each other."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
+from mtlrun.gradients import lookahead_affinity
 from mtlrun.models import MultiTaskModel
 from mtlrun.training.batch import LabeledBatch
 from mtlrun.training.forward import BatchPass, forked_random_numbers, positions, untouched
@@ -46,10 +48,35 @@ def look_ahead(
     if not batch.active or not meta_batch.active:
         return
 
-    def losses(batch: LabeledBatch) -> Tensor:
-        return promoted(torch.stack(list(BatchPass(model, batch).losses.values())))
-
+    losses = partial(_losses, model)
     weighting.active = positions(batch.active, batch)
     with untouched(model):
         for method in weighting.capable_of(LooksAhead):
             method.look_ahead(Lookahead(model, lr, partial(losses, batch), partial(losses, meta_batch)))
+
+
+def measure_affinity(
+    model: MultiTaskModel, batch: LabeledBatch, shared: Sequence[nn.Parameter], optimizer: Optimizer
+) -> Tensor:
+    """Return the lookahead affinities [K, K] of the tasks with a label in the batch, for steps of the present rates.
+
+    Nothing changes by it: parameters, buffers and random numbers are afterwards as they were before.
+
+    Args:
+        model: in training mode.
+        batch: with one or more labels.
+        shared: the parameters that the tasks share.
+        optimizer: whose groups have the learning rates.
+    """
+    rates = {parameter: float(group["lr"]) for group in optimizer.param_groups for parameter in group["params"]}
+
+    def losses() -> Sequence[Tensor]:
+        with forked_random_numbers(model.parameters()):
+            return _losses(model, batch).unbind()
+
+    with untouched(model):
+        return lookahead_affinity(losses, shared, [rates[parameter] for parameter in shared])
+
+
+def _losses(model: MultiTaskModel, batch: LabeledBatch) -> Tensor:
+    return promoted(torch.stack(list(BatchPass(model, batch).losses.values())))

@@ -80,5 +80,12 @@ class Timetable:
 
     def gradients_are_due(self, step: int) -> bool:
         """Return True if the curves show task gradients at this step for methods that do not need them."""
-        every = self.settings.log_gradients_every
-        return every is not None and step % every == 0
+        return _is_multiple(step, self.settings.log_gradients_every)
+
+    def affinity_is_due(self, step: int) -> bool:
+        """Return True if lookahead affinities are measured before this step is made."""
+        return _is_multiple(step, self.settings.log_affinity_every)
+
+
+def _is_multiple(step: int, every: int | None) -> bool:
+    return every is not None and step % every == 0

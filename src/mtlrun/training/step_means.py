@@ -6,9 +6,11 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+from mtlrun.records.tags import affinity_tag, cosine_tag
+
 
 class StepMeans:
-    """Means of losses, task weights, gradient norms and cosines over the steps since the last reset.
+    """Means of losses, task weights, gradient norms, cosines and affinities over the steps since the last reset.
 
     The losses are averaged over the steps of each epoch as well. Nothing waits for the device until a mean is read.
 
@@ -41,6 +43,7 @@ class StepMeans:
         self._norms = torch.zeros(2, num_tasks, dtype=torch.float64)
         self._cosines = torch.zeros(2, num_tasks, num_tasks, dtype=torch.float64)
         self._conflicts = torch.zeros(2, 1, dtype=torch.float64)  # pairs of tasks that conflict, and all pairs
+        self._affinities = torch.zeros(2, num_tasks, num_tasks, dtype=torch.float64)
 
     def add(self, active: slice | Tensor, losses: Tensor, weights: Tensor | None, gram: Tensor | None) -> None:
         """Add one step.
@@ -60,8 +63,7 @@ class StepMeans:
             norms = gram.diagonal().clamp_min(0).sqrt()
             self._norms[0, active] += norms
             self._norms[1, active] += 1
-            positions = torch.arange(len(self._tasks))[active]
-            grid = (positions.unsqueeze(1), positions.unsqueeze(0))
+            grid = self._grid(active)
             products = norms.unsqueeze(1) * norms.unsqueeze(0)
             # A zero gradient has no direction: it counts as orthogonal to all others.
             self._cosines[0][grid] += torch.where(products > 0, gram / products, 0.0)
@@ -69,6 +71,23 @@ class StepMeans:
             pairs = torch.triu_indices(len(gram), len(gram), offset=1)
             self._conflicts[0] += (gram[pairs[0], pairs[1]] < 0).sum()
             self._conflicts[1] += pairs.shape[1]
+
+    def add_affinity(self, active: slice | Tensor, affinity: Tensor) -> None:
+        """Add the lookahead affinities [K, K] of the tasks with a loss in one step; what is not finite is left out.
+
+        Args:
+            active: index of these tasks.
+            affinity: on the CPU; see `mtlrun.gradients.lookahead_affinity`.
+        """
+        grid = self._grid(active)
+        finite = affinity.isfinite()
+        self._affinities[0][grid] += torch.where(finite, affinity, 0.0)
+        self._affinities[1][grid] += finite
+
+    def _grid(self, active: slice | Tensor) -> tuple[Tensor, Tensor]:
+        """Return the index of all pairs of these tasks."""
+        positions = torch.arange(len(self._tasks))[active]
+        return positions.unsqueeze(1), positions.unsqueeze(0)
 
     def means(self) -> dict[str, float]:
         """Return {TensorBoard tag: mean}; tags without a value in these steps are left out."""
@@ -83,9 +102,11 @@ class StepMeans:
                     means[tag.format(task)] = value / count
         for a, b in combinations(range(len(self._tasks)), 2):
             if self._cosines[1, a, b]:
-                means[f"grad_cosine/{self._tasks[a]}_{self._tasks[b]}"] = float(
-                    self._cosines[0, a, b] / self._cosines[1, a, b]
-                )
+                mean = float(self._cosines[0, a, b] / self._cosines[1, a, b])
+                means[cosine_tag(self._tasks[a], self._tasks[b])] = mean
+        for a, b in self._affinities[1].nonzero().tolist():
+            mean = float(self._affinities[0, a, b] / self._affinities[1, a, b])
+            means[affinity_tag(self._tasks[a], self._tasks[b])] = mean
         if self._conflicts[1]:
             means["grad_conflict"] = float(self._conflicts[0] / self._conflicts[1])
         return means
@@ -103,6 +124,7 @@ class StepMeans:
             "norms": self._norms,
             "cosines": self._cosines,
             "conflicts": self._conflicts,
+            "affinities": self._affinities,
         }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -112,3 +134,4 @@ class StepMeans:
         self._norms = state["norms"]
         self._cosines = state["cosines"]
         self._conflicts = state["conflicts"]
+        self._affinities = state["affinities"]

@@ -15,7 +15,7 @@ from mtlrun.training.constants import ConstantPredictions
 from mtlrun.training.evaluation import evaluate, gather
 from mtlrun.training.forward import Forward, ModelSharing, positions
 from mtlrun.training.guard import Guard, diverged
-from mtlrun.training.lookahead import look_ahead
+from mtlrun.training.lookahead import look_ahead, measure_affinity
 from mtlrun.training.observers import Observer, Observers
 from mtlrun.training.optim import set_learning_rates
 from mtlrun.training.outputs import SplitOutputs
@@ -165,6 +165,9 @@ class Trainer:
         batch = self.load(loaded)
         if loaded_meta is not None:
             look_ahead(weighting, parts.model, batch, self.load(loaded_meta), factor * optimizer.defaults["lr"])
+        if batch.active and self.timetable.affinity_is_due(step + 1):
+            affinity = measure_affinity(parts.model, batch, self.sharing.shared, optimizer)
+            self.step_means.add_affinity(positions(batch.active, batch), affinity)
 
         forward = self.forward(batch)
         if not forward.active:
