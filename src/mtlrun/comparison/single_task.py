@@ -16,7 +16,8 @@ from mtlrun.records.identity import flatten
 # What does not concern how a task is learned without the others, or cannot change a result beyond rounding.
 _IGNORED = {
     "seed", "dataset.fold", "dataset.predict", "trainer.eval_batch_size", "trainer.log_every",
-    "trainer.log_gradients_every", "trainer.log_pictures", "trainer.max_fallbacks", "trainer.vmap_backward",
+    "trainer.log_gradients_every", "trainer.log_affinity_every", "trainer.log_pictures", "trainer.max_fallbacks",
+    "trainer.vmap_backward",
     *DERIVED,
 }  # fmt: skip
 _IGNORED_GROUPS = ("names.", "runtime.", "model.", "weighting.", "match_parameters.", "tasks.", "dataset.targets.")
