@@ -5,7 +5,8 @@ from itertools import product
 
 import hydra_shortcuts
 import pytest
-from helpers import QUICK, read_record, run_folders, shipped_node, slow_unless
+import yaml
+from helpers import CONF, QUICK, read_record, run_folders, shipped_node, slow_unless
 
 import mtlrun.tasks
 import mtlrun.weightings
@@ -213,3 +214,17 @@ def test_the_shortcuts_of_these_tests_give_what_hydra_gives(overrides, monkeypat
     with monkeypatch.context() as patch:
         hydra_shortcuts.leave(patch)
         assert compose(overrides) == first == again
+
+
+def test_every_block_of_a_study_trains(mtlrun):
+    found = {}
+    for name in options("study"):
+        sweeper = yaml.safe_load((CONF / "study" / f"{name}.yaml").read_text())["hydra"]["sweeper"]
+        for block in sweeper.get("runs", []):
+            first = [
+                f"{key}={values[0] if isinstance(values, list) else values.split(',')[0]}"
+                for key, values in block.items()
+            ]
+            found[name, *first] = mtlrun(f"study={name}", *first, *QUICK, "trainer.epochs=1", f"runtime.study={name}")
+    assert len(found) >= 3
+    assert {key: err for key, (code, _, err) in found.items() if code} == {}
