@@ -1,27 +1,174 @@
-"""`mtlrun compare <folder> ...`: a table of the runs in and below these folders."""
+"""mtlrun compare <folder> ...: a table of the runs in and below these folders, on the screen or in a file."""
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mtlrun.comparison.formats.screen import show
 from mtlrun.comparison.reading import compare_folders
+from mtlrun.comparison.table import Comparison, Options
+from mtlrun.config.suggest import suggest
+from mtlrun.config.words import raise_problems
+from mtlrun.errors import ConfigError, StorageError
+from mtlrun.records.characters import in_ascii, is_unicode
 from mtlrun.records.display import make_console
 from mtlrun.records.printable import printable
 
-_USAGE = "usage: mtlrun compare <folder> [<folder> ...]"
+FORMATS = ("screen", "markdown", "csv", "latex", "json", "parquet")
+#: Suffix of --out -> format.
+_SUFFIXES = {".txt": "screen", ".md": "markdown", ".markdown": "markdown", ".csv": "csv", ".tex": "latex",
+             ".json": "json", ".parquet": "parquet", ".pq": "parquet"}  # fmt: skip
+_EPILOG = """\
+examples:
+  mtlrun compare outputs/models_digits
+  mtlrun compare outputs --metrics all --out table.tex
+  mtlrun compare outputs --group-by weighting --over seed,optimizer.lr
+  mtlrun compare outputs --raw --out numbers.csv
+
+docs/comparing.md explains the columns, the single-task baseline and the formats."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print a table for each data set with a row per config: mean ± deviation of main metrics on test.
-
-    Below are the baselines of the runs.
-    """
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(_USAGE)
+    """Compare the runs of some folders; return the exit code."""
+    parser = _make_parser()
+    if not arguments:
+        parser.print_usage()
         return 0
-    comparison = compare_folders(Path(argument).expanduser() for argument in arguments)
+    parsed = parser.parse_args(list(arguments))
+    chosen = _choose_format(parsed)
+    over = {} if parsed.over is None else {"over": parsed.over}
+    options = Options(metrics=parsed.metrics, by=parsed.group_by, against=parsed.against, **over)
+    comparison = compare_folders([Path(folder).expanduser() for folder in parsed.folders], options)
     for problem in comparison.problems:
-        print(printable(f"mtlrun: {problem}; it is left out"), file=sys.stderr)
-    show(make_console(), comparison)
+        _complain(f"{problem}; it is left out")
+    out = None if parsed.out is None else Path(parsed.out).expanduser()
+    if parsed.raw:
+        _write_raw(comparison, chosen, out)
+    elif chosen == "screen" and out is None:
+        from mtlrun.comparison.formats.screen import show
+
+        show(make_console(), comparison)
+    else:
+        _put(_text(comparison, chosen), out)
+        if chosen == "csv":  # which has no place for them
+            for table in comparison.tables:
+                for line in (*table.warnings, *table.notes):
+                    _complain(line)
     return 0
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "mtlrun compare",
+        description="One table for each data set: a row per config, with mean ± standard deviation over its seeds.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="the runs in and below it are compared")
+    parser.add_argument(
+        "--format", choices=FORMATS, help="how the table is written; without it the suffix of --out decides"
+    )
+    parser.add_argument("--out", metavar="FILE", help="write into this file: .md, .csv, .tex, .json, .txt or .parquet")
+    parser.add_argument(
+        "--group-by", type=_list, metavar="KEY,...",
+        help="the runs of a row have these keys in common, such as weighting or optimizer.lr (default: all keys but "
+        "those of --over)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--over", type=_list, metavar="KEY,...",
+        help="keys in which the runs of a row differ, over which mean and standard deviation are (default: "
+        "seed,dataset.fold)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--metrics", type=_list, default=("main",), metavar="WHICH,...",
+        help="main: the main metric of each task (default); all: all but losses; or task/metric, where * stands for "
+        "anything",
+    )  # fmt: skip
+    parser.add_argument("--against", metavar="NAME", help="the row that the others are tested against, such as equal")
+    parser.add_argument(
+        "--raw", action="store_true",
+        help="instead of the table a line per run, task, metric, split and evaluation, as CSV or Parquet",
+    )  # fmt: skip
+    return raise_problems(parser, "mtlrun compare --help")
+
+
+def _list(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of names with commas in between")
+    return names
+
+
+def _choose_format(parsed: argparse.Namespace) -> str:
+    """Return the format that is asked for.
+
+    Raises:
+        ConfigError: it cannot be known, or does not go with the other options.
+    """
+    suffix = Path(parsed.out).suffix.lower() if parsed.out else ""
+    chosen: str | None = parsed.format
+    if chosen is None and parsed.out:
+        chosen = _SUFFIXES.get(suffix)
+        if chosen is None:
+            raise ConfigError(
+                f"--out {parsed.out}: its suffix names no format; {suggest(suffix, _SUFFIXES, 'suffixes')}"
+            )
+    if chosen is None:
+        chosen = "csv" if parsed.raw else "screen"
+    if parsed.raw and chosen not in ("csv", "parquet"):
+        raise ConfigError(f"--raw: its format is csv or parquet, not {chosen}")
+    if chosen == "parquet" and not (parsed.raw and parsed.out):
+        raise ConfigError("--format parquet: only for --raw, with --out <file>.parquet")
+    return chosen
+
+
+def _text(comparison: Comparison, chosen: str) -> str:
+    """Return the comparison in one of the formats."""
+    if chosen == "markdown":
+        from mtlrun.comparison.formats.markdown import as_markdown as convert
+    elif chosen == "latex":
+        from mtlrun.comparison.formats.latex import as_latex as convert
+    elif chosen == "csv":
+        from mtlrun.comparison.formats.csv import as_csv as convert
+    elif chosen == "json":
+        from mtlrun.comparison.formats.json import as_json as convert
+    else:
+        from mtlrun.comparison.formats.screen import as_text as convert
+    return convert(comparison)
+
+
+def _put(text: str, out: Path | None) -> None:
+    """Write a text into a file, or to standard output without what a terminal would obey."""
+    if out is None:
+        shown = printable(text)
+        sys.stdout.write(shown if is_unicode(sys.stdout.encoding) else in_ascii(shown))
+        return
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(out, error) from error
+    print(printable(f"written to {out}"))
+
+
+def _write_raw(comparison: Comparison, chosen: str, out: Path | None) -> None:
+    from mtlrun.comparison.formats.raw import without_curves, write_raw_csv, write_raw_parquet
+
+    if lacking := without_curves(comparison):
+        _complain(f"{lacking} of the runs have no metrics.jsonl; only results are known of them")
+    try:
+        if out is None:
+            write_raw_csv(comparison, sys.stdout)
+            return
+        if chosen == "parquet":
+            number = write_raw_parquet(comparison, str(out))
+        else:
+            with open(out, "w", encoding="utf-8", newline="") as file:
+                number = write_raw_csv(comparison, file)
+    except OSError as error:
+        raise StorageError(out or Path("standard output"), error) from error
+    print(printable(f"{number:,} lines written to {out}"))
+
+
+def _complain(text: str) -> None:
+    print(printable(f"mtlrun: {text}"), file=sys.stderr)

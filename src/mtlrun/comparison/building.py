@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from math import isnan
 
-from mtlrun.comparison.columns import DELTA_M, DELTA_P, MEAN_RANK, Column, metric_columns
+from mtlrun.comparison.columns import DELTA_M, DELTA_P, MEAN_RANK, Column, check_metrics, metric_columns
 from mtlrun.comparison.commands import single_task_commands
 from mtlrun.comparison.costs import measure_costs
 from mtlrun.comparison.data_sets import group_by_data
 from mtlrun.comparison.deltas import delta_m, delta_p, mean_ranks, relative_gain
-from mtlrun.comparison.groups import SEED_AND_FOLD, ConfigGroup, Repetition, group_by_config
+from mtlrun.comparison.groups import SEED_AND_FOLD, ConfigGroup, Repetition, check_keys, group_by_config
 from mtlrun.comparison.predictors import group_predictors
 from mtlrun.comparison.run import Run
 from mtlrun.comparison.single_task import SingleTaskRuns, is_single_task
@@ -24,12 +24,15 @@ def compare(runs: Sequence[Run], options: Options | None = None) -> Comparison:
         ConfigError: the options name a key, or a metric, that no run has.
     """
     options = options or Options()
+    check_keys("--over", options.over, runs)
+    check_keys("--group-by", options.by or (), runs)
     by_record = {id(run.record): run for run in runs}
     data_sets = group_by_data([run.record for run in runs])
     tables = [
         build_table(title, [by_record[id(record)] for record in records], options)
         for title, records in data_sets.items()
     ]
+    check_metrics([row.group for table in tables for row in table.configs], options.metrics)
     return Comparison(tables, _describe_numbers(tables, [run.record for run in runs]), options=options)
 
 

@@ -51,8 +51,7 @@ def metric_columns(groups: Sequence[ConfigGroup], chosen: Sequence[str] = ("main
         groups: the rows.
         chosen: `main` for the main metric of each task, `all` for all but losses, or `task/metric` with * for anything.
 
-    Raises:
-        ConfigError: there is no such metric.
+    A pattern that matches nothing adds nothing; see `check_metrics`.
     """
     found, main = _all_metrics(groups)
     columns: dict[Column, None] = {}
@@ -63,11 +62,17 @@ def metric_columns(groups: Sequence[ConfigGroup], chosen: Sequence[str] = ("main
             matching = [column for column in found if column.metric != "loss" or column in main]
         else:
             matching = [column for column in found if fnmatchcase(column.key, pattern)]
-        if not matching and found and pattern not in ("main", "all"):
-            known = ["main", "all", *dict.fromkeys(column.key for column in found)]
-            raise ConfigError(f"--metrics {pattern}: no such metric; {suggest(pattern, known, 'metrics')}")
         columns |= dict.fromkeys(matching)
     return _distinguish(list(columns))
+
+
+def check_metrics(groups: Sequence[ConfigGroup], chosen: Sequence[str]) -> None:
+    """Raise ConfigError if one of the patterns of `metric_columns` matches no metric of these rows."""
+    known = [*dict.fromkeys(column.key for column in _all_metrics(groups)[0])]
+    for pattern in chosen:
+        if known and pattern not in ("main", "all") and not any(fnmatchcase(key, pattern) for key in known):
+            allowed = suggest(pattern, ["main", "all", *known], "metrics")
+            raise ConfigError(f"--metrics {pattern}: no run has this metric; {allowed}")
 
 
 def _all_metrics(groups: Sequence[ConfigGroup]) -> tuple[list[Column], set[Column]]:

@@ -52,7 +52,7 @@ def _describe(trained: Sequence[Run], common: str, counts: Counter[str]) -> list
             "(--)"
         )
     if _overlap(run for run in trained if _hardware(run) == common):
-        lines.append("runs trained side by side on one machine, so a step may take less time than ms/step")
+        lines.append("runs trained side by side on one machine; alone, a step would take less time than ms/step")
     return lines
 
 

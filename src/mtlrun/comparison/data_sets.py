@@ -48,11 +48,13 @@ def group_by_data(records: Sequence[Record]) -> dict[str, list[Record]]:
     for record in records:
         names = record.config["names"]
         sets = by_name.setdefault(str(names.get("data", names["dataset"])), [])
-        same = [runs for runs in sets if any(_is_same(record, other) for other in runs)]
-        joined = [*(other for runs in same for other in runs), record]
-        sets[:] = (
-            [joined if runs is same[0] else runs for runs in sets if runs not in same[1:]] if same else [*sets, joined]
-        )
+        same = [number for number, runs in enumerate(sets) if any(_is_same(record, other) for other in runs)]
+        for number in reversed(same[1:]):
+            sets[same[0]] += sets.pop(number)
+        if same:
+            sets[same[0]].append(record)
+        else:
+            sets.append([record])
     titles: dict[str, list[Record]] = {}
     for name, sets in by_name.items():
         for runs in sets:

@@ -139,12 +139,7 @@ def group_by_config(
         runs: on one data set.
         over: dotted keys of the config, or groups of it, in which the runs of a row may differ.
         by: keys or groups that the runs of a row have in common; None for all but those of `over`.
-
-    Raises:
-        ConfigError: no run has a key of `over` or `by`.
     """
-    for option, keys in (("--over", over), ("--group-by", by or ())):
-        _check_keys(option, [key for key in keys if key not in SEED_AND_FOLD], runs)
     configs = {id(run): _without(run, over) for run in runs}
     grouped: dict[str, list[Run]] = {}
     for run in runs:
@@ -193,9 +188,14 @@ def _without(run: Run, over: Sequence[str]) -> Flat:
     }
 
 
-def _check_keys(option: str, keys: Sequence[str], runs: Sequence[Run]) -> None:
+def check_keys(option: str, keys: Sequence[str], runs: Sequence[Run]) -> None:
+    """Raise ConfigError if no run has one of the keys that an option of the command line names."""
     for key in keys:
-        if all(run.lookup(key) is None for run in runs) and not any(key in run.config for run in runs):
+        if (
+            key not in SEED_AND_FOLD
+            and all(run.lookup(key) is None for run in runs)
+            and not any(key in run.config for run in runs)
+        ):
             known = dict.fromkeys(
                 name
                 for run in runs

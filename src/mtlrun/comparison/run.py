@@ -42,7 +42,7 @@ class Run:
         """A short hash of the content of the files that the run read; "" if it read none."""
         return content_of(self.record)
 
-    @property
+    @cached_property
     def fold(self) -> int | None:
         """The fold of cross-validation that is the test split; None without folds."""
         dataset = dataset_of(self.record)

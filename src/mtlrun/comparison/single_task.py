@@ -36,6 +36,7 @@ class SingleTaskBaseline:
 
     runs: dict[str, list[Run]] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
+    _means: dict[tuple[str, int | None], float] = field(default_factory=dict, repr=False)
 
     def values(self, column: Column, fold: int | None = None) -> list[float]:
         """Return a metric of each run of one fold; NaN where it is not defined."""
@@ -44,8 +45,11 @@ class SingleTaskBaseline:
 
     def mean(self, column: Column, fold: int | None = None) -> float:
         """Return the mean of a metric over the seeds, of one fold; NaN if no run has a finite value."""
-        finite = [value for value in self.values(column, fold) if isfinite(value)]
-        return fmean(finite) if finite else nan
+        key = column.key, fold
+        if key not in self._means:
+            finite = [value for value in self.values(column, fold) if isfinite(value)]
+            self._means[key] = fmean(finite) if finite else nan
+        return self._means[key]
 
 
 def is_single_task(run: Run) -> bool:

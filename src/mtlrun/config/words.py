@@ -110,11 +110,16 @@ def check_config_dir(folder: str | Path) -> None:
         raise ConfigError(f"{wrong}: there is no YAML file in it; {expected}")
 
 
-def raise_problems(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """Let a parser raise ConfigError, where it would print how it is used and end the program; return it."""
+def raise_problems(parser: argparse.ArgumentParser, help_command: str = "mtlrun --help") -> argparse.ArgumentParser:
+    """Let a parser raise ConfigError, where it would print how it is used and end the program; return it.
+
+    Args:
+        parser: which is changed.
+        help_command: what shows its help.
+    """
 
     def error(message: str) -> NoReturn:
-        raise ConfigError(f"{message.removeprefix('argument ')}; see: mtlrun --help")
+        raise ConfigError(f"{message.removeprefix('argument ')}; see: {help_command}")
 
     parser.error = error  # type: ignore[method-assign]
     return parser

@@ -39,24 +39,32 @@ def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
     `_partial_` is left out: it is implied by the place in the config. `_target_` stays, because a name such as
     `optimizer=sgd` appears nowhere else in the config.
     """
-    return _flatten(_identity(config), "")
-
-
-def _flatten(config: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     flat: dict[str, Any] = {}
+    _flatten(config, "", flat)
+    return flat | ({"runtime.num_threads": threads} if (threads := _several_threads(config)) else {})
+
+
+def _flatten(config: Mapping[str, Any], prefix: str, flat: dict[str, Any]) -> None:
     for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        elif key != "_partial_":
-            flat[prefix + key] = value
-    return flat
+        name = f"{prefix}{key}"
+        if name in _HARMLESS or key == "_partial_":
+            continue
+        if isinstance(value, dict):
+            _flatten(value, f"{name}.", flat)
+        else:
+            flat[name] = value
 
 
 def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what makes a run: what can change a result, and several threads, whose sums are rounded otherwise."""
+    threads = _several_threads(config)
+    return _relevant(config) | ({"runtime": {"num_threads": threads}} if threads else {})
+
+
+def _several_threads(config: Mapping[str, Any]) -> Any:
+    """Return the number of threads of a run, None for the default."""
     threads = config.get("runtime", {}).get("num_threads")
-    several = {} if threads in (None, 1) else {"runtime": {"num_threads": threads}}
-    return _relevant(config) | several
+    return None if threads in (None, 1) else threads
 
 
 def _relevant(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,10 +1,13 @@
 """Comparison of what was read from JSON with annotations of types."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from math import nan
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NotRequired, Union, get_args, get_origin, get_type_hints, is_typeddict
+
+_Reader = Callable[[Any], Any]
 
 
 def read_as(hint: Any, value: Any) -> Any:
@@ -19,44 +22,77 @@ def read_as(hint: Any, value: Any) -> Any:
     Raises:
         TypeError: it is something else.
     """
+    return _reader(hint)(value)
+
+
+@cache
+def _reader(hint: Any) -> _Reader:
+    """Return the function that reads values of one annotation, which is looked into only once."""
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is Any:
-        return value
+        return _read_any
     if hint is float:
-        return nan if value is None else _checked(value, type(value) in (int, float))
+        return _read_float
     if origin is Literal:
-        return _checked(value, isinstance(value, str) and value in arguments)
+        return lambda value: _checked(value, isinstance(value, str) and value in arguments)
     if origin is NotRequired:
-        return read_as(arguments[0], value)
+        return _reader(arguments[0])
     if origin is Annotated:
-        for argument in arguments:
-            value = read_as(argument, value)
-        return value
+        readers = [_reader(argument) for argument in arguments]
+        return lambda value: _read_in_turn(readers, value)
     if origin in (UnionType, Union):
-        (other,) = (argument for argument in arguments if argument is not NoneType)
-        return None if value is None else read_as(other, value)
+        (other,) = (_reader(argument) for argument in arguments if argument is not NoneType)
+        return lambda value: None if value is None else other(value)
     if origin is list:
-        return [read_as(arguments[0], item) for item in _checked(value, isinstance(value, list))]
+        item = _reader(arguments[0])
+        return lambda value: [item(element) for element in _checked(value, isinstance(value, list))]
     if origin is tuple:
-        items = _checked(value, isinstance(value, list) and len(value) == len(arguments))
-        return [read_as(argument, item) for argument, item in zip(arguments, items, strict=True)]
+        items = [_reader(argument) for argument in arguments]
+        return lambda value: _read_tuple(items, value)
     if origin is dict:
-        items = _checked(value, isinstance(value, dict)).items()
-        return {key: read_as(arguments[1], item) for key, item in items}
+        of_value = _reader(arguments[1])
+        if of_value is _read_any:
+            return lambda value: _checked(value, isinstance(value, dict))
+        return lambda value: {
+            key: of_value(element) for key, element in _checked(value, isinstance(value, dict)).items()
+        }
     if is_typeddict(hint):
-        return _read_keys(hint, value, hint.__required_keys__)
+        return _keys_reader(hint, hint.__required_keys__)
     if dataclasses.is_dataclass(hint):
         defaults = (dataclasses.MISSING, dataclasses.MISSING)
         required = {item.name for item in dataclasses.fields(hint) if (item.default, item.default_factory) == defaults}
-        return _read_keys(hint, value, required)
-    return _checked(value, type(value) is hint)
+        return _keys_reader(hint, required)
+    return lambda value: _checked(value, type(value) is hint)
 
 
-def _read_keys(hint: Any, value: Any, required: set[str] | frozenset[str]) -> dict[str, Any]:
-    """Return a dictionary whose values fit those of the annotated keys; others may have any value."""
-    hints = get_type_hints(hint, include_extras=True)
-    _checked(value, isinstance(value, Mapping) and required <= value.keys())
-    return {key: read_as(hints.get(key, Any), item) for key, item in value.items()}
+def _read_any(value: Any) -> Any:
+    return value
+
+
+def _read_float(value: Any) -> Any:
+    return nan if value is None else _checked(value, type(value) in (int, float))
+
+
+def _read_in_turn(readers: list[_Reader], value: Any) -> Any:
+    for reader in readers:
+        value = reader(value)
+    return value
+
+
+def _read_tuple(readers: list[_Reader], value: Any) -> list[Any]:
+    items = _checked(value, isinstance(value, list) and len(value) == len(readers))
+    return [reader(item) for reader, item in zip(readers, items, strict=True)]
+
+
+def _keys_reader(hint: Any, required: set[str] | frozenset[str]) -> _Reader:
+    """Return the reader of a dictionary whose values fit those of the annotated keys; others may have any value."""
+    readers = {key: _reader(value) for key, value in get_type_hints(hint, include_extras=True).items()}
+
+    def read(value: Any) -> dict[str, Any]:
+        _checked(value, isinstance(value, Mapping) and required <= value.keys())
+        return {key: readers[key](item) if key in readers else item for key, item in value.items()}
+
+    return read
 
 
 def _checked(value: Any, fits: bool) -> Any:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -204,6 +205,12 @@ class Record:
         return ""
 
 
+@cache
+def _hints() -> dict[str, Any]:
+    """Return the annotations of the fields of a record."""
+    return get_type_hints(Record, include_extras=True)
+
+
 def _as_fields(content: dict[str, Any], path: Path) -> dict[str, Any]:
     """Return the fields of a record that was read from a file."""
     fields = {}
@@ -211,7 +218,7 @@ def _as_fields(content: dict[str, Any], path: Path) -> dict[str, Any]:
     try:
         if content.get(field) == 1:
             content = _from_version_1(content)
-        for field, hint in get_type_hints(Record, include_extras=True).items():
+        for field, hint in _hints().items():
             if field in content:
                 fields[field] = read_as(hint, content[field])
     except (TypeError, ValueError, AttributeError, RecursionError) as error:

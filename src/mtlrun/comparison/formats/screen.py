@@ -1,5 +1,6 @@
 """The comparison on a screen, as wide as that is."""
 
+import io
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -10,6 +11,7 @@ from mtlrun.records.display import as_shown, print_line, print_table
 from mtlrun.records.text_table import TextTable
 
 _MARGIN = 1  # spaces before each line of a table
+_UNLIMITED = 10_000  # characters of a line in a file
 
 
 def show(console: Console, comparison: Comparison) -> None:
@@ -24,6 +26,13 @@ def show(console: Console, comparison: Comparison) -> None:
             console.print(command, soft_wrap=True)  # in one line, ready to paste
     for note in comparison.notes:
         console.print(note)
+
+
+def as_text(comparison: Comparison) -> str:
+    """Return what a screen of any width would show."""
+    file = io.StringIO()
+    show(Console(file=file, width=_UNLIMITED, highlight=False, markup=False, emoji=False), comparison)
+    return file.getvalue()
 
 
 def as_text_table(table: ComparisonTable) -> TextTable:
