@@ -51,6 +51,18 @@ VALUES = [
     (["runtime.study=???"], ["runtime.study must be given, as in runtime.study=<value>; ??? stands for"]),
     (["weighting=db_mtl", "weighting.variant=x", "--cfg", "job"], ["weighting.variant=x: unknown variant; the"]),
 ]  # fmt: skip
+OPTIMIZERS = [
+    (["+optimizer.capturable=true", "runtime.device=cpu"], ["optimizer.capturable=True: torch.optim.Adam cannot train this run: If capt"]),
+    (["+optimizer.differentiable=true", "seed=-1"], ["seed must", "optimizer.differentiable=True: torch.optim.Adam c"]),
+    (["+optimizer.fused=true", "+optimizer.foreach=true"], ["optimizer.fused=True: torch.optim.Adam cannot train t"]),
+    (["+optimizer.maximize=true"], ["optimizer.maximize=true would make the losses larger; leave it out"]),
+    (["optimizer._target_=torch.optim.SparseAdam"], ["optimizer.weight_decay: unknown key; did you mean weighting."]),
+    (["optimizer._target_=torch.optim.SparseAdam", "~optimizer.weight_decay"],
+     ["optimizer: torch.optim.SparseAdam cannot train this run: SparseAdam does not support dense"]),
+    (["optimizer._target_=torch.optim.Muon", "~optimizer.betas", "~optimizer.eps"], ["optimizer: Muon only supports"]),
+    (["optimizer=adam", "optimizer._target_=torch.optim.LBFGS", "~optimizer.betas", "~optimizer.eps",
+      "~optimizer.weight_decay"], ["optimizer: torch.optim.LBFGS cannot train this run: LBFGS.step() missing 1 req"]),
+]  # fmt: skip
 
 
 def refused(mtlrun, *arguments):
@@ -66,7 +78,9 @@ def refused(mtlrun, *arguments):
     return problems
 
 
-@pytest.mark.parametrize("cases", [WORDS, KEYS, VALUES], ids=["words", "keys", "values"])
+@pytest.mark.parametrize(
+    "cases", [WORDS, KEYS, VALUES, OPTIMIZERS], ids=["words", "keys", "values", "optimizers"]
+)
 def test_one_line_says_what_is_wrong_and_what_to_write(mtlrun, cases):
     for arguments, expected in cases:
         problems = refused(mtlrun, *arguments)

@@ -67,7 +67,15 @@ def test_folds_are_advised_where_they_are_allowed_alone():
 
 def test_enough_rows_and_steps_raise_no_doubt():
     write(400)
-    assert notes("trainer.batch_size=16", "trainer.epochs=6") == []
+    assert notes("trainer.batch_size=16", "trainer.epochs=6", "scheduler.warmup_epochs=6") == []
+
+
+def test_a_warm_up_that_the_training_does_not_outlast_is_pointed_out():
+    write(400)
+    assert notes("trainer.batch_size=16", "trainer.epochs=6", "scheduler.warmup_epochs=8") == [
+        "scheduler.warmup_epochs=8 is longer than the training, 6 epochs: the learning rates rise to 75 % of their "
+        "values only"
+    ]
     few = notes("trainer.batch_size=400", "trainer.epochs=99")
     assert few[0].startswith("the run makes 99 steps (99 epochs of 1 batch)")
     assert notes("trainer.epochs=null", "trainer.steps=99")[0].endswith("set trainer.steps=500, say")

@@ -140,6 +140,8 @@ def check_arguments(
             problems.append(f"{key}.{name} is filled in by the program and cannot be set")
         elif name not in parameters:
             hint = _hint(name, key, configurable, f"{getattr(target, '__name__', target)} takes")
+            if not str(getattr(target, "__module__", "")).startswith("mtlrun."):  # the key may be that of an option
+                hint += f"; to leave out what an option sets: ~{key}.{name}"
             problems.append(explain_removed(f"{key}.{name}", value) or f"{key}.{name}: unknown key; {hint}")
         elif wrong := find_problems(value, parameters[name].annotation, f"{key}.{name}"):
             problems += wrong

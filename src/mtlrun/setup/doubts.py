@@ -1,4 +1,4 @@
-"""Doubts about a run before it starts: too few steps, splits that measure little, unsuitable targets."""
+"""Doubts about a run before it starts: too few steps, a long warm-up, splits that measure little, unsuitable targets."""
 
 from collections.abc import Mapping
 from math import ceil, sqrt
@@ -9,6 +9,7 @@ from mtlrun.datasets.base import Split
 from mtlrun.records.record import SplitSummary
 from mtlrun.tasks import Task
 from mtlrun.training.intervals import wilson_interval
+from mtlrun.training.optim import Schedule
 
 # A run of fewer steps than this is pointed out; so many are advised.
 _FEW_STEPS, _ENOUGH_STEPS = 100, 500
@@ -36,6 +37,24 @@ def doubt_plan(settings: Settings, num_batches: int) -> list[str]:
         way = f"set trainer.epochs={ceil(_ENOUGH_STEPS / num_batches)}, say, or a smaller trainer.batch_size"
     steps = f"{total_steps} step{'' if total_steps == 1 else 's'}"
     return [f"the run makes {steps}{plan}, and a network needs hundreds to learn anything; {way}"]
+
+
+def doubt_warmup(schedule: Schedule, settings: Settings, num_batches: int) -> list[str]:
+    """Return a line on a warm-up that the training does not outlast, so that the learning rates stay below their values.
+
+    Args:
+        schedule: of the learning rates.
+        settings: the group `trainer`.
+        num_batches: of an epoch of training.
+    """
+    total_steps = settings.steps or (settings.epochs or 0) * num_batches
+    if not total_steps or schedule.warmup_epochs * num_batches <= total_steps:
+        return []
+    highest = schedule.factor(total_steps - 1, num_batches, total_steps)
+    return [
+        f"scheduler.warmup_epochs={schedule.warmup_epochs:g} is longer than the training, {total_steps / num_batches:.3g} "
+        f"epochs: the learning rates rise to {100 * highest:.2g} % of their values only"
+    ]
 
 
 def doubt_splits(

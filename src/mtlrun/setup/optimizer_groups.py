@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mtlrun.config.bounds import Positive
+from mtlrun.config.diagnosis import first_line
 from mtlrun.config.instantiate import build
+from mtlrun.config.shortening import shorten
 from mtlrun.config.values import find_problems
 from mtlrun.errors import ConfigError
 from mtlrun.models import MultiTaskModel
@@ -58,10 +60,11 @@ def make_optimizer(node: Mapping[str, Any], model: MultiTaskModel, tasks: Mappin
     """Build the optimizer over the parameters of the model; what a weighting learns has another.
 
     Raises:
-        ConfigError: a parameter of the model is not in exactly one group, or a task has the name of another group.
+        ConfigError: a parameter of the model is not in exactly one group, a task has the name of another group, or the
+            optimizer cannot take a step with such parameters.
     """
     shared_lr = float(node["lr"])
-    adaptive = not isinstance(_make_dummy(node), torch.optim.SGD)
+    adaptive = not isinstance(_make(node, [nn.Parameter(torch.zeros(2, 2))]), torch.optim.SGD)
     groups = []
     for group in model.parameter_groups():
         rate_of = group.task or group.lr_task
@@ -71,7 +74,8 @@ def make_optimizer(node: Mapping[str, Any], model: MultiTaskModel, tasks: Mappin
         groups.append(Group(group.name, trainable, lr * scale))
     check_partition(model, groups)
     _check_names(groups, tasks)
-    optimizer: Optimizer = build(node, "optimizer", Optimizer, params=make_param_groups(groups))
+    optimizer = _make(node, make_param_groups(groups))
+    _try_step(node, [parameter for group in groups for parameter in group.parameters])
     return optimizer
 
 
@@ -93,22 +97,66 @@ def check_task_rates(node: Mapping[str, Any], model: MultiTaskModel, tasks: Mapp
         raise ConfigError(problems)
 
 
-def check_optimizer(node: Mapping[str, Any]) -> None:
-    """Check the optimizer's arguments before there are parameters to give it."""
+def check_optimizer(node: Mapping[str, Any], device: torch.device = torch.device("cpu")) -> None:  # noqa: B008
+    """Check the optimizer's arguments, and that it can take a step, before there are parameters to give it.
+
+    Args:
+        node: of the optimizer.
+        device: on which it will work.
+
+    Raises:
+        ConfigError: with all problems of the node.
+    """
     if node.get("lr") is None:
         raise ConfigError("optimizer.lr is missing; it is the learning rate of the shared parameters")
     problems = find_problems(node["lr"], Positive, "optimizer.lr")
+    if node.get("maximize") is True:
+        problems.append("optimizer.maximize=true would make the losses larger; leave it out")
     try:
-        _make_dummy(node)  # so that the checks of its constructor are made now
+        _try_step(node, [torch.zeros(2, 2, device=device)])
     except ConfigError as error:
         problems += error.problems
     if problems:
         raise ConfigError(dict.fromkeys(problems))
 
 
-def _make_dummy(node: Mapping[str, Any]) -> Optimizer:
-    """Build the optimizer over a parameter that is not the model's."""
-    optimizer: Optimizer = build(node, "optimizer", Optimizer, params=[nn.Parameter(torch.zeros(1))])
+def _try_step(node: Mapping[str, Any], parameters: Iterable[Tensor]) -> None:
+    """Have the optimizer take a step with small tensors like these: some arguments are refused only by the step.
+
+    Raises:
+        ConfigError: the optimizer cannot be built, or cannot take a step; it names the argument that is the reason.
+    """
+    kinds = dict.fromkeys((tuple(min(n, 2) for n in p.shape), p.dtype, p.device) for p in parameters)
+    small = [nn.Parameter(torch.zeros(shape, dtype=dtype, device=device)) for shape, dtype, device in kinds]
+    if not small or (failure := _failure(node, small)) is None:
+        return
+    others = {key: value for key, value in node.items() if key not in ("_target_", "lr")}
+    culprits = (key for key in others if _failure({k: v for k, v in node.items() if k != key}, small) is None)
+    key = next(culprits, None)
+    place = "optimizer" if key is None else f"optimizer.{key}={shorten(others[key])}"
+    raise ConfigError(f"{place}: {node['_target_']} cannot train this run: {first_line(failure)}") from failure
+
+
+def _failure(node: Mapping[str, Any], parameters: Sequence[nn.Parameter]) -> Exception | None:
+    """Return what PyTorch raises when the optimizer is built and takes a step; errors of a user's class are raised."""
+    try:
+        optimizer = _make(node, parameters)
+        for parameter in parameters:
+            parameter.grad = torch.ones_like(parameter)
+        with torch.random.fork_rng([parameter.device for parameter in parameters[:1] if parameter.is_cuda]):
+            optimizer.step()
+    except ConfigError:
+        raise
+    except Exception as error:
+        if not str(node["_target_"]).startswith("torch."):
+            raise
+        return error
+    return None
+
+
+def _make(node: Mapping[str, Any], params: Sequence[Any]) -> Optimizer:
+    """Build the optimizer over parameters, or groups of them."""
+    optimizer: Optimizer = build(node, "optimizer", Optimizer, params=params)
     return optimizer
 
 

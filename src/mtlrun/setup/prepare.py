@@ -34,7 +34,7 @@ from mtlrun.setup.compatibility import (
 )
 from mtlrun.setup.component_check import check_config
 from mtlrun.setup.data_paths import find_data_paths
-from mtlrun.setup.doubts import doubt_plan, doubt_splits, doubt_targets
+from mtlrun.setup.doubts import doubt_plan, doubt_splits, doubt_targets, doubt_warmup
 from mtlrun.setup.environment import choose_device, keep_solvers_on_one_thread, set_seed, use_threads
 from mtlrun.setup.length import choose_length
 from mtlrun.setup.loaders import fit_tasks, has_source_statistics, make_loaders
@@ -132,7 +132,7 @@ def build_components(config: Mapping[str, Any], problems: Problems) -> dict[str,
         for group, base in (("weighting", Weighting), ("scheduler", Schedule))
     )
     if "optimizer" in nodes:
-        problems.attempt(check_optimizer, nodes["optimizer"])
+        problems.attempt(check_optimizer, nodes["optimizer"], device)
     # The initial parameters of the model depend on the seed alone, not on the dataset or the weighting.
     set_seed(seed, deterministic=settings is not None and settings.deterministic)
     model, match = None, None
@@ -390,6 +390,7 @@ def place(components: Components, data: Data) -> Parts:
             *doubt_targets(tasks, data.loaders["train"].split),
             *doubt_splits(data.splits, tasks, components.config["dataset"]),
             *doubt_plan(settings, data.loaders["train"].num_batches),
+            *doubt_warmup(components.schedule, settings, data.loaders["train"].num_batches),
         ],
         learned=learned_from_data(components.dataset, tasks),
         data=data.stamps,
