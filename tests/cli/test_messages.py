@@ -43,6 +43,10 @@ VALUES = [
     (["study=null"], ["study=null: that is the default; leave it out"]),
     (["tasks=null"], ["tasks is missing; every run needs one or more, as in +task@tasks.<name>=<kind>"]),
     (["seed=null"], ["seed is missing; every run needs one, as in seed=0"]),
+    (["seed={}"], ["seed must be a whole number >= 0, found {}"]),
+    (["hydra.searchpath=[nope]"], ["hydra.searchpath: there are no configs in nope; write file://<folder>"]),
+    (["-cd", "/nope", "trainer.epochs=-1"], ["--config-dir=/nope: there is no such", "trainer.epochs must be >"]),
+    (["-cd", "/nope", "trainer.epochs=-1", "dataset=mine"], ["--config-dir=/nope: there is no such folder"]),
     *(([f"~{key}"], [f"{key} is missing; every run needs one"]) for key in ("seed", "runtime", "optimizer")),
     (["weighting=[a,b]"], ["weighting=[a,b]: one weighting is chosen, not a list; for a run with each, write -m"]),
     (["weighting=[equal,mgda]"], ["weighting: one weighting is chosen, not a list; for a run with each, write -m"]),
@@ -51,8 +55,17 @@ VALUES = [
     (["runtime.study=???"], ["runtime.study must be given, as in runtime.study=<value>; ??? stands for"]),
     (["weighting=db_mtl", "weighting.variant=x", "--cfg", "job"], ["weighting.variant=x: unknown variant; the"]),
 ]  # fmt: skip
+SWEEPS = [
+    (["hydra.sweeper.params=3"], "hydra.sweeper.params must be a mapping or null, found 3"),
+    (["++hydra.sweeper.params={seed: {a: 1}}"], "hydra.sweeper: seed: {'a': 1} is not understood; write values as on"),
+    (["hydra/launcher=basic", "hydra.launcher.workers=2"],
+     "hydra.launcher.workers=2: hydra.launcher has no key 'workers'; allowed here: nothing (with hydra/launcher=basic;"
+      " hydra/launcher=mtlrun has it)"),
+    (["hydra.launcher._target_=hydra_plugins.my.Launcher"], "hydra.launcher._target_=hydra_plugins.my.Launcher: no p"),
+    (["hydra.searchpath=[file:///nope]"], "hydra.searchpath: there are no configs in /nope; write file://<folder>"),
+]  # fmt: skip
 OPTIMIZERS = [
-    (["+optimizer.capturable=true", "runtime.device=cpu"], ["optimizer.capturable=True: torch.optim.Adam cannot train this run: If capt"]),
+    (["+optimizer.capturable=true", "runtime.device=cpu"], ["optimizer.capturable=True: torch.optim.Adam ca"]),
     (["+optimizer.differentiable=true", "seed=-1"], ["seed must", "optimizer.differentiable=True: torch.optim.Adam c"]),
     (["+optimizer.fused=true", "+optimizer.foreach=true"], ["optimizer.fused=True: torch.optim.Adam cannot train t"]),
     (["+optimizer.maximize=true"], ["optimizer.maximize=true would make the losses larger; leave it out"]),
@@ -78,9 +91,13 @@ def refused(mtlrun, *arguments):
     return problems
 
 
-@pytest.mark.parametrize(
-    "cases", [WORDS, KEYS, VALUES, OPTIMIZERS], ids=["words", "keys", "values", "optimizers"]
-)
+def test_what_a_sweep_cannot_be_made_of_is_one_line(mtlrun):
+    for arguments, expected in SWEEPS:
+        (problem,) = refused(mtlrun, "-m", "dataset=kendall_toy", "seed=0,1", *arguments)
+        assert problem.startswith(expected), problem
+
+
+@pytest.mark.parametrize("cases", [WORDS, KEYS, VALUES, OPTIMIZERS], ids=["words", "keys", "values", "optimizers"])
 def test_one_line_says_what_is_wrong_and_what_to_write(mtlrun, cases):
     for arguments, expected in cases:
         problems = refused(mtlrun, *arguments)

@@ -93,7 +93,7 @@ def train(arguments: Sequence[str]) -> int:
 
     from mtlrun.config.arguments import sort_arguments, sweeps
     from mtlrun.config.compose import check_sweep, compose_single_run, make_importable, register_with_hydra, resolve
-    from mtlrun.config.words import join_problems, mend_words
+    from mtlrun.config.words import choose_foreign, find_problem_of_folder, join_problems, mend_words
     from mtlrun.runs.signals import exiting_at_once
 
     arguments, misspelled = mend_words(arguments, get_args_parser())
@@ -104,11 +104,14 @@ def train(arguments: Sequence[str]) -> int:
         complain(note)
     arguments = sort_arguments(get_args_parser(), arguments)
     parsed = get_args_parser().parse_args(arguments)
-    make_importable(parsed.config_dir)
+    of_folder = None if parsed.config_dir is None else find_problem_of_folder(parsed.config_dir)
+    config_dir = None if of_folder else parsed.config_dir
+    make_importable(config_dir)
     register_with_hydra()
-    if misspelled:
-        more = _all_problems(None, parsed.overrides, parsed.config_dir, sweeping=parsed.multirun)
-        raise ConfigError(join_problems(misspelled, more))
+    if misspelled or of_folder:
+        unknown = not parsed.overrides or (of_folder and choose_foreign(parsed.overrides))
+        more = [] if unknown else _all_problems(None, parsed.overrides, config_dir, sweeping=parsed.multirun)
+        raise ConfigError([*([of_folder] if of_folder else []), *join_problems(misspelled, more)])
     exit_codes: list[int] = []
 
     def task(cfg: DictConfig) -> None:
@@ -159,10 +162,10 @@ def train(arguments: Sequence[str]) -> int:
             if cfg is not None:
                 task(cfg)
             else:
-                check_sweep(parsed.overrides, parsed.config_dir)
                 from mtlrun.sweeps.plugins import register
 
                 register()
+                check_sweep(parsed.overrides, parsed.config_dir)
                 streams.begin_run()
                 hydra.main(version_base="1.3", config_path="pkg://mtlrun.conf", config_name="config")(task)()
         except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: Hydra's, of group=null

@@ -9,7 +9,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from mtlrun.config.words import check_config_dir, raise_problems
+from mtlrun.config.words import raise_problems
 from mtlrun.errors import ConfigError
 
 # An item of a value. Hydra's grammar has no unquoted form for one with a ~, or with a letter that is not ASCII.
@@ -30,14 +30,13 @@ def sort_arguments(parser: argparse.ArgumentParser, arguments: Sequence[str]) ->
     """Return the arguments with Hydra's options before the overrides, as its parser needs them.
 
     Raises:
-        ConfigError: an option lacks its value, mtlrun does not have it, or --config-dir has no YAML files.
+        ConfigError: an option lacks its value, or mtlrun does not have it.
     """
     parsed = raise_problems(parser).parse_intermixed_args(list(arguments))
     if problems := [f"{option}: {reason}" for option, reason in _REFUSED.items() if _given(parsed, option) is not None]:
         raise ConfigError(problems)
     if parsed.config_dir is not None:
         parsed.config_dir = expand_home(parsed.config_dir)
-        check_config_dir(parsed.config_dir)
     options: list[str] = []
     for action in parser._actions:
         value = vars(parsed).get(action.dest)

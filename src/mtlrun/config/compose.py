@@ -1,9 +1,11 @@
 """Composition with Hydra, and resolution into the plain config that a run is built from."""
 
 import os
+import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from mtlrun.config.aliases import canonical
 from mtlrun.config.arguments import as_plain, expand_home, quote_overrides
 from mtlrun.config.completion import complete, name_of_files
 from mtlrun.config.diagnosis import diagnose, explain_list, first_line
-from mtlrun.config.hydra_node import check_hydra
+from mtlrun.config.hydra_node import check_hydra, check_plugins
 from mtlrun.config.options import list_groups, loss_scalings, shipped
 from mtlrun.config.schema import (
     CONFIG_MODULE,
@@ -38,6 +40,8 @@ from mtlrun.errors import ConfigError
 
 #: The environment variable that the shipped config takes the folder from in which Hydra writes.
 SCRATCH = "MTLRUN_SCRATCH"
+
+_NOT_AVAILABLE = r"provider=.*, path=(.*) is not available\."
 
 
 def register_with_hydra() -> None:
@@ -209,7 +213,7 @@ def compose_with_hydra(overrides: Sequence[str], config_dir: str | Path | None =
     register_with_hydra()
     GlobalHydra.instance().clear()
     searchpath = [] if config_dir is None else [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
-    with hydra.initialize_config_module(CONFIG_MODULE, version_base="1.3"):
+    with hydra.initialize_config_module(CONFIG_MODULE, version_base="1.3"), _whole_searchpath():
         try:
             cfg = hydra.compose("config", overrides=[*searchpath, *overrides], return_hydra_config=True)
         except ValueError as error:  # of group=null
@@ -230,11 +234,28 @@ def check_sweep(overrides: Sequence[str], config_dir: str | Path | None) -> None
     with (
         suppress(HydraException, OmegaConfBaseException, ValueError),
         hydra.initialize_config_module(CONFIG_MODULE, version_base="1.3"),
+        _whole_searchpath(),
     ):
         loader = GlobalHydra.instance().config_loader()
         sweep = [*searchpath, *overrides]
         cfg = loader.load_configuration("config", sweep, RunMode.MULTIRUN, from_shell=False)
         check_hydra(cfg.hydra)
+        check_plugins(cfg.hydra)
+
+
+@contextmanager
+def _whole_searchpath() -> Iterator[None]:
+    """Refuse an entry of `hydra.searchpath` that has no configs, of which Hydra only warns."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=_NOT_AVAILABLE)
+        try:
+            yield
+        except UserWarning as warning:
+            path = re.sub(_NOT_AVAILABLE, r"\1", str(warning))
+            raise ConfigError(
+                f"hydra.searchpath: there are no configs in {path}; write file://<folder> or pkg://<package>, or name "
+                "the folder by --config-dir"
+            ) from warning
 
 
 def compose_single_run(overrides: Sequence[str], config_dir: str | Path | None) -> DictConfig | None:

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mtlrun.config.options import shipped
-from mtlrun.config.places import hint_at_places, unknown_root_key, usual_name
+from mtlrun.config.places import PLUGINS, hint_at_places, keys_of_option, unknown_root_key, usual_name
 from mtlrun.config.schema import (
     GROUPS,
     NAMING_GROUPS,
@@ -233,7 +233,7 @@ def _explain_key(text: str, override: Override, base: DictConfig, error: Excepti
             names = [str(item) for item in node if item != "_target_"]
             elsewhere = hint_at_places(name, base.hydra.runtime.choices, where) if where in GROUPS else ""
             allowed = suggest("" if elsewhere else usual_name(name), names)
-            return f"{text}: {where} has no key '{name}'; {elsewhere}{allowed}{_option_hint(where, base)}"
+            return f"{text}: {where} has no key '{name}'; {elsewhere}{allowed}{_option_hint(where, name, base)}"
         passed.append(name)
         node = OmegaConf.select(node, name) if isinstance(node, DictConfig) else node[name]
     value = override.value()
@@ -246,11 +246,13 @@ def _explain_key(text: str, override: Override, base: DictConfig, error: Excepti
     return f"{text}: {first_line(error)}"
 
 
-def _option_hint(where: str, base: DictConfig) -> str:
+def _option_hint(where: str, name: str, base: DictConfig) -> str:
     """Return the chosen option, since a key may belong to another one: `weighting.c` is cagrad's."""
-    group = where.split(".")[0]
-    chosen = base.hydra.runtime.choices.get(group) if group in GROUPS else None
-    return f" (with {group}={chosen})" if chosen else ""
+    path = where.split(".")
+    group = "/".join(path[:2]) if path[0] == "hydra" else path[0]
+    chosen = base.hydra.runtime.choices.get(group) if group in (*GROUPS, *PLUGINS) else None
+    default = f"; {group}=mtlrun has it" if group in PLUGINS and name in keys_of_option(group, "mtlrun") else ""
+    return f" (with {group}={chosen}{default})" if chosen else ""
 
 
 def explain_list(group: str) -> str:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from hydra.core.plugins import Plugins
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
@@ -63,6 +64,21 @@ def check_hydra(node: DictConfig) -> None:
     for name, callback in (plain.get("callbacks") or {}).items():
         if isinstance(callback, Mapping) and TARGET in callback:
             locate(OmegaConf.select(node, f"callbacks.{name}.{TARGET}"), f"hydra.callbacks.{name}.{TARGET}", Callback)
+
+
+def check_plugins(node: DictConfig) -> None:
+    """Raise ConfigError unless the launcher and the sweeper are among the plugins that Hydra has found."""
+    known = Plugins.instance().class_name_to_class
+    problems = []
+    for name in ("launcher", "sweeper"):
+        target = OmegaConf.select(node, f"{name}.{TARGET}")
+        if target not in known:
+            problems.append(
+                f"hydra.{name}.{TARGET}={target}: no plugin of this name is installed; leave it out, or choose one by "
+                f"hydra/{name}=<name>"
+            )
+    if problems:
+        raise ConfigError(problems)
 
 
 def _check_folders(plain: Mapping[Any, Any]) -> list[str]:

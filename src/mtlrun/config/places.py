@@ -12,6 +12,9 @@ from mtlrun.config.options import shipped
 from mtlrun.config.schema import CONFIG_MODULE, GROUPS, ROOT_KEYS
 from mtlrun.config.suggest import suggest
 
+#: The groups of what Hydra calls for a sweep.
+PLUGINS = ("hydra/launcher", "hydra/sweeper")
+
 _SHOWN_PLACES, _SHOWN_OPTIONS = 4, 3
 # What other programs call a key.
 _OTHER_NAMES = {
@@ -91,16 +94,16 @@ def _listed(places: list[str]) -> str:
 @cache
 def _keys_of_options() -> dict[str, dict[str, frozenset[str]]]:
     """Return {group: {option: its keys}} of all shipped options."""
-    return {group: {name: _keys(group, name) for name in shipped(group)} for group in (*GROUPS, "task")}
+    return {group: {name: keys_of_option(group, name) for name in shipped(group)} for group in (*GROUPS, "task")}
 
 
 @cache
-def _keys(group: str, name: str) -> frozenset[str]:
+def keys_of_option(group: str, name: str) -> frozenset[str]:
     """Return the keys of an option, and of those that its defaults list begins with."""
     node = yaml.safe_load(files(CONFIG_MODULE).joinpath(group, f"{name}.yaml").read_text(encoding="utf-8")) or {}
     keys: set[str] = set()
     for entry in node.get("defaults", []):
         if isinstance(entry, str) and entry != "_self_" and not entry.startswith("/"):
-            keys |= _keys(group, entry.partition("@")[0])
+            keys |= keys_of_option(group, entry.partition("@")[0])
     own = node.get(group, {}) if group == "dataset" else node
     return frozenset(keys | {str(key) for key in own if key not in ("defaults", "_target_", "_partial_", "variants")})

@@ -44,12 +44,11 @@ def check_root(config: Mapping[str, Any]) -> list[str]:
         from mtlrun.config.places import unknown_root_key  # which reads many files, for this message alone
 
         problems += [f"{key}: {unknown_root_key(key, config.get('names', {}))}" for key in unknown]
-    missing = [key for key in ROOT_KEYS if config.get(key) in (None, {})]
+    missing = [key for key in ROOT_KEYS if config.get(key) is None or (key != "seed" and config[key] == {})]
     finds_tasks = "targets" in (config.get("dataset") or {})
     problems += [explain_missing(key, finds_tasks=finds_tasks) for key in missing]
-    seed = config.get("seed")
-    if seed is not None:
-        problems += find_problems(seed, Seed, "seed")
+    if "seed" not in missing:
+        problems += find_problems(config["seed"], Seed, "seed")
     return problems
 
 

@@ -94,20 +94,37 @@ def explain_bare_word(word: str) -> str | None:
 
 def check_config_dir(folder: str | Path) -> None:
     """Raise ConfigError unless the folder of the user's YAML, given by --config-dir, is one that has some."""
-    wrong = f"--config-dir={folder}"
+    if problem := find_problem_of_folder(folder):
+        raise ConfigError(problem)
+
+
+def find_problem_of_folder(folder: str | Path) -> str | None:
+    """Return why a folder given by --config-dir has none of the user's YAML; None if it has."""
     expected = "name a folder that has <group>/<name>.yaml, such as dataset/mine.yaml"
-    if not str(folder):
-        raise ConfigError(f"{wrong}: no folder is named; {expected}")
+    reason = None
     try:
-        if not os.path.lexists(folder):
-            raise ConfigError(f"{wrong}: there is no such folder, as seen from {Path.cwd()}; {expected}")
-        if not Path(folder).is_dir():
-            raise ConfigError(f"{wrong}: this is no folder; {expected}")
-        found = any(path.suffix == ".yaml" for path in Path(folder).rglob("*"))
+        if not str(folder):
+            reason = "no folder is named"
+        elif not os.path.lexists(folder):
+            reason = f"there is no such folder, as seen from {Path.cwd()}"
+        elif not Path(folder).is_dir():
+            reason = "this is no folder"
+        elif not any(path.suffix == ".yaml" for path in Path(folder).rglob("*")):
+            reason = "there is no YAML file in it"
     except OSError as error:
-        raise ConfigError(f"{wrong}: it cannot be looked at ({error.strerror}); {expected}") from error
-    if not found:
-        raise ConfigError(f"{wrong}: there is no YAML file in it; {expected}")
+        reason = f"it cannot be looked at ({error.strerror})"
+    return None if reason is None else f"--config-dir={folder}: {reason}; {expected}"
+
+
+def choose_foreign(overrides: Sequence[str]) -> bool:
+    """Return True if overrides choose an option that mtlrun does not ship: the user's YAML has it, or should."""
+    for override in overrides:
+        key, _, names = override.lstrip("+").partition("=")
+        group = key.partition("@")[0]
+        chooses = group in (*GROUPS, *NAMING_GROUPS) or "/" in group
+        if chooses and not {*names.split(",")} <= {*shipped(group)}:
+            return True
+    return False
 
 
 def raise_problems(parser: argparse.ArgumentParser, help_command: str = "mtlrun --help") -> argparse.ArgumentParser:

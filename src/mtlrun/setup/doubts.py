@@ -1,4 +1,4 @@
-"""Doubts about a run before it starts: too few steps, a long warm-up, splits that measure little, unsuitable targets."""
+"""Doubts about a run before it starts: few steps, a long warm-up, splits that measure little, unsuitable targets."""
 
 from collections.abc import Mapping
 from math import ceil, sqrt
@@ -40,7 +40,7 @@ def doubt_plan(settings: Settings, num_batches: int) -> list[str]:
 
 
 def doubt_warmup(schedule: Schedule, settings: Settings, num_batches: int) -> list[str]:
-    """Return a line on a warm-up that the training does not outlast, so that the learning rates stay below their values.
+    """Return a line on a warm-up that is longer than the training: learning rates never reach their values.
 
     Args:
         schedule: of the learning rates.
@@ -52,8 +52,8 @@ def doubt_warmup(schedule: Schedule, settings: Settings, num_batches: int) -> li
         return []
     highest = schedule.factor(total_steps - 1, num_batches, total_steps)
     return [
-        f"scheduler.warmup_epochs={schedule.warmup_epochs:g} is longer than the training, {total_steps / num_batches:.3g} "
-        f"epochs: the learning rates rise to {100 * highest:.2g} % of their values only"
+        f"scheduler.warmup_epochs={schedule.warmup_epochs:g} is longer than the training, "
+        f"{total_steps / num_batches:.3g} epochs: the learning rates rise to {100 * highest:.2g} % of their values only"
     ]
 
 

@@ -6,13 +6,17 @@ from itertools import product
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
+from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from mtlrun.config.instantiate import check_arguments
+from mtlrun.config.shortening import shorten
 from mtlrun.errors import ConfigError
 
 Block = Mapping[str, Any]
@@ -33,8 +37,10 @@ class StudySweeper(Sweeper):
         runs: Sequence[Block] | None = None,
         exclude: Sequence[Block] | None = None,  # which the launcher sees to, since it knows each run's whole config
     ) -> None:
-        self._params = plain(params) or {}
-        self._blocks = plain(runs) or [{}]
+        given = {"params": plain(params), "runs": plain(runs), "exclude": plain(exclude)}
+        if problems := check_arguments(StudySweeper, given, "hydra.sweeper"):
+            raise ConfigError(problems)
+        self._params, self._blocks = given["params"] or {}, given["runs"] or [{}]
         self._launcher: Launcher | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -62,12 +68,10 @@ class StudySweeper(Sweeper):
             ConfigError: a block of the study cannot be read, or an override has no values that could be listed.
         """
         found: dict[tuple[str, ...], None] = {}
-        for number, block in enumerate(self._blocks, start=1):
-            if not isinstance(block, Mapping):
-                raise ConfigError(f"hydra.sweeper.runs: block {number} is {block!r}; write key: values")
-            texts = [f"{key}={as_text(value)}" for key, value in {**self._params, **block}.items()]
+        typed = self._parser.parse_overrides(list(arguments))
+        for block in self._blocks:
             values: dict[str, list[str]] = {}
-            for override in self._parser.parse_overrides([*texts, *arguments]):
+            for override in [*parse_block(self._parser, {**self._params, **block}), *typed]:
                 key = override.get_key_element()
                 if not override.is_sweep_override():
                     values[key] = [f"{key}={override.get_value_element_as_str()}"]
@@ -77,6 +81,24 @@ class StudySweeper(Sweeper):
                 values[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
             found |= dict.fromkeys(product(*values.values()))
         return [list(overrides) for overrides in found]
+
+
+def parse_block(parser: OverridesParser, block: Block) -> list[Override]:
+    """Return the overrides that the values of a study stand for.
+
+    Raises:
+        ConfigError: a value is none that could be on the command line.
+    """
+    overrides, problems = [], []
+    for key, value in block.items():
+        try:
+            overrides.append(parser.parse_override(f"{key}={as_text(value)}"))
+        except HydraException:
+            problems.append(f"hydra.sweeper: {key}: {shorten(value)} is not understood; write values as on the command "
+                            'line, such as "0,1,2" or "range(3)"')  # fmt: skip
+    if problems:
+        raise ConfigError(problems)
+    return overrides
 
 
 def plain(value: Any) -> Any:

@@ -11,9 +11,10 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from mtlrun.config.instantiate import check_arguments
 from mtlrun.errors import ConfigError
 from mtlrun.sweeps.search.rules import Rules
-from mtlrun.sweeps.sweeper import Block, as_text, plain
+from mtlrun.sweeps.sweeper import Block, parse_block, plain
 
 _OLDEST = (4, 9)  # version of Optuna
 _HOW_TO_INSTALL = "pip install 'mtlrun[search]'"
@@ -38,6 +39,8 @@ class SearchSweeper(Sweeper):
         _check_optuna()
         self._rules = Rules(trials, startup, pruner, warmup, seed)
         self._objectives, self._params = plain(objectives), plain(params) or {}
+        if problems := check_arguments(SearchSweeper, {"params": self._params}, "hydra.sweeper"):
+            raise ConfigError(problems)
         if not isinstance(self._objectives, list) or not all(isinstance(name, str) for name in self._objectives):
             raise ConfigError(
                 f"hydra.sweeper.objectives={self._objectives!r}: must be a list such as [mean_skill] or "
@@ -66,8 +69,7 @@ class SearchSweeper(Sweeper):
             raise ConfigError("mtlrun plan: the runs of a search follow from its results, so there is no list of them")
         if not isinstance(self._launcher, SweepLauncher):
             raise ConfigError("hydra/launcher: a search needs hydra/launcher=mtlrun, which runs are added to")
-        texts = [f"{key}={as_text(value)}" for key, value in self._params.items()]
-        space = make_space(self._parser.parse_overrides([*texts, *arguments]))
+        space = make_space(parse_block(self._parser, self._params) + self._parser.parse_overrides(arguments))
         points = space.num_points()
         if points is not None and self._rules.trials > points:
             raise ConfigError(
