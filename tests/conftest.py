@@ -5,6 +5,7 @@ import os
 
 import hydra_shortcuts
 import pytest
+import sweep_shortcuts
 import torch
 from helpers import QUICK, run_folders
 
@@ -63,6 +64,14 @@ def _hydra_shortcuts():
     with pytest.MonkeyPatch.context() as patch:
         hydra_shortcuts.take(patch)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _sweep_shortcuts():
+    with pytest.MonkeyPatch.context() as patch:
+        sweep_shortcuts.take(patch)
+        yield
+    sweep_shortcuts.leave()
 
 
 @pytest.fixture

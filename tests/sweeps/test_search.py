@@ -391,7 +391,7 @@ def test_a_search_is_refused_before_anything_is_on_disk(mtlrun, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_bad_run_is_stopped_and_a_killed_search_goes_on():
+def test_a_bad_run_is_stopped_and_a_killed_search_goes_on(mtlrun):
     # With this seed the good learning rate comes first.
     words = [*TOY, "trainer.epochs=30", "trainer.batch_size=2", "optimizer.lr=1e-9,3e-2", "hydra.sweeper.seed=5",
              "hydra.sweeper.trials=2", "hydra.sweeper.startup=2", "hydra.launcher.workers=1"]  # fmt: skip
@@ -402,7 +402,8 @@ def test_a_bad_run_is_stopped_and_a_killed_search_goes_on():
         time.sleep(0.05)
     process.kill()
     process.communicate()
-    out, _ = start("search", *words).communicate(timeout=200)
+    code, out, err = mtlrun("search", *words)
+    assert code == 0, err
     assert "2/2 kendall_toy-hard-equal-s0-" in out
     assert "pruned: worse than the median of the trials after" in out
     assert "1 completed, 1 pruned" in out

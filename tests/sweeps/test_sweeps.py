@@ -1,8 +1,6 @@
 """Sweeps on the command line: a process for each run, which ends alone; what is skipped, continued and tried again."""
 
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -39,12 +37,16 @@ class Faulty(KendallToy):
 """
 
 
-def sweep(*words, code=0, command=("-m",)):
-    """Run a sweep in a process of its own and return what it printed."""
-    line = [sys.executable, "-m", "mtlrun", *command, *words]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=300)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout, done.stderr
+@pytest.fixture
+def sweep(mtlrun):
+    """Return a function that runs a sweep and returns what it printed."""
+
+    def run(*words, code=0):
+        got, out, err = mtlrun("-m", *words)
+        assert got == code, out + err
+        return out, err
+
+    return run
 
 
 def best(folder):
@@ -53,8 +55,7 @@ def best(folder):
     return [tensor for part in state["model_states"] for tensor in part.values()]
 
 
-def test_each_run_is_a_process_and_a_finished_one_is_skipped(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_each_run_is_a_process_and_a_finished_one_is_skipped(sweep):
     words = [*QUICK, "runtime.num_threads=1", "weighting=equal,mgda"]
     out, _ = sweep(*words, "seed=0")
     assert out.count("completed in") == 2
@@ -68,9 +69,8 @@ def test_each_run_is_a_process_and_a_finished_one_is_skipped(tmp_path, monkeypat
 
 
 @pytest.fixture
-def faulty(tmp_path, monkeypatch):
+def faulty():
     """Return the words of a run on a dataset that fails in the way of `dataset.how`, once `begun` exists."""
-    monkeypatch.chdir(tmp_path)
     Path("faulty.py").write_text(FAULTY)
     Path("conf/dataset").mkdir(parents=True)
     Path("conf/dataset/faulty.yaml").write_text(
@@ -80,7 +80,7 @@ def faulty(tmp_path, monkeypatch):
             "runtime.num_threads=1"]  # fmt: skip
 
 
-def test_whatever_ends_a_run_ends_nothing_else(faulty):
+def test_whatever_ends_a_run_ends_nothing_else(faulty, sweep):
     words = [*faulty, "dataset.how='',raise,exit,crash,kill", "hydra.launcher.time_limit=10"]
     Path("begun").touch()
     out, err = sweep(*words, code=1)
@@ -101,7 +101,7 @@ def test_whatever_ends_a_run_ends_nothing_else(faulty):
 TOY = ["dataset=kendall_toy", "backbone=mlp", "backbone.hidden=[16]", "trainer.batch_size=2", "trainer.log_every=50"]
 
 
-def test_a_killed_sweep_goes_on_and_ends_as_if_nothing_had_happened():
+def test_a_killed_sweep_goes_on_and_ends_as_if_nothing_had_happened(sweep):
     words = [*TOY, "trainer.epochs=15", "weighting=equal,mgda", "seed=0,1", "runtime.checkpoint_minutes=0.002"]
     process = start("-m", *words, "runtime.root=killed")
     wait_for(lambda: len(list(Path("killed/runs").glob("*/checkpoints/last.pt"))) >= 2)

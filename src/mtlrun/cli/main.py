@@ -214,7 +214,9 @@ def _all_problems(
             problems += found.independent(more.problems)
         except MtlrunError as more:
             problems += found.independent([str(more)])
-    return problems or ([] if error is None else [first_line(error)])
+    if problems or error is None:
+        return problems
+    return error.__cause__.problems if isinstance(error.__cause__, ConfigError) else [first_line(error)]
 
 
 def train_one(config: dict[str, Any], overrides: list[str], started: float) -> int:
