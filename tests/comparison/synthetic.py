@@ -9,6 +9,8 @@ import copy
 import dataclasses
 import json
 import random
+from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 
 from mtlrun.records.identity import run_id
@@ -38,6 +40,7 @@ CONFIG = {
     "dataset": {"_target_": "mtlrun.datasets.MultiDigits", "num_train": 6000, "num_val": 1000, "num_test": 1000,
                 "split_seed": 0},
 }  # fmt: skip
+_BEGINNING, _COUNTER = datetime(2026, 1, 1, tzinfo=UTC), count()  # one run after the other
 ENVIRONMENT = {
     "mtlrun": {"commit": "0" * 40, "dirty": False},
     "git": None,
@@ -83,7 +86,10 @@ def make_record(seed=0, *, model="hard", weighting="equal", tasks=("left", "righ
         node[last] = value
     completed = status == "completed"
     values = {
-        "overrides": [f"model={model}", f"weighting={weighting}", f"seed={seed}"],
+        "overrides": [
+            f"model={model}", f"weighting={weighting}", f"seed={seed}",
+            *(f"{key}={value}" for key, value in (changes or {}).items()),
+        ],
         "status": status,
         "directions": {task: {metric: directions[metric] for metric in metrics} for task, metrics in test.items()},
         "main_metrics": {task: next(iter(metrics)) for task, metrics in test.items()},
@@ -104,8 +110,8 @@ def make_record(seed=0, *, model="hard", weighting="equal", tasks=("left", "righ
         "passes_per_step": {"forward": 1, "backward": 1},
         "seconds": {"train": 36.0, "to_first_step": 3.0, "test": 0.1},
         "peak_memory_mib": {"process": 800.0},
-        "started": "2026-01-01T00:00:00+00:00",
-        "ended": "2026-01-01T00:01:00+00:00",
+        "started": (start := _BEGINNING + timedelta(minutes=next(_COUNTER))).isoformat(),
+        "ended": (start + timedelta(seconds=50)).isoformat(),
         "environment": copy.deepcopy(ENVIRONMENT),
     }  # fmt: skip
     return Record(run_id(config), config, **values | fields)

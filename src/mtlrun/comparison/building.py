@@ -3,7 +3,15 @@
 from collections.abc import Sequence
 from math import isnan
 
-from mtlrun.comparison.columns import DELTA_M, DELTA_P, MEAN_RANK, Column, check_metrics, metric_columns
+from mtlrun.comparison.columns import (
+    DELTA_M,
+    DELTA_P,
+    MEAN_RANK,
+    SECONDS_PER_STEP,
+    Column,
+    check_metrics,
+    metric_columns,
+)
 from mtlrun.comparison.commands import single_task_commands
 from mtlrun.comparison.costs import measure_costs
 from mtlrun.comparison.data_sets import group_by_data
@@ -159,6 +167,8 @@ def _add_costs(table: ComparisonTable) -> None:
     columns = dict.fromkeys(column for of_row in costs for column in of_row)
     shown = [column for column in columns if any(column.key in row.cells for row in table.rows)]
     table.columns += shown
+    if SECONDS_PER_STEP in shown:
+        table.notes.append("ms/step: the time of the training, with its evaluations and checkpoints, over its steps")
     table.notes += notes if shown else []
 
 

@@ -38,7 +38,7 @@ def _values(overrides: Sequence[str]) -> dict[str, list[str]]:
             key, sign, value = override.partition("=")
             values[key] = [value] if sign else []
     if any(_STUDY.match(override) for override in overrides):  # what the study sweeps over is among the overrides
-        values |= {"hydra.sweeper.params": ["null"], "hydra.sweeper.runs": ["null"]}
+        values |= {f"hydra.sweeper.{key}": ["null"] for key in ("params", "runs", "exclude")}
     return values
 
 

@@ -11,6 +11,7 @@ from mtlrun.comparison.table import Comparison, Options
 from mtlrun.errors import ConfigError, DataError
 from mtlrun.records.folder import CHECKPOINTS, RECORD
 from mtlrun.records.heartbeat import Heartbeat, state_of
+from mtlrun.records.overview import SWEEPS, planned_runs
 from mtlrun.records.record import Record
 
 
@@ -21,10 +22,12 @@ class FoundRuns:
     Args:
         runs: a run that was found several times is there once.
         problems: what is wrong with each file that is called a record and is none.
+        waiting: runs that a sweep which is under way has still to start.
     """
 
     runs: list[Run] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
 
 
 def read_runs(folders: Iterable[Path]) -> FoundRuns:
@@ -35,11 +38,15 @@ def read_runs(folders: Iterable[Path]) -> FoundRuns:
     """
     runs: dict[str, Run] = {}
     problems: list[str] = []
+    waiting: dict[str, None] = {}
     for folder in folders:
         if not folder.exists():
             raise DataError(f"{folder}: there is no such folder")
         found: dict[str, Run] = {}
-        for path in _run_folders(folder):
+        for path in _folders(folder):
+            if path.name == SWEEPS:
+                waiting |= dict.fromkeys(run_id for file in path.glob("*.json") for run_id in planned_runs(file))
+                continue
             try:
                 record = Record.read(path)
             except DataError as error:
@@ -49,7 +56,7 @@ def read_runs(folders: Iterable[Path]) -> FoundRuns:
         if not found:
             raise DataError(f"{folder}: {'; '.join(problems) or 'no run has left a record in or below this folder'}")
         runs |= found
-    return FoundRuns(list(runs.values()), problems)
+    return FoundRuns(list(runs.values()), problems, [run_id for run_id in waiting if run_id not in runs])
 
 
 def compare_folders(folders: Iterable[Path], options: Options | None = None) -> Comparison:
@@ -71,14 +78,16 @@ def compare_folders(folders: Iterable[Path], options: Options | None = None) -> 
         comparison = compare(runs, options)
         found.problems += problems
     comparison.problems = found.problems
+    if found.waiting:
+        comparison.notes.append(f"a sweep has still to start {len(found.waiting)} runs, which no row counts")
     return comparison
 
 
-def _run_folders(folder: Path) -> Iterator[Path]:
-    """Yield each folder in and below one that has a file called as a record is, in a fixed order."""
+def _folders(folder: Path) -> Iterator[Path]:
+    """Yield each folder in and below one that has a file called as a record is, or says what a sweep has to train."""
     for path, subfolders, files in os.walk(folder):
         subfolders[:] = sorted(name for name in subfolders if name != CHECKPOINTS)
-        if RECORD in files or RECORD in subfolders:
+        if RECORD in files or RECORD in subfolders or os.path.basename(path) == SWEEPS:
             yield Path(path)
 
 

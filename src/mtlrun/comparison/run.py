@@ -74,7 +74,7 @@ class Run:
             if not isinstance(node, Mapping) or name not in node:
                 return None
             node = node[name]
-        return node.get("_target_", "").rpartition(".")[2] if isinstance(node, Mapping) else node
+        return str(node.get("_target_", "")).rpartition(".")[2] if isinstance(node, Mapping) else node
 
     def curve(self) -> Iterator[dict[str, Any]]:
         """Yield the lines of metrics.jsonl; nothing if the file is absent, and no line that is not whole.

@@ -53,15 +53,19 @@ def read_entries(roots: Iterable[Path]) -> list[Entry]:
         for path in sorted(root.glob(f"**/{RECORD}")):
             found.setdefault(path.parent.name, entry_of(path.parent))
         for path in sorted(root.glob(f"**/{SWEEPS}/*.json")):
-            for run_id in _planned(path):
+            for run_id in planned_runs(path):
                 entry = found.setdefault(run_id, Entry(run_id, path.parent.parent / run_id, "waiting"))
                 if entry.state in ("killed", "failed", "interrupted") and entry.beat is None:
                     entry.state = "waiting"
     return list(found.values())
 
 
-def _planned(path: Path) -> list[str]:
-    """Return what a sweep has to train, nothing if it is gone."""
+def planned_runs(path: Path) -> list[str]:
+    """Return what a sweep has still to train, nothing if it is gone.
+
+    Args:
+        path: of its file in `SWEEPS`.
+    """
     with suppress(OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
         content = json.loads(path.read_bytes())
         beat = Heartbeat(host=str(content["host"]), pid=int(content["pid"]), at=float(content["at"]))
