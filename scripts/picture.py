@@ -17,6 +17,9 @@ from tensorboard.backend.event_processing.event_accumulator import IMAGES, Event
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
+from mtlrun.records.event_contents import tag_of_picture
+from mtlrun.training.captions import GRID
+
 GAP = 2  # pixels between the images of a grid, and around it: that of torchvision's make_grid
 
 
@@ -25,7 +28,7 @@ def read(folder: str, step: int | None) -> list[Tensor]:
     if not Path(folder).is_dir():
         sys.exit(f"no folder {folder}")
     events = EventAccumulator(folder, size_guidance={IMAGES: 0}).Reload()
-    tags = [tag for tag in events.Tags()["images"] if tag.startswith("pictures/")]
+    tags = [tag for tag in events.Tags()["images"] if tag.startswith(tag_of_picture(""))]
     if not tags:
         sys.exit(f"{folder} holds no pictures: no task has some, trainer.log_pictures was 0, or it is no run's folder")
     found = []
@@ -34,7 +37,9 @@ def read(folder: str, step: int | None) -> list[Tensor]:
         chosen = max(by_step) if step is None else step
         if chosen not in by_step:
             sys.exit(f"--step must be one of {', '.join(map(str, sorted(by_step)))}, found {step}")
-        found.append(pil_to_tensor(Image.open(io.BytesIO(by_step[chosen])).convert("RGB")))
+        shown = Image.open(io.BytesIO(by_step[chosen]))
+        *box, scale = map(int, shown.info[GRID].split())  # without captions, legend and enlargement
+        found.append(pil_to_tensor(shown.convert("RGB").crop(box))[:, ::scale, ::scale])
     return found
 
 

@@ -59,6 +59,7 @@ def test_each_run_is_a_process_and_a_finished_one_is_skipped(sweep):
     words = [*QUICK, "runtime.num_threads=1", "weighting=equal,mgda"]
     out, _ = sweep(*words, "seed=0")
     assert out.count("completed in") == 2
+    assert not Path("outputs/runs/summary").exists()  # one run is no mean
     before = {folder: (folder / "record.json").stat().st_mtime_ns for folder in run_folders()}
     out, _ = sweep(*words, "seed=0,1")
     assert out.startswith("4 runs, 2 of them finished already")
@@ -66,6 +67,8 @@ def test_each_run_is_a_process_and_a_finished_one_is_skipped(sweep):
     assert all((folder / "record.json").stat().st_mtime_ns == time for folder, time in before.items())
     assert {read_record(folder)["status"] for folder in run_folders()} == {"completed"}
     assert len(run_folders()) == 4
+    assert out.splitlines()[-1] == "mean curves of 2 methods for TensorBoard: outputs/runs/summary"
+    assert {path.parent.name for path in Path("outputs/runs/summary").glob("*/*")} == {"equal", "mgda"}
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ _STARTED = time.monotonic()
 COMMANDS = {
     "list": "mtlrun.cli.list",
     "compare": "mtlrun.cli.compare",
+    "tensorboard": "mtlrun.cli.tensorboard",
     "status": "mtlrun.cli.status",
     "extend": "mtlrun.cli.extend",
     "plan": "mtlrun.cli.plan",

@@ -138,6 +138,8 @@ class SweepLauncher(Launcher):
                 number = stop_signal()
             if number is not None:
                 raise RunInterruptedError(number)
+            if supply is None:
+                _write_curves_of_methods(jobs)
         counts = Counter(job.state for job in jobs)
         if counts["failed"] or counts["diverged"]:
             raise SweepError(counts["failed"], counts["diverged"], len(jobs))
@@ -197,6 +199,20 @@ class PlanLauncher(SweepLauncher):
             processes, places = (None, 1) if executor is None else (executor.processes, len(executor.places))
             print_plan(jobs, illegal, processes, places, print_line)
         return [_job_return(job) for job in jobs]
+
+
+def _write_curves_of_methods(jobs: Sequence[Job]) -> None:
+    """Write mean curves of the study for TensorBoard; that they cannot be written does not make a sweep fail."""
+    from mtlrun.comparison.event_summary import SUMMARY, summarize
+
+    try:
+        summaries, _ = summarize({job.folder.parent for job in jobs})
+    except Exception as error:
+        print_line(f"no mean curves for TensorBoard ({type(error).__name__}: {error})")
+        return
+    for summary in summaries:
+        if summary.methods:
+            print_line(f"mean curves of {len(summary.methods)} methods for TensorBoard: {summary.folder / SUMMARY}")
 
 
 def _plain(node: Mapping[str, Any] | None) -> dict[str, Any]:

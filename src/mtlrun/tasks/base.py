@@ -294,12 +294,20 @@ def describe_equal(target: Tensor, names: Sequence[str] = ()) -> str | None:
     return f"all {len(target)} labels are {label}" if len(target) > 1 else f"the only label is {label}"
 
 
+#: What colors mean: (words, (red, green, blue) in [0, 1]).
+Legend = list[tuple[str, tuple[float, float, float]]]
+
+
 class DrawsPictures(ABC):
     """Mixin of tasks whose predictions and targets can be shown as images."""
 
     @abstractmethod
     def picture(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return predictions and targets of some samples as images [n, 3, height, width] in [0, 1]."""
+
+    def legend(self) -> Legend:
+        """Return what the colors of these images mean; by default nothing."""
+        return []
 
 
 class Meter:

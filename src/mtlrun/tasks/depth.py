@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from mtlrun.config.checks import check_one_of
-from mtlrun.tasks.base import ConstantPredictor, DrawsPictures, Task, TaskOptions
+from mtlrun.tasks.base import ConstantPredictor, DrawsPictures, Legend, Task, TaskOptions
 from mtlrun.tasks.dense import check_same_pixels, describe_pixel, find_pixel
 
 Criterion = Literal["l1", "mse", "huber"]
@@ -109,6 +109,13 @@ class Depth(Task, ConstantPredictor, DrawsPictures):
             torch.where(depth > 0, 1 - depth / deepest, 0.0).clamp(0, 1).expand(-1, 3, -1, -1)
             for depth in (prediction, target)
         )
+
+    def legend(self) -> Legend:
+        return [
+            ("near", (1, 1, 1)),
+            ("halfway to the deepest label", (0.5, 0.5, 0.5)),
+            ("deepest, or no label", (0, 0, 0)),
+        ]
 
     def metrics(self) -> dict[str, Metric]:
         return {"abs_err": _AbsoluteError(), "rel_err": _RelativeError()}

@@ -10,7 +10,7 @@ from torchmetrics import Metric
 from torchvision.utils import draw_bounding_boxes
 
 from mtlrun.config.bounds import Bounds, FractionAboveZero, FractionBelowOne, Width, checked
-from mtlrun.tasks.base import DrawsPictures, Task, TaskOptions
+from mtlrun.tasks.base import DrawsPictures, Legend, Task, TaskOptions
 from mtlrun.tasks.losses.boxes import detect, fcos_loss, image_size
 from mtlrun.tasks.metrics.box_precision import MAX_DETECTIONS, BoxPrecision, check_available
 
@@ -106,6 +106,14 @@ class Detection(Task, DrawsPictures):
         )
         return predicted, true
 
+    def legend(self) -> Legend:
+        classes = [(f"class {label}", self._color(label)) for label in range(self.num_classes)]
+        return [*classes, ("ignored", self._color(0, ignored=True))]
+
+    def _color(self, label: float, *, ignored: bool = False) -> tuple[float, float, float]:
+        hue = label / self.num_classes * 5 / 6  # red to magenta
+        return colorsys.hsv_to_rgb(hue, 0.0 if ignored else 1.0, 0.5 if ignored else 1.0)
+
     def _draw(self, objects: Tensor, height: int, width: int) -> Tensor:
         """Return an image [3, height, width] in [0, 1] of the outlines of objects [n, 6]: a color per class.
 
@@ -116,9 +124,7 @@ class Detection(Task, DrawsPictures):
         if len(objects):
             colors = []
             for *_, label, ignored in objects.tolist():
-                hue = label / self.num_classes * 5 / 6  # red to magenta
-                color = colorsys.hsv_to_rgb(hue, 0.0 if ignored else 1.0, 0.5 if ignored else 1.0)
-                colors.append(tuple(round(255 * channel) for channel in color))
+                colors.append(tuple(round(255 * channel) for channel in self._color(label, ignored=bool(ignored))))
             last = torch.tensor([width, height, width, height]) - 1
             image = draw_bounding_boxes(image, torch.minimum(objects[:, :4].round().long(), last), colors=colors)
         return image / 255

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from mtlrun.config.checks import check_one_of
-from mtlrun.tasks.base import ConstantPredictor, DrawsPictures, Task, TaskOptions
+from mtlrun.tasks.base import ConstantPredictor, DrawsPictures, Legend, Task, TaskOptions
 from mtlrun.tasks.dense import check_same_pixels, describe_pixel, find_pixel
 
 Criterion = Literal["cosine", "l1", "angle"]
@@ -152,6 +152,10 @@ class SurfaceNormals(Task, ConstantPredictor, DrawsPictures):
         true = target.nan_to_num()
         valid = true.norm(dim=1, keepdim=True) > 0
         return (nn.functional.normalize(prediction, dim=1) + 1) / 2, torch.where(valid, (true + 1) / 2, 0.0)
+
+    def legend(self) -> Legend:
+        axes = [("along x", (1.0, 0.5, 0.5)), ("along y", (0.5, 1.0, 0.5)), ("along z", (0.5, 0.5, 1.0))]
+        return [*axes, ("no label", (0.0, 0.0, 0.0))]
 
     def metrics(self) -> dict[str, Metric]:
         return {

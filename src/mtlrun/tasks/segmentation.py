@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mtlrun.config.bounds import Classes, ClassIndex, checked
-from mtlrun.tasks.base import Directions, DrawsPictures, log_frequencies
+from mtlrun.tasks.base import Directions, DrawsPictures, Legend, log_frequencies
 from mtlrun.tasks.class_task import ClassTaskOptions, ClassWeightedTask
 from mtlrun.tasks.dense import check_same_pixels, describe_pixel, find_pixel
 from mtlrun.tasks.losses.class_weights import ClassWeights
@@ -86,11 +86,21 @@ class Segmentation(ClassWeightedTask, DrawsPictures):
         return mask if self.class_weights is None else self.class_weights[torch.where(mask, target, 0)] * mask
 
     def picture(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        hues = torch.arange(self.num_classes, device=target.device) * (5 / self.num_classes)  # red to magenta, and dark
-        colors = torch.stack([(1 - (hues - center).abs() / 2).clamp(0, 1) for center in (0.0, 2.0, 4.0)], dim=1)
-        colors = torch.cat([colors, torch.zeros(1, 3, device=target.device)])  # the last one: no label
+        colors = self._colors().to(target.device)
         labels = torch.where((target >= 0) & (target < self.num_classes), target, self.num_classes)
         return tuple(colors[classes].permute(0, 3, 1, 2) for classes in (prediction.argmax(dim=1), labels))  # type: ignore[return-value]
+
+    def legend(self) -> Legend:
+        words = [*(f"class {label}" for label in range(self.num_classes)), "no label"]
+        return [
+            (text, (red, green, blue)) for text, (red, green, blue) in zip(words, self._colors().tolist(), strict=True)
+        ]
+
+    def _colors(self) -> Tensor:
+        """Return the color of each class, and that of pixels without a label, [num_classes + 1, 3]."""
+        hues = torch.arange(self.num_classes) * (5 / self.num_classes)  # red to magenta, and dark
+        colors = torch.stack([(1 - (hues - center).abs() / 2).clamp(0, 1) for center in (0.0, 2.0, 4.0)], dim=1)
+        return torch.cat([colors, torch.zeros(1, 3)])
 
     def metrics(self) -> "dict[str, Metric]":
         from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex

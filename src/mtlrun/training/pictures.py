@@ -1,4 +1,4 @@
-"""Image grids of inputs, labels and predictions, for tasks that draw them."""
+"""Pictures of inputs, labels and predictions, for tasks that draw them."""
 
 from collections.abc import Mapping
 
@@ -8,12 +8,13 @@ from torch import Tensor
 from mtlrun.models import MultiTaskModel
 from mtlrun.tasks import DrawsPictures, Task
 from mtlrun.training.batch import LabeledBatch
+from mtlrun.training.captions import Picture
 from mtlrun.training.forward import run_model
 
 
 @torch.inference_mode()
-def draw(model: MultiTaskModel, batch: LabeledBatch) -> dict[str, Tensor]:
-    """Return {task: image [3, height, width] of bytes}: per labeled sample a column of input, label and prediction.
+def draw(model: MultiTaskModel, batch: LabeledBatch) -> dict[str, Picture]:
+    """Return {task: picture}: per labeled sample a column of input, label and prediction.
 
     Tasks that draw no pictures are left out.
 
@@ -21,19 +22,20 @@ def draw(model: MultiTaskModel, batch: LabeledBatch) -> dict[str, Tensor]:
         model: in evaluation mode.
         batch: of few samples, on the model's device.
     """
-    images = {}
+    pictures = {}
     for samples in batch.source_batches:
         predictions = run_model(model, samples).predictions
         for name in samples.active:
             task = samples.tasks[name]
             if isinstance(task, DrawsPictures):
                 prediction, target = task.picture(samples.pick(name, predictions[name]), samples.targets[name])
-                rows = [*_photographs(samples.pick(name, samples.inputs), target.shape[-2:]), target, prediction]
+                inputs = _photographs(samples.pick(name, samples.inputs), target.shape[-2:])
                 from torchvision.utils import make_grid  # slow to import, and most tasks draw nothing
 
-                grid = make_grid(torch.cat(rows).float().clamp(0, 1), nrow=len(target))
-                images[name] = (grid * 255).round().to(torch.uint8).cpu()
-    return images
+                rows = torch.cat([*inputs, target, prediction]).float().clamp(0, 1)
+                grid = (make_grid(rows, nrow=len(target)) * 255).round().to(torch.uint8).cpu()
+                pictures[name] = Picture(grid, ["input", "label", "prediction"][-len(inputs) - 2 :], task.legend())
+    return pictures
 
 
 def _photographs(inputs: Tensor, size: tuple[int, ...]) -> list[Tensor]:

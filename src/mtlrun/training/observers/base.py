@@ -8,12 +8,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from torch import Tensor
-
 from mtlrun.errors import StorageError
 from mtlrun.records.folder import storing, sync_folder
 from mtlrun.records.notes import NOTED
 from mtlrun.records.record import Record
+from mtlrun.training.captions import Picture
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +53,8 @@ class Observer:
         Under the legacy protocol (`Record.protocol`) it was the test split, and `selected` has no meaning.
         """
 
-    def pictured(self, step: int, pictures: Mapping[str, Tensor]) -> None:
-        """{task: image [3, height, width] of bytes} of some validation samples, right after `validated`."""
+    def pictured(self, step: int, pictures: Mapping[str, Picture]) -> None:
+        """{task: its picture} of some validation samples, right after `validated`."""
 
     def tested(self, step: int, metrics: Metrics) -> None:
         """The result: of the selected checkpoint on the test split, or the means over the last evaluations."""

@@ -5,11 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
-
 from mtlrun.errors import RunInterruptedError, StorageError
 from mtlrun.records.notes import NOTED
 from mtlrun.records.record import Record
+from mtlrun.training.captions import Picture
 from mtlrun.training.observers.base import Metrics, Observer
 
 logger = logging.getLogger(__name__)
@@ -66,7 +65,7 @@ class Observers:
         self._step = step
         self._notify("validated", step, epoch, metrics, selected)
 
-    def pictured(self, step: int, pictures: Mapping[str, Tensor]) -> None:
+    def pictured(self, step: int, pictures: Mapping[str, Picture]) -> None:
         self._notify("pictured", step, pictures)
 
     def tested(self, step: int, metrics: Metrics) -> None:

@@ -1,0 +1,224 @@
+"""Curves of methods for TensorBoard: means and bands over the runs of each config, in further event files."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isfinite, nan, sqrt
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from mtlrun.comparison.data_sets import group_by_data
+from mtlrun.comparison.groups import group_by_config
+from mtlrun.errors import DataError
+from mtlrun.records import event_file
+from mtlrun.records.event_contents import band_charts, result_curves, tag_of_curve, tags_of_band
+from mtlrun.records.folder import METRICS, RECORD, open_atomically, storing
+from mtlrun.records.record import Record
+
+#: In the folder of a study; TensorBoard shows `summary/<method>` as a run.
+SUMMARY = "summary"
+_EVENTS = "events.out.tfevents.0.mtlrun-summary"
+#: Of the lines of training, so many are read from each run: TensorBoard shows no more points of a curve.
+_MOST_POINTS = 1000
+_TRAINING = b'{"split": "train"'
+
+
+@dataclass
+class Summary:
+    """What was written for one study.
+
+    Args:
+        folder: of the study.
+        methods: {name: number of runs} that have a curve.
+        left_out: {reason: number of runs}.
+    """
+
+    folder: Path
+    methods: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Point:
+    """What a run logged at one moment.
+
+    Args:
+        key: the same for all runs of a config: the step for training, the number of the evaluation for validation.
+        step: of the run.
+        values: {tag: value}.
+    """
+
+    key: Any
+    step: int
+    values: Mapping[str, float]
+
+
+_Curves = dict[str, list[_Point]]  # {split: points}
+
+
+def summarize(folders: Iterable[Path]) -> tuple[list[Summary], list[str]]:
+    """Write a curve per method into `summary/<method>` of each study: mean and band over its completed runs.
+
+    The band is the mean plus and minus the standard deviation. Methods are the configs that `mtlrun compare` tells
+    apart, of which there are two completed runs or more. A point stands where all of them have one. What an earlier
+    call wrote is replaced, file by file.
+
+    Args:
+        folders: with runs in or below them. A study is the folder that a run's folder is in.
+
+    Returns:
+        What was written for each study, and what is wrong with each file that is called a record and is none.
+
+    Raises:
+        DataError: a folder does not exist, or holds no record.
+        StorageError: a file cannot be written.
+    """
+    records, problems = _read(folders)
+    studies: dict[Path, dict[Path, Record]] = {}
+    for folder, record in records.items():
+        studies.setdefault(folder.parent, {})[folder] = record
+    return [_summarize_study(study, runs) for study, runs in studies.items()], problems
+
+
+def _read(folders: Iterable[Path]) -> tuple[dict[Path, Record], list[str]]:
+    records: dict[Path, Record] = {}
+    problems: list[str] = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise DataError(f"{folder}: there is no such folder")
+        found: dict[Path, Record] = {}
+        for path in sorted(folder.rglob(RECORD)):
+            try:
+                record = Record.read(path.parent)
+            except DataError as error:
+                problems.append(str(error))
+            else:
+                found |= {} if record is None else {path.parent: record}
+        if not found:
+            raise DataError(f"{folder}: {'; '.join(problems) or 'no run has left a record in or below this folder'}")
+        records |= found
+    return records, problems
+
+
+def _summarize_study(study: Path, runs: Mapping[Path, Record]) -> Summary:
+    summary = Summary(study)
+    folders = {record.run_id: folder for folder, record in runs.items()}
+    data = group_by_data(list(runs.values()))
+    written: set[Path] = set()
+    for title, records in data.items():
+        for group in group_by_config(records):
+            completed = [record for record in group.records if record.status == "completed"]
+            readable = [
+                (record, curves)
+                for record in completed
+                if (curves := _read_curves(folders[record.run_id] / METRICS)) is not None
+            ]
+            _count(summary.left_out, "not completed", len(group.records) - len(completed))
+            _count(summary.left_out, f"whose {METRICS} is missing or damaged", len(completed) - len(readable))
+            if len(readable) < 2:
+                _count(summary.left_out, "the only ones of their method", len(readable))
+                continue
+            words = ([title] if len(data) > 1 else []) + _words(group.label, completed[0])
+            name = _folder_name(words, taken=summary.methods)
+            path = study / SUMMARY / name / _EVENTS
+            with storing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            _write(path, _entries(*zip(*readable, strict=True)))
+            written.add(path)
+            summary.methods[name] = len(readable)
+    _remove_others(study / SUMMARY, written)
+    return summary
+
+
+def _count(counts: dict[str, int], reason: str, number: int) -> None:
+    if number:
+        counts[reason] = counts.get(reason, 0) + number
+
+
+def _words(label: Mapping[str, Any], record: Record) -> list[str]:
+    """Return what tells a method apart: names of options, and key=value for other keys."""
+    names = record.config["names"]
+    words = [str(value) if key in names else f"{key}={value}" for key, value in label.items()]
+    return words or [str(names["model"]), str(names["weighting"])]
+
+
+def _folder_name(words: Iterable[str], taken: Iterable[str]) -> str:
+    name = re.sub(r"[^\w.,=+-]+", "_", ",".join(words))[:150].strip(".") or "all"
+    others = set(taken)
+    return next(one for one in (name, *(f"{name}-{number}" for number in range(2, 10_000))) if one not in others)
+
+
+def _write(path: Path, entries: Sequence[bytes]) -> None:
+    with open_atomically(path) as file:
+        for entry in entries:
+            file.write(entry)
+
+
+def _remove_others(folder: Path, written: set[Path]) -> None:
+    """Remove what earlier calls wrote for methods that are no more."""
+    for path in folder.glob(f"*/{_EVENTS}"):
+        if path not in written:
+            path.unlink(missing_ok=True)
+            if not any(path.parent.iterdir()):
+                path.parent.rmdir()
+
+
+def _entries(records: Sequence[Record], curves: Sequence[_Curves]) -> list[bytes]:
+    """Return the entries of the event file of a method."""
+    entries = [event_file.header(), event_file.layout(band_charts(records[0]))]
+    for split in dict.fromkeys(split for of_run in curves for split in of_run):
+        for step, values in _mean_curve([of_run.get(split, []) for of_run in curves]):
+            entries.append(event_file.scalars(values, step))
+    results = [_Point("result", record.steps, result_curves(record, record.test)) for record in records]
+    for step, values in _mean_curve([[point] for point in results]):
+        entries.append(event_file.scalars(values, step))
+    return entries
+
+
+def _mean_curve(runs: Sequence[Sequence[_Point]]) -> list[tuple[int, dict[str, float]]]:
+    """Return (step, {tag: mean, tag of an edge: edge of its band}) where all runs have a point, in order of steps."""
+    by_key = [{point.key: point for point in points} for points in runs]
+    curve = []
+    for key in by_key[0]:
+        points = [found[key] for found in by_key if key in found]
+        if len(points) < len(runs):
+            continue
+        values: dict[str, float] = {}
+        for tag in points[0].values:
+            of_runs = [point.values[tag] for point in points if tag in point.values]
+            if len(of_runs) == len(runs):
+                mean, deviation = _mean_and_deviation(of_runs)
+                low, high = tags_of_band(tag)
+                values |= {tag: mean, low: mean - deviation, high: mean + deviation}
+        curve.append((round(fmean(point.step for point in points)), values))
+    return sorted(curve, key=lambda point: point[0])
+
+
+def _mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
+    if not all(map(isfinite, values)):
+        return nan, nan
+    mean = fmean(values)
+    return mean, sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
+
+
+def _read_curves(path: Path) -> _Curves | None:
+    """Return the points of training and of the evaluations during it; of many points of training only some.
+
+    None if the file cannot be read, or a line of it is none that a run writes: which evaluation the next lines are of
+    would not be known.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+        training = [line for line in lines if line.startswith(_TRAINING)]
+        stride = -(-len(training) // _MOST_POINTS) or 1
+        kept = training[stride - 1 :: stride] + [line for line in lines if not line.startswith(_TRAINING)]
+        curves: _Curves = {}
+        for line in map(json.loads, kept):
+            points = curves.setdefault(line["split"], [])
+            values = {tag_of_curve(tag): value for tag, value in line.items() if "/" in tag}
+            points.append(_Point(line["step"] if line["split"] == "train" else len(points), line["step"], values))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    return {split: points for split, points in curves.items() if split in ("train", "val", "test_selected")}
