@@ -11,10 +11,11 @@ from typing import Any
 
 from mtlrun.comparison.data_sets import group_by_data
 from mtlrun.comparison.groups import group_by_config
-from mtlrun.errors import DataError
+from mtlrun.comparison.reading import read_runs
+from mtlrun.comparison.run import Run
 from mtlrun.records import event_file
 from mtlrun.records.event_contents import band_charts, result_curves, tag_of_curve, tags_of_band
-from mtlrun.records.folder import METRICS, RECORD, open_atomically, storing
+from mtlrun.records.folder import METRICS, open_atomically, storing
 from mtlrun.records.record import Record
 
 #: In the folder of a study; TensorBoard shows `summary/<method>` as a run.
@@ -75,59 +76,35 @@ def summarize(folders: Iterable[Path]) -> tuple[list[Summary], list[str]]:
         DataError: a folder does not exist, or holds no record.
         StorageError: a file cannot be written.
     """
-    records, problems = _read(folders)
-    studies: dict[Path, dict[Path, Record]] = {}
-    for folder, record in records.items():
-        studies.setdefault(folder.parent, {})[folder] = record
-    return [_summarize_study(study, runs) for study, runs in studies.items()], problems
+    found = read_runs(folders)
+    studies: dict[Path, list[Run]] = {}
+    for run in found.runs:
+        assert run.folder is not None
+        studies.setdefault(run.folder.parent, []).append(run)
+    return [_summarize_study(study, runs) for study, runs in studies.items()], found.problems
 
 
-def _read(folders: Iterable[Path]) -> tuple[dict[Path, Record], list[str]]:
-    records: dict[Path, Record] = {}
-    problems: list[str] = []
-    for folder in folders:
-        if not folder.is_dir():
-            raise DataError(f"{folder}: there is no such folder")
-        found: dict[Path, Record] = {}
-        for path in sorted(folder.rglob(RECORD)):
-            try:
-                record = Record.read(path.parent)
-            except DataError as error:
-                problems.append(str(error))
-            else:
-                found |= {} if record is None else {path.parent: record}
-        if not found:
-            raise DataError(f"{folder}: {'; '.join(problems) or 'no run has left a record in or below this folder'}")
-        records |= found
-    return records, problems
-
-
-def _summarize_study(study: Path, runs: Mapping[Path, Record]) -> Summary:
+def _summarize_study(study: Path, runs: Sequence[Run]) -> Summary:
     summary = Summary(study)
-    folders = {record.run_id: folder for folder, record in runs.items()}
-    data = group_by_data(list(runs.values()))
+    by_record = {id(run.record): run for run in runs}
+    data = group_by_data([run.record for run in runs])
     written: set[Path] = set()
     for title, records in data.items():
-        for group in group_by_config(records):
-            completed = [record for record in group.records if record.status == "completed"]
-            readable = [
-                (record, curves)
-                for record in completed
-                if (curves := _read_curves(folders[record.run_id] / METRICS)) is not None
-            ]
-            _count(summary.left_out, "not completed", len(group.records) - len(completed))
-            _count(summary.left_out, f"whose {METRICS} is missing or damaged", len(completed) - len(readable))
-            if len(readable) < 2:
-                _count(summary.left_out, "the only ones of their method", len(readable))
+        for group in group_by_config([by_record[id(record)] for record in records]):
+            completed = [run for run in group.runs if run.state == "completed"]
+            curves = [(run.record, found) for run in completed if (found := _read_curves(run)) is not None]
+            _count(summary.left_out, "not completed", len(group.runs) - len(completed))
+            _count(summary.left_out, f"whose {METRICS} is missing or damaged", len(completed) - len(curves))
+            if len(curves) < 2:
+                _count(summary.left_out, "the only ones of their method", len(curves))
                 continue
-            words = ([title] if len(data) > 1 else []) + _words(group.label, completed[0])
-            name = _folder_name(words, taken=summary.methods)
+            name = _folder_name(f"{title}, {group.name}" if len(data) > 1 else group.name, taken=summary.methods)
             path = study / SUMMARY / name / _EVENTS
             with storing(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
-            _write(path, _entries(*zip(*readable, strict=True)))
+            _write(path, _entries(*zip(*curves, strict=True)))
             written.add(path)
-            summary.methods[name] = len(readable)
+            summary.methods[name] = len(curves)
     _remove_others(study / SUMMARY, written)
     return summary
 
@@ -137,17 +114,11 @@ def _count(counts: dict[str, int], reason: str, number: int) -> None:
         counts[reason] = counts.get(reason, 0) + number
 
 
-def _words(label: Mapping[str, Any], record: Record) -> list[str]:
-    """Return what tells a method apart: names of options, and key=value for other keys."""
-    names = record.config["names"]
-    words = [str(value) if key in names else f"{key}={value}" for key, value in label.items()]
-    return words or [str(names["model"]), str(names["weighting"])]
-
-
-def _folder_name(words: Iterable[str], taken: Iterable[str]) -> str:
-    name = re.sub(r"[^\w.,=+-]+", "_", ",".join(words))[:150].strip(".") or "all"
+def _folder_name(name: str, taken: Iterable[str]) -> str:
+    """Return a name of a folder that says which method it is of."""
+    short = re.sub(r"[^\w.,=+-]+", "_", name.replace(", ", ","))[:150].strip(".") or "all"
     others = set(taken)
-    return next(one for one in (name, *(f"{name}-{number}" for number in range(2, 10_000))) if one not in others)
+    return next(one for one in (short, *(f"{short}-{number}" for number in range(2, 10_000))) if one not in others)
 
 
 def _write(path: Path, entries: Sequence[bytes]) -> None:
@@ -203,14 +174,15 @@ def _mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
     return mean, sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
 
 
-def _read_curves(path: Path) -> _Curves | None:
+def _read_curves(run: Run) -> _Curves | None:
     """Return the points of training and of the evaluations during it; of many points of training only some.
 
     None if the file cannot be read, or a line of it is none that a run writes: which evaluation the next lines are of
     would not be known.
     """
     try:
-        lines = path.read_bytes().splitlines()
+        assert run.folder is not None
+        lines = (run.folder / METRICS).read_bytes().splitlines()
         training = [line for line in lines if line.startswith(_TRAINING)]
         stride = -(-len(training) // _MOST_POINTS) or 1
         kept = training[stride - 1 :: stride] + [line for line in lines if not line.startswith(_TRAINING)]

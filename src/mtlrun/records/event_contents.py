@@ -116,7 +116,7 @@ def charts(record: Record) -> dict[str, list[Chart]]:
         Chart(f"{task}: loss in training and on {name}", [_exactly(f"train/{task}/loss", f"{evaluation}/{task}/loss")])
         for task in tasks
     ]
-    pairs = len(tasks) > 1
+    pairs, has_affinities = len(tasks) > 1, record.config.get("trainer", {}).get("log_affinity_every") is not None
     return {
         "all tasks": [
             Chart(f"main metrics on {name}", [_exactly(*mains)]),
@@ -127,6 +127,7 @@ def charts(record: Record) -> dict[str, list[Chart]]:
             Chart("weights of the tasks", ["update/weight/"]),
             Chart("norms of the task gradients", ["update/grad_norm/"]),
             *([Chart("cosines between task gradients", ["update/grad_cosine/"])] if pairs else []),
+            *([Chart("lookahead affinities", ["update/affinity/"])] if pairs and has_affinities else []),
             Chart("learning rates", ["update/lr/"]),
         ],
     }
