@@ -11,8 +11,9 @@ from typing import Any
 
 from mtlrun.comparison.data_sets import group_by_data
 from mtlrun.comparison.groups import group_by_config
-from mtlrun.comparison.reading import read_runs
+from mtlrun.comparison.reading import read_runs, without_strange
 from mtlrun.comparison.run import Run
+from mtlrun.errors import MtlrunError
 from mtlrun.records import event_file
 from mtlrun.records.event_contents import band_charts, result_curves, tag_of_curve, tags_of_band
 from mtlrun.records.folder import METRICS, open_atomically, storing
@@ -81,7 +82,19 @@ def summarize(folders: Iterable[Path]) -> tuple[list[Summary], list[str]]:
     for run in found.runs:
         assert run.folder is not None
         studies.setdefault(run.folder.parent, []).append(run)
-    return [_summarize_study(study, runs) for study, runs in studies.items()], found.problems
+    summaries = []
+    for study, runs in studies.items():
+        try:
+            summaries.append(_summarize_study(study, runs))
+        except MtlrunError:
+            raise
+        except Exception:  # a record that makes no sense, which has to be found
+            good, problems = without_strange(runs)
+            if not problems:
+                raise
+            found.problems += problems
+            summaries.append(_summarize_study(study, good))
+    return summaries, found.problems
 
 
 def _summarize_study(study: Path, runs: Sequence[Run]) -> Summary:

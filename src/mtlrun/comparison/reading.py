@@ -72,7 +72,7 @@ def compare_folders(folders: Iterable[Path], options: Options | None = None) -> 
     except ConfigError:
         raise
     except Exception:  # a record that makes no sense, which has to be found
-        runs, problems = _without_strange(found.runs)
+        runs, problems = without_strange(found.runs)
         if not runs or not problems:
             raise
         comparison = compare(runs, options)
@@ -96,7 +96,7 @@ def _as_run(record: Record, folder: Path) -> Run:
     return Run(record, folder, state)
 
 
-def _without_strange(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+def without_strange(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
     """Return the runs whose records can be compared, and what is wrong with each of the others."""
     good, problems = [], []
     for run in runs:
