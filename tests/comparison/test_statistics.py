@@ -42,6 +42,7 @@ def test_t_interval_is_that_of_scipy():
         expected = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95)
         assert t_interval(values) == pytest.approx((expected.low, expected.high))
     assert t_interval([1.0]) is None
+    assert t_interval([1.0, 1.0, 1.0]) is None
 
 
 def test_interval_over_folds_is_wider_by_nadeau_and_bengio():
@@ -166,6 +167,7 @@ def test_power_and_needed_repetitions_are_those_of_statsmodels(references):
     assert needed_repetitions(1.0, 0.001) == 2 or power(1000.0, 2) >= 0.8
     assert needed_repetitions(1e-9, 1.0) is None
     assert needed_repetitions(0.0, 1.0) is None
+    assert needed_repetitions(1.0, 0.0) is None
     assert power(1e6, 3) == 1
     assert power(detectable_effect(3), 3) == pytest.approx(0.8, abs=1e-4)
     assert detectable_effect(3) == pytest.approx(3.26, abs=0.01)

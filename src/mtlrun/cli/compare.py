@@ -22,6 +22,7 @@ _EPILOG = """\
 examples:
   mtlrun compare outputs/models_digits
   mtlrun compare outputs --metrics all --out table.tex
+  mtlrun compare outputs/weightings_digits --against equal --pareto
   mtlrun compare outputs --group-by weighting --over seed,optimizer.lr
   mtlrun compare outputs --raw --out numbers.csv
 
@@ -37,7 +38,14 @@ def main(arguments: Sequence[str]) -> int:
     parsed = parser.parse_args(list(arguments))
     chosen = _choose_format(parsed)
     over = {} if parsed.over is None else {"over": parsed.over}
-    options = Options(metrics=parsed.metrics, by=parsed.group_by, against=parsed.against, **over)
+    options = Options(
+        metrics=parsed.metrics,
+        by=parsed.group_by,
+        against=parsed.against,
+        pareto=parsed.pareto,
+        intervals=parsed.intervals,
+        **over,
+    )
     comparison = compare_folders([Path(folder).expanduser() for folder in parsed.folders], options)
     for problem in comparison.problems:
         _complain(f"{problem}; it is left out")
@@ -85,7 +93,20 @@ def _make_parser() -> argparse.ArgumentParser:
         help="main: the main metric of each task (default); all: all but losses; or task/metric, where * stands for "
         "anything",
     )  # fmt: skip
-    parser.add_argument("--against", metavar="NAME", help="the row that the others are tested against, such as equal")
+    parser.add_argument(
+        "--against", metavar="NAME",
+        help="test the other rows against this one, such as equal: over seeds and over test samples, corrected for "
+        "their number",
+    )  # fmt: skip
+    parser.add_argument(
+        "--intervals",
+        action="store_true",
+        help="show the 95 %% interval of each mean instead of the standard deviation",
+    )
+    parser.add_argument(
+        "--pareto", action="store_true",
+        help="add the trade-offs between the tasks: Pareto front, hypervolume, which row wins under which task weights",
+    )  # fmt: skip
     parser.add_argument(
         "--raw", action="store_true",
         help="instead of the table a line per run, task, metric, split and evaluation, as CSV or Parquet",

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from math import isnan
 
+from mtlrun.comparison.analyses import add_analyses
 from mtlrun.comparison.columns import (
     DELTA_M,
     DELTA_P,
@@ -41,7 +42,7 @@ def compare(runs: Sequence[Run], options: Options | None = None) -> Comparison:
         for title, records in data_sets.items()
     ]
     check_metrics([row.group for table in tables for row in table.configs], options.metrics)
-    return Comparison(tables, _describe_numbers(tables, [run.record for run in runs]), options=options)
+    return Comparison(tables, _describe_numbers(tables, [run.record for run in runs], options), options=options)
 
 
 def build_table(title: str, runs: Sequence[Run], options: Options) -> ComparisonTable:
@@ -63,6 +64,7 @@ def build_table(title: str, runs: Sequence[Run], options: Options) -> Comparison
     for column in table.columns:
         if column.kind in ("metric", "delta", "rank"):
             _find_places(table, column)
+    add_analyses(table, options)
     return table
 
 
@@ -186,7 +188,7 @@ def _find_places(table: ComparisonTable, column: Column) -> None:
         cell.place = place if place <= 2 else 0
 
 
-def _describe_numbers(tables: Sequence[ComparisonTable], records: Sequence[Record]) -> list[str]:
+def _describe_numbers(tables: Sequence[ComparisonTable], records: Sequence[Record], options: Options) -> list[str]:
     """Return what the numbers of all tables are."""
     groups: list[ConfigGroup] = [row.group for table in tables for row in table.configs]
     averaged = [count for group in groups for count in group.averaged_evaluations()]
@@ -199,12 +201,13 @@ def _describe_numbers(tables: Sequence[ComparisonTable], records: Sequence[Recor
     if averaged:
         notes.append(explain_mark(averaged))
     over = groups[0].over if groups else SEED_AND_FOLD
+    numbers = "mean [95 % interval by Student's t]" if options.intervals else "mean ± standard deviation"
     if over != SEED_AND_FOLD:
-        notes.append(f"mean ± standard deviation over {', '.join(over)}")
+        notes.append(f"{numbers} over {', '.join(over)}")
     elif any(group.num_folds is None for group in groups):
-        notes.append("mean ± standard deviation over the seeds")
+        notes.append(f"{numbers} over the seeds")
     if any(group.num_folds is not None for group in groups):
-        notes.append("with folds: mean ± standard deviation over the folds, each the mean over its seeds")
+        notes.append(f"with folds: {numbers} over the folds, each the mean over its seeds")
     if any(_is_undefined(table) for table in tables):
         notes.append(
             "(n of m): over the n seeds or folds with a value; for the others the metric is not defined, or not finite"

@@ -9,7 +9,7 @@ from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from math import isclose
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from mtlrun.comparison.predictions import TaskPredictions, UnusableError, read_predictions
 from mtlrun.comparison.statistics.intervals import LEVEL, Interval
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from mtlrun.comparison.run import Run
 
+_Repetition = TypeVar("_Repetition", bound=Hashable)
 _MOST, _FEWEST, _DRAWS = 2000, 500, 2 * 10**7  # resamples, and samples drawn in all of them
 _AT_ONCE = 200_000  # counts that are held at a time
 _CLOSE = 1e-4  # of a metric computed from the file to that of the record
@@ -75,8 +76,8 @@ class SampleComparison:
 
     def compare(
         self,
-        first: "Mapping[Hashable, Run]",
-        second: "Mapping[Hashable, Run]",
+        first: "Mapping[_Repetition, Run]",
+        second: "Mapping[_Repetition, Run]",
         task: str,
         metric: str,
         direction: Direction,
@@ -150,7 +151,7 @@ class SampleComparison:
     def _read(self, run: "Run") -> dict[str, TaskPredictions] | str:
         folder = run.folder
         if folder is None:
-            return "simple predictors keep no predictions"
+            return "a run has no folder with predictions"
         if str(folder) not in self._files:
             try:
                 self._files[str(folder)] = read_predictions(folder)

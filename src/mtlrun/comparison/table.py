@@ -3,11 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite, nan
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mtlrun.comparison.columns import Column
 from mtlrun.comparison.groups import SEED_AND_FOLD, ConfigGroup, Repetition, mean_and_spread
 from mtlrun.comparison.single_task import SingleTaskBaseline
+
+if TYPE_CHECKING:
+    from mtlrun.comparison.against import Against
+    from mtlrun.comparison.trade_offs import TradeOffs
+    from mtlrun.comparison.tuning import Tuning
 
 
 @dataclass(frozen=True)
@@ -19,12 +24,16 @@ class Options:
         by: keys or groups that the runs of a row have in common; None for all but those of `over`.
         over: keys in which the runs of a row differ.
         against: name of the row that the others are tested against; None for none.
+        pareto: whether to add the multi-objective view.
+        intervals: whether readers see the interval of a mean in place of the standard deviation.
     """
 
     metrics: tuple[str, ...] = ("main",)
     by: tuple[str, ...] | None = None
     over: tuple[str, ...] = SEED_AND_FOLD
     against: str | None = None
+    pareto: bool = False
+    intervals: bool = False
 
 
 @dataclass
@@ -36,14 +45,15 @@ class Cell:
         samples: what the mean is over: these values, or with folds the mean of each fold; None for the values.
         place: 1 if no other row is better, as far as the shown digits tell, 2 if only the rows with 1 are; else 0.
         interval: around the mean, over the repetitions; None where none was computed.
-        rank_group: number of the group of rows that are not told apart from each other, 1 for the best; None where
-            none was computed.
+        shows_interval: whether readers see the interval in place of the standard deviation.
+        rank_group: 1 + the number of rows that are significantly better; None where nothing could be tested.
     """
 
     values: dict[Repetition, float]
     samples: Sequence[float] | None = None
     place: int = 0
     interval: tuple[float, float] | None = None
+    shows_interval: bool = False
     rank_group: int | None = None
 
     def __post_init__(self) -> None:
@@ -109,6 +119,9 @@ class ComparisonTable:
         notes: sentences on what the numbers are.
         warnings: sentences on what makes a comparison of the rows doubtful.
         commands: what makes the single-task baselines that are missing.
+        tuning: of methods whose numbers, such as learning rates, were swept; None where none were.
+        against: the rows against the one that was asked for.
+        trade_offs: the multi-objective view, where it was asked for.
     """
 
     title: str
@@ -118,6 +131,9 @@ class ComparisonTable:
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
+    tuning: "Tuning | None" = None
+    against: "Against | None" = None
+    trade_offs: "TradeOffs | None" = None
 
     @property
     def metrics(self) -> list[Column]:

@@ -35,7 +35,13 @@ def as_json(comparison: Comparison) -> str:
               samples            what the mean is over: a value per repetition, or with folds one per fold
               values             [{repetition, value}], unrounded
               place              1 for the best, 2 for the second, else 0
-              interval, rank_group  null unless statistics were asked for
+              interval           95 % t interval of the mean; null for fewer than two repetitions, and for more than
+                                 60 rows without --intervals
+              rank_group         1 + the number of rows that are significantly better; null if nothing was tested
+          tuning        null, or of swept numbers: keys, methods, notes; see `mtlrun.comparison.tuning`
+          against       null without --against: baseline, contrasts, overall, ranks, notes; see
+                        `mtlrun.comparison.against`
+          trade_offs    null without --pareto; see `mtlrun.comparison.trade_offs`
 
     A number that is not finite is null. `seconds_per_step` is in seconds, Deltas are in percent.
     """
@@ -59,7 +65,19 @@ def _table(table: ComparisonTable) -> dict[str, Any]:
         "warnings": table.warnings,
         "commands": table.commands,
         "rows": [_row(row) for row in table.rows],
+        "tuning": None if table.tuning is None else asdict(table.tuning),
+        "against": _against(table),
+        "trade_offs": None if table.trade_offs is None else asdict(table.trade_offs),
     }
+
+
+def _against(table: ComparisonTable) -> dict[str, Any] | None:
+    if table.against is None:
+        return None
+    verdicts = [{"verdict": contrast.verdict} for contrast in table.against.contrasts]
+    content = asdict(table.against)
+    pairs = zip(content["contrasts"], verdicts, strict=True)
+    return content | {"contrasts": [contrast | verdict for contrast, verdict in pairs]}
 
 
 def _row(row: Row) -> dict[str, Any]:

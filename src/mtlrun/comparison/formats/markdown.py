@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich.cells import cell_len
 
 from mtlrun.comparison.columns import Column
+from mtlrun.comparison.formats.sections import sections_of
 from mtlrun.comparison.formats.values import count_texts, count_titles, label_of, text_of, title_of
 from mtlrun.comparison.table import Comparison, ComparisonTable, Row
 from mtlrun.records.printable import printable
@@ -19,6 +20,11 @@ def as_markdown(comparison: Comparison) -> str:
         parts.append(markdown_table(table))
         parts.append(_as_list([*(f"**warning**: {_escape(text)}" for text in table.warnings),
                                *map(_escape, table.notes)]))  # fmt: skip
+        for section in sections_of(table):
+            parts.append(f"#### {_escape(section.title)}")
+            lines = [section.table.header, *(line for line in section.table.rows if not isinstance(line, str))]
+            parts.append(_aligned([list(map(_escape, line)) for line in lines], section.table.num_left))
+            parts.append(_as_list(map(_escape, section.notes)))
         if table.commands:
             parts.append("To make the single-task baseline:")
             parts.append("\n".join(f"    {printable(command)}" for command in table.commands))
@@ -33,8 +39,12 @@ def markdown_table(table: ComparisonTable) -> str:
     for row in table.rows:
         values = [_mark(row, column) for column in table.columns]
         lines.append([*map(_escape, label_of(row, table.labels)), *values, *count_texts(table, row)])
-    left = len(table.labels)
-    widths = [max(3, *(cell_len(line[index]) for line in lines)) for index in range(len(titles))]
+    return _aligned(lines, len(table.labels))
+
+
+def _aligned(lines: Sequence[Sequence[str]], left: int) -> str:
+    """Return a table of a header and rows, of which so many leading columns are aligned to the left."""
+    widths = [max(3, *(cell_len(line[index]) for line in lines)) for index in range(len(lines[0]))]
     rule = ["-" * width if index < left else "-" * (width - 1) + ":" for index, width in enumerate(widths)]
     return "\n".join(_join(line, widths, left) for line in (lines[0], rule, *lines[1:]))
 

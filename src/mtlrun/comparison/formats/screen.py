@@ -5,9 +5,11 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from mtlrun.comparison.formats.sections import sections_of
 from mtlrun.comparison.formats.values import count_texts, count_titles, label_of, text_of, title_of
 from mtlrun.comparison.table import Comparison, ComparisonTable
 from mtlrun.records.display import as_shown, print_line, print_table
+from mtlrun.records.printable import printable
 from mtlrun.records.text_table import TextTable
 
 _MARGIN = 1  # spaces before each line of a table
@@ -20,6 +22,11 @@ def show(console: Console, comparison: Comparison) -> None:
         _print_table(console, as_text_table(table), table.title if len(comparison.tables) > 1 else None)
         for line in (*(f"warning: {warning}" for warning in table.warnings), *table.notes):
             console.print(line)
+        for section in sections_of(table):
+            console.print()
+            _print_table(console, section.table, section.title)
+            for line in section.notes:
+                console.print(line)
         if table.commands:
             console.print("to make the single-task baseline:")
         for command in table.commands:
@@ -32,7 +39,7 @@ def as_text(comparison: Comparison) -> str:
     """Return what a screen of any width would show."""
     file = io.StringIO()
     show(Console(file=file, width=_UNLIMITED, highlight=False, markup=False, emoji=False), comparison)
-    return file.getvalue()
+    return printable(file.getvalue())
 
 
 def as_text_table(table: ComparisonTable) -> TextTable:

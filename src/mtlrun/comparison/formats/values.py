@@ -18,7 +18,7 @@ def title_of(column: Column) -> str:
 
 
 def text_of(row: Row, column: Column) -> str:
-    """Return mean and standard deviation, and (n of m) where a value is not defined for all of the m."""
+    """Return mean and standard deviation, or interval, and (n of m) where a value is not defined for all of the m."""
     cell = row.cells.get(column.key)
     if cell is None or (cell.n == 0 and column.kind != "metric"):
         return NOT_COMPARABLE if column.kind in _COSTS and row.kind == "config" else NOTHING
@@ -27,7 +27,9 @@ def text_of(row: Row, column: Column) -> str:
     if column.kind == "rank":
         return f"{cell.mean:.2f}"
     text = format_number(column, cell.mean)
-    if cell.n > 1:
+    if cell.shows_interval and cell.interval is not None:
+        text += f" [{', '.join(_bound(column, cell, bound) for bound in cell.interval)}]"
+    elif cell.n > 1:
         text += f" ± {format_spread(column, cell)}"
     missing = f" ({cell.n} of {cell.of})" if cell.n < cell.of else ""
     return text + missing + (MARK if row.group.test_selected and column.kind == "metric" else "")
@@ -45,6 +47,10 @@ def format_number(column: Column, value: float) -> str:
 def format_spread(column: Column, cell: Cell) -> str:
     """Return the standard deviation of a cell with as many digits as its mean."""
     return f"{cell.std:.2f}" if column.kind == "delta" else format_value(cell.std, beside=cell.mean)
+
+
+def _bound(column: Column, cell: Cell, bound: float) -> str:
+    return format_number(column, bound) if column.kind == "delta" else format_value(bound, beside=cell.mean)
 
 
 def label_of(row: Row, labels: Sequence[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """Confidence intervals of a mean over repetitions, by Student's t and by the bootstrap."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import sqrt
 from statistics import fmean, stdev
 from typing import NamedTuple
@@ -38,24 +39,31 @@ def standard_error(values: Sequence[float], test_to_train: float = 0.0) -> float
 
 
 def t_interval(values: Sequence[float], level: float = LEVEL, test_to_train: float = 0.0) -> Interval | None:
-    """Return the interval of a mean by Student's t distribution; None for fewer than two values.
+    """Return the interval of a mean by Student's t distribution.
+
+    None for fewer than two values, or equal ones, which say nothing of others.
 
     Args:
         values: one per repetition.
         level: of confidence.
         test_to_train: see `standard_error`.
     """
-    if len(values) < 2:
+    if len(set(values)) < 2:
         return None
     return around(fmean(values), standard_error(values, test_to_train), len(values) - 1, level)
 
 
 def around(center: float, error: float, freedom: float, level: float = LEVEL) -> Interval:
     """Return the interval by Student's t distribution around an estimate with a standard error."""
+    reach = _t_quantile(freedom, (1 + level) / 2) * error
+    return Interval(center - reach, center + reach)
+
+
+@lru_cache(maxsize=1024)
+def _t_quantile(freedom: float, probability: float) -> float:
     from scipy.special import stdtrit
 
-    reach = float(stdtrit(freedom, (1 + level) / 2)) * error
-    return Interval(center - reach, center + reach)
+    return float(stdtrit(freedom, probability))
 
 
 def bootstrap_interval(*samples: Sequence[float], level: float = LEVEL) -> Interval | None:
@@ -63,7 +71,7 @@ def bootstrap_interval(*samples: Sequence[float], level: float = LEVEL) -> Inter
 
     It is `scipy.stats.bootstrap` with bias correction and acceleration (BCa), which also corrects for skewness, unlike
     the percentile interval. With few repetitions either is too narrow, so it stands beside the t interval and does not
-    replace it. None if a sample has fewer than two values, or all are equal, which says nothing of others.
+    replace it. None if a sample has fewer than two values, or all are equal.
 
     Source: Efron & Tibshirani, "An Introduction to the Bootstrap" (1993), section 14.3.
     """

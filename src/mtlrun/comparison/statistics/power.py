@@ -29,7 +29,8 @@ def power(effect: float, count: int, alpha: float = 0.05) -> float:
 def needed_repetitions(gain: float, deviation: float, alpha: float = 0.05, wanted: float = POWER) -> int | None:
     """Return how many paired repetitions find a difference such as the observed one with the wanted power.
 
-    It is about as uncertain as the difference and its deviation are. None if no number up to 10,000 does.
+    It is about as uncertain as the difference and its deviation are. None if no number up to 10,000 does, or the
+    differences do not vary, so that nothing is known of their spread.
 
     Args:
         gain: mean difference.
@@ -37,10 +38,8 @@ def needed_repetitions(gain: float, deviation: float, alpha: float = 0.05, wante
         alpha: level of the two-sided test.
         wanted: power.
     """
-    if gain == 0 or not isfinite(gain) or not isfinite(deviation):
+    if gain == 0 or deviation == 0 or not isfinite(gain) or not isfinite(deviation):
         return None
-    if deviation == 0:
-        return 2
     effect = gain / deviation
     low, high = 1, 2
     while power(effect, high, alpha) < wanted:

@@ -1,0 +1,236 @@
+"""Differences of all rows to a chosen one, over repetitions and over test samples, corrected for their number."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import nan
+
+from mtlrun.comparison.columns import Column
+from mtlrun.comparison.deltas import relative_gain
+from mtlrun.comparison.groups import Repetition
+from mtlrun.comparison.run import Run
+from mtlrun.comparison.samples import SampleComparison, SampleDifference
+from mtlrun.comparison.significance import repetition_word, test_to_train, tested_columns, tested_values
+from mtlrun.comparison.statistics.friedman import RankTest, make_blocks, rank_test
+from mtlrun.comparison.statistics.improvement import Estimate, interquartile_mean, probability_of_improvement
+from mtlrun.comparison.statistics.multiple import holm
+from mtlrun.comparison.statistics.paired import Difference, compare
+from mtlrun.comparison.statistics.power import needed_repetitions
+from mtlrun.comparison.statistics.ranks import ALPHA
+from mtlrun.comparison.table import ComparisonTable, Row
+from mtlrun.config.suggest import suggest
+from mtlrun.errors import ConfigError
+
+
+@dataclass
+class Contrast:
+    """The difference of a row to the chosen one in one column.
+
+    Args:
+        row: name of the row.
+        column: key of the column.
+        title: of the column.
+        over_repetitions: the difference over seeds or folds; None where one of both has no value.
+        over_samples: the difference over test samples; None where it is not known.
+        why_not: why there is none over test samples; "" where there is one.
+        p: of the difference over repetitions, corrected for the number of rows that are tested in the column.
+        p_samples: the same over test samples.
+        needed: number of repetitions that would find such a difference, even if it were the smallest of the column;
+            None if it is not paired, no number is enough, or repetitions are folds.
+    """
+
+    row: str
+    column: str
+    title: str
+    over_repetitions: Difference | None
+    over_samples: SampleDifference | None = None
+    why_not: str = ""
+    p: float | None = None
+    p_samples: float | None = None
+    needed: int | None = None
+
+    @property
+    def verdict(self) -> str:
+        """What the difference is, in words: `better` and `worse` are outside the noise of both."""
+        difference = self.over_repetitions
+        if difference is None:
+            return "no value"
+        if self.p is None:
+            return "too few repetitions"
+        if self.p >= ALPHA:
+            return "inside the noise"
+        better = "better" if difference.gain > 0 else "worse"
+        if self.over_samples is None:
+            return f"{better} over repetitions"
+        agrees = self.over_samples.gain * difference.gain > 0
+        if agrees and self.p_samples is not None and self.p_samples < ALPHA:
+            return better
+        return "inside the noise of the test samples"
+
+
+@dataclass
+class Overall:
+    """A row held against the chosen one over all tasks, by the main metrics.
+
+    Args:
+        row: name of the row.
+        improvement: probability that one of its runs is better than one of the chosen row on a task; None for the
+            chosen row.
+        gain: interquartile mean of the relative gains against single-task networks, in percent, of all runs and tasks;
+            None without a single-task baseline.
+    """
+
+    row: str
+    improvement: Estimate | None
+    gain: Estimate | None
+
+
+@dataclass
+class Against:
+    """All rows of a table against a chosen one.
+
+    Args:
+        baseline: name of the chosen row.
+        repetition: what the rows are repeated over, such as `seed`.
+        contrasts: column by column.
+        overall: of each row.
+        ranks: Friedman's test of the rows in `ranked`; None with fewer than three rows or two blocks.
+        ranked: names of the rows that it is of.
+        notes: sentences on what is not known.
+    """
+
+    baseline: str
+    repetition: str
+    contrasts: list[Contrast] = field(default_factory=list)
+    overall: list[Overall] = field(default_factory=list)
+    ranks: RankTest | None = None
+    ranked: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def hold_against(table: ComparisonTable, name: str) -> Against:
+    """Return the rows of a table against the one of a name.
+
+    Raises:
+        ConfigError: no row has this name, or several have.
+    """
+    chosen = find_row(table, name)
+    others = [row for row in table.ranked() if row is not chosen]
+    if not any(row is chosen for row in table.ranked()):
+        raise ConfigError(f"--against {name}: its results are test-selected, and those of the other rows are not")
+    found = Against(chosen.name, repetition_word(chosen.group))
+    samples = SampleComparison()
+    for column in tested_columns(table):
+        contrasts = [_contrast(row, chosen, column, samples) for row in others]
+        _correct(contrasts, chosen.group.num_folds is not None)
+        found.contrasts += contrasts
+    mains = main_columns(table)
+    for row in (chosen, *others):
+        improvement = None if row is chosen else probability_of_improvement(_scores(row, mains), _scores(chosen, mains))
+        found.overall.append(Overall(row.name, improvement, _gain(row, mains)))
+    complete = [row for row in (chosen, *others) if all(tested_values(row, column) for column in mains)]
+    if len(complete) >= 3:
+        blocks = make_blocks([([tested_values(row, column) for row in complete], column.direction) for column in mains])
+        found.ranks, found.ranked = rank_test(blocks), [row.name for row in complete]
+    reasons: dict[str, dict[str, None]] = {}
+    for contrast in found.contrasts:
+        if contrast.why_not and contrast.over_repetitions is not None:
+            reasons.setdefault(contrast.why_not, {})[contrast.title] = None
+    found.notes += [f"not over test samples: {', '.join(titles)}: {reason}" for reason, titles in reasons.items()]
+    return found
+
+
+def find_row(table: ComparisonTable, name: str) -> Row:
+    """Return the row of a name, or the only one with this value in its label, such as `equal`.
+
+    Raises:
+        ConfigError: there is none, or there are several.
+    """
+    exact = [row for row in table.configs if row.name == name]
+    found = exact or [row for row in table.configs if name in map(str, row.label.values())]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ConfigError(f"--against {name}: {len(found)} rows have it: {'; '.join(row.name for row in found)}")
+    raise ConfigError(f"--against {name}: no such row; {suggest(name, [row.name for row in table.configs], 'rows')}")
+
+
+def main_columns(table: ComparisonTable) -> list[Column]:
+    """Return one column per task: that of its main metric, or if it is not shown, the first one."""
+    mains = {item for row in table.configs for record in row.group.records for item in record.main_metrics.items()}
+    by_task: dict[object, Column] = {}
+    for column in table.metrics:
+        task = column.task, column.meaning
+        if task not in by_task or (
+            (column.task, column.metric) in mains and (column.task, by_task[task].metric) not in mains
+        ):
+            by_task[task] = column
+    return list(by_task.values())
+
+
+def _contrast(row: Row, chosen: Row, column: Column, samples: SampleComparison) -> Contrast:
+    difference = compare(
+        tested_values(row, column),
+        tested_values(chosen, column),
+        column.direction,
+        test_to_train=max(test_to_train(row.group), test_to_train(chosen.group)),
+        bootstrap=True,
+    )
+    contrast = Contrast(row.name, column.key, column.title, difference)
+    if column.kind != "metric":
+        contrast.why_not = "made of several metrics"
+    elif difference is not None:
+        found = samples.compare(_runs(row, column), _runs(chosen, column), column.task, column.metric, column.direction)
+        if isinstance(found, str):
+            contrast.why_not = found
+        else:
+            contrast.over_samples = found
+    return contrast
+
+
+def _runs(row: Row, column: Column) -> dict[Repetition, Run]:
+    """Return the runs of a row that have a value in a column."""
+    values = row.cells[column.key].values
+    return {repetition: run for repetition, run in row.group.repetitions().items() if repetition in values}
+
+
+def _correct(contrasts: Sequence[Contrast], folded: bool) -> None:
+    differences = [contrast.over_repetitions for contrast in contrasts]
+    over_repetitions = holm([None if found is None else found.p for found in differences])
+    over_samples = holm([None if found.over_samples is None else found.over_samples.p for found in contrasts])
+    tested = sum(p is not None for p in over_repetitions)
+    for contrast, p, p_samples in zip(contrasts, over_repetitions, over_samples, strict=True):
+        contrast.p, contrast.p_samples = p, p_samples
+        difference = contrast.over_repetitions
+        if difference is not None and difference.paired and not folded:
+            contrast.needed = needed_repetitions(difference.gain, difference.deviation, ALPHA / tested)
+
+
+def _scores(row: Row, columns: Sequence[Column]) -> list[list[float]]:
+    """Return the values of each run of a row by column, higher is better, NaN where there is none."""
+    repetitions = dict.fromkeys(key for column in columns for key in _values(row, column))
+    return [
+        [(1 if column.direction == "max" else -1) * _values(row, column).get(key, nan) for column in columns]
+        for key in repetitions
+    ]
+
+
+def _values(row: Row, column: Column) -> dict[Repetition, float]:
+    return row.cells[column.key].values if column.key in row.cells else {}
+
+
+def _gain(row: Row, columns: Sequence[Column]) -> Estimate | None:
+    """Return the interquartile mean of a row's relative gains; None without a single-task baseline."""
+    scores = []
+    for repetition, run in row.group.repetitions().items():
+        baseline = row.baselines.get(repetition)
+        if baseline is None or baseline.problems:
+            continue
+        scores.append(
+            [
+                relative_gain(
+                    _values(row, column).get(repetition, nan), baseline.mean(column, run.fold), column.direction
+                )
+                for column in columns
+            ]
+        )
+    return interquartile_mean(scores) if any(value == value for of_run in scores for value in of_run) else None

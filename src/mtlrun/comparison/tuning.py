@@ -1,0 +1,133 @@
+"""Tuning: where numbers such as learning rates were swept, what each method gets by the trial that validation prefers.
+
+The trial is chosen on validation alone, by the mean skill of its selected checkpoints, and then has its test metrics;
+beside it stands the median of all trials, for what the method gets untuned. A method with more trials has an advantage
+that its own merit does not explain.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import isfinite, nan
+from statistics import fmean, median
+from typing import Any
+
+from mtlrun.comparison.table import ComparisonTable, Row
+
+_GROUPS = ("optimizer.", "scheduler.", "weighting.", "tasks.", "model.")
+
+
+@dataclass
+class Spread:
+    """The test means of a method's trials in one column.
+
+    Args:
+        best: of the trial that validation prefers; NaN where validation cannot choose.
+        median, low, high: over all trials.
+    """
+
+    best: float
+    median: float
+    low: float
+    high: float
+
+
+@dataclass
+class TunedMethod:
+    """A method with the trials of its swept keys.
+
+    Args:
+        label: what tells the method from others, {key: value}.
+        trials: number of its rows, each one or several repetitions of a config.
+        best: values of the swept keys that validation prefers; None where it cannot choose.
+        best_row: name of that row; "" for none.
+        validation: mean skill of that row on validation, NaN for none.
+        spreads: {key of a column: over the trials}.
+    """
+
+    label: dict[str, Any]
+    trials: int
+    best: dict[str, Any] | None
+    best_row: str
+    validation: float
+    spreads: dict[str, Spread]
+
+
+@dataclass
+class Tuning:
+    """The methods of a table whose numbers were swept.
+
+    Args:
+        keys: the swept keys.
+        methods: all methods, those with one trial too.
+        notes: sentences on what could not be chosen.
+    """
+
+    keys: list[str]
+    methods: list[TunedMethod] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def find_tuning(table: ComparisonTable) -> Tuning | None:
+    """Return what the trials of each method got; None if no method has several."""
+    rows = table.configs
+    keys = [key for key in table.labels if key.startswith(_GROUPS) and _is_swept(key, rows)]
+    methods: dict[str, list[Row]] = {}
+    for row in rows:
+        methods.setdefault(repr(_method(row, keys)), []).append(row)
+    if not keys or all(len(trials) < 2 for trials in methods.values()):
+        return None
+    tuning = Tuning(keys)
+    for trials in methods.values():
+        tuning.methods.append(_tune(table, trials, keys))
+    unknown = [method for method in tuning.methods if method.best is None]
+    if unknown:
+        tuning.notes.append(
+            "no best trial where a record has no skill on validation, as under the legacy protocol: choosing on test "
+            "would be an advantage of the method with more trials"
+        )
+    return tuning
+
+
+def _is_swept(key: str, rows: Sequence[Row]) -> bool:
+    """Return True if all values of a key are numbers or null, at least two of them different numbers."""
+    values = [row.label[key] for row in rows if key in row.label]
+    numbers = {value for value in values if isinstance(value, int | float) and not isinstance(value, bool)}
+    return len(numbers) > 1 and all(value is None or value in numbers for value in values)
+
+
+def _method(row: Row, keys: Sequence[str]) -> dict[str, Any]:
+    return {key: value for key, value in row.label.items() if key not in keys}
+
+
+def _tune(table: ComparisonTable, trials: Sequence[Row], keys: Sequence[str]) -> TunedMethod:
+    skills = {index: skill for index, row in enumerate(trials) if (skill := _validation(row)) is not None}
+    chosen = max(skills, key=lambda index: skills[index]) if skills and all(map(isfinite, skills.values())) else None
+    best = None if chosen is None else trials[chosen]
+    spreads = {}
+    for column in table.metrics:
+        means = [mean for row in trials if isfinite(mean := row.mean(column))]
+        if means:
+            of_best = nan if best is None else best.mean(column)
+            spreads[column.key] = Spread(of_best, median(means), min(means), max(means))
+    return TunedMethod(
+        label=_method(trials[0], keys),
+        trials=len(trials),
+        best=None if best is None else {key: best.label[key] for key in keys if key in best.label},
+        best_row="" if best is None else best.name,
+        validation=nan if chosen is None else skills[chosen],
+        spreads=spreads,
+    )
+
+
+def _validation(row: Row) -> float | None:
+    """Return the mean skill on validation over tasks and repetitions.
+
+    NaN if a run with a result has none; None if no run has a result: such a trial counts, and is never the best.
+    """
+    records = [record for record in row.group.records if record.test]
+    skills = [[entry["selected"] for entry in record.skills.values()] for record in records]
+    if not records:
+        return None
+    if any(not of_run or not all(map(isfinite, of_run)) for of_run in skills):
+        return nan
+    return fmean(fmean(of_run) for of_run in skills)
