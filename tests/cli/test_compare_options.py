@@ -42,10 +42,14 @@ def test_raw_numbers_are_written_as_csv_and_parquet(mtlrun):
     code, out, _ = mtlrun("compare", "study", "--raw", "--metrics", "all")
     assert code == 0
     assert len(list(csv.DictReader(out.splitlines()))) == 64
-    Path("study").joinpath(next(Path("study").iterdir()).name, "metrics.jsonl").unlink()
-    assert mtlrun("compare", "study", "--raw")[2] == (
-        "mtlrun: 1 of the runs have no metrics.jsonl; only results are known of them\n"
-    )
+    first, second, *_ = sorted(Path("study").iterdir())
+    (first / "metrics.jsonl").unlink()
+    with open(second / "metrics.jsonl", "a") as file:
+        file.write('{"split": "val", "st\n{"split": "val"')
+    assert mtlrun("compare", "study", "--raw")[2].splitlines() == [
+        f"mtlrun: {second}/metrics.jsonl: 1 lines are no entries; they are left out",
+        "mtlrun: 1 of the runs have no metrics.jsonl; only results are known of them",
+    ]
 
 
 @pytest.mark.usefixtures("study")

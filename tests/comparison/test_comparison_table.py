@@ -1,5 +1,6 @@
 """The table of a comparison: which runs are a row, what a cell is, and what is said about runs that are not in it."""
 
+import cProfile
 import json
 import re
 from math import isnan, nan
@@ -206,3 +207,22 @@ def test_runs_that_a_sweep_has_still_to_start_are_mentioned(tmp_path):
     sweep = {"host": platform.node(), "pid": os.getpid(), "at": time.time(), "runs": runs}
     (tmp_path / ".sweeps" / "x.json").write_text(json.dumps(sweep))
     assert "a sweep has still to start 2 runs, which no row counts" in compare_folders([tmp_path]).notes
+
+
+def test_the_time_of_a_comparison_grows_with_the_number_of_runs_and_no_faster(tmp_path):
+    """Calls are counted, since seconds depend on the machine; scripts/benchmark_compare.py prints those."""
+
+    def calls(number):
+        records = [
+            make_record(number % 2, weighting=f"method_{number // 2}", changes=changes)
+            for number, (changes,) in ((n, rates(0.001 * (n % 10))) for n in range(number))
+        ]
+        write_records(tmp_path / str(number), records)
+        profile = cProfile.Profile()
+        profile.runcall(compare_folders, [tmp_path / str(number)])
+        return sum(entry.callcount for entry in profile.getstats())
+
+    calls(10)  # what is looked into once
+    few, many = calls(60), calls(120)
+    assert many < 2.3 * few
+    assert many / 120 < 4000

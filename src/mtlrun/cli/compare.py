@@ -173,22 +173,22 @@ def _put(text: str, out: Path | None) -> None:
 
 
 def _write_raw(comparison: Comparison, chosen: str, out: Path | None) -> None:
-    from mtlrun.comparison.formats.raw import without_curves, write_raw_csv, write_raw_parquet
+    from mtlrun.comparison.formats.raw import describe_losses, write_raw_csv, write_raw_parquet
 
-    if lacking := without_curves(comparison):
-        _complain(f"{lacking} of the runs have no metrics.jsonl; only results are known of them")
     try:
         if out is None:
-            write_raw_csv(comparison, sys.stdout)
-            return
-        if chosen == "parquet":
+            number = write_raw_csv(comparison, sys.stdout)
+        elif chosen == "parquet":
             number = write_raw_parquet(comparison, str(out))
         else:
             with open(out, "w", encoding="utf-8", newline="") as file:
                 number = write_raw_csv(comparison, file)
     except OSError as error:
         raise StorageError(out or Path("standard output"), error) from error
-    print(printable(f"{number:,} lines written to {out}"))
+    for problem in describe_losses(comparison):
+        _complain(problem)
+    if out is not None:
+        print(printable(f"{number:,} lines written to {out}"))
 
 
 def _complain(text: str) -> None:

@@ -31,6 +31,9 @@ class Run:
     def __post_init__(self) -> None:
         self.state = self.state or self.record.status
         self._meanings: dict[str, Meaning] = {}
+        #: Number of lines of metrics.jsonl that were no entries, when it was last read; a last one that is cut off is
+        #: that of a run which was just writing it.
+        self.unreadable_lines = 0
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -82,11 +85,16 @@ class Run:
         Each has `split`, `step`, `epoch` and numbers by tag, such as `val/<task>/<metric>`; see
         `mtlrun.training.observers.metrics_file`.
         """
+        self.unreadable_lines = 0
         if self.folder is None:
             return
         with suppress(OSError), open(self.folder / METRICS, "rb") as file:
             for line in file:
-                with suppress(ValueError, RecursionError):
+                try:
                     entry = json.loads(line)
-                    if isinstance(entry, dict) and isinstance(entry.get("split"), str):
-                        yield entry
+                except (ValueError, RecursionError):
+                    entry = None
+                if isinstance(entry, dict) and isinstance(entry.get("split"), str):
+                    yield entry
+                elif line.endswith(b"\n"):
+                    self.unreadable_lines += 1

@@ -8,6 +8,7 @@ from mtlrun.comparison.groups import ConfigGroup
 from mtlrun.comparison.run import Run
 from mtlrun.comparison.table import Comparison
 from mtlrun.errors import DataError
+from mtlrun.records.folder import METRICS
 
 #: What each line has, before the keys in which the runs differ.
 COLUMNS = (
@@ -39,10 +40,16 @@ def label_columns(comparison: Comparison) -> list[str]:
     return [key for key in keys if key not in COLUMNS]
 
 
-def without_curves(comparison: Comparison) -> int:
-    """Return the number of runs without metrics.jsonl, of which only results are known."""
+def describe_losses(comparison: Comparison) -> list[str]:
+    """Return what is not among the lines, once they were made: a sentence each."""
     runs = [run for table in comparison.tables for row in table.configs for run in row.group.runs]
-    return sum(next(run.curve(), None) is None for run in runs)
+    problems = [
+        f"{run.folder}/{METRICS}: {run.unreadable_lines} lines are no entries; they are left out"
+        for run in runs
+        if run.unreadable_lines
+    ]
+    without = sum(run.folder is None or not (run.folder / METRICS).exists() for run in runs)
+    return problems + ([f"{without} of the runs have no {METRICS}; only results are known of them"] if without else [])
 
 
 def write_raw_csv(comparison: Comparison, file: IO[str]) -> int:
