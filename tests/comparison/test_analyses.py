@@ -271,6 +271,13 @@ def test_the_command_shows_the_tests_in_all_formats_for_readers_and_everything_i
     markdown = mtlrun(*asked, "--format", "markdown")[1]
     assert "#### against equal" in markdown
     assert "| left accuracy" in markdown
+    latex = mtlrun(*asked, "--format", "latex")[1]
+    assert "% against equal\n\\begin{tabular}{llrrrrrr}" in latex
+    lines = mtlrun(*asked[:2], "--intervals", "--format", "csv")[1].splitlines()
+    (line,) = [dict(zip(lines[0].split(","), each.split(","), strict=True)) for each in lines if ",equal," in each]
+    assert float(line["left/accuracy low"]) == pytest.approx(row["cells"]["left/accuracy"]["interval"][0])
+    code, _, err = mtlrun(*asked, "--format", "csv")
+    assert (code, err) == (2, "mtlrun: --against: csv has no place for what it adds; --format json has everything\n")
     code, _, err = mtlrun(*asked[:2], "--against", "nobody")
     assert code == 2
     assert "--against nobody: no such row" in err

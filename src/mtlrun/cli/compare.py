@@ -139,6 +139,9 @@ def _choose_format(parsed: argparse.Namespace) -> str:
         chosen = "csv" if parsed.raw else "screen"
     if parsed.raw and chosen not in ("csv", "parquet"):
         raise ConfigError(f"--raw: its format is csv or parquet, not {chosen}")
+    if chosen in ("csv", "parquet") and (parsed.against or parsed.pareto):
+        option = "--against" if parsed.against else "--pareto"
+        raise ConfigError(f"{option}: {chosen} has no place for what it adds; --format json has everything")
     if chosen == "parquet" and not (parsed.raw and parsed.out):
         raise ConfigError("--format parquet: only for --raw, with --out <file>.parquet")
     return chosen

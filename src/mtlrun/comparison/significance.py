@@ -14,7 +14,7 @@ from mtlrun.comparison.table import ComparisonTable, Row
 #: Between more rows no differences are tested unasked: there are thousands of pairs, of which next to none would be
 #: significant after the correction.
 MOST_ROWS = 60
-_DESCRIBED = 6
+_DESCRIBED, _NAMED = 6, 8
 
 
 def independent(group: ConfigGroup, values: Mapping[Repetition, float]) -> dict[Any, float]:
@@ -127,9 +127,12 @@ def add_rank_groups(table: ComparisonTable) -> None:
 
 
 def _describe(rows: Sequence[Row], ranks: Sequence[int | None]) -> str:
-    """Return in words which rows share each rank."""
+    """Return in words which rows share each rank; of many only their number."""
     by_rank: dict[int, list[str]] = {}
     for row, rank in zip(rows, ranks, strict=True):
         if rank is not None:
             by_rank.setdefault(rank, []).append(row.name)
-    return " | ".join(f"{rank}: {'; '.join(by_rank[rank])}" for rank in sorted(by_rank))
+    texts = {
+        rank: "; ".join(names) if len(names) <= _NAMED else f"{len(names)} rows" for rank, names in by_rank.items()
+    }
+    return " | ".join(f"{rank}: {texts[rank]}" for rank in sorted(texts))

@@ -13,6 +13,7 @@ from mtlrun.comparison.table import ComparisonTable, Row
 from mtlrun.errors import DataError
 
 _PERFECT = {"max": 1.0, "min": 0.0}
+_MOST_OBJECTIVES = 10  # the time that a hypervolume takes grows exponentially with them
 
 
 @dataclass
@@ -101,6 +102,9 @@ def _add_hypervolume(
         ]
         found.reference_is = "the worst mean of each column"
     directions = [column.direction for column in columns]
+    if len(columns) > _MOST_OBJECTIVES:
+        found.notes.append(f"no hypervolume: it is computed for up to {_MOST_OBJECTIVES} objectives")
+        return
     try:
         found.hypervolume = hypervolume(points, found.reference, directions)
         for index, row in enumerate(found.rows):

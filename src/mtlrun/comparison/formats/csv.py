@@ -4,35 +4,41 @@ import csv
 import io
 from math import isfinite
 
-from mtlrun.comparison.table import Comparison
+from mtlrun.comparison.table import Cell, Comparison
 
 
 def as_csv(comparison: Comparison) -> str:
     """Return one table of all data sets; what a row lacks is empty, and so is a number that is not finite.
 
     The columns: `data`, `kind` (config or predictor), the keys in which rows differ, `<column>`, `<column> std` and
-    `<column> n` for each column of the comparison, then the number of runs in each state.
+    `<column> n` for each column of the comparison, with --intervals `<column> low` and `<column> high`, then the number
+    of runs in each state.
     """
+    intervals = comparison.options.intervals
     labels = dict.fromkeys(label for table in comparison.tables for label in table.labels if label)
     columns = dict.fromkeys(column for table in comparison.tables for column in table.columns)
     states = dict.fromkeys(state for table in comparison.tables for row in table.configs for state in row.counts)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    titles = [title for column in columns for title in (column.key, f"{column.key} std", f"{column.key} n")]
+    kinds = ["", " std", " n", *([" low", " high"] if intervals else [])]
+    titles = [f"{column.key}{kind}" for column in columns for kind in kinds]
     writer.writerow(["data", "kind", "name", *labels, *titles, *states])
     for table in comparison.tables:
         for row in table.rows:
             cells = [row.cells.get(column.key) for column in columns]
             numbers = [
-                number
-                for cell in cells
-                for number in (("", "", "") if cell is None else (_plain(cell.mean), _plain(cell.std), cell.n))
+                number for cell in cells for number in (_numbers(cell, intervals) if cell else [""] * len(kinds))
             ]
             counts = [row.counts.get(state, 0) if row.kind == "config" else "" for state in states]
             writer.writerow(
                 [table.title, row.kind, row.name, *(row.label.get(label, "") for label in labels), *numbers, *counts]
             )
     return text.getvalue()
+
+
+def _numbers(cell: Cell, intervals: bool) -> list[float | str]:
+    low, high = cell.interval or ("", "")
+    return [_plain(cell.mean), _plain(cell.std), cell.n, *([low, high] if intervals else [])]
 
 
 def _plain(value: float) -> float | str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from mtlrun.comparison.columns import DELTA_M, DELTA_P, Column
+from mtlrun.comparison.formats.sections import Section, sections_of
 from mtlrun.comparison.formats.values import count_texts, count_titles, label_of, text_of
 from mtlrun.comparison.table import Comparison, ComparisonTable, Row
 from mtlrun.records.printable import printable
@@ -25,6 +26,9 @@ def as_latex(comparison: Comparison) -> str:
         lines += latex_table(table)
         lines += [f"% warning: {_comment(warning)}" for warning in table.warnings]
         lines += [f"% {_comment(note)}" for note in [*table.notes, *table.commands]]
+        for section in sections_of(table):
+            lines += ["", f"% {_comment(section.title)}", *_section_table(section)]
+            lines += [f"% {_comment(note)}" for note in section.notes]
     lines += [f"% {_comment(note)}" for note in comparison.notes]
     return "\n".join(lines) + "\n"
 
@@ -41,6 +45,14 @@ def latex_table(table: ComparisonTable) -> list[str]:
         cells = [_cell(row, column) for column in table.columns]
         lines.append(_join([*map(escape, label_of(row, table.labels)), *cells, *map(escape, count_texts(table, row))]))
     return [*lines, r"\bottomrule", r"\end{tabular}"]
+
+
+def _section_table(section: Section) -> list[str]:
+    table = section.table
+    alignment = "l" * table.num_left + "r" * (len(table.header) - table.num_left)
+    lines = [_join(list(map(escape, line))) for line in (table.header, *table.rows)]
+    begin = [rf"\begin{{tabular}}{{{alignment}}}", r"\toprule", lines[0], r"\midrule"]
+    return [*begin, *lines[1:], r"\bottomrule", r"\end{tabular}"]
 
 
 def escape(text: str) -> str:

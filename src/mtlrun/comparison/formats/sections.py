@@ -74,11 +74,15 @@ def _contrasts(against: Against) -> Section:
     header = ["column", "row", "gain", f"95 % over {word}s", "p", "95 % over test samples", "p", "verdict"]
     paired = {found.paired for contrast in against.contrasts if (found := contrast.over_repetitions) is not None}
     how = (
-        f"paired by {word}" if paired == {True} else "not paired" if paired == {False} else f"paired where {word}s are"
+        f"paired by {word}"
+        if paired == {True}
+        else "not paired"
+        if paired == {False}
+        else f"paired where {word}s are shared"
     )
     notes = [
         f"gain: by how much a row is better than {against.baseline}, {how}; p: of no difference, corrected in each "
-        "column for the number of rows (Holm)",
+        "column for the number of rows (Holm); intervals are not",
         f"better, worse: p < {ALPHA} over {word}s and over test samples; (~n): about n {word}s would find a difference "
         "as large as this one with a probability of 80 %",
         *against.notes,
