@@ -34,7 +34,7 @@ def test_the_wheel_carries_every_config_and_the_type_marker(wheel):
         names = set(archive.namelist())
     shipped = {f"mtlrun/conf/{path.relative_to(ROOT / 'conf')}" for path in (ROOT / "conf").rglob("*.yaml")}
     assert shipped <= names
-    assert "mtlrun/py.typed" in names
+    assert {"mtlrun/py.typed", "mtlrun/comparison/report/report.css", "mtlrun/comparison/report/report.js"} <= names
     modules = {f"mtlrun/{path.relative_to(ROOT / 'src' / 'mtlrun')}" for path in (ROOT / "src").rglob("*.py")}
     assert modules <= names
     assert not {name for name in names if name.startswith(("tests", "conf/", "src"))}

@@ -37,15 +37,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     parsed = parser.parse_args(list(arguments))
     chosen = _choose_format(parsed)
-    over = {} if parsed.over is None else {"over": parsed.over}
-    options = Options(
-        metrics=parsed.metrics,
-        by=parsed.group_by,
-        against=parsed.against,
-        pareto=parsed.pareto,
-        intervals=parsed.intervals,
-        **over,
-    )
+    options = options_of(parsed, pareto=parsed.pareto, intervals=parsed.intervals)
     comparison = compare_folders([Path(folder).expanduser() for folder in parsed.folders], options)
     for problem in comparison.problems:
         _complain(f"{problem}; it is left out")
@@ -78,6 +70,25 @@ def _make_parser() -> argparse.ArgumentParser:
         "--format", choices=FORMATS, help="how the table is written; without it the suffix of --out decides"
     )
     parser.add_argument("--out", metavar="FILE", help="write into this file: .md, .csv, .tex, .json, .txt or .parquet")
+    add_choices(parser)
+    parser.add_argument(
+        "--intervals",
+        action="store_true",
+        help="show the 95 %% interval of each mean instead of the standard deviation",
+    )
+    parser.add_argument(
+        "--pareto", action="store_true",
+        help="add the trade-offs between the tasks: Pareto front, hypervolume, which row wins under which task weights",
+    )  # fmt: skip
+    parser.add_argument(
+        "--raw", action="store_true",
+        help="instead of the table a line per run, task, metric, split and evaluation, as CSV or Parquet",
+    )  # fmt: skip
+    return raise_problems(parser, "mtlrun compare --help")
+
+
+def add_choices(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what is compared, and how."""
     parser.add_argument(
         "--group-by", type=_list, metavar="KEY,...",
         help="the runs of a row have these keys in common, such as weighting or optimizer.lr (default: all keys but "
@@ -98,20 +109,14 @@ def _make_parser() -> argparse.ArgumentParser:
         help="test the other rows against this one, such as equal: over seeds and over test samples, corrected for "
         "their number",
     )  # fmt: skip
-    parser.add_argument(
-        "--intervals",
-        action="store_true",
-        help="show the 95 %% interval of each mean instead of the standard deviation",
+
+
+def options_of(parsed: argparse.Namespace, *, pareto: bool, intervals: bool) -> Options:
+    """Return what the options of `add_choices` ask for, and what else is to be shown."""
+    over = {} if parsed.over is None else {"over": parsed.over}
+    return Options(
+        metrics=parsed.metrics, by=parsed.group_by, against=parsed.against, pareto=pareto, intervals=intervals, **over
     )
-    parser.add_argument(
-        "--pareto", action="store_true",
-        help="add the trade-offs between the tasks: Pareto front, hypervolume, which row wins under which task weights",
-    )  # fmt: skip
-    parser.add_argument(
-        "--raw", action="store_true",
-        help="instead of the table a line per run, task, metric, split and evaluation, as CSV or Parquet",
-    )  # fmt: skip
-    return raise_problems(parser, "mtlrun compare --help")
 
 
 def _list(text: str) -> tuple[str, ...]:

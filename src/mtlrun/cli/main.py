@@ -27,6 +27,7 @@ _STARTED = time.monotonic()
 COMMANDS = {
     "list": "mtlrun.cli.list",
     "compare": "mtlrun.cli.compare",
+    "report": "mtlrun.cli.report",
     "tensorboard": "mtlrun.cli.tensorboard",
     "status": "mtlrun.cli.status",
     "extend": "mtlrun.cli.extend",

@@ -1,4 +1,4 @@
-"""Commands that make the runs a comparison lacks."""
+"""Commands that make runs: those that a comparison lacks, and those that it has."""
 
 import re
 import shlex
@@ -12,6 +12,8 @@ _DROPPED = re.compile(
     r"(model|weighting|match_parameters|model@match_parameters|weighting/losses|seed|hydra)([./=].*|$)"
     r"|dataset\.fold=.*|tasks\.[^.]+\.weight=.*|runtime\.(rerun|predictions|quiet|checkpoint_minutes)=.*"
 )
+# What does not tell one run from another.
+_CIRCUMSTANCES = re.compile(r"runtime\.(rerun|quiet|checkpoint_minutes|num_workers)=.*")
 _STUDY = re.compile(r"\+?study=")
 
 
@@ -26,15 +28,33 @@ def single_task_commands(runs: Sequence[Run], seeds: Sequence[Any], folds: Seque
     fixed = {"model": ["single"], "weighting": ["equal"], "seed": list(map(str, seeds))}
     if folds:
         fixed["dataset.fold"] = list(map(str, folds))
-    distinct = {repr(values): values for values in (_values(run.record.overrides) for run in runs)}
+    distinct = {repr(values): values for values in (_overrides(run.record.overrides, _DROPPED) for run in runs)}
     return [_as_command(fixed | values) for values in _merge(list(distinct.values()))]
 
 
-def _values(overrides: Sequence[str]) -> dict[str, list[str]]:
-    """Return {key: [value]} of the overrides that a baseline has in common with a run; without "=" no value."""
+def training_commands(runs: Sequence[Run]) -> list[str]:
+    """Return commands that train exactly these runs again, by their overrides; as few as are found."""
+    distinct: dict[str, dict[str, list[str]]] = {}
+    extensions: dict[str, None] = {}
+    for run in runs:
+        record = run.record
+        if record.parent is not None:
+            words = ["mtlrun", "extend", str(record.parent.get("folder")), *record.overrides]
+            extensions[shlex.join(words)] = None
+        else:
+            values = _overrides(record.overrides, _CIRCUMSTANCES)
+            distinct[repr(sorted(values.items()))] = values
+    commands = list(distinct.values())
+    while len(merged := _merge(commands)) < len(commands):
+        commands = merged
+    return [*map(_as_command, commands), *extensions]
+
+
+def _overrides(overrides: Sequence[str], dropped: re.Pattern[str]) -> dict[str, list[str]]:
+    """Return {key: [value]} of overrides, without "=" no value; a study sweeps over nothing then."""
     values: dict[str, list[str]] = {}
     for override in overrides:
-        if not _DROPPED.fullmatch(override.lstrip("+~")):
+        if not dropped.fullmatch(override.lstrip("+~")):
             key, sign, value = override.partition("=")
             values[key] = [value] if sign else []
     if any(_STUDY.match(override) for override in overrides):  # what the study sweeps over is among the overrides

@@ -9,20 +9,21 @@ from mtlrun.records.display import ARROWS, MARK, format_value
 
 #: What stands in place of a value that there is none of, and of one that cannot be compared with the others.
 NOTHING, NOT_COMPARABLE = "-", "--"
-_COSTS = ("time", "memory", "parameters")
+#: Kinds of columns that say what a row costs.
+COSTS = ("time", "memory", "parameters")
 
 
 def title_of(column: Column) -> str:
     """Return the title of a column; costs have no arrow."""
-    return column.title if column.kind in _COSTS else f"{column.title} {ARROWS[column.direction]}"
+    return column.title if column.kind in COSTS else f"{column.title} {ARROWS[column.direction]}"
 
 
 def text_of(row: Row, column: Column) -> str:
     """Return mean and standard deviation, or interval, and (n of m) where a value is not defined for all of the m."""
     cell = row.cells.get(column.key)
     if cell is None or (cell.n == 0 and column.kind != "metric"):
-        return NOT_COMPARABLE if column.kind in _COSTS and row.kind == "config" else NOTHING
-    if column.kind in _COSTS:
+        return NOT_COMPARABLE if column.kind in COSTS and row.kind == "config" else NOTHING
+    if column.kind in COSTS:
         return _cost(column, cell)
     if column.kind == "rank":
         return f"{cell.mean:.2f}"
