@@ -28,6 +28,7 @@ COMMANDS = {
     "list": "mtlrun.cli.list",
     "compare": "mtlrun.cli.compare",
     "report": "mtlrun.cli.report",
+    "affinity": "mtlrun.cli.affinity",
     "tensorboard": "mtlrun.cli.tensorboard",
     "status": "mtlrun.cli.status",
     "extend": "mtlrun.cli.extend",

@@ -28,8 +28,8 @@ def single_task_commands(runs: Sequence[Run], seeds: Sequence[Any], folds: Seque
     fixed = {"model": ["single"], "weighting": ["equal"], "seed": list(map(str, seeds))}
     if folds:
         fixed["dataset.fold"] = list(map(str, folds))
-    distinct = {repr(values): values for values in (_overrides(run.record.overrides, _DROPPED) for run in runs)}
-    return [_as_command(fixed | values) for values in _merge(list(distinct.values()))]
+    distinct = {repr(values): values for values in (override_values(run.record.overrides, _DROPPED) for run in runs)}
+    return [as_command(fixed | values) for values in _merge(list(distinct.values()))]
 
 
 def training_commands(runs: Sequence[Run]) -> list[str]:
@@ -42,16 +42,21 @@ def training_commands(runs: Sequence[Run]) -> list[str]:
             words = ["mtlrun", "extend", str(record.parent.get("folder")), *record.overrides]
             extensions[shlex.join(words)] = None
         else:
-            values = _overrides(record.overrides, _CIRCUMSTANCES)
+            values = override_values(record.overrides, _CIRCUMSTANCES)
             distinct[repr(sorted(values.items()))] = values
     commands = list(distinct.values())
     while len(merged := _merge(commands)) < len(commands):
         commands = merged
-    return [*map(_as_command, commands), *extensions]
+    return [*map(as_command, commands), *extensions]
 
 
-def _overrides(overrides: Sequence[str], dropped: re.Pattern[str]) -> dict[str, list[str]]:
-    """Return {key: [value]} of overrides, without "=" no value; a study sweeps over nothing then."""
+def override_values(overrides: Sequence[str], dropped: re.Pattern[str]) -> dict[str, list[str]]:
+    """Return {key: [value]} of overrides, without "=" no value; a study sweeps over nothing then.
+
+    Args:
+        overrides: in the record of a run.
+        dropped: matches those that are left out, without the + or ~ that they begin with.
+    """
     values: dict[str, list[str]] = {}
     for override in overrides:
         if not dropped.fullmatch(override.lstrip("+~")):
@@ -77,7 +82,8 @@ def _merge(commands: Sequence[Mapping[str, list[str]]]) -> list[dict[str, list[s
     return merged
 
 
-def _as_command(values: Mapping[str, list[str]]) -> str:
+def as_command(values: Mapping[str, list[str]]) -> str:
+    """Return the command with these overrides, a sweep if a key has several values."""
     words = [f"{key}={','.join(found)}" if found else key for key, found in values.items()]
     sweeps = any(len(found) > 1 for found in values.values())
     return " ".join(["mtlrun", *["-m"] * sweeps, *map(shlex.quote, words)])

@@ -21,6 +21,7 @@ _IGNORED = {
     *DERIVED,
 }  # fmt: skip
 _IGNORED_GROUPS = ("names.", "runtime.", "model.", "weighting.", "match_parameters.", "tasks.", "dataset.targets.")
+_CHOOSE_INPUTS = ("dataset.inputs", "dataset.exclude")
 # Rules of selection that are one for networks that share nothing.
 _PER_TASK = ("mean_skill", "per_task")
 
@@ -101,16 +102,19 @@ class SingleTaskRuns:
 def training_key(run: Run) -> str:
     """Return what a run and its single-task baseline have in common: data, backbone, optimizer, schedule and trainer.
 
-    The input columns of a table are part of it: a label that is not predicted must not have become an input.
+    The input columns of a table are part of it, and not by which keys they were chosen: a label that is not predicted
+    must not have become an input.
     """
+    inputs = run.record.learned.get("inputs")
+    columns = inputs.get("columns") if isinstance(inputs, Mapping) else None
     ignored = _IGNORED | ({"dataset.path"} if is_table(run.record) and run.content else set())
+    chosen = _CHOOSE_INPUTS if columns else ()
+    ignored_groups = _IGNORED_GROUPS + chosen
     common: dict[str, Any] = {
-        key: value for key, value in run.config.items() if key not in ignored and not key.startswith(_IGNORED_GROUPS)
+        key: value for key, value in run.config.items() if key not in ignored and not key.startswith(ignored_groups)
     }
     if common.get("trainer.monitor") in _PER_TASK:
         common["trainer.monitor"] = _PER_TASK[0]
-    inputs = run.record.learned.get("inputs")
-    columns = inputs.get("columns") if isinstance(inputs, Mapping) else None
     names = sorted(map(str, columns)) if columns else None
     return repr((run.record.protocol, run.content, names, sorted(common.items())))
 

@@ -101,6 +101,8 @@ class MultiTaskModel(nn.Module, ABC):
 
     #: True if nothing ties the tasks together, so that a run is a set of separate trainings.
     independent_tasks = False
+    #: True if the tasks' backbones are equal before the first step, unless `init_from` is given.
+    equal_start = False
     #: Folder of a run of model=single whose networks this model starts from, for models with one network per task.
     init_from: str | None = None
 
@@ -165,6 +167,17 @@ class MultiTaskModel(nn.Module, ABC):
             if group.task is not None:
                 task_params[group.task] += [parameter for parameter in group.parameters if parameter.requires_grad]
         return task_params
+
+
+class MixesNetworks(ABC):
+    """Mixin of models with a network per task, whose features learned weights mix."""
+
+    @abstractmethod
+    def mixing(self) -> Tensor:
+        """Return how large the weights are, [mixtures, K, K]: entry [m, a, b] is for network b in a mixture of task a.
+
+        It is the sum of the absolute values of these weights as a fraction of that over all networks.
+        """
 
 
 class SharedRepresentationModel(MultiTaskModel):

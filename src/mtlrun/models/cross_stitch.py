@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mtlrun.config.bounds import Fraction, Positive, checked
 from mtlrun.models.backbones import BackboneFactory
-from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads, task_groups
+from mtlrun.models.base import MixesNetworks, MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads, task_groups
 from mtlrun.models.blocks.layers import per_channel
 from mtlrun.models.blocks.parallel_backbones import ParallelBackbones
 
@@ -40,7 +40,7 @@ class CrossStitchUnit(nn.Module):
         ]
 
 
-class CrossStitch(MultiTaskModel):
+class CrossStitch(MultiTaskModel, MixesNetworks):
     """One network per task; learned weights mix the features of all of them after each stage.
 
     Source: Misra et al., "Cross-stitch Networks for Multi-task Learning" (CVPR 2016), section 3.
@@ -86,6 +86,11 @@ class CrossStitch(MultiTaskModel):
         mixed = self.backbones(inputs, lambda index, features: self.units[index](features))
         features = dict(zip(self.task_names, mixed, strict=True))
         return Output({task: self.heads[task](features[task]) for task in requested})
+
+    def mixing(self) -> Tensor:
+        alphas: list[Tensor] = [unit.alpha for unit in self.units]  # type: ignore[misc]
+        sizes = torch.stack([alpha.abs().sum(dim=-1) for alpha in alphas])
+        return sizes / sizes.sum(dim=-1, keepdim=True)
 
     def parameter_groups(self) -> list[ParameterGroup]:
         return [

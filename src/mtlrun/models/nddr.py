@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mtlrun.config.bounds import Fraction, Positive, checked
 from mtlrun.models.backbones import BackboneFactory, Shape
-from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
+from mtlrun.models.base import MixesNetworks, MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
 from mtlrun.models.blocks.layers import Resize, batch_norm, concatenated_shape, conv1x1_or_linear
 from mtlrun.models.blocks.parallel_backbones import ParallelBackbones
 
@@ -44,7 +44,7 @@ class NDDRLayer(nn.ModuleDict):
         return [self[task](concatenated) for task in (self if tasks is None else tasks)]
 
 
-class NDDR(MultiTaskModel):
+class NDDR(MultiTaskModel, MixesNetworks):
     """One network per task; after each stage, its features become a learned reduction of all networks' features.
 
     Source: Gao et al., "NDDR-CNN: Layerwise Feature Fusing in Multi-Task CNNs by Neural Discriminative Dimensionality
@@ -116,6 +116,15 @@ class NDDR(MultiTaskModel):
                 for task in requested
             }
         return Output({task: self.heads[task](features[task]) for task in requested})
+
+    def mixing(self) -> Tensor:
+        num_tasks = len(self.task_names)
+        if not self.layers:
+            return torch.ones(1, 1, 1)
+        weights = [[layer[task][0].weight for task in self.task_names] for layer in self.layers]  # type: ignore[index]
+        sizes = [[w.abs().sum(dim=0).view(num_tasks, -1).sum(dim=1) for w in of_layer] for of_layer in weights]
+        fractions = torch.stack([torch.stack(of_layer) for of_layer in sizes])
+        return fractions / fractions.sum(dim=-1, keepdim=True)
 
     def parameter_groups(self) -> list[ParameterGroup]:
         groups = [ParameterGroup("shared", list(self.backbones.parameters()))]

@@ -24,6 +24,7 @@ class SingleTask(MultiTaskModel):
     """
 
     independent_tasks = True
+    equal_start = True
 
     def __init__(self, tasks: Mapping[str, TaskLike], backbone: BackboneFactory) -> None:
         super().__init__(tuple(tasks))
@@ -37,6 +38,9 @@ class SingleTask(MultiTaskModel):
 
     def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
         return Output({task: self.networks[task](inputs) for task in self.requested(tasks)})
+
+    def task_networks(self) -> dict[str, tuple[nn.Module, nn.Module]]:
+        return {task: (network[0], network[1]) for task, network in self.networks.items()}  # type: ignore[index]
 
     def state_prefixes(self, tasks: Sequence[str]) -> list[str]:
         return [f"networks.{task}" for task in tasks]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mtlrun.config.bounds import Fraction, NonNegative, Parts, Positive, checked
 from mtlrun.models.backbones import Backbone, BackboneFactory, Shape
-from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
+from mtlrun.models.base import MixesNetworks, MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
 from mtlrun.models.blocks.layers import Resize, conv1x1_or_linear
 from mtlrun.models.blocks.parallel_backbones import ParallelBackbones
 
@@ -65,7 +65,7 @@ class Skip(nn.Module):
         return torch.stack([weight * x for weight, x in zip(self.beta, adapted, strict=True)]).sum(dim=0)
 
 
-class Sluice(MultiTaskModel):
+class Sluice(MultiTaskModel, MixesNetworks):
     """One network per task; subspaces of all networks are mixed after each stage, and each head sees all stages.
 
     Source: Ruder et al., "Latent Multi-task Architecture Learning" (AAAI 2019). The penalty is orthogonality_weight *
@@ -153,6 +153,12 @@ class Sluice(MultiTaskModel):
             for ours, theirs in combinations(weight.flatten(1).tensor_split(self.num_subspaces), 2)
         ]
         return torch.stack(overlaps).sum()
+
+    def mixing(self) -> Tensor:
+        num_tasks, count = len(self.task_names), self.num_subspaces
+        alphas: list[Tensor] = [unit.alpha for unit in self.units]  # type: ignore[misc]
+        sizes = torch.stack([alpha.abs().view(num_tasks, count, num_tasks, count).sum(dim=(1, 3)) for alpha in alphas])
+        return sizes / sizes.sum(dim=-1, keepdim=True)
 
     def parameter_groups(self) -> list[ParameterGroup]:
         groups = [

@@ -27,6 +27,8 @@ class SoftSharing(MultiTaskModel):
         init_from: folder of a run of model=single whose networks these start from; None for random weights.
     """
 
+    equal_start = True
+
     @checked
     def __init__(
         self,

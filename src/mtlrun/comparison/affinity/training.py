@@ -1,0 +1,96 @@
+"""Affinity by training: cosines of task gradients and lookahead affinities, as the curves of the runs have them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations, product
+from math import isfinite
+from statistics import fmean
+
+from mtlrun.comparison.affinity.measures import AffinityMatrix, fold
+from mtlrun.comparison.affinity.methods import all_tasks, by_method, tasks_of, widest
+from mtlrun.comparison.groups import ConfigGroup
+from mtlrun.comparison.run import Run
+from mtlrun.records.tags import affinity_tag, cosine_tag
+
+# Parts of the planned training.
+_STAGES = ("first third", "second third", "last third")
+#: Measure -> (the tags of pairs of tasks, how to get them logged).
+_LOGGED: Mapping[str, tuple[Callable[[str, str], str], str]] = {
+    "cosine": (
+        cosine_tag,
+        "weightings of gradients log them; for others, train with trainer.log_gradients_every=<steps>",
+    ),
+    "lookahead": (affinity_tag, "train with trainer.log_affinity_every=<steps>, such as 10"),
+}
+
+
+def logged_affinities(groups: Sequence[ConfigGroup]) -> tuple[list[AffinityMatrix], dict[str, str]]:
+    """Return the matrices of each config, and {measure: why there is none}.
+
+    Args:
+        groups: the runs on one data set.
+    """
+    found: list[AffinityMatrix] = []
+    curves = {id(run): list(run.curve()) for group in groups for run in group.runs}
+    for measure, (tag, _) in _LOGGED.items():
+        points = {
+            id(run): _points(run, curves[id(run)], _tags(measure, tasks_of(group), tag))
+            for group in groups
+            for run in group.runs
+        }
+        with_points, notes = widest([group for group in groups if any(points[id(run)] for run in group.runs)])
+        for label, of_method in by_method(with_points):
+            per_run = [points[id(run)] for group in of_method for run in group.runs if points[id(run)]]
+            found.append(_matrix(measure, all_tasks(of_method), per_run, label, notes))
+    measured = {matrix.measure for matrix in found}
+    return found, {
+        measure: f"no run has logged any; {way}" for measure, (_, way) in _LOGGED.items() if measure not in measured
+    }
+
+
+def _points(
+    run: Run, lines: Sequence[Mapping[str, object]], tags: Mapping[str, tuple[str, str]]
+) -> dict[tuple[str, str], list[tuple[float, float]]]:
+    """Return the points of each pair of tasks: (fraction of the planned training, value)."""
+    points: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    total = run.record.total_steps
+    for line in lines:
+        step = line.get("step")
+        if line.get("split") != "train" or not isinstance(step, int):
+            continue
+        for tag, pair in tags.items():
+            value = line.get(tag)
+            if isinstance(value, int | float) and isfinite(value):
+                points.setdefault(pair, []).append((step / total if total else 1.0, float(value)))
+    return points
+
+
+def _tags(measure: str, tasks: Sequence[str], tag: Callable[[str, str], str]) -> dict[str, tuple[str, str]]:
+    """Return {tag: pair of tasks}."""
+    pairs = combinations(tasks, 2) if measure == "cosine" else product(tasks, repeat=2)
+    return {tag(a, b): (a, b) for a, b in pairs}
+
+
+def _matrix(
+    measure: str,
+    tasks: Sequence[str],
+    per_run: Sequence[Mapping[tuple[str, str], Sequence[tuple[float, float]]]],
+    label: str,
+    notes: Sequence[str],
+) -> AffinityMatrix:
+    """Return the means over the training, and over each third of it."""
+    stages: dict[str, list[dict[tuple[str, str], float]]] = {}
+    for number, name in enumerate(_STAGES):
+        of_stage = [
+            {
+                pair: fmean(inside)
+                for pair, points in run.items()
+                if (inside := [value for part, value in points if number < 3 * part <= number + 1])
+            }
+            for run in per_run
+        ]
+        if any(of_stage):
+            stages[name] = of_stage
+    most = max(len(points) for run in per_run for points in run.values())
+    whole = [{pair: fmean(value for _, value in points) for pair, points in run.items()} for run in per_run]
+    notes = [f"mean over the training, {most} points of the curves in each run", *notes]
+    return fold(measure, tasks, whole, label=label, stages=stages, notes=notes)
