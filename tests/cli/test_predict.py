@@ -236,7 +236,7 @@ def test_a_file_that_becomes_another_table_gets_a_table_of_its_own(mtlrun):
     code, out, _ = mtlrun("compare", "outputs")
     assert code == 0
     assert out.splitlines()[0].split()[0] == "data"
-    assert len([line for line in out.splitlines() if line.strip().endswith(" 1")]) == 2
+    assert len([line for line in out.splitlines() if line.endswith(" 1 of 2, 1 missing")]) == 2
     lines = ["left,right,sex,[/b]", *(f"{row},{row % 7},{row % 2},{row % 3 / 2}" for row in range(60))]
     Path("penguins.csv").write_text("\n".join(lines) + "\n")
     assert mtlrun(*quick, "dataset.predict=[sex]")[0] == 0  # a finished run, of the table before

@@ -35,7 +35,9 @@ def main(arguments: Sequence[str]) -> int:
     if not arguments:
         parser.print_usage()
         return 0
-    parsed = parser.parse_args(list(arguments))
+    # A folder may begin with a dash.
+    words = [f"./{word}" if word.startswith("-") and Path(word).is_dir() else word for word in arguments]
+    parsed = parser.parse_args(words)
     chosen = _choose_format(parsed)
     options = options_of(parsed, pareto=parsed.pareto, intervals=parsed.intervals)
     comparison = compare_folders([Path(folder).expanduser() for folder in parsed.folders], options)

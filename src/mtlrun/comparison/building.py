@@ -181,10 +181,11 @@ def _find_places(table: ComparisonTable, column: Column) -> None:
     if len(cells) < 2:
         return
     sign = -1 if column.direction == "max" else 1
-    order = dict.fromkeys(format_value(cell.mean) for cell in sorted(cells, key=lambda cell: sign * cell.mean))
+    shown = format_value if column.kind == "metric" else "{:.2f}".format
+    order = dict.fromkeys(shown(cell.mean) for cell in sorted(cells, key=lambda cell: sign * cell.mean))
     places = {text: place for place, text in enumerate(order, start=1)}
     for cell in cells:
-        place = places[format_value(cell.mean)]
+        place = places[shown(cell.mean)]
         cell.place = place if place <= 2 else 0
 
 

@@ -68,9 +68,10 @@ def metric_columns(groups: Sequence[ConfigGroup], chosen: Sequence[str] = ("main
 
 def check_metrics(groups: Sequence[ConfigGroup], chosen: Sequence[str]) -> None:
     """Raise ConfigError if one of the patterns of `metric_columns` matches no metric of these rows."""
-    known = [*dict.fromkeys(column.key for column in _all_metrics(groups)[0])]
-    for pattern in chosen:
-        if known and pattern not in ("main", "all") and not any(fnmatchcase(key, pattern) for key in known):
+    patterns = [pattern for pattern in chosen if pattern not in ("main", "all")]
+    known = list(dict.fromkeys(column.key for column in _all_metrics(groups)[0])) if patterns else []
+    for pattern in patterns:
+        if known and not any(fnmatchcase(key, pattern) for key in known):
             allowed = suggest(pattern, ["main", "all", *known], "metrics")
             raise ConfigError(f"--metrics {pattern}: no run has this metric; {allowed}")
 
