@@ -2,11 +2,17 @@
 
 import csv
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 from helpers import QUICK, read_record, run_folders
 from test_messages import refused
+
+from mtlrun.config.compose import compose
+from mtlrun.errors import ConfigError
+from mtlrun.records.folder import check_writable
+from mtlrun.records.identity import run_folder
 
 
 def test_folders_that_cannot_be_are_refused_with_their_reason(mtlrun):
@@ -36,6 +42,24 @@ def test_folders_that_cannot_be_are_refused_with_their_reason(mtlrun):
     for study in ("/absolute", "..", "a/../b", "a/", "a b", "-a", "null", "n" * 300):
         (problem,) = refused(mtlrun, *QUICK, f"runtime.study={study}")
         assert problem.startswith(("runtime.study must be a ", "runtime.root: a name of 300 bytes")), problem
+
+
+def test_what_has_the_place_of_a_runs_file_is_named_and_left_alone(mtlrun):
+    folder = run_folder(compose(QUICK))
+    for name in ("checkpoints/last.pt", "checkpoints/.best.pt.tmp", "metrics.jsonl", "run.log", "predictions.csv",
+                 "events.out.tfevents.1", ".lock", ".heartbeat", "checkpoints"):  # fmt: skip
+        path = folder / name
+        path.parent.mkdir(parents=True)
+        path.touch() if name == "checkpoints" else path.mkdir() if name != "run.log" else os.mkfifo(path)
+        with pytest.raises(ConfigError) as raised:
+            check_writable(folder)
+        (problem,) = raised.value.problems
+        kind = {"checkpoints": "no folder", "run.log": "no file"}.get(name, "a folder")
+        assert problem.startswith(f"runtime.root: {path} is {kind}, and the run ")
+        assert "; move it away, or remove it; " in problem
+        if name == "checkpoints/last.pt":
+            assert refused(mtlrun, *QUICK) == refused(mtlrun, *QUICK, "runtime.rerun=true") == [problem]
+        shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize("root", ["out[1]", "[/red]", "a b", "-x", ":cat:", "a/../b", "below/", "größe"])

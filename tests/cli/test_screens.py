@@ -10,10 +10,12 @@ import pytest
 from helpers import QUICK
 from rich.console import Console
 
-from mtlrun.cli import compare, streams
+from mtlrun.cli import compare, status, streams
 from mtlrun.cli.main import COMMANDS, dispatch
 from mtlrun.config.listing import item
 from mtlrun.records.display import make_console
+from mtlrun.records.heartbeat import Heartbeat
+from mtlrun.records.overview import Entry
 from mtlrun.records.record import Record
 from mtlrun.training.observers.console import ProgressLine
 
@@ -66,6 +68,25 @@ def test_compare_neither_wraps_a_value_nor_cuts_what_tells_rows_apart(width, enc
     tables = [line for line in lines if not re.match(r" #\d  \w|[a-z]", line)]
     assert max(map(len, tables)) <= width
     assert all(line == line.rstrip() for line in tables)
+
+
+@pytest.mark.parametrize("width", [80, 100, 300])
+def test_status_keeps_the_names_of_runs_whole(width, monkeypatch, capsys):
+    names = [f"multidigits-cross_stitch-nash_mtl-s{seed}-0123abcd" for seed in range(2)]
+    failed = Record(
+        names[0], {}, status="failed", error="RuntimeError: what \n happened " + 20 * "there ", total_steps=9
+    )
+    failed.write(Path())
+    beat = Heartbeat(total_steps=1000, step=10, metrics={"left": {"accuracy": 0.5}})
+    entries = [Entry(names[0], Path(), "failed", failed), Entry(names[1], Path(), "running", None, beat)]
+    monkeypatch.setattr(status, "read_entries", lambda roots: entries)
+    monkeypatch.setattr(status, "make_console", lambda: Console(width=width, force_terminal=True, color_system=None))
+    assert status.main(["."]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name, progress in zip(names, ("0/9", "10/1000"), strict=True):
+        assert any(re.match(rf" ?\w+ +{name} +{progress}", line) for line in lines), lines
+    assert sum("RuntimeError: what happened there" in line for line in lines) == 1
+    assert (len(lines) == 4) == (width == 300)
 
 
 @pytest.mark.parametrize("width", [20, 40, 80, 100, 200])

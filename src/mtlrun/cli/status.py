@@ -4,11 +4,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.table import Table
-
 from mtlrun.errors import DataError
-from mtlrun.records.display import make_console
+from mtlrun.records.display import make_console, print_table
 from mtlrun.records.overview import Entry, duration, newest_metrics, read_entries
+from mtlrun.records.text_table import TextTable
 
 _USAGE = "usage: mtlrun status <folder> [<folder> ...]"
 #: What stands first: what somebody may have to do something about.
@@ -28,16 +27,17 @@ def main(arguments: Sequence[str]) -> int:
     if not entries:
         raise DataError(f"no runs in or below {', '.join(arguments)}")
     console = make_console()
-    console.print(_table(entries))
+    table = _table(entries, beneath=False)
+    print_table(console, table if table.width < console.width else _table(entries, beneath=True), margin=0)
     counts = Counter(entry.state for entry in entries)
     console.print(f"{len(entries)} runs: " + ", ".join(f"{counts[state]} {state}" for state in _ORDER if counts[state]))
     return 0
 
 
-def _table(entries: Sequence[Entry]) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("state", "run", "progress", "left", "newest", "where"):
-        table.add_column(column, overflow="fold")
+def _table(entries: Sequence[Entry], *, beneath: bool) -> TextTable:
+    """Return the runs as a table; on a narrow screen, what is long stands beneath each of them."""
+    header = ["state", "run", "progress", "left", *([] if beneath else ["newest", "where"])]
+    rows: list[Sequence[str] | str] = []
     for entry in entries:
         record, beat = entry.record, entry.beat if entry.state in ("running", "silent") else None
         progress = left = where = ""
@@ -48,6 +48,9 @@ def _table(entries: Sequence[Entry]) -> Table:
             progress = f"{record.steps}/{record.total_steps}"
         newest = newest_metrics(record, beat)
         if record is not None and record.error and entry.state in ("failed", "diverged"):
-            newest = record.error
-        table.add_row(entry.state, entry.run_id, progress, left, newest, where)
-    return table
+            newest = " ".join(record.error.split())
+        cells = [entry.state, entry.run_id, progress, left]
+        rows.append(cells if beneath else [*cells, newest, where])
+        if beneath and (newest or where):
+            rows.append(f"    {'; '.join(filter(None, (newest, where)))}")
+    return TextTable(header, rows, num_left=len(header))

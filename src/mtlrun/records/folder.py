@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mtlrun.errors import ConfigError, StorageError
-from mtlrun.records.lock import FolderLock, check_lock
+from mtlrun.records.lock import HOLDER, LOCK, FolderLock, check_lock
 
 RECORD = "record.json"
 CONFIG = "config.yaml"
@@ -63,9 +63,28 @@ def _find_problem(folder: Path) -> str | None:
             return f"a path of {_num_bytes(str(folder))} bytes leaves no room for files, whose paths can have {limit}"
         if not os.access(existing, os.W_OK | os.X_OK):
             return f"{existing} is not writable"
+        if existing == folder:
+            return _find_obstacle(folder)
     except OSError as error:
         return f"{existing} cannot be looked at ({error.strerror})"
     return None
+
+
+def _find_obstacle(folder: Path) -> str | None:
+    """Return what has the place of a file or folder that a run writes, None if nothing has."""
+    if os.path.lexists(checkpoints := folder / CHECKPOINTS) and not checkpoints.is_dir():
+        return f"{checkpoints} is no folder, and the run keeps its checkpoints there; move it away, or remove it"
+    for path in [*_files_of_training(folder), *(folder / name for name in (LOCK, HOLDER, HEARTBEAT, REMOVING))]:
+        if path.name != RECORD and os.path.lexists(path) and not path.is_file():  # what is no record is renamed
+            kind = "a folder" if path.is_dir() else "no file"
+            return f"{path} is {kind}, and the run writes a file of this name; move it away, or remove it"
+    return None
+
+
+def _files_of_training(folder: Path) -> Iterator[Path]:
+    """Yield the paths of what a training writes, in the order in which a rerun removes it; some may not exist."""
+    for pattern in _WRITTEN:
+        yield from [*folder.glob(pattern), _temporary(folder / pattern)]
 
 
 def _num_bytes(name: str) -> int:
@@ -108,9 +127,8 @@ def start_anew(folder: Path) -> None:
     with storing(folder / REMOVING):
         (folder / REMOVING).touch()
     sync_folder(folder)
-    for pattern in _WRITTEN:
-        for path in [*folder.glob(pattern), _temporary(folder / pattern)]:
-            remove(path)
+    for path in _files_of_training(folder):
+        remove(path)
     for changed in (folder / CHECKPOINTS, folder):
         sync_folder(changed)  # before the mark is gone, all that it is about is
     remove(folder / REMOVING)

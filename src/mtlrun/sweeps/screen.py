@@ -122,10 +122,10 @@ class LiveView(LineView):
     def _table(self) -> Group:
         """Return the running runs, and a line on all."""
         table = Table(box=None, header_style="bold", pad_edge=False)
-        table.add_column("run", overflow="fold", ratio=2)
+        table.add_column("run", no_wrap=True)
         table.add_column("progress", no_wrap=True)
         table.add_column("left", no_wrap=True)
-        table.add_column("newest", overflow="fold", ratio=3)
+        table.add_column("newest", overflow="fold")
         left: list[float | None] = []
         running = [job for job in self._jobs if job.state == "running"]
         for job in running:
