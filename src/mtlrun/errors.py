@@ -8,6 +8,7 @@ MtlrunError                 anything below; `exit_code` is what the command line
 ├── RunInUseError      (2)  another process is training this very run
 ├── LockLostError      (1)  the lock of the run folder was removed, and another process may be training the run
 ├── CheckpointError    (2)  a checkpoint cannot be used: of another version, of other code, damaged
+├── OutOfMemoryError   (1)  what is to be made does not fit into the memory that is free at the moment
 ├── StorageError       (1)  a file of the run cannot be written: the disk is full, a quota is used up, ...
 ├── FallbackError      (1)  a weighting's solver fails too often for the method to be what it is called
 ├── DivergedError      (3)  a loss or a gradient is no longer finite, or a loss below what the method allows
@@ -88,6 +89,10 @@ class CheckpointError(MtlrunError):
 
 class DamagedCheckpointError(CheckpointError):
     """A checkpoint is not what was written there, or cannot be read; the one before it may be."""
+
+
+class OutOfMemoryError(MtlrunError):
+    """What is to be made does not fit into the memory that is free at the moment; nothing was trained."""
 
 
 class StorageError(MtlrunError):

@@ -73,8 +73,8 @@ def test_a_default_run_imports_what_it_uses(tmp_path):
     }  # fmt: skip
     datasets = {module for module in room(modules["end"], "datasets") if not module.startswith("batches.")}
     assert datasets == {
-        "base", "input_columns", "multidigits", "generation.overlay", "generation.splitting", "split_names",
-        "tables.inputs.keys",
+        "base", "input_columns", "multidigits", "generation.overlay", "generation.room", "generation.splitting",
+        "split_names", "tables.inputs.keys",
     }  # fmt: skip
     elsewhere = ("losses.", "metrics.", "resampling.")
     tasks = {module for module in room(modules["end"], "tasks") if not module.startswith(elsewhere)}

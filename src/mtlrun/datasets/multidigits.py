@@ -17,6 +17,7 @@ from mtlrun.config.bounds import Bounds, Seed32, checked
 from mtlrun.config.checks import check_one_of
 from mtlrun.datasets.base import SPLITS, MultiTaskDataset, SplitName, TensorCache, TensorSplit
 from mtlrun.datasets.generation.overlay import draw_partners, overlay
+from mtlrun.datasets.generation.room import check_room
 from mtlrun.datasets.generation.splitting import stratified_split
 
 _SIDE = 8  # pixels of a source image
@@ -66,6 +67,7 @@ class MultiDigits(MultiTaskDataset):
 
     def split(self, name: SplitName) -> TensorSplit:
         sources = self.source_indices[name]
+        check_room(len(sources) * self._pairs_per_image, *self.input_shape)
         random = numpy.random.default_rng([self._pairs_seed, SPLITS.index(name)])
         left = numpy.tile(sources, self._pairs_per_image)
         right = sources[draw_partners(random, len(sources), self._pairs_per_image)]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mtlrun.config.bounds import Bounds, Generated, NonNegative, PartsOrZero, Positive, Seed, Seed32, Width, checked
 from mtlrun.datasets.base import SPLITS, MultiTaskDataset, SplitName, TensorSplit
+from mtlrun.datasets.generation.room import check_room
 
 
 class _Generated(MultiTaskDataset):
@@ -97,6 +98,7 @@ class GradNormToy(_Generated):
         self.input_shape = (input_size,)
         self._counts: dict[SplitName, int] = {"train": num_train, "val": num_val, "test": num_test}
         self._sigmas = sigmas
+        check_room(num_train + num_val + num_test, len(sigmas) * output_size)
         random = numpy.random.default_rng([data_seed, 0])
         basis = 10 * random.standard_normal((input_size, output_size))
         # Task by task, so that adding a task does not change the others.

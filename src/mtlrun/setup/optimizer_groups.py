@@ -15,7 +15,11 @@ from mtlrun.config.shortening import shorten
 from mtlrun.config.values import find_problems
 from mtlrun.errors import ConfigError
 from mtlrun.models import MultiTaskModel
+from mtlrun.setup.memory import check_room_for
+from mtlrun.setup.model_size import count_parameters
 from mtlrun.tasks import Task
+
+_LARGE = 2**28  # bytes of parameters above which it is asked whether they can be trained
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,32 @@ def check_optimizer(node: Mapping[str, Any], device: torch.device = torch.device
         problems += error.problems
     if problems:
         raise ConfigError(dict.fromkeys(problems))
+
+
+def check_room_for_training(node: Mapping[str, Any], model: MultiTaskModel, device: torch.device) -> None:
+    """Check that gradients, and what the optimizer keeps for each parameter, fit into the memory.
+
+    Raises:
+        ConfigError, OutOfMemoryError: see `mtlrun.setup.memory.check_room_for`.
+    """
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    size = sum(parameter.nbytes for parameter in trainable)
+    if size < _LARGE:
+        return
+    small = nn.Parameter(torch.zeros(2, 2))
+    if _failure(node, [small]) is not None:
+        return  # a problem already
+    optimizer = _make(node, [small])
+    small.grad = torch.ones_like(small)
+    optimizer.step()
+    kept = sum(state.shape == small.shape for state in optimizer.state[small].values() if isinstance(state, Tensor))
+    parts = 1 + kept + (device.type != "cpu")  # the parameters are in the memory of the machine already
+    check_room_for(
+        parts * size,
+        f"model: what {count_parameters(trainable):,} parameters are trained with",
+        "use a smaller backbone",
+        device,
+    )
 
 
 def _try_step(node: Mapping[str, Any], parameters: Iterable[Tensor]) -> None:

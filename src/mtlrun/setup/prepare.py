@@ -22,7 +22,6 @@ from mtlrun.records.folder import check_writable
 from mtlrun.records.identity import run_folder
 from mtlrun.records.record import Match, SplitSummary
 from mtlrun.records.stamps import Stamp, take_stamps
-from mtlrun.setup.backbone_building import build_backbone
 from mtlrun.setup.compatibility import (
     check_affinity,
     check_per_source,
@@ -39,15 +38,20 @@ from mtlrun.setup.environment import choose_device, keep_solvers_on_one_thread, 
 from mtlrun.setup.length import choose_length
 from mtlrun.setup.loaders import fit_tasks, has_source_statistics, make_loaders
 from mtlrun.setup.memory import within_memory
-from mtlrun.setup.model_size import count_macs, match_width
-from mtlrun.setup.optimizer_groups import check_optimizer, check_task_rates, make_optimizer
+from mtlrun.setup.model_building import build_model
+from mtlrun.setup.model_size import count_macs
+from mtlrun.setup.optimizer_groups import (
+    check_optimizer,
+    check_room_for_training,
+    check_task_rates,
+    make_optimizer,
+)
 from mtlrun.setup.problems import Problems
 from mtlrun.setup.selection_rules import check_declared_values, check_monitor, make_rules, make_skills
 from mtlrun.setup.small_maps import describe_small_maps
 from mtlrun.setup.split_summary import count_labels, describe_repeated, keys_of_split, summarize
 from mtlrun.setup.task_building import Sizes, build_tasks, check_task_names, learned_from_data
 from mtlrun.setup.undefined import Undefined, find_undefined, stand_in
-from mtlrun.setup.warm_start import start_from
 from mtlrun.tasks import Task
 from mtlrun.training.batch import LabeledBatch
 from mtlrun.training.optim import Schedule
@@ -57,6 +61,8 @@ from mtlrun.weightings.base import TaskGradientWeighting
 from mtlrun.weightings.capabilities import LooksAhead, RotatesRepresentation, UsesLabelFractions, UsesTaskKinds
 
 logger = logging.getLogger(__name__)
+
+_SAMPLES = ("dataset: its samples", "use fewer or smaller ones, or dataset.cache=none where there is that")
 
 
 @dataclass(frozen=True)
@@ -97,14 +103,16 @@ def prepare(config: Mapping[str, Any]) -> Parts:
     Raises:
         ConfigError: with all problems that can be found independently of each other.
         DataError: the data cannot be used.
+        OutOfMemoryError: model and data do not fit into the memory that is free.
     """
-    problems = Problems(check_config(config))
-    built = build_components(config, problems)
-    check_components(built, problems)
-    problems.drop_inherited(config)
-    problems.raise_if_any()
-    components = Components(**built)
-    return place(components, load_data(components))
+    with within_memory("the run: its model and data", "use a smaller backbone, or fewer or smaller samples"):
+        problems = Problems(check_config(config))
+        built = build_components(config, problems)
+        check_components(built, problems)
+        problems.drop_inherited(config)
+        problems.raise_if_any()
+        components = Components(**built)
+        return place(components, load_data(components))
 
 
 # ------------------------------------------------------------------------------------------------------- 1. build
@@ -124,7 +132,7 @@ def build_components(config: Mapping[str, Any], problems: Problems) -> dict[str,
         problems += names
         problems.raise_if_any()
     of_dataset = Problems()
-    dataset = of_dataset.attempt(build, nodes["dataset"], "dataset", MultiTaskDataset) if "dataset" in nodes else None
+    dataset = of_dataset.attempt(_build_dataset, nodes["dataset"]) if "dataset" in nodes else None
     tasks, task_sizes, of_tasks = build_tasks(nodes.get("tasks", {}), dataset, str(config["names"]["dataset"]))
     problems += [*of_tasks, *of_dataset]
     weighting, schedule = (
@@ -138,11 +146,10 @@ def build_components(config: Mapping[str, Any], problems: Problems) -> dict[str,
     model, match = None, None
     if dataset is not None:
         problems += check_tasks(tasks, dataset, str(config["names"]["dataset"]))
-        try:
-            with within_memory("model: its parameters", "use a smaller backbone, or fewer of them"):
-                model, match = _build_model(nodes, config.get("match_parameters"), tasks, dataset, problems)
-        except ConfigError as error:
-            problems += error.problems
+        built = problems.attempt(build_model, nodes, config.get("match_parameters"), tasks, dataset, problems)
+        model, match = (None, None) if built is None else built
+    if model is not None and "optimizer" in nodes:
+        problems.attempt(check_room_for_training, nodes["optimizer"], model, device)
     return {
         "config": config,
         "seed": seed,
@@ -157,6 +164,12 @@ def build_components(config: Mapping[str, Any], problems: Problems) -> dict[str,
         "weighting": weighting,
         "schedule": schedule,
     }
+
+
+def _build_dataset(node: Mapping[str, Any]) -> MultiTaskDataset:
+    with within_memory(*_SAMPLES):
+        dataset: MultiTaskDataset = build(node, "dataset", MultiTaskDataset)
+    return dataset
 
 
 def build_plain(target: type, node: Mapping[str, Any] | None, key: str) -> Any:
@@ -182,52 +195,6 @@ def _use_runtime(runtime: Runtime | None, problems: Problems) -> torch.device | 
     device: torch.device | None = problems.attempt(choose_device, runtime.device)
     problems.attempt(use_threads, runtime.num_threads or 1)
     return device
-
-
-def _build_model(
-    nodes: Mapping[str, Any],
-    reference: Mapping[str, Any] | None,
-    tasks: Mapping[str, Task],
-    dataset: MultiTaskDataset,
-    problems: Problems,
-) -> tuple[MultiTaskModel | None, Match | None]:
-    """Return the model with its initial parameters, and the width at which it is as large as the reference, if any."""
-    if "backbone" not in nodes:
-        return None, None
-    node, match = nodes["backbone"], None
-    backbone = problems.attempt(build_backbone, node, dataset)
-    if backbone is None or not tasks or "model" not in nodes:
-        return None, None
-    if reference is not None:
-        match = problems.attempt(_match, nodes, reference, tasks, dataset)
-        if match is not None:
-            node = {**node, "width": match.width}
-            backbone = problems.attempt(build_backbone, node, dataset)
-    if backbone is None:
-        return None, match
-    model = problems.attempt(build, nodes["model"], "model", MultiTaskModel, tasks=tasks, backbone=backbone)
-    if model is not None and model.init_from is not None:
-        problems.attempt(start_from, model, model.init_from, legacy=dataset.protocol == "legacy")
-    return model, match
-
-
-def _match(
-    nodes: Mapping[str, Any], reference: Mapping[str, Any], tasks: Mapping[str, Task], dataset: MultiTaskDataset
-) -> Match:
-    """Return the backbone width at which this run's model has as many parameters as the reference."""
-    node = nodes["backbone"]
-    if "width" not in node:
-        raise ConfigError(f"match_parameters needs a backbone with a width, and {node.get('_target_')} has none")
-
-    def make(model_node: Mapping[str, Any], key: str, width: float) -> MultiTaskModel:
-        backbone = build_backbone({**node, "width": width}, dataset)
-        model: MultiTaskModel = build(model_node, key, MultiTaskModel, tasks=tasks, backbone=backbone)
-        return model
-
-    width = float(node["width"])
-    return match_width(
-        lambda: make(reference, "match_parameters", width), lambda width: make(nodes["model"], "model", width), width
-    )
 
 
 # ------------------------------------------------------------------------------------------------------- 2. check
@@ -271,7 +238,7 @@ def load_data(components: Components) -> Data:
     """Load the data, fit the tasks to it, and check model and weighting with a first batch."""
     dataset, tasks, model, weighting = components.dataset, components.tasks, components.model, components.weighting
     settings, runtime = components.settings, components.runtime
-    with within_memory("dataset: its samples", "use fewer or smaller ones, or dataset.cache=none where there is that"):
+    with within_memory(*_SAMPLES):
         loaders = make_loaders(
             dataset,
             tasks,
