@@ -85,8 +85,9 @@ def test_commands_that_train_nothing_import_neither_torch_nor_numpy(tmp_path, mt
     assert mtlrun(*QUICK)[0] == 0
     (folder,) = run_folders()
     commands = [["--help"], ["--version"], ["list", "models", "weightings"], ["compare", str(folder)], ["--cfg", "job"]]
-    codes, modules = imported(tmp_path, [*commands, ["no_command"]], trains=False)
-    assert codes == [0] * len(commands) + [2]
+    without_answer = [["affinity", str(folder), "--by", "training,performance"], ["no_command"]]
+    codes, modules = imported(tmp_path, [*commands, *without_answer], trains=False)
+    assert codes == [0] * len(commands) + [2, 2]
     packages = {module.split(".")[0] for module in modules["end"]}
     assert not {"torch", "numpy", "torchvision", "torchmetrics", "tensorboard", "sklearn", "pandas"} & packages
     assert not [name for name in ("datasets", "models", "tasks", "weightings") if f"mtlrun.{name}" in modules["end"]]

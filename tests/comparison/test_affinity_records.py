@@ -6,9 +6,11 @@ from math import isnan
 from statistics import fmean, stdev
 
 import pytest
+from scipy.stats import spearmanr
 from synthetic import make_record, write_records
 
 from mtlrun.comparison.affinity.findings import find_affinities
+from mtlrun.comparison.affinity.formats import as_lines
 from mtlrun.comparison.reading import read_runs
 
 TASKS = ("a", "b", "c")
@@ -60,6 +62,20 @@ def test_groups_by_gains_count_a_task_alone_as_zero(tmp_path):
     }
     assert max(totals, key=totals.get) == ("ac", "b")
     assert suggestion.networks == [["a", "c"], ["b"]]
+
+
+def test_measures_are_held_against_the_gains(tmp_path):
+    made = list(records(seeds=(0,)))
+    folders = write_records(tmp_path, [*made, make_record(0, tasks=TASKS)])
+    # Cosines in the order of the mean gains of the pairs, except for one.
+    lines = {"grad_cosine/a_b": 0.1, "grad_cosine/a_c": 0.2, "grad_cosine/b_c": -0.3}
+    (folders[-1] / "metrics.jsonl").write_text(json.dumps({"split": "train", "step": 720} | lines) + "\n")
+    (found,) = find_affinities(read_runs([tmp_path]).runs, ["cosine", "gain"], {})
+    cosine, gain = found.matrices
+    pairs = [(a, b) for a in range(3) for b in range(3) if a != b]
+    values = [cosine.values[a][b] for a, b in pairs], [gain.values[a][b] for a, b in pairs]
+    assert found.agreements() == {"cosine of task gradients": (pytest.approx(spearmanr(*values).statistic), 6)}
+    assert f"cosine of task gradients {spearmanr(*values).statistic:+.2f}" in "\n".join(as_lines(found))
 
 
 def test_methods_and_missing_baselines_are_told_apart(tmp_path):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import numpy
+    import numpy.typing
 
 #: Fewer samples with both labels say nothing.
 FEWEST = 10
@@ -106,11 +107,16 @@ def correlation_ratio(categories: "numpy.ndarray", numbers: "numpy.ndarray") -> 
     return sqrt(max(0.0, 1 - within / total * (n - 1) / (n - k))) if n > k and total > 0 else nan
 
 
-def spearman(a: "numpy.ndarray", b: "numpy.ndarray") -> float:
-    """Return Spearman's rank correlation of two columns [n], with the mean rank for ties, in [-1, 1]."""
+def spearman(a: "numpy.typing.ArrayLike", b: "numpy.typing.ArrayLike") -> float:
+    """Return Spearman's rank correlation of two columns [n], with the mean rank for ties, in [-1, 1].
+
+    NaN if all values of a column are equal.
+    """
     import numpy
 
-    ranks = [_ranks(values) for values in (a, b)]
+    ranks = [_ranks(numpy.asarray(values)) for values in (a, b)]
+    if any(column.min() == column.max() for column in ranks):
+        return nan
     return float(numpy.corrcoef(ranks)[0, 1])
 
 

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 
+from mtlrun.comparison.affinity.associations import spearman
 from mtlrun.comparison.affinity.grouping import Grouping, best_grouping
 from mtlrun.comparison.affinity.measures import FAMILIES, MEASURES, AffinityMatrix
 from mtlrun.comparison.affinity.performance import gains_of_pairs
@@ -15,6 +17,8 @@ from mtlrun.comparison.run import Run
 Source = Callable[[Sequence[ConfigGroup]], tuple[list[AffinityMatrix], dict[str, str]]]
 #: Measures that say nothing about which tasks to train together.
 _NOT_GROUPED = ("overlap",)
+# Of fewer directed pairs a rank correlation says nothing.
+_FEWEST_PAIRS = 6
 
 
 @dataclass
@@ -67,6 +71,27 @@ class Findings:
     missing: dict[str, str] = field(default_factory=dict)
     suggestions: list[Suggestion] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+
+    def agreements(self) -> dict[str, tuple[float, int]]:
+        """Return {title of a matrix: (Spearman's rank correlation with the gains of pairs, number of pairs)}.
+
+        That is what a measure is worth on this data. A pair counts once for each direction. Nothing if there are no
+        gains, or those of several methods, or too few pairs.
+        """
+        gains = [matrix for matrix in self.matrices if matrix.measure == "gain"]
+        if len(gains) != 1:
+            return {}
+        found = {}
+        for matrix in self.matrices:
+            common = [
+                (closeness, gain)
+                for task, of_task in zip(matrix.tasks, matrix.closeness(), strict=True)
+                for other, closeness in zip(matrix.tasks, of_task, strict=True)
+                if task != other and isfinite(closeness) and isfinite(gain := gains[0].value(task, other))
+            ]
+            if matrix.measure != "gain" and len(common) >= _FEWEST_PAIRS:
+                found[matrix.title] = (spearman(*zip(*common, strict=True)), len(common))
+        return found
 
     def suggest(self, num_networks: int, *, helpers: bool = False) -> None:
         """Find the best groups of tasks by each matrix.

@@ -45,6 +45,10 @@ def as_lines(findings: Findings) -> list[str]:
         mean = suggestion.grouping.total / count * (-1 if matrix.about.direction == "min" else 1)
         lines.append(f"groups by {matrix.title}: {suggestion.describe()}, mean affinity {mean:.3g}")
     lines += findings.problems
+    agreements = [f"{title} {value:+.2f}" for title, (value, _) in findings.agreements().items()]
+    if agreements:
+        pairs = max(count for _, count in findings.agreements().values())
+        lines.append(f"rank correlation with the gains, over {pairs} directed pairs: {', '.join(agreements)}")
     lines += [f"{measure}: {why}" for measure, why in findings.missing.items()]
     return lines
 
@@ -81,6 +85,10 @@ def as_json(all_findings: Sequence[Findings]) -> str:
                 }
                 for suggestion in findings.suggestions
             ],
+            "agreement_with_gains": {
+                title: {"spearman": None if isnan(value) else value, "pairs": count}
+                for title, (value, count) in findings.agreements().items()
+            },
             "missing": findings.missing,
             "problems": findings.problems,
         }

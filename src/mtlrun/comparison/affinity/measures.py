@@ -113,6 +113,11 @@ class AffinityMatrix:
         """The name of the measure, and the config."""
         return f"{self.about.title} ({self.label})" if self.label else self.about.title
 
+    def value(self, task: str, other: str) -> float:
+        """Return what one task does to another; NaN if it is not known."""
+        known = task in self.tasks and other in self.tasks
+        return self.values[self.tasks.index(task)][self.tasks.index(other)] if known else nan
+
     def off_diagonal(self) -> list[float]:
         """Return the values of all pairs of different tasks."""
         return [value for a, row in enumerate(self.values) for b, value in enumerate(row) if a != b]
