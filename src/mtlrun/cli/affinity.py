@@ -2,7 +2,8 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -15,14 +16,16 @@ from mtlrun.comparison.affinity.studies import group_commands, pair_commands, te
 from mtlrun.comparison.groups import ConfigGroup
 from mtlrun.comparison.plots.files import to_png, to_svg
 from mtlrun.comparison.plots.style import require_matplotlib
-from mtlrun.comparison.reading import read_runs
+from mtlrun.comparison.reading import FoundRuns, read_runs, without_strange
 from mtlrun.config.suggest import suggest
 from mtlrun.config.words import raise_problems
-from mtlrun.errors import ConfigError, DataError
+from mtlrun.errors import ConfigError, DataError, MtlrunError
 from mtlrun.records.display import as_shown, make_console, print_line, print_table
 from mtlrun.records.folder import storing
 from mtlrun.records.printable import printable
 
+# Runs that are restored without being asked for.
+_MOST_RESTORED = 30
 _FORMATS = ("screen", "csv", "json")
 _PICTURES = (".svg", ".png")
 _SUFFIXES = {".txt": "screen", ".csv": "csv", ".json": "json"}
@@ -51,13 +54,12 @@ def main(arguments: Sequence[str]) -> int:
     outs = [Path(out).expanduser() for out in parsed.out]
     _check(parsed, outs)
     found = read_runs([Path(folder).expanduser() for folder in parsed.folders])
-    for problem in found.problems:
-        print(printable(f"mtlrun: {problem}; it is left out"), file=sys.stderr)
     if parsed.pairs is not None:
-        _print_commands(find_affinities(found.runs, [], {}), parsed)
+        _print_commands(_find(found, [], {}), parsed)
         return 0
-    others: dict[str, Source] = {"data": _by_data, "model": _by_model}
-    all_findings = find_affinities(found.runs, parsed.by, others)
+    most_runs = _MOST_RESTORED if parsed.by is None else None
+    others: dict[str, Source] = {"data": _by_data, "model": partial(_by_model, most_runs=most_runs)}
+    all_findings = _find(found, parsed.by or list(MEASURES), others)
     matrices = [matrix for findings in all_findings for matrix in findings.matrices]
     if not matrices:
         raise DataError("; ".join(line for findings in all_findings for line in as_lines(findings)))
@@ -82,7 +84,7 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("folders", nargs="+", metavar="FOLDER", help="the runs in and below it are looked at")
     parser.add_argument(
-        "--by", type=_measures, default=list(MEASURES), metavar="WHICH,...",
+        "--by", type=_measures, metavar="WHICH,...",
         help=f"{', '.join(FAMILIES)}, or single measures (default: all that can be found)",
     )  # fmt: skip
     parser.add_argument("--networks", type=_count, metavar="N", help="suggest groups of tasks for at most N networks")
@@ -139,16 +141,33 @@ def _check(parsed: argparse.Namespace, outs: Sequence[Path]) -> None:
             require_matplotlib()
 
 
+def _find(found: FoundRuns, wanted: Sequence[str], others: Mapping[str, Source]) -> list[Findings]:
+    """Return the findings; records that make no sense are named and left out."""
+    try:
+        return find_affinities(found.runs, wanted, others)
+    except MtlrunError:
+        raise
+    except Exception:
+        found.runs, problems = without_strange(found.runs)
+        if not found.runs or not problems:
+            raise
+        found.problems += problems
+        return find_affinities(found.runs, wanted, others)
+    finally:
+        for problem in found.problems:
+            print(printable(f"mtlrun: {problem}; it is left out"), file=sys.stderr)
+
+
 def _by_data(groups: Sequence[ConfigGroup]) -> tuple[list[AffinityMatrix], dict[str, str]]:
     from mtlrun.runs.affinity.labels import label_affinities  # imports torch, as the next
 
     return label_affinities([run for group in groups for run in group.runs])
 
 
-def _by_model(groups: Sequence[ConfigGroup]) -> tuple[list[AffinityMatrix], dict[str, str]]:
+def _by_model(groups: Sequence[ConfigGroup], *, most_runs: int | None) -> tuple[list[AffinityMatrix], dict[str, str]]:
     from mtlrun.runs.affinity.networks import network_affinities
 
-    return network_affinities(groups)
+    return network_affinities(groups, most_runs)
 
 
 def _check_one_suggestion(all_findings: Sequence[Findings]) -> None:

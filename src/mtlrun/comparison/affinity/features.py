@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     import numpy
 
 
+_FEATURES_AT_ONCE = 4096
+
+
 def linear_cka(one: "numpy.ndarray", other: "numpy.ndarray") -> float:
     """Return the linear CKA of the features of two networks on the same samples, in [0, 1].
 
@@ -27,9 +30,12 @@ def centered_gram(features: "numpy.ndarray") -> "numpy.ndarray":
     """Return the inner products [n, n] of the samples' features [n, ...], less their mean, in float64."""
     import numpy
 
-    flat = numpy.asarray(features, dtype=numpy.float64).reshape(len(features), -1)
-    flat = flat - flat.mean(axis=0)
-    gram: numpy.ndarray = flat @ flat.T
+    flat = numpy.asarray(features).reshape(len(features), -1)
+    gram = numpy.zeros((len(flat), len(flat)))
+    for start in range(0, flat.shape[1], _FEATURES_AT_ONCE):
+        block = flat[:, start : start + _FEATURES_AT_ONCE].astype(numpy.float64)
+        block -= block.mean(axis=0)
+        gram += block @ block.T
     return gram
 
 

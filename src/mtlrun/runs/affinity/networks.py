@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Validation samples whose features are compared.
 _MOST_SAMPLES = 1000
+# Of the features of a task that are in memory at a time: 400 MB.
+_MOST_NUMBERS = 10**8
 _WAYS = {
     "distance": "no completed run has networks that started equal: train model=soft, or model=single",
     "mixing": "no completed run mixes networks: train model=cross_stitch, sluice or nddr",
@@ -47,21 +49,27 @@ class _Found:
     samples: str = ""
 
 
-def network_affinities(groups: Sequence[ConfigGroup]) -> tuple[list[AffinityMatrix], dict[str, str]]:
+def network_affinities(
+    groups: Sequence[ConfigGroup], most_runs: int | None = None
+) -> tuple[list[AffinityMatrix], dict[str, str]]:
     """Return the matrices that the networks of completed runs give, and {measure: why there is none}.
 
     Args:
         groups: the runs on one data set.
+        most_runs: restore none if it would be more; None for any number.
     """
+    wanted = [(run, measures) for group in groups for run in group.runs if (measures := _measures_of(run))]
+    if most_runs is not None and len(wanted) > most_runs:
+        why = f"{len(wanted)} runs would be restored, which takes a second or more for each; --by model does it"
+        return [], dict.fromkeys(_WAYS, why)
     results: dict[int, _Found] = {}
     problems: list[str] = []
-    for run in (run for group in groups for run in group.runs):
-        measures = _measures_of(run)
-        if measures and run.folder is not None:
-            try:
-                results[id(run)] = _measure(restore(run.folder), measures)
-            except MtlrunError as error:
-                problems.append(str(error))
+    for run, measures in wanted:
+        assert run.folder is not None
+        try:
+            results[id(run)] = _measure(restore(run.folder), measures)
+        except MtlrunError as error:
+            problems.append(str(error))
     matrices = [matrix for measure in ("distance", "mixing") for matrix in _by_pairs(measure, groups, results)]
     matrices += _cka([run for group in groups for run in group.runs if id(run) in results], results)
     found = {matrix.measure for matrix in matrices}
@@ -71,7 +79,7 @@ def network_affinities(groups: Sequence[ConfigGroup]) -> tuple[list[AffinityMatr
 
 def _measures_of(run: Run) -> list[str]:
     """Return what the networks of a run can tell; nothing if it is not completed."""
-    if run.state != "completed":
+    if run.state != "completed" or run.folder is None:
         return []
     try:
         kind: Any = locate(run.record.config["model"]["_target_"], "model._target_", MultiTaskModel)
@@ -112,39 +120,43 @@ def parameter_distances(networks: Mapping[str, nn.Module]) -> dict[tuple[str, st
     for one, other in combinations(networks, 2):
         pairs = list(zip(networks[one].parameters(), networks[other].parameters(), strict=True))
         apart = sum((float((a.detach().double() - b.detach().double()).square().sum()) for a, b in pairs), 0.0)
-        size = sum(
-            (float(p.detach().double().square().sum()) for pair in pairs for p in pair),
-            0.0,
-        )
+        size = sum((float(p.detach().double().square().sum()) for pair in pairs for p in pair), 0.0)
         distances[one, other] = (2 * apart / size) ** 0.5 if size else 0.0
     return distances
 
 
 @torch.inference_mode()
 def _grams(restored: Restored) -> "tuple[dict[str, numpy.ndarray], str]":
-    """Return the centered Gram matrix of each task's features on validation samples, and a digest of these."""
-    parts = restored.parts
-    features = _features(restored.model)
-    chunks: dict[str, list[Tensor]] = {}
-    digest, count = hashlib.sha256(), 0
-    for inputs in _inputs(parts.loaders["val"].batches()):
-        inputs = inputs[: _MOST_SAMPLES - count]
-        digest.update(inputs.cpu().contiguous().numpy().tobytes())
-        for task, of_task in features(inputs.to(parts.device)).items():
-            chunks.setdefault(task, []).append(of_task.cpu())
-        count += len(inputs)
-        if count >= _MOST_SAMPLES:
-            break
-    return {task: centered_gram(torch.cat(of_task).numpy()) for task, of_task in chunks.items()}, digest.hexdigest()
+    """Return the centered Gram matrix of each task's features on validation samples, and a digest of these.
+
+    The tasks take turns, so that the features of only one of them are in memory.
+    """
+    parts, grams, digests = restored.parts, {}, []
+    for task, encode in _encoders(restored.model).items():
+        features: list[Tensor] = []
+        digest, count, most = hashlib.sha256(), 0, _MOST_SAMPLES
+        for inputs in _inputs(parts.loaders["val"].batches()):
+            used = inputs[: most - count].to(parts.device)
+            found = encode(used).cpu()
+            most = max(2, min(most, _MOST_NUMBERS // found[0].numel()))
+            found = found[: most - count]
+            digest.update(used[: len(found)].cpu().contiguous().numpy().tobytes())
+            features.append(found)
+            count += len(found)
+            if count >= most:
+                break
+        grams[task] = centered_gram(torch.cat(features).numpy())
+        digests.append(digest.hexdigest())
+    return grams, digests[0]
 
 
-def _features(model: MultiTaskModel) -> Callable[[Tensor], dict[str, Tensor]]:
-    """Return a function from inputs to the features that each task's head sees."""
+def _encoders(model: MultiTaskModel) -> Mapping[str, Callable[[Tensor], Tensor]]:
+    """Return {task: the function from inputs to the features that its head sees}."""
     if model.independent_tasks:
-        return lambda inputs: {task: backbone(inputs) for task, (backbone, _) in model.task_networks().items()}
+        return {task: backbone for task, (backbone, _) in model.task_networks().items()}
     assert isinstance(model, SharedRepresentationModel)
     (task,) = model.task_names
-    return lambda inputs: {task: model.encode(inputs)}
+    return {task: model.encode}
 
 
 def _inputs(batches: Iterator[Any]) -> Iterator[Tensor]:
