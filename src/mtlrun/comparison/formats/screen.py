@@ -1,6 +1,7 @@
 """The comparison on a screen, as wide as that is."""
 
 import io
+import textwrap
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -21,18 +22,18 @@ def show(console: Console, comparison: Comparison) -> None:
     for table in comparison.tables:
         _print_table(console, as_text_table(table), table.title if len(comparison.tables) > 1 else None)
         for line in (*(f"warning: {warning}" for warning in table.warnings), *table.notes):
-            console.print(line)
+            _print_sentence(console, line)
         for section in sections_of(table):
             console.print()
             _print_table(console, section.table, section.title)
             for line in section.notes:
-                console.print(line)
+                _print_sentence(console, line)
         if table.commands:
             console.print("to make the single-task baseline:")
         for command in table.commands:
             console.print(command, soft_wrap=True)  # in one line, ready to paste
     for note in comparison.notes:
-        console.print(note)
+        _print_sentence(console, note)
 
 
 def as_text(comparison: Comparison) -> str:
@@ -68,6 +69,13 @@ def _print_table(console: Console, table: TextTable, title: str | None) -> None:
         title, parts = None, TextTable(["run", *shown.header[table.num_left :]], rows).divide(room)
     for index, part in enumerate(parts):
         print_table(console, part, title if index == 0 else None, margin=_MARGIN)
+
+
+def _print_sentence(console: Console, text: str) -> None:
+    """Print a sentence, wrapped at words, without spaces at the ends of lines."""
+    shown = as_shown(console, text)
+    for line in textwrap.wrap(shown, console.width, break_long_words=False, break_on_hyphens=False):
+        console.print(line, soft_wrap=True)
 
 
 def _describe(labels: Sequence[str], cells: Sequence[str]) -> str:
