@@ -1,6 +1,6 @@
 """One PNG of what a run's tasks predict, from the pictures that its event file holds.
 
-    python scripts/picture.py outputs/runs/scenes-hard-equal-s0-0123abcd scenes.png
+    python scripts/picture.py outputs/runs/hard-equal-lr0.001-s0-scenes-0123abcd scenes.png
 
 A column per validation sample; rows: the input, then label and prediction of each task in the order of the config. The
 pictures are those of the last evaluation, or of --step.

@@ -115,7 +115,7 @@ def test_options_may_stand_anywhere(mtlrun, tmp_path):
     ):
         code, out, err = mtlrun(*arguments)
         assert code == 0, err
-        assert ("small-hard-equal-s" in out) == (arguments[-1] != "job" and "job" not in arguments)
+        assert ("-s1-small-" in out or "-s0-small-" in out) == (arguments[-1] != "job" and "job" not in arguments)
         assert ("size: 10" in out) == ("job" in arguments)
     assert len(run_folders()) == 2
 
@@ -270,8 +270,8 @@ def test_names_from_papers_are_understood_and_the_canonical_name_is_printed(mtlr
         "model=HPS is model=hard",
     ]
     assert sorted(folder.name[:-9] for folder in run_folders()) == [
-        "multidigits-hard-equal-s0",
-        "multidigits-hard-uncertainty-s0",
+        "hard-equal-lr0.001-s0-multidigits",
+        "hard-uncertainty-lr0.001-s0-multidigits",
     ]
 
 
@@ -288,7 +288,7 @@ def test_the_end_of_a_run_shows_test_metrics_with_arrows(mtlrun):
     test = read_record(run_folders()[0])["test"]
     assert ["left", "loss", "=", "log_loss", "↓", f"{test['left']['loss']:.4f}"] in [line[:6] for line in lines]
     assert ["accuracy", "↑", f"{test['right']['accuracy']:.4f}"] in [line[:3] for line in lines]
-    assert "multidigits-hard-equal-s0" in out  # the config tree
+    assert "hard-equal-lr0.001-s0-multidigits" in out  # the config tree
     assert any(line[:2] == ["shared", "1,616"] for line in lines)  # the parameter groups: 100 * 16 + 16
     assert "selected on validation: left, right at epoch" in out
     assert max(len(line) for line in out.splitlines()) > 200  # a pipe's lines are neither wrapped nor cut
@@ -310,12 +310,12 @@ def test_a_sweep_trains_each_combination_that_can_be_trained(mtlrun):
     code, out, err = mtlrun(*words, "hydra.launcher.illegal=skip")
     assert code == 0, err
     assert sorted(folder.name[:-9] for folder in run_folders()) == [
-        "multidigits-hard-equal-s0",
-        "multidigits-hard-equal-s1",
-        "multidigits-hard-mgda-s0",
-        "multidigits-hard-mgda-s1",
-        "multidigits-soft-equal-s0",
-        "multidigits-soft-equal-s1",
+        "hard-equal-lr0.001-s0-multidigits",
+        "hard-equal-lr0.001-s1-multidigits",
+        "hard-mgda-lr0.001-s0-multidigits",
+        "hard-mgda-lr0.001-s1-multidigits",
+        "soft-equal-lr0.001-s0-multidigits",
+        "soft-equal-lr0.001-s1-multidigits",
     ]
     assert out.count("completed in") == 6
     assert [path.name for path in Path().iterdir()] == ["outputs"]
@@ -326,8 +326,8 @@ def test_a_study_is_a_named_sweep_with_its_own_folder(mtlrun):
     code, _, err = mtlrun("-m", "study=models_digits", *QUICK, "seed=3", "model=hard,soft")
     assert code == 0, err
     assert sorted(folder.name[:-9] for folder in run_folders("outputs/models_digits")) == [
-        "multidigits-hard-equal-s3",
-        "multidigits-soft-equal-s3",
+        "hard-equal-lr0.001-s3-multidigits",
+        "soft-equal-lr0.001-s3-multidigits",
     ]
 
 

@@ -46,7 +46,7 @@ def test_tasks_are_shown_with_what_was_found_before_training(mtlrun):
     ]
     assert sum("tasks.sex.positive=female" in line for line in lines) == 1  # and not once more as a note
     (folder,) = run_folders()
-    assert folder.name.startswith("penguins-hard-equal-s0-")
+    assert folder.name.startswith("hard-equal-lr0.001-s0-penguins-")
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config["found"]["species"] == lines[1].removeprefix("  species: ")
     assert config["tasks"]["sex"]["_target_"] == "mtlrun.tasks.BinaryClassification"
@@ -99,7 +99,7 @@ def test_a_yaml_of_ones_own_may_predict_and_set_keys(mtlrun):
     assert list(config["tasks"]) == ["species", "sex"]
     assert config["tasks"]["sex"]["class_weights"] == "balanced"
     assert config["tasks"]["sex"]["label_smoothing"] == 0.2
-    assert run_id(config).startswith("birds-")  # an option of the user's has a name
+    assert run_id(config).startswith("hard-equal-lr0.001-s0-birds-")  # an option of the user's has a name
     code, _, err = mtlrun("--config-dir", "conf", "dataset=birds", "~tasks.sex")
     assert (code, err) == (2, "mtlrun: ~tasks.sex: dataset.predict asks for this task; leave it out there\n")
     code, _, err = mtlrun("--config-dir", "conf", "dataset=birds", "~tasks.species")
@@ -133,17 +133,17 @@ def test_cfg_job_shows_the_tasks_that_are_found(mtlrun):
 def test_a_run_is_named_after_its_file(path, name):
     quoted = path if path.startswith("{") else f'"{path}"'
     config = compose(["dataset=csv", f"dataset.path={quoted}", "+task@tasks.sex=binary"])
-    assert run_id(config).startswith(f"{name}-hard-equal-s0-")
+    assert run_id(config).startswith(f"hard-equal-lr0.001-s0-{name}-")
     assert config["names"]["dataset"] == "csv"
     named = compose(["dataset=csv", f"dataset.path={quoted}", "+task@tasks.sex=binary", "dataset.name=mine"])
-    assert run_id(named).startswith("mine-hard-")
+    assert "-s0-mine-" in run_id(named)
     assert "name" not in config["dataset"]
 
 
 def test_images_are_named_after_their_table_and_other_datasets_by_their_option():
     images = compose(["dataset=images", "dataset.root=a", "dataset.labels=photos.csv", "+task@tasks.k=binary"])
-    assert run_id(images).startswith("photos-hard-")
-    assert run_id(compose([])).startswith("multidigits-hard-")
+    assert "-s0-photos-" in run_id(images)
+    assert "-s0-multidigits-" in run_id(compose([]))
 
 
 def test_notes_on_labels_do_not_repeat_what_was_found(mtlrun):

@@ -36,8 +36,8 @@ def test_the_commands_of_the_document_work(project):
     names = sorted(read_record(folder)["config"]["names"]["weighting"] for folder in run_folders())
     assert names == ["equal", "inverse"]
     assert {folder.name.rsplit("-", 2)[0] for folder in run_folders()} == {
-        "waves-hard-equal",
-        "waves-narrow-inverse",
+        "hard-equal-lr0.001-s0",
+        "narrow-inverse-lr0.001-s0",
     }
 
 

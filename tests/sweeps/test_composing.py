@@ -29,24 +29,25 @@ def study():
 
 
 def names(out):
-    """Return the runs of a plan: model, weighting and seed of each."""
+    """Return the runs of a plan: model, weighting, learning rate and seed of each."""
     lines = [line for line in out.splitlines() if line[:1].isdigit() and "/" in line.split()[0]]
-    return [line.split(":")[0].split("-", 1)[1].rsplit("-", 1)[0] for line in lines]
+    return [line.split()[1].split("-kendall_toy")[0] for line in lines]
 
 
 def test_blocks_are_products_without_what_is_excluded_or_there_twice(mtlrun, study):
     code, out, err = mtlrun("plan", "-m", *study)
     assert code == 0, err
     assert sorted(names(out)) == sorted([
-        "hard-equal-s0", "hard-equal-s1", "hard-mgda-s0", "hard-mgda-s1",
-        "single-equal-s0", "single-equal-s1", "soft-equal-s0", "hard-equal-s0", "hard-equal-s1",
+        "hard-equal-lr0.01-s0", "hard-equal-lr0.01-s1", "hard-mgda-lr0.01-s0", "hard-mgda-lr0.01-s1",
+        "single-equal-lr0.001-s0", "single-equal-lr0.001-s1", "soft-equal-lr0.001-s0",
+        "hard-equal-lr0.02-s0", "hard-equal-lr0.02-s1",
     ])  # fmt: skip
     assert "9 runs: 9 new" in out
     assert "GiB of checkpoints" in out
     assert not Path("outputs").exists()
     # What is typed replaces what the study sweeps over.
     code, out, _ = mtlrun("plan", "-m", *study, "seed=1", "weighting=equal")
-    assert sorted(names(out)) == sorted(["hard-equal-s1", "single-equal-s1", "hard-equal-s1"])
+    assert sorted(names(out)) == sorted(["hard-equal-lr0.01-s1", "single-equal-lr0.001-s1", "hard-equal-lr0.02-s1"])
 
 
 def test_what_is_wrong_with_a_sweep_is_said_before_anything_starts(mtlrun):

@@ -404,7 +404,7 @@ def test_a_bad_run_is_stopped_and_a_killed_search_goes_on(mtlrun):
     process.communicate()
     code, out, err = mtlrun("search", *words)
     assert code == 0, err
-    assert "2/2 kendall_toy-hard-equal-s0-" in out
+    assert "2/2 hard-equal-lr1e_09-s0-kendall_toy-" in out
     assert "pruned: worse than the median of the trials after" in out
     assert "1 completed, 1 pruned" in out
     records = {read_record(folder)["status"]: read_record(folder) for folder in run_folders()}

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from mtlrun.config.schema import check_root
 # of its tasks were found, or what else is computed beside the result. Nor is the device, which is recorded instead, so
 # that a study may be trained on several machines: results of a CPU and of a GPU differ by rounding.
 _HARMLESS = ("runtime", "found", "trainer.baselines")
+#: No name has a rate above it, which would be none to train at.
+_LARGEST_LR = 1e6
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
@@ -76,19 +79,34 @@ def _relevant(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def run_id(config: Mapping[str, Any]) -> str:
-    """Return `<data>-<model>-<weighting>-s<seed>-<hash8>`, the name of the run and of its folder.
+    """Return `<model>-<weighting>-lr<lr>-s<seed>-<data>-<hash8>`, the name of the run and of its folder.
 
-    The data are named after their dataset, or a table of the user's after its file.
+    What is swept over most stands first, since lists of runs cut long names. Where there are folds, `-f<fold>` follows
+    the seed. The data are named after their dataset, or a table of the user's after its file.
     """
     names = config["names"]
+    lr, fold = _look_up(config, "optimizer", "lr"), _look_up(config, "dataset", "fold")
     words = [
-        names.get("data", names["dataset"]),
         names["model"],
         names["weighting"],
+        *([f"lr{_digits(lr)}"] if isinstance(lr, int | float) and abs(lr) < _LARGEST_LR else []),
         f"s{config['seed']}",
+        *([f"f{fold}"] if isinstance(fold, int) else []),
+        names.get("data", names["dataset"]),
         config_hash(config),
     ]
     return "-".join(re.sub(r"[^\w.]+", "_", str(word)) for word in words)
+
+
+def _look_up(config: Mapping[str, Any], group: str, key: str) -> Any:
+    node = config.get(group)
+    return node.get(key) if isinstance(node, Mapping) else None
+
+
+def _digits(number: float) -> str:
+    """Return a number with three digits, such as 0.00003, where that is short."""
+    rounded = f"{number:.3g}"
+    return f"{Decimal(rounded):f}" if abs(number) >= 1e-6 else rounded
 
 
 def run_folder(config: Mapping[str, Any]) -> Path:
