@@ -15,7 +15,9 @@ from helpers import read_record, run_folders
 from mtlrun.config.compose import compose
 from mtlrun.sweeps import slurm
 from mtlrun.sweeps.jobs import Job
-from mtlrun.sweeps.slurm import SlurmExecutor, SlurmOptions
+from mtlrun.sweeps.remote import Pack, Setting, request
+from mtlrun.sweeps.slurm import SlurmExecutor
+from mtlrun.sweeps.slurm_options import SlurmOptions
 
 # What submitit starts on this machine goes on when its launcher is gone.
 pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
@@ -186,6 +188,61 @@ def test_runs_are_packed_into_an_array_which_is_submitted_once(cluster):
     ended = wait_for(lambda: again.wait(1))
     assert [outcome.code for _, outcome in ended] == [143] * 4
     again.close()
+
+
+def test_a_run_that_is_given_up_stops_and_its_pack_goes_on(cluster):
+    endless, short = make_jobs("trainer.epochs=100000", count=1) + make_jobs("trainer.epochs=1", count=1)
+    executor = make_executor([endless, short])
+    for job in (endless, short):
+        executor.start(job)
+    executor.wait(0)
+    endless.given_up = True
+    executor.stop(endless, at_once=False)
+    assert Path("calls").read_text() == "sbatch\n", "nothing is canceled"
+    # What the Slurm job does, once it has begun.
+    (folder,) = Path("outputs/runs/.sweeps/slurm").iterdir()
+    Pack(Setting.here(gpus=False, places=2), [request(endless), {**request(short), "number": 1}], folder)()
+    codes = {job.run_id: outcome.code for job, outcome in executor.wait(1)}
+    assert codes[short.run_id] == 0
+    assert codes[endless.run_id] in (128 + signal.SIGHUP, -signal.SIGHUP), "before or after its first step"
+    executor.close()
+
+
+def test_a_search_submits_what_runs_side_by_side(cluster, mtlrun):
+    jobs = make_jobs(count=6)
+    executor = make_executor(jobs, workers=1)
+    executor.hold_back()
+    started = [executor.start(job) for job in jobs if executor.has_room(job)]
+    assert len(started) == 2, "one pack of two runs"
+    executor.close()
+    words = [*TOY, "optimizer.lr=interval(0.1,1)", "hydra/launcher=slurm", "hydra.launcher.slurm.partition=x"]
+    code, out, err = mtlrun("search", *words)
+    assert (code, out) == (2, "")
+    assert "hydra.launcher.workers is missing: the number of Slurm jobs side by side" in err
+    assert not Path("outputs").exists()
+
+
+def test_status_shows_what_is_queued_when_the_launcher_is_gone(cluster, mtlrun, tmp_path):
+    jobs = make_jobs(count=3)
+    executor = make_executor(jobs)
+    for job in jobs:
+        executor.start(job)
+    executor.wait(0)
+    (folder,) = Path("outputs/runs/.sweeps/slurm").iterdir()
+    (folder / f"{jobs[1].run_id}.json").touch()  # it has ended, and its record was removed since
+    code, out, err = mtlrun("status", "outputs")
+    assert code == 0, err
+    assert [line.split() for line in out.splitlines()[1:3]] == [
+        ["queued", jobs[0].run_id, "job", "71_0"],
+        ["queued", jobs[2].run_id, "job", "71_1"],
+    ]
+    assert "2 runs: 2 queued" in out
+    # Slurm does not know of one any more: somebody has canceled it.
+    squeue = tmp_path / "bin" / "squeue"
+    squeue.write_text("#!/bin/sh\necho 71_1\n")
+    squeue.chmod(0o755)
+    assert "1 runs: 1 queued" in mtlrun("status", "outputs")[1]
+    executor.close()
 
 
 @pytest.mark.parametrize(

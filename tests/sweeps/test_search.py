@@ -356,6 +356,13 @@ def test_a_search_on_the_command_line_finds_and_goes_on(mtlrun):
     assert f"{skill[best]:.6g}  {best}: optimizer.lr=" in out
     again = out.split("again:  mtlrun ")[1].split("\n")[0]
     assert again.split()[-2:] == records[best]["overrides"][-2:]
+    before = sorted(Path().rglob("*"))
+    code, out, err = mtlrun("plan", "search", *words, "hydra.sweeper.trials=4")
+    assert code == 0, err
+    assert out.splitlines()[:2] == ["optimizer.lr: 0.0001 to 100, logarithmic", "weighting: equal, uncertainty"]
+    assert "4 trials by mean_skill on validation, 3 of them ended already; 4 are drawn at random" in out
+    assert "GiB of checkpoints if no trial is stopped early" in out
+    assert sorted(Path().rglob("*")) == before, "nothing is trained"
     code, out, err = mtlrun("search", *words, "hydra.sweeper.trials=4")
     assert code == 0, err
     assert out.startswith("4 runs, 3 of them finished already\n")
@@ -374,7 +381,6 @@ def test_a_search_is_refused_before_anything_is_on_disk(mtlrun, monkeypatch):
         assert problem in str(error.value)
     for words, problem in {
         ("optimizer.lr=interval(-1,1)", "optimizer.beta=1,2"): "optimizer has no key 'beta'",
-        ("optimizer.lr=interval(0,1)", "hydra/launcher=plan"): "there is no list of them",
         ("optimizer.lr=0.1,0.2", "trainer.epochs=range(1,4)", "backbone.width=range(0.5,1.25,0.25)"): (
             "hydra.sweeper.trials=20: the space has 18 runs only; train all by mtlrun -m"
         ),

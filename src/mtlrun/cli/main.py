@@ -177,6 +177,12 @@ def train(arguments: Sequence[str]) -> int:
     return max(exit_codes, default=0)
 
 
+def train_several(arguments: Sequence[str], *words: str) -> int:
+    """Train as with `-m`, whether it is among the arguments or not, and with further words; return the exit code."""
+    multirun = [] if {"-m", "--multirun"} & set(arguments) else ["-m"]
+    return train([*multirun, *arguments, *words])
+
+
 def check_command(word: str) -> None:
     """Raise ConfigError if the first word of a command line is neither a command, an option nor an override."""
     from mtlrun.config.words import explain_bare_word

@@ -18,7 +18,6 @@ def main(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_USAGE)
         return 0
-    from mtlrun.cli.main import train
+    from mtlrun.cli.main import train_several
 
-    multirun = [] if {"-m", "--multirun"} & set(arguments) else ["-m"]
-    return train([*multirun, *arguments, "hydra/sweeper=search"])
+    return train_several(arguments, "hydra/sweeper=search")

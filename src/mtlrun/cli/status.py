@@ -11,7 +11,18 @@ from mtlrun.records.text_table import TextTable
 
 _USAGE = "usage: mtlrun status <folder> [<folder> ...]"
 #: What stands first: what somebody may have to do something about.
-_ORDER = ("failed", "diverged", "killed", "silent", "unreadable", "interrupted", "running", "waiting", "completed")
+_ORDER = (
+    "failed",
+    "diverged",
+    "killed",
+    "silent",
+    "unreadable",
+    "interrupted",
+    "running",
+    "queued",
+    "waiting",
+    "completed",
+)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -46,6 +57,8 @@ def _table(entries: Sequence[Entry], *, beneath: bool) -> TextTable:
             where = f"{beat.host}, process {beat.pid}, {round(beat.age)} s ago"
         elif record is not None and record.total_steps:
             progress = f"{record.steps}/{record.total_steps}"
+        if entry.job:
+            where = f"job {entry.job}"
         newest = newest_metrics(record, beat)
         if record is not None and record.error and entry.state in ("failed", "diverged"):
             newest = " ".join(record.error.split())

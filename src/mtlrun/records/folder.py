@@ -22,6 +22,8 @@ CHECKPOINTS = "checkpoints"
 # In CHECKPOINTS; fresh.pt exists only while it takes the place of last.pt.
 LAST, PREVIOUS, BEST, FRESH = "last.pt", "previous.pt", "best.pt", "fresh.pt"
 HEARTBEAT = ".heartbeat"  # exists while the run runs
+#: In the folder of a study: what each sweep that is under way has still to train, `<host>-<pid>.json`.
+SWEEPS = ".sweeps"
 # Exists while an earlier training is removed; a run that finds it, since the one before was killed, completes that.
 REMOVING = ".removing"
 #: In the folder of all studies: the baselines that runs on the same data share.

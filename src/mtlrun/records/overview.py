@@ -8,12 +8,10 @@ from pathlib import Path
 from statistics import fmean
 
 from mtlrun.errors import MtlrunError
-from mtlrun.records.folder import RECORD
+from mtlrun.records.folder import RECORD, SWEEPS
 from mtlrun.records.heartbeat import Heartbeat, RunState, state_of
 from mtlrun.records.record import Record
-
-#: In the folder of a study: what each sweep that is under way has still to train, `<host>-<pid>.json`.
-SWEEPS = ".sweeps"
+from mtlrun.records.submissions import SUBMISSIONS, Submission, find_queued
 
 
 @dataclass
@@ -23,9 +21,11 @@ class Entry:
     Args:
         run_id: of the run.
         folder: of the run.
-        state: of its record; `killed`, `silent` as in `state_of`; `waiting` if a sweep is still to start it.
+        state: of its record; `killed`, `silent` as in `state_of`; `waiting` if a sweep is still to start it, `queued`
+            if a cluster is.
         record: None if there is none, or none that can be read.
         beat: None if it does not run.
+        job: the ID of the cluster's job that it is in, "" unless it is queued.
     """
 
     run_id: str
@@ -33,6 +33,7 @@ class Entry:
     state: RunState | str
     record: Record | None = None
     beat: Heartbeat | None = None
+    job: str = ""
 
 
 def entry_of(folder: Path) -> Entry:
@@ -47,7 +48,7 @@ def entry_of(folder: Path) -> Entry:
 
 
 def read_entries(roots: Iterable[Path]) -> list[Entry]:
-    """Return an entry for each run in and below some folders, and for each run that sweeps in them have to train."""
+    """Return an entry for each run in and below some folders, and for each that sweeps or clusters have to train."""
     found: dict[str, Entry] = {}
     for root in roots:
         for path in sorted(root.glob(f"**/{RECORD}")):
@@ -57,6 +58,10 @@ def read_entries(roots: Iterable[Path]) -> list[Entry]:
                 entry = found.setdefault(run_id, Entry(run_id, path.parent.parent / run_id, "waiting"))
                 if entry.state in ("killed", "failed", "interrupted") and entry.beat is None:
                     entry.state = "waiting"
+        for folder, job in find_queued(Submission.read_all(root, f"**/{SUBMISSIONS}")).items():
+            entry = found.setdefault(folder.name, Entry(folder.name, folder, "waiting"))
+            if entry.state in ("waiting", "killed", "interrupted"):
+                entry.state, entry.job = "queued", job
     return list(found.values())
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from mtlrun.records.folder import SWEEPS
 from mtlrun.records.heartbeat import repeating
-from mtlrun.records.overview import SWEEPS
 from mtlrun.sweeps.jobs import ENDED, Job
 
 

@@ -10,7 +10,8 @@ from mtlrun.sweeps.local import LocalExecutor
 from mtlrun.sweeps.processes import Processes
 from mtlrun.sweeps.ray import RayExecutor, RayOptions
 from mtlrun.sweeps.scheduler import Executor
-from mtlrun.sweeps.slurm import SlurmExecutor, SlurmOptions
+from mtlrun.sweeps.slurm import SlurmExecutor
+from mtlrun.sweeps.slurm_options import SlurmOptions
 
 EXECUTORS = ("local", "slurm", "ray")
 
@@ -26,6 +27,13 @@ class SweepExecutor(Executor, Protocol):
     @property
     def processes(self) -> Processes:
         """Processes on this machine, to check runs in."""
+
+    def hold_back(self) -> None:
+        """Have room from now on for what runs side by side alone, so that a search chooses a run when it can start.
+
+        Raises:
+            ConfigError: nobody has said how much that is.
+        """
 
 
 def make_executor(

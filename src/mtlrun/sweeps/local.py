@@ -65,6 +65,9 @@ class LocalExecutor:
         """Return True if the job can be started now."""
         return self._free_place(job) is not None
 
+    def hold_back(self) -> None:
+        """Do nothing: there is no queue in which jobs could wait."""
+
     def start(self, job: Job) -> None:
         """Start a job, for which there must be room."""
         job.place = self._free_place(job)

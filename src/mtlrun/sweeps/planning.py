@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from mtlrun.errors import MtlrunError
@@ -16,6 +17,19 @@ from mtlrun.sweeps.processes import Processes
 #: last.pt, previous.pt and best.pt, and what else a run leaves, in units of a checkpoint.
 _CHECKPOINTS_PER_RUN = 3
 _GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What is left of a run.
+
+    Args:
+        seconds: that it takes.
+        checkpoint_bytes: size of one checkpoint.
+    """
+
+    seconds: float
+    checkpoint_bytes: float
 
 
 def print_plan(
@@ -35,28 +49,38 @@ def print_plan(
         write: prints a line.
     """
     legal = [job for job in jobs if not job.was_done and job.number not in illegal]
-    seconds, checkpoints = {}, {}
-    for group in _alike(legal):
-        found = _probe(group[0], processes) if processes is not None else None
-        if found is not None:
-            for job in group:
-                seconds[job.number] = _seconds(found) * (1 - fraction_made(job))
-                checkpoints[job.number] = found["checkpoint_bytes"]
+    estimates = {} if processes is None else estimate(legal, processes)
     states: Counter[str] = Counter()
     for job in jobs:
         state, detail = describe(job, illegal.get(job.number, ()))
         states[state] += 1
-        time = f", about {duration(seconds[job.number])}" if job.number in seconds else ""
+        time = f", about {duration(estimates[job.number].seconds)}" if job.number in estimates else ""
         write(f"{job.number}/{len(jobs)} {job.run_id}: {state}{time}: {' '.join(job.overrides)}")
         for line in detail:
             write(f"    {line}")
     write(f"{len(jobs)} runs: " + ", ".join(f"{count} {state}" for state, count in states.items()))
-    if seconds:
-        disk = _CHECKPOINTS_PER_RUN * sum(checkpoints.values()) / _GIB
-        write(
-            f"about {duration(sum(seconds.values()) / places)} on {places} {'place' if places == 1 else 'places'}, "
-            f"{disk:.2g} GiB of checkpoints; measured in a few steps of each dataset, model and weighting"
-        )
+    if estimates:
+        total = describe_total(list(estimates.values()), places)
+        write(f"{total}; measured in a few steps of each dataset, model and weighting")
+
+
+def estimate(jobs: Sequence[Job], processes: Processes) -> dict[int, Estimate]:
+    """Return {number of a job: its estimate}, without jobs of kinds that cannot be probed."""
+    found = {}
+    for group in _alike(jobs):
+        probe = _probe(group[0], processes)
+        if probe is not None:
+            for job in group:
+                seconds = _seconds(probe) * (1 - _fraction_made(job))
+                found[job.number] = Estimate(seconds, probe["checkpoint_bytes"])
+    return found
+
+
+def describe_total(estimates: Sequence[Estimate], places: int) -> str:
+    """Return in words what several runs take, so many side by side."""
+    disk = _CHECKPOINTS_PER_RUN * sum(one.checkpoint_bytes for one in estimates) / _GIB
+    time = duration(sum(one.seconds for one in estimates) / places)
+    return f"about {time} on {places} {'place' if places == 1 else 'places'}, {disk:.2g} GiB of checkpoints"
 
 
 def describe(job: Job, problems: Sequence[str]) -> tuple[str, Sequence[str]]:
@@ -73,7 +97,7 @@ def describe(job: Job, problems: Sequence[str]) -> tuple[str, Sequence[str]]:
     return "to be continued", []
 
 
-def fraction_made(job: Job) -> float:
+def _fraction_made(job: Job) -> float:
     """Return which part of a run's steps was made in an earlier sweep, as far as its record knows."""
     record = _record(job)
     if record is None or not record.total_steps or not has_checkpoint(job.folder):
@@ -82,6 +106,7 @@ def fraction_made(job: Job) -> float:
 
 
 def _record(job: Job) -> Record | None:
+    """Return what an earlier sweep has left of a run."""
     with suppress(MtlrunError):
         return Record.read(job.folder)
     return None
@@ -97,9 +122,8 @@ def _alike(jobs: Sequence[Job]) -> list[list[Job]]:
     return list(groups.values())
 
 
-def _probe(job: Job, processes: Processes | None) -> dict[str, Any] | None:
+def _probe(job: Job, processes: Processes) -> dict[str, Any] | None:
     """Return the fields of a `Probe`, None if the run fails."""
-    assert processes is not None
     number = processes.start("probe", job.config)
     while True:
         outcome = processes.wait(None).get(number)

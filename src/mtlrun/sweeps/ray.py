@@ -81,6 +81,9 @@ class RayExecutor:
         """Return True if fewer runs than there are workers are under way."""
         return len(self._running) < len(self.places)
 
+    def hold_back(self) -> None:
+        """Do nothing: there is no queue in which jobs could wait."""
+
     def start(self, job: Job) -> None:
         """Give a job to an idle actor, or to a new one, which Ray starts as soon as there is room."""
         if job.alone:

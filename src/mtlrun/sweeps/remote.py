@@ -18,6 +18,7 @@ from typing import Any
 from mtlrun.errors import MtlrunError
 from mtlrun.records.folder import open_atomically
 from mtlrun.records.record import Record
+from mtlrun.records.submissions import report_file
 from mtlrun.sweeps.jobs import Job, Outcome
 from mtlrun.sweeps.local import LocalExecutor
 from mtlrun.sweeps.processes import LOST
@@ -59,6 +60,11 @@ def request(job: Job) -> dict[str, Any]:
     return {"number": job.number, "config": dict(job.config), "overrides": list(job.overrides)}
 
 
+def given_up_file(reports: Path, job: Job) -> Path:
+    """Return the file whose presence asks a pack to stop one of its runs."""
+    return reports / f"{job.run_id}.stop"
+
+
 def outcome_of(report: Report) -> Outcome:
     """Return the outcome that a report describes."""
     return Outcome(**report["outcome"])
@@ -81,6 +87,7 @@ class Worker:
         requests: Sequence[Mapping[str, Any]],
         report: Callable[[Job, Report], None] | None = None,
         stop_signal: Callable[[], int | None] | None = None,
+        find_hopeless: Callable[[Sequence[Job]], Sequence[Job]] | None = None,
     ) -> list[Report]:
         """Train runs, and return a report on each that has come to an end, in no order.
 
@@ -88,6 +95,7 @@ class Worker:
             requests: what `request` returned for each.
             report: is called as soon as a run has come to an end.
             stop_signal: returns the number of a signal that asked to stop, None before; `stop` does the same.
+            find_hopeless: returns those of the running runs that are to be stopped.
 
         Raises:
             MtlrunError: this machine does not see the folder of the sweep.
@@ -110,7 +118,8 @@ class Worker:
                 job.state, job.outcome = "failed", Outcome(1, self._describe_lack(), "NoGPU")
                 reporter.ended(job)
             return reporter.reports
-        Scheduler(jobs, self._executor, reporter, stop_signal or (lambda: self._stopped)).run()
+        stop_signal = stop_signal or (lambda: self._stopped)
+        Scheduler(jobs, self._executor, reporter, stop_signal, find_hopeless=find_hopeless).run()
         return reporter.reports
 
     def stop(self, number: int = signal.SIGTERM) -> None:
@@ -185,7 +194,7 @@ class Pack:
                 signal.signal(which, note)
         worker = Worker(self._setting)
         try:
-            worker.train(self._requests, self._report, lambda: received[0] if received else None)
+            worker.train(self._requests, self._report, lambda: received[0] if received else None, self._find_given_up)
         finally:
             worker.close()
             for number, handler in earlier.items():
@@ -202,8 +211,11 @@ class Pack:
 
         return DelayedSubmission(Pack(self._setting, self._requests, self._reports))
 
+    def _find_given_up(self, running: Sequence[Job]) -> list[Job]:
+        return [job for job in running if given_up_file(self._reports, job).exists()]
+
     def _report(self, job: Job, report: Report) -> None:
-        with open_atomically(self._reports / f"{job.run_id}.json") as file:
+        with open_atomically(report_file(self._reports, job.run_id)) as file:
             file.write(json.dumps(report).encode())
         self._requests = [entry for entry in self._requests if entry["number"] != job.number]
 
@@ -226,7 +238,7 @@ class _Reporter:
         pass
 
     def ended(self, job: Job) -> None:
-        if job.outcome is None or job.state not in ("completed", "failed", "diverged"):
+        if job.outcome is None or job.state not in ("completed", "failed", "diverged", "pruned"):
             return
         report = {"number": job.number, "seconds": job.seconds, "outcome": asdict(job.outcome)}
         self.reports.append(report)

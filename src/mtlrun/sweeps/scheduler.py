@@ -94,6 +94,7 @@ class Scheduler:
         view: that shows them.
         stop_signal: returns the number of a signal that asked to stop, None before.
         supply: of further jobs, if there are any.
+        find_hopeless: returns those of the running jobs that are to be stopped; None for what the supply finds.
     """
 
     def __init__(
@@ -103,7 +104,9 @@ class Scheduler:
         view: View,
         stop_signal: Callable[[], int | None],
         supply: Supply | None = None,
+        find_hopeless: Callable[[Sequence[Job]], Sequence[Job]] | None = None,
     ) -> None:
+        self._find_hopeless = find_hopeless or (supply.find_hopeless if supply is not None else lambda running: ())
         self._jobs, self._executor, self._view, self._stop_signal = jobs, executor, view, stop_signal
         self._supply, self._is_exhausted = supply, supply is None
         self._asked_to_stop = False
@@ -171,9 +174,7 @@ class Scheduler:
             self._view.started(job)
 
     def _give_up_hopeless(self) -> None:
-        if self._supply is None:
-            return
-        for job in self._supply.find_hopeless([job for job in self._running() if not job.given_up]):
+        for job in self._find_hopeless([job for job in self._running() if not job.given_up]):
             job.given_up = True
             self._executor.stop(job, at_once=False)
 

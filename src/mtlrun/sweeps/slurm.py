@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,18 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from mtlrun.errors import ConfigError, MtlrunError
-from mtlrun.records.folder import open_atomically
 from mtlrun.records.lock import process_exists
-from mtlrun.records.overview import SWEEPS
 from mtlrun.records.record import Record
+from mtlrun.records.submissions import FOLDER, SEEN, Submission, report_file
 from mtlrun.sweeps.jobs import Job, Outcome, Place
 from mtlrun.sweeps.local import modules_of, threads_of
 from mtlrun.sweeps.processes import Processes
-from mtlrun.sweeps.remote import Pack, Setting, lost, outcome_of, request
+from mtlrun.sweeps.remote import Pack, Setting, given_up_file, lost, outcome_of, request
+from mtlrun.sweeps.slurm_options import SlurmOptions
 
-#: In the folder of a study: what a sweep has submitted, its reports and its logs are in one folder.
-_FOLDER, _PACKS = f"{SWEEPS}/slurm", "packs.json"
-_ALL_PACKS = f"{_FOLDER}/*/{_PACKS}"
 #: Seconds between two looks at the state of jobs, and until a report is given up after its job has ended: a disk of
 #: several machines may show it late.
 _POLL, _GRACE = 2.0, 20.0
@@ -33,22 +30,6 @@ _POLL, _GRACE = 2.0, 20.0
 _LAST_FILE = 10.0
 #: Seconds before the end of a job's time at which its runs are asked to save a checkpoint, and how often it goes on.
 _NOTICE, _MOST_REQUEUES = 120, 20
-_CLUSTERS = ("slurm", "local")
-
-
-@dataclass(frozen=True)
-class SlurmOptions:
-    """What conf/hydra/launcher/mtlrun.yaml has below `slurm`, where the keys are explained."""
-
-    partition: str | None = None
-    cluster: str = "slurm"
-    runs_per_job: int = 1
-    minutes: int = 120
-    gpus: int | None = None
-    cpus: int | None = None
-    mem_gb: float | None = None
-    array_size: int = 1000
-    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -98,7 +79,7 @@ class SlurmExecutor:
         time_limit: float | None = None,
         memory_limit: float | None = None,
     ) -> None:
-        _check(options, runs_per_gpu)
+        options.check(runs_per_gpu)
         self._jobs, self._options, self._workers = list(jobs), options, workers
         wants_gpu = any(job.config["runtime"]["device"] != "cpu" for job in jobs)
         self._gpus = options.gpus if options.gpus is not None else int(wants_gpu and options.cluster == "slurm")
@@ -117,7 +98,8 @@ class SlurmExecutor:
         self._running: dict[str, Job] = {}
         self._made: Path | None = None
         self._look_at = 0.0
-        self._stopping = False
+        self._stopping = self._holds_back = False
+        self._given_up: list[Job] = []
         self._packs: list[_Submitted] = []
         #: The pack that each submitted run is in.
         self._where: dict[str, _Submitted] = {}
@@ -139,9 +121,22 @@ class SlurmExecutor:
         # The limit of an array is Slurm's to hold; a later one fits beside what is left of those before.
         if self._options.cluster == "local":
             return in_flight + packs <= (self._workers or 1)
-        if not in_flight or self._workers is None:
+        if self._workers is None or (not in_flight and not self._holds_back):
             return in_flight + packs <= self._options.array_size
         return in_flight + packs <= min(self._workers, self._options.array_size)
+
+    def hold_back(self) -> None:
+        """Submit no more from now on than what runs side by side.
+
+        Raises:
+            ConfigError: nobody has said how much that is.
+        """
+        if self._workers is None and self._options.cluster == "slurm":
+            raise ConfigError(
+                "hydra.launcher.workers is missing: the number of Slurm jobs side by side; without it, all trials of "
+                "the search would be submitted before any has a result"
+            )
+        self._holds_back = True
 
     def start(self, job: Job) -> None:
         """Take a job; the next `wait` submits it, together with others that were taken."""
@@ -159,13 +154,17 @@ class SlurmExecutor:
         return ended
 
     def stop(self, job: Job, *, at_once: bool) -> None:
-        """Cancel the Slurm job that has the run: Slurm sends SIGTERM, after which it saves a checkpoint, or SIGKILL."""
+        """Cancel the Slurm job that has the run: Slurm sends SIGTERM, after which it saves a checkpoint, or SIGKILL.
+
+        One that was given up is stopped by its Slurm job, which goes on with the others of the pack.
+        """
         pack = self._where.get(job.run_id)
-        if job.given_up:
-            if pack is not None and sum(self._where.get(run) is pack for run in pack.runs) > 1:
-                return  # it goes on, for the sake of the others in its pack
-        else:
-            self._stopping = True
+        if job.given_up and not self._stopping and not at_once and job not in self._given_up:
+            self._given_up.append(job)
+            if pack is not None:
+                given_up_file(pack.folder, job).touch()
+            return
+        self._stopping = True
         if pack is None or pack.ended_at is not None or at_once in pack.asked:
             return  # another run of the pack was stopped before, and all with it
         pack.asked.add(at_once)
@@ -184,8 +183,9 @@ class SlurmExecutor:
         if "processes" in self.__dict__:
             self.processes.close()
         waited_for = {pack.folder: pack for pack in self._packs}
-        for folder in {path.parent for study in self._studies() for path in study.glob(_ALL_PACKS)}:
-            if _are_completed(folder):
+        for submission in [found for study in self._studies() for found in Submission.read_all(study)]:
+            folder = submission.folder
+            if _are_completed(submission):
                 if folder in waited_for:
                     _wait_for(waited_for[folder].job.paths.result_pickle)
                 shutil.rmtree(folder, ignore_errors=True)
@@ -208,6 +208,9 @@ class SlurmExecutor:
         self._gathered = []
         groups = [jobs[start : start + size] for start in range(0, len(jobs), size)]
         folder = self._folder()
+        for job in jobs:  # what was left of an earlier attempt
+            given_up_file(folder, job).unlink(missing_ok=True)
+            report_file(folder, job.run_id).with_suffix(SEEN).unlink(missing_ok=True)
         packs = [Pack(self._setting, [request(job) for job in group], folder) for group in groups]
         try:
             submitted = self._submitit(folder).submit_array(packs)
@@ -219,8 +222,7 @@ class SlurmExecutor:
         for job, group in zip(submitted, groups, strict=True):
             self._add(_Submitted(job, folder, [job.run_id for job in group]))
         ours = {pack.job.job_id: list(pack.runs) for pack in self._packs if pack.folder == folder}
-        with open_atomically(folder / _PACKS) as file:
-            file.write(json.dumps({"cluster": self._options.cluster, "packs": ours}).encode())
+        Submission(folder, self._options.cluster, ours).write()
 
     def _add(self, pack: _Submitted) -> None:
         self._packs.append(pack)
@@ -252,23 +254,21 @@ class SlurmExecutor:
         """Return the folder of what this sweep submits, made when it is first needed."""
         if self._made is None:
             name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-            self._made = (self._jobs[0].folder.parent / _FOLDER / name).absolute()
+            self._made = (self._jobs[0].folder.parent / FOLDER / name).absolute()
             self._made.mkdir(parents=True)
         return self._made
 
     def _find_submitted(self, study: Path) -> list[_Submitted]:
         """Return the packs that earlier sweeps have submitted and that have not ended, without runs that have."""
         found = []
-        for path in sorted(study.glob(_ALL_PACKS)):
-            with suppress(OSError, ValueError, KeyError, TypeError):
-                content = json.loads(path.read_text())
-                if content["cluster"] != self._options.cluster:
-                    continue
-                for job_id, runs in content["packs"].items():
-                    pack = _Submitted(_submitit_job(content["cluster"], path.parent, job_id), path.parent, runs)
-                    pack.runs = [run for run in runs if not (path.parent / f"{run}.json").exists()]
-                    if pack.runs and not self._has_ended(pack):
-                        found.append(pack)
+        for submission in Submission.read_all(study):
+            if submission.cluster != self._options.cluster:
+                continue
+            for job_id, runs in submission.left().items():
+                job = _submitit_job(submission.cluster, submission.folder, job_id)
+                pack = _Submitted(job, submission.folder, runs)
+                if not self._has_ended(pack):
+                    found.append(pack)
         return found
 
     def _collect(self) -> list[tuple[Job, Outcome]]:
@@ -324,36 +324,6 @@ class SlurmExecutor:
         return Outcome(1, f"{name} {reason}{last}; see {pack.job.paths.stderr}", "Slurm")
 
 
-def _check(options: SlurmOptions, runs_per_gpu: int) -> None:
-    """Refuse what cannot work.
-
-    Raises:
-        ConfigError: with what is wrong.
-    """
-    key = "hydra.launcher.slurm"
-    if options.cluster not in _CLUSTERS:
-        raise ConfigError(f"{key}.cluster={options.cluster}: must be one of {', '.join(_CLUSTERS)}")
-    for name, least in {"runs_per_job": 1, "minutes": 1, "array_size": 1, "gpus": 0, "cpus": 1, "mem_gb": 0}.items():
-        value = getattr(options, name)
-        if value is not None and value < least:
-            raise ConfigError(f"{key}.{name}={value}: must be at least {least}")
-    if options.gpus == 0 and runs_per_gpu != 1:
-        raise ConfigError(f"hydra.launcher.runs_per_gpu={runs_per_gpu}: there is no GPU, by {key}.gpus=0")
-    try:
-        import submitit  # noqa: F401
-    except ModuleNotFoundError:
-        raise ConfigError('hydra.launcher.executor=slurm needs submitit: pip install "mtlrun[slurm]"') from None
-    if options.cluster == "slurm":
-        if options.partition is None:
-            raise ConfigError(f"{key}.partition is missing: the name of the partition to use; `sinfo -s` lists them")
-        missing = [program for program in ("sbatch", "srun", "sacct", "scancel") if shutil.which(program) is None]
-        if missing:
-            raise ConfigError(
-                f"hydra.launcher.executor=slurm: {', '.join(missing)} not found; "
-                "start the sweep on a machine of the cluster"
-            )
-
-
 def _submitit_job(cluster: str, folder: Path, job_id: str) -> Any:
     """Return submitit's view of a job that another process has submitted."""
     import submitit
@@ -363,22 +333,21 @@ def _submitit_job(cluster: str, folder: Path, job_id: str) -> Any:
 
 def _take_report(pack: _Submitted, job: Job) -> Outcome | None:
     """Return the outcome of a run that has a report in this sweep."""
-    path = pack.folder / f"{job.run_id}.json"
+    path = report_file(pack.folder, job.run_id)
     try:
         report = json.loads(path.read_text())
-        path.rename(path.with_suffix(".seen"))
+        path.rename(path.with_suffix(SEEN))
     except (OSError, ValueError):
         return None
     job.started = time.monotonic() - report["seconds"]
     return outcome_of(report)
 
 
-def _are_completed(folder: Path) -> bool:
-    """Return True if all runs that were submitted from a folder are completed."""
+def _are_completed(submission: Submission) -> bool:
+    """Return True if all runs that were submitted are completed."""
     try:
-        packs = json.loads((folder / _PACKS).read_text())["packs"].values()
-        records = [Record.read(folder.parents[2] / run) for runs in packs for run in runs]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, MtlrunError):
+        records = [Record.read(submission.study / run) for runs in submission.packs.values() for run in runs]
+    except MtlrunError:
         return False
     return all(record is not None and record.status == "completed" for record in records)
 

@@ -63,6 +63,10 @@ class Space:
         known = [count for count in counts if count is not None]
         return prod(known) if len(known) == len(counts) else None
 
+    def lines(self) -> list[str]:
+        """Return a line on each key: its values in words."""
+        return [f"{key}: {_in_words(distribution)}" for key, distribution in self.distributions.items()]
+
     def describe(self) -> dict[str, Any]:
         """Return the keys and what values they take, as plain data."""
         return {key: json.loads(distribution_to_json(item)) for key, item in self.distributions.items()}
@@ -151,6 +155,16 @@ def _extremes(distribution: BaseDistribution) -> list[Any]:
         return list(distribution.choices)
     assert isinstance(distribution, FloatDistribution | IntDistribution)
     return [distribution.low, distribution.high]
+
+
+def _in_words(distribution: BaseDistribution) -> str:
+    if isinstance(distribution, CategoricalDistribution):
+        return ", ".join(map(str, distribution.choices))
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    whole = isinstance(distribution, IntDistribution) and distribution.step == 1
+    step = "" if distribution.step is None or whole else f" in steps of {distribution.step:g}"
+    kind = ", whole numbers" if whole else ", logarithmic" if distribution.log else ""
+    return f"{distribution.low:g} to {distribution.high:g}{step}{kind}"
 
 
 def _num_values(distribution: BaseDistribution) -> int | None:

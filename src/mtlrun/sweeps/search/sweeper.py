@@ -62,11 +62,9 @@ class SearchSweeper(Sweeper):
             SweepError, RunInterruptedError: as in `SweepLauncher.train`.
         """
         from mtlrun.sweeps.launcher import PlanLauncher, SweepLauncher
-        from mtlrun.sweeps.search.searching import search
+        from mtlrun.sweeps.search.searching import plan_search, search
         from mtlrun.sweeps.search.space import make_space
 
-        if isinstance(self._launcher, PlanLauncher):
-            raise ConfigError("mtlrun plan: the runs of a search follow from its results, so there is no list of them")
         if not isinstance(self._launcher, SweepLauncher):
             raise ConfigError("hydra/launcher: a search needs hydra/launcher=mtlrun, which runs are added to")
         space = make_space(parse_block(self._parser, self._params) + self._parser.parse_overrides(arguments))
@@ -76,7 +74,8 @@ class SearchSweeper(Sweeper):
                 f"hydra.sweeper.trials={self._rules.trials}: the space has {points} runs only; train all by mtlrun -m, "
                 f"or choose at most {points} trials"
             )
-        search(self._launcher, space, self._objectives, self._rules)
+        do = plan_search if isinstance(self._launcher, PlanLauncher) else search
+        do(self._launcher, space, self._objectives, self._rules)
         return []
 
 

@@ -46,6 +46,16 @@ def folder_of(job: Job, space: Space, objectives: Objectives) -> Path:
     return job.folder.parent / f"search-{digest}"
 
 
+def count_ended(folder: Path) -> int:
+    """Return the number of trials in the folder of a search that were completed or stopped early; changes nothing."""
+    path = folder / JOURNAL
+    if not path.exists():
+        return 0
+    storage = JournalStorage(JournalFileBackend(str(path), lock_obj=_FolderIsHeld(str(path))))
+    study = optuna.load_study(study_name=folder.name, storage=storage)
+    return len(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE, TrialState.PRUNED]))
+
+
 class Trials:
     """The trials of a search, as jobs for the scheduler.
 
