@@ -9,9 +9,9 @@ from mtlrun.comparison.building import compare
 from mtlrun.comparison.run import Run
 from mtlrun.comparison.table import Comparison, Options
 from mtlrun.errors import ConfigError, DataError
-from mtlrun.records.folder import CHECKPOINTS, RECORD
+from mtlrun.records.folder import CHECKPOINTS, RECORD, SWEEPS
 from mtlrun.records.heartbeat import Heartbeat, state_of
-from mtlrun.records.overview import SWEEPS, planned_runs
+from mtlrun.records.overview import planned_runs
 from mtlrun.records.record import Record
 
 
