@@ -96,6 +96,19 @@ def test_all_bad_cells_and_images_are_listed_up_to_a_limit(mtlrun):
     assert (code, len(err.splitlines())) == (2, 7), err
     assert err.startswith("mtlrun: 7 cells cannot be used:\n")
     assert err.endswith("- and 2 more\n")
+    given = ["dataset=csv", "dataset.path=d.csv", "dataset.exclude=[file]"]
+    for words, first, last in [
+        (["+task@tasks.x=count"], "cells cannot be used", " is not a count"),
+        (["+task@tasks.x=classification", "dataset.classes.x=[0,1,11]"], "labels cannot be used", "'6' likewise"),
+    ]:
+        Path("d.csv").write_text(
+            "x,y,file\n" + "".join(f"{n / 2 if 'count' in words[0] else n % 12},{n},a\n" for n in range(60))
+        )
+        code, _, err = mtlrun(*given, *words)
+        assert (code, len(err.splitlines())) == (2, 7), err
+        assert f" {first}:\n" in err
+        assert err.splitlines()[-2].endswith(last)
+    Path("d.csv").write_text("x,y,file\n" + "".join(f"{n},{n},{n}.png\n" for n in range(60)))
     Path("photos").mkdir()
     for n in range(60):
         Path("photos", f"{n}.png").write_text("no image")

@@ -27,7 +27,7 @@ def within_memory(what: str, advice: str) -> Iterator[None]:
     """Raise an error as soon as what is made in the block does not fit into the memory.
 
     Parameters are counted when they are registered, since the system gives out more memory than it has until it is
-    written to. On Linux, the process cannot get more than is free for as long as the block lasts.
+    written to. On Linux without a GPU, the process cannot get more than is free for as long as the block lasts.
 
     Args:
         what: is made, with the key first, such as `model: its parameters`.
@@ -51,7 +51,7 @@ def within_memory(what: str, advice: str) -> Iterator[None]:
         with _limited(free):
             yield
     except (MemoryError, RuntimeError, OverflowError) as error:
-        if not isinstance(error, MemoryError | OverflowError) and not _UNABLE.search(str(error)):
+        if not isinstance(error, MemoryError | OverflowError) and (not _UNABLE.search(str(error)) or _of_gpu(error)):
             raise
         if isinstance(error, OverflowError) or _taken() - before + _bytes_asked_for(str(error)) > size:
             raise refused from error
@@ -115,9 +115,12 @@ def _limits_of_groups() -> Iterator[tuple[int, int]]:
 
 @contextmanager
 def _limited(free: int) -> Iterator[None]:
-    """Let this process get so many bytes, and no more, until the block ends; on Linux only."""
+    """Let this process get so many bytes, and no more, until the block ends; on Linux only, and not beside a GPU.
+
+    CUDA reserves much more memory than it takes.
+    """
     taken, limits = _taken(), resource.getrlimit(resource.RLIMIT_DATA)
-    if not taken or limits[0] != resource.RLIM_INFINITY:
+    if not taken or limits[0] != resource.RLIM_INFINITY or torch.cuda.is_available():
         yield
         return
     resource.setrlimit(resource.RLIMIT_DATA, (taken + free, limits[1]))
@@ -125,6 +128,10 @@ def _limited(free: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, limits)
+
+
+def _of_gpu(error: BaseException) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "CUDA" in str(error)
 
 
 def _taken() -> int:

@@ -11,7 +11,7 @@ from mtlrun.datasets.tables.labels.levels import order_of_levels
 from mtlrun.datasets.tables.reading.columns import Columns
 from mtlrun.datasets.tables.reading.missing import is_usual
 from mtlrun.datasets.tables.words import assignment, label_value
-from mtlrun.errors import DataError
+from mtlrun.errors import DataError, list_problems
 
 _PAIRS = (
     ("0", "1"), ("no", "yes"), ("n", "y"), ("false", "true"), ("f", "t"), ("off", "on"), ("negative", "positive"),
@@ -129,13 +129,16 @@ def arrange_as_given(labels: Labels, given: Sequence[str]) -> Labels:
     key = f"dataset.classes.{labels.task}"
     places = {label_value(name): place for place, name in enumerate(labels.names)}
     values = [label_value(name) for name in given]
-    for value, name in zip(places, labels.names, strict=True):
-        if value not in values:
-            row = int(labels.rows(places[value])[0])
-            raise DataError(
-                f"{labels.table.where(labels.column, row)}: {name!r} is none of {key}: {', '.join(map(item, given))}; "
-                f"add it there, or make it a missing label: {labels.how_to_leave_out(name)}"
-            )
+    foreign = [name for value, name in zip(places, labels.names, strict=True) if value not in values]
+    if foreign:
+        rows = [int(labels.rows(labels.names.index(name))[0]) for name in foreign]
+        found = [f"{labels.table.where(labels.column, row)}: {name!r}" for row, name in zip(rows, foreign, strict=True)]
+        advice = (
+            f"is none of {key}: {', '.join(map(item, given))}; add it there, or make it a missing label: "
+            f"{labels.how_to_leave_out(*foreign)}"
+        )
+        problems = [f"{found[0]} {advice}", *(f"{other} likewise" for other in found[1:])]
+        raise DataError(list_problems(problems, "labels cannot be used"))
     absent = [name for name, value in zip(given, values, strict=True) if value not in places]
     if absent:
         raise DataError(

@@ -10,7 +10,7 @@ from mtlrun.config.listing import item
 from mtlrun.datasets.tables.labels.column_labels import YES_NO, Labels, find_labels
 from mtlrun.datasets.tables.reading.columns import Columns
 from mtlrun.datasets.tables.words import assignment, label_value
-from mtlrun.errors import DataError
+from mtlrun.errors import DataError, list_problems
 
 _MEANING: dict[str | Decimal, float] = {
     value: meaning for pair in YES_NO for meaning, value in enumerate(pair) if value != -1
@@ -110,12 +110,15 @@ def read_lists(
         names = list(given)
     index = {label_value(name): number for number, name in enumerate(names)}
     key = f"dataset.classes.{task}"
+    foreign: dict[str, int] = {}  # with the first row of each
     for row, cell in enumerate(cells):
         for name in cell or ():
             if label_value(name) not in index:
-                raise DataError(
-                    f"{table.where(column, row)}: {name!r} is none of {key}: {', '.join(map(item, names))}; add it"
-                )
+                foreign.setdefault(name, row)
+    if foreign:
+        problems = [f"{table.where(column, row)}: {name!r} is none of {key}" for name, row in foreign.items()]
+        problems[0] += f": {', '.join(map(item, names))}; add it"
+        raise DataError(list_problems(problems, "labels cannot be used"))
     absent = [name for name in names if label_value(name) not in found]
     if absent:
         raise DataError(

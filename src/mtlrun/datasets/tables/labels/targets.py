@@ -17,7 +17,7 @@ from mtlrun.datasets.tables.labels.indicators import example_of_separator, is_li
 from mtlrun.datasets.tables.reading.columns import Columns
 from mtlrun.datasets.tables.splits.division import Rows
 from mtlrun.datasets.tables.words import Label, label_text, label_value
-from mtlrun.errors import DataError
+from mtlrun.errors import DataError, list_problems
 
 _MISSING = -1
 
@@ -159,9 +159,10 @@ def read_targets(
             positive = (positives or {}).get(task)
             yes = None if positive is None else label_text(positive, f"positives, of task {task}")
             labels, notes = read_classes(table, columns[0], task, kind, given, size, yes)
-            for split, row in _find_unlearned(labels.indices, rows):
-                if given is None and refuse_unlearned:
-                    raise DataError(_explain_unlearned(labels, split, row, kind if size is not None else None))
+            unlearned = list(_find_unlearned(labels.indices, rows))
+            if unlearned and given is None and refuse_unlearned:
+                raise DataError(_explain_unlearned(labels, unlearned, kind if size is not None else None))
+            for split, row in unlearned:
                 notes.append(
                     f"{table.where(columns[0], row)}: {labels.names[labels.indices[row]]!r} is in the {split} split "
                     f"and not in train, so every prediction for task {task} is wrong there"
@@ -190,11 +191,14 @@ def _check_counts(table: Columns, columns: Sequence[str], numbers: numpy.ndarray
     """Raise DataError if a number is not a count."""
     wrong = numpy.argwhere((numbers < 0) | (numbers != numpy.round(numbers)) & ~numpy.isnan(numbers))
     if len(wrong):
-        row, column = wrong[0].tolist()
-        raise DataError(
-            f"{table.where(columns[column], row)}: {numbers[row, column]:g} is not a count: task {task} predicts whole "
-            "numbers >= 0; if it stands for a missing label, add it to dataset.missing"
+        problems = [
+            f"{table.where(columns[column], row)}: {numbers[row, column]:g} is not a count"
+            for row, column in wrong.tolist()
+        ]
+        problems[0] += (
+            f": task {task} predicts whole numbers >= 0; if it stands for a missing label, add it to dataset.missing"
         )
+        raise DataError(list_problems(problems, "cells cannot be used"))
 
 
 def _indicators(
@@ -235,15 +239,20 @@ def _find_unlearned(numbers: numpy.ndarray, rows: Rows) -> Iterator[tuple[str, i
             yield name, int(rows[name][row])
 
 
-def _explain_unlearned(labels: Labels, split: str, row: int, counted: ClassKind | None) -> str:
-    """Return the error of a label that training does not have; `counted` is the task's kind if its size is given."""
-    name = labels.names[labels.indices[row]]
+def _explain_unlearned(labels: Labels, found: Sequence[tuple[str, int]], counted: ClassKind | None) -> str:
+    """Return the error of labels that training does not have; `counted` is the task's kind if its size is given."""
+    names = list(dict.fromkeys(labels.names[labels.indices[row]] for _, row in found))
+    problems = [
+        f"{labels.table.where(labels.column, row)}: {labels.names[labels.indices[row]]!r} is in the {split} split and "
+        "not in train"
+        for split, row in found
+    ]
     size = f" tasks.{labels.task}.{SIZE_KEY[counted]}=null" if counted is not None and counted != "binary" else ""
-    return (
-        f"{labels.table.where(labels.column, row)}: {name!r} is in the {split} split and not in train. If it is a "
-        f"mistake, correct it; to leave it out: {labels.how_to_leave_out(name)}{size}; to keep it, as an error of "
-        f"every model, name all classes: {labels.how_to_list()}"
+    problems[0] += (
+        f". If it is a mistake, correct it; to leave it out: {labels.how_to_leave_out(*names)}{size}; to keep it, as "
+        f"an error of every model, name all classes: {labels.how_to_list()}"
     )
+    return list_problems(problems, "labels cannot be used")
 
 
 def _describe_unlearned(indicators: numpy.ndarray, names: Sequence[str], rows: Rows, task: str) -> list[str]:
