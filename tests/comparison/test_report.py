@@ -27,6 +27,7 @@ from mtlrun.comparison.report.document import (
 from mtlrun.comparison.report.html import as_html
 from mtlrun.comparison.report.markdown import as_markdown
 from mtlrun.comparison.run import Run
+from mtlrun.comparison.table import Options
 
 SWEPT = ("hydra.sweeper.params", "hydra.sweeper.runs", "hydra.sweeper.exclude")
 NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
@@ -112,6 +113,15 @@ def test_both_formats_have_all_sections_and_load_nothing():
     for row in section(document, "Results").blocks[0].rows:
         assert {cell.text for cell in row if cell.text} <= cells
         assert all(cell.text in text for cell in row)
+
+
+def test_warnings_and_tests_against_a_row_stand_with_the_results():
+    records = make_study({"equal": 0.9, "mgda": 0.8}) + make_study({"dwa": 0.9}, changes={"trainer.clip_norm": 1.0})
+    found = section(document_of(records, options=Options(against="equal", pareto=True)), "Results").blocks
+    (warnings,) = [block for block in found if isinstance(block, Points) and block.warning]
+    assert any("clipping (trainer.clip_norm)" in warning for warning in warnings.items)
+    captions = [block.caption for block in found if isinstance(block, Table)]
+    assert captions[1:] == ["Against equal, trainer.clip_norm=None", "Over all tasks", "Trade-offs between the tasks"]
 
 
 def test_what_has_no_result_is_named_with_its_reason_and_folder():

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from math import isfinite, isnan
 
 from mtlrun.comparison.columns import Column as ResultColumn
+from mtlrun.comparison.formats.sections import sections_of
 from mtlrun.comparison.formats.values import (
     COSTS,
     NOTHING,
@@ -23,14 +24,21 @@ _MARKS: dict[int, Mark] = {1: "best", 2: "second"}
 
 
 def results(table: ComparisonTable) -> list[Block]:
-    """Return the results of all rows, and what is to be known about them."""
+    """Return the results of all rows, what is to be known about them, and the analyses that were asked for."""
     columns = [column for column in table.columns if column.kind not in COSTS]
     which = f"Test results on {table.title}: mean ± standard deviation"
     if any(cell.interval is not None for row in table.rows for cell in row.cells.values()):
         which += ", below it the 95 % interval of the mean"
     blocks: list[Block] = [_table(table, columns, which, counts=True)]
+    if table.warnings:
+        blocks.append(Points(table.warnings, "What makes the comparison doubtful", warning=True))
     if table.notes:
         blocks.append(Points(table.notes, small=True))
+    for section in sections_of(table):
+        blocks += [
+            from_texts(section.table, section.title[:1].upper() + section.title[1:]),
+            Points(section.notes, small=True),
+        ]
     return blocks
 
 
