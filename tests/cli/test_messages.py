@@ -91,6 +91,14 @@ def refused(mtlrun, *arguments):
     return problems
 
 
+def test_words_of_thousands_of_letters_do_not_fill_the_screen(mtlrun):
+    for key in ("dataset=", "dataset=csv dataset.predict=[y] dataset.path=", "model.nope="):
+        *words, last = key.split()
+        (problem,) = refused(mtlrun, *words, last + 5000 * "x")
+        assert len(problem) < 800, problem
+        assert "x" * 20 in problem
+
+
 def test_what_a_sweep_cannot_be_made_of_is_one_line(mtlrun):
     for arguments, expected in SWEEPS:
         (problem,) = refused(mtlrun, "-m", "dataset=kendall_toy", "seed=0,1", *arguments)

@@ -4,6 +4,7 @@ Neither torch nor a module that imports it is imported here, so that `--help` an
 """
 
 import contextlib
+import errno
 import gc
 import os
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 from mtlrun import __version__
 from mtlrun.cli import streams
 from mtlrun.config.aliases import canonical
+from mtlrun.config.shortening import shorten_text, shorten_words
 from mtlrun.config.suggest import suggest
 from mtlrun.errors import ConfigError, MtlrunError, RunInterruptedError, StorageError
 from mtlrun.records.printable import printable
@@ -61,6 +63,17 @@ def dispatch(arguments: Sequence[str]) -> int:
     except MtlrunError as error:
         print_error(error)
         return error.exit_code
+    except OSError as error:
+        return _refuse_name(error)
+
+
+def _refuse_name(error: OSError) -> int:
+    """Say that a name is longer than that of a file can be, and return the exit code; any other error is raised."""
+    if error.errno != errno.ENAMETOOLONG:
+        raise error
+    refused = ConfigError(f"{shorten_text(str(error.filename))}: this name is longer than that of a file can be")
+    print_error(refused)
+    return refused.exit_code
 
 
 def complain(text: str) -> None:
@@ -79,9 +92,9 @@ def print_error(error: MtlrunError, *, rerun: bool = False) -> None:
     elif isinstance(error, ConfigError) and len(error.problems) > 1:
         complain(f"mtlrun: {len(error.problems)} problems; nothing was started" + way_on)
         for problem in error.problems:
-            complain(f"  - {problem}")
+            complain(f"  - {shorten_words(problem)}")
     else:
-        complain(f"mtlrun: {error}" + way_on)
+        complain(f"mtlrun: {shorten_words(str(error))}" + way_on)
 
 
 def train(arguments: Sequence[str]) -> int:
@@ -140,6 +153,12 @@ def train(arguments: Sequence[str]) -> int:
             # Not raised: Hydra would print a line before the message, and an invalid run must not end a sweep.
             print_error(error)
             exit_codes.append(error.exit_code)
+        except OSError as error:
+            try:
+                exit_codes.append(_refuse_name(error))
+            except OSError:
+                complain(traceback.format_exc().rstrip())
+                exit_codes.append(1)
         except Exception:  # a bug, here or in a user's class, or a fault of the machine: the traceback shows where
             complain(traceback.format_exc().rstrip())
             exit_codes.append(1)

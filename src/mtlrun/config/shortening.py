@@ -1,5 +1,6 @@
 """Values of a config in messages, shortened: a list of ten thousand numbers must not fill the screen."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,3 +39,8 @@ def shorten(value: Any, length: int = _LENGTH) -> str:
 def shorten_text(text: str, length: int = _LENGTH) -> str:
     """Return a text without quotes, such as an override of a command line, shortened if it is long."""
     return text if len(text) <= length else f"{text[:length]}... ({len(text):,} characters)"
+
+
+def shorten_words(text: str, length: int = 400) -> str:
+    """Return a message with the words in it shortened that are longer than a path or a name is."""
+    return re.sub(rf"\S{{{length + 1},}}", lambda word: shorten_text(word[0]), text)
