@@ -161,7 +161,7 @@ def test_pairs_are_trained_by_the_printed_commands_and_their_gains_found(affinit
     err = affinity("--by", "performance", code=2)
     assert "gain: no run has two tasks" in err
     lines = affinity("--pairs", "pairs").splitlines()
-    assert lines[0].startswith("# as houses-hard-pcgrad-s0-")
+    assert lines[0] == f"# as {folder_of('weighting=pcgrad').name} was trained:"
     commands = [shlex.split(line) for line in lines[1:]]
     assert len(commands) == 1 + 6
     for command in (commands[0], commands[1], commands[6]):

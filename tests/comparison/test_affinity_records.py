@@ -11,6 +11,7 @@ from synthetic import make_record, write_records
 
 from mtlrun.comparison.affinity.findings import find_affinities
 from mtlrun.comparison.affinity.formats import as_lines
+from mtlrun.comparison.affinity.studies import group_commands
 from mtlrun.comparison.reading import read_runs
 
 TASKS = ("a", "b", "c")
@@ -115,3 +116,19 @@ def test_failed_runs_and_strange_curves_are_left_out(tmp_path):
     assert lookahead.values[0][1] == 0.1
     assert isnan(lookahead.values[1][0])
     assert list(found.missing) == ["gain"]
+
+
+def test_commands_leave_out_tasks_as_they_came_in(tmp_path):
+    overrides = ["study=mine", "dataset=d", "+task@tasks.c=binary", "tasks.c.lr=0.1", "tasks.b.lr=0.2", "~tasks.d",
+                 "weighting=mgda", "seed=3", "runtime.study=old", "trainer.log_affinity_every=5"]  # fmt: skip
+    made = [make_record(seed, tasks=TASKS, weighting="mgda", overrides=overrides) for seed in (3, 4)]
+    found = findings(tmp_path, made)
+    nothing = "hydra.sweeper.params=null hydra.sweeper.runs=null hydra.sweeper.exclude=null"
+    common = "mtlrun -m runtime.study=new study=mine dataset=d"
+    assert group_commands(found.groups[0], [["a", "b"], ["b", "c"], ["c"]], "new") == [
+        f"{common} tasks.b.lr=0.2 '~tasks.d' weighting=mgda trainer.log_affinity_every=5 {nothing} seed=3,4",
+        f"{common} +task@tasks.c=binary tasks.c.lr=0.1 tasks.b.lr=0.2 '~tasks.d' weighting=mgda "
+        f"trainer.log_affinity_every=5 {nothing} '~tasks.a' seed=3,4",
+        "mtlrun -m runtime.study=new model=single weighting=equal study=mine dataset=d +task@tasks.c=binary "
+        f"tasks.c.lr=0.1 '~tasks.d' {nothing} '~tasks.a' '~tasks.b' seed=3,4",
+    ]

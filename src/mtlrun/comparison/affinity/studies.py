@@ -14,8 +14,8 @@ from mtlrun.comparison.run import Run
 # Overrides that are given anew, or are about the circumstances of a run.
 _REPEATED = (
     r"(seed|hydra)([./=].*|$)|dataset\.(fold|predict|exclude)=.*|runtime\.(study|rerun|quiet|checkpoint_minutes)=.*"
-    r"|tasks\.[^.=]+$"
 )
+_ADDED = re.compile(r"\+(?:task@)?tasks\.(\w+)=")
 # What a network of one task has no use for.
 _FOR_SEVERAL = (
     r"(model|weighting|match_parameters|model@match_parameters|weighting/losses)([./=].*|$)|tasks\.[^.]+\.weight=.*"
@@ -85,9 +85,7 @@ def _selected(run: Run, network: Collection[str], left_out: Sequence[str]) -> di
     if run.record.config.get("found"):  # tasks that were found for dataset.predict
         words["dataset.predict"] = [_listed(list(network))]
     else:
-        added = {
-            word.partition("=")[0].partition("@tasks.")[2] for word in run.record.overrides if "task@tasks." in word
-        }
+        added = {match[1] for word in run.record.overrides if (match := _ADDED.match(word))}
         words |= {f"~tasks.{task}": [] for task in left_out if task not in added}
     excluded = [str(column) for column in dataset.get("exclude") or ()]
     if "exclude" in dataset and dataset.get("inputs") is None:
