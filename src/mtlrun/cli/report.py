@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     for problem in comparison.problems:
         print(printable(f"mtlrun: {problem}; it is left out"), file=sys.stderr)
     command = shlex.join(["mtlrun", "report", *arguments])
-    document = make_document(comparison, command=command, now=datetime.now().astimezone())
+    document = make_document(comparison, command=command, now=datetime.now().astimezone(), alone=chosen == "md")
     for path, text in _render(document, chosen, out).items():
         _write(path, text)
         print(printable(f"written to {path}"))

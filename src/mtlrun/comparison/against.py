@@ -107,8 +107,13 @@ class Against:
     notes: list[str] = field(default_factory=list)
 
 
-def hold_against(table: ComparisonTable, name: str) -> Against:
+def hold_against(table: ComparisonTable, name: str, samples: SampleComparison | None = None) -> Against:
     """Return the rows of a table against the one of a name.
+
+    Args:
+        table: the rows.
+        name: of one of them.
+        samples: what the predictions of runs are kept in, to be read once for several calls.
 
     Raises:
         ConfigError: no row has this name, or several have.
@@ -118,7 +123,7 @@ def hold_against(table: ComparisonTable, name: str) -> Against:
     if not any(row is chosen for row in table.ranked()):
         raise ConfigError(f"--against {name}: its results are test-selected, and those of the other rows are not")
     found = Against(chosen.name, repetition_word(chosen.group))
-    samples = SampleComparison()
+    samples = samples or SampleComparison()
     for column in tested_columns(table):
         contrasts = [_contrast(row, chosen, column, samples) for row in others]
         _correct(contrasts, chosen.group.num_folds is not None)

@@ -5,33 +5,46 @@ from datetime import datetime
 
 from mtlrun import __version__
 from mtlrun.comparison.commands import training_commands
+from mtlrun.comparison.report.answer import answer
 from mtlrun.comparison.report.configs import configs
 from mtlrun.comparison.report.document import Block, Code, Document, Paragraph, Points, Section
 from mtlrun.comparison.report.environment import environment
 from mtlrun.comparison.report.failures import failures
-from mtlrun.comparison.report.results import costs, results
+from mtlrun.comparison.report.pictures import pictures
+from mtlrun.comparison.report.references import find_references
+from mtlrun.comparison.report.results import analyses, costs, results
 from mtlrun.comparison.run import Run
 from mtlrun.comparison.table import Comparison, ComparisonTable
 
 
-def make_document(comparison: Comparison, *, command: str, now: datetime) -> Document:
+def make_document(comparison: Comparison, *, command: str, now: datetime, alone: bool = False) -> Document:
     """Return the report on a comparison.
 
     Args:
         comparison: of at least one run.
         command: what makes this report.
         now: when it is made.
+        alone: whether pictures become files of their own.
     """
     tables = comparison.tables
     runs = [run for table in tables for row in table.configs for run in row.group.runs]
-    sections = []
+    answers: list[Section] = []
+    sections: list[Section] = []
     for table in tables:
-        title = f": {table.title}" if len(tables) > 1 else ""
+        of = f": {table.title}" if len(tables) > 1 else ""
+        references = find_references(table)
+        answers.append(Section(f"Answer{of}", answer(table, references)))
+        differences = [block for against in references.found for block in analyses(table, against=against)]
         sections += [
-            Section(f"Results{title}", results(table)),
-            Section(f"Costs{title}", costs(table)),
-            Section(f"Configs{title}", configs(table)),
+            Section(f"Results{of}", results(table)),
+            Section(f"Differences{of}", differences),
+            Section(f"Pictures{of}", pictures(table, references, alone=alone)),
+            Section(f"Trade-offs{of}", analyses(table, trade_offs=table.trade_offs)),
+            Section(f"Tuning{of}", analyses(table, tuning=table.tuning)),
+            Section(f"Costs{of}", costs(table)),
+            Section(f"Configs{of}", configs(table)),
         ]
+    sections = answers + sections
     sections += [
         Section("Environment", environment(runs)),
         Section("Failures", failures(comparison)),

@@ -91,12 +91,14 @@ class Picture:
     """A picture.
 
     Args:
-        svg: its text.
-        caption: what it shows; also what is read aloud in its place.
+        svg: one element <svg>, which has a role and a label.
+        title: a few words; also what is read aloud in its place.
+        caption: what it shows.
         name: of the file, where it becomes one.
     """
 
     svg: str
+    title: str
     caption: str
     name: str
 

@@ -10,7 +10,7 @@ from mtlrun.comparison.report.document import Block, Cell, Code, Details, Docume
 from mtlrun.records.printable import printable
 
 _MARKED = {"": "{}", "best": "**{}**", "second": "_{}_", "differs": "**{}** (differs)", "bad": "**{}**"}
-_SIGNS = re.compile(r"([\\`*_\[\]{}|~#$])")
+_SIGNS = re.compile(r"([\\`*_\[|~#$])")
 
 
 def as_markdown(document: Document, folder: str) -> tuple[str, dict[str, str]]:
@@ -51,8 +51,7 @@ class _Renderer:
     def _picture(self, picture: Picture) -> str:
         path = str(PurePosixPath(self.folder) / f"{picture.name}.svg")
         self.files[path] = picture.svg
-        caption = _escape(picture.caption)
-        return f"![{caption}]({quote(path)})\n\n{caption}"
+        return f"![{_escape(picture.title)}]({quote(path)})\n\n{_escape(f'{picture.title}. {picture.caption}')}"
 
     def _details(self, details: Details) -> str:
         inner = "\n\n".join(self.render(block) for block in details.blocks)

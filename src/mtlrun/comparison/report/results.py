@@ -1,7 +1,9 @@
 """The tables of results and costs of a data set."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import isfinite, isnan
+from typing import Any
 
 from mtlrun.comparison.columns import Column as ResultColumn
 from mtlrun.comparison.formats.sections import sections_of
@@ -24,21 +26,29 @@ _MARKS: dict[int, Mark] = {1: "best", 2: "second"}
 
 
 def results(table: ComparisonTable) -> list[Block]:
-    """Return the results of all rows, what is to be known about them, and the analyses that were asked for."""
+    """Return the results of all rows, and what is to be known about them."""
     columns = [column for column in table.columns if column.kind not in COSTS]
     which = f"Test results on {table.title}: mean ± standard deviation"
     if any(cell.interval is not None for row in table.rows for cell in row.cells.values()):
         which += ", below it the 95 % interval of the mean"
     blocks: list[Block] = [_table(table, columns, which, counts=True)]
-    if table.warnings:
-        blocks.append(Points(table.warnings, "What makes the comparison doubtful", warning=True))
     if table.notes:
         blocks.append(Points(table.notes, small=True))
-    for section in sections_of(table):
-        blocks += [
-            from_texts(section.table, section.title[:1].upper() + section.title[1:]),
-            Points(section.notes, small=True),
-        ]
+    return blocks
+
+
+def analyses(table: ComparisonTable, **changes: Any) -> list[Block]:
+    """Return the tables of one analysis, and what is to be known about them.
+
+    Args:
+        table: on which the analyses were made.
+        changes: `against`, `tuning` or `trade_offs`; what is not given is left out.
+    """
+    chosen = replace(table, **{"against": None, "tuning": None, "trade_offs": None} | changes)
+    blocks: list[Block] = []
+    for section in sections_of(chosen):
+        blocks.append(from_texts(section.table, section.title[:1].upper() + section.title[1:]))
+        blocks.append(Points(section.notes, small=True))
     return blocks
 
 
@@ -76,15 +86,15 @@ def in_order(table: ComparisonTable) -> list[Row]:
 
 def label_columns(table: ComparisonTable) -> list[Column]:
     """Return the columns that tell the rows apart."""
-    return [Column(label or "method") for label in _labels(table)] or [Column("method")]
+    return [Column(label or "method") for label in labels_in_order(table)] or [Column("method")]
 
 
 def row_labels(table: ComparisonTable, row: Row) -> list[Cell]:
     """Return the cells that tell a row from the others."""
-    return [Cell(text) for text in label_of(row, _labels(table))] if table.labels else [Cell(row.name)]
+    return [Cell(text) for text in label_of(row, labels_in_order(table))] if table.labels else [Cell(row.name)]
 
 
-def _labels(table: ComparisonTable) -> list[str]:
+def labels_in_order(table: ComparisonTable) -> list[str]:
     """Return the labels, first the one with the most values: it names the rows."""
     values = {label: {str(row.label.get(label)) for row in table.configs} for label in table.labels}
     return sorted(table.labels, key=lambda label: -len(values[label]))

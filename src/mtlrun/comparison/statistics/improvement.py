@@ -84,6 +84,8 @@ def _estimate(statistic: "Callable[..., numpy.ndarray]", samples: Sequence[Score
     """Return a statistic of methods and its percentile interval, for which the runs of each are drawn anew."""
     import numpy
 
+    if not all(map(len, samples)):  # no run of a method has a value
+        return Estimate(numpy.nan, None)
     arrays = [numpy.array(scores, dtype=float).reshape(len(scores), -1) for scores in samples]
     if any(array.size == 0 for array in arrays):
         return Estimate(numpy.nan, None)
