@@ -8,7 +8,8 @@ from statistics import fmean, stdev
 from mtlrun.comparison.run import Run
 from mtlrun.comparison.table import Row
 
-_POINTS = 60  # of a curve: more are not seen, and make the file large
+#: Of a curve: more are not seen, and fewer have no shape.
+MOST_POINTS, FEWEST_POINTS = 60, 12
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,9 @@ class Curves:
         found = [self._of_run(run).get(tag, {}) for run in row.group.runs]
         return [values for values in found if values]
 
-    def curve(self, row: Row, tag: str) -> Curve | None:
+    def curve(self, row: Row, tag: str, points: int = MOST_POINTS) -> Curve | None:
         """Return the curve of a method; None if no run has the tag."""
-        return fold(self.values(row, tag))
+        return fold(self.values(row, tag), points)
 
     def _of_run(self, run: Run) -> dict[str, dict[int, float]]:
         if id(run) not in self._of_runs:
@@ -61,15 +62,20 @@ class Curves:
         return self._of_runs[id(run)]
 
 
-def fold(runs: Iterable[Mapping[int, float]]) -> Curve | None:
-    """Return the curve over some runs; None without values."""
+def fold(runs: Iterable[Mapping[int, float]], points: int = MOST_POINTS) -> Curve | None:
+    """Return the curve over some runs; None without values.
+
+    Args:
+        runs: {step: value} of each.
+        points: how many steps the curve has, about; between 12 and 60, whatever is said.
+    """
     by_step: dict[int, list[float]] = {}
     for values in runs:
         for step, value in values.items():
             by_step.setdefault(step, []).append(value)
     if not by_step:
         return None
-    steps = _thin(sorted(by_step))
+    steps = _thin(sorted(by_step), min(max(points, FEWEST_POINTS), MOST_POINTS))
     mean = [fmean(by_step[step]) for step in steps]
     spread = [stdev(by_step[step]) if len(by_step[step]) > 1 else 0.0 for step in steps]
     low = [center - reach for center, reach in zip(mean, spread, strict=True)]
@@ -77,8 +83,8 @@ def fold(runs: Iterable[Mapping[int, float]]) -> Curve | None:
     return Curve(steps, mean, low, high, max(map(len, by_step.values())))
 
 
-def _thin(steps: list[int]) -> list[int]:
+def _thin(steps: list[int], points: int) -> list[int]:
     """Return equally spaced ones of many steps, with the first and the last."""
-    if len(steps) <= _POINTS:
+    if len(steps) <= points:
         return steps
-    return [steps[round(index * (len(steps) - 1) / (_POINTS - 1))] for index in range(_POINTS)]
+    return [steps[round(index * (len(steps) - 1) / (points - 1))] for index in range(points)]

@@ -6,7 +6,7 @@ from typing import Any
 from mtlrun.comparison.columns import DELTA_P
 from mtlrun.comparison.plots.picture import TIP, NotDrawnError, Picture
 from mtlrun.comparison.plots.style import COLUMN, INK, SMALL, new_figure, styled
-from mtlrun.comparison.plots.view import View, bounds_of, listed
+from mtlrun.comparison.plots.view import View, bounds_of, listed, signed
 from mtlrun.comparison.statistics.intervals import LEVEL, t_interval
 from mtlrun.comparison.table import Row
 
@@ -31,7 +31,7 @@ def draw_delta_bars(view: View) -> Picture:
     far = [row for row in rows if not low <= row.mean(DELTA_P) <= high]
     for row in far:
         left = row.mean(DELTA_P) < low
-        text = f"◂ {row.mean(DELTA_P):+.2f} %" if left else f"{row.mean(DELTA_P):+.2f} % ▸"
+        text = f"◂ {signed(row.mean(DELTA_P))} %" if left else f"{signed(row.mean(DELTA_P))} % ▸"
         axes.text(low if left else high, rows.index(row), text, ha="left" if left else "right", va="center",
                   fontsize=SMALL)  # fmt: skip
     axes.axvline(0, color=INK, linewidth=0.6)
@@ -80,10 +80,10 @@ def _draw_bar(view: View, axes: Any, row: Row, place: int) -> bool:
     values, interval = _values(row), _interval(row)
     (bar,) = axes.barh(place, cell.mean, height=0.62, color=look.color, alpha=0.55, linewidth=0)
     axes.plot(values, [place] * len(values), ".", color=INK, markersize=2.2, alpha=0.6)
-    text = f"{look.label}: {cell.mean:+.2f} %"
+    text = f"{look.label}: {signed(cell.mean)} %"
     if interval is not None:
         low, high = interval
         axes.plot([low, high], [place, place], "|-", color=INK, linewidth=0.8, markersize=SMALL / 2)
-        text += f", {LEVEL:.0%} interval {low:+.2f} to {high:+.2f} %"
+        text += f", {LEVEL:.0%} interval {signed(low)} to {signed(high)} %"
     bar.set_gid(f"{TIP}{text}")
     return interval is not None

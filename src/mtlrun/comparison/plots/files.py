@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 from xml.etree import ElementTree
@@ -74,7 +75,7 @@ def write_pictures(
     paths: list[Path] = []
     left_out: list[str] = []
     for table, prefix in zip(comparison.tables, _prefixes([table.title for table in comparison.tables]), strict=True):
-        drawn = draw_all(table, comparison.options.against)
+        drawn = draw_all(table)
         left_out += [f"{table.title}: {sentence}" if prefix else sentence for sentence in drawn.left_out]
         for picture in drawn.pictures:
             path = folder / f"{prefix}{picture.name}.{file_format}"
@@ -116,6 +117,12 @@ def _simplify(element: ElementTree.Element) -> None:
         del element.attrib["transform"]
     if "style" in element.attrib:
         element.set("style", _shorten(element.attrib["style"]))
+    styles = [child.get("style") for child in element]
+    common = styles[0] if len(styles) > 1 and len(set(styles)) == 1 else None
+    if common and element.tag.endswith("}g") and "style" not in element.attrib:
+        element.set("style", common)
+        for child in element:
+            del child.attrib["style"]
     identity = element.get("id", "")
     if identity.startswith(TIP):
         del element.attrib["id"]
@@ -131,8 +138,26 @@ def _says_something(group: ElementTree.Element) -> bool:
 
 def _round(numbers: str) -> str:
     """Return path data, or a number, with two digits behind the point."""
-    rounded = re.sub(r"-?\d+\.\d+(?:e-?\d+)?", lambda match: f"{float(match[0]):.2f}".rstrip("0").rstrip("."), numbers)
+    rounded = re.sub(r"-?\d+\.\d+(?:e-?\d+)?", lambda match: _digits(float(match[0])), numbers)
+    if re.fullmatch(r"\s*M[^MCQ]*L[^MCQ]*", rounded):
+        return _relative(rounded)
     return re.sub(r"\s*([MLCQZz])\s*", r"\1", " ".join(rounded.split()))
+
+
+def _relative(path: str) -> str:
+    """Return a line from point to point with the steps between them, which have fewer digits."""
+    numbers = [float(number) for number in re.findall(r"-?[\d.]+", path)]
+    points = list(zip(numbers[::2], numbers[1::2], strict=True))
+    steps = [(x - last_x, y - last_y) for (last_x, last_y), (x, y) in pairwise(points)]
+    end = "z" if path.rstrip().lower().endswith("z") else ""
+    pairs = [f"{_digits(x)} {_digits(y)}" for x, y in (points[0], *steps)]
+    return f"m{' '.join(pairs)}{end}".replace(" -", "-")
+
+
+def _digits(number: float) -> str:
+    """Return a number with at most two digits behind the point, and none that is not needed before it."""
+    text = f"{number:.2f}".rstrip("0").rstrip(".")
+    return "0" if text in ("0", "-0") else re.sub(r"^(-?)0\.", r"\1.", text)
 
 
 def _shorten(style: str) -> str:

@@ -2,17 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import cos, pi, sin
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from math import cos, hypot, isnan, pi, sin
+from typing import Any
 
 from mtlrun.comparison.plots.style import FAINT, GRAY, INK, SMALL
 
-if TYPE_CHECKING:
-    from matplotlib.transforms import Bbox
-
 _DIRECTIONS = (0, 4, 2, 6, 1, 7, 3, 5)  # eighths of a turn: right, left, above, below, then the corners
-_NEAR, _FAR = (5.0,), (5.0, 12.0, 20.0, 30.0, 42.0, 56.0, 72.0)  # points from the point
+_NEAR, _FAR = (5.0, 11.0), (5.0, 12.0, 20.0, 30.0, 42.0, 56.0, 72.0)  # points from the point
+_CLOSE = 4.0  # points between two points of a line
 _LEADER = 8.0  # from here on a line leads from the name to its point
+
+Point = tuple[float, float]
+#: Left, bottom, right and top, in points.
+Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -33,31 +36,38 @@ class Label:
     faint: bool
 
 
-def place_labels(axes: Any, labels: Sequence[Label], avoid: Sequence[tuple[float, float, float]]) -> list[str]:
-    """Write names beside their points, none over another or over what is to be avoided; return those without room.
+def place_labels(
+    axes: Any,
+    labels: Sequence[Label],
+    marks: Sequence[tuple[float, float, float]],
+    lines: Sequence[Sequence[Point]] = (),
+) -> list[str]:
+    """Write names beside their points, none over another or over a mark; return those without room.
 
     The axes must have their final place and limits.
 
     Args:
         axes: of Matplotlib.
         labels: the most important first.
-        avoid: x, y and radius in points of what no name may cover.
+        marks: x, y and radius in points of what no name may cover.
+        lines: corners of lines that names do not cross if they can stay near; one with a NaN is not there.
     """
-    from matplotlib.transforms import Bbox
-
     renderer = axes.figure.canvas.get_renderer()
-    inside = axes.get_window_extent(renderer)
-    taken = [_around(axes.transData.transform((x, y)), radius) for x, y, radius in avoid]
+    inside: Box = tuple(axes.get_window_extent(renderer).extents.tolist())
+    taken = [_around(axes.transData.transform((x, y)).tolist(), radius) for x, y, radius in marks]
+    crossed = [_around(point, 0.5) for corners in lines for point in _along(axes.transData.transform(corners).tolist())]
     without = []
     for label in labels:
-        point = axes.transData.transform((label.x, label.y))
+        point = axes.transData.transform((label.x, label.y)).tolist()
         text = axes.annotate(
             label.text, (label.x, label.y), (0, 0), textcoords="offset points", fontsize=SMALL - 0.5,
             color=INK, alpha=FAINT if label.faint else 1, ha="center", va="center",
         )  # fmt: skip
         size = text.get_window_extent(renderer)
-        for radius in _FAR if label.needed else _NEAR:
-            offset = _find_room(Bbox, point, (size.width, size.height), radius, inside, taken)
+        radii = _FAR if label.needed else _NEAR
+        tries = [(radius, crossed) for radius in _NEAR] + [(radius, []) for radius in radii]
+        for radius, lines_there in tries:
+            offset = _find_room(point, size.width, size.height, radius, inside, [*taken, *lines_there])
             if offset is not None:
                 break
         else:
@@ -65,8 +75,7 @@ def place_labels(axes: Any, labels: Sequence[Label], avoid: Sequence[tuple[float
             without.append(label.text)
             continue
         text.set_position(offset)
-        center = point[0] + offset[0], point[1] + offset[1]
-        taken.append(Bbox.from_bounds(center[0] - size.width / 2, center[1] - size.height / 2, size.width, size.height))
+        taken.append(_box(point, offset, size.width, size.height))
         if radius >= _LEADER:
             axes.annotate(
                 "", (label.x, label.y), offset, textcoords="offset points",
@@ -77,28 +86,41 @@ def place_labels(axes: Any, labels: Sequence[Label], avoid: Sequence[tuple[float
 
 
 def _find_room(
-    bbox: "type[Bbox]",
-    point: tuple[float, float],
-    size: tuple[float, float],
-    radius: float,
-    inside: "Bbox",
-    taken: "Sequence[Bbox]",
-) -> tuple[float, float] | None:
+    point: Point, width: float, height: float, radius: float, inside: Box, taken: Sequence[Box]
+) -> Point | None:
     """Return where the center of a text goes from its point; None if each place at this distance is taken."""
-    width, height = size
     for eighth in _DIRECTIONS:
         across, up = round(cos(eighth * pi / 4), 9), round(sin(eighth * pi / 4), 9)
-        offset = across * radius + (across > 0) * width / 2 - (across < 0) * width / 2, up * (radius + height / 2)
-        left, bottom = point[0] + offset[0] - width / 2, point[1] + offset[1] - height / 2
-        box = bbox.from_bounds(left, bottom, width, height)
-        if (box.x0 >= inside.x0 and box.x1 <= inside.x1 and box.y0 >= inside.y0 and box.y1 <= inside.y1) and not any(
-            box.overlaps(other) for other in taken
-        ):
+        side = (across > 0) - (across < 0)
+        offset = across * radius + side * width / 2, up * (radius + height / 2)
+        box = _box(point, offset, width, height)
+        if _holds(inside, box) and not any(_overlap(box, other) for other in taken):
             return offset
     return None
 
 
-def _around(point: tuple[float, float], reach: float) -> "Bbox":
-    from matplotlib.transforms import Bbox
+def _box(point: Point, offset: Point, width: float, height: float) -> Box:
+    x, y = point[0] + offset[0], point[1] + offset[1]
+    return x - width / 2, y - height / 2, x + width / 2, y + height / 2
 
-    return Bbox.from_extents(point[0] - reach, point[1] - reach, point[0] + reach, point[1] + reach)
+
+def _holds(outer: Box, inner: Box) -> bool:
+    return outer[0] <= inner[0] and outer[1] <= inner[1] and inner[2] <= outer[2] and inner[3] <= outer[3]
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def _along(corners: Any) -> list[Point]:
+    """Return points on a line, so close that no name fits between two of them."""
+    found = []
+    for (x, y), (to_x, to_y) in pairwise(corners):
+        length = hypot(to_x - x, to_y - y)
+        parts = 0 if isnan(length) else int(length / _CLOSE) + 1
+        found += [(x + (to_x - x) * part / parts, y + (to_y - y) * part / parts) for part in range(parts)]
+    return found
+
+
+def _around(point: Point, reach: float) -> Box:
+    return point[0] - reach, point[1] - reach, point[0] + reach, point[1] + reach

@@ -39,7 +39,7 @@ def draw_scatter(view: View) -> Picture:
     figure.set_layout_engine("none")
     unnamed: dict[str, None] = {}
     for panel, axes in zip(panels, every_axes, strict=True):
-        unnamed |= dict.fromkeys(place_labels(axes, panel.labels(), panel.marks()))
+        unnamed |= dict.fromkeys(place_labels(axes, panel.labels(), panel.marks(), panel.lines()))
     sentences = [
         "Each marker is the mean of a method, the dots tied to some are their runs; better is up and to the right.",
         "The line goes through the methods that no other one dominates: none is as good in both tasks and better in "
@@ -82,7 +82,8 @@ class _Panel:
                 if self._inside(point) == point:
                     axes.plot(*point, ".", markersize=2.5, color=self.view.look(row).color)
             self._draw_marker(axes, row, mean)
-        self._draw_front(axes)
+        (front,) = axes.plot(*_coordinates(self._front()), "-", color=INK, linewidth=0.7, zorder=1.5)
+        front.set_gid(f"{TIP}methods that no other one dominates")
         for index, (column, invert) in enumerate(((self.one, axes.invert_xaxis), (self.other, axes.invert_yaxis))):
             low, high = self.bounds[index]
             margin = 0.06 * (high - low) or 0.01 * abs(high) or 1.0
@@ -100,6 +101,12 @@ class _Panel:
         """Return where the markers and dots are, with their radius in points."""
         dots = [point for points in self.runs.values() for point in points if self._inside(point) == point]
         return [(*self._inside(point), 2.8) for point in self.means] + [(*point, 1.3) for point in dots]
+
+    def lines(self) -> list[list[Point]]:
+        """Return the corners of the lines that are drawn: the front, and the single-task networks."""
+        (left, right), (bottom, top) = self.bounds
+        x, y = self._single_task(self.one), self._single_task(self.other)
+        return [self._front(), [(x, bottom), (x, top)], [(left, y), (right, y)]]
 
     def labels(self) -> list[Label]:
         """Return the names, the most important first."""
@@ -126,16 +133,15 @@ class _Panel:
         (line,) = axes.plot(*at, marker, color=look.color, markersize=size, zorder=order, clip_on=False)
         line.set_gid(f"{TIP}{self._describe(row)}")
 
-    def _draw_front(self, axes: Any) -> None:
-        """Draw the edge of what the best methods dominate, in steps."""
+    def _front(self) -> list[Point]:
+        """Return the edge of what the best methods dominate, in steps."""
         worse = [min if column.direction == "max" else max for column in (self.one, self.other)]
         corners: list[Point] = []
         for point in sorted(point for point, best in zip(self.means, self.best, strict=True) if best):
             if corners:
                 corners.append((worse[0](corners[-1][0], point[0]), worse[1](corners[-1][1], point[1])))
             corners.append(point)
-        (line,) = axes.plot(*_coordinates(corners), "-", color=INK, linewidth=0.7, zorder=1.5)
-        line.set_gid(f"{TIP}methods that no other one dominates")
+        return corners
 
     def _describe(self, row: Row) -> str:
         values = [f"{column.title} {format_value(row.mean(column))}" for column in (self.one, self.other)]

@@ -161,6 +161,11 @@ def listed(labels: Sequence[str]) -> str:
     return ("; " if any("," in label for label in labels) else ", ").join(labels)
 
 
+def signed(value: float) -> str:
+    """Return a number with its sign and two decimals."""
+    return f"{value:+.2f}".replace("-", "−")
+
+
 def count(number: int, noun: str) -> str:
     """Return a number with its noun, which has an s in the plural."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
