@@ -86,6 +86,30 @@ def test_what_cannot_be_meant_is_refused_in_one_line(mtlrun):
     assert "--group-by" in out
 
 
+@pytest.mark.usefixtures("study")
+def test_pictures_go_into_a_folder_and_what_is_left_out_is_explained(mtlrun):
+    code, out, err = mtlrun("compare", "study", "--plots", "pictures", "--format", "csv")
+    assert code == 0
+    assert out.startswith("data,kind,name,")  # and nothing else is on standard output
+    names = ["task-against-task.svg", "training-curves.svg"]
+    assert sorted(path.name for path in Path("pictures").iterdir()) == names
+    lines = err.splitlines()
+    assert lines[-1] == f"mtlrun: written to pictures: {', '.join(names)}"
+    assert (
+        "mtlrun: no picture of critical difference: it needs three methods with a result in each task, and 2 have one"
+        in lines
+    )
+    Path("file").touch()
+    for words, problem in [
+        (["--plots-format", "png"], "--plots-format png: only with --plots <folder>"),
+        (["--plots", "pictures", "--plots-format", "gif"], "--plots-format: invalid choice: 'gif'"),
+        (["--plots", "file"], "--plots file: it is a file, and pictures need a folder"),
+    ]:
+        code, out, err = mtlrun("compare", "study", *words)
+        assert (code, out, err.count("\n")) == (2, "", 1), err
+        assert err.startswith(f"mtlrun: {problem}"), err
+
+
 def test_a_table_is_not_silent_about_what_csv_has_no_place_for(mtlrun):
     write_records("study", make_study({"equal": 0.9}, seeds=1))
     code, _, err = mtlrun("compare", "study", "--format", "csv")

@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from mtlrun.comparison.reading import compare_folders
 from mtlrun.comparison.table import Comparison, Options
@@ -24,6 +25,7 @@ examples:
   mtlrun compare outputs --metrics all --out table.tex
   mtlrun compare outputs/weightings_digits --against equal --pareto
   mtlrun compare outputs --group-by weighting --over seed,optimizer.lr
+  mtlrun compare outputs/weightings_digits --plots pictures
   mtlrun compare outputs --raw --out numbers.csv
 
 docs/comparing.md explains the columns, the single-task baseline and the formats."""
@@ -39,6 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     words = [f"./{word}" if word.startswith("-") and Path(word).is_dir() else word for word in arguments]
     parsed = parser.parse_args(words)
     chosen = _choose_format(parsed)
+    plots = _choose_plots(parsed)
     options = options_of(parsed, pareto=parsed.pareto, intervals=parsed.intervals)
     comparison = compare_folders([Path(folder).expanduser() for folder in parsed.folders], options)
     for problem in comparison.problems:
@@ -56,6 +59,8 @@ def main(arguments: Sequence[str]) -> int:
             for table in comparison.tables:
                 for line in (*table.warnings, *table.notes):
                     _complain(line)
+    if plots is not None:
+        _write_plots(comparison, plots, parsed.plots_format or "svg")
     return 0
 
 
@@ -82,6 +87,10 @@ def _make_parser() -> argparse.ArgumentParser:
         "--pareto", action="store_true",
         help="add the trade-offs between the tasks: Pareto front, hypervolume, which row wins under which task weights",
     )  # fmt: skip
+    parser.add_argument(
+        "--plots", metavar="FOLDER", help="also write pictures of the comparison into this folder: docs/comparing.md"
+    )
+    parser.add_argument("--plots-format", choices=("svg", "png"), help="of the pictures (default: svg)")
     parser.add_argument(
         "--raw", action="store_true",
         help="instead of the table a line per run, task, metric, split and evaluation, as CSV or Parquet",
@@ -152,6 +161,37 @@ def _choose_format(parsed: argparse.Namespace) -> str:
     if chosen == "parquet" and not (parsed.raw and parsed.out):
         raise ConfigError("--format parquet: only for --raw, with --out <file>.parquet")
     return chosen
+
+
+def _choose_plots(parsed: argparse.Namespace) -> Path | None:
+    """Return the folder for pictures, if there are to be any.
+
+    Raises:
+        ConfigError: they have a format, but no folder, or the folder is a file.
+        DataError: Matplotlib is not installed.
+    """
+    if parsed.plots is None:
+        if parsed.plots_format is not None:
+            raise ConfigError(f"--plots-format {parsed.plots_format}: only with --plots <folder>")
+        return None
+    from mtlrun.comparison.plots.style import require_matplotlib
+
+    require_matplotlib()
+    folder = Path(parsed.plots).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--plots {parsed.plots}: it is a file, and pictures need a folder")
+    return folder
+
+
+def _write_plots(comparison: Comparison, folder: Path, file_format: Literal["svg", "png"]) -> None:
+    """Write pictures, and say what became of them where it does not disturb a table on standard output."""
+    from mtlrun.comparison.plots.files import write_pictures
+
+    paths, left_out = write_pictures(comparison, folder, file_format)
+    for sentence in left_out:
+        _complain(sentence)
+    names = ", ".join(path.name for path in paths)
+    _complain(f"written to {folder}: {names}" if paths else f"no pictures are written to {folder}")
 
 
 def _text(comparison: Comparison, chosen: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from mtlrun.comparison.plots.picture import NotDrawnError, Picture
 from mtlrun.comparison.plots.style import COLUMN, PAGE, SMALL, new_figure, styled
-from mtlrun.comparison.plots.view import View, listed, signed
+from mtlrun.comparison.plots.view import View, bounds_of, listed, signed
 from mtlrun.comparison.table import Row
 from mtlrun.records.tags import cosine_tag
 
@@ -43,7 +43,9 @@ def draw_cosines(view: View) -> Picture:
     lines = -(-len(pairs) // columns)
     figure = new_figure(COLUMN if columns == 1 else PAGE, lines * (0.5 + 0.13 * len(rows)) + 0.6)
     grid = figure.add_gridspec(lines + 1, columns, height_ratios=[*[0.5 + 0.13 * len(rows)] * lines, 0.1])
-    reach = max(abs(value) for values in found.values() for value in values if not isnan(value)) or 1.0
+    reach = (
+        max(map(abs, bounds_of([value for values in found.values() for value in values if not isnan(value)]))) or 1.0
+    )
     last = max(step for row in rows for step in _steps(view, row))
     for place, pair in enumerate(pairs):
         axes = figure.add_subplot(grid[place // columns, place % columns])
@@ -54,7 +56,8 @@ def draw_cosines(view: View) -> Picture:
     _draw_scale(figure.add_subplot(grid[lines, :]), reach)
     sentences = [
         "Mean over the runs and over a part of training. Below 0, where it is blue and dark, the gradients of two "
-        "tasks point against each other; the number at the right is the mean over training.",
+        "tasks point against each other; the number at the right is the mean over training. A few values may be "
+        "beyond the ends of the scale.",
     ]
     if without := [view.look(row).label for row in view.rows if row not in rows]:
         sentences.append(f"Without cosines, which they do not compute: {listed(without)}.")

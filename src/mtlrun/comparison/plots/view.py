@@ -163,7 +163,7 @@ def listed(labels: Sequence[str]) -> str:
 
 def signed(value: float) -> str:
     """Return a number with its sign and two decimals."""
-    return f"{value:+.2f}".replace("-", "−")
+    return f"{value:+.2f}".replace("-", "−") if abs(value) >= 0.005 else "0.00"
 
 
 def count(number: int, noun: str) -> str:

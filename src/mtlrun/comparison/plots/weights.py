@@ -11,7 +11,7 @@ from mtlrun.comparison.table import Row
 
 _MOST_PANELS, _COLUMNS, _MOST_TASKS = 12, 4, 8
 _POINTS = 3500  # of all curves and their bands, so that the file is small
-_CONSTANT = 1e-3  # the largest change of a fraction that is none
+_CONSTANT = 0.01  # the largest change of a fraction that is none
 
 
 @styled()
@@ -46,7 +46,7 @@ def draw_weights(view: View) -> Picture:
         axes.tick_params(labelbottom=place + columns >= len(rows))
     figure.supxlabel("step", fontsize=SMALL)
     figure.supylabel("weight / sum of weights", fontsize=SMALL)
-    figure.legend(handles.values(), handles, loc="outside lower center", ncols=4)
+    figure.legend(handles.values(), handles, loc="outside upper center", ncols=4)
     sentences = [
         "Each weight is divided by the sum of the sizes of all, so that methods of different scales can be "
         "compared; the dotted line is where all are equal. Lines: mean over the runs; bands: one standard deviation to "
