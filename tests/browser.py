@@ -93,7 +93,7 @@ class Browser:
     def evaluate(self, expression):
         """Return the value of a JavaScript expression; promises are waited for."""
         result = self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
-        assert "exceptionDetails" not in result, result["exceptionDetails"]
+        assert "exceptionDetails" not in result, result["exceptionDetails"]["exception"].get("description")
         return result["result"].get("value")
 
     def wait_for(self, expression):
@@ -108,6 +108,14 @@ class Browser:
     def text(self):
         """Return the texts of the page, those of its shadow roots included."""
         return self.evaluate(_TEXT)
+
+    def wait_for_texts(self, *texts):
+        """Wait until all of these texts are on the page, and return all of the page."""
+        deadline = time.monotonic() + self.timeout
+        while missing := [text for text in texts if text not in (shown := self.text())]:
+            assert time.monotonic() < deadline, f"not within {self.timeout} s: {missing} in\n{shown}"
+            time.sleep(0.2)
+        return shown
 
     def screenshot(self, path):
         """Write what the page looks like as a PNG."""
@@ -139,6 +147,6 @@ _TEXT = """(() => {
     if (node.shadowRoot) visit(node.shadowRoot);
     for (const child of node.childNodes) visit(child);
   };
-  visit(document.body);
+  if (document.body) visit(document.body);
   return found.join('\\n');
 })()"""

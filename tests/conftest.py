@@ -19,18 +19,24 @@ def pytest_collection_finish():
     gc.set_threshold(20_000, 20, 100)
 
 
+#: Marks of what runs only where the expression after -m names it: an hour of disturbed runs, and a browser.
+_ON_REQUEST = ("faults", "browser")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
     """Mark `fast` whatever is not marked `slow`, so that a new test is fast unless it says otherwise.
 
-    What is marked `faults` takes an hour, and runs only where the expression after -m names it.
+    What is only run on request is left out where nobody asks for it.
     """
-    hour_long = [item for item in items if item.get_closest_marker("faults")]
-    if hour_long and "faults" not in config.option.markexpr:
-        config.hook.pytest_deselected(items=hour_long)
-        items[:] = [item for item in items if item not in hour_long]
+    on_request = {mark: [item for item in items if item.get_closest_marker(mark)] for mark in _ON_REQUEST}
+    for mark, marked in on_request.items():
+        if marked and mark not in config.option.markexpr:
+            config.hook.pytest_deselected(items=marked)
+            items[:] = [item for item in items if item not in marked]
+    not_fast = {id(item) for marked in on_request.values() for item in marked}
     for item in items:
-        if item.get_closest_marker("slow") is None and item not in hour_long:
+        if item.get_closest_marker("slow") is None and id(item) not in not_fast:
             item.add_marker("fast")
 
 
