@@ -55,7 +55,10 @@ def test_a_method_has_the_mean_of_its_runs_and_a_band_of_their_deviation(summari
         assert [value for _, value in points(method, "train/right/loss")] == pytest.approx([1, 1 / 2, 1 / 3])
         assert points(method, "update/weight/left") == [(24, 1), (48, 1), (72, 1)]
         assert points(method, "result/main/test/left/accuracy") == [(720, pytest.approx(fmean(finals)))]
-        assert points(method, "with_band/upper/result/main/test/left/accuracy")[0][1] > fmean(finals)
+        tags = curves(Path("study/summary", method)).Tags()["scalars"]
+        bands = {tag.removeprefix("with_band/lower/") for tag in tags if tag.startswith("with_band/lower/")}
+        shown = ("train/{}/loss", "val/{}/loss", "val/{}/accuracy")
+        assert bands == {tag.format(task) for tag in shown for task in ("left", "right")}
 
 
 def test_a_summary_is_no_run_for_other_commands(summarize, mtlrun):

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from math import isfinite, nan, sqrt
 from pathlib import Path
@@ -15,7 +15,7 @@ from mtlrun.comparison.reading import read_runs, without_strange
 from mtlrun.comparison.run import Run
 from mtlrun.errors import MtlrunError
 from mtlrun.records import event_file
-from mtlrun.records.event_contents import band_charts, result_curves, tag_of_curve, tags_of_band
+from mtlrun.records.event_contents import band_charts, result_curves, tag_of_curve, tags_of_band, tags_with_band
 from mtlrun.records.folder import METRICS, open_atomically, storing
 from mtlrun.records.record import Record
 
@@ -152,17 +152,23 @@ def _remove_others(folder: Path, written: set[Path]) -> None:
 def _entries(records: Sequence[Record], curves: Sequence[_Curves]) -> list[bytes]:
     """Return the entries of the event file of a method."""
     entries = [event_file.header(), event_file.layout(band_charts(records[0]))]
+    with_band = set(tags_with_band(records[0]))
     for split in dict.fromkeys(split for of_run in curves for split in of_run):
-        for step, values in _mean_curve([of_run.get(split, []) for of_run in curves]):
+        for step, values in _mean_curve([of_run.get(split, []) for of_run in curves], with_band):
             entries.append(event_file.scalars(values, step))
     results = [_Point("result", record.steps, result_curves(record, record.test)) for record in records]
-    for step, values in _mean_curve([[point] for point in results]):
+    for step, values in _mean_curve([[point] for point in results], set()):
         entries.append(event_file.scalars(values, step))
     return entries
 
 
-def _mean_curve(runs: Sequence[Sequence[_Point]]) -> list[tuple[int, dict[str, float]]]:
-    """Return (step, {tag: mean, tag of an edge: edge of its band}) where all runs have a point, in order of steps."""
+def _mean_curve(runs: Sequence[Sequence[_Point]], with_band: Set[str]) -> list[tuple[int, dict[str, float]]]:
+    """Return (step, {tag: mean, and the tags of the edges of a band}) where all runs have a point, in order of steps.
+
+    Args:
+        runs: the points of each.
+        with_band: tags of the curves that have a band.
+    """
     by_key = [{point.key: point for point in points} for points in runs]
     curve = []
     for key in by_key[0]:
@@ -174,8 +180,10 @@ def _mean_curve(runs: Sequence[Sequence[_Point]]) -> list[tuple[int, dict[str, f
             of_runs = [point.values[tag] for point in points if tag in point.values]
             if len(of_runs) == len(runs):
                 mean, deviation = _mean_and_deviation(of_runs)
-                low, high = tags_of_band(tag)
-                values |= {tag: mean, low: mean - deviation, high: mean + deviation}
+                values[tag] = mean
+                if tag in with_band:
+                    low, high = tags_of_band(tag)
+                    values |= {low: mean - deviation, high: mean + deviation}
         curve.append((round(fmean(point.step for point in points)), values))
     return sorted(curve, key=lambda point: point[0])
 

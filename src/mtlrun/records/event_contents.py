@@ -142,11 +142,15 @@ def tags_of_band(tag: str) -> tuple[str, str]:
     return f"with_band/lower/{tag}", f"with_band/upper/{tag}"
 
 
+def tags_with_band(record: Record) -> list[str]:
+    """Return the tags of the mean curves that have a band, for runs such as this one: main metrics and losses."""
+    evaluation = record.evaluation_tag
+    mains = [f"{evaluation}/{task}/{metric}" for task, metric in record.main_metrics.items()]
+    losses = [f"{split}/{task}/loss" for split in ("train", evaluation) for task in record.main_metrics]
+    return list(dict.fromkeys([*mains, *losses]))
+
+
 def band_charts(record: Record) -> dict[str, list[Chart]]:
     """Return the charts of mean curves and their bands, {title: charts}, for runs such as this one."""
-    evaluation = record.evaluation_tag
-    tags = [f"{evaluation}/{task}/{metric}" for task, metric in record.main_metrics.items()]
-    tags += [f"train/{task}/loss" for task in record.main_metrics]
-    tags += [f"{evaluation}/{task}/loss" for task in record.main_metrics]
-    shown = [Chart(tag, bands=[(tag, *tags_of_band(tag))]) for tag in dict.fromkeys(tags)]
+    shown = [Chart(tag, bands=[(tag, *tags_of_band(tag))]) for tag in tags_with_band(record)]
     return {"methods: mean and band": shown[::-1]}  # the page shows charts with bands from the last to the first
