@@ -1,6 +1,8 @@
 """Curves of methods for TensorBoard: what is averaged, where points stand, what is left out, and what is replaced."""
 
 import json
+import subprocess
+import sys
 from math import isnan
 from pathlib import Path
 from statistics import fmean, stdev
@@ -130,6 +132,16 @@ def test_where_a_run_has_no_number_the_mean_is_none(summarize):
     summarize()
     assert all(isnan(value) for _, value in points("hard,equal", "train/left/loss"))
     assert points("hard,equal", "train/right/loss")
+
+
+def test_the_command_does_not_import_pytorch():
+    write_records("study", make_study({"equal": 0.9}, seeds=2), evaluations=1)
+    program = (
+        "import sys\nfrom mtlrun.cli.main import dispatch\ncode = dispatch(['tensorboard', 'study'])\n"
+        "sys.exit(code or bool({'torch', 'tensorflow', 'pandas', 'scipy'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+    assert points("hard,equal", "val/left/accuracy")
 
 
 def test_the_command_refuses_what_is_no_folder_of_runs(mtlrun, tmp_path):
