@@ -1,20 +1,22 @@
 """TensorBoard with a study of 100 runs: how large the event files are, and how long its pages take in Chromium.
 
     python scripts/benchmark_tensorboard.py                        # 720 steps, as a run of 30 epochs on multidigits
-    python scripts/benchmark_tensorboard.py --steps 50000          # long runs
+    python scripts/benchmark_tensorboard.py --steps 7200           # ten times as long
 
 The files are written by the observers of a run, with numbers of no meaning: 25 methods, 4 seeds, 2 tasks, a point of
-the training curves every 10 steps and 30 evaluations. A page is there when the last answer of the server has arrived
-and nothing has been asked for in the two seconds after.
+the training curves every 10 steps and 30 evaluations. A page is there when its last part stands and the last answer
+of the server has arrived, with nothing asked for in the two seconds after.
 """
 
 import argparse
+import json
 import random
 import re
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1] / "tests"
@@ -30,7 +32,8 @@ from mtlrun.training.observers import MetricsFile, TensorBoard  # noqa: E402
 
 METHODS, SEEDS, EVALUATIONS, LOG_EVERY = 25, 4, 30, 10
 METRICS = ("accuracy", "balanced_accuracy", "ece", "f1", "log_loss", "loss", "mcc")
-PAGES = ("timeseries", "hparams", "custom_scalars")
+# Each page, and a text that is on it once it shows something.
+PAGES = {"timeseries": "with_band", "hparams": "Trial ID", "custom_scalars": "methods: mean and band"}
 
 
 class _Waiting(Browser):
@@ -105,9 +108,10 @@ def main() -> None:
         for record, folder in zip(records, write_records(study, records), strict=True):
             write_run(record, folder, args.steps)
         print(f"runs: {size(list(study.glob('*/events.*')))}")
-        start = time.monotonic()
+        start = time.process_time()
         summarize([study])
-        print(f"mtlrun tensorboard: {time.monotonic() - start:.1f} s, of {size(list(study.glob('*/metrics.jsonl')))}")
+        took = time.process_time() - start
+        print(f"mtlrun tensorboard: {took:.1f} s of CPU time, for {size(list(study.glob('*/metrics.jsonl')))}")
         print(f"methods: {size(list(study.glob(f'{SUMMARY}/*/events.*')))}")
         look(study, Path(scratch))
 
@@ -122,12 +126,17 @@ def look(study: Path, scratch: Path) -> None:
             while (found := re.search(r"at (http://localhost:\d+/)", log.read_text())) is None:
                 time.sleep(0.05)
             print(f"TensorBoard answers after {time.monotonic() - start:.1f} s")
+            while len(json.loads(urllib.request.urlopen(f"{found[1]}data/runs").read())) < METHODS * (SEEDS + 1):
+                time.sleep(0.1)
+            print(f"all runs are read after {time.monotonic() - start:.1f} s")
             with _Waiting(scratch) as browser:
-                for page in PAGES:
+                for page, shown in PAGES.items():
                     browser.open("about:blank")
                     browser.loading.clear()
                     start = browser.loaded_at = time.monotonic()
                     browser.open(f"{found[1]}#{page}")
+                    browser.wait_for_texts(shown)
+                    browser.loaded_at = time.monotonic()
                     browser.wait_until_loaded()
                     print(f"{page}: {browser.loaded_at - start:.1f} s, {len(browser.loading)} unanswered", flush=True)
                     if browser.errors:
