@@ -144,6 +144,17 @@ def test_of_many_methods_some_stand_out_and_all_are_named(tmp_path):
     assert set(means) == {text.rsplit("  ", 1)[0] for text in texts(draw_critical_difference(view)) if "  " in text}
 
 
+def test_names_are_without_what_most_methods_have_in_common(tmp_path):
+    records = make_study(dict.fromkeys(("equal", "mgda", "pcgrad", "cagrad"), 0.9), seeds=2)
+    view = View(table_of(tmp_path, records + make_study({"single": 0.9}, seeds=2, key="model")))
+    labels = {name: look.label for name, look in view.looks.items()}
+    assert labels.pop("single, equal") in ("single, equal", "single")
+    assert set(labels.values()) == {"equal", "mgda", "pcgrad", "cagrad"}
+    assert view.reference.name == "hard, equal"
+    assert all(picture.caption.endswith("Methods are of model=hard if their names have no other.")
+               for picture in draw_all(view.table).pictures)  # fmt: skip
+
+
 def test_colors_are_seen_on_white_and_on_black():
     def luminance(color):
         parts = [int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)]

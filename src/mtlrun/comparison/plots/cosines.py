@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from mtlrun.comparison.plots.picture import NotDrawnError, Picture
-from mtlrun.comparison.plots.style import COLUMN, PAGE, SMALL, new_figure, styled
+from mtlrun.comparison.plots.style import COLUMN, PAGE, SMALL, arrange, new_figure, styled
 from mtlrun.comparison.plots.view import View, bounds_of, listed, signed
 from mtlrun.comparison.table import Row
 from mtlrun.records.tags import cosine_tag
@@ -54,6 +54,7 @@ def draw_cosines(view: View) -> Picture:
         if place % columns:
             axes.set_yticklabels([])
     _draw_scale(figure.add_subplot(grid[lines, :]), reach)
+    arrange(figure)
     sentences = [
         "Mean over the runs and over a part of training. Below 0, where it is blue and dark, the gradients of two "
         "tasks point against each other; the number at the right is the mean over training. A few values may be "

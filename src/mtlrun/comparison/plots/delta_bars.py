@@ -5,7 +5,7 @@ from typing import Any
 
 from mtlrun.comparison.columns import DELTA_P
 from mtlrun.comparison.plots.picture import TIP, NotDrawnError, Picture
-from mtlrun.comparison.plots.style import COLUMN, INK, SMALL, new_figure, styled
+from mtlrun.comparison.plots.style import COLUMN, INK, SMALL, arrange, new_figure, styled
 from mtlrun.comparison.plots.view import View, bounds_of, listed, signed
 from mtlrun.comparison.statistics.intervals import LEVEL, t_interval
 from mtlrun.comparison.table import Row
@@ -40,6 +40,7 @@ def draw_delta_bars(view: View) -> Picture:
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.set_xlabel("Δp: change against single-task networks, % ↑", loc="right")
+    arrange(figure)
     sentences = [
         "Mean over the tasks of the mean relative change of their metrics; to the right of 0 is better than "
         "single-task networks.",

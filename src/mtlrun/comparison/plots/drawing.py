@@ -56,4 +56,8 @@ def draw_all(table: ComparisonTable, reference: str | None = None) -> Drawn:
             drawn.pictures.append(draw(view))
         except NotDrawnError as reason:
             drawn.left_out.append(f"no picture of {title}: {reason}")
+    if view.common:
+        values = ", ".join(f"{key}={value}" for key, value in view.common.items())
+        for picture in drawn.pictures:
+            picture.caption += f" Methods are of {values} if their names have no other."
     return drawn

@@ -10,7 +10,7 @@ from mtlrun.comparison.columns import Column
 from mtlrun.comparison.pareto import non_dominated
 from mtlrun.comparison.plots.labels import Label, place_labels
 from mtlrun.comparison.plots.picture import TIP, NotDrawnError, Picture
-from mtlrun.comparison.plots.style import GRAY, INK, panel_grid, styled
+from mtlrun.comparison.plots.style import GRAY, INK, arrange, panel_grid, styled
 from mtlrun.comparison.plots.view import View, bounds_of, count, listed
 from mtlrun.comparison.table import Row
 from mtlrun.records.display import ARROWS, format_value
@@ -35,8 +35,7 @@ def draw_scatter(view: View) -> Picture:
         raise NotDrawnError("fewer than two methods have results of two tasks")
     figure, every_axes = panel_grid(len(panels), height=3.2)
     with_baseline = [panel.draw(axes) for panel, axes in zip(panels, every_axes, strict=True)]
-    figure.draw_without_rendering()  # the panels get their final places, which the names depend on
-    figure.set_layout_engine("none")
+    arrange(figure)
     unnamed: dict[str, None] = {}
     for panel, axes in zip(panels, every_axes, strict=True):
         unnamed |= dict.fromkeys(place_labels(axes, panel.labels(), panel.marks(), panel.lines()))

@@ -96,6 +96,12 @@ def new_figure(width: float, height: float) -> "Figure":
     return figure
 
 
+def arrange(figure: "Figure") -> None:
+    """Give the parts of a figure their final places, which names and files depend on."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
+
 def panel_grid(count: int, height: float) -> "tuple[Figure, list[Any]]":
     """Return a figure with some panels, one in a column or two beside each other, each as high as is said."""
     columns = 1 if count == 1 else 2

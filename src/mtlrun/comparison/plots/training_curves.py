@@ -6,7 +6,7 @@ from typing import Any
 
 from mtlrun.comparison.plots.curves import Curve
 from mtlrun.comparison.plots.picture import NotDrawnError, Picture
-from mtlrun.comparison.plots.style import GRAY, PAGE, new_figure, styled
+from mtlrun.comparison.plots.style import GRAY, PAGE, arrange, new_figure, styled
 from mtlrun.comparison.plots.view import View, bounds_of, count
 from mtlrun.records.display import ARROWS
 
@@ -39,6 +39,7 @@ def draw_training_curves(view: View) -> Picture:
     for axes in grid[-1]:
         axes.set_xlabel("step")
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=4, columnspacing=1.5)
+    arrange(figure)
     sentences = ["Lines: mean over the runs of a method; bands: one standard deviation to either side."]
     if view.others:
         sentences.append(f"The gray area has the middle 80 % of the means of the other {len(view.others)} methods.")

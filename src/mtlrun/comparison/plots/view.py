@@ -1,6 +1,6 @@
 """A table as pictures show it: the order of the methods, which of them stand out, and their curves."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import isnan
@@ -17,6 +17,8 @@ from mtlrun.records.printable import printable
 #: So many methods can all stand out; of more, these do: the best ones and the reference.
 _ALL, _BEST = 7, 5
 _LONGEST = 28
+#: A value that more than these methods have is not part of their names.
+_MOST = 0.75
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,12 @@ class View:
         """The row that others are held against."""
         if self._reference is not None:
             return next((row for row in self.rows if row.name == self._reference), None)
-        equal = [row for row in self.rows if row.group.runs[0].lookup("weighting") == "equal"]
+        runs = {row.name: row.group.runs[0] for row in self.rows}
+        equal = [
+            row
+            for row in self.rows
+            if runs[row.name].lookup("weighting") == "equal" and not is_single_task(runs[row.name])
+        ]
         return equal[0] if len(equal) == 1 else None
 
     @cached_property
@@ -117,14 +124,22 @@ class View:
                 found.setdefault(column.task, column)
         return list(found.values())
 
-    def _names(self) -> list[str]:
-        """Return the names of the methods, without what all have in common."""
+    @cached_property
+    def common(self) -> dict[str, Any]:
+        """What most methods have in common, {key: value}, and their names in pictures are without."""
         labels = [row.label for row in self.rows]
-        common = [key for key in labels[0] if len({repr(label.get(key)) for label in labels}) == 1] if labels else []
-        groups = [
-            replace(row.group, label={k: v for k, v in row.label.items() if k not in common}) for row in self.rows
-        ]
-        return [row.name if not group.label else group.name for row, group in zip(self.rows, groups, strict=True)]
+        found = {}
+        for key in dict.fromkeys(key for label in labels for key in label):
+            values = [label[key] for label in labels if key in label]
+            most = max(values, key=values.count)
+            if values.count(most) > max(1, _MOST * len(labels)):
+                found[key] = most
+        short = [_without(label, found) for label in labels]
+        return found if len({repr(label) for label in short}) == len(labels) and all(short) else {}
+
+    def _names(self) -> list[str]:
+        """Return the names of the methods, without what most have in common."""
+        return [replace(row.group, label=_without(row.label, self.common)).name for row in self.rows]
 
     def _sort_key(self, row: Row) -> tuple[float, float]:
         rank = row.mean(MEAN_RANK)
@@ -132,6 +147,10 @@ class View:
         first = row.mean(metrics[0]) if metrics else 0.0
         value = -first if metrics and metrics[0].direction == "max" else first
         return (float("inf") if isnan(rank) else rank), (float("inf") if isnan(value) else value)
+
+
+def _without(label: Mapping[str, Any], common: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in label.items() if key not in common or value != common[key]}
 
 
 def shorten(names: Sequence[str]) -> list[str]:

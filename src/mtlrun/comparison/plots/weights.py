@@ -5,7 +5,7 @@ from typing import Any
 
 from mtlrun.comparison.plots.curves import Curve, fold
 from mtlrun.comparison.plots.picture import NotDrawnError, Picture
-from mtlrun.comparison.plots.style import COLORS, INK, LINES, PAGE, SMALL, new_figure, styled
+from mtlrun.comparison.plots.style import COLORS, INK, LINES, PAGE, SMALL, arrange, new_figure, styled
 from mtlrun.comparison.plots.view import View, count, listed
 from mtlrun.comparison.table import Row
 
@@ -47,6 +47,7 @@ def draw_weights(view: View) -> Picture:
     figure.supxlabel("step", fontsize=SMALL)
     figure.supylabel("weight / sum of weights", fontsize=SMALL)
     figure.legend(handles.values(), handles, loc="outside upper center", ncols=4)
+    arrange(figure)
     sentences = [
         "Each weight is divided by the sum of the sizes of all, so that methods of different scales can be "
         "compared; the dotted line is where all are equal. Lines: mean over the runs; bands: one standard deviation to "
