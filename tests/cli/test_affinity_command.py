@@ -242,3 +242,30 @@ def test_what_cannot_be_is_refused_in_a_line(affinity, mtlrun):
         assert len(err.splitlines()) == 1, err
     assert mtlrun("affinity", "nowhere")[0] == 2
     assert mtlrun("affinity")[1].startswith("usage: mtlrun affinity")
+
+
+def test_what_cannot_be_found_is_named_with_the_reason(affinity, houses):
+    table = houses / "houses.csv"
+    content = table.read_bytes()
+    table.write_bytes(content.replace(b"price", b"cost"))
+    try:
+        out = affinity()
+        err = affinity("--by", "model", code=2)
+    finally:
+        table.write_bytes(content)
+    assert "cosine: cosine of task gradients" in out
+    assert "labels: the data cannot be read: " in out
+    assert "price" in out.partition("labels: the data cannot be read: ")[2].splitlines()[0]
+    for measure, runs in (("distance", "3 runs"), ("mixing", "1 run"), ("cka", "2 runs")):
+        assert f"{measure}: {runs} cannot be restored: " in out
+        assert f"{measure}: {runs} cannot be restored: " in err
+    assert len(err.splitlines()) == 1
+
+    best = folder_of("model=single", "seed=1") / "checkpoints" / "best.pt"
+    best.rename(best.with_suffix(".away"))
+    try:
+        out = affinity("--by", "cka")
+    finally:
+        best.with_suffix(".away").rename(best)
+    assert f"1 run cannot be restored: {best} is gone" in out
+    assert "mean over 2 runs" not in out

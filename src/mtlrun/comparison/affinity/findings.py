@@ -26,8 +26,8 @@ class Suggestion:
     """The best groups of tasks by one matrix.
 
     Args:
-        matrix: it follows from.
-        grouping: of the tasks, by their positions in the matrix.
+        matrix: what they follow from.
+        grouping: the groups, of positions in the matrix.
     """
 
     matrix: AffinityMatrix

@@ -11,6 +11,9 @@ from mtlrun.comparison.groups import ConfigGroup
 from mtlrun.comparison.run import Run
 from mtlrun.records.tags import affinity_tag, cosine_tag
 
+#: {pair of tasks: its points, (fraction of the planned training, value)}.
+Points = dict[tuple[str, str], list[tuple[float, float]]]
+
 # Parts of the planned training.
 _STAGES = ("first third", "second third", "last third")
 #: Measure -> (the tags of pairs of tasks, how to get them logged).
@@ -30,16 +33,11 @@ def logged_affinities(groups: Sequence[ConfigGroup]) -> tuple[list[AffinityMatri
         groups: the runs on one data set.
     """
     found: list[AffinityMatrix] = []
-    curves = {id(run): list(run.curve()) for group in groups for run in group.runs}
-    for measure, (tag, _) in _LOGGED.items():
-        points = {
-            id(run): _points(run, curves[id(run)], _tags(measure, tasks_of(group), tag))
-            for group in groups
-            for run in group.runs
-        }
-        with_points, notes = widest([group for group in groups if any(points[id(run)] for run in group.runs)])
+    points = {id(run): _points(run, tasks_of(group)) for group in groups for run in group.runs}
+    for measure in _LOGGED:
+        with_points, notes = widest([group for group in groups if any(points[id(run)][measure] for run in group.runs)])
         for label, of_method in by_method(with_points):
-            per_run = [points[id(run)] for group in of_method for run in group.runs if points[id(run)]]
+            per_run = [found_in for group in of_method for run in group.runs if (found_in := points[id(run)][measure])]
             found.append(_matrix(measure, all_tasks(of_method), per_run, label, notes))
     measured = {matrix.measure for matrix in found}
     return found, {
@@ -47,20 +45,21 @@ def logged_affinities(groups: Sequence[ConfigGroup]) -> tuple[list[AffinityMatri
     }
 
 
-def _points(
-    run: Run, lines: Sequence[Mapping[str, object]], tags: Mapping[str, tuple[str, str]]
-) -> dict[tuple[str, str], list[tuple[float, float]]]:
-    """Return the points of each pair of tasks: (fraction of the planned training, value)."""
-    points: dict[tuple[str, str], list[tuple[float, float]]] = {}
+def _points(run: Run, tasks: Sequence[str]) -> dict[str, Points]:
+    """Return {measure: the points of its curves}."""
+    points: dict[str, Points] = {measure: {} for measure in _LOGGED}
+    tags = {measure: _tags(measure, tasks, tag) for measure, (tag, _) in _LOGGED.items()}
     total = run.record.total_steps
-    for line in lines:
+    for line in run.curve():
         step = line.get("step")
         if line.get("split") != "train" or not isinstance(step, int):
             continue
-        for tag, pair in tags.items():
-            value = line.get(tag)
-            if isinstance(value, int | float) and isfinite(value):
-                points.setdefault(pair, []).append((step / total if total else 1.0, float(value)))
+        for measure, of_measure in tags.items():
+            for tag in of_measure.keys() & line.keys():
+                value = line[tag]
+                if isinstance(value, int | float) and isfinite(value):
+                    place = step / total if total else 1.0
+                    points[measure].setdefault(of_measure[tag], []).append((place, float(value)))
     return points
 
 
@@ -73,7 +72,7 @@ def _tags(measure: str, tasks: Sequence[str], tag: Callable[[str, str], str]) ->
 def _matrix(
     measure: str,
     tasks: Sequence[str],
-    per_run: Sequence[Mapping[tuple[str, str], Sequence[tuple[float, float]]]],
+    per_run: Sequence[Points],
     label: str,
     notes: Sequence[str],
 ) -> AffinityMatrix:

@@ -2,3 +2,8 @@
 
 What follows from records alone is in `mtlrun.comparison.affinity`, and so are the formulas.
 """
+
+
+def in_one_line(error: Exception) -> str:
+    """Return the message of an error, which may list several problems, as one line."""
+    return "; ".join(line.strip() for line in str(error).splitlines())

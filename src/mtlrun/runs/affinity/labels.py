@@ -10,6 +10,7 @@ from mtlrun.comparison.affinity.measures import AffinityMatrix, fold
 from mtlrun.comparison.run import Run
 from mtlrun.datasets import Loader
 from mtlrun.errors import MtlrunError
+from mtlrun.runs.affinity import in_one_line
 from mtlrun.runs.restore import as_restored
 from mtlrun.setup.prepare import prepare
 from mtlrun.tasks import GeneralizedLinear, Ordinal, Task
@@ -30,7 +31,7 @@ def label_affinities(runs: Sequence[Run]) -> tuple[list[AffinityMatrix], dict[st
     try:
         parts = prepare(as_restored(run.record.config, "cpu"))
     except MtlrunError as error:
-        return [], dict.fromkeys(_MEASURES, f"the data cannot be read: {error}")
+        return [], dict.fromkeys(_MEASURES, f"the data cannot be read: {in_one_line(error)}")
     labels = read_labels(parts.tasks, parts.loaders["train"])
     without = [task for task in parts.tasks if task not in labels]
     if len(labels) < 2:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from mtlrun.comparison.single_task import is_single_task, training_key
 from mtlrun.config.targets import locate
 from mtlrun.errors import ConfigError, MtlrunError
 from mtlrun.models import MixesNetworks, MultiTaskModel, SharedRepresentationModel
+from mtlrun.runs.affinity import in_one_line
 from mtlrun.runs.restore import Restored, restore
 
 if TYPE_CHECKING:
@@ -63,18 +64,23 @@ def network_affinities(
         why = f"{len(wanted)} runs would be restored, which takes a second or more for each; --by model does it"
         return [], dict.fromkeys(_WAYS, why)
     results: dict[int, _Found] = {}
-    problems: list[str] = []
+    problems: dict[str, list[str]] = {}
     for run, measures in wanted:
         assert run.folder is not None
         try:
             results[id(run)] = _measure(restore(run.folder), measures)
         except MtlrunError as error:
-            problems.append(str(error))
+            for measure in measures:
+                problems.setdefault(measure, []).append(in_one_line(error))
     matrices = [matrix for measure in ("distance", "mixing") for matrix in _by_pairs(measure, groups, results)]
     matrices += _cka([run for group in groups for run in group.runs if id(run) in results], results)
-    found = {matrix.measure for matrix in matrices}
-    why = f"; {problems[0]}" + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "") if problems else ""
-    return matrices, {measure: way + why for measure, way in _WAYS.items() if measure not in found}
+    missing = {measure: way for measure, way in _WAYS.items() if measure not in {each.measure for each in matrices}}
+    for measure, found in problems.items():
+        what = f"{len(found)} run{'s' * (len(found) > 1)} cannot be restored: {found[0]}"
+        if measure in missing:
+            missing[measure] = what
+        matrices = [replace(each, notes=[*each.notes, what]) if each.measure == measure else each for each in matrices]
+    return matrices, missing
 
 
 def _measures_of(run: Run) -> list[str]:
