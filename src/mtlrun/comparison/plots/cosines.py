@@ -8,11 +8,12 @@ from typing import Any
 
 from mtlrun.comparison.plots.picture import NotDrawnError, Picture
 from mtlrun.comparison.plots.style import COLUMN, PAGE, SMALL, arrange, new_figure, styled
-from mtlrun.comparison.plots.view import View, bounds_of, listed, signed
+from mtlrun.comparison.plots.view import View, listed, signed
 from mtlrun.comparison.table import Row
 from mtlrun.records.tags import cosine_tag
 
 _MOST_PANELS, _COLUMNS, _BINS = 6, 3, 24
+_INSIDE = 0.98  # of the values are inside the scale, so that a few do not press all others together
 #: From dark blue over gray, at 0, to yellow: lightness grows all the way, so that it is read in gray print, too.
 _COLORS = "cividis"
 
@@ -43,9 +44,8 @@ def draw_cosines(view: View) -> Picture:
     lines = -(-len(pairs) // columns)
     figure = new_figure(COLUMN if columns == 1 else PAGE, lines * (0.5 + 0.13 * len(rows)) + 0.6)
     grid = figure.add_gridspec(lines + 1, columns, height_ratios=[*[0.5 + 0.13 * len(rows)] * lines, 0.1])
-    reach = (
-        max(map(abs, bounds_of([value for values in found.values() for value in values if not isnan(value)]))) or 1.0
-    )
+    sizes = sorted(abs(value) for values in found.values() for value in values if not isnan(value))
+    reach = sizes[int(_INSIDE * (len(sizes) - 1))] or 1.0
     last = max(step for row in rows for step in _steps(view, row))
     for place, pair in enumerate(pairs):
         axes = figure.add_subplot(grid[place // columns, place % columns])
@@ -57,8 +57,8 @@ def draw_cosines(view: View) -> Picture:
     arrange(figure)
     sentences = [
         "Mean over the runs and over a part of training. Below 0, where it is blue and dark, the gradients of two "
-        "tasks point against each other; the number at the right is the mean over training. A few values may be "
-        "beyond the ends of the scale.",
+        "tasks point against each other; the number at the right is the mean over training. At most 2 % of the "
+        "values are beyond the ends of the scale.",
     ]
     if without := [view.look(row).label for row in view.rows if row not in rows]:
         sentences.append(f"Without cosines, which they do not compute: {listed(without)}.")

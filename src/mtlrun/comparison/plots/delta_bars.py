@@ -25,10 +25,11 @@ def draw_delta_bars(view: View) -> Picture:
     rows.sort(key=lambda row: -row.mean(DELTA_P))
     figure = new_figure(COLUMN, 0.65 + 0.155 * len(rows))
     axes = figure.add_subplot()
-    without = [row for place, row in enumerate(rows) if not _draw_bar(view, axes, row, place)]
     low, high = _limits(rows)
     axes.set_xlim(low, high)
     far = [row for row in rows if not low <= row.mean(DELTA_P) <= high]
+    for place, row in enumerate(rows):
+        _draw_bar(view, axes, row, place, whiskers=row not in far)
     for row in far:
         left = row.mean(DELTA_P) < low
         text = f"◂ {signed(row.mean(DELTA_P))} %" if left else f"{signed(row.mean(DELTA_P))} % ▸"
@@ -49,7 +50,7 @@ def draw_delta_bars(view: View) -> Picture:
     ]
     if far:
         sentences.append("A number stands where a bar goes on beyond the edge.")
-    if without:
+    if without := [row for row in rows if _interval(row) is None]:
         sentences.append(f"Without an interval, from one run: {listed([view.look(row).label for row in without])}.")
     if absent := [view.look(row).label for row in view.rows if row not in rows]:
         sentences.append(f"Without a value: {listed(absent)}.")
@@ -58,11 +59,12 @@ def draw_delta_bars(view: View) -> Picture:
 
 def _limits(rows: list[Row]) -> tuple[float, float]:
     """Return the ends of the axis: 0, all bars but those far out, and their intervals are inside."""
-    low, high = bounds_of([row.mean(DELTA_P) for row in rows])
-    shown = [0.0, low, high]
-    for row in rows:
-        if low <= row.mean(DELTA_P) <= high:
-            shown += [*(_interval(row) or ()), *_values(row)]
+    shown = [0.0, *bounds_of([row.mean(DELTA_P) for row in rows])]
+    added, left = list(rows), list(rows)
+    while added:  # a bar that the interval of another has made room for is inside, too
+        added = [row for row in left if min(shown) <= row.mean(DELTA_P) <= max(shown)]
+        left = [row for row in left if row not in added]
+        shown += [value for row in added for value in (*(_interval(row) or ()), *_values(row))]
     margin = 0.03 * (max(shown) - min(shown)) or 1.0
     return min(shown) - margin, max(shown) + margin
 
@@ -75,16 +77,17 @@ def _interval(row: Row) -> tuple[float, float] | None:
     return row.cells[DELTA_P.key].interval or t_interval(_values(row))
 
 
-def _draw_bar(view: View, axes: Any, row: Row, place: int) -> bool:
-    """Draw the bar of a method; return whether it has an interval."""
+def _draw_bar(view: View, axes: Any, row: Row, place: int, *, whiskers: bool) -> None:
+    """Draw the bar of a method, with its runs and its interval or without."""
     cell, look = row.cells[DELTA_P.key], view.look(row)
     values, interval = _values(row), _interval(row)
     (bar,) = axes.barh(place, cell.mean, height=0.62, color=look.color, alpha=0.55, linewidth=0)
-    axes.plot(values, [place] * len(values), ".", color=INK, markersize=2.2, alpha=0.6)
     text = f"{look.label}: {signed(cell.mean)} %"
+    if whiskers:
+        axes.plot(values, [place] * len(values), ".", color=INK, markersize=2.2, alpha=0.6)
     if interval is not None:
         low, high = interval
-        axes.plot([low, high], [place, place], "|-", color=INK, linewidth=0.8, markersize=SMALL / 2)
+        if whiskers:
+            axes.plot([low, high], [place, place], "|-", color=INK, linewidth=0.8, markersize=SMALL / 2)
         text += f", {LEVEL:.0%} interval {signed(low)} to {signed(high)} %"
     bar.set_gid(f"{TIP}{text}")
-    return interval is not None

@@ -16,6 +16,7 @@ from mtlrun.comparison.table import Row
 from mtlrun.records.display import ARROWS, format_value
 
 _MOST_PANELS = 6
+_KEPT = 3  # so many of the best methods have their true places, however far they are from the others
 
 Point = tuple[float, float]
 
@@ -69,7 +70,13 @@ class _Panel:
         self.means = [(row.mean(self.one), row.mean(self.other)) for row in self.rows]
         self.runs = {row.name: self._runs(row) for row in self.rows if self.view.look(row).stands_out}
         points = [*self.means, *(point for of_row in self.runs.values() for point in of_row)]
-        self.bounds = [bounds_of([point[axis] for point in points]) for axis in (0, 1)] if points else []
+        kept = [point for row in self.rows[:_KEPT] for point in self.runs.get(row.name, [])]
+        self.bounds = [
+            (min([low, *(point[axis] for point in kept)]), max([high, *(point[axis] for point in kept)]))
+            for axis in (0, 1)
+            if points
+            for low, high in [bounds_of([point[axis] for point in points])]
+        ]
         self.best = non_dominated(self.means, [self.one.direction, self.other.direction])
 
     def draw(self, axes: Any) -> bool:
