@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from mtlrun.datasets import SPLITS, Images, Loader
+from mtlrun.datasets.batches import fetching
 from mtlrun.datasets.files.shifting import Augmentation
 from mtlrun.errors import DataError
 
@@ -140,6 +141,23 @@ def test_a_broken_image_is_named_with_its_row(cache):
     file.write_bytes(file.read_bytes()[:40])
     with pytest.raises(DataError, match=r"photos.csv, column file, row 3: photos/more/1.png is not a readable image"):
         build(cache=cache).split("train")[1]
+
+
+def test_all_broken_images_of_a_split_are_named_at_once(monkeypatch):
+    for name in ("0", "2"):
+        Path(f"photos/more/{name}.png").write_bytes(b"no image")
+    both = (
+        r"2 \w+ cannot be \w+:\n  - .* row 2: photos/more/0.png is not .*\n"
+        r"  - .* row 4: photos/more/2.png is not .*$"
+    )
+    for cache in ("memory", "none"):
+        with pytest.raises(DataError, match=both):
+            list(Loader(build(cache=cache).split("train"), 1, shuffle=True).batches())
+    monkeypatch.setattr(fetching, "_SEARCH_SECONDS", -1.0)
+    with pytest.raises(
+        DataError, match=r"more/[02].png is not .*\n3 further samples of the split have not been looked at$"
+    ):
+        list(Loader(build(cache="none").split("train"), 1, shuffle=True).batches())
 
 
 def test_deep_pixels_need_a_range():

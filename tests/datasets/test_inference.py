@@ -118,6 +118,8 @@ def test_few_rows_of_each_whole_number_are_no_classes():
         (lambda row: f"2024-01-{row % 28 + 1:02}", "a date or a time, which cannot be predicted as it is"),
         (lambda row: f"{row % 3 + 1}.000,5", "numbers in this notation: "),
         (lambda row: "oops" if row == 5 else row / 3, "for missing labels: 'dataset.missing=.*oops"),
+        (lambda row: "1.2.3" if row == 5 else row / 3, "y: '1.2.3' in row 7, where most .* are numbers; correct them"),
+        (lambda row: f"{row}%", "y: '0%' in row 2 is a number with a sign; take .* out of the file .*; as classes: "),
         (lambda row: "n/a" if row == 5 else "ab"[row % 2], "if 'n/a' .* stands for a missing label"),
         (lambda row: row, "one in each row, as numbers of rows are"),
         (lambda row: 2**60 + row % 40, "whole numbers of more than 15 digits, as ids are"),
@@ -145,6 +147,7 @@ def test_what_cannot_be_predicted_is_refused_in_one_line(make, message):
         (["dataset.separator='('"], "y", "dataset.separator must be|t.csv"),
         (["dataset.path=5"], "y", "dataset.path must be a text or a mapping, found 5"),
         (["dataset.missing=NA"], "y", "dataset.missing must be a list"),
+        (["dataset.encoding=utf9"], "y", "dataset.encoding must name one that Python knows.*found 'utf9'"),
         (["dataset.encoding=8"], "y", "dataset.encoding must be a text, found 8"),
         (["dataset.targets.z=true"], "y", "dataset.targets.z must be"),
         (["tasks.y.positive=c"], "y", "no cell holds the label of tasks.y.positive=c; labels found: a, b"),
@@ -155,6 +158,13 @@ def test_keys_that_do_not_fit_the_table_are_refused(overrides, predict, message)
     write(x=column(float), y=column(lambda row: "ab"[row % 2]))
     with pytest.raises((ConfigError, DataError), match=message):
         found(*overrides, predict=predict)
+
+
+def test_a_first_line_without_names_is_pointed_out():
+    for line in ("0.5,1,no", "My table", "x  y  z"):
+        Path("t.csv").write_text("\n".join([line, line.replace(" ", ""), ""]))
+        with pytest.raises(DataError, match=r"no column 'y' for dataset.predict; .*; the first line must hold the"):
+            found()
 
 
 def test_a_path_may_begin_at_the_users_home(monkeypatch):

@@ -98,8 +98,9 @@ def test_encodings_are_told_apart():
     assert cells(read("table.csv", encoding="latin-1")) == {"größe": ["1"], "y": ["é"]}
     refused("the file is UTF-8, and dataset.encoding=cp1252 would garble it", write(text), encoding="cp1252")
     refused("not in dataset.encoding=ascii|the file is UTF-8", write(text), encoding="ascii")
-    with pytest.raises(ValueError, match="encoding must name one that Python knows"):
-        read("table.csv", encoding="latin-one")
+    for wrong in ("latin-one", "base64", "", "a\0b"):
+        with pytest.raises(ValueError, match="encoding must name one that Python knows"):
+            read("table.csv", encoding=wrong)
 
 
 def test_other_kinds_of_files_are_refused_by_name():
@@ -121,6 +122,8 @@ def test_rows_that_do_not_fit_the_header_are_refused_with_their_number():
     refused("there are no rows beneath the header", write("a,b\n"))
     refused("there are no rows beneath the header", write("a,b"))
     refused("the file is empty", write(" \n\n"))
+    refused("row 2: found 2 cells, and the header names 1 column;", write("# a\n1,2\n"))
+    refused("table.csv: row 3: a quote is opened there and never closed", write('a,b\n1,2\n1,"2\n3,4\n'))
     assert read(write("#a,b\n1,2\n")).names == ["#a", "b"]
 
 

@@ -215,8 +215,11 @@ def test_few_groups_leave_no_split_empty():
     write(g=[0] * 10 + [1] * 10 + [2] * 10)
     assert sorted(sizes(divide(group_column="g").rows)) == [10, 10, 10]
     write(g=[0] * 10 + [1] * 10)
-    with pytest.raises(DataError, match="split is empty: 2 groups of column g are too few for this drawing"):
+    with pytest.raises(DataError, match="empty: 2 groups of column g cannot be divided into 3 splits; a group is in"):
         divide(group_column="g")
+    write(g=[0])
+    with pytest.raises(DataError, match="split is empty: 1 row cannot be divided into 3 splits; add rows"):
+        divide()
 
 
 @pytest.mark.parametrize(

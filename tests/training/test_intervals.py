@@ -7,7 +7,7 @@ from scipy import stats
 from torchmetrics import MeanAbsoluteError, Metric
 
 from mtlrun.datasets import Loader, TensorSplit
-from mtlrun.tasks import BinaryClassification, Classification, Regression, Task
+from mtlrun.tasks import BinaryClassification, Classification, Ordinal, Regression, Task
 from mtlrun.training.batch import SourceBatch
 from mtlrun.training.intervals import find_intervals, num_resamples, wilson_interval
 from mtlrun.training.outputs import SplitOutputs
@@ -113,6 +113,8 @@ def test_what_all_resamples_agree_on_has_no_interval():
     found = intervals_of(BinaryClassification(), 9.0 * (2 * target - 1)[:, None], target)
     assert found.bounds["task"].keys() <= {"loss", "log_loss", "ece", "accuracy"}
     assert intervals_of(Regression(), torch.ones(1, 1), torch.zeros(1)).bounds == {}
+    found = intervals_of(Ordinal(3), torch.tensor([[9.0, -9.0]]).expand(30, 2), torch.arange(30) % 3)  # always 1
+    assert "kappa" not in found.bounds["task"]  # it is 0, up to rounding
 
 
 @pytest.mark.parametrize("right", [True, False])

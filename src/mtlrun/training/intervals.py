@@ -26,6 +26,7 @@ _MOST, _FEWEST, _DRAWS = 1000, 200, 10**7  # resamples, and samples drawn in all
 _SLOW_RESAMPLES, _SLOW_SAMPLES = 200, 2000  # of metrics that a meter computes
 _AT_ONCE = 50_000  # counts that are held at a time, so that they stay in the processor's cache
 _PROPORTION = "accuracy"  # which has an interval of Wilson where all are right, or none
+_ROUNDING = 1e-14  # by which sums of equal values may differ
 _CLOSE = 1e-4  # of a metric by its formula to the same by a meter, which may compute in float32
 
 Metrics = Mapping[str, Mapping[str, float]]
@@ -202,7 +203,7 @@ class _TaskMetrics:
             if len(defined) < len(values):
                 found.undefined.setdefault(self.name, {})[metric] = 1 - len(defined) / len(values)
             low, high = numpy.quantile(defined, [tail, 1 - tail]) if len(defined) else (0.0, 0.0)
-            if low < high:
+            if not math.isclose(low, high, rel_tol=_ROUNDING, abs_tol=_ROUNDING):
                 found.bounds.setdefault(self.name, {})[metric] = [float(low), float(high)]
             elif metric == _PROPORTION and len(defined) and low in (0.0, 1.0):
                 found.bounds.setdefault(self.name, {})[metric] = wilson_interval(low, found.units[self.name])

@@ -3,6 +3,7 @@
 import logging
 import os
 import random
+import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate, get_worker_info
 
 from mtlrun.datasets.base import SampleWeights, Split, TensorSplit
-from mtlrun.errors import DataError
+from mtlrun.errors import DataError, list_problems
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,8 @@ Batch = tuple[Any, dict[str, Tensor]] | tuple[Any, dict[str, Tensor], SampleWeig
 #: {source: its samples of a batch}, if each source goes through the model separately.
 PerSource = dict[str, Batch]
 Loaded = Batch | PerSource
+# For how long samples that cannot be read are looked for, once there is one; then the run ends.
+_SEARCH_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -108,11 +111,31 @@ class Fetcher(Dataset[Any]):
             self._reading[worker.id] = torch.tensor([os.getpid(), index])
         try:
             return self._split[index]
-        except DataError:
-            raise
+        except DataError as error:
+            raise DataError(self._with_others(index, str(error))) from error
         except Exception as error:
             logger.debug("sample %d: %s", index, traceback.format_exc())
             raise DataError(f"dataset: sample {index} of the split: {type(error).__name__}: {error}") from error
+
+    def _with_others(self, index: int, problem: str) -> str:
+        """Return the problem of a sample together with those of other samples of the split, in their order.
+
+        Other exceptions are left out, since a mistake in code is the same for all samples.
+        """
+        problems, stop, count = {index: problem}, time.monotonic() + _SEARCH_SECONDS, len(self._split)
+        for number in range(count):
+            if time.monotonic() > stop:
+                rest = f"\n{count - number:,} further samples of the split have not been looked at"
+                break
+            try:
+                self._split[number]
+            except DataError as error:
+                problems[number] = str(error)
+            except Exception:
+                continue
+        else:
+            rest = ""
+        return list_problems([problems[number] for number in sorted(problems)], "samples cannot be read") + rest
 
     @property
     def per_source(self) -> bool:

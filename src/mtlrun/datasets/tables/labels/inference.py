@@ -252,8 +252,10 @@ class _Finder:
                 line=f"ordinal: {_levels(labels)}{_gaps(cells.missing)}{why}; for another order: {labels.how_to_list()}"
                 f"; if it does not matter: {_choose(task, 'classification')}",
             )
-        self._refuse_other_cells(column, task, cells)
+        doubt = self._refuse_other_cells(column, task, cells)
         if len(words) == num_rows > 2 or (len(words) > _MOST_TEXTS and num_rows < _ROWS_OF_TEXT * len(words)):
+            if doubt is not None:
+                raise DataError(f"{self._where(column)}: {doubt}; as classes: {_choose(task, 'classification')}")
             separators = example_of_separator(cells.labels)
             lists = f"; if cells are lists of labels, set what stands between them{separators}" if separators else ""
             raise DataError(
@@ -283,11 +285,15 @@ class _Finder:
             f"{assignment_of_label(f'tasks.{task}.positive', no)}",
         )
 
-    def _refuse_other_cells(self, column: str, task: str, cells: Cells) -> None:
-        """Raise DataError if texts are dates, numbers in another notation, or numbers with a few words among them."""
+    def _refuse_other_cells(self, column: str, task: str, cells: Cells) -> str | None:
+        """Raise DataError if texts are dates, numbers in another notation, or numbers with a few words among them.
+
+        Returns:
+            What they may be instead of classes, in words; None for nothing.
+        """
         found = examine(cells, self._table.notation, self._table.numbers)
         if found is None or (found.may_be_categories and not (found.notations or found.date_formats or found.missing)):
-            return
+            return None if found is None else found.what
         if found.date_formats:
             raise DataError(
                 f"{self._where(column)}: {found.what}, which cannot be predicted as it is: replace it in the file by a "

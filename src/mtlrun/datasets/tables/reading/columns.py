@@ -10,7 +10,7 @@ from mtlrun.config.suggest import suggest
 from mtlrun.datasets.tables.reading.advice import explain_cell
 from mtlrun.datasets.tables.reading.cells import Cells
 from mtlrun.datasets.tables.reading.missing import MISSING
-from mtlrun.datasets.tables.reading.notation import Notation
+from mtlrun.datasets.tables.reading.notation import Notation, to_numbers
 from mtlrun.errors import DataError, list_problems
 
 
@@ -68,8 +68,12 @@ class Columns:
     def require(self, column: str, purpose: str) -> None:
         """Raise DataError if there is no such column."""
         if column not in self.cells:
+            advice = ""
+            if len(self.cells) == 1 or numpy.isfinite(to_numbers(self.names)).any():
+                advice = "; the first line must hold the names of the columns, with the same separator as the others"
             raise DataError(
                 f"{self.path}: there is no column {column!r} for {purpose}; {suggest(column, self.cells, 'it has')}"
+                f"{advice}"
             )
 
     def missing(self, column: str) -> numpy.ndarray:

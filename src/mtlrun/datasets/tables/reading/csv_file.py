@@ -1,6 +1,7 @@
 """CSV files: numbers are read as numbers, and the texts of a column only where they are needed."""
 
 import codecs
+import re
 import warnings
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -47,7 +48,10 @@ class CsvFile:
         header = self.layout.header
         double = sorted({name for name in header if name and header.count(name) > 1}) if _repeats(header) else []
         if double:
-            raise DataError(f"{path}: the header has the column {', '.join(map(repr, double))} twice")
+            raise DataError(
+                f"{path}: the header has the column {', '.join(map(repr, double))} twice; rename one, "
+                "since columns are told apart by their names"
+            )
         #: {column: its place in the file}.
         self._places = {name: place for place, name in enumerate(header) if name}
         self._kept: numpy.ndarray | None = None
@@ -186,11 +190,16 @@ class CsvFile:
                 ) as chunks:  # fmt: skip
                     yield chunks
         except (pandas.errors.ParserError, pandas.errors.ParserWarning, UnicodeError) as error:
-            raise DataError(
-                f"{self.path}: not a readable CSV file with separator {separator!r}: {error}".strip()
-            ) from error
+            raise DataError(f"{self.path}: {_describe(error, separator)}") from error
         except ValueError as error:
             raise _NotNumbersError from error
+
+
+def _describe(error: Exception, separator: str) -> str:
+    """Return in words what pandas cannot read."""
+    if match := re.search(r"EOF inside string starting at row (\d+)", str(error)):
+        return f"row {int(match[1]) + 1}: a quote is opened there and never closed; close it, or remove it"
+    return f"not a readable CSV file with separator {separator!r}: {error}".strip()
 
 
 def _grow(values: numpy.ndarray, used: int, size: int) -> numpy.ndarray:
@@ -218,6 +227,21 @@ def _repeats(header: Sequence[str]) -> bool:
     return len(set(filter(None, header))) < sum(1 for name in header if name)
 
 
+def check_encoding(encoding: str) -> str:
+    """Return the name of an encoding in Python.
+
+    Raises:
+        ValueError: there is no such encoding, or it is none of texts.
+    """
+    try:
+        bytes(4).decode(encoding)  # which refuses encodings of bytes, such as base64
+        return codecs.lookup(encoding).name
+    except (LookupError, ValueError) as error:
+        raise ValueError(
+            f"encoding must name one that Python knows, such as utf-8 or latin-1, found {encoding!r}"
+        ) from error
+
+
 def _find_encoding(path: str, encoding: str) -> str:
     """Return the encoding of a file: that of its byte order mark, else the given one.
 
@@ -225,12 +249,7 @@ def _find_encoding(path: str, encoding: str) -> str:
         ValueError: there is no such encoding.
         DataError: the file is UTF-8, and another encoding is given, in which it would be garbled silently.
     """
-    try:
-        known = codecs.lookup(encoding).name
-    except LookupError as error:
-        raise ValueError(
-            f"encoding must name one that Python knows, such as utf-8 or latin-1, found {encoding!r}"
-        ) from error
+    known = check_encoding(encoding)
     with open_bytes(path) as file:
         start = file.read(2**16)
     if start.startswith(codecs.BOM_UTF8):

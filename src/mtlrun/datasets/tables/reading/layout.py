@@ -193,7 +193,8 @@ class _Records:
 
 
 def _describe_length(header: Sequence[str], cells: Sequence[str], separator: str, *, first: bool) -> str:
-    found = f"found {len(cells)} cell{'s' * (len(cells) != 1)}, and the header names {len(header)} columns"
+    counts = (f"{len(names)} {what}{'s' * (len(names) != 1)}" for names, what in ((cells, "cell"), (header, "column")))
+    found = "found {}, and the header names {}".format(*counts)
     if header[0].startswith("#") or cells[0].startswith("#"):
         return f"{found}; if a line that begins with # is a comment, delete it"
     if any("\n" in cell for cell in cells):

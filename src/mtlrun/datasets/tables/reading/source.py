@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from mtlrun.datasets.split_names import SplitName
 from mtlrun.datasets.tables.reading.columns import Columns
+from mtlrun.datasets.tables.reading.csv_file import check_encoding
 from mtlrun.datasets.tables.reading.files import name_files, read_files
 from mtlrun.datasets.tables.reading.missing import MISSING
 from mtlrun.datasets.tables.reading.notation import Notation
@@ -53,6 +54,7 @@ class Source:
             ValueError: a value is none that its key allows.
         """
         files = name_files(path, key)
+        check_encoding(encoding)
         texts = tuple(label_text(text, "missing") for text in missing)
         return Source(tuple(files.items()), check_separator(separator), texts, encoding, Notation(decimal, thousands))
 

@@ -185,9 +185,14 @@ class Drawing:
                 f"{few}, or the groups of column {self.keys.group_column} overlap in time; divide by one of them: set "
                 "dataset.time_column or dataset.group_column to null"
             )
-        many = f"{len(self.table)} rows"
+        count = len(self.table) if self.groups is None else len(numpy.unique(self.groups))
+        plural = "" if count == 1 else "s"
+        many, advice = f"{count} row{plural}", "add rows"
         if self.groups is not None:
-            many = f"{len(numpy.unique(self.groups))} groups of column {self.keys.group_column}"
+            many = f"{count} group{plural} of column {self.keys.group_column}"
+            advice = "a group is in one split alone, so name a column with more of them"
+        if count < len(SPLITS):
+            return f"{many} cannot be divided into {len(SPLITS)} splits; {advice}"
         return f"{many} are too few for this drawing; change dataset.fractions or dataset.split_seed"
 
     def draw(self, rows: numpy.ndarray, fractions: Sequence[float]) -> list[numpy.ndarray]:
