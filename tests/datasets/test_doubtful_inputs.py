@@ -48,6 +48,19 @@ def test_a_column_that_only_names_or_numbers_the_rows_is_pointed_out(values, gro
     assert any("take it out of dataset.inputs" in line for line in doubts(columns, inputs=["x", "ref"]))
 
 
+def test_numbers_that_stand_for_empty_cells_are_pointed_out():
+    some = numpy.arange(ROWS) % 9 == 0
+    fever, age = numpy.where(some, -999, 36.5 + X.round(1)), numpy.where(some, 99, 20 + numpy.arange(ROWS) % 25)
+    (line,) = doubts({"fever": fever, "age": age, "price": numpy.where(some, -1, PRICE.clip(1e4) / 1e7)})
+    assert f"fever (-999 in {some.sum()} rows, all others from {(36.5 + X[~some].round(1)).min():g} to" in line
+    assert "age (99 in 23 rows, all others from 20 to 44)" in line
+    assert "price (-1 in 23 rows, " in line  # also of targets
+    assert '\'dataset.missing=["",NA,"NaN","nan","null","-999","99","-1"]\'' in line
+    codes = [-1, 0, 1, 9]
+    harmless = {"score": 60 + numpy.arange(ROWS) % 40, "code": RANDOM.choice(codes, ROWS), "profit": X - 1}
+    assert doubts(harmless | {"once": numpy.where(numpy.arange(ROWS) == 7, 999, X)}) == []
+
+
 def test_dates_that_grow_with_the_rows_are_pointed_out_as_times():
     days = numpy.datetime64("2020-01-01") + numpy.arange(ROWS)
     (line,) = doubts({"day": days}, dates=["day"])

@@ -117,6 +117,10 @@ def test_labels_that_are_numbers_are_numbered_by_value_and_that_is_said():
         "rows.csv, column k: '1.0' and '1' are one label, as the same number"
     ]
     assert targets("classes", ["a ", " a", "b"]) == [0, 0, 1]
+    assert table("classes", ["Red", "red", "dark  blue", "dark blue", "green"]).notes == [
+        "task k: labels that differ only in case or spaces are different classes: 'Red' and 'red'; 'dark  blue' and "
+        "'dark blue'; if they are the same, write them alike in the file"
+    ]
 
 
 def test_classes_must_be_those_of_the_file():

@@ -10,6 +10,7 @@ from mtlrun.datasets.base import SplitName, TensorCache, TensorSplit
 from mtlrun.datasets.tables.inputs.categories import Encoding, check_buckets
 from mtlrun.datasets.tables.inputs.doubts import doubt_inputs
 from mtlrun.datasets.tables.inputs.features import describe_columns, describe_unseen, make_features
+from mtlrun.datasets.tables.inputs.fillers import doubt_fillers
 from mtlrun.datasets.tables.inputs.kinds import InputKeys, find_inputs
 from mtlrun.datasets.tables.inputs.scaling import Scale
 from mtlrun.datasets.tables.label_table import LabelTable
@@ -87,6 +88,11 @@ class Table(LabelTable):
         doubts = doubt_inputs(
             self.table, found, self._targets, self.classes, self.rows["train"], keys.inputs, keys.exclude
         )
+        numbers = [column for column, kind in found.kinds.items() if kind == "number"]
+        numbers += [
+            column for task in self.task_names if task not in self.classes for column in self._found.columns[task]
+        ]
+        doubts += doubt_fillers(self.table, numbers)
         self.notes = [*self.notes, *describe_unseen(features, self.rows), *doubts]
         #: The meaning of each number of an input, and its name: a column, `column=category`, or `column is empty`.
         self.columns, self.features = features.columns, features.names

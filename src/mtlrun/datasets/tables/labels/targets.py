@@ -20,6 +20,8 @@ from mtlrun.datasets.tables.words import Label, label_text, label_value
 from mtlrun.errors import DataError, list_problems
 
 _MISSING = -1
+# Labels that are listed at most.
+_LISTED = 5
 
 #: What a task reads from its columns: one of a class's labels, several yes-or-no labels, counts, or other numbers.
 Kind = ClassKind | Literal["indicators", "counts", "numbers"]
@@ -170,10 +172,25 @@ def read_targets(
             names = labels.names
             result.tensors[task] = torch.from_numpy(labels.indices)
         result.classes[task] = names
-        result.notes.extend(notes)
+        result.notes.extend([*notes, *_describe_spellings(names, task)])
         if kind != "binary":
             result.sizes[task] = len(names)
     return result
+
+
+def _describe_spellings(labels: Sequence[str], task: str) -> list[str]:
+    """Return a line on labels that differ only in case, or in the spaces in them."""
+    spellings: dict[str, list[str]] = {}
+    for label in labels:
+        spellings.setdefault(" ".join(label.split()).casefold(), []).append(label)
+    several = [" and ".join(map(repr, alike)) for alike in spellings.values() if len(alike) > 1]
+    if not several:
+        return []
+    more = f"; and {len(several) - _LISTED} more" if len(several) > _LISTED else ""
+    return [
+        f"task {task}: labels that differ only in case or spaces are different classes: "
+        f"{'; '.join(several[:_LISTED])}{more}; if they are the same, write them alike in the file"
+    ]
 
 
 def _check_words(table: Columns, columns: Sequence[str], task: str) -> None:
