@@ -5,7 +5,7 @@ import json
 from xml.etree import ElementTree
 
 import pytest
-from synthetic import make_study, write_records
+from synthetic import make_record, make_study, write_records
 
 from mtlrun.comparison.plots import View, draw_all, to_png, to_svg
 from mtlrun.comparison.plots.critical_difference import draw_critical_difference
@@ -155,6 +155,19 @@ def test_names_are_without_what_most_methods_have_in_common(tmp_path):
                for picture in draw_all(view.table).pictures)  # fmt: skip
 
 
+def test_names_are_shown_as_they_are_and_better_is_up_and_to_the_right(tmp_path):
+    names, tasks = ["$a_1$ <b>&", "任务"], ("$x$", "任务")
+    records = [
+        make_record(weighting=name, tasks=tasks, test={task: {"loss": value} for task in tasks})
+        for name, value in zip(names, (0.2, 0.3), strict=True)
+    ]
+    picture = draw_scatter(View(table_of(tmp_path, records)))
+    assert {*names, "$x$ loss ↓", "任务 loss ↓"} <= set(texts(picture))
+    (axes,) = picture.figure.axes
+    assert axes.xaxis_inverted()
+    assert axes.yaxis_inverted()
+
+
 def test_colors_are_seen_on_white_and_on_black():
     def luminance(color):
         parts = [int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)]
@@ -191,8 +204,8 @@ def test_what_cannot_be_drawn_is_left_out_with_the_reason(tmp_path):
     assert found.left_out == [
         "no picture of task against task: it needs two tasks, and there is 1 task",
         "no picture of change against single-task networks: no method has a single-task baseline to be held against",
-        "no picture of critical difference: it needs three methods with a result in each task, and 2 have one",
-        "no picture of training curves: no metrics.jsonl with losses of training beside the records",
+        "no picture of critical difference: it needs three methods with a result in each task, found 2",
+        "no picture of training curves: no metrics.jsonl beside the records has losses of training and evaluations",
         "no picture of task weights: no run has logged task weights",
         "no picture of gradient cosines: no run has logged cosines between task gradients: weightings that need only "
         "losses do not, unless trainer.log_gradients_every is set",

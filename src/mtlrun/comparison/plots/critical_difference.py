@@ -29,7 +29,7 @@ def draw_critical_difference(view: View) -> Picture:
     """
     rows, left_out = _complete(view)
     if len(rows) < 3:
-        raise NotDrawnError(f"it needs three methods with a result in each task, and {len(rows)} have one")
+        raise NotDrawnError(f"it needs three methods with a result in each task, found {len(rows)}")
     columns = view.main_columns
     values = [view.table.values(column) for column in columns]
     of_columns = zip(values, columns, strict=True)

@@ -10,8 +10,8 @@ from mtlrun.comparison.plots.style import GRAY, PAGE, arrange, new_figure, style
 from mtlrun.comparison.plots.view import View, bounds_of, count
 from mtlrun.records.display import ARROWS
 
-_MOST_TASKS = 6
-_POINTS = 4500  # of all curves and their bands, so that the file is small
+_MOST_TASKS = 4
+_POINTS = 3500  # of all curves and their bands, so that the file is small
 _EARLY = 0.2  # of training, in which a metric changes so much that later differences are not seen beside it
 #: What an evaluation during training is called in metrics.jsonl, and for readers.
 _EVALUATIONS = {"val": "on validation", "test_selected": "on test, which selects"}
@@ -22,11 +22,11 @@ def draw_training_curves(view: View) -> Picture:
     """Return a row for each task: its loss in training on the left, its main metric on validation on the right.
 
     Raises:
-        NotDrawnError: no run has left curves.
+        NotDrawnError: no run has left curves of both kinds.
     """
     tasks = _tags_by_task(view)
     if not tasks:
-        raise NotDrawnError("no metrics.jsonl with losses of training beside the records")
+        raise NotDrawnError("no metrics.jsonl beside the records has losses of training and evaluations")
     shown = dict(list(tasks.items())[:_MOST_TASKS])
     figure = new_figure(PAGE, 1.75 * len(shown) + 0.6)
     grid = figure.subplots(len(shown), 2, squeeze=False, sharex=True)
@@ -76,7 +76,7 @@ def _draw_panel(view: View, axes: Any, tag: str, points: int) -> dict[str, Any]:
         if curve is None:
             continue
         look = view.look(row)
-        every = max(1, len(curve.steps) // 6)
+        every = max(1, len(curve.steps) // 4)
         (line,) = axes.plot(
             curve.steps, curve.mean, color=look.color, linestyle=look.line, marker=look.marker, markersize=3.2,
             markevery=(place * every // len(view.standing_out), every), zorder=3,
