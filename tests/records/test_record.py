@@ -93,7 +93,7 @@ def test_file_names_of_the_run_folder_stand_in_one_table():
     elsewhere = {
         f"{path.relative_to(SOURCE)}: {node.value}"
         for path in SOURCE.rglob("*.py")
-        if path != SOURCE / "records" / "folder.py"
+        if path not in (SOURCE / "records" / "folder.py", SOURCE / "records" / "lock.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Constant) and node.value in names
     }
