@@ -389,5 +389,5 @@ def test_a_sweep_of_one_run_is_said_to_be_none(mtlrun):
     for words, runs in ((["seed=7"], 1), (["seed=7,8"], 2), (["--config-dir", "conf", "experiment=two"], 2)):
         code, out, err = mtlrun("-m", *words, *QUICK)
         assert code == 0
-        assert out.endswith(f"{runs} completed\n")
+        assert f"\n{runs} completed\n" in out
         assert err == (hint if runs == 1 else "")
