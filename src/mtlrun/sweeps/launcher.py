@@ -212,7 +212,7 @@ def _write_curves_of_methods(jobs: Sequence[Job]) -> None:
         return
     for summary in summaries:
         if summary.methods:
-            print_line(f"mean curves of {len(summary.methods)} methods for TensorBoard: {summary.folder / SUMMARY}")
+            print_line(f"mean curves for TensorBoard, one per method: {summary.folder / SUMMARY}")
 
 
 def _plain(node: Mapping[str, Any] | None) -> dict[str, Any]:
