@@ -69,7 +69,7 @@ def test_a_folder_may_have_any_name_that_can_be_printed(mtlrun, root):
     for _ in range(2):  # trained, and shown
         code, out, err = mtlrun(*QUICK, f"runtime.root='{root}'")
         assert code == 0, err
-        assert f"{root.rstrip('/')}/runs/multidigits" in out
+        assert f"{root.rstrip('/')}/runs/hard-equal-" in out
     assert len(run_folders(root)) == 1
     code, out, err = mtlrun("compare", root)
     assert code == 0, err
