@@ -7,7 +7,7 @@ from mtlrun.comparison.against import Against, Contrast
 from mtlrun.comparison.columns import DELTA_P, Column
 from mtlrun.comparison.formats.values import format_number, text_of
 from mtlrun.comparison.report.document import Block, Paragraph, Points
-from mtlrun.comparison.report.references import References
+from mtlrun.comparison.report.references import References, is_single_task_row
 from mtlrun.comparison.report.results import in_order, labels_in_order
 from mtlrun.comparison.significance import repetition_word, tested_columns, tested_values
 from mtlrun.comparison.table import ComparisonTable, Row
@@ -43,7 +43,7 @@ def _lead(table: ComparisonTable, rows: Sequence[Row], references: References) -
         sentences.insert(0, _verdicts(table, references.single, "single-task networks"))
     if references.chosen is not None:
         sentences.insert(0, _verdicts(table, references.chosen, _short(table, references.chosen.baseline)))
-    return " ".join(sentences)
+    return " ".join(filter(None, sentences))
 
 
 def _verdicts(table: ComparisonTable, against: Against, name: str) -> str:
@@ -72,7 +72,11 @@ def _verdicts(table: ComparisonTable, against: Against, name: str) -> str:
 
 def _separable(table: ComparisonTable, rows: Sequence[Row]) -> str:
     """Return whether the best row is known."""
+    methods = _methods(table)
+    rows = [row for row in rows if row in methods]
     columns = [column for column in table.metrics if any(_rank(row, column) is not None for row in rows)]
+    if len(rows) < 2:
+        return ""
     if not columns:
         return f"With {len(rows)} {_noun(table)}s no test of each against each was made."
     first = [row for row in rows if all(_rank(row, column) in (1, None) for column in columns)]
@@ -94,11 +98,11 @@ def _separable(table: ComparisonTable, rows: Sequence[Row]) -> str:
 def _points(table: ComparisonTable, rows: Sequence[Row], references: References) -> list[str]:
     points = [_best(table, column, rows) for column in table.metrics]
     rank = next((column for column in table.columns if column.kind == "rank"), None)
-    best = rows[0]
-    if rank is not None and not isnan(best.mean(rank)):
-        points.append(f"Over all metrics: {_name(table, best)} has the best mean rank, {best.mean(rank):.2f}.")
+    if rank is not None and not isnan(rows[0].mean(rank)):
+        points.append(f"Over all metrics: the best mean rank is {rows[0].mean(rank):.2f}, of {_name(table, rows[0])}.")
     points += _single_task(table, rows, references)
-    if references.chosen is not None:
+    best = next((row for row in rows if row in _methods(table)), None)
+    if references.chosen is not None and best is not None:
         points += _gains(table, references.chosen, best)
     incomplete = [row for row in table.configs if len(row.counts) > 1]
     if incomplete:
@@ -142,7 +146,7 @@ def _single_task(table: ComparisonTable, rows: Sequence[Row], references: Refere
         return []
     best = max(held, key=lambda row: row.mean(DELTA_P))
     sentence = (
-        f"Against single-task networks {_name(table, best)} has the best mean change over the tasks, "
+        f"Against single-task networks {_name(table, best)} has the best mean change, "
         f"{format_number(DELTA_P, best.mean(DELTA_P))} %{_interval(best, DELTA_P)}; "
         f"{sum(row.mean(DELTA_P) > 0 for row in held)} of {len(held)} are better by their means (Δp)"
     )
@@ -150,7 +154,7 @@ def _single_task(table: ComparisonTable, rows: Sequence[Row], references: Refere
         return [f"{sentence}."]
     contrasts = [each for each in references.single.contrasts if each.column == DELTA_P.key]
     better, worse = (sum(each.verdict.startswith(word) for each in contrasts) for word in ("better", "worse"))
-    return [f"{sentence}, and by more than noise {better} of them are; {worse} of {len(held)} are worse by as much."]
+    return [f"{sentence}; by more than noise {better} of {len(held)} are better and {worse} worse."]
 
 
 def _gains(table: ComparisonTable, against: Against, best: Row) -> list[str]:
@@ -214,8 +218,14 @@ def _repetitions(table: ComparisonTable, rows: Sequence[Row]) -> int:
     return max((len(tested_values(row, column)) for row in rows for column in columns), default=0)
 
 
+def _methods(table: ComparisonTable) -> list[Row]:
+    """Return the rows that are no single-task networks, if there are any."""
+    return [row for row in table.configs if not is_single_task_row(row)] or table.configs
+
+
 def _noun(table: ComparisonTable) -> str:
-    telling = [label for label in table.labels if len({str(row.label.get(label)) for row in table.configs}) > 1]
+    rows = _methods(table)
+    telling = [label for label in table.labels if len({str(row.label.get(label)) for row in rows}) > 1]
     return _NOUNS.get(telling[0], "config") if len(telling) == 1 else "config"
 
 
@@ -233,13 +243,13 @@ def _short(table: ComparisonTable, name: str) -> str:
 
 
 def _name(table: ComparisonTable, row: Row) -> str:
-    """Return the label that names most rows, if no other row has it, or else the name of the row."""
-    labels = labels_in_order(table)
-    if not labels:
-        return row.name
-    values = [str(other.label.get(labels[0])) for other in table.configs]
-    own = str(row.label.get(labels[0]))
-    return own if values.count(own) == 1 else row.name
+    """Return the label that names most rows, if no other method has it, or else the name of the row."""
+    methods, labels = _methods(table), labels_in_order(table)
+    if row not in methods and len(methods) == len(table.configs) - 1:
+        return "single-task networks"
+    values = [str(other.label.get(label)) for label in labels[:1] for other in methods]
+    own = str(row.label.get(labels[0])) if labels else ""
+    return own if values.count(own) == 1 and row in methods else row.name
 
 
 def _is(names: Sequence[str]) -> str:

@@ -32,13 +32,18 @@ def find_references(table: ComparisonTable) -> References:
     samples, found = SampleComparison(), References(chosen=table.against)
     if len(table.ranked()) < 2:
         return found
-    single = _only([row for row in table.ranked() if all(map(is_single_task, row.group.runs))], table)
+    single = _only([row for row in table.ranked() if is_single_task_row(row)], table)
     equal = _only([row for row in table.ranked() if row is not single and _is_equal(row)], table)
     if single is not None and (table.against is None or table.against.baseline != single.name):
         found.single = hold_against(table, single.name, samples)
     if equal is not None and found.chosen is None:
         found.chosen = hold_against(table, equal.name, samples)
     return found
+
+
+def is_single_task_row(row: Row) -> bool:
+    """Return True if no run of a row shares parameters between tasks."""
+    return all(map(is_single_task, row.group.runs))
 
 
 def _is_equal(row: Row) -> bool:
