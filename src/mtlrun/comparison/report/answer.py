@@ -120,10 +120,10 @@ def _best(table: ComparisonTable, column: Column, rows: Sequence[Row]) -> str:
     sign = -1 if column.direction == "max" else 1
     ordered = sorted(found, key=lambda row: sign * row.mean(column))
     first, last = ordered[0], ordered[-1]
+    best, worst = text_of(first, column) + _interval(first, column), text_of(last, column)
     text = (
-        f"{column.title}: {_name(table, first)} has the best mean, {text_of(first, column)}{_interval(first, column)}"
+        f"{column.title}: the best mean is {best}, of {_name(table, first)}, the worst {worst}, of {_name(table, last)}"
     )
-    text += f"; the worst is {_name(table, last)}, {text_of(last, column)}"
     ranked = [row for row in found if _rank(row, column) is not None]
     if not ranked:
         return f"{text}."

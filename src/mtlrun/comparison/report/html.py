@@ -69,7 +69,9 @@ _PAGE = """<!doctype html>
 def _policy(script: str) -> str:
     """Return what a browser lets the page do: run this script, and load nothing."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'"
+    return (
+        f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'; base-uri 'none'"
+    )
 
 
 class _Renderer:
