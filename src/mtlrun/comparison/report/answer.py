@@ -10,6 +10,7 @@ from mtlrun.comparison.report.document import Block, Paragraph, Points
 from mtlrun.comparison.report.references import References, is_single_task_row
 from mtlrun.comparison.report.results import in_order, labels_in_order
 from mtlrun.comparison.significance import repetition_word, tested_columns, tested_values
+from mtlrun.comparison.statistics.ranks import ALPHA
 from mtlrun.comparison.table import ComparisonTable, Row
 from mtlrun.records.display import format_value
 
@@ -100,6 +101,12 @@ def _points(table: ComparisonTable, rows: Sequence[Row], references: References)
     rank = next((column for column in table.columns if column.kind == "rank"), None)
     if rank is not None and not isnan(rows[0].mean(rank)):
         points.append(f"Over all metrics: the best mean rank is {rows[0].mean(rank):.2f}, of {_name(table, rows[0])}.")
+    ranks = next((against.ranks for against in references.found if against.ranks is not None), None)
+    if ranks is not None and ranks.p < ALPHA:
+        points.append(
+            f"Taken together, not all {len(ranks.average_ranks)} are equally good: Friedman's test over "
+            f"{ranks.num_blocks} blocks of a task and a {repetition_word(rows[0].group)} has p = {ranks.p:.2g}."
+        )
     points += _single_task(table, rows, references)
     best = next((row for row in rows if row in _methods(table)), None)
     if references.chosen is not None and best is not None:
