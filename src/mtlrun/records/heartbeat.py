@@ -30,8 +30,8 @@ class Heartbeat:
     Args:
         host, pid: the machine and the process.
         at: time of this beat, seconds since 1970 by the clock of that machine.
-        began: of the process, likewise.
         first_step: the step at which the process began, if it continued the run.
+        seconds: since it began there; they do not follow a clock that is set.
         step, total_steps, epoch: how far it is.
         metrics: of the newest evaluation, {task: {metric: value}}.
     """
@@ -39,8 +39,8 @@ class Heartbeat:
     host: str = field(default_factory=platform.node)
     pid: int = field(default_factory=os.getpid)
     at: float = field(default_factory=time.time)
-    began: float = field(default_factory=time.time)
     first_step: int = 0
+    seconds: float = 0.0
     step: int = 0
     total_steps: int = 0
     epoch: int = 0
@@ -62,7 +62,7 @@ class Heartbeat:
             beat = cls(**{key: read_as(hints[key], value) for key, value in content.items() if key in hints})
         except (OSError, ValueError, TypeError, AttributeError, RecursionError):
             return None
-        numbers = (beat.at, beat.began, beat.pid, beat.first_step, beat.step, beat.total_steps, beat.epoch)
+        numbers = (beat.at, beat.seconds, beat.pid, beat.first_step, beat.step, beat.total_steps, beat.epoch)
         return beat if all(abs(number) < _LARGEST for number in numbers) else None
 
     @property
@@ -76,7 +76,7 @@ class Heartbeat:
         made = self.step - self.first_step
         if made < 1:
             return None
-        return (self.at - self.began) / made * (self.total_steps - self.step) - self.age
+        return max(self.seconds / made * (self.total_steps - self.step) - self.age, 0.0)
 
 
 def state_of(record: Record | None, beat: Heartbeat | None) -> RunState:

@@ -12,11 +12,13 @@ from mtlrun.training.trainer import Trainer
 @contextmanager
 def beating(folder: Path, trainer: Trainer) -> Iterator[None]:
     """Let others see how far the training is, until the block ends."""
-    beat = Heartbeat(total_steps=trainer.total_steps)
+    beat, began = Heartbeat(total_steps=trainer.total_steps), time.monotonic()
 
     def write() -> None:
+        nonlocal began
         if trainer.first_step_at is None:
-            beat.first_step, beat.began = trainer.progress.step, time.time()
+            beat.first_step, began = trainer.progress.step, time.monotonic()
+        beat.seconds = time.monotonic() - began
         beat.at, beat.step, beat.epoch = time.time(), trainer.progress.step, trainer.progress.epoch
         beat.metrics = trainer.newest_metrics
         beat.write(folder)
