@@ -58,7 +58,8 @@ from helpers import QUICK, read_record, run_folders, start
             ["backbone=resnet18", "backbone.stem=imagenet", "trainer.batch_size=359", "dataset.pairs_per_image=1"],
             None,  # 1077 = 3 * 359: no batch of one
         ),
-        (["optimizer.lr=[1"], ["optimizer.lr=[1: not understood"]),
+        (["optimizer.lr=[1"], ["optimizer.lr=[1: not understood; a bracket is opened and not closed"]),
+        (["optimizer.lr=[16, ]"], ["between the last comma and the bracket: optimizer.lr=[16]"]),
         (["model=hard", "gradnorm"], ["gradnorm: not understood; write weighting=gradnorm"]),
         (["dataset=csv", "dataset.targets={place: [x, y]}"], ["add it as in +dataset.targets.place=..."]),
         (["lst"], ["lst: no such command", "did you mean 'list'?"]),

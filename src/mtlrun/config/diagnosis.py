@@ -110,7 +110,7 @@ def _key(text: str) -> str:
 
 
 def _unreadable(text: str) -> str:
-    key, separator, _ = text.partition("=")
+    key, separator, value = text.partition("=")
     if not separator:
         return explain_bare_word(text) or f"{text}: not understood; write key=value (see: mtlrun --help)"
     place = _key(text)
@@ -118,6 +118,11 @@ def _unreadable(text: str) -> str:
         return explain_task_name(place.removeprefix("tasks.").split(".")[0])
     if not re.fullmatch(r"[\w.@/+~-]+", key, re.ASCII):
         return f"{text}: not understood; on the command line, a key has letters without accents, digits, _ and - only"
+    without_comma = re.sub(r",\s*(?=[\])}])", "", value)
+    if without_comma != value:
+        return f"{text}: not understood; nothing stands between the last comma and the bracket: {key}={without_comma}"
+    if any(value.count(opening) != value.count(closing) for opening, closing in ("[]", "{}", "()")):
+        return f"{text}: not understood; a bracket is opened and not closed, or closed and not opened"
     return f"{text}: not understood; a value with spaces, commas, brackets or colons must be quoted: key='\"a: b\"'"
 
 
