@@ -42,11 +42,12 @@ def main(arguments: Sequence[str]) -> int:
     parsed = parser.parse_args(words)
     chosen = _choose_format(parsed)
     plots = _choose_plots(parsed)
+    out = None if parsed.out is None else Path(parsed.out).expanduser()
+    _check_place(out)
     options = options_of(parsed, pareto=parsed.pareto, intervals=parsed.intervals)
     comparison = compare_folders([Path(folder).expanduser() for folder in parsed.folders], options)
     for problem in comparison.problems:
         _complain(f"{problem}; it is left out")
-    out = None if parsed.out is None else Path(parsed.out).expanduser()
     if parsed.raw:
         _write_raw(comparison, chosen, out)
     elif chosen == "screen" and out is None:
@@ -192,6 +193,14 @@ def _write_plots(comparison: Comparison, folder: Path, file_format: Literal["svg
         _complain(sentence)
     names = ", ".join(path.name for path in paths)
     _complain(f"written to {folder}: {names}" if paths else f"no pictures are written to {folder}")
+
+
+def _check_place(out: Path | None) -> None:
+    """Raise ConfigError if a file cannot be where --out says, before a comparison that may take minutes."""
+    if out is not None and not out.parent.is_dir():
+        raise ConfigError(f"--out {out}: there is no folder {out.parent}")
+    if out is not None and out.is_dir():
+        raise ConfigError(f"--out {out}: this is a folder; name a file in it")
 
 
 def _text(comparison: Comparison, chosen: str) -> str:

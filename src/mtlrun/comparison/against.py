@@ -144,6 +144,24 @@ def hold_against(table: ComparisonTable, name: str, samples: SampleComparison | 
     return found
 
 
+def hold_all_against(tables: Sequence[ComparisonTable], name: str) -> None:
+    """Hold the rows of each table against the one of a name, and warn of the tables that have no such row.
+
+    Raises:
+        ConfigError: no table has one row of this name.
+    """
+    errors: dict[str, ConfigError] = {}
+    for table in tables:
+        try:
+            table.against = hold_against(table, name)
+        except ConfigError as error:
+            errors[table.title] = error
+            table.warnings.append(f"nothing was tested: {error}")
+    if len(errors) == len(tables):
+        texts = [str(error) if len(errors) == 1 else f"{title}: {error}" for title, error in errors.items()]
+        raise ConfigError("; ".join(texts))
+
+
 def find_row(table: ComparisonTable, name: str) -> Row:
     """Return the row of a name, or the only one with this value in its label, such as `equal`.
 

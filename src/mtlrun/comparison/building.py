@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from math import isnan
 
+from mtlrun.comparison.against import hold_all_against
 from mtlrun.comparison.analyses import add_analyses
 from mtlrun.comparison.columns import (
     DELTA_M,
@@ -16,8 +17,15 @@ from mtlrun.comparison.columns import (
 from mtlrun.comparison.commands import single_task_commands
 from mtlrun.comparison.costs import measure_costs
 from mtlrun.comparison.data_sets import group_by_data
-from mtlrun.comparison.deltas import delta_m, delta_p, mean_ranks, relative_gain
-from mtlrun.comparison.groups import SEED_AND_FOLD, ConfigGroup, Repetition, check_keys, group_by_config
+from mtlrun.comparison.deltas import delta_m, delta_p, is_near_zero, mean_ranks, relative_gain
+from mtlrun.comparison.groups import (
+    SEED_AND_FOLD,
+    ConfigGroup,
+    Repetition,
+    check_keys,
+    group_by_config,
+    mean_and_spread,
+)
 from mtlrun.comparison.predictors import group_predictors
 from mtlrun.comparison.run import Run
 from mtlrun.comparison.single_task import SingleTaskRuns, is_single_task
@@ -30,7 +38,7 @@ def compare(runs: Sequence[Run], options: Options | None = None) -> Comparison:
     """Return the comparison of some runs: a table for each data set.
 
     Raises:
-        ConfigError: the options name a key, or a metric, that no run has.
+        ConfigError: the options name a key, a metric or a row that does not exist.
     """
     options = options or Options()
     check_keys("--over", options.over, runs)
@@ -42,6 +50,8 @@ def compare(runs: Sequence[Run], options: Options | None = None) -> Comparison:
         for title, records in data_sets.items()
     ]
     check_metrics([row.group for table in tables for row in table.configs], options.metrics)
+    if options.against is not None:
+        hold_all_against(tables, options.against)
     return Comparison(tables, _describe_numbers(tables, [run.record for run in runs], options), options=options)
 
 
@@ -95,6 +105,8 @@ def _add_deltas(table: ComparisonTable, single_task: SingleTaskRuns) -> None:
     without: list[Run] = []
     problems: dict[str, list[str]] = {}
     undefined: dict[str, None] = {}
+    near_zero: dict[str, None] = {}
+    sets: dict[str, None] = {}
     for row in table.configs:
         by_m: dict[Repetition, float] = {}
         by_p: dict[Repetition, float] = {}
@@ -112,11 +124,27 @@ def _add_deltas(table: ComparisonTable, single_task: SingleTaskRuns) -> None:
                 gains.setdefault(column.task, []).append(gain)
                 if isnan(reference) or reference == 0:
                     undefined[f"{column.title} {format_value(reference)}"] = None
+                elif is_near_zero(of_baseline := baseline.values(column, run.fold)):
+                    spread = format_value(mean_and_spread(of_baseline)[1], beside=reference)
+                    near_zero[f"{column.title} {format_value(reference)} ± {spread}"] = None
+            if not is_single_task(run):
+                sets[repr({task: sorted(each.record.run_id for each in of) for task, of in baseline.runs.items()})] = (
+                    None
+                )
             by_m[repetition], by_p[repetition] = delta_m(gains), delta_p(gains)
         for column, values in ((DELTA_M, by_m), (DELTA_P, by_p)):
             if any(not isnan(value) for value in values.values()):
                 row.cells[column.key] = Cell(values, row.group.samples(values))
     _describe_deltas(table, problems, list(undefined))
+    if near_zero:
+        table.warnings.append(
+            f"Δm and Δp are made large by a single-task baseline that is hardly known from 0: {', '.join(near_zero)}"
+        )
+    if len(sets) > 1:
+        table.warnings.append(
+            f"Δm and Δp are against {len(sets)} different single-task baselines, each trained as its rows were: a "
+            "better Delta may be that of a worse baseline"
+        )
     if without:
         seeds = dict.fromkeys(run.lookup("seed") for row in table.configs for run in row.group.runs)
         folds = dict.fromkeys(run.fold for row in table.configs for run in row.group.runs if run.fold is not None)

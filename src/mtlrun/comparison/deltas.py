@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from math import isfinite, nan
-from statistics import fmean
+from statistics import fmean, stdev
 
 
 def relative_gain(value: float, baseline: float, direction: str) -> float:
@@ -15,6 +15,16 @@ def relative_gain(value: float, baseline: float, direction: str) -> float:
         return nan
     change = 100 * (value - baseline) / abs(baseline)
     return change if direction == "max" else -change
+
+
+def is_near_zero(baseline: Sequence[float]) -> bool:
+    """Return True if the mean of a baseline is smaller than its standard deviation: gains relative to it mean little.
+
+    Args:
+        baseline: one value per repetition, as of R2 or of a correlation.
+    """
+    finite = [value for value in baseline if isfinite(value)]
+    return len(finite) > 1 and abs(fmean(finite)) < stdev(finite)
 
 
 def delta_m(gains: Mapping[str, Sequence[float]]) -> float:

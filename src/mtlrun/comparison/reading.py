@@ -21,7 +21,8 @@ class FoundRuns:
 
     Args:
         runs: a run that was found several times is there once.
-        problems: what is wrong with each file that is called a record and is none.
+        problems: what is wrong with each file that is called a record and is none, or is of a run that is there already
+            with other results.
         waiting: runs that a sweep which is under way has still to start.
     """
 
@@ -52,10 +53,11 @@ def read_runs(folders: Iterable[Path]) -> FoundRuns:
             except DataError as error:
                 problems.append(str(error))
             else:
-                found |= {} if record is None else {record.run_id: _as_run(record, path)}
+                if record is not None:
+                    found |= {record.run_id: _choose(found.get(record.run_id), _as_run(record, path), problems)}
         if not found:
             raise DataError(f"{folder}: {'; '.join(problems) or 'no run has left a record in or below this folder'}")
-        runs |= found
+        runs |= {run_id: _choose(runs.get(run_id), run, problems) for run_id, run in found.items()}
     return FoundRuns(list(runs.values()), problems, [run_id for run_id in waiting if run_id not in runs])
 
 
@@ -85,10 +87,28 @@ def compare_folders(folders: Iterable[Path], options: Options | None = None) -> 
 
 def _folders(folder: Path) -> Iterator[Path]:
     """Yield each folder in and below one that has a file called as a record is, or says what a sweep has to train."""
-    for path, subfolders, files in os.walk(folder):
+    seen: set[str] = set()  # a link may lead back to a folder above it
+    for path, subfolders, files in os.walk(folder, followlinks=True):
+        if (place := os.path.realpath(path)) in seen:
+            subfolders.clear()
+            continue
+        seen.add(place)
         subfolders[:] = sorted(name for name in subfolders if name != CHECKPOINTS)
         if RECORD in files or RECORD in subfolders or os.path.basename(path) == SWEEPS:
             yield Path(path)
+
+
+def _choose(earlier: Run | None, later: Run, problems: list[str]) -> Run:
+    """Return one of two runs with the same config and seed: a completed one, and the one that was started last.
+
+    That the other has other results is a problem: one of them is lost, and they should be equal.
+    """
+    if earlier is None:
+        return later
+    left, kept = sorted((earlier, later), key=lambda run: (run.state == "completed", str(run.record.started)))
+    if left.record.test and repr(left.record.test) != repr(kept.record.test):
+        problems.append(f"{left.folder}: {kept.folder} is the same run with other results, and was started later")
+    return kept
 
 
 def _as_run(record: Record, folder: Path) -> Run:

@@ -1,8 +1,8 @@
 """Tuning: where numbers such as learning rates were swept, what each method gets by the trial that validation prefers.
 
-The trial is chosen on validation alone, by the mean skill of its selected checkpoints, and then has its test metrics;
-beside it stands the median of all trials, for what the method gets untuned. A method with more trials has an advantage
-that its own merit does not explain.
+The trial is chosen on validation alone, by the mean skill of its selected checkpoints, among the trials of which the
+smallest fraction of the runs diverged, and then has its test metrics; beside it stands the median of all trials, for
+what the method gets untuned. A method with more trials has an advantage that its own merit does not explain.
 """
 
 from collections.abc import Sequence
@@ -79,6 +79,9 @@ def find_tuning(table: ComparisonTable) -> Tuning | None:
     tuning = Tuning(keys)
     for trials in methods.values():
         tuning.methods.append(_tune(table, trials, keys))
+    without = sum(not any(record.test for record in row.group.records) for row in rows)
+    if without:
+        tuning.notes.append(f"median, lowest and highest are without {without} trials that have no result")
     unknown = [method for method in tuning.methods if method.best is None]
     if unknown:
         tuning.notes.append(
@@ -100,7 +103,11 @@ def _method(row: Row, keys: Sequence[str]) -> dict[str, Any]:
 
 
 def _tune(table: ComparisonTable, trials: Sequence[Row], keys: Sequence[str]) -> TunedMethod:
+    diverged = [row.group.states.get("diverged", 0) / len(row.group.runs) for row in trials]
     skills = {index: skill for index, row in enumerate(trials) if (skill := _validation(row)) is not None}
+    # The mean of the runs that survived flatters a trial, so one with fewer that diverged comes first.
+    least = min((diverged[index] for index in skills), default=0.0)
+    skills = {index: skill for index, skill in skills.items() if diverged[index] == least}
     chosen = max(skills, key=lambda index: skills[index]) if skills and all(map(isfinite, skills.values())) else None
     best = None if chosen is None else trials[chosen]
     spreads = {}

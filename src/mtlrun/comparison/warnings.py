@@ -6,7 +6,7 @@ from math import isfinite, sqrt
 from typing import Any
 
 from mtlrun.comparison.columns import Column
-from mtlrun.comparison.groups import SEED_AND_FOLD
+from mtlrun.comparison.groups import SEED_AND_FOLD, Repetition
 from mtlrun.comparison.run import Run
 from mtlrun.comparison.significance import repetition_word, test_to_train, tested_columns, tested_values
 from mtlrun.comparison.statistics.paired import compare
@@ -45,6 +45,7 @@ _CONDITIONS: dict[str, _Found] = {
     ),
     "the number of batches (trainer.limit_batches)": _key("trainer.limit_batches"),
     "the commit of mtlrun": lambda run: _commit(run),
+    "the version of mtlrun": lambda run: run.record.environment.get("versions", {}).get("mtlrun"),
     "the version of PyTorch": lambda run: run.record.environment.get("versions", {}).get("torch"),
     "the data that was read": lambda run: run.content or None,
 }
@@ -58,10 +59,12 @@ def find_warnings(table: ComparisonTable, tuning: Tuning | None = None) -> list[
     return [
         *_test_selected(rows),
         *_splits(rows),
+        *_data(rows),
         *(sentence for words, found in _CONDITIONS.items() if (sentence := _differs(words, found, rows))),
         *_changed_code(rows),
         *_budgets(tuning),
         *_survivors(rows),
+        *_uneven(table),
         *_repetitions(table),
     ]
 
@@ -112,6 +115,39 @@ def _splits(rows: Sequence[Row]) -> list[str]:
         f"runs differ in the samples of the {split} split, in their order or in their labels"
         for split in dict.fromkeys(differing)
     ]
+
+
+def _data(rows: Sequence[Row]) -> list[str]:
+    """Return a sentence if rows differ in keys of their data set, which are then part of their labels."""
+    labels = [row.label for row in rows]
+    keys = dict.fromkeys(key for label in labels for key in label if key.startswith("dataset."))
+    differing = [key for key in keys if len({repr(label.get(key)) for label in labels}) > 1]
+    return [f"rows differ in their data, not in the method alone: {_list(differing)}"] if differing else []
+
+
+def _uneven(table: ComparisonTable) -> list[str]:
+    """Return a sentence if the means of rows are over different repetitions, or put different configs together."""
+    found: list[tuple[Row, set[Repetition], set[Repetition]]] = []
+    for row in table.ranked():
+        keys = [key for key, run in row.group.repetitions().items() if run.record.test]
+        length = len(row.group.over)
+        found.append((row, {key[:length] for key in keys}, {key[length:] for key in keys}))
+    found = [entry for entry in found if entry[1]]
+    if not found:
+        return []
+    sentences = []
+    every = {repetition for _, repetitions, _ in found for repetition in repetitions}
+    lacking = [f"{row.name} lacks {len(every - repetitions)} of {len(every)}" for row, repetitions, _ in found
+               if repetitions != every]  # fmt: skip
+    if lacking:
+        sentences.append(
+            f"means are over different {repetition_word(found[0][0].group)}s, so that an easy one may decide which row "
+            f"is best: {_list(lacking, '; ')}; tests pair those that both rows have"
+        )
+    if len({frozenset(mixed) for _, _, mixed in found}) > 1:
+        mixed_keys = ", ".join(found[0][0].group.mixed)
+        sentences.append(f"rows put different configs together: they do not have the same values of {mixed_keys}")
+    return sentences
 
 
 def _budgets(tuning: Tuning | None) -> list[str]:

@@ -12,6 +12,7 @@ _ESCAPED = str.maketrans({
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
     "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}", "\n": " ",
     "±": r"$\pm$", "†": r"$^\dagger$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "Δ": r"$\Delta$", "−": "$-$",
+    "|": r"\textbar{}",
 })  # fmt: skip
 _ARROWS = {"max": r"$\uparrow$", "min": r"$\downarrow$"}
 _PLACES: Mapping[int, str] = {1: r"\textbf", 2: r"\underline"}
@@ -77,7 +78,8 @@ def _cell(row: Row, column: Column) -> str:
 
 
 def _join(cells: Sequence[str]) -> str:
-    return " & ".join(cells) + r" \\"
+    line = " & ".join(cells) + r" \\"
+    return "{}" + line if line.startswith(("[", "*")) else line  # the command before takes these for its arguments
 
 
 def _comment(text: str) -> str:
