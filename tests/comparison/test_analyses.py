@@ -202,6 +202,13 @@ def test_a_row_that_is_not_there_is_refused_with_what_is():
     assert table_of(records, against="mmoe").against.baseline == "mmoe, equal"
 
 
+def test_a_row_is_found_by_its_values_and_single_task_networks_are_none_of_several():
+    records = make_study({"equal": 0.9, "mgda": 0.9}) + make_study({"single": 0.9}, key="model")
+    for name in ("equal", "hard, equal", "equal,hard", "model=hard, weighting=equal"):
+        assert table_of(records, against=name).against.baseline == "hard, equal"
+    assert table_of(records, against="model=single").against.baseline == "single, equal"
+
+
 def test_trade_offs_name_the_front_and_who_wins():
     means = {"equal": [0.9, 0.5], "mgda": [0.5, 0.9], "dwa": [0.4, 0.4]}
     table = table_of(make_study(means, seeds=2, trivial=CONSTANT), pareto=True)

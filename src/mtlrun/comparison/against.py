@@ -10,6 +10,7 @@ from mtlrun.comparison.groups import Repetition
 from mtlrun.comparison.run import Run
 from mtlrun.comparison.samples import SampleComparison, SampleDifference
 from mtlrun.comparison.significance import repetition_word, test_to_train, tested_columns, tested_values
+from mtlrun.comparison.single_task import is_single_task
 from mtlrun.comparison.statistics.friedman import RankTest, make_blocks, rank_test
 from mtlrun.comparison.statistics.improvement import Estimate, interquartile_mean, probability_of_improvement
 from mtlrun.comparison.statistics.multiple import holm
@@ -163,18 +164,32 @@ def hold_all_against(tables: Sequence[ComparisonTable], name: str) -> None:
 
 
 def find_row(table: ComparisonTable, name: str) -> Row:
-    """Return the row of a name, or the only one with this value in its label, such as `equal`.
+    """Return the row of a name, or the only one with these values in its label.
+
+    Args:
+        table: to search.
+        name: of the row, or some of its values, such as `equal`, or `model=hard, equal`. Where several rows have them,
+            those of single-task networks do not count: beside others they are what Deltas are held against.
 
     Raises:
         ConfigError: there is none, or there are several.
     """
     exact = [row for row in table.configs if row.name == name]
-    found = exact or [row for row in table.configs if name in map(str, row.label.values())]
+    words = {word.strip() for word in name.split(",")}
+    found = exact or [row for row in table.configs if words <= _words(row)]
+    if len(found) > 1:
+        found = [row for row in found if not all(map(is_single_task, row.group.runs))] or found
     if len(found) == 1:
         return found[0]
     if found:
         raise ConfigError(f"--against {name}: {len(found)} rows have it: {'; '.join(row.name for row in found)}")
-    raise ConfigError(f"--against {name}: no such row; {suggest(name, [row.name for row in table.configs], 'rows')}")
+    names = [f'"{row.name}"' if "," in row.name else row.name for row in table.configs]
+    raise ConfigError(f"--against {name}: no such row; {suggest(name, names, 'rows')}")
+
+
+def _words(row: Row) -> set[str]:
+    """Return the values of a row's label, alone and behind their keys."""
+    return {word for key, value in row.label.items() for word in (str(value), f"{key}={value}")}
 
 
 def main_columns(table: ComparisonTable) -> list[Column]:
