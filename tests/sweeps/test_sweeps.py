@@ -67,6 +67,8 @@ def test_each_run_is_a_process_and_a_finished_one_is_skipped(sweep):
     assert all((folder / "record.json").stat().st_mtime_ns == time for folder, time in before.items())
     assert {read_record(folder)["status"] for folder in run_folders()} == {"completed"}
     assert len(run_folders()) == 4
+    for record in map(read_record, run_folders()):  # which command makes this run alone
+        assert record["environment"]["command"] == ["mtlrun", *record["overrides"]]
     assert out.splitlines()[-1] == "mean curves for TensorBoard, one per method: outputs/runs/summary"
     assert {path.parent.name for path in Path("outputs/runs/summary").glob("*/*")} == {"equal", "mgda"}
 

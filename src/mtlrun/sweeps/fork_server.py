@@ -213,6 +213,7 @@ def _do(request: dict[str, Any], report: dict[str, Any], started: float) -> int:
         from mtlrun.runs.run import run
 
         faulthandler.enable()
+        sys.argv = ["mtlrun", *request["overrides"]]  # as the record has it: the command of this run alone
         with open(os.devnull, "w") as nowhere:
             record = run(config, overrides=request["overrides"], console=Console(file=nowhere), started=started)
         if record.status == "diverged":
