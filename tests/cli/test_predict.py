@@ -257,7 +257,7 @@ def test_tasks_of_one_name_and_several_kinds_have_columns_of_their_own(mtlrun):
     code, out, err = mtlrun("compare", "outputs")
     assert code == 0, err
     head = out.splitlines()[0]
-    assert "mass mae ↓ (Count)" in head
-    assert "mass mae ↓ (Ordinal)" in head
+    assert "mass mae (Count) ↓" in head
+    assert "mass mae (Ordinal) ↓" in head
     rows = [line.split() for line in out.splitlines()[1:4]]
     assert all(row.count("-") == 2 for row in rows)

@@ -153,7 +153,13 @@ def _uneven(table: ComparisonTable) -> list[str]:
 def _budgets(tuning: Tuning | None) -> list[str]:
     if tuning is None or len({method.trials for method in tuning.methods}) < 2:
         return []
-    counts = [f"{method.trials} of {_name(method.label)}" for method in tuning.methods]
+    names: dict[int, list[str]] = {}
+    for method in tuning.methods:
+        names.setdefault(method.trials, []).append(_name(method.label))
+    counts = [
+        f"{trials} of {of_them[0] if len(of_them) == 1 else f'{len(of_them)} methods'}"
+        for trials, of_them in sorted(names.items(), reverse=True)
+    ]
     return [
         f"methods had unequal budgets, in trials of {', '.join(tuning.keys)}: {_list(counts, '; ')}; the best of more "
         "trials is better by chance"
