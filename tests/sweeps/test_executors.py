@@ -15,6 +15,7 @@ from helpers import read_record, run_folders
 from mtlrun.config.compose import compose
 from mtlrun.sweeps import slurm
 from mtlrun.sweeps.jobs import Job
+from mtlrun.sweeps.processes import Processes
 from mtlrun.sweeps.remote import Pack, Setting, request
 from mtlrun.sweeps.slurm import SlurmExecutor
 from mtlrun.sweeps.slurm_options import SlurmOptions
@@ -188,6 +189,22 @@ def test_runs_are_packed_into_an_array_which_is_submitted_once(cluster):
     ended = wait_for(lambda: again.wait(1))
     assert [outcome.code for _, outcome in ended] == [143] * 4
     again.close()
+
+
+@pytest.mark.parametrize("which", [signal.SIGHUP, signal.SIGKILL])
+def test_a_signal_to_a_process_that_has_not_begun_ends_it(which):
+    (job,) = make_jobs("trainer.epochs=100000", count=1)
+    processes = Processes([])
+    number = processes.start("run", job.config)
+    assert processes.pid(number) is None
+    processes.signal(number, which)
+    ended = {}
+    deadline = time.monotonic() + 60
+    while not ended and time.monotonic() < deadline:
+        ended = processes.wait(1)
+    processes.signal(number, signal.SIGKILL)
+    processes.close()
+    assert ended[number].code == -which
 
 
 def test_a_run_that_is_given_up_stops_and_its_pack_goes_on(cluster):

@@ -38,6 +38,7 @@ class Processes:
         self._pids: dict[int, int | None] = {}
         self._files: dict[int, tuple[Path, Path]] = {}
         self._lost: set[int] = set()
+        self._early: dict[int, int] = {}  # {number: signal} of those that had not begun when they got it
         self._start()
 
     @property
@@ -83,15 +84,21 @@ class Processes:
         return self._pids.get(number)
 
     def signal(self, number: int, which: int) -> None:
-        """Send a signal to a process and, with SIGKILL, to the processes that it has started."""
-        pid = self._pids.get(number)
+        """Send a signal to a process and, with SIGKILL, to the processes that it has started.
+
+        One that has not begun gets it when it begins.
+        """
+        if number not in self._pids:
+            return
+        pid = self._pids[number]
         if pid is None:
+            self._early[number] = which
             return
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            if which == signal.SIGKILL:
-                os.killpg(pid, which)
-            else:
-                os.kill(pid, which)
+            try:
+                (os.killpg if which == signal.SIGKILL else os.kill)(pid, which)
+            except ProcessLookupError:
+                os.kill(pid, which)  # which may not have made its process group yet
 
     def close(self) -> None:
         """End the server, which leaves no process behind: those that still run are asked to stop."""
@@ -141,9 +148,12 @@ class Processes:
                 self._gpus = answer["gpus"]
             elif "code" in answer:
                 del self._pids[answer["id"]]
+                self._early.pop(answer["id"], None)
                 ended.append((answer["id"], answer["code"]))
             else:
                 self._pids[answer["id"]] = answer["pid"]
+                if answer["id"] in self._early:
+                    self.signal(answer["id"], self._early.pop(answer["id"]))
         return ended
 
     def _restart(self) -> list[tuple[int, int]]:
@@ -161,6 +171,7 @@ class Processes:
         lost = [(number, -signal.SIGKILL) for number in self._pids]
         self._lost |= set(self._pids)
         self._pids.clear()
+        self._early.clear()
         self._start()
         return lost
 
