@@ -1,7 +1,6 @@
 """mtlrun affinity <folder> ...: which tasks help or hurt each other, and which of them to train together."""
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from mtlrun.cli.comparing import check_place, format_of, make_parser, name_left_out, parse
 from mtlrun.comparison.affinity.findings import Findings, Source, find_affinities, measures_of
 from mtlrun.comparison.affinity.formats import as_csv, as_json, as_lines, as_text_table
 from mtlrun.comparison.affinity.measures import FAMILIES, MEASURES, AffinityMatrix
@@ -18,7 +18,6 @@ from mtlrun.comparison.plots.files import to_png, to_svg
 from mtlrun.comparison.plots.style import require_matplotlib
 from mtlrun.comparison.reading import FoundRuns, read_runs, without_strange
 from mtlrun.config.suggest import suggest
-from mtlrun.config.words import raise_problems
 from mtlrun.errors import ConfigError, DataError, MtlrunError
 from mtlrun.records.display import as_shown, make_console, print_line, print_table
 from mtlrun.records.folder import storing
@@ -28,7 +27,7 @@ from mtlrun.records.printable import printable
 _MOST_RESTORED = 30
 _FORMATS = ("screen", "csv", "json")
 _PICTURES = (".svg", ".png")
-_SUFFIXES = {".txt": "screen", ".csv": "csv", ".json": "json"}
+_SUFFIXES = {".txt": "screen", ".csv": "csv", ".json": "json", ".svg": "svg", ".png": "png"}
 _EPILOG = """\
 measures:
   data         labels, overlap           of the training samples
@@ -50,10 +49,10 @@ def main(arguments: Sequence[str]) -> int:
     if not arguments:
         parser.print_usage()
         return 0
-    parsed = parser.parse_args(list(arguments))
+    parsed = parse(parser, arguments)
     outs = [Path(out).expanduser() for out in parsed.out]
     _check(parsed, outs)
-    found = read_runs([Path(folder).expanduser() for folder in parsed.folders])
+    found = read_runs(parsed.folders)
     if parsed.pairs is not None:
         _print_commands(_find(found, [], {}), parsed)
         return 0
@@ -75,14 +74,12 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "mtlrun affinity",
-        description="Which tasks help or hurt each other: a matrix for each measure, and groups to train together.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = make_parser(
+        "affinity",
+        "Which tasks help or hurt each other: a matrix for each measure, and groups to train together.",
+        _EPILOG,
+        folders="looked at",
     )
-    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="the runs in and below it are looked at")
     parser.add_argument(
         "--by", type=_measures, metavar="WHICH,...",
         help=f"{', '.join(FAMILIES)}, or single measures (default: all that can be found)",
@@ -102,7 +99,7 @@ def _make_parser() -> argparse.ArgumentParser:
         "--out", action="append", default=[], metavar="FILE",
         help="write into this file instead: .svg or .png for heat maps, .csv, .json or .txt; may be repeated",
     )  # fmt: skip
-    return raise_problems(parser, "mtlrun affinity --help")
+    return parser
 
 
 def _measures(text: str) -> list[str]:
@@ -132,11 +129,8 @@ def _check(parsed: argparse.Namespace, outs: Sequence[Path]) -> None:
     if parsed.study is not None and parsed.format != "screen":
         raise ConfigError(f"--study prints commands, which are no {parsed.format}; write that by --out <file>")
     for out in outs:
-        if out.suffix.lower() not in (*_SUFFIXES, *_PICTURES):
-            known = suggest(out.suffix, [*_SUFFIXES, *_PICTURES], "suffixes")
-            raise ConfigError(f"--out {out}: its suffix names no format; {known}")
-        if not out.parent.is_dir():
-            raise ConfigError(f"--out {out}: there is no folder {out.parent}")
+        format_of(out, _SUFFIXES)
+        check_place(out)
         if out.suffix.lower() in _PICTURES:
             require_matplotlib()
 
@@ -154,8 +148,7 @@ def _find(found: FoundRuns, wanted: Sequence[str], others: Mapping[str, Source])
         found.problems += problems
         return find_affinities(found.runs, wanted, others)
     finally:
-        for problem in found.problems:
-            print(printable(f"mtlrun: {problem}; it is left out"), file=sys.stderr)
+        name_left_out(found.problems)
 
 
 def _by_data(groups: Sequence[ConfigGroup]) -> tuple[list[AffinityMatrix], dict[str, str]]:

@@ -6,13 +6,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from mtlrun.cli.comparing import (
+    add_choices,
+    check_place,
+    complain,
+    format_of,
+    make_parser,
+    name_left_out,
+    options_of,
+    parse,
+)
 from mtlrun.comparison.reading import compare_folders
-from mtlrun.comparison.table import Comparison, Options
-from mtlrun.config.suggest import suggest
-from mtlrun.config.words import raise_problems
-from mtlrun.errors import ConfigError, StorageError
+from mtlrun.comparison.table import Comparison
+from mtlrun.errors import ConfigError
 from mtlrun.records.characters import in_ascii, is_unicode
 from mtlrun.records.display import make_console
+from mtlrun.records.folder import storing
 from mtlrun.records.printable import printable
 
 FORMATS = ("screen", "markdown", "csv", "latex", "json", "parquet")
@@ -37,17 +46,15 @@ def main(arguments: Sequence[str]) -> int:
     if not arguments:
         parser.print_usage()
         return 0
-    # A folder may begin with a dash.
-    words = [f"./{word}" if word.startswith("-") and Path(word).is_dir() else word for word in arguments]
-    parsed = parser.parse_args(words)
+    parsed = parse(parser, arguments)
     chosen = _choose_format(parsed)
     plots = _choose_plots(parsed)
     out = None if parsed.out is None else Path(parsed.out).expanduser()
-    _check_place(out)
+    if out is not None:
+        check_place(out)
     options = options_of(parsed, pareto=parsed.pareto, intervals=parsed.intervals)
-    comparison = compare_folders([Path(folder).expanduser() for folder in parsed.folders], options)
-    for problem in comparison.problems:
-        _complain(f"{problem}; it is left out")
+    comparison = compare_folders(parsed.folders, options)
+    name_left_out(comparison.problems)
     if parsed.raw:
         _write_raw(comparison, chosen, out)
     elif chosen == "screen" and out is None:
@@ -59,21 +66,19 @@ def main(arguments: Sequence[str]) -> int:
         if chosen == "csv":  # which has no place for them
             for table in comparison.tables:
                 for line in (*table.warnings, *table.notes):
-                    _complain(line)
+                    complain(line)
     if plots is not None:
         _write_plots(comparison, plots, parsed.plots_format or "svg")
     return 0
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "mtlrun compare",
-        description="One table for each data set: a row per config, with mean ± standard deviation over its seeds.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = make_parser(
+        "compare",
+        "One table for each data set: a row per config, with mean ± standard deviation over its seeds.",
+        _EPILOG,
+        folders="compared",
     )
-    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="the runs in and below it are compared")
     parser.add_argument(
         "--format", choices=FORMATS, help="how the table is written; without it the suffix of --out decides"
     )
@@ -96,46 +101,7 @@ def _make_parser() -> argparse.ArgumentParser:
         "--raw", action="store_true",
         help="instead of the table a line per run, task, metric, split and evaluation, as CSV or Parquet",
     )  # fmt: skip
-    return raise_problems(parser, "mtlrun compare --help")
-
-
-def add_choices(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say what is compared, and how."""
-    parser.add_argument(
-        "--group-by", type=_list, metavar="KEY,...",
-        help="the runs of a row have these keys in common, such as weighting or optimizer.lr (default: all keys but "
-        "those of --over)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--over", type=_list, metavar="KEY,...",
-        help="keys in which the runs of a row differ, over which mean and standard deviation are (default: "
-        "seed,dataset.fold)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--metrics", type=_list, default=("main",), metavar="WHICH,...",
-        help="main: the main metric of each task (default); all: all but losses; or task/metric, where * stands for "
-        "anything",
-    )  # fmt: skip
-    parser.add_argument(
-        "--against", metavar="NAME",
-        help="test the other rows against this one, such as equal: over seeds and over test samples, corrected for "
-        "their number",
-    )  # fmt: skip
-
-
-def options_of(parsed: argparse.Namespace, *, pareto: bool, intervals: bool) -> Options:
-    """Return what the options of `add_choices` ask for, and what else is to be shown."""
-    over = {} if parsed.over is None else {"over": parsed.over}
-    return Options(
-        metrics=parsed.metrics, by=parsed.group_by, against=parsed.against, pareto=pareto, intervals=intervals, **over
-    )
-
-
-def _list(text: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(","))
-    if not all(names):
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of names with commas in between")
-    return names
+    return parser
 
 
 def _choose_format(parsed: argparse.Namespace) -> str:
@@ -144,14 +110,9 @@ def _choose_format(parsed: argparse.Namespace) -> str:
     Raises:
         ConfigError: it cannot be known, or does not go with the other options.
     """
-    suffix = Path(parsed.out).suffix.lower() if parsed.out else ""
     chosen: str | None = parsed.format
     if chosen is None and parsed.out:
-        chosen = _SUFFIXES.get(suffix)
-        if chosen is None:
-            raise ConfigError(
-                f"--out {parsed.out}: its suffix names no format; {suggest(suffix, _SUFFIXES, 'suffixes')}"
-            )
+        chosen = format_of(Path(parsed.out), _SUFFIXES)
     if chosen is None:
         chosen = "csv" if parsed.raw else "screen"
     if parsed.raw and chosen not in ("csv", "parquet"):
@@ -190,17 +151,9 @@ def _write_plots(comparison: Comparison, folder: Path, file_format: Literal["svg
 
     paths, left_out = write_pictures(comparison, folder, file_format)
     for sentence in left_out:
-        _complain(sentence)
+        complain(sentence)
     names = ", ".join(path.name for path in paths)
-    _complain(f"written to {folder}: {names}" if paths else f"no pictures are written to {folder}")
-
-
-def _check_place(out: Path | None) -> None:
-    """Raise ConfigError if a file cannot be where --out says, before a comparison that may take minutes."""
-    if out is not None and not out.parent.is_dir():
-        raise ConfigError(f"--out {out}: there is no folder {out.parent}")
-    if out is not None and out.is_dir():
-        raise ConfigError(f"--out {out}: this is a folder; name a file in it")
+    complain(f"written to {folder}: {names}" if paths else f"no pictures are written to {folder}")
 
 
 def _text(comparison: Comparison, chosen: str) -> str:
@@ -224,17 +177,15 @@ def _put(text: str, out: Path | None) -> None:
         shown = printable(text)
         sys.stdout.write(shown if is_unicode(sys.stdout.encoding) else in_ascii(shown))
         return
-    try:
+    with storing(out):
         out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StorageError(out, error) from error
     print(printable(f"written to {out}"))
 
 
 def _write_raw(comparison: Comparison, chosen: str, out: Path | None) -> None:
     from mtlrun.comparison.formats.raw import describe_losses, write_raw_csv, write_raw_parquet
 
-    try:
+    with storing(out or Path("standard output")):
         if out is None:
             number = write_raw_csv(comparison, sys.stdout)
         elif chosen == "parquet":
@@ -242,13 +193,7 @@ def _write_raw(comparison: Comparison, chosen: str, out: Path | None) -> None:
         else:
             with open(out, "w", encoding="utf-8", newline="") as file:
                 number = write_raw_csv(comparison, file)
-    except OSError as error:
-        raise StorageError(out or Path("standard output"), error) from error
     for problem in describe_losses(comparison):
-        _complain(problem)
+        complain(problem)
     if out is not None:
         print(printable(f"{number:,} lines written to {out}"))
-
-
-def _complain(text: str) -> None:
-    print(printable(f"mtlrun: {text}"), file=sys.stderr)

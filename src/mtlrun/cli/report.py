@@ -2,19 +2,15 @@
 
 import argparse
 import shlex
-import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from mtlrun.cli.compare import add_choices, options_of
+from mtlrun.cli.comparing import add_choices, format_of, make_parser, name_left_out, options_of, parse
 from mtlrun.comparison.reading import compare_folders
 from mtlrun.comparison.report.content import make_document
 from mtlrun.comparison.report.document import Document
-from mtlrun.config.suggest import suggest
-from mtlrun.config.words import raise_problems
-from mtlrun.errors import ConfigError, StorageError
-from mtlrun.records.folder import open_atomically
+from mtlrun.records.folder import open_atomically, storing
 from mtlrun.records.printable import printable
 
 _SUFFIXES = {".html": "html", ".htm": "html", ".md": "md", ".markdown": "md"}
@@ -33,13 +29,12 @@ def main(arguments: Sequence[str]) -> int:
     if not arguments:
         parser.print_usage()
         return 0
-    parsed = parser.parse_args(list(arguments))
+    parsed = parse(parser, arguments)
     chosen = _choose_format(parsed)
     out = Path(parsed.out or f"report.{chosen}").expanduser()
     options = options_of(parsed, pareto=True, intervals=False)
-    comparison = compare_folders([Path(folder).expanduser() for folder in parsed.folders], options)
-    for problem in comparison.problems:
-        print(printable(f"mtlrun: {problem}; it is left out"), file=sys.stderr)
+    comparison = compare_folders(parsed.folders, options)
+    name_left_out(comparison.problems)
     command = shlex.join(["mtlrun", "report", *arguments])
     document = make_document(comparison, command=command, now=datetime.now().astimezone(), alone=chosen == "md")
     for path, text in _render(document, chosen, out).items():
@@ -49,20 +44,18 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "mtlrun report",
-        description="A comparison as one file: the answer, tables, pictures, configs, environment, failures, commands.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = make_parser(
+        "report",
+        "A comparison as one file: the answer, tables, pictures, configs, environment, failures, commands.",
+        _EPILOG,
+        folders="compared",
     )
-    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="the runs in and below it are compared")
     parser.add_argument("-o", "--out", metavar="FILE", help="the file to write (default: report.html)")
     parser.add_argument(
         "--format", choices=("html", "md"), help="html: one file; md: Markdown, with its pictures in a folder beside it"
     )
     add_choices(parser)
-    return raise_problems(parser, "mtlrun report --help")
+    return parser
 
 
 def _choose_format(parsed: argparse.Namespace) -> str:
@@ -73,10 +66,7 @@ def _choose_format(parsed: argparse.Namespace) -> str:
     """
     if parsed.format or not parsed.out:
         return parsed.format or "html"
-    suffix = Path(parsed.out).suffix.lower()
-    if suffix not in _SUFFIXES:
-        raise ConfigError(f"--out {parsed.out}: its suffix names no format; {suggest(suffix, _SUFFIXES, 'suffixes')}")
-    return _SUFFIXES[suffix]
+    return format_of(Path(parsed.out), _SUFFIXES)
 
 
 def _render(document: Document, chosen: str, out: Path) -> dict[Path, str]:
@@ -92,9 +82,7 @@ def _render(document: Document, chosen: str, out: Path) -> dict[Path, str]:
 
 
 def _write(path: Path, text: str) -> None:
-    try:
+    with storing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with open_atomically(path) as file:
             file.write(text.encode("utf-8", "replace"))
-    except OSError as error:
-        raise StorageError(path, error) from error

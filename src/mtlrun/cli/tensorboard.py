@@ -1,12 +1,11 @@
 """mtlrun tensorboard <folder> ...: a curve per method for TensorBoard, beside those of its runs."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mtlrun.cli.comparing import name_left_out
 from mtlrun.comparison.event_summary import SUMMARY, summarize
 from mtlrun.records.display import make_console, print_line
-from mtlrun.records.printable import printable
 
 _USAGE = "usage: mtlrun tensorboard <folder> [<folder> ...]"
 
@@ -18,8 +17,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     folders = [Path(argument).expanduser() for argument in arguments]
     summaries, problems = summarize(folders)
-    for problem in problems:
-        print(printable(f"mtlrun: {problem}; it is left out"), file=sys.stderr)
+    name_left_out(problems)
     console = make_console()
     for summary in summaries:
         runs = sum(summary.methods.values())
