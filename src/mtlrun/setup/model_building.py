@@ -16,6 +16,7 @@ from mtlrun.setup.warm_start import start_from
 from mtlrun.tasks import Task
 
 
+@within_memory("model: its parameters", "use a smaller backbone, or fewer of them")
 def build_model(
     nodes: Mapping[str, Any],
     reference: Mapping[str, Any] | None,
@@ -34,17 +35,6 @@ def build_model(
     Raises:
         ConfigError, OutOfMemoryError: the parameters do not fit into the memory.
     """
-    with within_memory("model: its parameters", "use a smaller backbone, or fewer of them"):
-        return _build_model(nodes, reference, tasks, dataset, problems)
-
-
-def _build_model(
-    nodes: Mapping[str, Any],
-    reference: Mapping[str, Any] | None,
-    tasks: Mapping[str, Task],
-    dataset: MultiTaskDataset,
-    problems: Problems,
-) -> tuple[MultiTaskModel | None, Match | None]:
     if "backbone" not in nodes:
         return None, None
     node, match = nodes["backbone"], None

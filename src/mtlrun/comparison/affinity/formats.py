@@ -9,6 +9,7 @@ from typing import Any
 
 from mtlrun.comparison.affinity.findings import Findings
 from mtlrun.comparison.affinity.measures import AffinityMatrix
+from mtlrun.comparison.formats.json import as_plain
 from mtlrun.records.text_table import TextTable
 
 _NOTHING = "-"
@@ -86,15 +87,14 @@ def as_json(all_findings: Sequence[Findings]) -> str:
                 for suggestion in findings.suggestions
             ],
             "agreement_with_gains": {
-                title: {"spearman": None if isnan(value) else value, "pairs": count}
-                for title, (value, count) in findings.agreements().items()
+                title: {"spearman": value, "pairs": count} for title, (value, count) in findings.agreements().items()
             },
             "missing": findings.missing,
             "problems": findings.problems,
         }
         for findings in all_findings
     ]
-    return json.dumps(content, indent=1) + "\n"
+    return json.dumps(as_plain(content), indent=1, allow_nan=False) + "\n"
 
 
 def _as_plain(matrix: AffinityMatrix) -> dict[str, Any]:
@@ -107,16 +107,12 @@ def _as_plain(matrix: AffinityMatrix) -> dict[str, Any]:
         "direction": about.direction,
         "config": matrix.label,
         "tasks": list(matrix.tasks),
-        "values": _without_nan(matrix.values),
-        "std": _without_nan(matrix.spread),
+        "values": matrix.values,
+        "std": matrix.spread,
         "runs": matrix.counts,
-        "parts": {name: _without_nan(values) for name, values in matrix.stages.items()},
+        "parts": matrix.stages,
         "notes": list(matrix.notes),
     }
-
-
-def _without_nan(values: Sequence[Sequence[float]]) -> list[list[float | None]]:
-    return [[None if isnan(value) else value for value in row] for row in values]
 
 
 def _entries(matrix: AffinityMatrix) -> Iterator[tuple[str, int, int, float]]:

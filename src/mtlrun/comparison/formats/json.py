@@ -52,7 +52,7 @@ def as_json(comparison: Comparison) -> str:
         "problems": comparison.problems,
         "tables": [_table(table) for table in comparison.tables],
     }
-    return json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(as_plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _table(table: ComparisonTable) -> dict[str, Any]:
@@ -110,11 +110,12 @@ def _cell(cell: Cell) -> dict[str, Any]:
     return {**{name: getattr(cell, name) for name in names}, "values": values}
 
 
-def _plain(value: Any) -> Any:
+def as_plain(value: Any) -> Any:
+    """Return a value as JSON can have it: keys as text, and null for a number that is not finite."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): as_plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [as_plain(item) for item in value]
     if isinstance(value, float) and not isfinite(value):
         return None
     return value
