@@ -16,9 +16,9 @@ from mtlrun.comparison.affinity.studies import group_commands, pair_commands, te
 from mtlrun.comparison.groups import ConfigGroup
 from mtlrun.comparison.plots.files import to_png, to_svg
 from mtlrun.comparison.plots.style import require_matplotlib
-from mtlrun.comparison.reading import FoundRuns, read_runs, without_strange
+from mtlrun.comparison.reading import FoundRuns, despite_strange, read_runs
 from mtlrun.config.suggest import suggest
-from mtlrun.errors import ConfigError, DataError, MtlrunError
+from mtlrun.errors import ConfigError, DataError
 from mtlrun.records.display import as_shown, make_console, print_line, print_table
 from mtlrun.records.folder import storing
 from mtlrun.records.printable import printable
@@ -137,18 +137,12 @@ def _check(parsed: argparse.Namespace, outs: Sequence[Path]) -> None:
 
 def _find(found: FoundRuns, wanted: Sequence[str], others: Mapping[str, Source]) -> list[Findings]:
     """Return the findings; records that make no sense are named and left out."""
+    problems: list[str] = []
     try:
-        return find_affinities(found.runs, wanted, others)
-    except MtlrunError:
-        raise
-    except Exception:
-        found.runs, problems = without_strange(found.runs)
-        if not found.runs or not problems:
-            raise
-        found.problems += problems
-        return find_affinities(found.runs, wanted, others)
+        all_findings, problems = despite_strange(found.runs, lambda runs: find_affinities(runs, wanted, others))
+        return all_findings
     finally:
-        name_left_out(found.problems)
+        name_left_out([*found.problems, *problems])
 
 
 def _by_data(groups: Sequence[ConfigGroup]) -> tuple[list[AffinityMatrix], dict[str, str]]:

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from functools import partial
 from math import isfinite, nan, sqrt
 from pathlib import Path
 from statistics import fmean
@@ -11,9 +12,8 @@ from typing import Any
 
 from mtlrun.comparison.data_sets import group_by_data
 from mtlrun.comparison.groups import group_by_config
-from mtlrun.comparison.reading import read_runs, without_strange
+from mtlrun.comparison.reading import despite_strange, read_runs
 from mtlrun.comparison.run import Run
-from mtlrun.errors import MtlrunError
 from mtlrun.records import event_file
 from mtlrun.records.event_contents import band_charts, result_curves, tag_of_curve, tags_of_band, tags_with_band
 from mtlrun.records.folder import METRICS, open_atomically, storing
@@ -84,16 +84,9 @@ def summarize(folders: Iterable[Path]) -> tuple[list[Summary], list[str]]:
         studies.setdefault(run.folder.parent, []).append(run)
     summaries = []
     for study, runs in studies.items():
-        try:
-            summaries.append(_summarize_study(study, runs))
-        except MtlrunError:
-            raise
-        except Exception:  # a record that makes no sense, which has to be found
-            good, problems = without_strange(runs)
-            if not problems:
-                raise
-            found.problems += problems
-            summaries.append(_summarize_study(study, good))
+        summary, problems = despite_strange(runs, partial(_summarize_study, study), empty=True)
+        summaries.append(summary)
+        found.problems += problems
     return summaries, found.problems
 
 

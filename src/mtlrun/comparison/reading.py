@@ -1,18 +1,21 @@
 """The runs of many folders, and the files among them that are no records."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from mtlrun.comparison.building import compare
 from mtlrun.comparison.run import Run
 from mtlrun.comparison.table import Comparison, Options
-from mtlrun.errors import ConfigError, DataError
+from mtlrun.errors import ConfigError, DataError, StorageError
 from mtlrun.records.folder import CHECKPOINTS, RECORD, SWEEPS
 from mtlrun.records.heartbeat import Heartbeat, state_of
 from mtlrun.records.overview import planned_runs
 from mtlrun.records.record import Record
+
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -69,16 +72,8 @@ def compare_folders(folders: Iterable[Path], options: Options | None = None) -> 
         ConfigError: the options name a key, or a metric, that no run has.
     """
     found = read_runs(folders)
-    try:
-        comparison = compare(found.runs, options)
-    except ConfigError:
-        raise
-    except Exception:  # a record that makes no sense, which has to be found
-        runs, problems = without_strange(found.runs)
-        if not runs or not problems:
-            raise
-        comparison = compare(runs, options)
-        found.problems += problems
+    comparison, problems = despite_strange(found.runs, lambda runs: compare(runs, options))
+    found.problems += problems
     comparison.problems = found.problems
     if found.waiting:
         comparison.notes.append(f"a sweep has still to start {len(found.waiting)} runs, which no row counts")
@@ -116,7 +111,30 @@ def _as_run(record: Record, folder: Path) -> Run:
     return Run(record, folder, state)
 
 
-def without_strange(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+def despite_strange(
+    runs: Sequence[Run], work: Callable[[Sequence[Run]], Result], *, empty: bool = False
+) -> tuple[Result, list[str]]:
+    """Return what `work` makes of runs without those whose records make no sense, and what is wrong with each of these.
+
+    These are looked for when it fails, since to look at each run takes longer than most comparisons.
+
+    Args:
+        runs: all of them.
+        work: raises ConfigError and StorageError for what is not a matter of the records.
+        empty: whether it can do without any run.
+    """
+    try:
+        return work(runs), []
+    except (ConfigError, StorageError):
+        raise
+    except Exception:
+        good, problems = _without_strange(runs)
+        if not problems or not (good or empty):
+            raise
+        return work(good), problems
+
+
+def _without_strange(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
     """Return the runs whose records can be compared, and what is wrong with each of the others."""
     good, problems = [], []
     for run in runs:

@@ -12,7 +12,7 @@ from mtlrun.comparison.plots.drawing import draw_all
 from mtlrun.comparison.plots.picture import TIP, Picture
 from mtlrun.comparison.plots.style import require_matplotlib, styled
 from mtlrun.comparison.table import Comparison
-from mtlrun.errors import StorageError
+from mtlrun.records.folder import storing
 
 FileFormat = Literal["svg", "png"]
 FORMATS: tuple[FileFormat, ...] = ("svg", "png")
@@ -80,11 +80,9 @@ def write_pictures(
         for picture in drawn.pictures:
             path = folder / f"{prefix}{picture.name}.{file_format}"
             content = to_png(picture) if file_format == "png" else to_svg(picture, alone=True).encode()
-            try:
+            with storing(path):
                 folder.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
-            except OSError as error:
-                raise StorageError(path, error) from error
             paths.append(path)
     return paths, left_out
 
