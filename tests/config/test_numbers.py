@@ -12,7 +12,7 @@ from helpers import CONF, QUICK, run_folders
 
 from mtlrun.config.bounds import Bounds, Positive, bounds_of, checked
 from mtlrun.config.instantiate import check_arguments, constructor_parameters, locate
-from mtlrun.config.schema import check_root
+from mtlrun.config.root import check_root
 from mtlrun.config.settings import Runtime, Settings
 from mtlrun.config.shortening import shorten
 from mtlrun.config.targets import options

@@ -25,12 +25,12 @@ from mtlrun.config.completion import complete, name_of_files
 from mtlrun.config.diagnosis import diagnose, explain_list, first_line
 from mtlrun.config.hydra_node import check_hydra, check_plugins
 from mtlrun.config.options import list_groups, loss_scalings, shipped
+from mtlrun.config.root import explain_missing
 from mtlrun.config.schema import (
     CONFIG_MODULE,
     FILLED_IN,
     GROUPS,
     SIZE_KEYS,
-    explain_missing,
     explain_task_name,
     how_to_add_task,
     unknown_task,

@@ -1,13 +1,10 @@
-"""The closed root of a config: its allowed keys."""
+"""The keys of a config that all runs have, and the names that its tasks may have."""
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from mtlrun.config.bounds import Seed
 from mtlrun.config.suggest import suggest
-from mtlrun.config.values import find_problems
 
 CONFIG_MODULE = "mtlrun.conf"
 
@@ -33,37 +30,6 @@ _RESERVED = """
     set_extra_state set_submodule share_memory state_dict to to_empty train training type update values xpu zero_grad
 """
 RESERVED = frozenset(_RESERVED.split())
-
-
-def check_root(config: Mapping[str, Any]) -> list[str]:
-    """Return the problems of a resolved config's root, such as `+typo=1` and `~group`, which Hydra accepts."""
-    known = (*ROOT_KEYS, *OPTIONAL_KEYS)
-    unknown = [key for key in config if key not in known]
-    problems = []
-    if unknown:
-        from mtlrun.config.places import unknown_root_key  # which reads many files, for this message alone
-
-        problems += [f"{key}: {unknown_root_key(key, config.get('names', {}))}" for key in unknown]
-    missing = [key for key in ROOT_KEYS if config.get(key) is None or (key != "seed" and config[key] == {})]
-    finds_tasks = "targets" in (config.get("dataset") or {})
-    problems += [explain_missing(key, finds_tasks=finds_tasks) for key in missing]
-    if "seed" not in missing:
-        problems += find_problems(config["seed"], Seed, "seed")
-    return problems
-
-
-def explain_missing(key: str, *, finds_tasks: bool = False) -> str:
-    """Return that a config lacks a key of its root, and what to write.
-
-    Args:
-        key: which is missing.
-        finds_tasks: whether the dataset finds out what kind of task predicts a column.
-    """
-    if key == "tasks":
-        how = "dataset.predict=[<column>]" if finds_tasks else "+task@tasks.<name>=<kind>"
-        return f"tasks is missing; every run needs one or more, as in {how}"
-    choose = f"; choose one with {key}=<name> (see: mtlrun --help)" if key in GROUPS else f", as in {key}=0"
-    return f"{key} is missing; every run needs one{choose}"
 
 
 def explain_task_name(name: str) -> str:

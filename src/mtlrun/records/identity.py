@@ -8,7 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from mtlrun.config.schema import check_root
+from mtlrun.config.root import check_root
 
 # What cannot change a result is not part of a run's identity: the number of workers, the folder; nor is how the kinds
 # of its tasks were found, or what else is computed beside the result. Nor is the device, which is recorded instead, so

@@ -6,7 +6,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 from mtlrun.config.instantiate import check_nested
-from mtlrun.config.schema import check_root
+from mtlrun.config.root import check_root
 from mtlrun.config.targets import TARGET, check_targets, named_packages
 from mtlrun.datasets import MultiTaskDataset
 from mtlrun.errors import ConfigError

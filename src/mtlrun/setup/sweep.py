@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from mtlrun.config.compose import compose
 from mtlrun.config.instantiate import build
-from mtlrun.config.schema import check_root
+from mtlrun.config.root import check_root
 from mtlrun.config.settings import Runtime, Settings
 from mtlrun.errors import ConfigError, MtlrunError
 from mtlrun.setup.optimizer_groups import check_optimizer

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mtlrun.config.compose import compose_with_hydra, resolve, without_hydra
 from mtlrun.config.diagnosis import diagnose, first_line
-from mtlrun.config.schema import check_root
+from mtlrun.config.root import check_root
 from mtlrun.errors import ConfigError, MtlrunError
 from mtlrun.sweeps.jobs import Job
 
