@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 from synthetic import make_record, make_study, write_records
 
-from mtlrun.comparison.against import Contrast
+from mtlrun.comparison.analysis_results import Contrast
 from mtlrun.comparison.building import compare
 from mtlrun.comparison.formats.sections import sections_of
 from mtlrun.comparison.run import Run

@@ -1,111 +1,25 @@
 """Differences of all rows to a chosen one, over repetitions and over test samples, corrected for their number."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from math import nan
 
+from mtlrun.comparison.analysis_results import Against, Contrast, Overall
 from mtlrun.comparison.columns import Column
 from mtlrun.comparison.deltas import relative_gain
 from mtlrun.comparison.groups import Repetition
 from mtlrun.comparison.run import Run
-from mtlrun.comparison.samples import SampleComparison, SampleDifference
+from mtlrun.comparison.samples import SampleComparison
 from mtlrun.comparison.significance import repetition_word, test_to_train, tested_columns, tested_values
 from mtlrun.comparison.single_task import is_single_task
-from mtlrun.comparison.statistics.friedman import RankTest, make_blocks, rank_test
+from mtlrun.comparison.statistics.friedman import make_blocks, rank_test
 from mtlrun.comparison.statistics.improvement import Estimate, interquartile_mean, probability_of_improvement
 from mtlrun.comparison.statistics.multiple import holm
-from mtlrun.comparison.statistics.paired import Difference, compare
+from mtlrun.comparison.statistics.paired import compare
 from mtlrun.comparison.statistics.power import needed_repetitions
 from mtlrun.comparison.statistics.ranks import ALPHA
 from mtlrun.comparison.table import ComparisonTable, Row
 from mtlrun.config.suggest import suggest
 from mtlrun.errors import ConfigError
-
-
-@dataclass
-class Contrast:
-    """The difference of a row to the chosen one in one column.
-
-    Args:
-        row: name of the row.
-        column: key of the column.
-        title: of the column.
-        over_repetitions: the difference over seeds or folds; None where one of both has no value.
-        over_samples: the difference over test samples; None where it is not known.
-        why_not: why there is none over test samples; "" where there is one.
-        p: of the difference over repetitions, corrected for the number of rows that are tested in the column.
-        p_samples: the same over test samples.
-        needed: number of repetitions that would find such a difference, even if it were the smallest of the column;
-            None if it is not paired, no number is enough, or repetitions are folds.
-    """
-
-    row: str
-    column: str
-    title: str
-    over_repetitions: Difference | None
-    over_samples: SampleDifference | None = None
-    why_not: str = ""
-    p: float | None = None
-    p_samples: float | None = None
-    needed: int | None = None
-
-    @property
-    def verdict(self) -> str:
-        """What the difference is, in words: `better` and `worse` are outside the noise of both."""
-        difference = self.over_repetitions
-        if difference is None:
-            return "no value"
-        if self.p is None:
-            return "too few repetitions"
-        if self.p >= ALPHA:
-            return "inside the noise"
-        better = "better" if difference.gain > 0 else "worse"
-        if self.over_samples is None:
-            return f"{better} over repetitions"
-        agrees = self.over_samples.gain * difference.gain > 0
-        if agrees and self.p_samples is not None and self.p_samples < ALPHA:
-            return better
-        return "inside the noise of the test samples"
-
-
-@dataclass
-class Overall:
-    """A row held against the chosen one over all tasks, by the main metrics.
-
-    Args:
-        row: name of the row.
-        improvement: probability that one of its runs is better than one of the chosen row on a task; None for the
-            chosen row.
-        gain: interquartile mean of the relative gains against single-task networks, in percent, of all runs and tasks;
-            None without a single-task baseline.
-    """
-
-    row: str
-    improvement: Estimate | None
-    gain: Estimate | None
-
-
-@dataclass
-class Against:
-    """All rows of a table against a chosen one.
-
-    Args:
-        baseline: name of the chosen row.
-        repetition: what the rows are repeated over, such as `seed`.
-        contrasts: column by column.
-        overall: of each row.
-        ranks: Friedman's test of the rows in `ranked`; None with fewer than three rows or two blocks.
-        ranked: names of the rows that it is of.
-        notes: sentences on what is not known.
-    """
-
-    baseline: str
-    repetition: str
-    contrasts: list[Contrast] = field(default_factory=list)
-    overall: list[Overall] = field(default_factory=list)
-    ranks: RankTest | None = None
-    ranked: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
 
 def hold_against(table: ComparisonTable, name: str, samples: SampleComparison | None = None) -> Against:

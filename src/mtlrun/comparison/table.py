@@ -3,16 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite, nan
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from mtlrun.comparison.analysis_results import Against, TradeOffs, Tuning
 from mtlrun.comparison.columns import Column
 from mtlrun.comparison.groups import SEED_AND_FOLD, ConfigGroup, Repetition, mean_and_spread
 from mtlrun.comparison.single_task import SingleTaskBaseline
-
-if TYPE_CHECKING:
-    from mtlrun.comparison.against import Against
-    from mtlrun.comparison.trade_offs import TradeOffs
-    from mtlrun.comparison.tuning import Tuning
 
 
 @dataclass(frozen=True)
@@ -131,9 +127,9 @@ class ComparisonTable:
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
-    tuning: "Tuning | None" = None
-    against: "Against | None" = None
-    trade_offs: "TradeOffs | None" = None
+    tuning: Tuning | None = None
+    against: Against | None = None
+    trade_offs: TradeOffs | None = None
 
     @property
     def metrics(self) -> list[Column]:

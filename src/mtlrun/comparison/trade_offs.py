@@ -1,10 +1,10 @@
 """The multi-objective view of a table: which rows are on the Pareto front, and for whom each would be the best."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from math import isclose, isfinite, nan
 
 from mtlrun.comparison.against import main_columns
+from mtlrun.comparison.analysis_results import TradeOff, TradeOffs
 from mtlrun.comparison.columns import Column
 from mtlrun.comparison.pareto import dominates, hypervolume, non_dominated
 from mtlrun.comparison.preferences import win_fractions
@@ -14,48 +14,6 @@ from mtlrun.errors import DataError
 
 _PERFECT = {"max": 1.0, "min": 0.0}
 _MOST_OBJECTIVES = 10  # the time that a hypervolume takes grows exponentially with them
-
-
-@dataclass
-class TradeOff:
-    """One row among the others, by its means.
-
-    Args:
-        row: name of the row.
-        dominated_by: names of the rows that are nowhere worse and somewhere better; none on the Pareto front.
-        added: by how much the hypervolume of all rows is smaller without this one; NaN where it is not known.
-        wins: fraction of all weights of the tasks under which it has the highest mean skill; NaN where it is not known.
-        profile: for each threshold the fraction of its pairs of a task and a repetition with a higher skill.
-    """
-
-    row: str
-    dominated_by: list[str]
-    added: float = nan
-    wins: float = nan
-    profile: list[float] = field(default_factory=list)
-
-
-@dataclass
-class TradeOffs:
-    """The multi-objective view.
-
-    Args:
-        objectives: keys of the columns, the main metric of each task.
-        rows: those that have all objectives.
-        hypervolume: of all rows together; NaN where it is not known.
-        reference: the value of each objective down to which it extends.
-        reference_is: what that is, in words.
-        thresholds: of the profiles, skills on test.
-        notes: sentences on what the numbers are, and what is not known.
-    """
-
-    objectives: list[str]
-    rows: list[TradeOff]
-    hypervolume: float = nan
-    reference: list[float] = field(default_factory=list)
-    reference_is: str = ""
-    thresholds: list[float] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
 
 def find_trade_offs(table: ComparisonTable) -> TradeOffs | None:

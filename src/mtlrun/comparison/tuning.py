@@ -6,65 +6,14 @@ what the method gets untuned. A method with more trials has an advantage that it
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from math import isfinite, nan
 from statistics import fmean, median
 from typing import Any
 
+from mtlrun.comparison.analysis_results import Spread, TunedMethod, Tuning
 from mtlrun.comparison.table import ComparisonTable, Row
 
 _GROUPS = ("optimizer.", "scheduler.", "weighting.", "tasks.", "model.")
-
-
-@dataclass
-class Spread:
-    """The test means of a method's trials in one column.
-
-    Args:
-        best: of the trial that validation prefers; NaN where validation cannot choose.
-        median, low, high: over all trials.
-    """
-
-    best: float
-    median: float
-    low: float
-    high: float
-
-
-@dataclass
-class TunedMethod:
-    """A method with the trials of its swept keys.
-
-    Args:
-        label: what tells the method from others, {key: value}.
-        trials: number of its rows, each one or several repetitions of a config.
-        best: values of the swept keys that validation prefers; None where it cannot choose.
-        best_row: name of that row; "" for none.
-        validation: mean skill of that row on validation, NaN for none.
-        spreads: {key of a column: over the trials}.
-    """
-
-    label: dict[str, Any]
-    trials: int
-    best: dict[str, Any] | None
-    best_row: str
-    validation: float
-    spreads: dict[str, Spread]
-
-
-@dataclass
-class Tuning:
-    """The methods of a table whose numbers were swept.
-
-    Args:
-        keys: the swept keys.
-        methods: all methods, those with one trial too.
-        notes: sentences on what could not be chosen.
-    """
-
-    keys: list[str]
-    methods: list[TunedMethod] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
 
 def find_tuning(table: ComparisonTable) -> Tuning | None:

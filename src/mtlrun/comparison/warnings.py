@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from math import isfinite, sqrt
 from typing import Any
 
+from mtlrun.comparison.analysis_results import Tuning
 from mtlrun.comparison.columns import Column
 from mtlrun.comparison.groups import SEED_AND_FOLD, Repetition
 from mtlrun.comparison.run import Run
@@ -12,7 +13,6 @@ from mtlrun.comparison.significance import repetition_word, test_to_train, teste
 from mtlrun.comparison.statistics.paired import compare
 from mtlrun.comparison.statistics.power import detectable_effect, needed_repetitions
 from mtlrun.comparison.table import ComparisonTable, Row
-from mtlrun.comparison.tuning import Tuning
 from mtlrun.records.display import MARK
 
 #: From so many repetitions on, nothing is said about their number.

@@ -38,10 +38,10 @@ def as_json(comparison: Comparison) -> str:
               interval           95 % t interval of the mean; null for fewer than two repetitions, and for more than
                                  60 rows without --intervals
               rank_group         1 + the number of rows that are significantly better; null if nothing was tested
-          tuning        null, or of swept numbers: keys, methods, notes; see `mtlrun.comparison.tuning`
-          against       null without --against: baseline, contrasts, overall, ranks, notes; see
-                        `mtlrun.comparison.against`
-          trade_offs    null without --pareto; see `mtlrun.comparison.trade_offs`
+          tuning        null, or of swept numbers: keys, methods, notes; see `Tuning` in `mtlrun.comparison.analysis_results`
+          against       null without --against: baseline, contrasts, overall, ranks, notes;
+                        `Against` there
+          trade_offs    null without --pareto; `TradeOffs` there
 
     A number that is not finite is null. `seconds_per_step` is in seconds, Deltas are in percent.
     """

@@ -5,14 +5,12 @@ from dataclasses import dataclass
 from math import isnan
 from typing import Any
 
-from mtlrun.comparison.against import Against, Contrast
+from mtlrun.comparison.analysis_results import Against, Contrast, TradeOffs, Tuning
 from mtlrun.comparison.formats.values import NOTHING
 from mtlrun.comparison.statistics.improvement import Estimate
 from mtlrun.comparison.statistics.intervals import Interval
 from mtlrun.comparison.statistics.ranks import ALPHA
 from mtlrun.comparison.table import ComparisonTable
-from mtlrun.comparison.trade_offs import TradeOffs
-from mtlrun.comparison.tuning import Tuning
 from mtlrun.records.display import format_value
 from mtlrun.records.text_table import TextTable
 

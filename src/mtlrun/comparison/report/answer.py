@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from math import isnan
 
-from mtlrun.comparison.against import Against, Contrast
+from mtlrun.comparison.analysis_results import Against, Contrast
 from mtlrun.comparison.columns import DELTA_P, Column
 from mtlrun.comparison.formats.values import format_number, text_of
 from mtlrun.comparison.report.document import Block, Paragraph, Points

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from mtlrun.comparison.against import Against, find_row, hold_against
+from mtlrun.comparison.against import find_row, hold_against
+from mtlrun.comparison.analysis_results import Against
 from mtlrun.comparison.samples import SampleComparison
 from mtlrun.comparison.single_task import is_single_task
 from mtlrun.comparison.table import ComparisonTable, Row
