@@ -15,7 +15,7 @@ def as_json(comparison: Comparison) -> str:
     """Return the text of one object.
 
         schema_version  1; raised when a key changes its meaning or goes
-        options         metrics, by, over, against: what was asked for
+        options         metrics, by, over, against, pareto, intervals: what was asked for
         notes           sentences on the numbers of all tables
         problems        sentences on files that are no records
         tables          one for each data set:
@@ -38,10 +38,9 @@ def as_json(comparison: Comparison) -> str:
               interval           95 % t interval of the mean; null for fewer than two repetitions, and for more than
                                  60 rows without --intervals
               rank_group         1 + the number of rows that are significantly better; null if nothing was tested
-          tuning        null, or of swept numbers: keys, methods, notes; see `Tuning` in `mtlrun.comparison.analysis_results`
-          against       null without --against: baseline, contrasts, overall, ranks, notes;
-                        `Against` there
-          trade_offs    null without --pareto; `TradeOffs` there
+          tuning        null, or of swept numbers keys, methods, notes: `Tuning` in `mtlrun.comparison.analysis_results`
+          against       null without --against: baseline, contrasts, overall, ranks, notes: `Against` there
+          trade_offs    null without --pareto: `TradeOffs` there
 
     A number that is not finite is null. `seconds_per_step` is in seconds, Deltas are in percent.
     """
