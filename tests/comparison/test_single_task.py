@@ -101,7 +101,7 @@ def test_the_command_makes_the_baseline():
     """What it composes has the training in common with the runs that lack a baseline."""
     overrides = ["model=mmoe", "model.num_experts=3", "weighting=cagrad", "weighting.c=0.3", "seed=1",
                  "trainer.epochs=7", "backbone=mlp", "backbone.hidden=[16]", "runtime.study=mine", "runtime.rerun=true",
-                 "tasks.left.weight=2"]  # fmt: skip
+                 "tasks.left.weight=2", "trainer.log_affinity_every=10"]  # fmt: skip
     runs = [Run(make_record(overrides=[*overrides, f"optimizer.lr={lr}"])) for lr in (0.1, 0.2)]
     (command,) = single_task_commands([*runs, runs[0]], [0, 1])
     assert command == (

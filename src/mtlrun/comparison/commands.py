@@ -7,13 +7,17 @@ from typing import Any
 
 from mtlrun.comparison.run import Run
 
-# Overrides of the run that are not those of its baseline.
-_DROPPED = re.compile(
-    r"(model|weighting|match_parameters|model@match_parameters|weighting/losses|seed|hydra)([./=].*|$)"
-    r"|dataset\.fold=.*|tasks\.[^.]+\.weight=.*|runtime\.(rerun|predictions|quiet|checkpoint_minutes)=.*"
+#: Overrides about how tasks share a network, which do not apply to a network of one task, as a pattern.
+SHARING = (
+    r"(model|weighting|match_parameters|model@match_parameters|weighting/losses)([./=].*|$)|tasks\.[^.]+\.weight=.*"
+    r"|trainer\.log_affinity_every=.*"
 )
-# What does not tell one run from another.
-_CIRCUMSTANCES = re.compile(r"runtime\.(rerun|quiet|checkpoint_minutes|num_workers)=.*")
+#: Overrides that tell the repetitions of a config apart, as a pattern.
+REPEATED = r"(seed|hydra)([./=].*|$)|dataset\.fold=.*"
+#: Overrides that cannot change what a run computes or keeps, as a pattern.
+CIRCUMSTANCES = r"runtime\.(rerun|quiet|checkpoint_minutes)=.*"
+_NOT_OF_BASELINE = re.compile(rf"{SHARING}|{REPEATED}|{CIRCUMSTANCES}|runtime\.predictions=.*")
+_NOT_OF_TRAINING = re.compile(rf"{CIRCUMSTANCES}|runtime\.num_workers=.*")
 _STUDY = re.compile(r"\+?study=")
 
 
@@ -28,7 +32,9 @@ def single_task_commands(runs: Sequence[Run], seeds: Sequence[Any], folds: Seque
     fixed = {"model": ["single"], "weighting": ["equal"], "seed": list(map(str, seeds))}
     if folds:
         fixed["dataset.fold"] = list(map(str, folds))
-    distinct = {repr(values): values for values in (override_values(run.record.overrides, _DROPPED) for run in runs)}
+    distinct = {
+        repr(values): values for values in (override_values(run.record.overrides, _NOT_OF_BASELINE) for run in runs)
+    }
     return [as_command(fixed | values) for values in _merge(list(distinct.values()))]
 
 
@@ -42,7 +48,7 @@ def training_commands(runs: Sequence[Run]) -> list[str]:
             words = ["mtlrun", "extend", str(record.parent.get("folder")), *record.overrides]
             extensions[shlex.join(words)] = None
         else:
-            values = override_values(record.overrides, _CIRCUMSTANCES)
+            values = override_values(record.overrides, _NOT_OF_TRAINING)
             distinct[repr(sorted(values.items()))] = values
     commands = list(distinct.values())
     while len(merged := _merge(commands)) < len(commands):

@@ -6,21 +6,14 @@ from itertools import combinations
 from typing import Any
 
 from mtlrun.comparison.affinity.methods import by_method, tasks_of, widest
-from mtlrun.comparison.commands import as_command, override_values
+from mtlrun.comparison.commands import CIRCUMSTANCES, REPEATED, SHARING, as_command, override_values
 from mtlrun.comparison.data_sets import dataset_of
 from mtlrun.comparison.groups import ConfigGroup
 from mtlrun.comparison.run import Run
 
 # Overrides that are given anew, or are about the circumstances of a run.
-_REPEATED = (
-    r"(seed|hydra)([./=].*|$)|dataset\.(fold|predict|exclude)=.*|runtime\.(study|rerun|quiet|checkpoint_minutes)=.*"
-)
+_GIVEN_ANEW = rf"{REPEATED}|{CIRCUMSTANCES}|dataset\.(predict|exclude)=.*|runtime\.study=.*"
 _ADDED = re.compile(r"\+(?:task@)?tasks\.(\w+)=")
-# What a network of one task has no use for.
-_FOR_SEVERAL = (
-    r"(model|weighting|match_parameters|model@match_parameters|weighting/losses)([./=].*|$)|tasks\.[^.]+\.weight=.*"
-    r"|trainer\.log_affinity_every=.*"
-)
 
 
 def template(groups: Sequence[ConfigGroup], label: str = "") -> ConfigGroup:
@@ -64,7 +57,7 @@ def _command(group: ConfigGroup, network: Collection[str], study: str, *, single
     overrides = run.record.overrides
     left_out = [task for task in tasks_of(group) if task not in network]
     about_others = [rf"(task@)?tasks\.{re.escape(task)}([.=].*|$)" for task in left_out]
-    dropped = "|".join([_REPEATED, *[_FOR_SEVERAL] * single, *about_others])
+    dropped = "|".join([_GIVEN_ANEW, *[SHARING] * single, *about_others])
     values = override_values(overrides, re.compile(dropped))
     fixed: dict[str, list[str]] = {"runtime.study": [study]}
     if single:
