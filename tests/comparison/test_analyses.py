@@ -14,7 +14,6 @@ from mtlrun.comparison.building import compare
 from mtlrun.comparison.formats.sections import sections_of
 from mtlrun.comparison.run import Run
 from mtlrun.comparison.samples import SampleDifference
-from mtlrun.comparison.significance import independent
 from mtlrun.comparison.statistics.paired import Difference
 from mtlrun.comparison.table import Options
 from mtlrun.errors import ConfigError
@@ -59,7 +58,7 @@ def test_folds_count_and_not_the_seeds_on_them():
     table = table_of(records)
     (row,) = table.configs
     cell = row.cells["a/accuracy"]
-    assert independent(row.group, cell.values) == pytest.approx({0: 0.515, 1: 0.615, 2: 0.715})
+    assert row.group.independent(cell.values) == pytest.approx({0: 0.515, 1: 0.615, 2: 0.715})
     # Nadeau and Bengio: s sqrt(1/3 + 1/2)
     reach = scipy.stats.t.ppf(0.975, 2) * 0.1 * math.sqrt(1 / 3 + 1 / 2)
     assert cell.interval == pytest.approx((0.615 - reach, 0.615 + reach))
@@ -70,7 +69,27 @@ def test_rows_that_mix_configs_count_seeds_once():
     table = table_of(records, by=("weighting",))
     (row,) = table.configs
     assert len(row.cells["left/accuracy"].values) == 6
-    assert len(independent(row.group, row.cells["left/accuracy"].values)) == 3
+    assert len(row.group.independent(row.cells["left/accuracy"].values)) == 3
+
+
+def test_a_mean_that_mixes_configs_unevenly_is_the_center_of_its_interval():
+    records = [make_record(seed, test={"left": {"accuracy": 0.5 + seed / 10}}) for seed in range(3)]
+    records += [make_record(0, test={"left": {"accuracy": value}}, changes={"optimizer.lr": lr})
+                for lr, value in ((0.1, 0.8), (0.2, math.nan))]  # fmt: skip
+    comparison = compare([Run(record) for record in records], Options(by=("weighting",)))
+    cell = comparison.tables[0].configs[0].cells["left/accuracy"]
+    assert (cell.samples, cell.n, cell.of) == (pytest.approx([0.65, 0.6, 0.7]), 3, 3)
+    assert cell.mean == pytest.approx(sum(cell.interval) / 2)
+    assert "mean ± standard deviation over the seeds, each the mean over its runs" in comparison.notes
+
+
+def test_only_seeds_are_called_seeds():
+    records = make_study({"equal": 0.9, "mgda": 0.9}, seeds=3)
+    (named,) = [line for line in table_of(records).warnings if "almost nothing" in line]
+    assert "with 3 seeds" in named
+    for over in (("seed", "optimizer.lr"), ("optimizer.lr", "seed")):
+        (named,) = [line for line in table_of(records, over=over).warnings if "almost nothing" in line]
+        assert "with 3 repetitions" in named
 
 
 def warnings_of(*studies):

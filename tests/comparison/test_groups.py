@@ -25,7 +25,7 @@ def rows(records, **options):
 
 
 def summary(row, task, metric):
-    return mean_and_spread(row.samples(row.results(task, metric)))
+    return mean_and_spread(list(row.independent(row.results(task, metric)).values()))
 
 
 def test_runs_that_differ_in_their_seed_alone_are_one_group():

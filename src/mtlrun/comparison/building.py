@@ -82,7 +82,7 @@ def _fill_metrics(row: Row, columns: Sequence[Column]) -> None:
     for column in columns:
         values = row.group.results(column.task, column.metric, column.meaning)
         if values:
-            row.cells[column.key] = Cell(values, row.group.samples(values))
+            row.cells[column.key] = Cell(values, list(row.group.independent(values).values()))
 
 
 def _find_missing(rows: Sequence[Row]) -> None:
@@ -134,7 +134,7 @@ def _add_deltas(table: ComparisonTable, single_task: SingleTaskRuns) -> None:
             by_m[repetition], by_p[repetition] = delta_m(gains), delta_p(gains)
         for column, values in ((DELTA_M, by_m), (DELTA_P, by_p)):
             if any(not isnan(value) for value in values.values()):
-                row.cells[column.key] = Cell(values, row.group.samples(values))
+                row.cells[column.key] = Cell(values, list(row.group.independent(values).values()))
     _describe_deltas(table, problems, list(undefined))
     if near_zero:
         table.warnings.append(
@@ -231,10 +231,11 @@ def _describe_numbers(tables: Sequence[ComparisonTable], records: Sequence[Recor
         notes.append(explain_mark(averaged))
     over = groups[0].over if groups else SEED_AND_FOLD
     numbers = "mean [95 % interval by Student's t]" if options.intervals else "mean ± standard deviation"
+    each = ", each the mean over its runs" if any(group.mixed for group in groups) else ""
     if over != SEED_AND_FOLD:
-        notes.append(f"{numbers} over {', '.join(over)}")
+        notes.append(f"{numbers} over {', '.join(over)}{each}")
     elif any(group.num_folds is None for group in groups):
-        notes.append(f"{numbers} over the seeds")
+        notes.append(f"{numbers} over the seeds{each}")
     if any(group.num_folds is not None for group in groups):
         notes.append(f"with folds: {numbers} over the folds, each the mean over its seeds")
     if any(_is_undefined(table) for table in tables):

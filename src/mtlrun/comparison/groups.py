@@ -101,25 +101,28 @@ class ConfigGroup:
                 results[repetition] = nan if value is None else value
         return results
 
-    def samples(self, values: Mapping[Repetition, float]) -> list[float]:
-        """Return what a mean is over, NaN where it is not defined: the value of each repetition, or of each fold.
+    def independent(self, values: Mapping[Repetition, float]) -> dict[Any, float]:
+        """Return the values that a mean, its interval and tests are over, NaN where one is not defined.
 
-        That of a fold is the mean over its seeds: runs on the same test samples are not independent of each other.
+        With folds there is one per fold, the mean over its seeds: runs on the same test samples are not independent of
+        each other. Otherwise there is one per repetition of `over`. Where a row puts several configs together, that is
+        the mean of these: runs of one seed are not independent either.
+
+        Args:
+            values: one per run; those that are not finite do not count.
+
+        Returns:
+            {fold, or values of the keys in `over`: mean of the finite values}.
         """
-        if self.num_folds is None:
-            return list(values.values())
-        return [
-            fmean(finite) if (finite := [value for value in of_fold if isfinite(value)]) else nan
-            for of_fold in self.by_fold(values).values()
-        ]
-
-    def by_fold(self, values: Mapping[Repetition, float]) -> dict[Any, list[float]]:
-        """Return the values of each fold; the only fold is None where there are none."""
         place = self.over.index("dataset.fold") if self.num_folds is not None else None
-        by_fold: dict[Any, list[float]] = {}
+        found: dict[Any, list[float]] = {}
         for repetition, value in values.items():
-            by_fold.setdefault(None if place is None else repetition[place], []).append(value)
-        return by_fold
+            key = repetition[: len(self.over)] if place is None else repetition[place]
+            found.setdefault(key, []).append(value)
+        return {
+            key: fmean(finite) if (finite := [value for value in of_key if isfinite(value)]) else nan
+            for key, of_key in found.items()
+        }
 
 
 def mean_and_spread(samples: Sequence[float]) -> tuple[float, float, int]:

@@ -1,12 +1,11 @@
 """What of a table is more than noise: intervals of its means, and rank groups of its rows, column by column."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import isfinite
-from statistics import fmean
 from typing import Any
 
 from mtlrun.comparison.columns import DELTA_M, Column
-from mtlrun.comparison.groups import ConfigGroup, Repetition
+from mtlrun.comparison.groups import SEED_AND_FOLD, ConfigGroup
 from mtlrun.comparison.statistics.intervals import t_interval
 from mtlrun.comparison.statistics.ranks import ALPHA, rank_groups
 from mtlrun.comparison.table import ComparisonTable, Row
@@ -15,21 +14,6 @@ from mtlrun.comparison.table import ComparisonTable, Row
 #: significant after the correction.
 MOST_ROWS = 60
 _DESCRIBED, _NAMED = 6, 8
-
-
-def independent(group: ConfigGroup, values: Mapping[Repetition, float]) -> dict[Any, float]:
-    """Return the values that count as repetitions in a test, {repetition: value}, without those that are not finite.
-
-    With folds that is the mean of each fold over its seeds. Where a row puts several configs together, it is the mean
-    of these: runs of one seed are not independent of each other.
-    """
-    place = group.over.index("dataset.fold") if group.num_folds is not None else None
-    found: dict[Any, list[float]] = {}
-    for repetition, value in values.items():
-        if isfinite(value):
-            key = repetition[: len(group.over)] if place is None else repetition[place]
-            found.setdefault(key, []).append(value)
-    return {key: fmean(of_key) for key, of_key in found.items()}
 
 
 def test_to_train(group: ConfigGroup) -> float:
@@ -42,7 +26,7 @@ def repetition_word(group: ConfigGroup) -> str:
     """Return what a repetition of a row is: a seed, a fold, or a repetition."""
     if group.num_folds is not None:
         return "fold"
-    return "seed" if group.over[0] == "seed" else "repetition"
+    return "seed" if "seed" in group.over and set(group.over) <= set(SEED_AND_FOLD) else "repetition"
 
 
 def tested_columns(table: ComparisonTable) -> list[Column]:
@@ -63,9 +47,11 @@ def tested_columns(table: ComparisonTable) -> list[Column]:
 
 
 def tested_values(row: Row, column: Column) -> dict[Any, float]:
-    """Return the independent values of a row in a column; empty if it has none."""
+    """Return the independent values of a row in a column that are finite; empty if it has none."""
     cell = row.cells.get(column.key)
-    return {} if cell is None else independent(row.group, cell.values)
+    if cell is None:
+        return {}
+    return {key: value for key, value in row.group.independent(cell.values).items() if isfinite(value)}
 
 
 def add_intervals(table: ComparisonTable, *, shown: bool = False) -> None:

@@ -38,7 +38,7 @@ class Cell:
 
     Args:
         values: of each repetition, NaN where the metric is not defined.
-        samples: what the mean is over: these values, or with folds the mean of each fold; None for the values.
+        samples: what the mean is over, `ConfigGroup.independent` of these values; None for the values.
         place: 1 if no other row is better, as far as the shown digits tell, 2 if only the rows with 1 are; else 0.
         interval: around the mean, over the repetitions; None where none was computed.
         shows_interval: whether readers see the interval in place of the standard deviation.

@@ -32,7 +32,8 @@ def as_json(comparison: Comparison) -> str:
             over, mixed keys in which the runs differ
             cells       {key of a column: cell}:
               mean, std, n, of   n of the `of` samples are finite; the mean is over these
-              samples            what the mean is over: a value per repetition, or with folds one per fold
+              samples            what the mean is over: a value per repetition of `over`, or with folds one per fold,
+                                 each the mean of its runs
               values             [{repetition, value}], unrounded
               place              1 for the best, 2 for the second, else 0
               interval           95 % t interval of the mean; null for fewer than two repetitions, and for more than
