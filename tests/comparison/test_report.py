@@ -35,7 +35,10 @@ HOSTILE = (
     "</code></script><script>alert('x')</script> <img src=x onerror=y> \"q\" a|b `c` *d* [e](f) \x1b[31m\u202e&lt;"
 )
 SHOWN = HOSTILE.replace("\x1b", "").replace("\u202e", "")
-SVG = '<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"><defs><path id="a"/></defs><use href="#a"/></svg>'
+SVG = (
+    '<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"><defs><path id="{0}-1"/></defs>'
+    '<use href="#{0}-1"/></svg>'
+)
 
 
 class Page(HTMLParser):
@@ -74,8 +77,9 @@ def section(document, title):
 def test_texts_of_others_are_shown_and_not_obeyed():
     cells = [Cell(HOSTILE, HOSTILE, mark=mark) for mark in ("", "best", "second", "differs", "bad")]
     table = Table(HOSTILE, [Column(HOSTILE)] * 5, [cells], [cells])
+    svg = {name: SVG.format(name) for name in "pq"}
     blocks = [Paragraph(HOSTILE, lead=True), Paragraph(HOSTILE), Points([HOSTILE], HOSTILE), Code([HOSTILE]), table,
-              Picture(SVG, HOSTILE, HOSTILE, "p"), Picture(SVG, HOSTILE, HOSTILE, "q"),
+              Picture(svg["p"], HOSTILE, HOSTILE, "p"), Picture(svg["q"], HOSTILE, HOSTILE, "q"),
               Details(HOSTILE, [Code([HOSTILE])])]  # fmt: skip
     document = Document(HOSTILE, [HOSTILE], [Section(HOSTILE, blocks)])
     harmless = Document("T", ["f"], [Section("S", [Paragraph("p")])])
@@ -98,7 +102,7 @@ def test_texts_of_others_are_shown_and_not_obeyed():
     assert not re.search(r"(?<!\\)[`*\[|]c|<(?!br>)|[\x1b\u202e]", "\n".join(outside_code))
     (row,) = {line.count("|") - line.count("\\|") for line in outside_code if line.startswith("| ")}
     assert row == 6
-    assert pictures == {"pictures/p.svg": SVG, "pictures/q.svg": SVG}
+    assert pictures == {"pictures/p.svg": svg["p"], "pictures/q.svg": svg["q"]}
 
 
 def test_both_formats_have_all_sections_and_load_nothing():
@@ -113,6 +117,17 @@ def test_both_formats_have_all_sections_and_load_nothing():
     for row in section(document, "Results").blocks[0].rows:
         assert {cell.text for cell in row if cell.text} <= cells
         assert all(cell.text in text for cell in row)
+
+
+def test_each_table_has_pictures_of_its_own():
+    records = [record for name in ("a/b", "c") for record in make_study({"equal": 0.9, "mgda": 0.8}, dataset=name)]
+    document = document_of(records)
+    text, files = as_markdown(document, "pictures")
+    assert {f"pictures/{name}-task-against-task.svg" for name in ("a-b", "c")} <= set(files)
+    assert len(files) == text.count("](pictures/")
+    identifiers = Page(as_html(document)).attributes("id")
+    assert any(identity.startswith("a-b-task-against-task-") for identity in identifiers)
+    assert len(identifiers) == len(set(identifiers))
 
 
 def test_warnings_stand_with_the_answer_and_analyses_in_their_sections():

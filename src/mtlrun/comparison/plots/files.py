@@ -74,7 +74,7 @@ def write_pictures(
     require_matplotlib()
     paths: list[Path] = []
     left_out: list[str] = []
-    for table, prefix in zip(comparison.tables, _prefixes([table.title for table in comparison.tables]), strict=True):
+    for table, prefix in zip(comparison.tables, prefixes([table.title for table in comparison.tables]), strict=True):
         drawn = draw_all(table)
         left_out += [f"{table.title}: {sentence}" if prefix else sentence for sentence in drawn.left_out]
         for picture in drawn.pictures:
@@ -87,8 +87,8 @@ def write_pictures(
     return paths, left_out
 
 
-def _prefixes(titles: Sequence[str]) -> list[str]:
-    """Return what the names of the files of each table begin with; nothing if there is one table."""
+def prefixes(titles: Sequence[str]) -> list[str]:
+    """Return what the names of the pictures of each table begin with; nothing if there is one table."""
     if len(titles) == 1:
         return [""]
     plain = [re.sub(r"[^\w.-]+", "-", title).strip("-.") or "table" for title in titles]

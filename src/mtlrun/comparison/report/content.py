@@ -5,6 +5,7 @@ from datetime import datetime
 
 from mtlrun import __version__
 from mtlrun.comparison.commands import training_commands
+from mtlrun.comparison.plots.files import prefixes
 from mtlrun.comparison.report.answer import answer
 from mtlrun.comparison.report.configs import configs
 from mtlrun.comparison.report.document import Block, Code, Document, Paragraph, Points, Section
@@ -30,7 +31,7 @@ def make_document(comparison: Comparison, *, command: str, now: datetime, alone:
     runs = [run for table in tables for row in table.configs for run in row.group.runs]
     answers: list[Section] = []
     sections: list[Section] = []
-    for table in tables:
+    for table, prefix in zip(tables, prefixes([table.title for table in tables]), strict=True):
         of = f": {table.title}" if len(tables) > 1 else ""
         references = find_references(table)
         answers.append(Section(f"Answer{of}", answer(table, references)))
@@ -38,7 +39,7 @@ def make_document(comparison: Comparison, *, command: str, now: datetime, alone:
         sections += [
             Section(f"Results{of}", results(table)),
             Section(f"Differences{of}", differences),
-            Section(f"Pictures{of}", pictures(table, references, alone=alone)),
+            Section(f"Pictures{of}", pictures(table, references, alone=alone, prefix=prefix)),
             Section(f"Trade-offs{of}", analyses(table, trade_offs=table.trade_offs)),
             Section(f"Tuning{of}", analyses(table, tuning=table.tuning)),
             Section(f"Costs{of}", costs(table)),

@@ -91,10 +91,10 @@ class Picture:
     """A picture.
 
     Args:
-        svg: one element <svg>, which has a role and a label.
+        svg: one element <svg>, which has a role and a label; its ids begin with the name.
         title: a few words; also what is read aloud in its place.
         caption: what it shows.
-        name: of the file, where it becomes one.
+        name: unique in the document; also of the file, where it becomes one.
     """
 
     svg: str

@@ -121,20 +121,18 @@ class _Renderer:
         return f"<tr>{''.join(cells)}</tr>"
 
     def _picture(self, picture: Picture) -> str:
-        svg = inline_svg(picture.svg, f"p{next(self._numbers)}-")
         caption = f"<strong>{_text(picture.title)}.</strong> {_text(picture.caption)}"
-        return f'<figure>\n<div class="scroll" tabindex="0">{svg}</div>\n<figcaption>{caption}</figcaption>\n</figure>'
+        svg = f'<div class="scroll" tabindex="0">{_inline_svg(picture.svg)}</div>'
+        return f"<figure>\n{svg}\n<figcaption>{caption}</figcaption>\n</figure>"
 
     def _details(self, details: Details) -> str:
         inner = "\n".join(self.render(block) for block in details.blocks)
         return f"<details>\n<summary>{_text(details.summary)}</summary>\n{inner}\n</details>"
 
 
-def inline_svg(svg: str, prefix: str) -> str:
-    """Return an SVG as it can stand inside of HTML, beside others: without a head, and with ids of its own."""
-    svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", printable(svg[svg.index("<svg") :].strip()))
-    svg = re.sub(r'(\sid=")', rf"\g<1>{prefix}", svg)
-    return re.sub(r'(\s(?:xlink:)?href="#|url\(#)', rf"\g<1>{prefix}", svg)
+def _inline_svg(svg: str) -> str:
+    """Return an SVG as it can stand inside of HTML: without a head and namespaces."""
+    return re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", printable(svg[svg.index("<svg") :].strip()))
 
 
 def _cell(cell: Cell) -> str:

@@ -10,13 +10,14 @@ from mtlrun.errors import DataError
 MOST = 1_000_000
 
 
-def pictures(table: ComparisonTable, references: References, *, alone: bool) -> list[Block]:
+def pictures(table: ComparisonTable, references: References, *, alone: bool, prefix: str = "") -> list[Block]:
     """Return the pictures, and why others are left out.
 
     Args:
         table: what they show.
         references: the row that the others are held against is drawn in black.
         alone: whether each becomes a file of its own.
+        prefix: what their names begin with, so that they differ from those of other tables.
     """
     chosen = references.chosen.baseline if references.chosen is not None else None
     try:
@@ -26,6 +27,7 @@ def pictures(table: ComparisonTable, references: References, *, alone: bool) -> 
     blocks: list[Block] = []
     left_out, room = list(drawn.left_out), MOST
     for picture in drawn.pictures:
+        picture.name = prefix + picture.name  # before the conversion: ids in the SVG begin with it
         svg = to_svg(picture, alone=alone)
         if len(svg) > room:
             left_out.append(f"{picture.title}: too large for this file")
