@@ -7,12 +7,17 @@ from xml.etree import ElementTree
 import pytest
 from synthetic import make_record, make_study, write_records
 
+from mtlrun.comparison.building import compare
+from mtlrun.comparison.formats.sections import sections_of
 from mtlrun.comparison.plots import View, draw_all, to_png, to_svg
 from mtlrun.comparison.plots.critical_difference import draw_critical_difference
+from mtlrun.comparison.plots.delta_bars import draw_delta_bars
 from mtlrun.comparison.plots.scatter import draw_scatter
 from mtlrun.comparison.plots.style import COLORS, GRAY
 from mtlrun.comparison.reading import compare_folders
+from mtlrun.comparison.run import Run
 from mtlrun.comparison.statistics.friedman import critical_difference
+from mtlrun.comparison.table import Options
 from mtlrun.errors import DataError
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -198,11 +203,54 @@ def test_critical_difference_is_that_of_the_statistics_and_more_seeds_shrink_it(
     assert lengths[1] == pytest.approx(lengths[0] / 2)
 
 
+def folded(model, weighting, tasks=("left", "right")):
+    """Return the records of a method on three folds with two seeds each."""
+    return [
+        make_record(seed, model=model, weighting=weighting, tasks=tasks,
+                    test={task: {"accuracy": MEANS[weighting][0] + fold / 50 + seed / 500 * (fold - 1), "loss": 1.0}
+                          for task in tasks},
+                    changes={"dataset.num_folds": 3, "dataset.fold": fold})
+        for seed in range(2) for fold in range(3)
+    ]  # fmt: skip
+
+
+def test_pictures_test_what_the_table_tests_which_are_folds_and_not_the_seeds_on_them():
+    records = [*folded("single", "equal"), *(record for name in MEANS for record in folded("hard", name))]
+    (table,) = compare([Run(record) for record in records], Options(against="mgda")).tables
+    assert table.against.ranks.num_blocks == 6  # two tasks, three folds
+    view = View(table)
+    caption = draw_critical_difference(view).caption
+    assert "over 6 blocks (a block is one task in one repetition, by the main metrics)" in caption
+    assert f"p = {table.against.ranks.p:.2g}." in caption
+    intervals = {row.name: row.cells["delta_p"].interval for row in table.configs if "delta_p" in row.cells}
+    for row in table.configs:  # as in a long table
+        row.cells["delta_p"].interval = None
+    picture = draw_delta_bars(view)
+    (axes,) = picture.figure.axes
+    drawn = [tuple(line.get_xdata()) for line in axes.lines if line.get_marker() == "|"]
+    expected = sorted(filter(None, intervals.values()))
+    assert sum(sorted(drawn), ()) == pytest.approx(sum(expected, ()))
+    assert "dots: folds, each the mean over its seeds" in picture.caption
+
+
+def test_metrics_that_stand_in_for_main_ones_are_drawn_and_named():
+    records = make_study({"equal": 0.9, "mgda": 0.8, "dwa": 0.7})
+    options = Options(metrics=("*/loss",), against="equal", pareto=True)
+    (table,) = compare([Run(record) for record in records], options).tables
+    found = {picture.name: picture for picture in draw_all(table).pictures}
+    assert {"task-against-task", "critical-difference"} <= set(found)
+    words = "by the main metrics, or where they are not shown the first ones: left loss, right loss"
+    assert words in found["critical-difference"].caption
+    assert words in table.trade_offs.notes
+    _, overall, _ = sections_of(table)
+    assert overall.notes[0].startswith(f"{words}: the probability")
+
+
 def test_what_cannot_be_drawn_is_left_out_with_the_reason(tmp_path):
     found = draw_all(table_of(tmp_path, make_study({"equal": 0.9, "mgda": 0.91}, tasks=("left",))))
     assert found.pictures == []
     assert found.left_out == [
-        "no picture of task against task: it needs two tasks, and there is 1 task",
+        "no picture of task against task: it needs two tasks, found 1 task",
         "no picture of change against single-task networks: no method has a single-task baseline to be held against",
         "no picture of critical difference: it needs three methods with a result in each task, found 2",
         "no picture of training curves: no metrics.jsonl beside the records has losses of training and evaluations",

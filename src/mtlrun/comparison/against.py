@@ -43,7 +43,7 @@ def hold_against(table: ComparisonTable, name: str, samples: SampleComparison | 
         contrasts = [_contrast(row, chosen, column, samples) for row in others]
         _correct(contrasts, chosen.group.num_folds is not None)
         found.contrasts += contrasts
-    mains = main_columns(table)
+    mains = table.main_columns()
     for row in (chosen, *others):
         improvement = None if row is chosen else probability_of_improvement(_scores(row, mains), _scores(chosen, mains))
         found.overall.append(Overall(row.name, improvement, _gain(row, mains)))
@@ -104,19 +104,6 @@ def find_row(table: ComparisonTable, name: str) -> Row:
 def _words(row: Row) -> set[str]:
     """Return the values of a row's label, alone and behind their keys."""
     return {word for key, value in row.label.items() for word in (str(value), f"{key}={value}")}
-
-
-def main_columns(table: ComparisonTable) -> list[Column]:
-    """Return one column per task: that of its main metric, or if it is not shown, the first one."""
-    mains = {item for row in table.configs for record in row.group.records for item in record.main_metrics.items()}
-    by_task: dict[object, Column] = {}
-    for column in table.metrics:
-        task = column.task, column.meaning
-        if task not in by_task or (
-            (column.task, column.metric) in mains and (column.task, by_task[task].metric) not in mains
-        ):
-            by_task[task] = column
-    return list(by_task.values())
 
 
 def _contrast(row: Row, chosen: Row, column: Column, samples: SampleComparison) -> Contrast:

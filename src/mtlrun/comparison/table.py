@@ -1,8 +1,8 @@
 """The comparison as data: what all formats print, and what statistics, plots and reports add to."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import isfinite, nan
+from math import nan
 from typing import Any, Literal
 
 from mtlrun.comparison.analysis_results import Against, TradeOffs, Tuning
@@ -146,13 +146,27 @@ class ComparisonTable:
         selected_on_validation = [row for row in self.configs if not row.group.test_selected]
         return selected_on_validation or self.configs
 
-    def values(self, column: Column) -> Mapping[str, Mapping[Repetition, float]]:
-        """Return {name of the row: {repetition: finite value}} of a column, for the rows of `ranked` that have it."""
-        return {
-            row.name: {key: value for key, value in row.cells[column.key].values.items() if isfinite(value)}
-            for row in self.ranked()
-            if column.key in row.cells
-        }
+    def main_columns(self) -> list[Column]:
+        """Return one column per task: that of its main metric, or if it is not shown, the first one."""
+        by_task: dict[object, list[Column]] = {}
+        for column in self.metrics:
+            by_task.setdefault((column.task, column.meaning), []).append(column)
+        return [next(filter(self._is_main, columns), columns[0]) for columns in by_task.values()]
+
+    def stand_ins(self) -> list[Column]:
+        """Return those of `main_columns` that stand in for a main metric that is not shown."""
+        return [column for column in self.main_columns() if not self._is_main(column)]
+
+    def describe_mains(self) -> str:
+        """Return what `main_columns` are, as part of a sentence."""
+        titles = ", ".join(column.title for column in self.stand_ins())
+        return (
+            f"the main metrics, or where they are not shown the first ones: {titles}" if titles else "the main metrics"
+        )
+
+    def _is_main(self, column: Column) -> bool:
+        records = [record for row in self.configs for record in row.group.records]
+        return any(record.main_metrics.get(column.task) == column.metric for record in records)
 
 
 @dataclass

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from math import isclose, isfinite, nan
 
-from mtlrun.comparison.against import main_columns
 from mtlrun.comparison.analysis_results import TradeOff, TradeOffs
 from mtlrun.comparison.columns import Column
 from mtlrun.comparison.pareto import dominates, hypervolume, non_dominated
@@ -18,7 +17,7 @@ _MOST_OBJECTIVES = 10  # the time that a hypervolume takes grows exponentially w
 
 def find_trade_offs(table: ComparisonTable) -> TradeOffs | None:
     """Return the multi-objective view of the main metrics; None with fewer than two of them, or two rows with all."""
-    columns = main_columns(table)
+    columns = table.main_columns()
     rows = [row for row in table.ranked() if all(isfinite(row.mean(column)) for column in columns)]
     if len(columns) < 2 or len(rows) < 2:
         return None
@@ -30,6 +29,8 @@ def find_trade_offs(table: ComparisonTable) -> TradeOffs | None:
         better = [] if on_front else [other.name for other, each in pairs if dominates(each, point, directions)]
         found.rows.append(TradeOff(row.name, better))
     found.notes.append("dominance is that of the means; whether a difference is more than noise, ranks and tests show")
+    if table.stand_ins():
+        found.notes.append(f"by {table.describe_mains()}")
     constants = [_constant(rows, column) for column in columns]
     _add_hypervolume(found, points, columns, constants)
     _add_skills(found, rows, columns, constants)

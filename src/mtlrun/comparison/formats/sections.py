@@ -32,7 +32,7 @@ def sections_of(table: ComparisonTable) -> list[Section]:
     if table.tuning is not None:
         found.append(_tuning(table.tuning, {column.key: column.title for column in table.metrics}))
     if table.against is not None:
-        found += [_contrasts(table.against), _overall(table.against)]
+        found += [_contrasts(table.against), _overall(table.against, table.describe_mains())]
     if table.trade_offs is not None:
         found.append(_trade_offs(table.trade_offs))
     return [section for section in found if section.table.rows]
@@ -109,7 +109,7 @@ def _contrast(contrast: Contrast) -> list[str]:
     ]
 
 
-def _overall(against: Against) -> Section:
+def _overall(against: Against, columns: str) -> Section:
     header = ["row", "P(better)", "gain over single-task %", "average rank"]
     ranks = {} if against.ranks is None else dict(zip(against.ranked, against.ranks.average_ranks, strict=True))
     rows = [
@@ -122,7 +122,7 @@ def _overall(against: Against) -> Section:
         for each in against.overall
     ]
     notes = [
-        f"by the main metrics: the probability that a run is better than one of {against.baseline} on a task, and the "
+        f"by {columns}: the probability that a run is better than one of {against.baseline} on a task, and the "
         "interquartile mean over all runs and tasks of the relative gain over single-task networks; intervals of 95 % "
         "by drawing runs anew"
     ]

@@ -4,15 +4,13 @@ Source: Demšar, "Statistical Comparisons of Classifiers over Multiple Data Sets
 here, see `mtlrun.comparison.statistics.friedman`.
 """
 
-from collections.abc import Hashable, Mapping
-from math import isfinite
 from typing import Any
 
 from mtlrun.comparison.columns import Column
-from mtlrun.comparison.groups import Repetition
 from mtlrun.comparison.plots.picture import TIP, NotDrawnError, Picture
 from mtlrun.comparison.plots.style import COLUMN, FAINT, INK, SMALL, new_figure, styled
 from mtlrun.comparison.plots.view import View, count, listed
+from mtlrun.comparison.significance import tested_values
 from mtlrun.comparison.statistics.friedman import RankTest, make_blocks, rank_test
 from mtlrun.comparison.table import Row
 
@@ -27,20 +25,19 @@ def draw_critical_difference(view: View) -> Picture:
     Raises:
         NotDrawnError: there are fewer than three methods, or fewer than two blocks that these share.
     """
-    rows, left_out = _complete(view)
+    columns = view.table.main_columns()
+    rows = [row for row in view.rows if columns and all(tested_values(row, column) for column in columns)]
+    left_out = [row for row in view.rows if row not in rows]
     if len(rows) < 3:
         raise NotDrawnError(f"it needs three methods with a result in each task, found {len(rows)}")
-    columns = view.main_columns
-    values = [view.table.values(column) for column in columns]
-    of_columns = zip(values, columns, strict=True)
-    blocks = make_blocks([(_of_rows(rows, found), column.direction) for found, column in of_columns])
+    blocks = make_blocks([([tested_values(row, column) for row in rows], column.direction) for column in columns])
     test = rank_test(blocks)
     if test is None:
         raise NotDrawnError(f"the methods have {count(len(blocks), 'pair')} of a task and a repetition in common")
     figure = _draw(view, rows, test)
     sentences = [
-        f"Average rank of each method over {test.num_blocks} blocks (a block is one task in one repetition, by its "
-        f"main metric); 1 is best. Friedman's test that all are equal: p = {test.p:.2g}.",
+        f"Average rank of each method over {test.num_blocks} blocks (a block is one task in one repetition, by "
+        f"{view.table.describe_mains()}); 1 is best. Friedman's test that all are equal: p = {test.p:.2g}.",
         "A bar connects methods whose ranks differ by less than the critical difference (CD) of "
         f"{test.critical_difference:.2f}, Nemenyi's at 5 %: they are not told apart. It holds for new repetitions of "
         "these tasks, and shrinks with the square root of the number of blocks.",
@@ -56,28 +53,12 @@ def draw_critical_difference(view: View) -> Picture:
     return Picture("critical-difference", "Critical difference of average ranks", " ".join(sentences), figure)
 
 
-def _of_rows(rows: list[Row], values: Mapping[str, Mapping[Repetition, float]]) -> list[Mapping[Hashable, float]]:
-    return [dict(values[row.name]) for row in rows]
-
-
-def _complete(view: View) -> tuple[list[Row], list[Row]]:
-    """Return the methods with a result in each task, and those without."""
-    columns = view.main_columns
-    numbers = {
-        row.name: [sum(map(isfinite, row.cells[column.key].values.values())) for column in columns]
-        for row in view.rows
-        if all(column.key in row.cells for column in columns)
-    }
-    full = [row for row in view.rows if columns and min(numbers.get(row.name, [0])) > 0]
-    return full, [row for row in view.rows if row not in full]
-
-
 def _lacking(view: View, rows: list[Row], columns: list[Column]) -> str:
     """Return which methods lack how many of the repetitions that others have."""
-    values = [view.table.values(column) for column in columns]
-    every = {key for of_rows in values for row in rows for key in of_rows[row.name]}
+    values = {row.name: [tested_values(row, column) for column in columns] for row in rows}
+    every = {key for of_row in values.values() for of_column in of_row for key in of_column}
     missing = [
-        (view.look(row).label, sum(any(key not in of_rows[row.name] for of_rows in values) for key in every))
+        (view.look(row).label, sum(any(key not in of_column for of_column in values[row.name]) for key in every))
         for row in rows
     ]
     return ", ".join(f"{label} ({number})" for label, number in missing if number)

@@ -7,6 +7,7 @@ from mtlrun.comparison.columns import DELTA_P
 from mtlrun.comparison.plots.picture import TIP, NotDrawnError, Picture
 from mtlrun.comparison.plots.style import COLUMN, INK, SMALL, arrange, new_figure, styled
 from mtlrun.comparison.plots.view import View, bounds_of, listed, signed
+from mtlrun.comparison.significance import test_to_train, tested_values
 from mtlrun.comparison.statistics.intervals import LEVEL, t_interval
 from mtlrun.comparison.table import Row
 
@@ -42,16 +43,20 @@ def draw_delta_bars(view: View) -> Picture:
     axes.spines["left"].set_visible(False)
     axes.set_xlabel("Δp: change against single-task networks, % ↑", loc="right")
     arrange(figure)
+    folded = any(row.group.num_folds is not None for row in rows)
+    over, dots = ("folds", "folds, each the mean over its seeds") if folded else ("runs", "single runs")
     sentences = [
         "Mean over the tasks of the mean relative change of their metrics; to the right of 0 is better than "
         "single-task networks.",
-        f"Whiskers: {LEVEL:.0%} confidence intervals over the runs by Student's t; dots: single runs. The mean of the "
+        f"Whiskers: {LEVEL:.0%} confidence intervals over the {over} by Student's t; dots: {dots}. The mean of the "
         "single-task networks is taken as known.",
     ]
     if far:
         sentences.append("A number stands where a bar goes on beyond the edge.")
     if without := [row for row in rows if _interval(row) is None]:
-        sentences.append(f"Without an interval, from one run: {listed([view.look(row).label for row in without])}.")
+        sentences.append(
+            f"Without an interval, from one {over[:-1]}: {listed([view.look(row).label for row in without])}."
+        )
     if absent := [view.look(row).label for row in view.rows if row not in rows]:
         sentences.append(f"Without a value: {listed(absent)}.")
     return Picture("delta-bars", "Change against single-task networks", " ".join(sentences), figure)
@@ -74,7 +79,9 @@ def _values(row: Row) -> list[float]:
 
 
 def _interval(row: Row) -> tuple[float, float] | None:
-    return row.cells[DELTA_P.key].interval or t_interval(_values(row))
+    """Return the interval of the table, which a long table has none of."""
+    values = list(tested_values(row, DELTA_P).values())
+    return row.cells[DELTA_P.key].interval or t_interval(values, test_to_train=test_to_train(row.group))
 
 
 def _draw_bar(view: View, axes: Any, row: Row, place: int, *, whiskers: bool) -> None:

@@ -28,9 +28,10 @@ def draw_scatter(view: View) -> Picture:
     Raises:
         NotDrawnError: there are fewer than two tasks, or fewer than two methods with results of two tasks.
     """
-    pairs = list(combinations(view.main_columns, 2))
+    columns = view.table.main_columns()
+    pairs = list(combinations(columns, 2))
     if not pairs:
-        raise NotDrawnError(f"it needs two tasks, and there is {count(len(view.main_columns), 'task')}")
+        raise NotDrawnError(f"it needs two tasks, found {count(len(columns), 'task')}")
     panels = [panel for one, other in pairs if len((panel := _Panel(view, one, other)).rows) > 1][:_MOST_PANELS]
     if not panels:
         raise NotDrawnError("fewer than two methods have results of two tasks")

@@ -55,7 +55,7 @@ def _tags_by_task(view: View) -> dict[str, tuple[str, str, tuple[str, str]]]:
     """Return {task: tag of its loss, tag of its evaluations, titles of both}, as far as runs have them."""
     tags = dict.fromkeys(tag for row in view.rows for tag in view.curves.tags(row))
     found: dict[str, tuple[str, str, tuple[str, str]]] = {}
-    for column in view.main_columns:
+    for column in view.table.main_columns():
         train = f"train/{column.task}/loss"
         for split, words in _EVALUATIONS.items():
             evaluation = f"{split}/{column.task}/{column.metric}"

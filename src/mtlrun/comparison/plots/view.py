@@ -7,7 +7,7 @@ from math import isnan
 from statistics import quantiles
 from typing import Any
 
-from mtlrun.comparison.columns import MEAN_RANK, Column
+from mtlrun.comparison.columns import MEAN_RANK
 from mtlrun.comparison.plots.curves import Curves
 from mtlrun.comparison.plots.style import COLORS, GRAY, INK, LINES, MARKERS
 from mtlrun.comparison.single_task import is_single_task
@@ -112,17 +112,6 @@ class View:
     def others(self) -> list[Row]:
         """The methods that are gray."""
         return [row for row in self.rows if not self.look(row).stands_out]
-
-    @cached_property
-    def main_columns(self) -> list[Column]:
-        """The column of the main metric of each task, as far as the table has it."""
-        records = [run.record for row in self.rows for run in row.group.runs]
-        main = {(task, metric) for record in records for task, metric in record.main_metrics.items()}
-        found: dict[str, Column] = {}
-        for column in self.table.metrics:
-            if (column.task, column.metric) in main:
-                found.setdefault(column.task, column)
-        return list(found.values())
 
     @cached_property
     def common(self) -> dict[str, Any]:
