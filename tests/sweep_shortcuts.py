@@ -27,8 +27,8 @@ def leave():
     """End the servers that are idle."""
     while _idle:
         end, life, server, _ = _idle.pop()
-        end.close()
-        os.close(life)
+        processes.hang_up(end)
+        processes.hang_up(life)
         server.wait()
 
 

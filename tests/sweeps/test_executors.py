@@ -4,12 +4,15 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 
 import pytest
+import sweep_shortcuts
 from helpers import read_record, run_folders
 
 from mtlrun.config.compose import compose
@@ -205,6 +208,49 @@ def test_a_signal_to_a_process_that_has_not_begun_ends_it(which):
     processes.signal(number, signal.SIGKILL)
     processes.close()
     assert ended[number].code == -which
+
+
+# A fork server whose children get a signal before they have done anything, and then would train for long.
+HASTY = """
+import os, signal, socket, sys, time
+from mtlrun.sweeps import fork_server
+
+def fork(fork=os.fork):
+    pid = fork()
+    if pid == 0:
+        time.sleep(0.2)
+    else:
+        os.kill(pid, signal.SIGTERM)
+    return pid
+
+os.fork, fork_server._count_gpus, fork_server._run_request = fork, lambda: 0, lambda *_: (time.sleep(5), os._exit(0))
+fork_server.serve(socket.socket(fileno=int(sys.argv[1])), 0)
+"""
+
+
+def test_a_stop_signal_is_not_lost_in_the_first_moment_of_a_process():
+    here, there = socket.socketpair()
+    with subprocess.Popen([sys.executable, "-c", HASTY, str(there.fileno())], pass_fds=[there.fileno()]), here:
+        there.close()
+        for message in ({"path": sys.path, "modules": []}, {"id": 1, "report": "none"}):
+            here.sendall(json.dumps(message).encode() + b"\n")
+        answers = [json.loads(line) for line in islice(here.makefile(), 3)]
+    assert answers[2]["code"] == -signal.SIGTERM
+
+
+def test_the_server_of_a_sweep_ends_while_a_process_lives_that_was_forked_in_the_meantime(monkeypatch):
+    monkeypatch.setattr(Processes, "_start", sweep_shortcuts.start)
+    processes = Processes([])
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+    try:
+        sweep_shortcuts.close(processes)
+        assert os.waitpid(child, os.WNOHANG) == (0, 0)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def test_a_run_that_is_given_up_stops_and_its_pack_goes_on(cluster):

@@ -33,7 +33,7 @@ def serve(requests: socket.socket, life: int) -> None:
 
     Args:
         requests: the socket.
-        life: the reading end of a pipe that the other process holds open as long as it lives.
+        life: a socket whose other end is open as long as the other process lives.
     """
     # A cluster sends signals to all processes of a job. Runs stop after SIGTERM, and this process once they have. The
     # others are announcements, for the process that asked for them; without a handler they would kill runs as well.
@@ -57,12 +57,8 @@ def serve(requests: socket.socket, life: int) -> None:
     while True:
         for line in lines:
             request = json.loads(line)
-            pid = os.fork()
+            pid = _fork()
             if pid == 0:
-                signal.set_wakeup_fd(-1)
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                for number in (signal.SIGTERM, signal.SIGHUP):
-                    signal.signal(number, signal.SIG_DFL)
                 for end in (requests, wakeup, waker):
                     end.close()
                 _run_request(request, life)
@@ -76,6 +72,25 @@ def serve(requests: socket.socket, life: int) -> None:
             _reap(running, requests)
         if requests in readable:
             lines = received.read()
+
+
+def _fork() -> int:
+    """Fork into a process that SIGTERM and SIGHUP end from its first moment on, and not only once it has set them up.
+
+    They are blocked while this process, which ignores them, has the handlers that the other one inherits.
+    """
+    stopping = (signal.SIGTERM, signal.SIGHUP)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, stopping)
+    handlers = [signal.signal(number, signal.SIG_DFL) for number in stopping]
+    pid = os.fork()
+    if pid == 0:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    else:
+        for number, handler in zip(stopping, handlers, strict=True):
+            signal.signal(number, handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    return pid
 
 
 class _Lines:

@@ -102,24 +102,25 @@ class Processes:
 
     def close(self) -> None:
         """End the server, which leaves no process behind: those that still run are asked to stop."""
-        self._socket.close()
-        os.close(self._life)
+        hang_up(self._socket)
+        hang_up(self._life)
         self._server.wait()
         self._scratch.cleanup()
 
     def _start(self) -> None:
         here, there = socket.socketpair()
-        life_there, self._life = os.pipe()
+        self._life, life_there = socket.socketpair()
         environment = os.environ | {
             "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # so that counting GPUs makes no context
             "OBJC_DISABLE_INITIALIZE_FORK_SAFETY": "YES",  # macOS: nothing has run in the process that is forked
         }
         self._server = subprocess.Popen(
-            [sys.executable, "-P", "-m", "mtlrun.sweeps.fork_server", str(there.fileno()), str(life_there)],
-            pass_fds=(there.fileno(), life_there), env=environment, stdin=subprocess.DEVNULL, start_new_session=True,
+            [sys.executable, "-P", "-m", "mtlrun.sweeps.fork_server", str(there.fileno()), str(life_there.fileno())],
+            pass_fds=(there.fileno(), life_there.fileno()), env=environment,
+            stdin=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         there.close()
-        os.close(life_there)
+        life_there.close()
         self._socket = here
         self._buffer = b""
         self._gpus: int | None = None
@@ -158,8 +159,8 @@ class Processes:
 
     def _restart(self) -> list[tuple[int, int]]:
         """Start another server in place of one that was killed; its processes are stopped, and count as killed."""
-        os.close(self._life)  # which asks them to stop
-        self._socket.close()
+        hang_up(self._life)  # which asks them to stop
+        hang_up(self._socket)
         self._server.wait()
         deadline = time.monotonic() + _GRACE
         while (
@@ -193,3 +194,10 @@ class Processes:
             code, found.get("error"), found.get("kind", ""), found.get("problems", []),
             text, found.get("result"),
         )  # fmt: skip
+
+
+def hang_up(end: socket.socket) -> None:
+    """Close a connection, also for processes that were forked in the meantime and hold a copy, such as data loaders."""
+    with contextlib.suppress(OSError):  # the other end is gone
+        end.shutdown(socket.SHUT_RDWR)
+    end.close()
