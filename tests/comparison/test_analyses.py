@@ -12,6 +12,7 @@ from synthetic import make_record, make_study, write_records
 from mtlrun.comparison.analysis_results import Contrast
 from mtlrun.comparison.building import compare
 from mtlrun.comparison.formats.sections import sections_of
+from mtlrun.comparison.reading import read_runs
 from mtlrun.comparison.run import Run
 from mtlrun.comparison.samples import SampleDifference
 from mtlrun.comparison.statistics.paired import Difference
@@ -307,6 +308,16 @@ def test_the_command_shows_the_tests_in_all_formats_for_readers_and_everything_i
     code, _, err = mtlrun(*asked[:2], "--against", "nobody")
     assert code == 2
     assert "--against nobody: no such row" in err
+
+
+def test_a_run_whose_metric_is_undefined_does_not_stop_the_test_over_samples(tmp_path):
+    write_study(tmp_path, {"equal": 0.8, "mgda": 0.9})
+    runs = read_runs([tmp_path]).runs
+    next(run for run in runs if run.lookup("weighting") == "mgda").record.test["left"]["accuracy"] = math.nan
+    (table,) = compare(runs, Options(against="equal")).tables
+    (contrast,) = [each for each in table.against.contrasts if each.column == "left/accuracy"]
+    assert contrast.why_not == ""
+    assert (contrast.over_samples.num_repetitions, contrast.over_repetitions.counts) == (3, (3, 3))
 
 
 def test_a_difference_has_to_survive_seeds_and_test_samples():

@@ -144,6 +144,8 @@ def test_interval_over_samples_is_that_of_the_mean_of_paired_differences(tmp_pat
     down = comparison.compare(first, second, "price", "rmse", "min")
     rmse = [numpy.mean([each.record.test["price"]["rmse"] for each in method.values()]) for method in (first, second)]
     assert down.gain == pytest.approx(rmse[1] - rmse[0])
+    by_chance = comparison.compare(first, {1: second[0], 5: second[1]}, "kind", "accuracy", "max")
+    assert by_chance.num_repetitions == 2  # one shared repetition makes no pairs, as in the test over repetitions
     alone = {5: first[0]}
     assert comparison.compare(alone, second, "kind", "accuracy", "max").num_samples == SIZE  # none is shared: all count
 

@@ -1,7 +1,7 @@
 """Differences of all rows to a chosen one, over repetitions and over test samples, corrected for their number."""
 
 from collections.abc import Sequence
-from math import nan
+from math import isfinite, nan
 
 from mtlrun.comparison.analysis_results import Against, Contrast, Overall
 from mtlrun.comparison.columns import Column
@@ -127,9 +127,9 @@ def _contrast(row: Row, chosen: Row, column: Column, samples: SampleComparison) 
 
 
 def _runs(row: Row, column: Column) -> dict[Repetition, Run]:
-    """Return the runs of a row that have a value in a column."""
+    """Return the runs of a row that have a finite value in a column."""
     values = row.cells[column.key].values
-    return {repetition: run for repetition, run in row.group.repetitions().items() if repetition in values}
+    return {key: run for key, run in row.group.repetitions().items() if isfinite(values.get(key, nan))}
 
 
 def _correct(contrasts: Sequence[Contrast], folded: bool) -> None:

@@ -5,22 +5,21 @@ over seeds: with a small test split all seeds may agree on what is an accident o
 be outside the noise of both.
 """
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from math import isclose
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from mtlrun.comparison.predictions import TaskPredictions, UnusableError, read_predictions
 from mtlrun.comparison.statistics.intervals import LEVEL, Interval
-from mtlrun.comparison.statistics.paired import Direction
+from mtlrun.comparison.statistics.paired import Direction, Key, pairs_of
 
 if TYPE_CHECKING:
     import numpy
 
     from mtlrun.comparison.run import Run
 
-_Repetition = TypeVar("_Repetition", bound=Hashable)
 _MOST, _FEWEST, _DRAWS = 2000, 500, 2 * 10**7  # resamples, and samples drawn in all of them
 _AT_ONCE = 200_000  # counts that are held at a time
 _CLOSE = 1e-4  # of a metric computed from the file to that of the record
@@ -76,15 +75,16 @@ class SampleComparison:
 
     def compare(
         self,
-        first: "Mapping[_Repetition, Run]",
-        second: "Mapping[_Repetition, Run]",
+        first: "Mapping[Key, Run]",
+        second: "Mapping[Key, Run]",
         task: str,
         metric: str,
         direction: Direction,
     ) -> SampleDifference | str:
         """Return by how much the first method is better; or why that is not known over test samples.
 
-        Runs are paired where repetitions are shared, and all of either method count where none are.
+        Runs are paired on shared repetitions, as those of `statistics.paired`; all of either method count where there
+        are fewer than two of these.
 
         Args:
             first, second: {repetition: run} of the completed runs.
@@ -94,7 +94,7 @@ class SampleComparison:
         """
         import numpy
 
-        shared = [repetition for repetition in first if repetition in second]
+        shared = pairs_of(first, second)
         pairs = [[first[each], second[each]] for each in shared] or [[*first.values(), *second.values()]]
         found: dict[str, _Resampled] = {}
         for run in (run for pair in pairs for run in pair):

@@ -1,10 +1,10 @@
 """Differences between two methods over repetitions, paired where these are shared."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass
 from math import isfinite, nan, sqrt
 from statistics import fmean, stdev
-from typing import Literal
+from typing import Literal, TypeVar
 
 from mtlrun.comparison.statistics.intervals import (
     LEVEL,
@@ -15,6 +15,7 @@ from mtlrun.comparison.statistics.intervals import (
 )
 
 Direction = Literal["max", "min"]
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,18 @@ def compare(
     if not one or not other:
         return None
     sign = 1.0 if direction == "max" else -1.0
-    shared = [repetition for repetition in one if repetition in other]
-    if len(shared) >= 2:
+    shared = pairs_of(one, other)
+    if shared:
         gains = [sign * (one[repetition] - other[repetition]) for repetition in shared]
         return _paired(gains, level, test_to_train, bootstrap)
     better, worse = ([sign * value for value in values.values()] for values in (one, other))
     return _unpaired(better, worse, level, test_to_train, bootstrap)
+
+
+def pairs_of(first: Collection[Key], second: Collection[Key]) -> list[Key]:
+    """Return the repetitions on which two methods are paired: those that both have, or none if that is only one."""
+    shared = [repetition for repetition in first if repetition in second]
+    return shared if len(shared) >= 2 else []
 
 
 def _finite(values: Mapping[Hashable, float]) -> dict[Hashable, float]:
