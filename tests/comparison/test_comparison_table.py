@@ -152,6 +152,11 @@ def test_means_that_look_alike_share_a_place():
     values = {"equal": 0.90001, "mgda": 0.90002, "dwa": 0.8, "rlw": 0.7}
     table = table_of([make_record(weighting=name, test=accuracies(value)) for name, value in values.items()])
     assert [row.cells["left/accuracy"].place for row in table.rows] == [1, 1, 2, 0]
+    around_zero = [make_record(model="single", test=accuracies(0.8))]
+    for name, value in {"mgda": 0.80001, "dwa": 0.79999}.items():
+        around_zero.append(make_record(weighting=name, test=accuracies(value)))
+    table = table_of(around_zero)
+    assert [row.cells["delta_p"].place for row in table.rows] == [1, 1, 1]  # 0.00 and -0.00 are both shown as 0.00
 
 
 def test_time_and_memory_of_other_hardware_are_left_out():
@@ -193,6 +198,9 @@ def test_reading_names_what_it_leaves_out(tmp_path):
     assert any("schema version 99" in problem and str(last) in problem for problem in comparison.problems)
     with pytest.raises(DataError, match="there is no such folder"):
         compare_folders([tmp_path / "nowhere"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="empty: no run has left a record in or below this folder"):
+        compare_folders([tmp_path, tmp_path / "empty"])
 
 
 def test_runs_that_a_sweep_has_still_to_start_are_mentioned(tmp_path):

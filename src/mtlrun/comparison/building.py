@@ -18,6 +18,7 @@ from mtlrun.comparison.commands import single_task_commands
 from mtlrun.comparison.costs import measure_costs
 from mtlrun.comparison.data_sets import group_by_data
 from mtlrun.comparison.deltas import delta_m, delta_p, is_near_zero, mean_ranks, relative_gain
+from mtlrun.comparison.formats.values import format_number
 from mtlrun.comparison.groups import (
     SEED_AND_FOLD,
     ConfigGroup,
@@ -209,11 +210,11 @@ def _find_places(table: ComparisonTable, column: Column) -> None:
     if len(cells) < 2:
         return
     sign = -1 if column.direction == "max" else 1
-    shown = format_value if column.kind == "metric" else "{:.2f}".format
-    order = dict.fromkeys(shown(cell.mean) for cell in sorted(cells, key=lambda cell: sign * cell.mean))
-    places = {text: place for place, text in enumerate(order, start=1)}
+    ordered = sorted(cells, key=lambda cell: sign * cell.mean)
+    texts = dict.fromkeys(format_number(column, cell.mean) for cell in ordered)
+    places = {text: place for place, text in enumerate(texts, start=1)}
     for cell in cells:
-        place = places[shown(cell.mean)]
+        place = places[format_number(column, cell.mean)]
         cell.place = place if place <= 2 else 0
 
 

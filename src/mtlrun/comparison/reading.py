@@ -47,6 +47,7 @@ def read_runs(folders: Iterable[Path]) -> FoundRuns:
         if not folder.exists():
             raise DataError(f"{folder}: there is no such folder")
         found: dict[str, Run] = {}
+        damaged: list[str] = []
         for path in _folders(folder):
             if path.name == SWEEPS:
                 waiting |= dict.fromkeys(run_id for file in path.glob("*.json") for run_id in planned_runs(file))
@@ -54,12 +55,13 @@ def read_runs(folders: Iterable[Path]) -> FoundRuns:
             try:
                 record = Record.read(path)
             except DataError as error:
-                problems.append(str(error))
+                damaged.append(str(error))
             else:
                 if record is not None:
                     found |= {record.run_id: _choose(found.get(record.run_id), _as_run(record, path), problems)}
         if not found:
-            raise DataError(f"{folder}: {'; '.join(problems) or 'no run has left a record in or below this folder'}")
+            raise DataError(f"{folder}: {'; '.join(damaged) or 'no run has left a record in or below this folder'}")
+        problems += damaged
         runs |= {run_id: _choose(runs.get(run_id), run, problems) for run_id, run in found.items()}
     return FoundRuns(list(runs.values()), problems, [run_id for run_id in waiting if run_id not in runs])
 

@@ -25,8 +25,6 @@ def text_of(row: Row, column: Column) -> str:
         return NOT_COMPARABLE if column.kind in COSTS and row.kind == "config" else NOTHING
     if column.kind in COSTS:
         return _cost(column, cell)
-    if column.kind == "rank":
-        return f"{cell.mean:.2f}"
     text = format_number(column, cell.mean)
     if cell.shows_interval and cell.interval is not None:
         text += f" [{', '.join(_bound(column, cell, bound) for bound in cell.interval)}]"
@@ -41,7 +39,9 @@ def format_number(column: Column, value: float) -> str:
     if isnan(value):
         return NOTHING
     if column.kind == "delta":
-        return f"{value + 0.0:+.2f}" if round(value, 2) else "0.00"
+        return f"{value:+.2f}" if round(value, 2) else "0.00"
+    if column.kind == "rank":
+        return f"{value:.2f}"
     return format_value(value)
 
 
@@ -78,7 +78,7 @@ def count_texts(table: ComparisonTable, row: Row) -> list[str]:
     others = [f"{count} {state}" for state, count in counts.items() if state != "completed"]
     if count_titles(table) != ["folds", "seeds"] or row.group.num_folds is None:
         done = f"{counts['completed']} of {total}" if others else str(total)
-        return ["", *[]] * (len(count_titles(table)) - 1) + [", ".join([done, *others])]
+        return [""] * (len(count_titles(table)) - 1) + [", ".join([done, *others])]
     folds: dict[int | None, int] = {}
     for run in row.group.runs:
         if run.record.test:
