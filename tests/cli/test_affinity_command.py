@@ -233,7 +233,11 @@ def test_what_cannot_be_is_refused_in_a_line(affinity, mtlrun):
         (["--study", "x"], "--study: give the number of networks, such as --networks 2"),
         (["--out", "x.gif"], "--out x.gif: its suffix names no format"),
         (["--out", "nowhere/x.png"], "--out nowhere/x.png: there is no folder nowhere"),
-        (["--pairs", "x", "--out", "x.csv"], "--pairs only prints commands"),
+        (["--pairs", "x", "--out", "x.csv"], "--pairs only prints commands; use it without --out"),
+        (["--pairs", "x", "--by", "cka", "--networks", "2"], "use it without --networks and --by"),
+        (["--format", "json", "--out", "x.csv"], "--format json: with --out the suffix of the file decides"),
+        (["--networks", "2", "--out", "x.csv"], "--networks: no place for groups in csv; .txt and .json have"),
+        (["--networks", "2", "--format", "csv"], "--networks: no place for groups in csv; .txt and .json have"),
         (["--networks", "2", "--study", "x", "--format", "csv"], "--study prints commands, which are no csv"),
         (["--nonsense"], "unrecognized arguments: --nonsense; see: mtlrun affinity --help"),
     ]:

@@ -39,7 +39,7 @@ def test_raw_numbers_are_written_as_csv_and_parquet(mtlrun):
     from_csv, from_parquet = pd.read_csv("raw.csv"), pd.read_parquet("raw.parquet")
     assert list(from_csv.value) == list(from_parquet.value)
     assert list(from_csv.step) == list(from_parquet.step)
-    code, out, _ = mtlrun("compare", "study", "--raw", "--metrics", "all")
+    code, out, _ = mtlrun("compare", "study", "--raw")
     assert code == 0
     assert len(list(csv.DictReader(out.splitlines()))) == 64
     first, second, *_ = sorted(Path("study").iterdir())
@@ -66,6 +66,7 @@ def test_what_cannot_be_meant_is_refused_in_one_line(mtlrun):
     for words, problem in [
         (["--format", "html"], "--format: invalid choice: 'html'"),
         (["--out", "table.doc"], "--out table.doc: its suffix names no format; suffixes: .txt, .md"),
+        (["--raw", "--metrics", "all"], "--metrics: --raw writes every value of every metric, so it has no effect"),
         (["--raw", "--format", "latex"], "--raw: its format is csv or parquet, not latex"),
         (["--format", "parquet"], "--format parquet: only for --raw, with --out <file>.parquet"),
         (["--group-by", "weigting"], "--group-by weigting: no run has this key; did you mean 'weighting'?"),

@@ -67,7 +67,7 @@ def main(arguments: Sequence[str]) -> int:
             findings.suggest(parsed.networks, helpers=parsed.helpers)
     if parsed.study is not None:
         _check_one_suggestion(all_findings)
-    _put(all_findings, parsed.format, outs)
+    _put(all_findings, parsed.format or "screen", outs)
     if parsed.study is not None:
         _print_commands(all_findings, parsed)
     return 0
@@ -94,7 +94,7 @@ def _make_parser() -> argparse.ArgumentParser:
         "--pairs", metavar="NAME",
         help="print the commands that train each pair of tasks and each task alone as a study, for --by performance",
     )  # fmt: skip
-    parser.add_argument("--format", choices=_FORMATS, default="screen", help="of what is printed (default: screen)")
+    parser.add_argument("--format", choices=_FORMATS, help="of what is printed (default: screen)")
     parser.add_argument(
         "--out", action="append", default=[], metavar="FILE",
         help="write into this file instead: .svg or .png for heat maps, .csv, .json or .txt; may be repeated",
@@ -124,15 +124,23 @@ def _check(parsed: argparse.Namespace, outs: Sequence[Path]) -> None:
     for option in ("study", "helpers"):
         if getattr(parsed, option) and parsed.networks is None:
             raise ConfigError(f"--{option}: give the number of networks, such as --networks 2")
-    if parsed.pairs is not None and (parsed.study is not None or outs):
-        raise ConfigError("--pairs only prints commands; use it without --study and --out")
-    if parsed.study is not None and parsed.format != "screen":
+    if parsed.pairs is not None:
+        others = {"--study": parsed.study, "--networks": parsed.networks, "--by": parsed.by, "--format": parsed.format}
+        given = [option for option, value in (others | {"--out": outs or None}).items() if value is not None]
+        if given:
+            raise ConfigError(f"--pairs only prints commands; use it without {' and '.join(given)}")
+    if outs and parsed.format is not None:
+        raise ConfigError(f"--format {parsed.format}: with --out the suffix of the file decides; leave it out")
+    if parsed.study is not None and parsed.format not in (None, "screen"):
         raise ConfigError(f"--study prints commands, which are no {parsed.format}; write that by --out <file>")
     for out in outs:
         format_of(out, _SUFFIXES)
         check_place(out)
         if out.suffix.lower() in _PICTURES:
             require_matplotlib()
+    written = {format_of(out, _SUFFIXES) for out in outs} or {parsed.format or "screen"}
+    if parsed.networks is not None and parsed.study is None and not written & {"screen", "json"}:
+        raise ConfigError(f"--networks: no place for groups in {' or '.join(sorted(written))}; .txt and .json have")
 
 
 def _find(found: FoundRuns, wanted: Sequence[str], others: Mapping[str, Source]) -> list[Findings]:

@@ -117,6 +117,9 @@ def _choose_format(parsed: argparse.Namespace) -> str:
         chosen = "csv" if parsed.raw else "screen"
     if parsed.raw and chosen not in ("csv", "parquet"):
         raise ConfigError(f"--raw: its format is csv or parquet, not {chosen}")
+    if parsed.raw and (parsed.intervals or parsed.metrics != ("main",)):
+        option = "--intervals" if parsed.intervals else "--metrics"
+        raise ConfigError(f"{option}: --raw writes every value of every metric, so it has no effect; leave it out")
     if chosen in ("csv", "parquet") and (parsed.against or parsed.pareto):
         option = "--against" if parsed.against else "--pareto"
         raise ConfigError(f"{option}: {chosen} has no place for what it adds; --format json has everything")

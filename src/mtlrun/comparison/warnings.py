@@ -167,7 +167,8 @@ def _budgets(tuning: Tuning | None) -> list[str]:
 
 
 def _name(label: dict[str, Any]) -> str:
-    return ", ".join(map(str, label.values())) or "the method"
+    words = [value if isinstance(value, str) and "." not in key else f"{key}={value}" for key, value in label.items()]
+    return ", ".join(words) or "the method"
 
 
 def _survivors(rows: Sequence[Row]) -> list[str]:

@@ -22,7 +22,9 @@ def as_csv(comparison: Comparison) -> str:
     writer = csv.writer(text, lineterminator="\n")
     kinds = ["", " std", " n", *([" low", " high"] if intervals else [])]
     titles = [f"{column.key}{kind}" for column in columns for kind in kinds]
-    writer.writerow(["data", "kind", "name", *labels, *titles, *states])
+    # "data" is also the label of rows of one data set whose contents differ.
+    named = [f"label {label}" if label in ("data", "kind", "name") else label for label in labels]
+    writer.writerow(["data", "kind", "name", *named, *titles, *states])
     for table in comparison.tables:
         for row in table.rows:
             cells = [row.cells.get(column.key) for column in columns]

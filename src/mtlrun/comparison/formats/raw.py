@@ -37,7 +37,7 @@ def label_columns(comparison: Comparison) -> list[str]:
     """Return the keys in which the runs differ, which follow `COLUMNS`."""
     groups = [row.group for table in comparison.tables for row in table.configs]
     keys = dict.fromkeys(key for group in groups for key in (*group.label, *group.mixed))
-    return [key for key in keys if key not in COLUMNS]
+    return [_label_column(key) for key in keys if key not in COLUMNS or key == "data"]
 
 
 def describe_losses(comparison: Comparison) -> list[str]:
@@ -119,7 +119,13 @@ def _lines_of_run(run: Run) -> Iterator[Line]:
 
 def _labels(group: ConfigGroup, run: Run) -> Line:
     mixed = {key: run.lookup(key) for key in group.mixed}
-    return {key: value for key, value in {**group.label, **mixed}.items() if key not in COLUMNS}
+    labels = {**group.label, **mixed}
+    return {_label_column(key): value for key, value in labels.items() if key not in COLUMNS or key == "data"}
+
+
+def _label_column(key: str) -> str:
+    """Return the column of a label; that of the content of data may not be taken for their title."""
+    return "label data" if key == "data" else key
 
 
 def _number(value: Any) -> float:
