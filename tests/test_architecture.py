@@ -17,6 +17,7 @@ FLOORS = [
     ["training"],
     ["setup"],
     ["runs"],
+    ["deployment"],
     ["sweeps"],
     ["cli"],
     ["__main__"],
@@ -55,7 +56,7 @@ def test_every_entry_at_the_root_has_a_floor():
 def test_the_root_has_few_entries():
     # Beside what Python asks for, and the link by which a checkout finds its YAML.
     expected = {"__init__.py", "__main__.py", "py.typed", "__pycache__", "conf"}
-    assert len({path.name for path in SOURCE.iterdir()} - expected) <= 15
+    assert len({path.name for path in SOURCE.iterdir()} - expected) <= 16
 
 
 def test_imports_are_absolute():

@@ -53,6 +53,7 @@ def main(arguments: Sequence[str]) -> int:
     outs = [Path(out).expanduser() for out in parsed.out]
     _check(parsed, outs)
     found = read_runs(parsed.folders)
+    found.runs = [run for run in found.runs if not run.made_from]
     if parsed.pairs is not None:
         _print_commands(_find(found, [], {}), parsed)
         return 0

@@ -31,6 +31,7 @@ COMMANDS = {
     "compare": "mtlrun.cli.compare",
     "report": "mtlrun.cli.report",
     "affinity": "mtlrun.cli.affinity",
+    "ensemble": "mtlrun.cli.ensemble",
     "tensorboard": "mtlrun.cli.tensorboard",
     "status": "mtlrun.cli.status",
     "extend": "mtlrun.cli.extend",

@@ -34,8 +34,9 @@ def hold_against(table: ComparisonTable, name: str, samples: SampleComparison | 
         ConfigError: no row has this name, or several have.
     """
     chosen = find_row(table, name)
-    others = [row for row in table.ranked() if row is not chosen]
-    if not any(row is chosen for row in table.ranked()):
+    held = [*table.ranked(), *(row for row in table.rows if row.kind == "made")]
+    others = [row for row in held if row is not chosen]
+    if not any(row is chosen for row in held):
         raise ConfigError(f"--against {name}: its results are test-selected, and those of the other rows are not")
     found = Against(chosen.name, repetition_word(chosen.group))
     samples = samples or SampleComparison()
@@ -47,7 +48,8 @@ def hold_against(table: ComparisonTable, name: str, samples: SampleComparison | 
     for row in (chosen, *others):
         improvement = None if row is chosen else probability_of_improvement(_scores(row, mains), _scores(chosen, mains))
         found.overall.append(Overall(row.name, improvement, _gain(row, mains)))
-    complete = [row for row in (chosen, *others) if all(tested_values(row, column) for column in mains)]
+    trained = [row for row in (chosen, *others) if row.kind == "config"]
+    complete = [row for row in trained if all(tested_values(row, column) for column in mains)]
     if len(complete) >= 3:
         blocks = make_blocks([([tested_values(row, column) for row in complete], column.direction) for column in mains])
         found.ranks, found.ranked = rank_test(blocks), [row.name for row in complete]
@@ -83,21 +85,23 @@ def find_row(table: ComparisonTable, name: str) -> Row:
     Args:
         table: to search.
         name: of the row, or some of its values, such as `equal`, or `model=hard, equal`. Where several rows have them,
-            those of single-task networks do not count: beside others they are what Deltas are held against.
+            those of single-task networks do not count: beside others they are what Deltas are held against. Nor does
+            what was made from runs beside these.
 
     Raises:
         ConfigError: there is none, or there are several.
     """
-    exact = [row for row in table.configs if row.name == name]
+    exact = [row for row in table.with_runs if row.name == name]
     words = {word.strip() for word in name.split(",")}
-    found = exact or [row for row in table.configs if words <= _words(row)]
+    found = exact or [row for row in table.with_runs if words <= _words(row)]
     if len(found) > 1:
-        found = [row for row in found if not all(map(is_single_task, row.group.runs))] or found
+        trained = [row for row in found if row.kind == "config"] or found
+        found = [row for row in trained if not all(map(is_single_task, row.group.runs))] or trained
     if len(found) == 1:
         return found[0]
     if found:
         raise ConfigError(f"--against {name}: {len(found)} rows have it: {'; '.join(row.name for row in found)}")
-    names = [f'"{row.name}"' if "," in row.name else row.name for row in table.configs]
+    names = [f'"{row.name}"' if "," in row.name else row.name for row in table.with_runs]
     raise ConfigError(f"--against {name}: no such row; {suggest(name, names, 'rows')}")
 
 

@@ -50,7 +50,7 @@ def compare(runs: Sequence[Run], options: Options | None = None) -> Comparison:
         build_table(title, [by_record[id(record)] for record in records], options)
         for title, records in data_sets.items()
     ]
-    check_metrics([row.group for table in tables for row in table.configs], options.metrics)
+    check_metrics([row.group for table in tables for row in table.with_runs], options.metrics)
     if options.against is not None:
         hold_all_against(tables, options.against)
     return Comparison(tables, _describe_numbers(tables, [run.record for run in runs], options), options=options)
@@ -60,14 +60,16 @@ def build_table(title: str, runs: Sequence[Run], options: Options) -> Comparison
     """Return the table of the runs on one data set."""
     groups = group_by_config(runs, over=options.over, by=options.by)
     columns = metric_columns(groups, options.metrics)
-    rows = [Row(group) for group in groups]
+    rows = [Row(group) for group in groups if not group.made]
     _find_missing(rows)
+    rows += [Row(group, "made") for group in groups if group.made]
     rows += [Row(group, "predictor") for group in group_predictors(runs)]
     labels = list(dict.fromkeys(key for group in groups for key in group.label)) or [""] * (len(rows) > len(groups))
     table = ComparisonTable(title, labels, columns, rows)
     for row in rows:
         _fill_metrics(row, columns)
     _describe_mixed(table)
+    _describe_made(table)
     whole_configs = groups if options.by is None and options.over == SEED_AND_FOLD else group_by_config(runs)
     _add_deltas(table, SingleTaskRuns(whole_configs))
     _add_mean_rank(table)
@@ -101,6 +103,13 @@ def _describe_mixed(table: ComparisonTable) -> None:
         table.notes.append(f"rows put runs together that differ in {', '.join(mixed)}")
 
 
+def _describe_made(table: ComparisonTable) -> None:
+    if any(row.kind == "made" for row in table.rows):
+        table.notes.append(
+            "rows that were made from runs have no rank, and as their parameters those of all of their runs"
+        )
+
+
 def _add_deltas(table: ComparisonTable, single_task: SingleTaskRuns) -> None:
     """Add both Deltas, if a row has one, and name what has no baseline."""
     without: list[Run] = []
@@ -108,14 +117,15 @@ def _add_deltas(table: ComparisonTable, single_task: SingleTaskRuns) -> None:
     undefined: dict[str, None] = {}
     near_zero: dict[str, None] = {}
     sets: dict[str, None] = {}
-    for row in table.configs:
+    for row in table.with_runs:
         by_m: dict[Repetition, float] = {}
         by_p: dict[Repetition, float] = {}
         for repetition, run in row.group.repetitions().items():
             baseline = row.baselines[repetition] = single_task.of(run)
             for task, problem in baseline.problems.items():
-                problems.setdefault(problem, []).append(task)
-                without.append(run)
+                if row.kind == "config":
+                    problems.setdefault(problem, []).append(task)
+                    without.append(run)
             if baseline.problems or not all(repetition in _values(row, column) for column in table.metrics):
                 continue
             gains: dict[str, list[float]] = {}
@@ -128,7 +138,7 @@ def _add_deltas(table: ComparisonTable, single_task: SingleTaskRuns) -> None:
                 elif is_near_zero(of_baseline := baseline.values(column, run.fold)):
                     spread = format_value(mean_and_spread(of_baseline)[1], beside=reference)
                     near_zero[f"{column.title} {format_value(reference)} ± {spread}"] = None
-            if not is_single_task(run):
+            if row.kind == "config" and not is_single_task(run):
                 sets[repr({task: sorted(each.record.run_id for each in of) for task, of in baseline.runs.items()})] = (
                     None
                 )
@@ -158,7 +168,7 @@ def _values(row: Row, column: Column) -> dict[Repetition, float]:
 
 
 def _describe_deltas(table: ComparisonTable, problems: dict[str, list[str]], undefined: Sequence[str]) -> None:
-    held = [row for row in table.configs if not all(map(is_single_task, row.group.runs))]
+    held = [row for row in table.with_runs if not all(map(is_single_task, row.group.runs))]
     if any(DELTA_M.key in row.cells for row in held):
         table.columns += [DELTA_M, DELTA_P]
         table.notes.append(
@@ -192,8 +202,8 @@ def _add_mean_rank(table: ComparisonTable) -> None:
 
 
 def _add_costs(table: ComparisonTable) -> None:
-    costs, notes = measure_costs([row.group for row in table.configs])
-    for row, of_row in zip(table.configs, costs, strict=True):
+    costs, notes = measure_costs([row.group for row in table.with_runs])
+    for row, of_row in zip(table.with_runs, costs, strict=True):
         row.cells |= {column.key: Cell(values) for column, values in of_row.items() if values}
     columns = dict.fromkeys(column for of_row in costs for column in of_row)
     shown = [column for column in columns if any(column.key in row.cells for row in table.rows)]

@@ -56,6 +56,11 @@ class ConfigGroup:
         return self.runs[0].test_selected
 
     @property
+    def made(self) -> bool:
+        """True if the results are not of trainings, but were made from finished runs, as an ensemble is."""
+        return bool(self.runs[0].made_from)
+
+    @property
     def num_folds(self) -> int | None:
         """The number of folds that the data are divided into; None without folds, or if each fold is a row."""
         num_folds = self.runs[0].lookup("dataset.num_folds") if "dataset.fold" in self.over else None
@@ -136,7 +141,8 @@ def group_by_config(
 ) -> list[ConfigGroup]:
     """Group runs into rows, in the order of their first runs.
 
-    Runs of two protocols, or on different data, are never in one group, whatever their configs are.
+    Runs of two protocols, or on different data, are never in one group, whatever their configs are; nor is what was
+    made from runs, such as an ensemble, in one with what was trained.
 
     Args:
         runs: on one data set.
@@ -147,7 +153,7 @@ def group_by_config(
     grouped: dict[str, list[Run]] = {}
     for run in runs:
         common = configs[id(run)] if by is None else [_hashable(run.lookup(key)) for key in by]
-        grouped.setdefault(repr((run.record.protocol, run.content, common)), []).append(run)
+        grouped.setdefault(repr((run.record.protocol, run.content, run.made_from, common)), []).append(run)
     first = [group[0] for group in grouped.values()]
     if by is None:
         labels = label_configs([configs[id(run)] for run in first], [run.content for run in first])
@@ -155,7 +161,9 @@ def group_by_config(
     mixed = dict.fromkeys(
         key for group in grouped.values() for key in _differing([configs[id(run)] for run in group]) if key not in by
     )
-    labels = [{key: run.lookup(key) for key in by} for run in first]
+    labels = [
+        {key: run.lookup(key) for key in by} | ({"made_from": run.made_from} if run.made_from else {}) for run in first
+    ]
     if len({repr(label) for label in labels}) < len(labels):
         labels = [label | {"data": run.content} for label, run in zip(labels, first, strict=True)]
     return [

@@ -52,6 +52,11 @@ class Run:
         return dataset.get("fold") if dataset.get("num_folds") is not None else None
 
     @property
+    def made_from(self) -> str:
+        """What a result was made from that is not one of training, such as `average of 3 runs`; "" for a training."""
+        return "" if self.record.made_from is None else str(self.record.config["names"].get("made_from", "runs"))
+
+    @property
     def test_selected(self) -> bool:
         """True if the result is a mean over the last evaluations of the test split."""
         return self.record.protocol == "legacy"

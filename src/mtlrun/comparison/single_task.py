@@ -54,9 +54,12 @@ class SingleTaskBaseline:
 
 
 def is_single_task(run: Run) -> bool:
-    """Return True if no parameter of a run is shared by tasks: it is of `model=single`, or hard sharing of one task."""
+    """Return True if no parameter of a run is shared by tasks: it is of `model=single`, or hard sharing of one task.
+
+    What was made from runs, such as an ensemble of these, is none.
+    """
     model = run.lookup("model")
-    return model == "single" or (model == "hard" and len(run.record.main_metrics) == 1)
+    return not run.made_from and (model == "single" or (model == "hard" and len(run.record.main_metrics) == 1))
 
 
 class SingleTaskRuns:

@@ -68,14 +68,15 @@ class Row:
 
     Args:
         group: its runs.
-        kind: `predictor` for a simple predictor, such as a constant, which is beside the methods and has no place.
+        kind: `config` for trained runs; `made` for what was made from them, such as an ensemble; `predictor` for a
+            simple predictor, such as a constant. The latter two are beside the methods and have no place.
         cells: {key of the column: cell}; a row lacks those that it has nothing for.
         missing: repetitions that other rows have, and this one has no run of.
         baselines: the single-task baseline of each repetition.
     """
 
     group: ConfigGroup
-    kind: Literal["config", "predictor"] = "config"
+    kind: Literal["config", "made", "predictor"] = "config"
     cells: dict[str, Cell] = field(default_factory=dict)
     missing: list[Repetition] = field(default_factory=list)
     baselines: dict[Repetition, SingleTaskBaseline] = field(default_factory=dict)
@@ -111,7 +112,7 @@ class ComparisonTable:
         title: name of the data set.
         labels: keys in which the rows differ.
         columns: metrics first, then Deltas, the mean rank and costs, as far as there are any.
-        rows: of configs, then those of simple predictors.
+        rows: of configs, then what was made from their runs, then simple predictors.
         notes: sentences on what the numbers are.
         warnings: sentences on what makes a comparison of the rows doubtful.
         commands: what makes the single-task baselines that are missing.
@@ -138,8 +139,13 @@ class ComparisonTable:
 
     @property
     def configs(self) -> list[Row]:
-        """The rows of configs, without simple predictors."""
+        """The rows of configs, without simple predictors and what was made from runs."""
         return [row for row in self.rows if row.kind == "config"]
+
+    @property
+    def with_runs(self) -> list[Row]:
+        """The rows of configs, and those of what was made from their runs."""
+        return [row for row in self.rows if row.kind != "predictor"]
 
     def ranked(self) -> list[Row]:
         """Return the rows that are held against each other: those of configs, of one protocol."""
@@ -165,7 +171,7 @@ class ComparisonTable:
         )
 
     def _is_main(self, column: Column) -> bool:
-        records = [record for row in self.configs for record in row.group.records]
+        records = [record for row in self.with_runs for record in row.group.records]
         return any(record.main_metrics.get(column.task) == column.metric for record in records)
 
 

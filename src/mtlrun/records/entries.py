@@ -43,6 +43,14 @@ class BootstrapEntries(TypedDict, total=False):
     by_wilson: dict[str, list[str]]
 
 
+class MadeFromEntries(TypedDict):
+    """The finished runs that a result was made from: `run_id`, `folder` and when it `ended` of each of the `runs`."""
+
+    method: str
+    runs: list[dict[str, Any]]
+    settings: NotRequired[dict[str, Any]]
+
+
 class SplitEntries(TypedDict, total=False):
     """What is read of a `SplitSummary`, whose other fields records of earlier versions may lack."""
 

@@ -10,7 +10,14 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from mtlrun.config.settings import Protocol
 from mtlrun.errors import DataError, RecordError
-from mtlrun.records.entries import BootstrapEntries, ConfigEntries, SelectionEntries, SkillEntries, SplitEntries
+from mtlrun.records.entries import (
+    BootstrapEntries,
+    ConfigEntries,
+    MadeFromEntries,
+    SelectionEntries,
+    SkillEntries,
+    SplitEntries,
+)
 from mtlrun.records.folder import RECORD, is_being_removed, open_atomically
 from mtlrun.records.identity import find_folder, is_same_run, run_id
 from mtlrun.records.json_types import read_as
@@ -131,6 +138,10 @@ class Record:
     left_out: dict[str, int] = field(default_factory=dict)
     # Of a run that was made from another by `mtlrun extend`: the other's {run_id, folder}, and the `steps` that it had
     parent: dict[str, Any] | None = None
+    # Of what was not trained, but made from finished runs, such as an ensemble: the method, {run_id, folder, ended} of
+    # each of the runs, and what was fitted or chosen on validation. `config` is what their configs have in common, and
+    # costs are the sums of theirs.
+    made_from: Annotated[_Entries, MadeFromEntries] | None = None
     resumed: int = 0  # how often the run was continued from a checkpoint
     started: str = ""
     ended: str = ""

@@ -42,6 +42,8 @@ def extend(folder: Path, overrides: Sequence[str]) -> dict[str, Any]:
     if parent is None or parent.status != "completed":
         found = "no run" if parent is None else f"a run that is {parent.status}"
         raise DataError(f"{folder}: found {found}; only a completed run can be extended")
+    if parent.made_from is not None:
+        raise DataError(f"{folder}: it was made from other runs, and not trained; only a training can be extended")
     config = _with_overrides(parent.config, overrides)
     config["runtime"].setdefault("rerun", False)
     new_folder = run_folder(config)

@@ -18,6 +18,7 @@ from mtlrun.records.stamps import as_plain
 from mtlrun.setup.environment import describe, peak_memory_mib
 from mtlrun.setup.model_size import count_parameters
 from mtlrun.training.intervals import LEVEL, SEED, find_intervals
+from mtlrun.training.outputs import SplitOutputs
 from mtlrun.training.parts import Parts
 from mtlrun.training.trainer import Trainer
 
@@ -55,15 +56,15 @@ def new_record(config: Mapping[str, Any], parts: Parts, overrides: Sequence[str]
         macs=parts.macs,
         match=None if parts.match is None else asdict(parts.match),
         passes_per_step={"forward": forward, "backward": backward},
-        started=_now(),
+        started=now(),
         environment=describe(parts.device),
     )
 
 
-def record_intervals(record: Record, trainer: Trainer) -> None:
-    """Write the intervals of the result into the record."""
-    groups = trainer.parts.dataset.groups("test")
-    found = find_intervals(trainer.outputs["test"], record.test, trainer.parts.device, groups)
+def record_intervals(record: Record, parts: Parts, outputs: SplitOutputs) -> None:
+    """Write the intervals of the result into the record; `outputs` are those for the test split."""
+    groups = parts.dataset.groups("test")
+    found = find_intervals(outputs, record.test, parts.device, groups)
     record.intervals = {"test": found.bounds}
     record.bootstrap = {
         "level": LEVEL,
@@ -137,7 +138,7 @@ def complete(record: Record, trainer: Trainer, started: float) -> None:
     if trainer.first_step_at is not None:
         record.seconds["to_first_step"] = trainer.first_step_at - started
     record.peak_memory_mib = peak_memory_mib(parts.device)
-    record.ended = _now()
+    record.ended = now()
     if record.ended < record.started:
         note = "the clock was set back during the run, which seems to end before it started; durations are right"
         logger.warning("%s", note)
@@ -158,5 +159,6 @@ def _record_skills(record: Record, trainer: Trainer) -> None:
                                "best_epoch": best["epoch"], "best_step": best["step"]}  # fmt: skip
 
 
-def _now() -> str:
+def now() -> str:
+    """Return the time, as records have it."""
     return datetime.now(UTC).isoformat(timespec="seconds")

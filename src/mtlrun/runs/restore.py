@@ -55,6 +55,10 @@ def restore(folder: Path, *, device: str = "auto") -> Restored:
     # Read first: it takes no time, and whether it is there is the most likely question.
     state = Checkpoints(folder / CHECKPOINTS, record.run_id).load_best()
     if state is None:
+        if record.made_from is not None:
+            raise DataError(
+                f"{folder}: an ensemble has no weights of its own; give one of the runs that it is made from"
+            )
         raise DataError(f"{folder / CHECKPOINTS / BEST} is gone, so there are no weights of this run")
     parts = prepare(as_restored(record.config, device))
     for name, summary in parts.splits.items():

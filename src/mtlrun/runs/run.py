@@ -219,6 +219,6 @@ def _find_result(trainer: Trainer, record: Record, folder: Path) -> None:
         record.test = trainer.test()
         record.seconds["test"] = time.monotonic() - start
         keep_predictions(trainer.parts, trainer.outputs, folder)
-        record_intervals(record, trainer)
+        record_intervals(record, trainer.parts, trainer.outputs["test"])
         record.seconds["intervals"] = time.monotonic() - start - record.seconds["test"]
     trainer.observers.tested(trainer.progress.step, record.test)

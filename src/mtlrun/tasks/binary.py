@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mtlrun.config.bounds import Written
+from mtlrun.tasks.averaging import AveragesPredictions, log_odds, no_and_yes
 from mtlrun.tasks.base import (
     Decoded,
     DecodesPredictions,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from torchmetrics import Metric
 
 
-class BinaryClassification(ClassWeightedTask, DecodesPredictions, GeneralizedLinear):
+class BinaryClassification(ClassWeightedTask, DecodesPredictions, AveragesPredictions, GeneralizedLinear):
     """Yes or no: binary cross-entropy by default; ranking, decisions and probabilities are evaluated.
 
     Predictions are one logit per sample, [batch, 1]; targets are 0 or 1, integers or floating-point numbers, [batch]. A
@@ -65,6 +66,7 @@ class BinaryClassification(ClassWeightedTask, DecodesPredictions, GeneralizedLin
         "ece": "min",
     }
     family: ClassVar[Family] = "bernoulli"
+    distribution_dim = -1
 
     def __init__(
         self,
@@ -152,6 +154,16 @@ class BinaryClassification(ClassWeightedTask, DecodesPredictions, GeneralizedLin
     def decode(self, prediction: Tensor) -> Decoded:
         logit = prediction.squeeze(1)
         return Decoded((logit > 0).long(), logit.double().sigmoid())
+
+    def to_average(self, prediction: Tensor) -> Tensor:
+        """Return the probabilities of no and yes, [n, 1, 2]."""
+        return no_and_yes(prediction)
+
+    def from_average(self, average: Tensor) -> Tensor:
+        return log_odds(average)
+
+    def observed(self, target: Tensor) -> Tensor:
+        return target.reshape(len(target), 1).long()
 
     def observations(self, target: Tensor) -> Tensor:
         return target.reshape(len(target), 1).double()

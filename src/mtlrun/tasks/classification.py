@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mtlrun.config.bounds import Classes, checked
+from mtlrun.tasks.averaging import AveragesPredictions, log
 from mtlrun.tasks.base import (
     Decoded,
     DecodesPredictions,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 MISSING = -1
 
 
-class Classification(ClassWeightedTask, DecodesPredictions, GeneralizedLinear):
+class Classification(ClassWeightedTask, DecodesPredictions, AveragesPredictions, GeneralizedLinear):
     """One of `num_classes` classes: cross-entropy by default; decisions and probabilities are evaluated.
 
     Predictions are logits [batch, num_classes]; targets are class indices [batch], -1 for a missing label.
@@ -63,6 +64,7 @@ class Classification(ClassWeightedTask, DecodesPredictions, GeneralizedLinear):
         "ece": "min",
     }
     family: ClassVar[Family] = "categorical"
+    distribution_dim = 1
 
     @checked
     def __init__(
@@ -122,6 +124,16 @@ class Classification(ClassWeightedTask, DecodesPredictions, GeneralizedLinear):
 
     def decode(self, prediction: Tensor) -> Decoded:
         return Decoded(prediction.argmax(dim=1), prediction.double().softmax(dim=1))
+
+    def to_average(self, prediction: Tensor) -> Tensor:
+        """Return the probabilities of the classes, [n, num_classes]."""
+        return prediction.double().softmax(dim=1)
+
+    def from_average(self, average: Tensor) -> Tensor:
+        return log(average).float()
+
+    def observed(self, target: Tensor) -> Tensor:
+        return target
 
     def observations(self, target: Tensor) -> Tensor:
         return target

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 import torch
 from torch import Tensor
 
+from mtlrun.tasks.averaging import AveragesPredictions, log
 from mtlrun.tasks.base import (
     ConstantPredictor,
     Decoded,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from torchmetrics import Metric
 
 
-class Count(Task, ConstantPredictor, DecodesPredictions, GeneralizedLinear):
+class Count(Task, ConstantPredictor, DecodesPredictions, AveragesPredictions, GeneralizedLinear):
     """A number of events: Poisson regression by the exact negative log-likelihood; errors of the rate.
 
     Predictions are the logarithm z of the rate, [batch, 1]; targets are whole numbers >= 0, integers or floating-point
@@ -125,6 +126,16 @@ class Count(Task, ConstantPredictor, DecodesPredictions, GeneralizedLinear):
 
     def decode(self, prediction: Tensor) -> Decoded:
         return Decoded(self.log_rate(prediction).exp())
+
+    def to_average(self, prediction: Tensor) -> Tensor:
+        """Return the rates, [n, 1]."""
+        return self.log_rate(prediction).exp()[:, None]
+
+    def from_average(self, average: Tensor) -> Tensor:
+        return (log(average) - self.log_mean).float()
+
+    def observed(self, target: Tensor) -> Tensor:
+        return target.reshape(len(target), 1).double()
 
     def observations(self, target: Tensor) -> Tensor:
         return target.reshape(len(target), 1).double() / self.log_mean.exp()

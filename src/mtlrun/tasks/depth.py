@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from mtlrun.config.checks import check_one_of
+from mtlrun.tasks.averaging import AveragesPredictions
 from mtlrun.tasks.base import ConstantPredictor, DrawsPictures, Legend, Task, TaskOptions
 from mtlrun.tasks.dense import check_same_pixels, describe_pixel, find_pixel
 
@@ -57,7 +58,7 @@ class _RelativeError(_DepthError):
         return self.relative / self.count
 
 
-class Depth(Task, ConstantPredictor, DrawsPictures):
+class Depth(Task, ConstantPredictor, AveragesPredictions, DrawsPictures):
     """The depth at each pixel: mean absolute error as the loss by default; absolute and relative error.
 
     Predictions are [batch, 1, height, width]; targets are [batch, height, width] or [batch, 1, height, width]. A pixel
@@ -131,6 +132,13 @@ class Depth(Task, ConstantPredictor, DrawsPictures):
 
     def constant_prediction(self, sums: Tensor, target: Tensor) -> Tensor:
         return (sums[1] / sums[0]).to(target.dtype).expand(len(target), 1, *target.shape[-2:])
+
+    def to_average(self, prediction: Tensor) -> Tensor:
+        """Return the depths, [n, 1, height, width]."""
+        return prediction.double()
+
+    def from_average(self, average: Tensor) -> Tensor:
+        return average.float()
 
     def check_targets(self, target: Tensor) -> None:
         if not target.is_floating_point():

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mtlrun.config.bounds import Bounds, checked
 from mtlrun.config.listing import item
+from mtlrun.tasks.averaging import AveragesPredictions, log_odds, no_and_yes
 from mtlrun.tasks.base import (
     Decoded,
     DecodesPredictions,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 _LISTED = 8  # labels at most in a message
 
 
-class MultiLabel(ClassTask, DecodesPredictions, GeneralizedLinear):
+class MultiLabel(ClassTask, DecodesPredictions, AveragesPredictions, GeneralizedLinear):
     """Yes or no for each of `num_labels` labels: binary cross-entropy by default; macro ROC-AUC, mAP and macro F1.
 
     Predictions are logits [batch, num_labels]; targets are 0 or 1, integers or floating-point numbers, of the same
@@ -56,6 +57,7 @@ class MultiLabel(ClassTask, DecodesPredictions, GeneralizedLinear):
     main_metric = "auroc"
     metric_directions: ClassVar[Directions] = {"auroc": "max", "map": "max", "f1": "max"}
     family: ClassVar[Family] = "bernoulli"
+    distribution_dim = -1
 
     #: Of no and of yes, [2, num_labels]; None if all labels count the same.
     label_weights: Tensor | None
@@ -160,6 +162,16 @@ class MultiLabel(ClassTask, DecodesPredictions, GeneralizedLinear):
 
     def decode(self, prediction: Tensor) -> Decoded:
         return Decoded((prediction > 0).long(), prediction.double().sigmoid())
+
+    def to_average(self, prediction: Tensor) -> Tensor:
+        """Return the probabilities of no and yes of each label, [n, num_labels, 2]."""
+        return no_and_yes(prediction)
+
+    def from_average(self, average: Tensor) -> Tensor:
+        return log_odds(average)
+
+    def observed(self, target: Tensor) -> Tensor:
+        return torch.where(target >= 0, target, -1).long()
 
     def observations(self, target: Tensor) -> Tensor:
         return torch.where(target >= 0, target.double(), torch.nan)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from mtlrun.config.checks import check_one_of
+from mtlrun.tasks.averaging import AveragesPredictions
 from mtlrun.tasks.base import ConstantPredictor, DrawsPictures, Legend, Task, TaskOptions
 from mtlrun.tasks.dense import check_same_pixels, describe_pixel, find_pixel
 
@@ -96,7 +97,7 @@ class _FractionWithin(_Angles):
         return self.histogram[: self._bins].sum() / self.histogram.sum()
 
 
-class SurfaceNormals(Task, ConstantPredictor, DrawsPictures):
+class SurfaceNormals(Task, ConstantPredictor, AveragesPredictions, DrawsPictures):
     """The unit normal of the surface at each pixel: 1 - cosine by default; angles between prediction and target.
 
     Predictions and targets are vectors [batch, 3, height, width] of which only the direction counts. A pixel whose
@@ -174,6 +175,13 @@ class SurfaceNormals(Task, ConstantPredictor, DrawsPictures):
     def constant_prediction(self, sums: Tensor, target: Tensor) -> Tensor:
         direction = nn.functional.normalize(sums, dim=0).to(target.dtype)
         return direction[:, None, None].expand(len(target), -1, *target.shape[-2:])
+
+    def to_average(self, prediction: Tensor) -> Tensor:
+        """Return the directions, as vectors of length 1, [n, 3, height, width]."""
+        return nn.functional.normalize(prediction.double(), dim=1)
+
+    def from_average(self, average: Tensor) -> Tensor:
+        return average.float()
 
     def check_targets(self, target: Tensor) -> None:
         if not target.is_floating_point():

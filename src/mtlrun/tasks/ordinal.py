@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mtlrun.config.bounds import Classes, checked
 from mtlrun.config.checks import check_one_of
+from mtlrun.tasks.averaging import AveragesPredictions, log, log_odds, no_and_yes
 from mtlrun.tasks.base import (
     ConstantPredictor,
     Decoded,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 Criterion = Literal["frank_hall", "corn"]
 
 
-class Ordinal(Task, MeasuresPerformance, ConstantPredictor, DecodesPredictions, GeneralizedLinear):
+class Ordinal(Task, MeasuresPerformance, ConstantPredictor, DecodesPredictions, AveragesPredictions, GeneralizedLinear):
     """One of `num_levels` ordered levels: a binary classification per threshold; MAE, accuracy and kappa.
 
     Predictions are logits [batch, num_levels - 1]; targets are levels 0..num_levels-1, integers, [batch], -1 for a
@@ -65,6 +66,7 @@ class Ordinal(Task, MeasuresPerformance, ConstantPredictor, DecodesPredictions, 
     main_metric = "mae"
     metric_directions: ClassVar[Directions] = {"mae": "min", "accuracy": "max", "kappa": "max"}
     family: ClassVar[Family] = "bernoulli"
+    distribution_dim = -1
     nonnegative_loss = True
     categorical = True
 
@@ -163,6 +165,25 @@ class Ordinal(Task, MeasuresPerformance, ConstantPredictor, DecodesPredictions, 
         above = self._above(prediction).sort(dim=1, descending=True).values
         at_least = nn.functional.pad(above, (1, 0), value=1.0)
         return Decoded(self.levels(prediction), at_least - nn.functional.pad(above, (0, 1)))
+
+    def to_average(self, prediction: Tensor) -> Tensor:
+        """Return the probabilities that the level is not above, and above, each threshold, [n, num_levels - 1, 2]."""
+        pairs = no_and_yes(prediction)
+        if self.criterion == "frank_hall":
+            return pairs
+        above = pairs[..., 1].cumprod(dim=1)
+        reached = nn.functional.pad(above[:, :-1], (1, 0), value=1.0)
+        return torch.stack([(reached * pairs[..., 0]).cumsum(dim=1), above], dim=-1)
+
+    def from_average(self, average: Tensor) -> Tensor:
+        if self.criterion == "frank_hall":
+            return log_odds(average)
+        below, above = average.unbind(dim=-1)
+        exactly = below - nn.functional.pad(below[:, :-1], (1, 0))
+        return (log(above) - log(exactly)).float()
+
+    def observed(self, target: Tensor) -> Tensor:
+        return (target[:, None] > self._thresholds(target)).long()
 
     def observations(self, target: Tensor) -> Tensor:
         """Return for each threshold whether the level is above it, NaN if the sample does not train it."""

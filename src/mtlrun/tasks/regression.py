@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mtlrun.config.bounds import Width, checked
 from mtlrun.config.checks import check_one_of
+from mtlrun.tasks.averaging import AveragesPredictions
 from mtlrun.tasks.base import (
     ConstantPredictor,
     Decoded,
@@ -43,7 +44,7 @@ _LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-class Regression(Task, ConstantPredictor, DecodesPredictions, GeneralizedLinear):
+class Regression(Task, ConstantPredictor, DecodesPredictions, AveragesPredictions, GeneralizedLinear):
     """`num_outputs` real numbers per sample: mean squared error by default; RMSE, MAE, R2, and rank correlation.
 
     Predictions are [batch, num_outputs]; targets are of the same shape, or [batch] for one number, float32 or float64.
@@ -195,6 +196,16 @@ class Regression(Task, ConstantPredictor, DecodesPredictions, GeneralizedLinear)
     def decode(self, prediction: Tensor) -> Decoded:
         numbers = self.to_own_unit(prediction)
         return Decoded(numbers.squeeze(1) if self.num_outputs == 1 else numbers)
+
+    def to_average(self, prediction: Tensor) -> Tensor:
+        """Return the numbers in the unit of the targets, [n, num_outputs]."""
+        return self.to_own_unit(prediction)
+
+    def from_average(self, average: Tensor) -> Tensor:
+        return self.from_own_unit(average).float()
+
+    def observed(self, target: Tensor) -> Tensor:
+        return self._numbers(target)
 
     def observations(self, target: Tensor) -> Tensor:
         return self.from_own_unit(target)

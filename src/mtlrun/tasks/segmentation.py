@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mtlrun.config.bounds import Classes, ClassIndex, checked
+from mtlrun.tasks.averaging import AveragesPredictions, log
 from mtlrun.tasks.base import Directions, DrawsPictures, Legend, log_frequencies
 from mtlrun.tasks.class_task import ClassTaskOptions, ClassWeightedTask
 from mtlrun.tasks.dense import check_same_pixels, describe_pixel, find_pixel
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from torchmetrics import Metric
 
 
-class Segmentation(ClassWeightedTask, DrawsPictures):
+class Segmentation(ClassWeightedTask, AveragesPredictions, DrawsPictures):
     """One of `num_classes` classes at each pixel: cross-entropy by default; mean IoU and pixel accuracy.
 
     Predictions are logits [batch, num_classes, height, width]; targets are class indices [batch, height, width]. A
@@ -43,6 +44,7 @@ class Segmentation(ClassWeightedTask, DrawsPictures):
     main_metric = "miou"
     metric_directions: ClassVar[Directions] = {"miou": "max", "pixel_accuracy": "max"}
     dense = True
+    distribution_dim = 1
 
     @checked
     def __init__(
@@ -120,6 +122,13 @@ class Segmentation(ClassWeightedTask, DrawsPictures):
 
     def constant_prediction(self, sums: Tensor, target: Tensor) -> Tensor:
         return log_frequencies(sums)[:, None, None].expand(len(target), -1, *target.shape[-2:])
+
+    def to_average(self, prediction: Tensor) -> Tensor:
+        """Return the probabilities of the classes at each pixel, [n, num_classes, height, width]."""
+        return prediction.double().softmax(dim=1)
+
+    def from_average(self, average: Tensor) -> Tensor:
+        return log(average).float()
 
     def check_targets(self, target: Tensor) -> None:
         if target.dtype != torch.int64:

@@ -34,7 +34,7 @@ def evaluate(
         outputs: of the same tasks and split; what the heads put out is added.
     """
     meters = {name: task.meter().to(device) for name, task in tasks.items()}
-    for samples, predictions in _pass(model, tasks, loader, device, after_batch, outputs):
+    for samples, predictions in predict_batches(model, tasks, loader, device, after_batch, outputs):
         for name in samples.active:
             meters[name].update(samples.pick(name, predictions[name]), samples.targets[name])
             if on_targets is not None:
@@ -52,11 +52,11 @@ def gather(
     outputs: SplitOutputs,
 ) -> None:
     """Add what the heads put out for a split to `outputs`, without metrics; arguments as for `evaluate`."""
-    for _ in _pass(model, tasks, loader, device, after_batch, outputs):
+    for _ in predict_batches(model, tasks, loader, device, after_batch, outputs):
         pass
 
 
-def _pass(
+def predict_batches(
     model: MultiTaskModel,
     tasks: Mapping[str, Task],
     loader: Loader,

@@ -82,6 +82,10 @@ class SplitOutputs:
             outputs = TaskOutputs(indices, predictions[name].cpu(), labeled, samples.targets[name].cpu())
             self._parts[name].append(outputs)
 
+    def put(self, name: str, outputs: TaskOutputs) -> None:
+        """Set the outputs for a task, which were not gathered here."""
+        self._parts[name] = [outputs]
+
     def take(self, names: Sequence[str], other: "SplitOutputs") -> None:
         """Take the outputs for some tasks from others of the same split, in place of those that are here."""
         for name in names:

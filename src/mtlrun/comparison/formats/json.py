@@ -23,8 +23,8 @@ def as_json(comparison: Comparison) -> str:
           labels        keys in which the rows differ
           columns       key, title, direction ("max" or "min" is better), kind, task and metric (of metrics)
           notes, warnings, commands
-          rows          of configs and of simple predictors:
-            name, kind  "config" or "predictor"
+          rows          of configs, of what was made from their runs, and of simple predictors:
+            name, kind  "config", "made" (from runs, such as an ensemble) or "predictor"
             label       {key: value}
             counts      {state: number of runs}; "missing" are those that other rows have
             missing     repetitions without a run, each a list of values of `over`
@@ -86,9 +86,9 @@ def _row(row: Row) -> dict[str, Any]:
         "name": row.name,
         "kind": row.kind,
         "label": row.label,
-        "counts": row.counts if row.kind == "config" else {},
+        "counts": row.counts if row.kind != "predictor" else {},
         "missing": row.missing,
-        "runs": _runs(group) if row.kind == "config" else [],
+        "runs": _runs(group) if row.kind != "predictor" else [],
         "over": group.over,
         "mixed": group.mixed,
         "cells": {key: _cell(cell) for key, cell in row.cells.items()},

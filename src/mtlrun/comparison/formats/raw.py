@@ -27,7 +27,7 @@ def raw_lines(comparison: Comparison) -> Iterator[Line]:
     `epoch` of a result are those of the checkpoint. A value that is not defined is NaN.
     """
     for table in comparison.tables:
-        for row in table.configs:
+        for row in table.with_runs:
             for run in row.group.runs:
                 for line in _lines_of_run(run):
                     yield {"data": table.title, **line, **_labels(row.group, run)}
@@ -35,7 +35,7 @@ def raw_lines(comparison: Comparison) -> Iterator[Line]:
 
 def label_columns(comparison: Comparison) -> list[str]:
     """Return the keys in which the runs differ, which follow `COLUMNS`."""
-    groups = [row.group for table in comparison.tables for row in table.configs]
+    groups = [row.group for table in comparison.tables for row in table.with_runs]
     keys = dict.fromkeys(key for group in groups for key in (*group.label, *group.mixed))
     return [_label_column(key) for key in keys if key not in COLUMNS or key == "data"]
 

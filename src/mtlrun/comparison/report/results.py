@@ -104,8 +104,8 @@ def _table(table: ComparisonTable, columns: Sequence[ResultColumn], caption: str
     labels = label_columns(table)
     titles = labels + [Column(title_of(column), True) for column in columns]
     titles += [Column(title, True) for title in count_titles(table)] * counts
-    rows: dict[str, list[list[Cell]]] = {"config": [], "predictor": []}
-    for row in (*in_order(table), *(row for row in table.rows if row.kind == "predictor")):
+    rows: dict[str, list[list[Cell]]] = {"config": [], "made": [], "predictor": []}
+    for row in (*in_order(table), *(row for row in table.rows if row.kind != "config")):
         cells = row_labels(table, row) + [_cell(row, column) for column in columns]
         if counts:
             incomplete = len(row.counts) > 1
@@ -115,7 +115,7 @@ def _table(table: ComparisonTable, columns: Sequence[ResultColumn], caption: str
             ]
         if row.kind == "config" or any(column.key in row.cells for column in columns):
             rows[row.kind].append(cells)
-    return Table(caption, titles, rows["config"], rows["predictor"], num_labels=len(labels))
+    return Table(caption, titles, rows["config"], rows["made"] + rows["predictor"], num_labels=len(labels))
 
 
 def _cell(row: Row, column: ResultColumn) -> Cell:
