@@ -20,6 +20,7 @@ FLOORS = [
     ["deployment"],
     ["sweeps"],
     ["cli"],
+    ["library"],
     ["__main__"],
 ]
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
@@ -56,7 +57,7 @@ def test_every_entry_at_the_root_has_a_floor():
 def test_the_root_has_few_entries():
     # Beside what Python asks for, and the link by which a checkout finds its YAML.
     expected = {"__init__.py", "__main__.py", "py.typed", "__pycache__", "conf"}
-    assert len({path.name for path in SOURCE.iterdir()} - expected) <= 16
+    assert len({path.name for path in SOURCE.iterdir()} - expected) <= 17
 
 
 def test_imports_are_absolute():

@@ -15,14 +15,13 @@ import copy
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import PurePath
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from mtlrun.config.arguments import as_plain
-from mtlrun.config.schema import CONFIG_MODULE
+from mtlrun.config.nodes import load_option
 from mtlrun.config.targets import check_targets, locate
 from mtlrun.errors import ConfigError
 
@@ -119,22 +118,11 @@ def complete(cfg: DictConfig, *, named_by_user: bool) -> Completed:
     merged = {}
     for task, finding in findings.tasks.items():
         item = tasks.get(task, {})
-        option = [] if finding.kind is None else [load_task(finding.kind), _literal(dict(finding.options))]
+        option = [] if finding.kind is None else [load_option("task", finding.kind), _literal(dict(finding.options))]
         merged[task] = OmegaConf.merge(*option, item)
     completed.tasks = merged | {task: item for task, item in tasks.items() if task not in merged}
     lines = {task: finding.line for task, finding in findings.tasks.items() if finding.line}
     return Completed(completed, None if name is None else str(name), lines)
-
-
-def load_task(kind: str) -> DictConfig:
-    """Return the keys of a shipped kind of task, with those that it has in common with others."""
-    file = files(CONFIG_MODULE).joinpath("task", f"{kind}.yaml")
-    node = OmegaConf.create(file.read_text(encoding="utf-8"))
-    assert isinstance(node, DictConfig)
-    bases = [str(entry).partition("@")[0] for entry in node.pop("defaults", []) if entry != "_self_"]
-    merged = OmegaConf.merge(*map(load_task, bases), node)
-    assert isinstance(merged, DictConfig)
-    return merged
 
 
 def name_of_files(path: Any) -> str | None:
