@@ -1,8 +1,8 @@
 """The description of inputs that are vectors: what each of their numbers means."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy
 from torch import Tensor
@@ -55,15 +55,31 @@ class InputColumn:
         Args:
             num_bins: None for the square root of the number of training values, from 4 to 48.
         """
-        if self.values is None:
-            return None
         if num_bins not in self._quantiles:  # a network is made several times, for each task or to find its width
+            if self.values is None:
+                return None
             values = self.values.detach().cpu().double().numpy()
             bins = min(max(round(len(values) ** 0.5), _FEWEST_BINS), _MOST_BINS) if num_bins is None else num_bins
             # Quantiles between two values could be apart by rounding only.
             edges = numpy.unique(numpy.quantile(values, numpy.linspace(0, 1, bins + 1), method="nearest"))
             self._quantiles[num_bins] = tuple(edges.tolist())
         return self._quantiles[num_bins]
+
+    def as_plain(self) -> dict[str, Any]:
+        """Return the column as plain data, with the quantiles that networks have asked for in place of the values."""
+        plain: dict[str, Any] = {"name": self.name, "kind": self.kind}
+        if self.num_categories:
+            plain["num_categories"] = self.num_categories
+        if self._quantiles:
+            plain["quantiles"] = [[num_bins, list(edges)] for num_bins, edges in self._quantiles.items()]
+        return plain
+
+    @staticmethod
+    def from_plain(plain: Mapping[str, Any]) -> "InputColumn":
+        """Return the column that `as_plain` describes."""
+        column = InputColumn(plain["name"], plain["kind"], plain.get("num_categories", 0))
+        column._quantiles.update({num_bins: tuple(edges) for num_bins, edges in plain.get("quantiles", ())})
+        return column
 
 
 def categories_in(columns: Sequence[InputColumn] | None) -> list[str]:

@@ -52,6 +52,7 @@ from mtlrun.runs.other_code import note_other_code
 from mtlrun.runs.predictions import keep_predictions
 from mtlrun.runs.recording import complete, new_record, record_intervals, recording
 from mtlrun.runs.signals import stop_signals
+from mtlrun.setup.model_description import SECTION, ModelDescription
 from mtlrun.setup.prepare import prepare
 from mtlrun.training.checkpoint import check_version
 from mtlrun.training.observers import EpochLines, MetricsFile, Screen, TensorBoard
@@ -193,9 +194,9 @@ def _write_inputs(parts: Parts, record: Record, folder: Path) -> None:
     sync_folder(folder)
     with open_atomically(folder / CONFIG) as file:
         file.write(yaml.safe_dump(record.config, sort_keys=False).encode())
-    if parts.learned:
-        with open_atomically(folder / LEARNED) as file:
-            file.write(json.dumps(parts.learned).encode())
+    learned = {**parts.learned, SECTION: ModelDescription.of(parts).as_plain()}
+    with open_atomically(folder / LEARNED) as file:
+        file.write(json.dumps(learned).encode())
     sample_ids = {name: parts.loaders[name].split.sample_ids for name in SPLITS}
     if any(ids is not None for ids in sample_ids.values()):
         with open_atomically(folder / SAMPLE_IDS) as file:

@@ -1,17 +1,29 @@
 """The backbone of a run, made for the inputs of its dataset."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from mtlrun.config.instantiate import build, constructor_parameters
 from mtlrun.config.targets import locate
-from mtlrun.datasets import MultiTaskDataset
-from mtlrun.datasets.input_columns import categories_in
+from mtlrun.datasets.input_columns import InputColumn, categories_in
 from mtlrun.errors import ConfigError
 from mtlrun.models.backbones import Backbone, BackboneFactory
 
 
-def build_backbone(node: Mapping[str, Any], dataset: MultiTaskDataset) -> BackboneFactory:
+class DescribesInputs(Protocol):
+    """The attributes of a dataset that networks are built by; see `mtlrun.datasets.MultiTaskDataset`."""
+
+    @property
+    def input_shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def columns(self) -> Sequence[InputColumn] | None: ...
+
+    @property
+    def protocol(self) -> str: ...
+
+
+def build_backbone(node: Mapping[str, Any], dataset: DescribesInputs) -> BackboneFactory:
     """Return a function that makes the backbone, which gets a description of the input's columns if it takes one.
 
     Args:

@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from mtlrun.config.instantiate import build
-from mtlrun.datasets import MultiTaskDataset
 from mtlrun.errors import ConfigError
 from mtlrun.models import MultiTaskModel
 from mtlrun.records.record import Match
-from mtlrun.setup.backbone_building import build_backbone
+from mtlrun.setup.backbone_building import DescribesInputs, build_backbone
 from mtlrun.setup.memory import within_memory
 from mtlrun.setup.model_size import match_width
 from mtlrun.setup.problems import Problems
@@ -21,7 +20,7 @@ def build_model(
     nodes: Mapping[str, Any],
     reference: Mapping[str, Any] | None,
     tasks: Mapping[str, Task],
-    dataset: MultiTaskDataset,
+    dataset: DescribesInputs,
     problems: Problems,
 ) -> tuple[MultiTaskModel | None, Match | None]:
     """Return the model with its initial parameters, and the width at which it is as large as the reference, if any.
@@ -55,7 +54,7 @@ def build_model(
 
 
 def _match(
-    nodes: Mapping[str, Any], reference: Mapping[str, Any], tasks: Mapping[str, Task], dataset: MultiTaskDataset
+    nodes: Mapping[str, Any], reference: Mapping[str, Any], tasks: Mapping[str, Task], dataset: DescribesInputs
 ) -> Match:
     """Return the backbone width at which this run's model has as many parameters as the reference."""
     node = nodes["backbone"]

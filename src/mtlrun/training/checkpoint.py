@@ -129,8 +129,20 @@ class Checkpoints:
         Raises:
             CheckpointError: it is damaged, of another run or of another version of mtlrun, or holds a model per task.
         """
+        states = self.load_model_states()
+        return None if states is None else merge_states(states)
+
+    def load_model_states(self) -> list[dict[str, Tensor]] | None:
+        """Return the model states of best.pt, one for each separate selection, None if there is no best.pt.
+
+        Raises:
+            CheckpointError: it is damaged, of another run or of another version of mtlrun.
+        """
         best = self._load(self._folder / BEST, _SELECTED)
-        return None if best is None else merge_states(best["model_states"])
+        if best is None:
+            return None
+        states: list[dict[str, Tensor]] = best["model_states"]
+        return states
 
     def _mark(self, kind: str) -> dict[str, Any]:
         return {_KIND: kind, _RUN: self._run}

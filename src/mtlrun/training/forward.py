@@ -253,11 +253,23 @@ def run_model(model: MultiTaskModel, samples: SourceBatch, also: Collection[str]
     tasks = samples.active
     if also:
         tasks = [name for name in samples.tasks if name in tasks or name in also]
+    return run_inputs(model, samples.inputs, () if len(tasks) == len(samples.tasks) else tasks, samples.source)
+
+
+def run_inputs(model: MultiTaskModel, inputs: Tensor, tasks: Sequence[str], source: str | None = None) -> Output:
+    """Return the model's output for inputs [batch, ...].
+
+    Args:
+        model: in training mode or not.
+        inputs: on its device.
+        tasks: the requested ones; none for all. Models of the user's may give others as well.
+        source: where the inputs come from, if running statistics of BatchNorm are kept for each source.
+    """
     statistics = model.source_statistics
-    with nullcontext() if statistics is None or samples.source is None else statistics.swap_in(model, samples.source):
-        if not tasks or len(tasks) == len(samples.tasks) or not _accepts_tasks(type(model)):
-            return cast(Output, model(samples.inputs))
-        return cast(Output, model(samples.inputs, tasks))
+    with nullcontext() if statistics is None or source is None else statistics.swap_in(model, source):
+        if not tasks or not _accepts_tasks(type(model)):
+            return cast(Output, model(inputs))
+        return cast(Output, model(inputs, tasks))
 
 
 @cache

@@ -1,7 +1,7 @@
 """Categories of a column of texts, by the texts of the training split, or by hashes of texts."""
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -64,6 +64,21 @@ def find_categories(cells: Cells, train: numpy.ndarray, buckets: int | None, min
     rare = (counts[1:] > 0) & (counts[1:] < min_rows)
     unseen = (counts[codes + 1] == 0) & (codes >= 0)
     return Categories(labels, buckets, index_of[codes + 1], unseen, int(rare.sum()), repeat)
+
+
+def match_categories(
+    cells: Cells, labels: Sequence[str | int | None], buckets: int | None
+) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """Return for each further row the place of its category in `labels`, -1 if it has none, and which texts are none.
+
+    Args:
+        cells: of the column.
+        labels, buckets: see `Categories`.
+    """
+    place_of = {label: place for place, label in enumerate(labels)}
+    found = [place_of.get(text if buckets is None else hash_text(text, buckets), -1) for text in cells.labels]
+    places = numpy.array([*found, place_of.get(None, -1)], dtype=numpy.int32)[cells.indices]
+    return places, (places < 0) & (cells.indices >= 0)
 
 
 def hash_text(text: str, buckets: int) -> int:

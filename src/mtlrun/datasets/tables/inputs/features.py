@@ -12,6 +12,7 @@ from torch import Tensor
 from mtlrun.datasets.base import SplitName
 from mtlrun.datasets.input_columns import InputColumn
 from mtlrun.datasets.tables.inputs.categories import Categories, Encoding
+from mtlrun.datasets.tables.inputs.encoding import fill_index, fill_numbers, fill_one_hot
 from mtlrun.datasets.tables.inputs.kinds import InputKeys, Inputs
 from mtlrun.datasets.tables.inputs.scaling import SCALINGS, Scaling
 from mtlrun.datasets.tables.reading.columns import Columns
@@ -146,13 +147,7 @@ def _scale(
     for name, positions in rows.items():
         for start in range(0, len(positions), step):
             values = _take(cells, positions[start : start + step])
-            scaling.apply(values)
-            absent = numpy.isnan(values)
-            values[absent] = 0
-            tile = made[name][start : start + step]
-            tile[:, where] = values.T
-            if marks:
-                tile[:, marks] = absent[marked].T
+            fill_numbers(made[name][start : start + step], values, scaling, where, marks, marked)
 
 
 def _take(cells: Sequence[numpy.ndarray], positions: numpy.ndarray) -> numpy.ndarray:
@@ -172,7 +167,7 @@ def _one_hot(column: str, rows: Rows, features: Features, made: Mapping[SplitNam
         name = f"{column} is empty" if label is None else f"{column}{joint}{label}"
         features.columns.append(InputColumn(name, "indicator"))
     for split, positions in rows.items():
-        made[split][:, start : start + count] = categories.indices[positions, None] == numpy.arange(count)
+        fill_one_hot(made[split], categories.indices[positions], start, count)
 
 
 def _index(column: str, rows: Rows, features: Features, made: Mapping[SplitName, numpy.ndarray]) -> None:
@@ -181,7 +176,7 @@ def _index(column: str, rows: Rows, features: Features, made: Mapping[SplitName,
     place = len(features.columns)
     features.columns.append(InputColumn(column, "category", len(categories.labels) + 1))
     for split, positions in rows.items():
-        made[split][:, place] = categories.indices[positions] + 1
+        fill_index(made[split], categories.indices[positions], place)
 
 
 def _count(number: int, what: str) -> str:

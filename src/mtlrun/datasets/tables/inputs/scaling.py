@@ -1,7 +1,8 @@
 """Scaling of numbers by the statistics of the training split: to standard deviations, robustly, or by quantiles."""
 
 from abc import ABC, abstractmethod
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self
 
 import numpy
 import torch
@@ -32,6 +33,11 @@ class Scaling(ABC):
     @abstractmethod
     def learned(self, index: int) -> dict[str, Any]:
         """Return what scales a column, as plain data."""
+
+    @classmethod
+    @abstractmethod
+    def restore(cls, learned: Sequence[Mapping[str, Any]]) -> Self:
+        """Return the scaling of columns, to be applied, by what `learned` returned of each."""
 
 
 class Standard(Scaling):
@@ -65,6 +71,13 @@ class Standard(Scaling):
     def learned(self, index: int) -> dict[str, Any]:
         return {"mean": float(self._means[index]), "std": float(self._stds[index])}
 
+    @classmethod
+    def restore(cls, learned: Sequence[Mapping[str, Any]]) -> Self:
+        scaling = cls()
+        scaling._means = numpy.array([column["mean"] for column in learned], dtype=float)
+        scaling._stds = numpy.array([column["std"] for column in learned], dtype=float)
+        return scaling
+
 
 class Robust(Scaling):
     """f((x - median) / spread), where f(z) = z / sqrt(1 + (z / 3)^2) is nearly z near 0, and between -3 and 3.
@@ -94,6 +107,13 @@ class Robust(Scaling):
 
     def learned(self, index: int) -> dict[str, Any]:
         return {"median": self._medians[index], "spread": self._spreads[index]}
+
+    @classmethod
+    def restore(cls, learned: Sequence[Mapping[str, Any]]) -> Self:
+        scaling = cls()
+        scaling._medians = [column["median"] for column in learned]
+        scaling._spreads = [column["spread"] for column in learned]
+        return scaling
 
 
 class Quantile(Scaling):
@@ -127,6 +147,12 @@ class Quantile(Scaling):
     def learned(self, index: int) -> dict[str, Any]:
         numbers, normals = self._knots[index]
         return {"numbers": numbers.tolist(), "normals": normals.tolist()}
+
+    @classmethod
+    def restore(cls, learned: Sequence[Mapping[str, Any]]) -> Self:
+        scaling = cls()
+        scaling._knots = [(numpy.array(column["numbers"]), numpy.array(column["normals"])) for column in learned]
+        return scaling
 
 
 SCALINGS: dict[Scale, type[Scaling]] = {"standard": Standard, "robust": Robust, "quantile": Quantile}

@@ -42,7 +42,7 @@ class CsvFile:
 
     def __init__(self, path: str, separator: str | None, encoding: str, missing: Missing, notation: Notation) -> None:
         self.path, self._missing, self._notation = path, missing, notation
-        self._encoding = _find_encoding(path, encoding)
+        self._encoding = find_encoding(path, encoding)
         self.layout = find_layout(path, separator, self._encoding)
         self._header_found = separator is None and self.layout.separator != ","
         header = self.layout.header
@@ -128,7 +128,7 @@ class CsvFile:
             for chunk in chunks:
                 part = chunk.to_numpy() if not texts else chunk[list(numbers)].to_numpy(dtype=float)
                 self._missing.clear(part)
-                cells = self._clean(chunk[texts].to_numpy(dtype=object))
+                cells = clean_texts(chunk[texts].to_numpy(dtype=object), self._missing)
                 full = _have_cells(part, cells)
                 kept.append(full)
                 start, end = end, end + int(full.sum())
@@ -157,18 +157,8 @@ class CsvFile:
     def _load(self, place: int) -> Texts:
         """Return the texts of one column, read from the file once more."""
         with self._chunks({}, [place]) as chunks:
-            found = [self._clean(chunk.to_numpy(dtype=object)) for chunk in chunks]
+            found = [clean_texts(chunk.to_numpy(dtype=object), self._missing) for chunk in chunks]
         return numpy.concatenate(found)[self._kept, 0]
-
-    def _clean(self, cells: Texts) -> Texts:
-        """Return texts without spaces around them, None for those that stand for an empty cell."""
-        if cells.size == 0:
-            return cells
-        indices, labels = pandas.factorize(cells.ravel())
-        stripped = numpy.empty(len(labels) + 1, dtype=object)
-        stripped[:-1] = [str(label).strip() for label in labels]
-        stripped[:-1][self._missing.among(stripped[:-1].tolist())] = None
-        return stripped[indices].reshape(cells.shape)
 
     @contextmanager
     def _chunks(self, numbers: Mapping[int, type], columns: Sequence[int]) -> Iterator[Iterator[Any]]:
@@ -193,6 +183,17 @@ class CsvFile:
             raise DataError(f"{self.path}: {_describe(error, separator)}") from error
         except ValueError as error:
             raise _NotNumbersError from error
+
+
+def clean_texts(cells: Texts, missing: Missing) -> Texts:
+    """Return texts without spaces around them, None for those that stand for an empty cell."""
+    if cells.size == 0:
+        return cells
+    indices, labels = pandas.factorize(cells.ravel())
+    stripped = numpy.empty(len(labels) + 1, dtype=object)
+    stripped[:-1] = [str(label).strip() for label in labels]
+    stripped[:-1][missing.among(stripped[:-1].tolist())] = None
+    return stripped[indices].reshape(cells.shape)
 
 
 def _describe(error: Exception, separator: str) -> str:
@@ -242,7 +243,7 @@ def check_encoding(encoding: str) -> str:
         ) from error
 
 
-def _find_encoding(path: str, encoding: str) -> str:
+def find_encoding(path: str, encoding: str) -> str:
     """Return the encoding of a file: that of its byte order mark, else the given one.
 
     Raises:

@@ -80,17 +80,25 @@ def find_layout(path: str, separator: str | None, encoding: str) -> Layout:
     Raises:
         DataError: one of the first rows has more or fewer cells than the header, or is not in this encoding.
     """
-    with _open_text(path, encoding) as text:
-        start = list(islice(text, _FIRST_LINES))
-        if not "".join(start).strip():
-            raise DataError(f"{path}: the file is empty")
-        separator = find_separator(path, start, separator)
-        records = _Records(path, chain(start, text), separator)
-        header = records.header()
+    with open_text(path, encoding) as text:
+        start, records = open_records(path, text, separator)
+        header, separator = records.header(), records.separator
         first_rows = list(records.rows(min(_MOST_PROBED, max(3, _PROBED_CELLS // len(header)))))
     length = sum(map(len, start)) / len(start)
     expected_rows = 100 + int(1.1 * Path(path).stat().st_size / length)
     return Layout(separator, [name.strip() for name in header], first_rows, expected_rows)
+
+
+def open_records(path: str, text: TextIO, separator: str | None) -> tuple[list[str], "Records"]:
+    """Return the first lines of a CSV file, and all of its rows.
+
+    Raises:
+        DataError: it is empty, or its separator cannot be found.
+    """
+    start = list(islice(text, _FIRST_LINES))
+    if not "".join(start).strip():
+        raise DataError(f"{path}: the file is empty")
+    return start, Records(path, chain(start, text), find_separator(path, start, separator))
 
 
 def check_lengths(path: str, separator: str, encoding: str) -> None:
@@ -99,11 +107,11 @@ def check_lengths(path: str, separator: str, encoding: str) -> None:
     Raises:
         DataError: a row has more or fewer cells than the header, or is not in this encoding.
     """
-    with _open_text(path, encoding) as text:
-        records = _Records(path, text, separator)
+    with open_text(path, encoding) as text:
+        records = Records(path, text, separator)
         header = records.header()
         while block := text.read(_BLOCK) + text.readline():
-            num_lines = _count_plain_lines(block, separator, len(header))
+            num_lines = count_plain_lines(block, separator, len(header))
             if num_lines is not None:
                 records.number += num_lines
                 continue
@@ -114,7 +122,7 @@ def check_lengths(path: str, separator: str, encoding: str) -> None:
 
 
 @contextmanager
-def _open_text(path: str, encoding: str) -> Iterator[TextIO]:
+def open_text(path: str, encoding: str) -> Iterator[TextIO]:
     """Open a file as text; DataError if what is read of it is not in this encoding."""
     try:
         with open_bytes(path) as file, io.TextIOWrapper(file, encoding=encoding, newline="") as text:
@@ -123,7 +131,7 @@ def _open_text(path: str, encoding: str) -> Iterator[TextIO]:
         raise DataError(_describe_undecodable(path, encoding)) from error
 
 
-def _count_plain_lines(block: str, separator: str, columns: int) -> int | None:
+def count_plain_lines(block: str, separator: str, columns: int) -> int | None:
     """Return the number of lines if each is plainly a row of so many cells; None if lines must be divided to see it.
 
     Counting takes a fraction of the time of dividing, and of that of pandas, which reads the numbers.
@@ -139,7 +147,7 @@ def _count_plain_lines(block: str, separator: str, columns: int) -> int | None:
     )
 
 
-class _Records:
+class Records:
     """Rows of a file, divided into cells; a cell in quotes may go on in the next line.
 
     Args:
@@ -149,7 +157,7 @@ class _Records:
     """
 
     def __init__(self, path: str, lines: Iterator[str], separator: str) -> None:
-        self._path, self.lines, self._separator = path, lines, separator
+        self._path, self.lines, self.separator = path, lines, separator
         #: True if the separator is a character.
         self.plain = len(separator) == 1
         #: The number of the last row.
@@ -166,12 +174,19 @@ class _Records:
 
         A row of empty cells may have fewer; it is left out later.
         """
-        for cells in islice(iter(self._next, None), most):
-            excess = len(cells) - len(self._header)
-            if excess > 0 or (excess < 0 and any(cell.strip() for cell in cells)):
-                problem = _describe_length(self._header, cells, self._separator, first=self.number == 2)
+        for cells, problem in self.rows_with_problems(most):
+            if problem:
                 raise DataError(f"{self._path}, row {self.number}: {problem}")
             yield cells
+
+    def rows_with_problems(self, most: int) -> Iterator[tuple[list[str], str]]:
+        """Yield the next rows, each with what is wrong with its number of cells, "" if nothing is."""
+        for cells in islice(iter(self._next, None), most):
+            excess = len(cells) - len(self._header)
+            problem = ""
+            if excess > 0 or (excess < 0 and any(cell.strip() for cell in cells)):
+                problem = _describe_length(self._header, cells, self.separator, first=self.number == 2)
+            yield cells, problem
 
     def _next(self) -> list[str] | None:
         """Return the cells of the next row; None after the last."""
@@ -180,15 +195,15 @@ class _Records:
             return None
         self.number += 1
         if not self.plain:
-            stripped = line.strip() if self._separator == r"\s+" else line.rstrip("\r\n")
-            return [cell.strip('"') for cell in re.split(self._separator, stripped)]
+            stripped = line.strip() if self.separator == r"\s+" else line.rstrip("\r\n")
+            return [cell.strip('"') for cell in re.split(self.separator, stripped)]
         try:
-            rows = csv.reader(chain([line], self.lines), delimiter=self._separator, skipinitialspace=True)
+            rows = csv.reader(chain([line], self.lines), delimiter=self.separator, skipinitialspace=True)
             return next(rows) or [""]
         except csv.Error as error:
             problem = f"row {self.number}: {error}; is a quote opened there and never closed?"
             raise DataError(
-                f"{self._path}: not a readable CSV file with separator {self._separator!r}: {problem}"
+                f"{self._path}: not a readable CSV file with separator {self.separator!r}: {problem}"
             ) from error
 
 

@@ -1,7 +1,8 @@
 """Parquet files: each type of column as numbers or as texts."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy
@@ -21,21 +22,11 @@ def read_parquet(path: str, missing: Missing, notation: Notation) -> Columns:
     Raises:
         DataError: pyarrow is not installed, or the file cannot be read.
     """
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise DataError(f"{path}: reading Parquet files needs pyarrow: pip install pyarrow") from error
-    try:
-        table = pyarrow.parquet.ParquetFile(path).read()
-    except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
-    names = [str(name) for name in table.column_names]
-    double = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
-    if double:
-        raise DataError(f"{path}: the file has the column {', '.join(map(repr, double))} twice")
+    with open_parquet(path) as file:
+        table = file.read()
+    names = check_names(path, table.column_names)
     cells = {
-        name: _Column(path, name, column, missing, notation).cells()
+        name: ParquetColumn(path, name, column, missing, notation).cells()
         for name, column in zip(names, table.columns, strict=True)
         if not (name.startswith("__index_level_") and name.endswith("__"))
     }
@@ -46,7 +37,31 @@ def read_parquet(path: str, missing: Missing, notation: Notation) -> Columns:
     return Columns(path, cells, numbers, notation, sorted(missing.texts)).select(numpy.flatnonzero(full))
 
 
-class _Column:
+@contextmanager
+def open_parquet(path: str) -> Iterator[Any]:
+    """Open a Parquet file; DataError if pyarrow is not installed, or what is read of the file cannot be."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise DataError(f"{path}: reading Parquet files needs pyarrow: pip install pyarrow") from error
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            yield file
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
+
+
+def check_names(path: str, names: Sequence[Any]) -> list[str]:
+    """Return the names of columns as texts; DataError if two are the same."""
+    names = [str(name) for name in names]
+    double = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    if double:
+        raise DataError(f"{path}: the file has the column {', '.join(map(repr, double))} twice")
+    return names
+
+
+class ParquetColumn:
     """A column of a Parquet file."""
 
     def __init__(self, path: str, name: str, column: Any, missing: Missing, notation: Notation) -> None:

@@ -37,19 +37,34 @@ def read(
     Raises:
         DataError: the file is missing, or cannot be read.
     """
-    suffix, notation = Path(path).suffix.lower(), notation or Notation()
-    if not Path(path).is_file():
-        what = "this is a folder" if Path(path).is_dir() else f"there is no such file, as seen from {Path.cwd()}"
-        raise DataError(f"{path}: {what}; name a CSV or Parquet file")
-    _check_kind(path, suffix)
-    if suffix in _PARQUET:
+    notation = notation or Notation()
+    if is_parquet(path):
         columns = read_parquet(path, Missing(missing), notation)
     else:
-        tab = "\t" if separator is None and Path(path.lower().removesuffix(suffix) + suffix).suffix == ".tsv" else None
-        columns = CsvFile(path, separator or tab, encoding, Missing(missing), notation).read(texts)
+        columns = CsvFile(path, separator or tab_of(path), encoding, Missing(missing), notation).read(texts)
     if len(columns) == 0:
         raise DataError(f"{path}: there are no rows beneath the header")
     return columns
+
+
+def is_parquet(path: str) -> bool:
+    """Return True if a file is Parquet by its name, else it is read as CSV.
+
+    Raises:
+        DataError: there is no such file, or it is neither.
+    """
+    if not Path(path).is_file():
+        what = "this is a folder" if Path(path).is_dir() else f"there is no such file, as seen from {Path.cwd()}"
+        raise DataError(f"{path}: {what}; name a CSV or Parquet file")
+    suffix = Path(path).suffix.lower()
+    _check_kind(path, suffix)
+    return suffix in _PARQUET
+
+
+def tab_of(path: str) -> str | None:
+    """Return the tab for a file whose name ends in .tsv, the separator of which need not be found."""
+    suffix = Path(path).suffix.lower()
+    return "\t" if Path(path.lower().removesuffix(suffix) + suffix).suffix == ".tsv" else None
 
 
 def _check_kind(path: str, suffix: str) -> None:

@@ -1,0 +1,252 @@
+"""Predictor: the model of a finished run, ready to predict, from the run's folder alone."""
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mtlrun.deployment.code import check_code
+from mtlrun.errors import CheckpointError, ConfigError, DataError
+from mtlrun.models import MultiTaskModel, SharedRepresentationModel, SourceStatistics
+from mtlrun.records.folder import BEST, CHECKPOINTS, LEARNED
+from mtlrun.records.record import Record
+from mtlrun.runs.restore import as_restored
+from mtlrun.setup.environment import choose_device
+from mtlrun.setup.model_building import build_model
+from mtlrun.setup.model_description import SECTION, ModelDescription
+from mtlrun.setup.problems import Problems
+from mtlrun.setup.task_building import build_tasks
+from mtlrun.tasks import Decoded, DecodesPredictions, Task
+from mtlrun.training.checkpoint import Checkpoints
+from mtlrun.training.forward import run_inputs
+from mtlrun.training.selection import merge_states
+
+# The groups of the config that a model is built of.
+_GROUPS = ("model", "backbone", "tasks")
+
+
+@dataclass(frozen=True)
+class Network:
+    """The model in one of the states that were selected.
+
+    Args:
+        model: in evaluation mode.
+        tasks: those that the state was selected for.
+    """
+
+    model: MultiTaskModel
+    tasks: Sequence[str]
+
+
+class Predictor:
+    """The model of a completed run with its selected weights, and what turns its outputs into predictions.
+
+    Args:
+        folder: of the run.
+        record: of the run.
+        learned: what the run learned from its data, as in its `learned.json`.
+        description: what the model was built for.
+        tasks: {name: task}, with what they learned from the training split.
+        networks: one for each separate selection: several with `trainer.monitor=per_task`, else one.
+        device: where the networks are.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        record: Record,
+        learned: Mapping[str, Any],
+        description: ModelDescription,
+        tasks: Mapping[str, Task],
+        networks: Sequence[Network],
+        device: torch.device,
+    ) -> None:
+        self.folder, self.record, self.learned, self.description = folder, record, learned, description
+        self.tasks, self.networks, self.device = dict(tasks), list(networks), device
+
+    @staticmethod
+    def load(folder: str | Path, device: str = "auto") -> "Predictor":
+        """Return the predictor of the run in a folder, wherever it was copied; its data need not be there.
+
+        Args:
+            folder: of a completed run.
+            device: as `runtime.device`.
+
+        Raises:
+            DataError: there is no completed run, or it is of a version that did not keep what this needs, or it needs
+                code of its author's that cannot be imported.
+            ConfigError: the model cannot be built anymore.
+            CheckpointError: best.pt is damaged, or does not fit the model.
+        """
+        folder = Path(folder)
+        record = completed_record(folder)
+        learned = _read_learned(folder)
+        description = _describe(learned, folder)
+        check_code(record.config, folder, _GROUPS)
+        states = Checkpoints(folder / CHECKPOINTS, record.run_id).load_model_states()
+        if states is None:
+            raise DataError(f"{folder / CHECKPOINTS / BEST} is gone, so there are no weights of this run")
+        with torch.random.fork_rng(devices=[]):  # the initial weights are replaced
+            tasks, model = _build(record, description)
+        chosen = choose_device(device)
+        for task in tasks.values():
+            task.to(chosen).eval()
+        networks = _networks(model, states, record, folder / CHECKPOINTS / BEST)
+        for network in networks:
+            network.model.to(chosen).eval().requires_grad_(False)
+        return Predictor(folder, record, learned, description, tasks, networks, chosen)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one input, without the batch dimension."""
+        return self.description.input_shape
+
+    @cached_property
+    def model(self) -> MultiTaskModel:
+        """The model, in evaluation mode.
+
+        Raises:
+            ConfigError: there are several, one for each task.
+        """
+        if len(self.networks) > 1:
+            raise ConfigError(
+                f"{self.folder}: trainer.monitor=per_task kept a state of the model for each task, so there is no "
+                "single model; use `networks`"
+            )
+        return self.networks[0].model
+
+    def names(self, task: str) -> list[str]:
+        """Return the names of the classes, labels or numbers of a task, in their order; none if they are not known."""
+        return list(self.description.classes.get(task, ()))
+
+    @torch.inference_mode()
+    def outputs(self, inputs: Tensor) -> dict[str, Tensor]:
+        """Return what the heads put out, {task: [batch, output_size], or maps}, on the device.
+
+        Args:
+            inputs: encoded as those of the run's splits, [batch, *input_shape].
+        """
+        inputs = inputs.to(self.device, non_blocking=self.device.type == "cuda")
+        found: dict[str, Tensor] = {}
+        for network in self.networks:
+            for source, tasks in self._by_source(network):
+                predictions = run_inputs(network.model, inputs, tasks, source).predictions
+                found |= {task: predictions[task] for task in tasks}
+        return {task: found[task] for task in self.tasks}
+
+    def predict(self, inputs: Tensor) -> dict[str, Decoded]:
+        """Return predictions in original units, class indices and probabilities, {task: predictions for the batch}.
+
+        Tasks whose kind has no `decode` are left out, such as those that predict maps; see `outputs`.
+
+        Args:
+            inputs: as for `outputs`.
+        """
+        return self.decode(self.outputs(inputs))
+
+    @torch.inference_mode()
+    def decode(self, outputs: Mapping[str, Tensor]) -> dict[str, Decoded]:
+        """Return what outputs of the heads mean, of the tasks whose kinds have `decode`."""
+        return {
+            name: task.decode(outputs[name])
+            for name, task in self.tasks.items()
+            if isinstance(task, DecodesPredictions) and name in outputs
+        }
+
+    def _by_source(self, network: Network) -> list[tuple[str | None, list[str]]]:
+        """Return which tasks are predicted with the BatchNorm statistics of which source; None for the only ones.
+
+        A task that several sources have labels for is predicted with those of the first.
+        """
+        if network.model.source_statistics is None:
+            return [(None, list(network.tasks))]
+        by_source: dict[str | None, list[str]] = {}
+        for task in network.tasks:
+            source = next(source for source, tasks in self.description.sources.items() if task in tasks)
+            by_source.setdefault(source, []).append(task)
+        return list(by_source.items())
+
+
+def completed_record(folder: Path) -> Record:
+    """Return the record of a completed run; DataError if there is none."""
+    record = Record.read(folder)
+    if record is None or record.status != "completed":
+        found = "no run" if record is None else f"a run that is {record.status}"
+        raise DataError(f"{folder}: found {found}; give the folder of a completed run")
+    return record
+
+
+def _read_learned(folder: Path) -> Mapping[str, Any]:
+    try:
+        learned = json.loads((folder / LEARNED).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise DataError(f"{folder / LEARNED} cannot be read ({error.strerror or error})") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{folder / LEARNED} is damaged (not JSON)") from error
+    if not isinstance(learned, dict):
+        raise DataError(f"{folder / LEARNED} is damaged (no object)")
+    return learned
+
+
+def _describe(learned: Mapping[str, Any], folder: Path) -> ModelDescription:
+    if SECTION not in learned:
+        raise DataError(
+            f"{folder}: this run is of an earlier version of mtlrun, which did not keep what its model was built for; "
+            "`mtlrun evaluate` reads it where its data are, and runtime.rerun=true trains it anew"
+        )
+    try:
+        return ModelDescription.from_plain(learned[SECTION])
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise DataError(f"{folder / LEARNED} is damaged ({type(error).__name__}: {error})") from error
+
+
+def _build(record: Record, description: ModelDescription) -> tuple[dict[str, Task], MultiTaskModel]:
+    """Return the tasks, with what they learned, and the model with initial weights."""
+    config = as_restored(record.config, "cpu")
+    if record.match is not None:
+        config["backbone"]["width"] = record.match["width"]
+    nodes = {name: {**node, **record.task_sizes.get(name, {})} for name, node in config["tasks"].items()}
+    tasks, _, found = build_tasks(nodes, None, "")
+    problems = Problems(found)
+    groups = {group: config[group] for group in ("model", "backbone")}
+    model, _ = build_model(groups, None, tasks, description, problems)
+    problems.raise_if_any()
+    assert model is not None
+    if description.source_statistics:
+        model.source_statistics = SourceStatistics(model, list(description.sources))
+    if description.rotations and isinstance(model, SharedRepresentationModel):
+        model.add_rotations()
+    description.restore_tasks(tasks)
+    return tasks, model
+
+
+def _networks(
+    model: MultiTaskModel, states: Sequence[Mapping[str, Tensor]], record: Record, path: Path
+) -> list[Network]:
+    """Return the model in each of its states: that of all tasks, or one for each of several selections."""
+    if model.independent_tasks or len(states) == 1:
+        chosen = [(list(model.task_names), merge_states(states))]
+    else:
+        selected = [entry["tasks"] for entry in record.selection]
+        if len(selected) != len(states):
+            raise CheckpointError(f"{path} holds {len(states)} states, and the record names {len(selected)} selections")
+        chosen = [(tasks, dict(state)) for tasks, state in zip(selected, states, strict=True)]
+    networks = []
+    for tasks, state in chosen:
+        network = copy.deepcopy(model) if len(chosen) > 1 else model
+        try:
+            network.load_state_dict(state)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"{path} does not fit the model of this run: {error}; the code of one of its classes has changed since"
+            ) from error
+        networks.append(Network(network, tasks))
+    return networks
