@@ -185,17 +185,33 @@ class ImageSplit(ImageFileSplit):
         self.pixel_type = torch.uint8 if pixel_range is None else torch.float32
 
     def pixels(self, index: int) -> Tensor:
-        path, place = self._paths[index], self._places[index]
         try:
-            with open_image(path) as image:
-                upright = ImageOps.exif_transpose(image)
-                return (
-                    _bytes(upright, self._shape) if self._range is None else _numbers(upright, self._shape, self._range)
-                )
-        except _PixelError as error:
-            raise DataError(f"{place}: {path} {error}") from error
-        except UNREADABLE as error:
-            raise DataError(f"{place}: {path} is not a readable image: {error}") from error
+            return read_pixels(self._paths[index], self._shape, self._range)
+        except DataError as error:
+            raise DataError(f"{self._places[index]}: {error}") from error
+
+
+def read_pixels(path: Path, shape: tuple[int, ...], pixel_range: tuple[float, float] | None) -> Tensor:
+    """Return an image file, upright and resized to a square, [channels, size, size].
+
+    Bytes, or with a `pixel_range` float32 in [0, 1].
+
+    Args:
+        path: of the file.
+        shape: of the result.
+        pixel_range: see `Images`.
+
+    Raises:
+        DataError: it is no image, or its pixels are not of that kind.
+    """
+    try:
+        with open_image(path) as image:
+            upright = ImageOps.exif_transpose(image)
+            return _bytes(upright, shape) if pixel_range is None else _numbers(upright, shape, pixel_range)
+    except _PixelError as error:
+        raise DataError(f"{path} {error}") from error
+    except UNREADABLE as error:
+        raise DataError(f"{path} is not a readable image: {error}") from error
 
 
 class _PixelError(Exception):

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from mtlrun.deployment.code import check_code
+from mtlrun.deployment.images import ImageEncoder
+from mtlrun.deployment.tables import TableEncoder
 from mtlrun.errors import CheckpointError, ConfigError, DataError
 from mtlrun.models import MultiTaskModel, SharedRepresentationModel, SourceStatistics
 from mtlrun.records.folder import BEST, CHECKPOINTS, LEARNED
@@ -120,6 +122,27 @@ class Predictor:
                 "single model; use `networks`"
             )
         return self.networks[0].model
+
+    @cached_property
+    def encoder(self) -> TableEncoder | ImageEncoder:
+        """The encoder of new rows or images, whose `encode` makes what `outputs` and `predict` take.
+
+        Raises:
+            DataError: the inputs of this run are neither rows of a table nor images.
+        """
+        dataset, inputs = self.record.config["dataset"], self.learned.get("inputs", {})
+        try:
+            if "columns" in inputs:
+                return TableEncoder(inputs, dataset)
+            if "channels" in inputs:
+                return ImageEncoder.from_learned(inputs, dataset)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(f"{self.folder / LEARNED} is damaged ({type(error).__name__}: {error})") from error
+        raise DataError(
+            f"{self.folder}: the inputs of dataset={self.record.config['names']['dataset']} are of shape "
+            f"{self.input_shape}, and no files are known to hold such; `mtlrun evaluate` predicts its splits, and from "
+            "Python mtlrun.deployment.predictor.Predictor.load(...).predict(inputs) any tensor"
+        )
 
     def names(self, task: str) -> list[str]:
         """Return the names of the classes, labels or numbers of a task, in their order; none if they are not known."""
