@@ -88,6 +88,8 @@ class Predictor:
         """
         folder = Path(folder)
         record = completed_record(folder)
+        if record.made_from is not None:
+            raise DataError(f"{folder}: this result was made from other runs; give the folder of a trained run")
         learned = _read_learned(folder)
         description = _describe(learned, folder)
         check_code(record.config, folder, _GROUPS)
