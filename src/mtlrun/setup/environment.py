@@ -6,6 +6,7 @@ import random
 import resource
 import sys
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -52,6 +53,12 @@ def set_seed(seed: int, *, deterministic: bool) -> None:
 
 def keep_solvers_on_one_thread() -> None:
     """Limit NumPy's OpenBLAS, not PyTorch's, to one thread: on K x K matrices several only wait for each other."""
+    _limit_openblas("numpy" in sys.modules, "scipy.linalg" in sys.modules)
+
+
+@cache
+def _limit_openblas(*_: bool) -> None:
+    """Limit what is loaded, which it takes a while to find out; NumPy and SciPy each bring a library of their own."""
     ThreadpoolController().select(internal_api="openblas").limit(limits=1)
 
 
@@ -75,7 +82,7 @@ def describe(device: torch.device) -> dict[str, Any]:
     environment: dict[str, Any] = {
         "mtlrun": commit_of_mtlrun(),
         "git": commit_of_folder(),
-        "versions": {"python": platform.python_version(), **_package_versions()},
+        "versions": {"python": platform.python_version(), **package_versions()},
         "platform": platform.platform(),
         "host": platform.node(),
         "device": str(device),
@@ -89,7 +96,9 @@ def describe(device: torch.device) -> dict[str, Any]:
     return environment
 
 
-def _package_versions() -> Mapping[str, str]:
+@cache
+def package_versions() -> Mapping[str, str]:
+    """Return the versions of the packages that a result may depend on."""
     versions = {}
     for package in _PACKAGES:
         try:

@@ -10,6 +10,7 @@ import dataclasses
 import gc
 import importlib
 import json
+import math
 import os
 import select
 import signal
@@ -21,6 +22,16 @@ from typing import Any
 
 #: Of these packages, what a run has imported is imported here, too, for the runs after it.
 _PACKAGES = ("mtlrun", "torch", "torchvision", "torchmetrics", "tensorboard", "numpy", "scipy", "sklearn", "pandas")
+#: Seconds without a request after which there is time to import something.
+_IDLE = 0.1
+#: What PyTorch imports when the first optimizer is made, for longer than it takes to check a run.
+_EARLY = ("torch._dynamo",)
+#: What nearly all runs import in the course of their training.
+_LATE = (
+    "scipy.linalg", "scipy.stats", "scipy.signal", "torchmetrics", "mtlrun.tasks.metrics.decisions",
+    "tensorboard.compat.proto.event_pb2", "tensorboard.plugins.hparams.plugin_data_pb2",
+    "tensorboard.plugins.custom_scalar.layout_pb2",
+)  # fmt: skip
 
 
 def serve(requests: socket.socket, life: int) -> None:
@@ -44,10 +55,9 @@ def serve(requests: socket.socket, life: int) -> None:
         pass
     first = json.loads(lines.pop(0))
     sys.path[:] = first["path"]
-    _import(first["modules"])
+    _import([*first["modules"], *_EARLY], None)
     _answer(requests, {"gpus": _count_gpus()})
-    gc.collect()
-    gc.freeze()
+    later = list(_LATE)
     wakeup, waker = socket.socketpair()
     waker.setblocking(False)
     wakeup.setblocking(False)
@@ -65,11 +75,13 @@ def serve(requests: socket.socket, life: int) -> None:
             running[pid] = request
             _answer(requests, {"id": request["id"], "pid": pid})
         lines = []
-        readable, _, _ = select.select([requests, wakeup], [], [])
+        readable, _, _ = select.select([requests, wakeup], [], [], _IDLE if later else None)
+        if later and not readable:
+            _import(later, _IDLE)
         if wakeup in readable:
             with contextlib.suppress(BlockingIOError):
                 wakeup.recv(4096)
-            _reap(running, requests)
+            later += _reap(running, requests)
         if requests in readable:
             lines = received.read()
 
@@ -122,9 +134,9 @@ def _answer(requests: socket.socket, answer: dict[str, Any]) -> None:
         requests.sendall((json.dumps(answer) + "\n").encode())
 
 
-def _reap(running: dict[int, dict[str, Any]], requests: socket.socket) -> None:
-    """Answer for each child that has ended, and import what it had to import."""
-    ended = []
+def _reap(running: dict[int, dict[str, Any]], requests: socket.socket) -> list[str]:
+    """Answer for each child that has ended, and return the modules that they had to import."""
+    imported: list[str] = []
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -135,23 +147,28 @@ def _reap(running: dict[int, dict[str, Any]], requests: socket.socket) -> None:
         request = running.pop(pid, None)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)  # what it started and left behind
-        if request is not None:
-            _answer(requests, {"id": request["id"], "pid": pid, "code": os.waitstatus_to_exitcode(status)})
-            ended.append(request)
-    for request in ended:
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            with open(request["report"]) as file:
-                modules = json.load(file)["modules"]
-            if any(module not in sys.modules for module in modules):
-                _import(modules)
-                gc.collect()
-                gc.freeze()
+        if request is None:
+            continue
+        # The other process removes the file when it has the answer.
+        with contextlib.suppress(OSError, ValueError, KeyError), open(request["report"]) as file:
+            imported += json.load(file)["modules"]
+        _answer(requests, {"id": request["id"], "pid": pid, "code": os.waitstatus_to_exitcode(status)})
+    return [module for module in dict.fromkeys(imported) if module not in sys.modules]
 
 
-def _import(modules: list[str]) -> None:
-    for module in modules:
+def _import(modules: list[str], seconds: float | None) -> None:
+    """Import modules, which are taken from the list, until there are no more or so many seconds have passed."""
+    until = math.inf if seconds is None else time.monotonic() + seconds
+    while modules and time.monotonic() < until:
         with contextlib.suppress(Exception):  # the run itself will say what is wrong with it
-            importlib.import_module(module)
+            importlib.import_module(modules.pop(0))
+    with contextlib.suppress(Exception):
+        from mtlrun.setup.environment import keep_solvers_on_one_thread, package_versions
+
+        keep_solvers_on_one_thread()  # both take a while, and need not be done again by each run
+        package_versions()
+    gc.collect()
+    gc.freeze()
 
 
 def _count_gpus() -> int:

@@ -22,6 +22,9 @@ _LAST = 4_000  # bytes of what a process printed that are kept
 LOST = "Lost"
 #: Seconds that processes may take to end after their server was killed, before they are killed as well.
 _GRACE = 30.0
+#: Environment variables that a user may set otherwise: training takes and frees the same memory with every batch, and a
+#: process that gives it back to the system in between spends some percent of its time on that (glibc's malloc).
+_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**28)}
 
 
 class Processes:
@@ -110,10 +113,11 @@ class Processes:
     def _start(self) -> None:
         here, there = socket.socketpair()
         self._life, life_there = socket.socketpair()
-        environment = os.environ | {
+        environment = {
+            **_ENVIRONMENT, **os.environ,
             "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # so that counting GPUs makes no context
             "OBJC_DISABLE_INITIALIZE_FORK_SAFETY": "YES",  # macOS: nothing has run in the process that is forked
-        }
+        }  # fmt: skip
         self._server = subprocess.Popen(
             [sys.executable, "-P", "-m", "mtlrun.sweeps.fork_server", str(there.fileno()), str(life_there.fileno())],
             pass_fds=(there.fileno(), life_there.fileno()), env=environment,
