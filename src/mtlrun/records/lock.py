@@ -42,8 +42,12 @@ class Holder:
     @classmethod
     def this_process(cls) -> "Holder":
         """Return this process, as one that takes a lock now."""
-        began = _began(os.getpid())
-        return cls(os.getpid(), platform.node(), _machine(), began, f"{datetime.now():%Y-%m-%d %H:%M:%S}")
+        return cls.of(os.getpid())
+
+    @classmethod
+    def of(cls, process: int) -> "Holder":
+        """Return a process of this machine, as one that takes a lock now."""
+        return cls(process, platform.node(), _machine(), _began(process), f"{datetime.now():%Y-%m-%d %H:%M:%S}")
 
     @classmethod
     def parse(cls, text: str) -> "Holder | None":

@@ -4,12 +4,12 @@ import json
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from mtlrun.records.folder import SWEEPS, open_atomically
 from mtlrun.records.json_types import read_as
-from mtlrun.records.lock import process_exists
+from mtlrun.records.lock import Holder, process_exists
 
 #: In the folder of a study: the jobs of a sweep; beside them are the reports on their runs, and their logs.
 FOLDER, _FILE = f"{SWEEPS}/slurm", "packs.json"
@@ -27,11 +27,13 @@ class Submission:
         folder: of reports and logs.
         cluster: `slurm`, or `local` for jobs that are processes of this machine.
         packs: {ID of a job: the runs that it trains}.
+        processes: {ID of a job: its process}, of jobs that are processes.
     """
 
     folder: Path
     cluster: str
     packs: Mapping[str, Sequence[str]]
+    processes: Mapping[str, Holder] = field(default_factory=dict)
 
     def write(self) -> None:
         """Write the file.
@@ -40,7 +42,8 @@ class Submission:
             StorageError: the disk is full, ...
         """
         with open_atomically(self.folder / _FILE) as file:
-            file.write(json.dumps({"cluster": self.cluster, "packs": self.packs}).encode())
+            processes = {job: asdict(process) for job, process in self.processes.items()}
+            file.write(json.dumps({"cluster": self.cluster, "packs": self.packs, "processes": processes}).encode())
 
     @classmethod
     def read_all(cls, root: Path, pattern: str = SUBMISSIONS) -> list["Submission"]:
@@ -50,8 +53,9 @@ class Submission:
             try:
                 content = json.loads(path.read_bytes())
                 packs = read_as(dict[str, list[str]], content["packs"])
-                found.append(cls(path.parent, str(content["cluster"]), packs))
-            except (OSError, ValueError, TypeError, KeyError, RecursionError):
+                processes = {job: Holder(**process) for job, process in content.get("processes", {}).items()}
+                found.append(cls(path.parent, str(content["cluster"]), packs, processes))
+            except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 continue
         return found
 
@@ -59,6 +63,11 @@ class Submission:
     def study(self) -> Path:
         """The folder of the runs."""
         return self.folder.parents[2]
+
+    def has_ended(self, job: str) -> bool:
+        """Return True if a job that is a process of this machine certainly runs no more."""
+        process = self.processes.get(job)
+        return process.has_ended() if process is not None else not (job.isdecimal() and process_exists(int(job)))
 
     def left(self) -> dict[str, list[str]]:
         """Return {ID of a job: those of its runs that no report is there on}, without jobs that have none."""
@@ -92,7 +101,7 @@ def find_queued(submissions: Sequence[Submission]) -> dict[Path, str]:
             if submission.cluster == "slurm":
                 is_there = in_queue is None or job in in_queue
             else:
-                is_there = job.isdecimal() and process_exists(int(job))
+                is_there = not submission.has_ended(job)
             if is_there:
                 found |= {submission.study / run: job for run in runs}
     return found

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mtlrun.records.folder import SWEEPS
 from mtlrun.records.heartbeat import repeating
+from mtlrun.records.overview import planned_runs
 from mtlrun.sweeps.jobs import ENDED, Job
 
 
@@ -39,6 +40,11 @@ def announced(jobs: Sequence[Job]) -> Iterator[None]:
             with suppress(OSError):
                 _path(folder).unlink(missing_ok=True)
                 _path(folder).parent.rmdir()  # if no other sweep is under way
+
+
+def is_attended(study: Path) -> bool:
+    """Return True if a sweep that waits for runs of a study is under way."""
+    return any(planned_runs(path) for path in (study / SWEEPS).glob("*.json"))
 
 
 def _path(folder: Path) -> Path:

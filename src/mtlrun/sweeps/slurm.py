@@ -1,6 +1,7 @@
 """Runs on a Slurm cluster, through submitit: packs of runs, each a job of an array."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -14,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from mtlrun.errors import ConfigError, MtlrunError
-from mtlrun.records.lock import process_exists
+from mtlrun.records.lock import Holder
 from mtlrun.records.record import Record
 from mtlrun.records.submissions import FOLDER, SEEN, Submission, report_file
+from mtlrun.sweeps.announcement import is_attended
 from mtlrun.sweeps.jobs import Job, Outcome, Place
-from mtlrun.sweeps.local import modules_of, threads_of
+from mtlrun.sweeps.local import modules_of, threads_of, want_gpu
 from mtlrun.sweeps.processes import Processes
 from mtlrun.sweeps.remote import Pack, Setting, given_up_file, lost, outcome_of, request
 from mtlrun.sweeps.slurm_options import SlurmOptions
@@ -40,6 +42,7 @@ class _Submitted:
         job: submitit's.
         folder: where its reports are.
         runs: that it trains.
+        submission: that names it, if another process has submitted it.
         ended_at: `time.monotonic()` when it was found to have ended.
         asked: whether it was asked to stop (False), and whether at once (True).
     """
@@ -47,6 +50,7 @@ class _Submitted:
     job: Any
     folder: Path
     runs: Sequence[str]
+    submission: Submission | None = None
     ended_at: float | None = None
     asked: set[bool] = field(default_factory=set)
 
@@ -81,8 +85,8 @@ class SlurmExecutor:
     ) -> None:
         options.check(runs_per_gpu)
         self._jobs, self._options, self._workers = list(jobs), options, workers
-        wants_gpu = any(job.config["runtime"]["device"] != "cpu" for job in jobs)
-        self._gpus = options.gpus if options.gpus is not None else int(wants_gpu and options.cluster == "slurm")
+        on_slurm = options.cluster == "slurm"
+        self._gpus = options.gpus if options.gpus is not None else int(on_slurm and want_gpu(jobs))
         side_by_side = max(self._gpus * runs_per_gpu, 1)
         per_run = max(threads_of(job.config) + int(job.config["runtime"]["num_workers"]) for job in jobs)
         self._cpus = options.cpus or side_by_side * per_run
@@ -93,7 +97,9 @@ class SlurmExecutor:
             time_limit=time_limit,
             memory_limit=memory_limit,
         )
-        self.places = [Place(number) for number in range(workers or min(len(jobs), options.array_size))]
+        packs = workers or min(math.ceil(len(jobs) / options.runs_per_job), options.array_size)
+        in_pack = min(self._gpus * runs_per_gpu or self._setting.places, options.runs_per_job)
+        self.places = [Place(number) for number in range(packs * in_pack)]
         self._gathered: list[Job] = []
         self._running: dict[str, Job] = {}
         self._made: Path | None = None
@@ -179,13 +185,14 @@ class SlurmExecutor:
         return False
 
     def close(self) -> None:
-        """Forget what runs, which goes on, and remove what nobody needs any more."""
+        """Forget what runs, which goes on, and remove what nobody needs any more: no other sweep that waits for it."""
         if "processes" in self.__dict__:
             self.processes.close()
         waited_for = {pack.folder: pack for pack in self._packs}
-        for submission in [found for study in self._studies() for found in Submission.read_all(study)]:
+        unattended = [study for study in self._studies() if not is_attended(study)]
+        for submission in [found for study in unattended for found in Submission.read_all(study)]:
             folder = submission.folder
-            if _are_completed(submission):
+            if _are_finished(submission):
                 if folder in waited_for:
                     _wait_for(waited_for[folder].job.paths.result_pickle)
                 shutil.rmtree(folder, ignore_errors=True)
@@ -215,14 +222,16 @@ class SlurmExecutor:
         try:
             submitted = self._submitit(folder).submit_array(packs)
         except Exception as error:
-            with suppress(OSError):
-                shutil.rmtree(folder)
+            if not any(pack.folder == folder for pack in self._packs):  # of jobs that were submitted before
+                shutil.rmtree(folder, ignore_errors=True)
             lines = [line for line in str(error).splitlines() if line.strip()]
             raise ConfigError(f"Slurm refuses the jobs: {lines[-1] if lines else error!r}") from error
         for job, group in zip(submitted, groups, strict=True):
             self._add(_Submitted(job, folder, [job.run_id for job in group]))
-        ours = {pack.job.job_id: list(pack.runs) for pack in self._packs if pack.folder == folder}
-        Submission(folder, self._options.cluster, ours).write()
+        ours = [pack for pack in self._packs if pack.folder == folder]
+        runs = {pack.job.job_id: list(pack.runs) for pack in ours}
+        processes = {job: Holder.of(int(job)) for job in runs if self._options.cluster == "local"}
+        Submission(folder, self._options.cluster, runs, processes).write()
 
     def _add(self, pack: _Submitted) -> None:
         self._packs.append(pack)
@@ -266,7 +275,7 @@ class SlurmExecutor:
                 continue
             for job_id, runs in submission.left().items():
                 job = _submitit_job(submission.cluster, submission.folder, job_id)
-                pack = _Submitted(job, submission.folder, runs)
+                pack = _Submitted(job, submission.folder, runs, submission)
                 if not self._has_ended(pack):
                     found.append(pack)
         return found
@@ -301,13 +310,13 @@ class SlurmExecutor:
         return 0.0 if self._options.cluster == "local" or self._stopping else _GRACE
 
     def _has_ended(self, pack: _Submitted) -> bool:
-        if self._options.cluster == "local" and pack.job._process is None:  # of another process, which may be gone
-            return not process_exists(int(pack.job.job_id))
+        if self._options.cluster == "local" and pack.submission is not None:
+            return pack.submission.has_ended(pack.job.job_id)
         return bool(pack.job.done())
 
     def _explain(self, job: Job, pack: _Submitted) -> Outcome:
         """Return the outcome of a run whose Slurm job has ended without a report on it."""
-        is_orphan = self._options.cluster == "local" and pack.job._process is None
+        is_orphan = self._options.cluster == "local" and pack.submission is not None
         state = "PREEMPTED" if is_orphan else str(pack.job.state).split()[0].upper()
         name = f"Slurm job {pack.job.job_id}"
         if self._stopping or job.given_up or state in ("NODE_FAIL", "BOOT_FAIL", "PREEMPTED", "INTERRUPTED"):
@@ -334,22 +343,28 @@ def _submitit_job(cluster: str, folder: Path, job_id: str) -> Any:
 def _take_report(pack: _Submitted, job: Job) -> Outcome | None:
     """Return the outcome of a run that has a report in this sweep."""
     path = report_file(pack.folder, job.run_id)
-    try:
+    seen = path.with_suffix(SEEN)
+    report = None
+    with suppress(OSError, ValueError):
         report = json.loads(path.read_text())
-        path.rename(path.with_suffix(SEEN))
-    except (OSError, ValueError):
+    with suppress(OSError):
+        path.rename(seen)
+    if report is None:  # another sweep that waits for the run may have been first
+        with suppress(OSError, ValueError):
+            report = json.loads(seen.read_text())
+    if report is None:
         return None
     job.started = time.monotonic() - report["seconds"]
     return outcome_of(report)
 
 
-def _are_completed(submission: Submission) -> bool:
-    """Return True if all runs that were submitted are completed."""
+def _are_finished(submission: Submission) -> bool:
+    """Return True if all runs that were submitted have a result, or have diverged."""
     try:
         records = [Record.read(submission.study / run) for runs in submission.packs.values() for run in runs]
     except MtlrunError:
         return False
-    return all(record is not None and record.status == "completed" for record in records)
+    return all(record is not None and record.status in ("completed", "diverged") for record in records)
 
 
 def _wait_for(path: Path) -> None:
