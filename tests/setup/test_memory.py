@@ -9,6 +9,7 @@ from torch import nn
 
 from mtlrun.errors import ConfigError, OutOfMemoryError
 from mtlrun.setup import memory, optimizer_groups
+from mtlrun.setup.machine import limits_of
 from mtlrun.setup.memory import within_memory
 from mtlrun.setup.optimizer_groups import check_room_for_training
 
@@ -87,3 +88,21 @@ def test_gradients_and_what_the_optimizer_keeps_are_counted(small_machine, monke
             check_room_for_training(node, model, cpu)
     model.requires_grad_(False)
     check_room_for_training(node, model, cpu)
+
+
+def test_what_a_control_group_can_give_back_is_not_taken(tmp_path):
+    inner = tmp_path / "job" / "task"
+    inner.mkdir(parents=True)
+    for group, limit in ((tmp_path / "job", 1000), (inner, "max")):
+        (group / "memory.max").write_text(f"{limit}\n")
+        (group / "memory.current").write_text("900\n")
+        (group / "memory.stat").write_text(
+            "anon 300\nfile 400\ninactive_file 100\nactive_file 250\nslab_reclaimable 150\nslab_unreclaimable 100\n"
+        )
+    assert list(limits_of(inner)) == [(1000, 400)]
+
+
+def test_a_meta_tensor_takes_no_memory(small_machine):
+    small_machine(64, 64)
+    with within_memory("model", "use another"):
+        nn.Linear(2**14, 2**14, device="meta")  # 1 GiB, if it were anywhere

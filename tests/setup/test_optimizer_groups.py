@@ -10,7 +10,15 @@ from torch import nn
 from mtlrun.config.instantiate import build
 from mtlrun.errors import ConfigError
 from mtlrun.models.backbones import MLP
-from mtlrun.setup.optimizer_groups import Group, check_partition, check_task_rates, make_optimizer, make_param_groups
+from mtlrun.setup import optimizer_groups
+from mtlrun.setup.optimizer_groups import (
+    Group,
+    check_partition,
+    check_room_for_training,
+    check_task_rates,
+    make_optimizer,
+    make_param_groups,
+)
 from mtlrun.tasks import Classification
 
 
@@ -89,3 +97,13 @@ def test_a_rate_that_no_parameter_would_train_at_is_refused(mtlrun):
     assert not run_folders()
     code, _, err = mtlrun("dataset=toy2d", "optimizer.lr=0.01", "trainer=smoke", "dataset.num_train=4")
     assert code == 0, err
+
+
+def test_to_find_what_an_optimizer_keeps_one_step_is_tried_that_takes_no_random_number_of_the_run(monkeypatch):
+    steps = []
+    monkeypatch.setattr(optimizer_groups, "_LARGE", 0)
+    monkeypatch.setattr(torch.optim.SGD, "step", lambda self: steps.append(torch.rand(1)))
+    model, before = nn.Linear(2, 2), torch.get_rng_state()
+    check_room_for_training({"_target_": "torch.optim.SGD", "lr": 0.1}, model, torch.device("cpu"))
+    assert len(steps) == 1
+    assert torch.equal(torch.get_rng_state(), before)

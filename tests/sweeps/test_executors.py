@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -16,10 +17,17 @@ import sweep_shortcuts
 from helpers import read_record, run_folders
 
 from mtlrun.config.compose import compose
-from mtlrun.sweeps import slurm
+from mtlrun.errors import ConfigError
+from mtlrun.records.lock import Holder
+from mtlrun.records.record import Record
+from mtlrun.records.submissions import Submission, find_queued
+from mtlrun.runs.run import run
+from mtlrun.sweeps import local, slurm
+from mtlrun.sweeps.announcement import announced
 from mtlrun.sweeps.jobs import Job
+from mtlrun.sweeps.local import LocalExecutor
 from mtlrun.sweeps.processes import Processes
-from mtlrun.sweeps.remote import Pack, Setting, request
+from mtlrun.sweeps.remote import Pack, Setting, Worker, request
 from mtlrun.sweeps.slurm import SlurmExecutor
 from mtlrun.sweeps.slurm_options import SlurmOptions
 
@@ -269,6 +277,96 @@ def test_a_run_that_is_given_up_stops_and_its_pack_goes_on(cluster):
     assert codes[short.run_id] == 0
     assert codes[endless.run_id] in (128 + signal.SIGHUP, -signal.SIGHUP), "before or after its first step"
     executor.close()
+
+
+def test_runs_that_go_side_by_side_are_counted_as_such():
+    jobs = make_jobs("runtime.device=cpu", count=6)
+    for options, workers, count in (
+        ({"runs_per_job": 4, "cpus": 2}, None, 4),  # two packs, in each two of the four runs at a time
+        ({"runs_per_job": 2, "cpus": 8}, None, 6),
+        ({"runs_per_job": 4, "cpus": 8, "gpus": 1}, None, 2),
+        ({"runs_per_job": 4, "cpus": 2, "array_size": 1}, None, 2),
+        ({"runs_per_job": 4, "cpus": 2}, 1, 2),
+    ):
+        executor = SlurmExecutor(jobs, SlurmOptions(cluster="local", **options), workers=workers)
+        assert len(executor.places) == count, (options, workers)
+
+
+def test_a_submission_that_slurm_refuses_leaves_the_jobs_before_it_alone(cluster, tmp_path):
+    jobs = make_jobs(count=4)
+    executor = make_executor(jobs)
+    for job in jobs[:2]:
+        executor.start(job)
+    executor.wait(0)
+    (folder,) = Path("outputs/runs/.sweeps/slurm").iterdir()
+    (tmp_path / "bin" / "sbatch").write_text("#!/bin/sh\necho 'the queue is full' >&2\nexit 1\n")
+    executor.start(jobs[2])
+    with pytest.raises(ConfigError, match=r"Slurm refuses the jobs: .*the queue is full"):
+        executor.wait(0)
+    executor.close()
+    assert (folder / "packs.json").exists()
+    again = make_executor(jobs)  # the same command waits for those that are queued
+    assert [pack.runs for pack in again._packs] == [[jobs[0].run_id, jobs[1].run_id]]
+
+
+def test_reports_are_there_for_all_sweeps_that_wait_and_then_removed(cluster):
+    (job,) = make_jobs(count=1)
+    first = make_executor([job])
+    first.start(job)
+    first.wait(0)
+    second = make_executor([job])
+    second.start(job)
+    (folder,) = Path("outputs/runs/.sweeps/slurm").iterdir()
+    report = {"number": 0, "seconds": 2.0, "outcome": {"code": 3, "kind": "DivergedError"}}
+    (folder / f"{job.run_id}.json").write_text(json.dumps(report))
+    run(job.config)  # for a record
+    record = Record.read(job.folder)
+    record.status = "diverged"
+    record.write(job.folder)
+    first._packs[0].job.paths.result_pickle.touch()
+    with announced([job]):  # by the second one
+        assert [outcome.code for _, outcome in first.wait(1)] == [3]
+        first.close()
+        assert folder.exists()
+        assert [outcome.code for _, outcome in second.wait(1)] == [3]
+    second.close()
+    assert not folder.exists()
+
+
+def test_a_process_that_has_the_number_of_a_job_is_not_the_job(tmp_path):
+    with subprocess.Popen(["sleep", "60"]) as other:
+        holder = Holder.of(other.pid)
+        try:
+            for process, ended in ((holder, False), (replace(holder, began="1"), sys.platform == "linux")):
+                folder = tmp_path / ".sweeps" / "slurm" / "sweep"
+                folder.mkdir(parents=True, exist_ok=True)
+                Submission(folder, "local", {str(other.pid): ["run"]}, {str(other.pid): process}).write()
+                (submission,) = Submission.read_all(tmp_path)
+                assert submission.has_ended(str(other.pid)) == ended
+                assert bool(find_queued([submission])) == (not ended)
+        finally:
+            other.kill()
+
+
+def test_limits_send_the_signal_that_runs_are_to_be_stopped_by(monkeypatch):
+    (job,) = make_jobs(count=1)
+    executor = LocalExecutor([job], workers=1, time_limit=1e-9, stop_by=signal.SIGHUP)
+    sent = []
+    monkeypatch.setattr(executor.processes, "start", lambda *_: 1)
+    monkeypatch.setattr(executor.processes, "signal", lambda *arguments: sent.append(arguments))
+    executor.start(job)
+    executor.wait(0)
+    assert sent == [(1, signal.SIGHUP)]
+    executor.close()
+
+
+def test_a_node_trains_as_many_runs_side_by_side_as_its_memory_has_room_for(monkeypatch):
+    monkeypatch.setattr(local, "free_memory", lambda swap: 2**30)
+    for places, count in ((8, 2), (1, 1)):
+        worker = Worker(Setting.here(gpus=False, places=places))
+        executor = worker._make_executor(make_jobs("runtime.device=cpu", count=1))
+        assert len(executor.places) == count
+        executor.close()
 
 
 def test_a_search_submits_what_runs_side_by_side(cluster, mtlrun):

@@ -1,7 +1,6 @@
 """Refusal of what cannot be in memory, before the machine is brought to a standstill."""
 
 import math
-import os
 import re
 import resource
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from mtlrun.errors import ConfigError, OutOfMemoryError
+from mtlrun.setup.machine import free_memory, memory_size
 
 # More than there are addresses.
 _ENDLESS = re.compile("invalid buffer size|size calculation overflowed")
@@ -42,7 +42,7 @@ def within_memory(what: str, advice: str) -> Iterator[None]:
 
     def count(module: nn.Module, name: str, parameter: Tensor | None) -> None:
         nonlocal parameters
-        parameters += 0 if parameter is None else parameter.nbytes
+        parameters += 0 if parameter is None or parameter.is_meta else parameter.nbytes  # a meta tensor has no bytes
         if parameters > size:
             raise refused
 
@@ -83,34 +83,6 @@ def check_room_for(needed: int, what: str, advice: str, device: torch.device) ->
             f"{what} need {needed / 2**30:.1f} GiB, and this {where} has {free / 2**30:.1f} free at the moment; end "
             f"other programs, or {advice}"
         )
-
-
-def memory_size() -> int:
-    """Return the bytes of memory of the machine, or of the part of it that this process may use."""
-    size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min([size, *(limit for limit, _ in _limits_of_groups())])
-
-
-def free_memory() -> int:
-    """Return the bytes of memory that this process can still get, files in memory that can be dropped among them."""
-    kib = {}
-    with suppress(OSError):  # on systems other than Linux
-        kib = dict(re.findall(r"^(\w+): +(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE))
-    if "MemAvailable" not in kib:
-        return memory_size()
-    free = 1024 * (int(kib["MemAvailable"]) + int(kib.get("SwapFree", 0)))
-    return min([free, *(max(limit - taken, 0) for limit, taken in _limits_of_groups())])
-
-
-def _limits_of_groups() -> Iterator[tuple[int, int]]:
-    """Yield how much memory each control group of this process may take, and how much it has taken; version 2 only."""
-    with suppress(OSError, ValueError):
-        path = re.search(r"^0::/(.*)$", Path("/proc/self/cgroup").read_text(), re.MULTILINE)
-        group = Path("/sys/fs/cgroup", path[1] if path else "")
-        for folder in (group, *group.parents):
-            if (limit := folder / "memory.max").exists() and (text := limit.read_text().strip()) != "max":
-                files = re.search(r"^inactive_file (\d+)$", (folder / "memory.stat").read_text(), re.MULTILINE)
-                yield int(text), int((folder / "memory.current").read_text()) - int(files[1] if files else 0)
 
 
 @contextmanager

@@ -135,11 +135,10 @@ def check_room_for_training(node: Mapping[str, Any], model: MultiTaskModel, devi
     if size < _LARGE:
         return
     small = nn.Parameter(torch.zeros(2, 2))
-    if _failure(node, [small]) is not None:
+    try:
+        optimizer = _take_step(node, [small])
+    except Exception:
         return  # a problem already
-    optimizer = _make(node, [small])
-    small.grad = torch.ones_like(small)
-    optimizer.step()
     kept = sum(state.shape == small.shape for state in optimizer.state[small].values() if isinstance(state, Tensor))
     parts = 1 + kept + (device.type != "cpu")  # the parameters are in the memory of the machine already
     check_room_for(
@@ -170,11 +169,7 @@ def _try_step(node: Mapping[str, Any], parameters: Iterable[Tensor]) -> None:
 def _failure(node: Mapping[str, Any], parameters: Sequence[nn.Parameter]) -> Exception | None:
     """Return what PyTorch raises when the optimizer is built and takes a step; errors of a user's class are raised."""
     try:
-        optimizer = _make(node, parameters)
-        for parameter in parameters:
-            parameter.grad = torch.ones_like(parameter)
-        with torch.random.fork_rng([parameter.device for parameter in parameters[:1] if parameter.is_cuda]):
-            optimizer.step()
+        _take_step(node, parameters)
     except ConfigError:
         raise
     except Exception as error:
@@ -182,6 +177,16 @@ def _failure(node: Mapping[str, Any], parameters: Sequence[nn.Parameter]) -> Exc
             raise
         return error
     return None
+
+
+def _take_step(node: Mapping[str, Any], parameters: Sequence[nn.Parameter]) -> Optimizer:
+    """Build the optimizer and have it take a step, for which no random number of the run is used up."""
+    optimizer = _make(node, parameters)
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    with torch.random.fork_rng([parameter.device for parameter in parameters[:1] if parameter.is_cuda]):
+        optimizer.step()
+    return optimizer
 
 
 def _make(node: Mapping[str, Any], params: Sequence[Any]) -> Optimizer:

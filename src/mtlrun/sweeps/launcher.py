@@ -138,7 +138,7 @@ class SweepLauncher(Launcher):
                 number = stop_signal()
             if number is not None:
                 raise RunInterruptedError(number)
-            if supply is None:
+            if supply is None and any(job.attempts for job in jobs):
                 _write_curves_of_methods(jobs)
         counts = Counter(job.state for job in jobs)
         if counts["failed"] or counts["diverged"]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mtlrun.errors import ConfigError
+from mtlrun.setup.machine import free_memory
 from mtlrun.sweeps.jobs import Job, Outcome, Place
 from mtlrun.sweeps.processes import Processes
 
@@ -48,16 +49,15 @@ class LocalExecutor:
         self.processes = Processes(modules_of(job.config for job in jobs))
         self._stop_by = stop_by
         self._time_limit, self._memory_limit = time_limit, memory_limit
-        wants_gpu = any(job.config["runtime"]["device"] != "cpu" for job in jobs)
-        gpus = _visible_gpus(self.processes.gpus) if wants_gpu else []
+        gpus = _visible_gpus(self.processes.gpus) if want_gpu(jobs) else []
         if gpus:
             count = len(gpus) * runs_per_gpu if workers is None else workers
             self.places = [Place(number, gpus[number % len(gpus)]) for number in range(count)]
         else:
-            if runs_per_gpu != 1 and wants_gpu:
+            if runs_per_gpu != 1 and want_gpu(jobs):
                 raise ConfigError(f"hydra.launcher.runs_per_gpu={runs_per_gpu}: there is no GPU on this machine")
             threads = max(threads_of(job.config) for job in jobs)
-            self.places = [Place(number) for number in range(workers or _number_that_fits(threads))]
+            self.places = [Place(number) for number in range(workers or number_that_fits(threads))]
         self._running: dict[int, Job] = {}
         self._stopping: dict[int, tuple[float, str]] = {}  # since when, and why
 
@@ -136,7 +136,12 @@ class LocalExecutor:
                     )
             if reason:
                 self._stopping[number] = (now, reason)
-                self.processes.signal(number, signal.SIGTERM)
+                self.processes.signal(number, self._stop_by)
+
+
+def want_gpu(jobs: Sequence[Job]) -> bool:
+    """Return True if any job is to run on a GPU where there is one."""
+    return any(job.config["runtime"]["device"] != "cpu" for job in jobs)
 
 
 def threads_of(config: Mapping[str, Any]) -> int:
@@ -182,12 +187,15 @@ def _visible_gpus(count: int) -> list[str]:
     return [str(number) for number in range(count)] if visible is None else visible.split(",")[:count]
 
 
-def _number_that_fits(threads: int) -> int:
-    """Return how many runs with so many threads this machine can train side by side without getting in their way."""
-    import psutil
+def number_that_fits(threads: int, cores: int | None = None) -> int:
+    """Return how many runs with so many threads this machine can train side by side without getting in their way.
 
-    by_memory = int(psutil.virtual_memory().available / _MEMORY_PER_RUN)
-    return max(1, min(available_cores() // threads, by_memory))
+    Args:
+        threads: of each run.
+        cores: that there are for them; None for all that this process may use.
+    """
+    cores = available_cores() if cores is None else cores
+    return max(1, min(cores // threads, int(free_memory(swap=False) / _MEMORY_PER_RUN)))
 
 
 def _memory_of(pid: int | None) -> int:

@@ -49,10 +49,11 @@ def print_plan(
         write: prints a line.
     """
     legal = [job for job in jobs if not job.was_done and job.number not in illegal]
-    estimates = {} if processes is None else estimate(legal, processes)
+    earlier = {job.number: record for job in jobs if not job.was_done and (record := _record(job)) is not None}
+    estimates = {} if processes is None else estimate(legal, processes, earlier)
     states: Counter[str] = Counter()
     for job in jobs:
-        state, detail = describe(job, illegal.get(job.number, ()))
+        state, detail = describe(job, illegal.get(job.number, ()), earlier.get(job.number))
         states[state] += 1
         time = f", about {duration(estimates[job.number].seconds)}" if job.number in estimates else ""
         write(f"{job.number}/{len(jobs)} {job.run_id}: {state}{time}: {' '.join(job.overrides)}")
@@ -64,14 +65,22 @@ def print_plan(
         write(f"{total}; measured in a few steps of each dataset, model and weighting")
 
 
-def estimate(jobs: Sequence[Job], processes: Processes) -> dict[int, Estimate]:
-    """Return {number of a job: its estimate}, without jobs of kinds that cannot be probed."""
+def estimate(
+    jobs: Sequence[Job], processes: Processes, earlier: Mapping[int, Record] | None = None
+) -> dict[int, Estimate]:
+    """Return {number of a job: its estimate}, without jobs of kinds that cannot be probed.
+
+    Args:
+        jobs: to be trained.
+        processes: in which one of each kind is probed.
+        earlier: {number of a job: its record} of those that an earlier sweep has begun.
+    """
     found = {}
     for group in _alike(jobs):
         probe = _probe(group[0], processes)
         if probe is not None:
             for job in group:
-                seconds = _seconds(probe) * (1 - _fraction_made(job))
+                seconds = _seconds(probe) * (1 - _fraction_made(job, (earlier or {}).get(job.number)))
                 found[job.number] = Estimate(seconds, probe["checkpoint_bytes"])
     return found
 
@@ -83,24 +92,32 @@ def describe_total(estimates: Sequence[Estimate], places: int) -> str:
     return f"about {time} on {places} {'place' if places == 1 else 'places'}, {disk:.2g} GiB of checkpoints"
 
 
-def describe(job: Job, problems: Sequence[str]) -> tuple[str, Sequence[str]]:
-    """Return what would become of a job, and lines on why."""
+def describe(job: Job, problems: Sequence[str], record: Record | None) -> tuple[str, Sequence[str]]:
+    """Return what would become of a job, and lines on why.
+
+    Args:
+        job: of the sweep.
+        problems: for which it is refused.
+        record: that an earlier sweep has left of it.
+    """
     if problems:
         return "refused", problems
     if job.was_done:
         return "finished" if job.state == "completed" else job.state, [job.error] if job.error else []
-    record = _record(job)
     if record is None:
         return "new", []
+    if job.config["runtime"].get("rerun"):
+        return "to be trained anew", []
     if record.status == "failed":
         return "to be tried again", [record.error or ""]
     return "to be continued", []
 
 
-def _fraction_made(job: Job) -> float:
-    """Return which part of a run's steps was made in an earlier sweep, as far as its record knows."""
-    record = _record(job)
-    if record is None or not record.total_steps or not has_checkpoint(job.folder):
+def _fraction_made(job: Job, record: Record | None) -> float:
+    """Return which part of a run's steps need not be made again, as far as its record knows."""
+    if record is None or not record.total_steps or job.config["runtime"].get("rerun"):
+        return 0.0
+    if not has_checkpoint(job.folder):
         return 0.0
     return record.steps / record.total_steps
 

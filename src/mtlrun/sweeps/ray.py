@@ -12,7 +12,7 @@ from typing import Any
 
 from mtlrun.errors import ConfigError
 from mtlrun.sweeps.jobs import Job, Outcome, Place
-from mtlrun.sweeps.local import modules_of, threads_of
+from mtlrun.sweeps.local import modules_of, threads_of, want_gpu
 from mtlrun.sweeps.processes import Processes
 from mtlrun.sweeps.remote import Setting, Worker, lost, outcome_of, request
 
@@ -56,7 +56,7 @@ class RayExecutor:
         self._jobs, self._runs_per_gpu = list(jobs), runs_per_gpu
         self._ray = _connect(options)
         resources = self._ray.cluster_resources()
-        wants_gpu = any(job.config["runtime"]["device"] != "cpu" for job in jobs)
+        wants_gpu = want_gpu(jobs)
         self._gpus, cpus = (resources.get("GPU", 0) if wants_gpu else 0), resources.get("CPU", 0)
         self._cpus = max(threads_of(job.config) + int(job.config["runtime"]["num_workers"]) for job in jobs)
         if runs_per_gpu != 1 and wants_gpu and not self._gpus:

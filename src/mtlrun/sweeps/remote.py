@@ -20,7 +20,7 @@ from mtlrun.records.folder import open_atomically
 from mtlrun.records.record import Record
 from mtlrun.records.submissions import report_file
 from mtlrun.sweeps.jobs import Job, Outcome
-from mtlrun.sweeps.local import LocalExecutor
+from mtlrun.sweeps.local import LocalExecutor, number_that_fits
 from mtlrun.sweeps.processes import LOST
 from mtlrun.sweeps.scheduler import Scheduler
 
@@ -138,7 +138,9 @@ class Worker:
         limits: dict[str, Any] = {"time_limit": setting.time_limit, "memory_limit": setting.memory_limit}
         if setting.gpus:
             return LocalExecutor(jobs, runs_per_gpu=setting.runs_per_gpu, stop_by=stop_by, **limits)
-        return LocalExecutor(jobs, workers=setting.places, stop_by=stop_by, **limits)
+        # The cluster may have given less memory than so many runs need.
+        places = number_that_fits(1, setting.places)
+        return LocalExecutor(jobs, workers=places, stop_by=stop_by, **limits)
 
     def _describe_lack(self) -> str:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
