@@ -88,6 +88,11 @@ def test_illegal_runs_may_be_left_out(mtlrun):
     code, out, err = mtlrun("-m", *words)
     assert code == 0, err
     assert "1 completed, 1 refused" in out
+    assert "mean curves for TensorBoard" in out
     code, out, _ = mtlrun("plan", "-m", *words)
     assert "2 runs: 1 refused, 1 finished" in out
     assert "weighting=mgda combines the tasks' gradients" in out
+    code, out, _ = mtlrun("-m", *words)
+    assert (code, "mean curves" in out) == (0, False), "nothing was trained"
+    code, out, _ = mtlrun("plan", "-m", *words, "runtime.rerun=true")
+    assert "2 runs: 1 refused, 1 to be trained anew" in out

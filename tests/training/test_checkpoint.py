@@ -84,7 +84,7 @@ def test_what_is_no_file_cannot_be_read(tmp_path):
 
 
 def test_a_checkpoint_of_another_version_is_refused_with_a_way_out(tmp_path, monkeypatch):
-    message = r"\.pt has checkpoint format %d, and this version of mtlrun reads format 4; train that run anew"
+    message = r"\.pt has checkpoint format %d, and this version of mtlrun reads format 5; train that run anew"
     torch.save({"format": 3, "progress": {}}, tmp_path / "previous.pt")
     (tmp_path / "last.pt").write_bytes(b"damaged")
     for refuse in (check_version, restore):
@@ -92,7 +92,7 @@ def test_a_checkpoint_of_another_version_is_refused_with_a_way_out(tmp_path, mon
             refuse(tmp_path)
         assert not isinstance(caught.value, DamagedCheckpointError)
         assert caught.value.exit_code == 2
-    monkeypatch.setattr("mtlrun.training.checkpoint_file.FORMAT", 5)
+    monkeypatch.setattr("mtlrun.training.checkpoint_file.FORMAT", 6)
     write(tmp_path, 1)
     monkeypatch.undo()
     with pytest.raises(CheckpointError, match=message % 5):

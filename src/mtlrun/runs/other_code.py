@@ -5,6 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from heapq import nlargest
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from mtlrun.records.record import Record
 
 logger = logging.getLogger("mtlrun")
 
+_MOST = 50  # records that are read
 _SHORT = 8  # characters of a commit
 #: Packages whose classes are no code of the user's.
 _INSTALLED = ("mtlrun", "torch", "torchvision")
@@ -39,8 +41,15 @@ def note_other_code(record: Record, folder: Path) -> None:
 
 
 def _environments(folder: Path) -> Iterator[Mapping[str, Any]]:
-    """Yield what the records of the other runs of the study hold on their environment."""
+    """Yield what the records of other runs of the study hold on their environment, those that were written last.
+
+    Each run of a large study would otherwise read all others. `compare` compares the commits of all.
+    """
+    written: list[tuple[float, Path]] = []
     for path in folder.parent.glob(f"*/{RECORD}"):
+        with suppress(OSError):
+            written.append((path.stat().st_mtime, path))
+    for _, path in nlargest(_MOST + 1, written):
         if path.parent != folder:
             with suppress(OSError, ValueError, AttributeError, TypeError):  # compare names what is no record
                 yield dict(json.loads(path.read_bytes()).get("environment") or {})
