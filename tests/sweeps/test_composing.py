@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from mtlrun.errors import ConfigError
+from mtlrun.sweeps import launcher
 from mtlrun.sweeps.launcher import SweepLauncher
 
 SMALL = ["dataset=kendall_toy", "backbone=mlp", "backbone.hidden=[4]", "trainer=smoke", "runtime.quiet=true"]
@@ -83,16 +84,15 @@ def test_limits_are_numbers_above_zero():
             assert len(error.value.problems) == 1, (key, value)
 
 
-def test_illegal_runs_may_be_left_out(mtlrun):
+def test_illegal_runs_may_be_left_out(mtlrun, monkeypatch):
     words = [*SMALL, "weighting=mgda,equal", "model=soft", "hydra.launcher.illegal=skip"]
     code, out, err = mtlrun("-m", *words)
     assert code == 0, err
     assert "1 completed, 1 refused" in out
-    assert "mean curves for TensorBoard" in out
     code, out, _ = mtlrun("plan", "-m", *words)
     assert "2 runs: 1 refused, 1 finished" in out
     assert "weighting=mgda combines the tasks' gradients" in out
-    code, out, _ = mtlrun("-m", *words)
-    assert (code, "mean curves" in out) == (0, False), "nothing was trained"
+    monkeypatch.setattr(launcher, "_write_curves_of_methods", None)  # nothing was trained that could change them
+    assert mtlrun("-m", *words)[0] == 0
     code, out, _ = mtlrun("plan", "-m", *words, "runtime.rerun=true")
     assert "2 runs: 1 refused, 1 to be trained anew" in out

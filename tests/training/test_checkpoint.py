@@ -5,10 +5,11 @@ import random
 
 import pytest
 import torch
+from helpers import QUICK, run_folders
 
 from mtlrun.errors import CheckpointError, DamagedCheckpointError
 from mtlrun.training.checkpoint import Checkpoints, Generators, check_version
-from mtlrun.training.checkpoint_file import load, save
+from mtlrun.training.checkpoint_file import FORMAT, load, save
 
 
 class Part:
@@ -71,9 +72,28 @@ def test_a_checkpoint_is_what_was_saved_for_pytorch_alone_as_well(sizes, tmp_pat
     for found in (load(tmp_path / "best.pt"), *(
         torch.load(tmp_path / "best.pt", weights_only=True, mmap=mapped) for mapped in (False, True)
     )):  # fmt: skip
-        assert found.pop("format") == 4
+        assert found.pop("format") == FORMAT
         assert found.keys() == state.keys()
         assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
+
+
+def test_what_a_training_is_continued_from_is_that_of_this_format(mtlrun):
+    assert mtlrun(*QUICK)[0] == 0
+    (folder,) = run_folders()
+    state = load(folder / "checkpoints" / "last.pt")
+    found = {key: list(part) for key, part in state.items() if isinstance(part, dict)}
+    del found["model"], found["task_bests"]  # whose keys are names
+    assert (FORMAT, found, [list(part) for part in state["observers"]]) == (5, {
+        "progress": ["step", "epoch", "batch", "evaluations", "evaluated_step", "seconds", "resumed", "left_out"],
+        "optimizer": ["state", "param_groups"],
+        "weighting": ["_extra_state"],
+        "step_means": ["losses", "weights", "norms", "cosines", "conflicts", "affinities"],
+        "skills": ["trivial", "references", "undefined"],
+        "selected": ["rules", "model_states"],
+        "generators": ["torch", "cuda", "python", "numpy"],
+    }, [["size"], ["size"], [], []]), "what is held is new: raise FORMAT"  # fmt: skip
+    shapes = {key: state["step_means"][key].shape for key in ("losses", "affinities")}
+    assert shapes == {"losses": (2, 2, 2), "affinities": (2, 2, 2)}
 
 
 def test_what_is_no_file_cannot_be_read(tmp_path):
@@ -84,7 +104,7 @@ def test_what_is_no_file_cannot_be_read(tmp_path):
 
 
 def test_a_checkpoint_of_another_version_is_refused_with_a_way_out(tmp_path, monkeypatch):
-    message = r"\.pt has checkpoint format %d, and this version of mtlrun reads format 5; train that run anew"
+    message = rf"\.pt has checkpoint format %d, and this version of mtlrun reads format {FORMAT}; train that run anew"
     torch.save({"format": 3, "progress": {}}, tmp_path / "previous.pt")
     (tmp_path / "last.pt").write_bytes(b"damaged")
     for refuse in (check_version, restore):
@@ -92,10 +112,10 @@ def test_a_checkpoint_of_another_version_is_refused_with_a_way_out(tmp_path, mon
             refuse(tmp_path)
         assert not isinstance(caught.value, DamagedCheckpointError)
         assert caught.value.exit_code == 2
-    monkeypatch.setattr("mtlrun.training.checkpoint_file.FORMAT", 6)
+    monkeypatch.setattr("mtlrun.training.checkpoint_file.FORMAT", FORMAT + 1)
     write(tmp_path, 1)
     monkeypatch.undo()
-    with pytest.raises(CheckpointError, match=message % 5):
+    with pytest.raises(CheckpointError, match=message % (FORMAT + 1)):
         check_version(tmp_path)
     write(tmp_path, 2, 3)
     check_version(tmp_path)
