@@ -117,6 +117,12 @@ def _default(value):
 
 
 def weighting_node(name):
-    """Return the node of a shipped weighting, with equal preferences where it would take those of a run's tasks."""
+    """Return the node of a shipped weighting, without a run: with equal preferences, and the first task as primary."""
     node = shipped_node("weighting", name)
-    return node | {"preferences": None} if "preferences" in node else node
+    return node | {key: value for key, value in {"preferences": None, "primary": 0}.items() if key in node}
+
+
+def choose_weighting(name, primary):
+    """Return the words that choose a weighting, with its primary task if it needs one."""
+    needs_primary = "primary" in shipped_node("weighting", name)
+    return [f"weighting={name}", *[f"weighting.primary={primary}"] * needs_primary]

@@ -6,7 +6,7 @@ from itertools import product
 import hydra_shortcuts
 import pytest
 import yaml
-from helpers import CONF, QUICK, read_record, run_folders, shipped_node, slow_unless
+from helpers import CONF, QUICK, choose_weighting, read_record, run_folders, shipped_node, slow_unless
 
 import mtlrun.tasks
 import mtlrun.weightings
@@ -106,7 +106,8 @@ def test_every_model_trains_on_dense_tasks(model, weighting, mtlrun):
 
 
 def check_pair(dataset, model, weighting, mtlrun, *overrides):
-    code, _, err = mtlrun(*overrides, f"dataset={dataset}", f"model={model}", f"weighting={weighting}")
+    words = choose_weighting(weighting, primary="left")
+    code, _, err = mtlrun(*overrides, f"dataset={dataset}", f"model={model}", *words)
     facts, shares = facts_of("weighting", weighting), facts_of("model", model)["shares"]
     gradients = facts["sees"] != "losses"
     representation = "representation" in facts["models"] and "one representation" not in shares

@@ -14,6 +14,7 @@ from mtlrun.records.identity import config_hash
 #: {method: {variant: what it changes}}; the sources are in the docstrings of the methods.
 EXPECTED = {
     "aligned_mtl": {"official": {"reduction": "sum"}},
+    "balancer": {"official": {"norm_of": "sample"}},
     "db_mtl": {"official": {"beta": 0.9}},
     "excess_mtl": {"official": {"eta": 0.01, "warmup_epochs": 0, "reduction": "sum", "head_loss": "weighted"}},
     "famo": {"official": {"max_norm": 1.0}},

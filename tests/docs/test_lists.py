@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mtlrun.cli.list import KINDS
 from mtlrun.config.compose import compose_with_hydra
-from mtlrun.config.options import entries, shipped
+from mtlrun.config.options import entries, sweepable
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,7 +49,7 @@ def test_a_study_sweeps_over_what_it_claims():
         claims = entry.facts["sweeps"].split(", ")
         kinds = [claim.removeprefix("all ") for claim in claims if claim.startswith("all ")]
         for kind in kinds:
-            swept, options = str(params.get(KINDS[kind], "")).split(","), shipped(KINDS[kind])
+            swept, options = str(params.get(KINDS[kind], "")).split(","), sweepable(KINDS[kind])
             wrong += [f"{entry.name} claims all {kind} and leaves out {name}" for name in options if name not in swept]
         folds = {"dataset.fold"} if "folds" in claims else set()
         unclaimed = set(params) - {KINDS[kind] for kind in kinds} - {"seed"} - folds

@@ -119,11 +119,18 @@ def test_any_number_of_micro_batches_works(name, count):
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [{"update_weights_every": 2}, {"update_weights_every": 2, "head_loss": "weighted"}, {"loss_transform": "log"}],
+    ("name", "changes"),
+    [
+        ("mgda", {"update_weights_every": 2}),
+        ("mgda", {"update_weights_every": 2, "head_loss": "weighted"}),
+        ("mgda", {"loss_transform": "log"}),
+        ("balancer", {"grad_wrt": "shared"}),
+        ("uncertainty", {"form": "log1p"}),
+        ("gcs", {"primary": 2, "by_cosine": True}),
+    ],
 )
-def test_options_of_a_method_work_in_micro_batches(changes):
-    check_same(partial(configured, "mgda", **changes), make_model(), 3, missing=False)
+def test_options_of_a_method_work_in_micro_batches(name, changes):
+    check_same(partial(configured, name, **changes), make_model(), 3, missing=False)
 
 
 def test_an_inner_weighting_learns_as_it_would_from_the_whole_batch():

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import QUICK, read_record, run_folders, slow_unless, start, train_until_step
+from helpers import QUICK, choose_weighting, read_record, run_folders, slow_unless, start, train_until_step
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mtlrun.cli.list import entries
@@ -82,7 +82,8 @@ def config_of(*overrides):
     ),
 )
 def test_a_stopped_and_continued_run_equals_an_uninterrupted_one(method, step, monkeypatch):
-    overrides = [f"weighting={method}", "trainer.clip_norm=1", "backbone.dropout=0.3", "scheduler=cosine"]
+    chosen = choose_weighting(method, primary="left")
+    overrides = [*chosen, "trainer.clip_norm=1", "backbone.dropout=0.3", "scheduler=cosine"]
     run(config_of(*overrides, "runtime.root=whole"))
     config = config_of(*overrides, "runtime.root=parts")
     train_until_step(config, step, monkeypatch)

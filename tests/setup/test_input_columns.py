@@ -5,7 +5,7 @@ from itertools import cycle
 from pathlib import Path
 
 import pytest
-from helpers import read_record, run_folders
+from helpers import choose_weighting, read_record, run_folders
 
 from mtlrun.cli.list import entries
 
@@ -57,8 +57,9 @@ def test_every_weighting_trains_embeddings(mtlrun):
     for weighting, numbers in zip(WEIGHTINGS, cycle(["plain", "piecewise_linear", "periodic"])):
         tasks = ["~tasks.price"] if weighting == "dtp" else []  # which needs a performance in [0, 1]
         code, _, err = mtlrun(
-            *TABLE, *SHORT, *tasks, f"backbone.numbers={numbers}", f"weighting={weighting}", "backbone.norm=layer"
-        )
+            *TABLE, *SHORT, *tasks, *choose_weighting(weighting, primary="sold"), f"backbone.numbers={numbers}",
+            "backbone.norm=layer",
+        )  # fmt: skip
         assert code == 0, f"{weighting}: {err}"
 
 

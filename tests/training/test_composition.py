@@ -7,7 +7,7 @@ batch, or a meta batch, get them; and every trainable parameter moves under each
 
 import pytest
 import torch
-from helpers import QUICK, curves, read_lines, read_record, run_folders, slow_unless
+from helpers import QUICK, choose_weighting, curves, read_lines, read_record, run_folders, slow_unless
 from torch import nn
 
 from mtlrun.cli.list import entries
@@ -190,7 +190,8 @@ PAIRS = [
     slow_unless(lambda model, weighting: model == "hard" and weighting in {"uncertainty", "pcgrad", "graddrop"}, PAIRS),
 )
 def test_training_changes_every_parameter(model, weighting, mtlrun):
-    code, _, err = mtlrun(*QUICK, f"model={model}", f"weighting={weighting}", "optimizer=sgd", "optimizer.lr=0.05")
+    words = [f"model={model}", *choose_weighting(weighting, primary="left"), "optimizer=sgd", "optimizer.lr=0.05"]
+    code, _, err = mtlrun(*QUICK, *words)
     assert code == 0, err
     (folder,) = run_folders()
     first = prepare(read_record(folder)["config"]).model.state_dict()

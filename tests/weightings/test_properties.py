@@ -38,6 +38,8 @@ WARM_UPS = {
     "stch": {"warmup_epochs": 2},
 }
 STATEFUL = [
+    "balancer",
+    "bloop",
     "cov_weighting",
     "db_mtl",
     "dwa",
@@ -49,6 +51,7 @@ STATEFUL = [
     "igb",
     "imtl_l",
     "lbtw",
+    "metabalance",
     "moco",
     "modo",
     "pcgrad",
@@ -57,8 +60,9 @@ STATEFUL = [
     "stch",
     "uncertainty",
 ]
-# Their equations give the direction a length that is not that of the gradients; it is at most max_norm, 1 here.
-LENGTH_OF_ITS_OWN = {"fairgrad", "nash_mtl"}
+# Their equations give the direction a length that is not that of the gradients; it is at most max_norm or total_norm, 1
+# here.
+LENGTH_OF_ITS_OWN = {"balancer", "fairgrad", "nash_mtl"}
 LOSSES = torch.tensor([0.3, 1.0, 4.0], dtype=torch.float64)
 
 
@@ -208,6 +212,8 @@ def test_order_of_the_tasks_does_not_matter(method, take_step):
     order = torch.tensor([2, 0, 1])
     weighting = make(method)
     changes = {"weights": [TASK_WEIGHTS[index] for index in order]} if method == "static" else {}
+    if hasattr(weighting, "primary"):
+        changes["primary"] = order.tolist().index(weighting.primary)
     permuted = set_up(configured(method, **changes))
     for step in range(6):
         jacobian, losses = random_jacobian(step), LOSSES * torch.tensor([0.9, 0.8, 0.5], dtype=torch.float64) ** step
@@ -277,9 +283,10 @@ def test_a_task_without_a_loss_keeps_its_state(method, take_step):
 
     def state_of_middle_task():
         state = {name: value for name, value in weighting.state_dict().items() if torch.is_tensor(value)}
-        # The last dimension is that of tasks, except where each task has a vector of parameters.
+        # The last dimension is that of tasks, except where each task, or the primary one, has a vector of parameters.
         dims = {name: 0 if name.endswith("vectors") else -1 for name in state}
-        return {name: value.select(dims[name], 1).clone() for name, value in state.items() if value.dim()}
+        of_tasks = {name: value for name, value in state.items() if value.dim() and value.shape[dims[name]] == 3}
+        return {name: value.select(dims[name], 1).clone() for name, value in of_tasks.items()}
 
     before = state_of_middle_task()
     take_step(weighting, random_jacobian()[[0, 2]], LOSSES[[0, 2]], active=[0, 2])

@@ -65,6 +65,32 @@ def test_weights_at_the_optimum_are_one_over_twice_the_loss(form):
     torch.testing.assert_close(weights(make(form, log_variance=optimum)), 1 / (2 * LOSSES), rtol=1e-4, atol=0)
 
 
+def test_log1p_equals_the_formula_of_liebel_and_koerner_written_out():
+    squares = torch.tensor([0.3, 1.0, 20.0], dtype=torch.float64)  # of their learned numbers
+    weighting = make("log1p", log_variance=squares.log())
+    expected = sum(0.5 / s * loss + log(1 + s) for s, loss in zip(squares.tolist(), LOSSES.tolist(), strict=True))
+    assert weighting.objective(LOSSES).item() == pytest.approx(expected, rel=1e-12)
+    torch.testing.assert_close(weights(weighting), 0.5 / squares)
+    mixed = make(["log1p", "classification", "regression"], log_variance=squares.log()).objective(LOSSES).item()
+    expected = 0.5 / 0.3 * 0.3 + log(1.3) + 1.0 + 0.5 / 20 * 4 + 0.5 * log(20)
+    assert mixed == pytest.approx(expected, rel=1e-12)
+
+
+def test_objective_of_log1p_is_positive_where_that_of_regression_is_not():
+    for log_variance in (-40.0, -8.0, 0.0, 40.0):
+        small = torch.full((3,), 1e-30, dtype=torch.float64)
+        assert make("log1p", log_variance=[log_variance] * 3).objective(small).item() > 0
+    assert make("regression", log_variance=[-8.0] * 3).objective(LOSSES * 1e-9).item() < 0
+
+
+def test_training_brings_the_weights_of_log1p_to_their_optimum(take_step):
+    weighting = make("log1p", optimizer="sgd", lr=0.3)
+    for _ in range(300):
+        take_step(weighting, torch.eye(3, dtype=torch.float64), LOSSES)
+    expected = 2 / (LOSSES + (LOSSES**2 + 8 * LOSSES).sqrt())
+    torch.testing.assert_close(weights(weighting), expected, rtol=1e-4, atol=0)
+
+
 def test_optimum_of_the_regression_form_is_the_log_of_the_loss():
     weighting = make(log_variance=LOSSES.log())
     weighting.objective(LOSSES).backward()
@@ -105,6 +131,15 @@ def test_auto_is_classification_for_tasks_whose_loss_is_a_cross_entropy():
     assert weights(weighting).tolist() == [0.5, 0.5, 0.5]
     weighting.set_categorical([True, False, True])
     assert weights(weighting).tolist() == [1.0, 0.5, 0.5]
+
+
+def test_a_state_without_the_form_is_that_of_any_form():
+    """Checkpoints of runs do not hold which penalty a task has: the config does."""
+    weighting = make("log1p")
+    assert set(weighting.state_dict()) == {"factors", "log_variance", "_extra_state"}
+    fresh = make("log1p", init=3.0)
+    fresh.load_state_dict(weighting.state_dict())
+    assert fresh.objective(LOSSES).item() == weighting.objective(LOSSES).item()
 
 
 @pytest.mark.parametrize("words", [["weighting=uncertainty"], ["weighting=pcgrad", "weighting/losses=uncertainty"]])

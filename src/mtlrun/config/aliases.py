@@ -47,6 +47,10 @@ ALIASES = {
         "SDMGrad": "sdmgrad",
         "AutoLambda": "auto_lambda",
         "RotoGrad": "rotograd",
+        "Balancer": "balancer",
+        "MetaBalance": "metabalance",
+        "GCS": "gcs",
+        "Bloop": "bloop",
     },
     "model": {
         "HPS": "hard",

@@ -24,7 +24,7 @@ from mtlrun.config.arguments import as_plain, expand_home, quote_overrides
 from mtlrun.config.completion import complete, name_of_files
 from mtlrun.config.diagnosis import diagnose, explain_list, first_line
 from mtlrun.config.hydra_node import check_hydra, check_plugins
-from mtlrun.config.options import list_groups, loss_scalings, shipped
+from mtlrun.config.options import list_groups, loss_scalings, shipped, sweepable
 from mtlrun.config.root import explain_missing
 from mtlrun.config.schema import (
     CONFIG_MODULE,
@@ -49,9 +49,9 @@ def register_with_hydra() -> None:
 
     `${per_task:key}` is the list of `tasks.<t>.<key>` over all tasks, in their order; `${sizes:}` that of their numbers
     of classes, levels or labels, null where they are not given; `${positives:}` that of the positive classes of binary
-    tasks; `${all:group}` a sweep over the shipped options of a
-    group; `${groups:}` the text of --help that lists the options of each group; `${variant:value}` the value of a key
-    unless the node's variant has another; `${name_of_files:path}` what a table is called by its file.
+    tasks; `${all:group}` a sweep over the shipped options of a group that ask for no key besides; `${groups:}` the text
+    of --help that lists the options of each group; `${variant:value}` the value of a key unless the node's variant has
+    another; `${name_of_files:path}` what a table is called by its file.
     `weighting/losses=<name>` is an option for each weighting that can scale losses.
     """
 
@@ -68,7 +68,7 @@ def register_with_hydra() -> None:
         return [None if isinstance(label, bool) else label for label in given]  # which the task refuses
 
     def every_option(group: str) -> str:
-        return ",".join(shipped(group))
+        return ",".join(sweepable(group))
 
     def groups(*, _root_: DictConfig) -> str:
         sources = _root_.hydra.runtime.config_sources

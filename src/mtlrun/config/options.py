@@ -13,7 +13,7 @@ from mtlrun.config.schema import CONFIG_MODULE, GROUPS
 #   sees:   of a weighting: losses, inner products (the Gram matrix of the task gradients) or gradients
 #   passes: of a weighting: backward passes per step for K tasks
 #   models: of a weighting: those that it works with
-#   needs:  of a weighting: positive losses, or lookahead
+#   needs:  of a weighting: positive losses, lookahead, or a primary task
 #   shares: of a model: what its tasks share, and whether one representation separates it from the rest
 #   size:   of a model: what it consists of for K tasks
 #   sweeps: of a study: the options that it sweeps over, such as `all models`
@@ -46,6 +46,14 @@ def entries(group: str, config_dir: Path | None = None) -> list[Entry]:
 def shipped(group: str) -> list[str]:
     """Return the names of a group's shipped options, in alphabetical order."""
     return _names(files(CONFIG_MODULE).joinpath(group))
+
+
+def sweepable(group: str) -> list[str]:
+    """Return the names of a group's shipped options that can be swept over: those that ask for no key besides.
+
+    A weighting that needs a primary task does.
+    """
+    return [item.name for item in entries(group) if item.facts.get("needs") != "a primary task"]
 
 
 def loss_scalings() -> list[str]:

@@ -23,7 +23,7 @@ from mtlrun.weightings.base import (
     TaskGradientWeighting,
     Weighting,
 )
-from mtlrun.weightings.capabilities import ClipsSharedGradient, SeesRepresentation
+from mtlrun.weightings.capabilities import ClipsSharedGradient, SeesRepresentation, SeesSampleNorms, SeesTensorSizes
 from mtlrun.weightings.inner_products import refuse_non_finite
 from mtlrun.weightings.precision import promoted
 
@@ -295,6 +295,8 @@ class GradientStep:
         gram, values = sent[: num_tasks**2].view(num_tasks, num_tasks), sent[num_tasks**2 :]
         gram = within_range(gram, gradients.compared)
         refuse_non_finite(torch.isfinite(gram.diagonal()))
+        if isinstance(weighting, SeesSampleNorms) and weighting.needs_sample_norms:
+            weighting.observe_sample_norms(gradients.sample_norms().cpu())
         factors = weighting.task_weights(gram, values).tolist()
         weighting.keep(factors)
         task_factors = factors if weighting.head_loss == "weighted" else [1.0] * num_tasks
@@ -311,6 +313,8 @@ class GradientStep:
         gram = gram_matrix(gradients.compared) if self._want_gram else None
         if isinstance(weighting, SeesRepresentation) and self._representation is not None:
             weighting.observe_representation(self._representation.detach())
+        if isinstance(weighting, SeesTensorSizes):
+            weighting.observe_tensor_sizes([part.numel() for part in gradients.compared[0]])
         direction = weighting.combine(jacobian, self._as_seen(losses))
         factors = [1.0] * len(losses) if weighting.head_weights is None else weighting.head_weights.tolist()
         add_task_grads(self._sharing, gradients.task_params, factors)

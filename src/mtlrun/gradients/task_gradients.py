@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mtlrun.gradients.gram import Gradient
 from mtlrun.weightings.base import GradWrt
-from mtlrun.weightings.inner_products import refuse_non_finite
+from mtlrun.weightings.inner_products import lengths, refuse_non_finite
 from mtlrun.weightings.precision import promoted
 
 #: The gradient of one loss, None for parameters that it does not reach.
@@ -135,6 +135,11 @@ class TaskGradients:
         jacobian = promoted(torch.stack([torch.cat([part.reshape(-1) for part in each]) for each in self.compared]))
         refuse_non_finite(torch.isfinite(jacobian).all(dim=1).cpu())
         return jacobian
+
+    def sample_norms(self) -> Tensor:
+        """Return the lengths [K, batch] of the samples' parts of the gradients at the representation, in float64."""
+        samples = promoted(torch.stack([gradient for (gradient,) in self.representation])).flatten(2)
+        return lengths(samples.flatten(0, 1)).view(samples.shape[:2])
 
 
 def backward_weighted(graph: LossGraph, factors: list[float], head_loss: str) -> None:

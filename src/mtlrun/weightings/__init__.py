@@ -17,11 +17,13 @@ from mtlrun.lazy import lazy_exports
 if TYPE_CHECKING:
     from mtlrun.weightings.aligned_mtl import AlignedMTL as AlignedMTL
     from mtlrun.weightings.auto_lambda import AutoLambda as AutoLambda
+    from mtlrun.weightings.balancer import Balancer as Balancer
     from mtlrun.weightings.base import GradientWeighting as GradientWeighting
     from mtlrun.weightings.base import JacobianWeighting as JacobianWeighting
     from mtlrun.weightings.base import LossWeighting as LossWeighting
     from mtlrun.weightings.base import PartsWeighting as PartsWeighting
     from mtlrun.weightings.base import Weighting as Weighting
+    from mtlrun.weightings.bloop import Bloop as Bloop
     from mtlrun.weightings.cagrad import CAGrad as CAGrad
     from mtlrun.weightings.combine import combine as combine
     from mtlrun.weightings.conflict_free import ConFIG as ConFIG
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from mtlrun.weightings.excess_mtl import ExcessMTL as ExcessMTL
     from mtlrun.weightings.fairgrad import FairGrad as FairGrad
     from mtlrun.weightings.famo import FAMO as FAMO
+    from mtlrun.weightings.gcs import GCS as GCS
     from mtlrun.weightings.gls import GLS as GLS
     from mtlrun.weightings.go4align import GO4Align as GO4Align
     from mtlrun.weightings.graddrop import GradDrop as GradDrop
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
     from mtlrun.weightings.imtl_g import IMTLG as IMTLG
     from mtlrun.weightings.imtl_l import IMTLL as IMTLL
     from mtlrun.weightings.lbtw import LBTW as LBTW
+    from mtlrun.weightings.metabalance import MetaBalance as MetaBalance
     from mtlrun.weightings.mgda import MGDA as MGDA
     from mtlrun.weightings.moco import MoCo as MoCo
     from mtlrun.weightings.modo import MoDo as MoDo

@@ -77,6 +77,18 @@ class UsesTaskKinds(ABC):
         """Take in for each task whether its loss is a cross-entropy over classes; called once, after `setup`."""
 
 
+class UsesTaskNames(ABC):
+    """Mixin of methods in whose config a task is named."""
+
+    @abstractmethod
+    def set_task_names(self, names: Sequence[str]) -> None:
+        """Take in the names of all tasks, in their order; called once, after `setup`.
+
+        Raises:
+            ValueError: none of them is the one that the config names.
+        """
+
+
 class ObservesPerformance(ABC):
     """Mixin of methods that weigh tasks by how well they do on each batch."""
 
@@ -99,6 +111,30 @@ class SeesRepresentation(ABC):
     @abstractmethod
     def observe_representation(self, representation: Tensor) -> None:
         """Take in the representation [batch, ...], without graph; called before the gradients are combined."""
+
+
+class SeesSampleNorms(ABC):
+    """Mixin of methods that combine gradients with respect to the representation by their lengths in each sample."""
+
+    @property
+    @abstractmethod
+    def needs_sample_norms(self) -> bool:
+        """False if this instance is set up to do without."""
+
+    @abstractmethod
+    def observe_sample_norms(self, norms: Tensor) -> None:
+        """Take in the lengths [K, batch], in float64 on the CPU; called before the gradients are combined."""
+
+
+class SeesTensorSizes(ABC):
+    """Mixin of methods that treat each parameter tensor on its own."""
+
+    @abstractmethod
+    def observe_tensor_sizes(self, sizes: Sequence[int]) -> None:
+        """Take in the numbers of entries of the tensors that a row of the Jacobian consists of, in their order.
+
+        Called before the gradients are combined.
+        """
 
 
 class ClipsSharedGradient:
