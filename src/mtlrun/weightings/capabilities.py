@@ -77,18 +77,6 @@ class UsesTaskKinds(ABC):
         """Take in for each task whether its loss is a cross-entropy over classes; called once, after `setup`."""
 
 
-class UsesTaskNames(ABC):
-    """Mixin of methods in whose config a task is named."""
-
-    @abstractmethod
-    def set_task_names(self, names: Sequence[str]) -> None:
-        """Take in the names of all tasks, in their order; called once, after `setup`.
-
-        Raises:
-            ValueError: none of them is the one that the config names.
-        """
-
-
 class ObservesPerformance(ABC):
     """Mixin of methods that weigh tasks by how well they do on each batch."""
 

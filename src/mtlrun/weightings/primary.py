@@ -6,10 +6,9 @@ from typing import Any
 import torch
 
 from mtlrun.config.suggest import suggest
-from mtlrun.weightings.capabilities import UsesTaskNames
 
 
-class HasPrimaryTask(UsesTaskNames):
+class HasPrimaryTask:
     """Mixin of methods that improve one task, the primary one; the others are auxiliary.
 
     Args:
@@ -34,6 +33,11 @@ class HasPrimaryTask(UsesTaskNames):
             self._position = self.primary
 
     def set_task_names(self, names: Sequence[str]) -> None:
+        """Take in the names of all tasks, in their order; called once, after `setup`.
+
+        Raises:
+            ValueError: none of them is the primary task.
+        """
         positions = {name: position for position, name in enumerate(names)}
         if self.primary not in positions:
             found = "null" if self.primary is None else repr(self.primary)
