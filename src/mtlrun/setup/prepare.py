@@ -58,8 +58,13 @@ from mtlrun.training.optim import Schedule
 from mtlrun.training.parts import Parts
 from mtlrun.weightings import JacobianWeighting, LossWeighting, Weighting
 from mtlrun.weightings.base import TaskGradientWeighting
-from mtlrun.weightings.capabilities import LooksAhead, RotatesRepresentation, UsesLabelFractions, UsesTaskKinds
-from mtlrun.weightings.primary import HasPrimaryTask
+from mtlrun.weightings.capabilities import (
+    LooksAhead,
+    RotatesRepresentation,
+    UsesLabelFractions,
+    UsesTaskKinds,
+    UsesTaskNames,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -226,7 +231,7 @@ def check_components(built: Mapping[str, Any], problems: Problems) -> None:
 def _set_up(weighting: Weighting, tasks: Mapping[str, Task], seed: int) -> None:
     try:
         weighting.setup(len(tasks), seed)
-        for naming in weighting.capable_of(HasPrimaryTask):
+        for naming in weighting.capable_of(UsesTaskNames):
             naming.set_task_names(list(tasks))
     except ValueError as error:
         raise ConfigError(f"weighting.{error}") from error

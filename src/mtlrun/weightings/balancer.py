@@ -57,16 +57,12 @@ class Balancer(SeesSampleNorms, UsesPreferences, GradientWeighting):
             )
         self.total_norm = total_norm
         self.beta = beta
-        self.norm_of: NormOf = norm_of
+        self.needs_sample_norms = norm_of == "sample"
         self._sample_norms: Tensor | None = None
 
     def setup(self, num_tasks: int, seed: int = 0) -> None:
         super().setup(num_tasks, seed)
         self.norms = RunningMeans(num_tasks, self.beta)
-
-    @property
-    def needs_sample_norms(self) -> bool:
-        return self.norm_of == "sample"
 
     def observe_sample_norms(self, norms: Tensor) -> None:
         self._sample_norms = norms
@@ -78,7 +74,7 @@ class Balancer(SeesSampleNorms, UsesPreferences, GradientWeighting):
 
     def _norms(self, gram: Tensor) -> Tensor:
         """Return the lengths [K] of the task gradients in this step."""
-        if self.norm_of == "batch":
+        if not self.needs_sample_norms:
             return gram.diagonal().clamp_min(0).sqrt()
         if self._sample_norms is None:
             raise ValueError("norm_of=sample needs the gradients of the samples: call `observe_sample_norms` before")

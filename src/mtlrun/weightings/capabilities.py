@@ -27,7 +27,6 @@ class Lookahead(Protocol):
 
     def losses(self, *, meta: bool = False) -> Tensor:
         """Return the losses, with their graph, of this step's batch or of the meta batch."""
-        ...
 
 
 class LearnsWeights:
@@ -77,6 +76,14 @@ class UsesTaskKinds(ABC):
         """Take in for each task whether its loss is a cross-entropy over classes; called once, after `setup`."""
 
 
+class UsesTaskNames(ABC):
+    """Mixin of methods in whose config a task is named."""
+
+    @abstractmethod
+    def set_task_names(self, names: Sequence[str]) -> None:
+        """Take in the names of all tasks, in their order; called once, after `setup`."""
+
+
 class ObservesPerformance(ABC):
     """Mixin of methods that weigh tasks by how well they do on each batch."""
 
@@ -104,10 +111,8 @@ class SeesRepresentation(ABC):
 class SeesSampleNorms(ABC):
     """Mixin of methods that combine gradients with respect to the representation by their lengths in each sample."""
 
-    @property
-    @abstractmethod
-    def needs_sample_norms(self) -> bool:
-        """False if this instance is set up to do without."""
+    #: False if this instance is set up to do without.
+    needs_sample_norms: bool
 
     @abstractmethod
     def observe_sample_norms(self, norms: Tensor) -> None:
@@ -115,14 +120,11 @@ class SeesSampleNorms(ABC):
 
 
 class SeesTensorSizes(ABC):
-    """Mixin of methods that treat each parameter tensor on its own."""
+    """Mixin of methods that treat each parameter tensor by itself."""
 
     @abstractmethod
     def observe_tensor_sizes(self, sizes: Sequence[int]) -> None:
-        """Take in the numbers of entries of the tensors that a row of the Jacobian consists of, in their order.
-
-        Called before the gradients are combined.
-        """
+        """Take in the sizes of the tensors that each row of the Jacobian consists of; called before `combine`."""
 
 
 class ClipsSharedGradient:

@@ -6,9 +6,10 @@ from typing import Any
 import torch
 
 from mtlrun.config.suggest import suggest
+from mtlrun.weightings.capabilities import UsesTaskNames
 
 
-class HasPrimaryTask:
+class HasPrimaryTask(UsesTaskNames):
     """Mixin of methods that improve one task, the primary one; the others are auxiliary.
 
     Args:
