@@ -8,11 +8,13 @@ from mtlrun.cli.comparing import make_parser, parse
 from mtlrun.records.display import UNDEFINED, format_value, has_undefined, make_console, print_line, print_results
 from mtlrun.records.record import Record
 
-METHODS = ("average", "vote")
+METHODS = ("average", "vote", "stack", "bagging")
 _EPILOG = """\
 methods:
   average  the mean of probabilities, or of numbers in their unit; at each pixel, where there are maps
   vote     the class that most of the runs predict; a tie is decided by the mean probability
+  stack    a small model of what the runs predict, fitted to the validation samples
+  bagging  the average over runs that drew their training rows, as those of -m study=bagging
 
 examples:
   mtlrun ensemble outputs/mystudy/hard-*

@@ -3,10 +3,13 @@
 All take and return averages, as `AveragesPredictions.to_average` gives them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+
+#: Averages of the models, [n, ...] each -> the combined ones.
+Combine = Callable[[Sequence[Tensor]], Tensor]
 
 
 def mean(averages: Sequence[Tensor]) -> Tensor:

@@ -1,17 +1,19 @@
 """ensemble(): the test metrics of several finished runs together, by the tasks' own meters."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from mtlrun.datasets import Loader
-from mtlrun.deployment.combining import mean, vote
+from mtlrun.deployment.combining import Combine, mean, vote
 from mtlrun.deployment.made_runs import finished, made_record
-from mtlrun.deployment.members import Member, check_splits, check_tasks
+from mtlrun.deployment.members import Member, check_splits, check_tasks, listed
+from mtlrun.deployment.stacking import fit_stack
 from mtlrun.errors import ConfigError, DataError
 from mtlrun.records.folder import hold, start_anew
 from mtlrun.records.record import Record, TaskMetrics
@@ -23,8 +25,12 @@ from mtlrun.training.evaluation import gather, predict_batches
 from mtlrun.training.outputs import SplitOutputs, TaskOutputs
 from mtlrun.training.parts import Parts
 
-Method = Literal["average", "vote"]
+Method = Literal["average", "vote", "stack", "bagging"]
 _SPLITS = ("val", "test")
+_FITTED = (
+    "fitted to the validation samples, by which the checkpoints of the runs were selected as well, so that metrics on "
+    "validation are too good; nothing was fitted to test"
+)
 
 
 @dataclass
@@ -51,7 +57,9 @@ def ensemble(members: Sequence[Member], method: Method, folder: Path, *, device:
 
     Args:
         members: runs on the same splits, with the same tasks.
-        method: `average` of probabilities, or of numbers in their unit; `vote` by the majority of predicted classes.
+        method: `average` of probabilities, or of numbers in their unit; `vote` by the majority of predicted classes;
+            `stack`, a small model of them that is fitted to validation; `bagging`, the average over runs that each drew
+            their training rows.
         folder: of the result.
         device: as `runtime.device`.
 
@@ -65,21 +73,28 @@ def ensemble(members: Sequence[Member], method: Method, folder: Path, *, device:
         return record
     check_tasks(members)
     check_splits(members)
+    if method == "bagging":
+        _check_bagged(members)
     found = _gather(members, method, device)
     combined = {split: SplitOutputs(found.first.tasks, found.first.loaders[split]) for split in _SPLITS}
     metrics: dict[str, TaskMetrics] = {split: {} for split in _SPLITS}
+    settings: dict[str, Any] = {}
+    notes: list[str] = []
     for name, task in found.first.tasks.items():
         if task.dense:
             metrics = {split: metrics[split] | {name: {}} for split in _SPLITS}  # in the order of the tasks
             continue
-        for split in _SPLITS:
-            outputs = _combine(name, found, split, method)
+        by_split = {split: _align(name, found, split) for split in _SPLITS}
+        combine = _choose(method, name, task, by_split["val"], settings, notes)
+        for split, (outputs, averages) in by_split.items():
             if outputs is not None:
+                outputs = replace(outputs, predictions=_from_average(task, combine(averages)).cpu())
                 combined[split].put(name, outputs)
             metrics[split][name] = _evaluate(task, outputs, found.first, found.first.loaders[split].batch_size)
     for split in _SPLITS:
         metrics[split] |= _evaluate_maps(found, split, method)
-    record = made_record("ensemble", method, members, found.first, settings={})
+    record = made_record("ensemble", method, members, found.first, settings=settings)
+    record.notes = notes
     record.val, record.test = metrics["val"], metrics["test"]
     with hold(folder):
         start_anew(folder)
@@ -104,6 +119,19 @@ def _gather(members: Sequence[Member], method: Method, device: str) -> _Ensemble
     return found
 
 
+def _check_bagged(members: Sequence[Member]) -> None:
+    """Raise DataError unless each member drew training rows of its own."""
+    others = [member.name for member in members if not member.record.config["trainer"].get("bootstrap_rows")]
+    if others:
+        raise DataError(
+            f"--method bagging: {listed(others)} did not draw training rows; train with trainer.bootstrap_rows=true, "
+            "as -m study=bagging does, or use --method average"
+        )
+    seeds = [member.record.config["seed"] for member in members]
+    if len(set(seeds)) < len(seeds):
+        raise DataError("--method bagging: runs with one seed have drawn the same training rows; give one run per seed")
+
+
 def _check_method(method: Method, tasks: Mapping[str, Task]) -> None:
     for name, task in tasks.items():
         kind = type(task).__name__
@@ -112,6 +140,10 @@ def _check_method(method: Method, tasks: Mapping[str, Task]) -> None:
         if method == "vote" and task.distribution_dim is None:
             raise ConfigError(
                 f"--method vote: task {name} ({kind}) predicts numbers, not classes; use average or stack"
+            )
+        if method == "stack" and task.dense:
+            raise ConfigError(
+                f"--method stack: task {name} ({kind}) predicts at each pixel, which is too much to fit to; use average"
             )
 
 
@@ -123,35 +155,61 @@ def _outputs_of(parts: Parts, split: str) -> SplitOutputs:
     return outputs
 
 
-def _combine(name: str, found: _Ensemble, split: str, method: Method) -> TaskOutputs | None:
-    """Return the combined output for a task, in the form of the first member's head; None if none has any."""
+def _align(name: str, found: _Ensemble, split: str) -> tuple[TaskOutputs | None, list[Tensor]]:
+    """Return the first member's outputs for a task, and the averages of all members; None if there are no labels.
+
+    Raises:
+        DataError: the members have other samples or labels.
+    """
     outputs = [of_member.of_task(name) for of_member in found.outputs[split]]
     present = [each for each in outputs if each is not None]
     if not present:
-        return None
+        return None, []
     first = present[0]
     for other in present:
         equal = len(present) == len(outputs) and torch.equal(first.indices, other.indices)
         if not (equal and torch.equal(first.labeled, other.labeled) and _same(first.targets, other.targets)):
             raise DataError(f"task {name}: the runs have not the same labels on the {split} split")
-    averages = [
+    return first, [
         _to_average(tasks[name], each.predictions, found.first.device)
         for tasks, each in zip(found.tasks, present, strict=True)
     ]
-    predictions = _from_average(found.first.tasks[name], _combined(method, found.first.tasks[name], averages))
-    return TaskOutputs(first.indices, predictions.cpu(), first.labeled, first.targets)
+
+
+def _choose(
+    method: Method,
+    name: str,
+    task: Task,
+    val: tuple[TaskOutputs | None, list[Tensor]],
+    settings: dict[str, Any],
+    notes: list[str],
+) -> Combine:
+    """Return how averages are combined; for a stack, which is fitted, settings and notes are added to.
+
+    Args:
+        method: of the ensemble.
+        name, task: what is predicted.
+        val: what `_align` returned for validation.
+        settings: {task: how it was fitted}.
+        notes: sentences.
+    """
+    if method == "vote":
+        assert isinstance(task, AveragesPredictions)
+        assert task.distribution_dim is not None
+        return partial(vote, dim=task.distribution_dim)
+    outputs, averages = val
+    if method != "stack" or outputs is None:
+        return mean
+    assert isinstance(task, AveragesPredictions)
+    labeled = outputs.labeled.to(averages[0].device)
+    stack = fit_stack(name, task, [average[labeled] for average in averages], task.observed(outputs.targets))
+    settings[name] = {"samples": int(labeled.sum()), "outputs": stack.settings}
+    notes += stack.notes if notes else [_FITTED, *stack.notes]
+    return stack.combine
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and torch.equal(one.nan_to_num(nan=-9.75), other.nan_to_num(nan=-9.75))
-
-
-def _combined(method: Method, task: Task, averages: Sequence[Tensor]) -> Tensor:
-    assert isinstance(task, AveragesPredictions)
-    if method == "average":
-        return mean(averages)
-    assert task.distribution_dim is not None
-    return vote(averages, task.distribution_dim)
 
 
 @torch.inference_mode()
@@ -183,6 +241,7 @@ def _evaluate_maps(found: _Ensemble, split: str, method: Method) -> dict[str, di
     dense = [name for name, task in found.first.tasks.items() if task.dense]
     if not dense:
         return {}
+    combine = {name: _choose(method, name, found.first.tasks[name], (None, []), {}, []) for name in dense}
     meters = {name: found.first.tasks[name].meter().to(found.first.device) for name in dense}
     passes = [
         predict_batches(
@@ -206,7 +265,7 @@ def _evaluate_maps(found: _Ensemble, split: str, method: Method) -> dict[str, di
                     for parts, (of_member, predictions) in zip(found.with_maps, batches, strict=True)
                 ]
                 task = found.first.tasks[name]
-                meters[name].update(_from_average(task, _combined(method, task, averages)), samples.targets[name])
+                meters[name].update(_from_average(task, combine[name](averages)), samples.targets[name])
     return {name: meter.compute() for name, meter in meters.items()}
 
 
