@@ -32,6 +32,18 @@ def slow_unless(fast, cases):
     return [pytest.param(*case, marks=() if fast(*case) else pytest.mark.slow) for case in cases]
 
 
+def sample_of(kept, cases):
+    """Return the cases of a test as parameters: `slow` those for which `kept(*case)` is True, others `exhaustive`."""
+    return [pytest.param(*case, marks=pytest.mark.slow if kept(*case) else pytest.mark.exhaustive) for case in cases]
+
+
+def diagonal(first, second, step=1):
+    """Return pairs in which each of `first` and each of `second` occurs, every `step`-th of the pairs of a diagonal."""
+    length = max(len(first), len(second))
+    pairs = [(first[index % len(first)], second[index % len(second)]) for index in range(length)]
+    return set(pairs[::step])
+
+
 def run_folders(root="outputs"):
     """Return all run folders below `root`."""
     return [path.parent for path in Path(root).glob("**/record.json")]

@@ -2,12 +2,13 @@
 
 import inspect
 from functools import partial
+from itertools import product
 
 import pytest
 import torch
 import yaml
 from architectures import CONF, NAMES, losses_of, make, penalties_of, perturbed, reached_by
-from helpers import shipped_node, slow_unless
+from helpers import diagonal, sample_of, shipped_node
 from torch import nn
 
 import mtlrun.models
@@ -38,16 +39,19 @@ def test_every_shipped_model_has_a_yaml():
     assert {f"mtlrun.models.{cls.__name__}" for cls in shipped - {MultiTaskModel, SharedRepresentationModel}} == targets
 
 
+#: The backbones for images.
+BACKBONES = sorted({path.stem for path in (CONF.parent / "backbone").glob("*.yaml")} - {"embedding_mlp", "tabular"})
+#: Each model with one of them.
+DIAGONAL = diagonal(NAMES, BACKBONES)
+
+
 @pytest.mark.parametrize(
-    "backbone_name",
-    slow_unless(
-        lambda name: name in {"mlp", "lenet", "resnet18"},
-        [
-            (path.stem,)
-            for path in sorted((CONF.parent / "backbone").glob("*.yaml"))
-            if path.stem not in ("embedding_mlp", "tabular")
-        ],
+    ("architecture", "backbone_name"),
+    sample_of(
+        lambda model, backbone: model == "hard" or backbone == "mlp" or (model, backbone) in DIAGONAL,
+        product(NAMES, BACKBONES),
     ),
+    indirect=["architecture"],
 )
 def test_every_model_trains_on_every_backbone_for_images(architecture, backbone_name, tasks):
     node = shipped_node("backbone", backbone_name) | {"width": 0.25}
@@ -227,7 +231,11 @@ def test_only_single_task_networks_are_independent(architecture, mlp, tasks):
             model.state_prefixes(["kind"])
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "architecture",
+    sample_of(lambda model: model in {"hard", "cross_stitch", "ltb", "mtan", "single"}, [(name,) for name in NAMES]),
+    indirect=True,
+)
 def test_a_model_can_be_compiled_and_exported(architecture, maps, dense_tasks, make_inputs):
     model = architecture(dense_tasks, maps.make).eval()
     inputs = make_inputs(maps)

@@ -51,10 +51,13 @@ def write_shops(rows=120):
     Path("shops.csv").write_text("\n".join(lines))
 
 
-@pytest.mark.slow
-def test_every_weighting_trains_embeddings(mtlrun):
+@pytest.mark.parametrize("weightings", [
+    pytest.param(["gradnorm", "graddrop", "pcgrad", "uncertainty"], marks=pytest.mark.slow),
+    pytest.param(WEIGHTINGS, marks=pytest.mark.exhaustive),
+])  # fmt: skip
+def test_every_weighting_trains_embeddings(weightings, mtlrun):
     write_shops()
-    for weighting, numbers in zip(WEIGHTINGS, cycle(["plain", "piecewise_linear", "periodic"])):
+    for weighting, numbers in zip(weightings, cycle(["plain", "piecewise_linear", "periodic"])):
         tasks = ["~tasks.price"] if weighting == "dtp" else []  # which needs a performance in [0, 1]
         code, _, err = mtlrun(
             *TABLE, *SHORT, *tasks, *choose_weighting(weighting, primary="sold"), f"backbone.numbers={numbers}",

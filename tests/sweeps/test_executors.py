@@ -101,8 +101,9 @@ def test_ray_trains_runs_and_one_that_fails_ends_nothing_else(faulty):
     check_that_one_of_three_failed(done.returncode, done.stdout, done.stderr)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM])
+@pytest.mark.parametrize("number", [
+    pytest.param(signal.SIGUSR2, marks=pytest.mark.slow), pytest.param(signal.SIGTERM, marks=pytest.mark.exhaustive),
+])  # fmt: skip
 def test_a_job_that_makes_room_saves_checkpoints_and_goes_on_when_it_is_queued_again(number, mtlrun, monkeypatch):
     words = [*TOY, "trainer.epochs=20", "trainer.batch_size=2", "seed=0,1", *SUBMITIT]
     launcher = start(*words)
