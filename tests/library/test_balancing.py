@@ -27,6 +27,8 @@ def make(name, **options):
         options["steps_per_epoch"] = STEPS_PER_EPOCH
     if NEEDS.get(name) == "weights":
         options["weights"] = WEIGHTS
+    if NEEDS.get(name) == "primary":
+        options["primary"] = TASKS[1]
     return mtlrun.weighting(name, **options)
 
 
@@ -90,6 +92,7 @@ def test_every_weighting_trains_as_with_the_engine():
     for name in METHODS:
         node = weighting_node(name)
         node |= {"weights": list(WEIGHTS.values())} if name == "static" else {}
+        node |= {"primary": 1} if "primary" in node else {}
         weighting = build(node, "weighting", Weighting)
         weighting.setup(len(TASKS), seed=3)
         weighting.name_in_test = name
@@ -309,6 +312,8 @@ WRONG = [
     (("pcgrad",), {"seed": -1}, "seed must be"),
     (("pcgrad",), {"tasks": ["a", "a"]}, "tasks: each must have another name"),
     (("pcgrad",), {"tasks": ["a"]}, "combines the gradients of 2 tasks or more, found 1"),
+    (("gcs",), {"tasks": ["a", "b"]}, "weighting.primary must name the task .* found null; the tasks are: a, b"),
+    (("gcs",), {"primary": "c", "tasks": ["a", "b"]}, "weighting.primary must name the task .* found 'c'; the tasks"),
     (("auto_lambda",), {}, "works in a run only"),
     (("rotograd",), {}, "works in a run only"),
     ((PCGrad(),), {"c": 1}, "give keys with the name of a weighting"),

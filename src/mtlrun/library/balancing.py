@@ -16,7 +16,12 @@ from mtlrun.library.given import Given, check_values, diverged
 from mtlrun.library.reach import SharingFinder, leaves
 from mtlrun.weightings import GradientWeighting, LossWeighting, Weighting
 from mtlrun.weightings.base import TaskGradientWeighting
-from mtlrun.weightings.capabilities import ClipsSharedGradient, ObservesLossesAfterStep, ObservesPerformance
+from mtlrun.weightings.capabilities import (
+    ClipsSharedGradient,
+    ObservesLossesAfterStep,
+    ObservesPerformance,
+    UsesTaskNames,
+)
 from mtlrun.weightings.precision import promoted
 
 
@@ -238,6 +243,8 @@ class LossBalancer:
             )
         try:
             self.method.setup(len(names), self._seed)
+            for naming in self.method.capable_of(UsesTaskNames):
+                naming.set_task_names(names)
         except ValueError as error:
             raise ConfigError(f"weighting.{error}") from error
         self.tasks = names
