@@ -4,6 +4,7 @@ import signal
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from helpers import QUICK, read_record, run_folders, start
@@ -139,6 +140,44 @@ def test_ctrl_c_lets_runs_save_a_checkpoint():
     assert "saves a checkpoint first" in out
     assert {read_record(folder)["status"] for folder in run_folders()} == {"interrupted"}
     assert read_entries([Path("outputs")])[0].beat is None
+
+
+# A method that does not come back from its first step, so that a signal is not noticed.
+STUCK = """
+import os, time
+from mtlrun.weightings import Equal
+
+class Stuck(Equal):
+    def objective(self, losses):
+        open(f"stuck-{os.getpid()}", "w").close()
+        time.sleep(600)
+        return super().objective(losses)
+"""
+
+
+@pytest.mark.slow
+def test_ctrl_c_twice_ends_what_does_not_stop():
+    Path("stuck.py").write_text(STUCK)
+    process = start("-m", *TOY, "weighting._target_=stuck.Stuck", "seed=0,1", "hydra.launcher.workers=2")
+    wait_for(lambda: len(list(Path().glob("stuck-*"))) == 2)
+    process.send_signal(signal.SIGINT)
+    while "saves a checkpoint first" not in process.stdout.readline():
+        assert process.poll() is None
+    time.sleep(1)
+    assert [entry.state for entry in read_entries([Path("outputs")])] == ["running"] * 2
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, out + err
+    assert not any(lives(int(path.name.partition("-")[2])) for path in Path().glob("stuck-*"))
+    assert [entry.state for entry in read_entries([Path("outputs")])] == ["killed"] * 2
+
+
+def lives(pid):
+    """Return True if a process has not ended, whether anybody has asked how or not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def wait_for(what):
