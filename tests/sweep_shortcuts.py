@@ -11,7 +11,8 @@ import sys
 
 from mtlrun.sweeps import fork_server, processes
 
-start, close, begin = processes.Processes._start, processes.Processes.close, processes.Processes.start
+start, end_server = processes.Processes._start, processes.Processes._end
+load, begin = processes.Processes.load, processes.Processes.start
 _FOLDER, _PATH = "SHORTCUT_FOLDER", "SHORTCUT_PATH"
 _idle = []
 
@@ -19,7 +20,8 @@ _idle = []
 def take(patch):
     """Let sweeps share a server until the `MonkeyPatch` is undone."""
     patch.setattr(processes.Processes, "_start", take_idle)
-    patch.setattr(processes.Processes, "close", keep_idle)
+    patch.setattr(processes.Processes, "_end", keep_idle)
+    patch.setattr(processes.Processes, "load", load_what_can_be_shared)
     patch.setattr(processes.Processes, "start", start_with_circumstances)
 
 
@@ -36,13 +38,12 @@ def take_idle(self):
     """Use an idle server, or start one that may be shared later."""
     if _idle:
         self._socket, self._life, self._server, self._gpus = _idle.pop()
-        self._buffer, self._may_be_shared = b"", True
+        self._buffer = b""
         return
 
     def popen(command, **options):
         return subprocess.Popen([*command[:2], __file__, *command[-2:]], **options)
 
-    self._may_be_shared = all(name.partition(".")[0] in fork_server._PACKAGES for name in self._modules)
     stand_in = type(sys)("subprocess")
     stand_in.Popen, stand_in.DEVNULL = popen, subprocess.DEVNULL
     processes.subprocess = stand_in
@@ -53,12 +54,17 @@ def take_idle(self):
 
 
 def keep_idle(self):
-    """Keep the server for the next sweep, unless something runs there, or it has imported what a test wrote."""
-    if self._pids or not self._may_be_shared or self._gpus is None or self._server.poll() is not None:
-        close(self)
+    """Keep the server for the next sweep, unless something runs there."""
+    if self._pids or self._gpus is None or self._server.poll() is not None:
+        end_server(self)
         return
     _idle.append((self._socket, self._life, self._server, self._gpus))
     self._scratch.cleanup()
+
+
+def load_what_can_be_shared(self, modules):
+    """Have modules imported, but for what tests write, which the runs import themselves."""
+    load(self, [name for name in modules if name.partition(".")[0] in fork_server._PACKAGES])
 
 
 def start_with_circumstances(self, do, config, overrides=(), environment=None):

@@ -206,7 +206,7 @@ def test_runs_are_packed_into_an_array_which_is_submitted_once(cluster):
 @pytest.mark.parametrize("which", [signal.SIGHUP, signal.SIGKILL])
 def test_a_signal_to_a_process_that_has_not_begun_ends_it(which):
     (job,) = make_jobs("trainer.epochs=100000", count=1)
-    processes = Processes([])
+    processes = Processes()
     number = processes.start("run", job.config)
     assert processes.pid(number) is None
     processes.signal(number, which)
@@ -241,7 +241,7 @@ def test_a_stop_signal_is_not_lost_in_the_first_moment_of_a_process():
     here, there = socket.socketpair()
     with subprocess.Popen([sys.executable, "-c", HASTY, str(there.fileno())], pass_fds=[there.fileno()]), here:
         there.close()
-        for message in ({"path": sys.path, "modules": []}, {"id": 1, "report": "none"}):
+        for message in ({"path": sys.path}, {"id": 1, "report": "none"}):
             here.sendall(json.dumps(message).encode() + b"\n")
         answers = [json.loads(line) for line in islice(here.makefile(), 3)]
     assert answers[2]["code"] == -signal.SIGTERM
@@ -249,13 +249,14 @@ def test_a_stop_signal_is_not_lost_in_the_first_moment_of_a_process():
 
 def test_the_server_of_a_sweep_ends_while_a_process_lives_that_was_forked_in_the_meantime(monkeypatch):
     monkeypatch.setattr(Processes, "_start", sweep_shortcuts.start)
-    processes = Processes([])
+    processes = Processes()
     child = os.fork()
     if child == 0:
         time.sleep(60)
         os._exit(0)
     try:
-        sweep_shortcuts.close(processes)
+        processes._next = 1  # or else it is killed, since there is nothing to wait for
+        sweep_shortcuts.end_server(processes)
         assert os.waitpid(child, os.WNOHANG) == (0, 0)
     finally:
         os.kill(child, signal.SIGKILL)

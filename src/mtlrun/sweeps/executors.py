@@ -39,6 +39,7 @@ class SweepExecutor(Executor, Protocol):
 def make_executor(
     name: str,
     jobs: Sequence[Job],
+    processes: Processes,
     slurm: Mapping[str, Any],
     ray: Mapping[str, Any],
     **limits: Any,
@@ -48,6 +49,7 @@ def make_executor(
     Args:
         name: of `EXECUTORS`.
         jobs: that will be run.
+        processes: on this machine, which the executor closes when it is closed.
         slurm, ray: options of the cluster; those of the other executors are ignored.
         limits: `workers`, `runs_per_gpu`, `time_limit` and `memory_limit` of the launcher.
 
@@ -55,10 +57,10 @@ def make_executor(
         ConfigError: an option is unknown or impossible, or the cluster cannot be reached.
     """
     if name == "slurm":
-        return SlurmExecutor(jobs, _options(SlurmOptions, "slurm", slurm), **limits)
+        return SlurmExecutor(jobs, _options(SlurmOptions, "slurm", slurm), processes, **limits)
     if name == "ray":
-        return RayExecutor(jobs, _options(RayOptions, "ray", ray), **limits)
-    return LocalExecutor(jobs, **limits)
+        return RayExecutor(jobs, _options(RayOptions, "ray", ray), processes, **limits)
+    return LocalExecutor(jobs, processes, **limits)
 
 
 def _options(cls: type[T], name: str, values: Mapping[str, Any]) -> T:

@@ -24,8 +24,8 @@ from typing import Any
 _PACKAGES = ("mtlrun", "torch", "torchvision", "torchmetrics", "tensorboard", "numpy", "scipy", "sklearn", "pandas")
 #: Seconds without a request after which there is time to import something.
 _IDLE = 0.1
-#: What PyTorch imports when the first optimizer is made, for longer than it takes to check a run.
-_EARLY = ("torch._dynamo",)
+#: What all runs need. PyTorch imports its compiler when the first optimizer is made, for longer than a check takes.
+_EARLY = ("mtlrun.runs.run", "torch._dynamo")
 #: What nearly all runs import in the course of their training.
 _LATE = (
     "scipy.linalg", "scipy.stats", "scipy.signal", "torchmetrics", "mtlrun.tasks.metrics.decisions",
@@ -37,10 +37,10 @@ _LATE = (
 def serve(requests: socket.socket, life: int) -> None:
     """Answer requests until there are no more.
 
-    The first line is `{"path": sys.path, "modules": [...]}`, where the modules are what the runs will need. A request
-    is `{"id", "do", "config", "overrides", "environment", "output", "report"}`: to "run", "check" or "probe" a config,
-    the environment variables to set, and the files for what is printed and for the report. The answers are
-    `{"gpus": n}` once at the start, and `{"id", "pid"}` and `{"id", "pid", "code"}` for each request.
+    The first line is `{"path": sys.path}`. A request is `{"modules": [...]}`, what runs will need, or
+    `{"id", "do", "config", "overrides", "environment", "output", "report"}`: to "run", "check" or "probe" a config, the
+    environment variables to set, and the files for what is printed and for the report. The answers are `{"gpus": n}`
+    once at the start, and `{"id", "pid"}` and `{"id", "pid", "code"}` for each config.
 
     Args:
         requests: the socket.
@@ -53,9 +53,8 @@ def serve(requests: socket.socket, life: int) -> None:
     received = _Lines(requests)
     while not (lines := received.read()):
         pass
-    first = json.loads(lines.pop(0))
-    sys.path[:] = first["path"]
-    _import([*first["modules"], *_EARLY], None)
+    sys.path[:] = json.loads(lines.pop(0))["path"]
+    _import(list(_EARLY), None)
     _answer(requests, {"gpus": _count_gpus()})
     later = list(_LATE)
     wakeup, waker = socket.socketpair()
@@ -67,6 +66,9 @@ def serve(requests: socket.socket, life: int) -> None:
     while True:
         for line in lines:
             request = json.loads(line)
+            if "modules" in request:
+                _import(request["modules"], None)
+                continue
             pid = _fork()
             if pid == 0:
                 for end in (requests, wakeup, waker):
@@ -116,15 +118,10 @@ class _Lines:
         self._source, self._rest = source, b""
 
     def read(self) -> list[bytes]:
-        """Wait for content, and return the lines that are now whole.
-
-        Raises:
-            SystemExit: there will be no more.
-        """
+        """Wait for content, and return the lines that are now whole; end the process if there will be no more."""
         content = self._source.recv(1 << 16)
         if not content:
-            signal.set_wakeup_fd(-1)
-            sys.exit()
+            os._exit(0)  # there is nothing to clean up, for which Python would take a while
         *lines, self._rest = (self._rest + content).split(b"\n")
         return lines
 

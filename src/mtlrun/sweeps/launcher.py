@@ -25,6 +25,7 @@ from mtlrun.sweeps.executors import EXECUTORS, SweepExecutor, make_executor
 from mtlrun.sweeps.jobs import Job
 from mtlrun.sweeps.local import available_cores
 from mtlrun.sweeps.planning import print_plan
+from mtlrun.sweeps.processes import Processes
 from mtlrun.sweeps.scheduler import Scheduler, Supply
 from mtlrun.sweeps.screen import LineView, LiveView, print_line
 
@@ -85,10 +86,11 @@ class SweepLauncher(Launcher):
             SweepError: runs have failed, or diverged.
             RunInterruptedError: a signal stopped the sweep.
         """
-        jobs, wrong = self.list_jobs(job_overrides)
-        with self.checked([job for job in jobs if not job.was_done]) as (executor, illegal):
-            self.refuse(jobs, illegal, wrong)
-            self.train(jobs, executor)
+        with Processes() as processes:  # PyTorch is imported there, while the runs are composed here
+            jobs, wrong = self.list_jobs(job_overrides)
+            with self.checked([job for job in jobs if not job.was_done], processes) as (executor, illegal):
+                self.refuse(jobs, illegal, wrong)
+                self.train(jobs, executor)
         return [_job_return(job) for job in jobs]
 
     def list_jobs(self, job_overrides: Sequence[Sequence[str]]) -> tuple[list[Job], list[str]]:
@@ -99,12 +101,19 @@ class SweepLauncher(Launcher):
         return jobs, problems
 
     @contextmanager
-    def checked(self, jobs: Sequence[Job]) -> Iterator[tuple[SweepExecutor | None, Mapping[int, Sequence[str]]]]:
-        """Yield what runs the jobs, None if there are none, and {number: problems} of those that are refused."""
+    def checked(
+        self, jobs: Sequence[Job], processes: Processes
+    ) -> Iterator[tuple[SweepExecutor | None, Mapping[int, Sequence[str]]]]:
+        """Yield what runs the jobs, None if there are none, and {number: problems} of those that are refused.
+
+        Args:
+            jobs: to be trained.
+            processes: in which they are checked and, on this machine, trained.
+        """
         if not jobs:
             yield None, {}
             return
-        executor = self._make_executor(jobs)
+        executor = self._make_executor(jobs, processes)
         try:
             with stopping_at_once():
                 illegal = find_illegal(jobs, executor.processes, min(len(executor.places), available_cores()))
@@ -192,12 +201,13 @@ class PlanLauncher(SweepLauncher):
         Raises:
             ConfigError: runs cannot be composed.
         """
-        jobs, wrong = self.list_jobs(job_overrides)
-        if wrong:
-            raise ConfigError(wrong)
-        with self.checked([job for job in jobs if not job.was_done]) as (executor, illegal), stopping_at_once():
-            processes, places = (None, 1) if executor is None else (executor.processes, len(executor.places))
-            print_plan(jobs, illegal, processes, places, print_line)
+        with Processes() as processes, stopping_at_once():
+            jobs, wrong = self.list_jobs(job_overrides)
+            if wrong:
+                raise ConfigError(wrong)
+            with self.checked([job for job in jobs if not job.was_done], processes) as (executor, illegal):
+                places = 1 if executor is None else len(executor.places)
+                print_plan(jobs, illegal, processes, places, print_line)
         return [_job_return(job) for job in jobs]
 
 

@@ -24,6 +24,7 @@ class LocalExecutor:
 
     Args:
         jobs: that will be run, from which the kind of places follows: GPUs if any of them is to use one.
+        processes: to run them in; None to start some.
         workers: number of places; None for as many as GPUs, or else as the threads of the runs leave room for.
         runs_per_gpu: places on each GPU.
         time_limit: minutes that one attempt of a run may take, None for any time.
@@ -39,6 +40,7 @@ class LocalExecutor:
     def __init__(
         self,
         jobs: Sequence[Job],
+        processes: Processes | None = None,
         *,
         workers: int | None = None,
         runs_per_gpu: int = 1,
@@ -46,7 +48,8 @@ class LocalExecutor:
         memory_limit: float | None = None,
         stop_by: int = signal.SIGTERM,
     ) -> None:
-        self.processes = Processes(modules_of(job.config for job in jobs))
+        self.processes = processes or Processes()
+        self.processes.load(modules_of(job.config for job in jobs))
         self._stop_by = stop_by
         self._time_limit, self._memory_limit = time_limit, memory_limit
         gpus = _visible_gpus(self.processes.gpus) if want_gpu(jobs) else []
@@ -173,7 +176,7 @@ def modules_of(configs: Any) -> list[str]:
 
     for config in configs:
         look(config)
-    return ["mtlrun.runs.run", *found]
+    return list(found)
 
 
 def _gpu(job: Job) -> str | None:

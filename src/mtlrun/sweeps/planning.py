@@ -35,7 +35,7 @@ class Estimate:
 def print_plan(
     jobs: Sequence[Job],
     illegal: Mapping[int, Sequence[str]],
-    processes: Processes | None,
+    processes: Processes,
     places: int,
     write: Callable[[str], None],
 ) -> None:
@@ -44,13 +44,13 @@ def print_plan(
     Args:
         jobs: of the sweep.
         illegal: {number of the job: problems}.
-        processes: in which a run of each kind is probed; None if nothing is left to train.
+        processes: in which a run of each kind is probed.
         places: number of runs side by side.
         write: prints a line.
     """
     legal = [job for job in jobs if not job.was_done and job.number not in illegal]
     earlier = {job.number: record for job in jobs if not job.was_done and (record := _record(job)) is not None}
-    estimates = {} if processes is None else estimate(legal, processes, earlier)
+    estimates = estimate(legal, processes, earlier)
     states: Counter[str] = Counter()
     for job in jobs:
         state, detail = describe(job, illegal.get(job.number, ()), earlier.get(job.number))

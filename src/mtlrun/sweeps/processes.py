@@ -28,16 +28,13 @@ _ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": 
 
 
 class Processes:
-    """Processes for runs, each a fork of one that has imported PyTorch.
+    """Processes for runs, each a fork of one that has imported PyTorch, or is about to."""
 
-    Args:
-        modules: what their configs refer to, to be imported once.
-    """
-
-    def __init__(self, modules: Sequence[str]) -> None:
-        self._modules = list(modules)
+    def __init__(self) -> None:
+        self._modules: list[str] = []
         self._scratch = tempfile.TemporaryDirectory(prefix="mtlrun-sweep-")
         self._next = 0
+        self._is_closed = False
         self._pids: dict[int, int | None] = {}
         self._files: dict[int, tuple[Path, Path]] = {}
         self._lost: set[int] = set()
@@ -50,6 +47,11 @@ class Processes:
         while self._gpus is None:
             self._read(None)
         return self._gpus
+
+    def load(self, modules: Sequence[str]) -> None:
+        """Have modules imported once for all processes that are started from now on."""
+        self._modules += modules
+        self._send({"modules": list(modules)})
 
     def start(
         self,
@@ -105,10 +107,23 @@ class Processes:
 
     def close(self) -> None:
         """End the server, which leaves no process behind: those that still run are asked to stop."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._end()
+
+    def _end(self) -> None:
         hang_up(self._socket)
         hang_up(self._life)
+        if not self._next:
+            self._server.kill()  # it may still be importing
         self._server.wait()
         self._scratch.cleanup()
+
+    def __enter__(self) -> "Processes":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _start(self) -> None:
         here, there = socket.socketpair()
@@ -128,7 +143,9 @@ class Processes:
         self._socket = here
         self._buffer = b""
         self._gpus: int | None = None
-        self._send({"path": sys.path, "modules": self._modules})
+        self._send({"path": sys.path})
+        if self._modules:
+            self._send({"modules": self._modules})
 
     def _send(self, request: Mapping[str, Any]) -> None:
         # If the server is gone, the next read finds out, and what was asked for counts as lost.

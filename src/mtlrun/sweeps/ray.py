@@ -47,13 +47,14 @@ class RayExecutor:
         self,
         jobs: Sequence[Job],
         options: RayOptions,
+        processes: Processes | None = None,
         *,
         workers: int | None = None,
         runs_per_gpu: int = 1,
         time_limit: float | None = None,
         memory_limit: float | None = None,
     ) -> None:
-        self._jobs, self._runs_per_gpu = list(jobs), runs_per_gpu
+        self._jobs, self._processes, self._runs_per_gpu = list(jobs), processes, runs_per_gpu
         self._ray = _connect(options)
         resources = self._ray.cluster_resources()
         wants_gpu = want_gpu(jobs)
@@ -75,7 +76,9 @@ class RayExecutor:
     @cached_property
     def processes(self) -> Processes:
         """Processes on this machine, to check runs in."""
-        return Processes(modules_of(job.config for job in self._jobs))
+        processes = self._processes or Processes()
+        processes.load(modules_of(job.config for job in self._jobs))
+        return processes
 
     def has_room(self, job: Job) -> bool:
         """Return True if fewer runs than there are workers are under way."""

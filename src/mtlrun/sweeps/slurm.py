@@ -64,6 +64,7 @@ class SlurmExecutor:
     Args:
         jobs: that will be run.
         options: of the cluster.
+        processes: on this machine, to check runs in; None to start some when they are needed.
         workers: Slurm jobs side by side, None for as many as the cluster allows.
         runs_per_gpu, time_limit, memory_limit: as of the launcher, within each Slurm job.
 
@@ -77,6 +78,7 @@ class SlurmExecutor:
         self,
         jobs: Sequence[Job],
         options: SlurmOptions,
+        processes: Processes | None = None,
         *,
         workers: int | None = None,
         runs_per_gpu: int = 1,
@@ -84,7 +86,7 @@ class SlurmExecutor:
         memory_limit: float | None = None,
     ) -> None:
         options.check(runs_per_gpu)
-        self._jobs, self._options, self._workers = list(jobs), options, workers
+        self._jobs, self._options, self._workers, self._processes = list(jobs), options, workers, processes
         on_slurm = options.cluster == "slurm"
         self._gpus = options.gpus if options.gpus is not None else int(on_slurm and want_gpu(jobs))
         side_by_side = max(self._gpus * runs_per_gpu, 1)
@@ -116,7 +118,9 @@ class SlurmExecutor:
     @cached_property
     def processes(self) -> Processes:
         """Processes on this machine, to check runs in."""
-        return Processes(modules_of(job.config for job in self._jobs))
+        processes = self._processes or Processes()
+        processes.load(modules_of(job.config for job in self._jobs))
+        return processes
 
     def has_room(self, job: Job) -> bool:
         """Return True if the job can be submitted, or was submitted by an earlier sweep."""

@@ -84,18 +84,19 @@ def _prepared(
     Raises:
         ConfigError: the search is refused.
     """
-    corners, wrong = launcher.list_jobs(space.corners())
-    if not wrong:
-        _check_protocol(corners[0].config)
-    with launcher.checked(corners) as (executor, illegal):
-        legal = [job for job in corners if job.number not in illegal]
-        launcher.refuse(corners, illegal, wrong)
-        if not legal:
-            raise ConfigError([problem for problems in illegal.values() for problem in problems])
-        assert executor is not None
-        executor.hold_back()
-        objectives = Objectives(names, _find_scale(legal[0], executor.processes))
-        yield executor, objectives, folder_of(corners[0], space, objectives), legal
+    with Processes() as processes:
+        corners, wrong = launcher.list_jobs(space.corners())
+        if not wrong:
+            _check_protocol(corners[0].config)
+        with launcher.checked(corners, processes) as (executor, illegal):
+            legal = [job for job in corners if job.number not in illegal]
+            launcher.refuse(corners, illegal, wrong)
+            if not legal:
+                raise ConfigError([problem for problems in illegal.values() for problem in problems])
+            assert executor is not None
+            executor.hold_back()
+            objectives = Objectives(names, _find_scale(legal[0], processes))
+            yield executor, objectives, folder_of(corners[0], space, objectives), legal
 
 
 def _check_protocol(config: Mapping[str, Any]) -> None:
