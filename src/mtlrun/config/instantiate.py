@@ -7,6 +7,7 @@ checked exactly like a shipped one, bounds of numbers included. The constructor 
 import inspect
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from mtlrun.config.bounds import FOREIGN
@@ -153,7 +154,8 @@ def check_arguments(
     return problems
 
 
-def constructor_parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+@cache
+def constructor_parameters(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     """Return the named parameters of `target`, with evaluated annotations.
 
     A class whose constructor passes **kwargs on also takes the arguments of its base classes.
