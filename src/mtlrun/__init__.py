@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from mtlrun.config.targets import component as component
     from mtlrun.gradients import backward as backward
     from mtlrun.library.balancing import weighting as weighting
+    from mtlrun.library.tables import compare as compare
+    from mtlrun.library.training import train as train
     from mtlrun.runs.run import run as run
 else:
     __all__, __getattr__, __dir__ = lazy_exports(__name__)

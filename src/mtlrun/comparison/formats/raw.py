@@ -30,7 +30,7 @@ def raw_lines(comparison: Comparison) -> Iterator[Line]:
         for row in table.with_runs:
             for run in row.group.runs:
                 for line in _lines_of_run(run):
-                    yield {"data": table.title, **line, **_labels(row.group, run)}
+                    yield {"data": table.title, **line, **labels_of(row.group, run)}
 
 
 def label_columns(comparison: Comparison) -> list[str]:
@@ -117,7 +117,8 @@ def _lines_of_run(run: Run) -> Iterator[Line]:
             yield {**common, **what, **place, "selected": 1, "value": value}
 
 
-def _labels(group: ConfigGroup, run: Run) -> Line:
+def labels_of(group: ConfigGroup, run: Run) -> Line:
+    """Return those of `label_columns` that a run has, with its values."""
     mixed = {key: run.lookup(key) for key in group.mixed}
     labels = {**group.label, **mixed}
     return {_label_column(key): value for key, value in labels.items() if key not in COLUMNS or key == "data"}
