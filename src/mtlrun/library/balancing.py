@@ -251,6 +251,11 @@ class LossBalancer:
 
     def _check(self, given: Given) -> dict[str, Tensor]:
         """Return the losses in the order of the tasks, or raise what `backward` does."""
+        if _is_distributed():
+            raise ConfigError(
+                "several processes train together (torch.distributed), and each would make an update of its part of "
+                "the batch alone; train in one process"
+            )
         if self._awaits_losses:
             raise ConfigError(
                 f"weighting={self.name} compares losses before and after each step: after optimizer.step(), call "
@@ -354,6 +359,12 @@ def counts_epochs(method: Weighting) -> bool:
     """Return True if a method, as it is set, does something else at or after the end of an epoch."""
     own = {Weighting.epoch_ended, TaskGradientWeighting.epoch_ended}
     return type(method).epoch_ended not in own or method.first_epoch > 1
+
+
+def _is_distributed() -> bool:
+    """Return True if this is one of several processes that train a network together."""
+    distributed = torch.distributed
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
 def _values(losses: Mapping[str, Tensor]) -> Tensor:

@@ -35,7 +35,8 @@ def compare(*folders: str | Path) -> "pandas.DataFrame":
     if not folders:
         raise ConfigError("compare: name one or more folders, such as outputs/my_study")
     comparison = compare_folders([Path(folder).expanduser() for folder in folders])
-    rows, directions = [], {}
+    rows: list[dict[str, Any]] = []
+    directions: dict[str, str] = {}
     for table in comparison.tables:
         for row in table.with_runs:
             for run in row.group.runs:

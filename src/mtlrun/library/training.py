@@ -3,8 +3,6 @@
 import re
 import time
 from collections.abc import Mapping, Sequence
-from math import isinf, isnan
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +83,8 @@ def _word(key: str, value: Any) -> str:
         value = value.item()
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, Integral):
-        return str(int(value))
-    if isinstance(value, Real):
-        return "nan" if isnan(value) else str(float(value)) if not isinf(value) else "inf" if value > 0 else "-inf"
+    if isinstance(value, int | float):
+        return str(value)
     if isinstance(value, str | Path):
         return _text(str(value))
     if isinstance(value, Mapping):
