@@ -32,6 +32,7 @@ COMMANDS = {
     "report": "mtlrun.cli.report",
     "affinity": "mtlrun.cli.affinity",
     "ensemble": "mtlrun.cli.ensemble",
+    "merge": "mtlrun.cli.merge",
     "tensorboard": "mtlrun.cli.tensorboard",
     "status": "mtlrun.cli.status",
     "extend": "mtlrun.cli.extend",

@@ -106,7 +106,7 @@ def _describe_mixed(table: ComparisonTable) -> None:
 def _describe_made(table: ComparisonTable) -> None:
     if any(row.kind == "made" for row in table.rows):
         table.notes.append(
-            "rows that were made from runs have no rank, and as their parameters those of all of their runs"
+            "rows that were made from runs have no rank; the parameters of an ensemble are those of all of its runs"
         )
 
 

@@ -88,7 +88,7 @@ def made_record(
     records = [member.record for member in members]
     config = common_config([record.config for record in records]) if config is None else dict(config)
     config["names"] = config["names"] | {
-        "made_from": f"{'' if kind == 'ensemble' else 'merge by '}{method} of {count(members)}"
+        "made_from": f"{method} of {count(members)}" if kind == "ensemble" else f"merge by {method}"
     }
     seconds = [record.seconds.get("train", 0.0) for record in records]
     groups = dict.fromkeys(group for record in records for group in record.parameters)
