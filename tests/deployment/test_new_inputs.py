@@ -1,20 +1,19 @@
 """New rows and images are predicted as those of the run were, from a copied folder, without the data."""
 
+import csv
+import io
+import json
 import shutil
 from pathlib import Path
 
 import numpy
 import pandas
 import pytest
-import torch
-from helpers import QUICK, run_folders
+from helpers import QUICK, read_record, run_folders
 from PIL import Image
 
 from mtlrun.datasets.tables.reading.stream import CsvStream
-from mtlrun.deployment.images import ImageReader
-from mtlrun.deployment.predict import write_predictions
 from mtlrun.deployment.predictor import Predictor
-from mtlrun.deployment.tables import TableReader
 
 OF_TABLES = [option for option in QUICK if not option.startswith(("dataset", "backbone"))]
 TASKS = ["+task@tasks.price=regression", "+task@tasks.kind=classification", "+task@tasks.sold=binary",
@@ -89,28 +88,119 @@ def check_equal(written, expected):
             assert numpy.allclose(found[name], expected[name], rtol=1e-6, atol=1e-6), name
 
 
-def test_rows_of_training_are_predicted_as_the_run_did(trained, monkeypatch):
+def check_evaluation(mtlrun, folder, *overrides):
+    """Assert that `evaluate` gives the metrics and the intervals of the record, and says nothing else."""
+    code, out, err = mtlrun("evaluate", str(folder), "--out", "metrics.json", *overrides)
+    assert (code, err) == (0, ""), err
+    found, record = json.loads(Path("metrics.json").read_text()), read_record(folder)
+    for task, metrics in record["test"].items():
+        assert found["metrics"][task] == pytest.approx(metrics, rel=1e-5, nan_ok=True), task
+        for metric, bounds in record["intervals"]["test"].get(task, {}).items():
+            assert found["intervals"][task][metric] == pytest.approx(bounds, rel=1e-5), (task, metric)
+    assert found["metrics"].keys() == record["test"].keys()
+    assert "bootstrap interval over samples of the test split" in out
+
+
+def test_rows_of_training_are_predicted_as_the_run_did(trained, mtlrun, monkeypatch):
     monkeypatch.setattr(CsvStream, "block_size", 1500)
     for variant in VARIANTS:
         frame = write_houses()
         if "dataset.decimal=','" in variant:
             frame.to_csv("houses.csv", index=False, sep=";", decimal=",", na_rep="none")
         folder, expected = trained(*variant)
-        predictor = Predictor.load(folder, device="cpu")
-        summary = write_predictions(
-            predictor, TableReader("houses.csv", predictor.encoder), Path("out.csv"), "csv", batch_size=7
-        )
-        assert (summary.samples, summary.wrong) == (len(frame), 0)
+        Path("houses.csv").rename("moved.csv")
+        code, out, err = mtlrun("predict", str(folder), "--input", "moved.csv", "--out", "out.csv", "--batch-size", "7")
+        assert code == 0, err
+        assert out == "written to out.csv: 90 samples\n"
+        assert err.startswith("mtlrun: columns that are no inputs of this run, and are ignored: ")
         written = pandas.read_csv("out.csv")
         check_equal(written, expected)
-        # The same from memory.
+        # The same from memory, and as Parquet.
+        predictor = Predictor.load(folder, device="cpu")
         inputs, wrong = predictor.encoder.encode(frame)
         assert not wrong
-        prices = predictor.predict(inputs)["price"].prediction
-        assert numpy.allclose(prices, written["price.prediction"], rtol=1e-6)
+        assert numpy.allclose(predictor.predict(inputs)["price"].prediction, written["price.prediction"], rtol=1e-6)
+        frame.to_parquet("new.parquet")
+        assert mtlrun("predict", str(folder), "--input", "new.parquet", "--out", "out.parquet")[0] == 0
+        as_parquet = pandas.read_parquet("out.parquet").drop(columns="sample")
+        pandas.testing.assert_frame_equal(as_parquet, written.drop(columns="sample"), check_dtype=False, rtol=1e-6)
+    check_evaluation(mtlrun, folder, "dataset.path=moved.csv")
 
 
-def test_images_are_predicted_as_the_run_did(mtlrun, tmp_path):
+def test_what_is_wrong_with_new_rows_is_said(trained, mtlrun):
+    frame = write_houses()
+    folder, _ = trained(*VARIANTS[0])
+    lines = Path("houses.csv").read_text().splitlines()
+    header, first, second, third = (row for row, _ in zip(csv.reader(lines), range(4), strict=False))
+
+    def write(*rows):
+        file = io.StringIO()
+        csv.writer(file, lineterminator="\n").writerows(rows)
+        return file.getvalue()
+
+    def predict(text, *arguments):
+        Path("new.csv").write_text(text)
+        Path("out.csv").unlink(missing_ok=True)
+        code, out, err = mtlrun("predict", str(folder), "--input", "new.csv", "--out", "out.csv", *arguments)
+        assert Path("out.csv").exists() == (code == 0)
+        return code, out, err
+
+    def changed(row, **cells):
+        return [cells.get(name, cell) for name, cell in zip(header, row, strict=True)]
+
+    def renamed(**names):
+        return [names.get(name, name) for name in header]
+
+    bad_number, bad_date = changed(second, age="old"), changed(second, built="12.5.1999")
+    rows = [header, first, bad_number, bad_date, ["h7", 1], [], changed(first, id="h9"), changed(third, city="Paris")]
+    code, out, err = predict(write(*rows))
+    assert (code, out) == (0, "written to out.csv: 7 samples\n"), err
+    assert "4 of 7 samples cannot be predicted, and their cells are empty:" in err
+    assert "  - row 3, column age: 'old' is not a finite number\n" in err
+    assert "  - row 4, column built: '12.5.1999' is no date in the format 'ISO8601'" in err
+    assert "  - row 5, found 2 cells, and the header names" in err
+    assert "  - row 6, the row is empty\n" in err
+    assert "texts that are no category of training count as none: city (1 row)" in err
+    written = pandas.read_csv("out.csv")
+    assert written["sample"].tolist() == ["h0", "h1", "h1", "5", "6", "h9", "h2"]
+    assert written["kind.prediction"].isna().tolist() == [False, True, True, True, True, False, False]
+    assert written.iloc[0, 1:].equals(written.iloc[5, 1:])
+
+    for text, said in (
+        (
+            write([{"area": "Area"}.get(name, name) for name in header], first),
+            "there is no column 'area'; did you mean 'Area'?",
+        ),
+        (
+            write([{"area": "x", "city": "y"}.get(name, name) for name in header], first),
+            "2 columns are missing, 'area', 'city'",
+        ),
+        (write(header, bad_number), "none of 1 samples can be predicted: row 2, column age: 'old'"),
+        (write(header), "the input has no samples"),
+    ):
+        code, out, err = predict(text)
+        assert (code, out) == (2, ""), err
+        assert said in err
+        assert len(err.splitlines()) == 1
+    tabs = frame.drop(columns="tags").to_csv(index=False, sep="\t")
+    assert predict(tabs, "dataset.separator=tab")[0] == 0
+    for arguments, said in (
+        (["dataset.separater=tab"], "cannot be given here; did you mean 'separator'?"),
+        (["trainer.epochs=3"], "only keys of dataset can be given here"),
+        (["dataset.split_seed=3"], "cannot be given here"),
+        (["--out", "new.csv"], "this is the input, which would be lost"),
+        (["--out", f"{folder}/new.csv"], "this is in the folder of the run"),
+        (["--out", "new.txt"], "its suffix names no format"),
+        (["--input", "absent.csv"], "there is no such file"),
+        (["--code", "absent"], "there is no such folder"),
+    ):
+        code, _, err = mtlrun("predict", str(folder), "--input", "new.csv", "--out", "never.csv", *arguments)
+        assert code == 2, arguments
+        assert said in err
+        assert not Path("never.csv").exists()
+
+
+def test_images_are_predicted_as_the_run_did(mtlrun):
     generator = numpy.random.default_rng(0)
     Path("photos/deep").mkdir(parents=True)
     labels = []
@@ -128,14 +218,28 @@ def test_images_are_predicted_as_the_run_did(mtlrun, tmp_path):
     (folder,) = run_folders()
     expected = pandas.read_csv(folder / "predictions.csv").drop(columns="split")
     shutil.copytree(folder, "copied")
-    predictor = Predictor.load("copied", device="cpu")
-    Path("photos/broken.png").write_bytes(b"no image")
-    names = [*(name for name, *_ in labels), "broken.png"]
-    reader = ImageReader([Path("photos") / name for name in names], names, predictor.encoder)
-    summary = write_predictions(predictor, reader, Path("out.csv"), "csv", batch_size=7)
-    assert (summary.samples, summary.wrong) == (41, 1)
-    assert "broken.png is not a readable image" in summary.problems[0]
-    written = pandas.read_csv("out.csv")
-    check_equal(written, expected)
-    assert written.iloc[-1].notna().tolist() == [True] + [False] * (written.shape[1] - 1)
-    assert torch.is_tensor(predictor.encoder.encode(["photos/broken.png"])[0])
+    check_evaluation(mtlrun, folder)
+    Path("photos").rename("elsewhere")
+    Path("elsewhere/broken.png").write_bytes(b"no image")
+    names = [*(name for name, *_ in labels), "broken.png", "absent.png"]
+    pandas.DataFrame({"file": names, "other": 1}).to_csv("new.csv", index=False)
+    for arguments, count in (
+        (["--input", "elsewhere"], 41),
+        (["--input", "new.csv", "dataset.root=elsewhere"], 42),
+    ):
+        code, out, err = mtlrun("predict", "copied", *arguments, "--out", "out.csv", "--batch-size", "7")
+        assert code == 0, err
+        assert out == f"written to out.csv: {count} samples\n"
+        assert "broken.png is not a readable image" in err
+        assert ("row 43, column file: there is no file elsewhere/absent.png" in err) == (count == 42)
+        written = pandas.read_csv("out.csv").set_index("sample", drop=False)
+        check_equal(written, expected)
+        empty = written.loc["broken.png"].notna().tolist()
+        assert empty == [True] + [False] * (len(empty) - 1)
+    chosen = [f"elsewhere/{labels[1][0]}", f"elsewhere/{labels[0][0]}"]
+    assert mtlrun("predict", "copied", "--input", *chosen, "--out", "out.csv")[0] == 0
+    assert pandas.read_csv("out.csv")["sample"].tolist() == chosen
+    for path in ("new.parquet", "labels.csv"):
+        code, _, err = mtlrun("predict", "copied", "--input", path, "--out", "never.csv", "dataset.file_column=image")
+        assert code == 2
+        assert ("no such file" if path == "new.parquet" else "there is no column 'image' with the files") in err

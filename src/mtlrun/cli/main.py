@@ -31,6 +31,8 @@ COMMANDS = {
     "compare": "mtlrun.cli.compare",
     "report": "mtlrun.cli.report",
     "affinity": "mtlrun.cli.affinity",
+    "predict": "mtlrun.cli.predict",
+    "evaluate": "mtlrun.cli.evaluate",
     "ensemble": "mtlrun.cli.ensemble",
     "merge": "mtlrun.cli.merge",
     "tensorboard": "mtlrun.cli.tensorboard",

@@ -65,29 +65,39 @@ class ImageReader(InputReader):
         paths: of the files.
         ids: what they are called in the predictions.
         encoder: of the images.
+        absent: {position: why there is no file}.
+        ids_are_numbers: True if all ids are whole numbers.
     """
 
-    def __init__(self, paths: Sequence[Path], ids: Sequence[str], encoder: ImageEncoder) -> None:
-        self._paths, self._ids, self._encoder = paths, ids, encoder
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        ids: Sequence[str | int],
+        encoder: ImageEncoder,
+        absent: Mapping[int, str] | None = None,
+        *,
+        ids_are_numbers: bool = False,
+    ) -> None:
+        self._paths, self._ids, self._encoder, self._absent = paths, ids, encoder, absent or {}
+        self.ids_are_numbers = ids_are_numbers
 
     def read(self, batch_size: int) -> Iterator[Samples]:
         for start in range(0, len(self._paths), _AT_ONCE):
-            paths, wrong = self._paths[start : start + _AT_ONCE], dict[int, str]()
-            yield Samples(self._ids[start : start + _AT_ONCE], self._batches(paths, batch_size, wrong), wrong)
+            end = min(start + _AT_ONCE, len(self._paths))
+            wrong = {at - start: self._absent[at] for at in range(start, end) if at in self._absent}
+            yield Samples(self._ids[start:end], self._batches(self._paths[start:end], batch_size, wrong), wrong)
 
     def _batches(
         self, paths: Sequence[Path], batch_size: int, wrong: dict[int, str]
     ) -> Iterator[tuple[numpy.ndarray, Tensor]]:
-        for start in range(0, len(paths), batch_size):
-            inputs, problems = self._encoder.encode(paths[start : start + batch_size])
-            wrong.update({start + position: problem for position, problem in problems.items()})
-            positions = [
-                start + position
-                for position in range(len(paths[start : start + batch_size]))
-                if position not in problems
-            ]
-            if positions:
-                yield numpy.array(positions), inputs
+        """Yield (positions, images) of those that can be read, and add what is wrong with the others to `wrong`."""
+        there = [position for position in range(len(paths)) if position not in wrong]
+        for start in range(0, len(there), batch_size):
+            positions = there[start : start + batch_size]
+            inputs, problems = self._encoder.encode([paths[position] for position in positions])
+            wrong.update({positions[at]: problem for at, problem in problems.items()})
+            if len(inputs):
+                yield numpy.array([position for position in positions if position not in wrong]), inputs
 
 
 def find_images(folder: Path) -> list[Path]:

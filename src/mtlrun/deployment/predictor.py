@@ -1,9 +1,7 @@
 """Predictor: the model of a finished run, ready to predict, from the run's folder alone."""
 
-import copy
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,10 +11,11 @@ from torch import Tensor
 
 from mtlrun.deployment.code import check_code
 from mtlrun.deployment.images import ImageEncoder
+from mtlrun.deployment.selected import Network, load_networks, read_states
 from mtlrun.deployment.tables import TableEncoder
-from mtlrun.errors import CheckpointError, ConfigError, DataError
+from mtlrun.errors import ConfigError, DataError
 from mtlrun.models import MultiTaskModel, SharedRepresentationModel, SourceStatistics
-from mtlrun.records.folder import BEST, CHECKPOINTS, LEARNED
+from mtlrun.records.folder import LEARNED
 from mtlrun.records.record import Record
 from mtlrun.runs.restore import as_restored
 from mtlrun.setup.environment import choose_device
@@ -25,25 +24,10 @@ from mtlrun.setup.model_description import SECTION, ModelDescription
 from mtlrun.setup.problems import Problems
 from mtlrun.setup.task_building import build_tasks
 from mtlrun.tasks import Decoded, DecodesPredictions, Task
-from mtlrun.training.checkpoint import Checkpoints
 from mtlrun.training.forward import run_inputs
-from mtlrun.training.selection import merge_states
 
 # The groups of the config that a model is built of.
 _GROUPS = ("model", "backbone", "tasks")
-
-
-@dataclass(frozen=True)
-class Network:
-    """The model in one of the states that were selected.
-
-    Args:
-        model: in evaluation mode.
-        tasks: those that the state was selected for.
-    """
-
-    model: MultiTaskModel
-    tasks: Sequence[str]
 
 
 class Predictor:
@@ -93,17 +77,15 @@ class Predictor:
         learned = _read_learned(folder)
         description = _describe(learned, folder)
         check_code(record.config, folder, _GROUPS)
-        states = Checkpoints(folder / CHECKPOINTS, record.run_id).load_model_states()
-        if states is None:
-            raise DataError(f"{folder / CHECKPOINTS / BEST} is gone, so there are no weights of this run")
+        states = read_states(folder, record)
         with torch.random.fork_rng(devices=[]):  # the initial weights are replaced
             tasks, model = _build(record, description)
         chosen = choose_device(device)
         for task in tasks.values():
             task.to(chosen).eval()
-        networks = _networks(model, states, record, folder / CHECKPOINTS / BEST)
+        networks = load_networks(model, states, record, folder)
         for network in networks:
-            network.model.to(chosen).eval().requires_grad_(False)
+            network.model.to(chosen)
         return Predictor(folder, record, learned, description, tasks, networks, chosen)
 
     @property
@@ -132,7 +114,18 @@ class Predictor:
         Raises:
             DataError: the inputs of this run are neither rows of a table nor images.
         """
-        dataset, inputs = self.record.config["dataset"], self.learned.get("inputs", {})
+        return self.encoder_for(self.record.config["dataset"])
+
+    def encoder_for(self, dataset: Mapping[str, Any]) -> TableEncoder | ImageEncoder:
+        """Return the encoder of files that are read in another way than those of training.
+
+        Args:
+            dataset: the node of the run's config with other values, such as another `separator`.
+
+        Raises:
+            DataError: as for `encoder`.
+        """
+        inputs = self.learned.get("inputs", {})
         try:
             if "columns" in inputs:
                 return TableEncoder(inputs, dataset)
@@ -251,27 +244,3 @@ def _build(record: Record, description: ModelDescription) -> tuple[dict[str, Tas
         model.add_rotations()
     description.restore_tasks(tasks)
     return tasks, model
-
-
-def _networks(
-    model: MultiTaskModel, states: Sequence[Mapping[str, Tensor]], record: Record, path: Path
-) -> list[Network]:
-    """Return the model in each of its states: that of all tasks, or one for each of several selections."""
-    if model.independent_tasks or len(states) == 1:
-        chosen = [(list(model.task_names), merge_states(states))]
-    else:
-        selected = [entry["tasks"] for entry in record.selection]
-        if len(selected) != len(states):
-            raise CheckpointError(f"{path} holds {len(states)} states, and the record names {len(selected)} selections")
-        chosen = [(tasks, dict(state)) for tasks, state in zip(selected, states, strict=True)]
-    networks = []
-    for tasks, state in chosen:
-        network = copy.deepcopy(model) if len(chosen) > 1 else model
-        try:
-            network.load_state_dict(state)
-        except RuntimeError as error:
-            raise CheckpointError(
-                f"{path} does not fit the model of this run: {error}; the code of one of its classes has changed since"
-            ) from error
-        networks.append(Network(network, tasks))
-    return networks

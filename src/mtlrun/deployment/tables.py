@@ -22,6 +22,11 @@ _LISTED = 8
 _MOST_NUMBERS = 2**24
 
 
+def source_of(dataset: Mapping[str, Any]) -> Source:
+    """Return how files like those of a run are read, by the node `dataset` of its config."""
+    return Source.from_keys("", "path", **{key: dataset[key] for key in _READING if key in dataset})
+
+
 class TableEncoder:
     """The encoder of rows as those of a run's table.
 
@@ -32,7 +37,7 @@ class TableEncoder:
 
     def __init__(self, learned: Mapping[str, Any], dataset: Mapping[str, Any]) -> None:
         self.rows = RowEncoder(learned)
-        self.source = Source.from_keys("", "path", **{key: dataset[key] for key in _READING if key in dataset})
+        self.source = source_of(dataset)
         self.id_column: str | None = dataset.get("id_column")
 
     def require(self, names: Sequence[str], where: str) -> None:
@@ -104,8 +109,7 @@ class TableReader(InputReader):
         texts = [*rows.texts, *([id_column] if id_column else [])]
         for block in self._stream.blocks(columns, texts):
             table = block.table
-            parsed = rows.parse(table)
-            parsed.wrong.update(block.wrong)
+            parsed = rows.parse(table, block.wrong)
             ids: Sequence[str | int] = table.numbers
             if id_column:
                 names = table.texts(id_column)
@@ -118,12 +122,15 @@ class TableReader(InputReader):
         ignored = [name for name in self._stream.names if name not in columns and name != self._id_column]
         lines = [f"columns that are no inputs of this run, and are ignored: {_list(ignored)}"] if ignored else []
         if surprises.unseen:
-            counts = [f"{column} ({count:,} rows)" for column, count in surprises.unseen.items()]
-            lines.append(f"texts that are no category of training count as none: {_list(counts)}")
+            lines.append(f"texts that are no category of training count as none: {_list(_counts(surprises.unseen))}")
         if surprises.empty:
-            counts = [f"{column} ({count:,} rows)" for column, count in surprises.empty.items()]
-            lines.append(f"empty cells where training had none count as the middle of the column: {_list(counts)}")
+            columns_of = _list(_counts(surprises.empty))
+            lines.append(f"empty cells where training had none count as the middle of the column: {columns_of}")
         return lines
+
+
+def _counts(rows: Mapping[str, int]) -> list[str]:
+    return [f"{column} ({count:,} row{'s' * (count != 1)})" for column, count in rows.items()]
 
 
 def _list(items: Sequence[str]) -> str:

@@ -61,6 +61,14 @@ def restore(folder: Path, *, device: str = "auto") -> Restored:
             )
         raise DataError(f"{folder / CHECKPOINTS / BEST} is gone, so there are no weights of this run")
     parts = prepare(as_restored(record.config, device))
+    check_same_splits(record, parts, folder)
+    parts.model.load_state_dict(state)
+    parts.model.eval()
+    return Restored(record, parts)
+
+
+def check_same_splits(record: Record, parts: Parts, folder: Path) -> None:
+    """Raise DataError if a split has other samples, labels or weights than when the run in `folder` was trained."""
     for name, summary in parts.splits.items():
         then = record.splits.get(name, {}).get("fingerprint")
         if then is not None and then != summary.fingerprint:
@@ -68,9 +76,6 @@ def restore(folder: Path, *, device: str = "auto") -> Restored:
                 f"{folder}: the {name} split has other samples, labels or weights now than when the run was trained; "
                 "restore the data"
             )
-    parts.model.load_state_dict(state)
-    parts.model.eval()
-    return Restored(record, parts)
 
 
 def as_restored(config: Mapping[str, Any], device: str) -> dict[str, Any]:

@@ -125,28 +125,34 @@ class RowEncoder:
         if start != len(learned["features"]):
             raise ValueError(f"{len(learned['features'])} features are named, and there are {start}")
 
-    def parse(self, table: Columns) -> "ParsedRows":
+    def parse(self, table: Columns, wrong: Mapping[int, str] | None = None) -> "ParsedRows":
         """Return the rows of a table, ready to be encoded; those that cannot be are found and named.
 
         Args:
             table: with the columns that are needed.
+            wrong: {row: what is wrong with it} of rows that are known to be of no use.
         """
-        wrong: dict[int, str] = {}
+        found = dict(wrong or {})
         parsed: list[numpy.ndarray] = []
+        unseen: dict[str, numpy.ndarray] = {}
+        empty: dict[str, numpy.ndarray] = {}
         for part in self._parts:
             if isinstance(part, _Texts):
-                cells = table.cells[part.column]
-                indices, unseen = match_categories(cells, part.labels, part.buckets)
-                self._count(self.surprises.unseen, part.column, unseen)
+                indices, unseen[part.column] = match_categories(table.cells[part.column], part.labels, part.buckets)
                 parsed.append(indices)
                 continue
             values = numpy.empty((len(part.columns), len(table)))
             for index, (column, format) in enumerate(zip(part.columns, part.formats, strict=True)):
-                values[index] = self._numbers(table, column, format, wrong)
+                values[index] = self._numbers(table, column, format, found)
                 if not part.marked[index]:
-                    self._count(self.surprises.empty, column, table.cells[column].missing)
+                    empty[column] = table.cells[column].missing
             parsed.append(values)
-        return ParsedRows(self, len(table), parsed, wrong)
+        rows = ParsedRows(self, len(table), parsed, found)
+        for counts, masks in ((self.surprises.unseen, unseen), (self.surprises.empty, empty)):
+            for column, mask in masks.items():
+                if mask.any() and (number := int(mask[rows.readable].sum())):
+                    counts[column] = counts.get(column, 0) + number
+        return rows
 
     def fill(self, tile: numpy.ndarray, parsed: Sequence[numpy.ndarray], rows: numpy.ndarray) -> None:
         """Write the features of some rows; see `ParsedRows`."""
@@ -174,12 +180,6 @@ class RowEncoder:
         for row in numpy.flatnonzero(bad).tolist():
             wrong.setdefault(row, f"column {column}: {cells.texts[row]!r} is {what}")
         return values
-
-    @staticmethod
-    def _count(counts: dict[str, int], column: str, mask: numpy.ndarray) -> None:
-        number = int(mask.sum())
-        if number:
-            counts[column] = counts.get(column, 0) + number
 
 
 class ParsedRows:

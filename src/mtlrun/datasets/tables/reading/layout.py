@@ -197,14 +197,32 @@ class Records:
         if not self.plain:
             stripped = line.strip() if self.separator == r"\s+" else line.rstrip("\r\n")
             return [cell.strip('"') for cell in re.split(self.separator, stripped)]
+        lines = [line]
         try:
-            rows = csv.reader(chain([line], self.lines), delimiter=self.separator, skipinitialspace=True)
-            return next(rows) or [""]
+            rows = csv.reader(self._row_lines(lines), delimiter=self.separator, skipinitialspace=True)
+            cells = next(rows) or [""]
+            several = any("\n" in cell for cell in cells)
+            if several and "".join(lines).count('"') % 2 and self._is_at_end():
+                raise csv.Error("the file ends within a cell in quotes")
         except csv.Error as error:
             problem = f"row {self.number}: {error}; is a quote opened there and never closed?"
             raise DataError(
                 f"{self._path}: not a readable CSV file with separator {self.separator!r}: {problem}"
             ) from error
+        return cells
+
+    def _row_lines(self, lines: list[str]) -> Iterator[str]:
+        """Yield the first line of a row and those after it, which are added to `lines` as they are read."""
+        yield lines[0]
+        for line in self.lines:
+            lines.append(line)
+            yield line
+
+    def _is_at_end(self) -> bool:
+        line = next(self.lines, None)
+        if line is not None:
+            self.lines = chain([line], self.lines)
+        return line is None
 
 
 def _describe_length(header: Sequence[str], cells: Sequence[str], separator: str, *, first: bool) -> str:

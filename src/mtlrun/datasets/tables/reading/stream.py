@@ -179,6 +179,9 @@ class CsvStream(RowStream):
                 rows.append(nothing)
                 numbers.append(number)
             blank = 0
+            if problem and any("\n" in cell for cell in cells):
+                # Where a quote is not closed, nobody knows which of the lines to come are rows.
+                raise DataError(f"{self.path}, row {records.number}: {problem}")
             if not problem and not any(cell.strip() for cell in cells):
                 problem = _EMPTY
             if problem:

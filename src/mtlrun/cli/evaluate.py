@@ -1,0 +1,70 @@
+"""mtlrun evaluate <run>: the metrics of a finished run on one of its splits, or on new labeled samples."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from mtlrun.cli.comparing import check_place, complain
+from mtlrun.cli.predict import add_code, add_options, take_overrides
+from mtlrun.config.words import raise_problems
+from mtlrun.errors import ConfigError
+from mtlrun.records.display import UNDEFINED, has_undefined, make_console, print_line, print_results
+from mtlrun.records.folder import open_atomically
+from mtlrun.records.printable import printable
+
+_EPILOG = """\
+examples:
+  mtlrun evaluate outputs/runs/<run>
+  mtlrun evaluate outputs/runs/<run> --split val --out metrics.json
+  mtlrun evaluate outputs/runs/<run> dataset.root=/data/photos
+
+docs/predicting.md says when the metrics are those of the record."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Evaluate a finished run; return the exit code."""
+    parser = _make_parser()
+    if not arguments:
+        parser.print_usage()
+        return 0
+    words, overrides = take_overrides(arguments)
+    parsed = parser.parse_args(words)
+    out = None if parsed.out is None else Path(parsed.out).expanduser()
+    if out is not None:
+        if out.suffix.lower() != ".json":
+            raise ConfigError(f"--out {out}: metrics are written as JSON; let the name end in .json")
+        check_place(out)
+    add_code(parsed.code)
+    from mtlrun.deployment.evaluate import evaluate_run  # imports torch
+
+    result = evaluate_run(Path(parsed.run).expanduser(), parsed.split, overrides, device=parsed.device)
+    console = make_console()
+    results = {parsed.split: result.metrics}
+    print_results(console, "result", results, result.directions, {parsed.split: result.intervals})
+    if has_undefined(results):
+        print_line(console, UNDEFINED)
+    if result.intervals:
+        print_line(console, f"95 %: bootstrap interval over {result.drawn_from} of the {parsed.split} split")
+    for line in result.notes:
+        complain(line)
+    if out is not None:
+        with open_atomically(out) as file:
+            file.write(json.dumps(result.as_plain(), indent=2).encode())
+        print(printable(f"written to {out}"))
+    return 0
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "mtlrun evaluate",
+        description="The metrics of a finished run on one of its splits, by its selected weights.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("run", metavar="RUN", help="the folder of a completed run")
+    parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="default: test")
+    parser.add_argument("--out", metavar="FILE", help="write the metrics into this file as well, .json")
+    add_options(parser)
+    return raise_problems(parser, "mtlrun evaluate --help")

@@ -1,0 +1,121 @@
+"""mtlrun predict <run> --input <file> --out <file>: predictions of a finished run for new rows or images."""
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mtlrun.cli.comparing import check_place, complain, format_of
+from mtlrun.config.words import raise_problems
+from mtlrun.errors import ConfigError
+from mtlrun.records.printable import printable
+
+_OVERRIDE = re.compile(r"[+~]*[a-z_]+(\.\w+)+=")
+_SUFFIXES = {".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}
+_EPILOG = """\
+examples:
+  mtlrun predict outputs/runs/<run> --input new.csv --out predictions.csv
+  mtlrun predict outputs/runs/<run> --input photos/ --out predictions.parquet
+  mtlrun predict outputs/runs/<run> --input new.csv --out predictions.csv dataset.separator=tab
+
+docs/predicting.md says what is read and written."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Predict new inputs; return the exit code."""
+    parser = _make_parser()
+    if not arguments:
+        parser.print_usage()
+        return 0
+    words, overrides = take_overrides(arguments)
+    parsed = parser.parse_args(words)
+    folder, out = Path(parsed.run).expanduser(), Path(parsed.out).expanduser()
+    inputs = [Path(path).expanduser() for path in parsed.input]
+    form = format_of(out, _SUFFIXES)
+    check_place(out)
+    _check_out(out, folder, inputs)
+    add_code(parsed.code)
+    from mtlrun.config.changes import change
+    from mtlrun.deployment.choosing import INPUT_KEYS, open_input  # imports torch, as the next two
+    from mtlrun.deployment.predict import write_predictions
+    from mtlrun.deployment.predictor import Predictor
+
+    predictor = Predictor.load(folder, parsed.device)
+    config = change(predictor.record.config, overrides, "dataset", INPUT_KEYS)
+    reader = open_input(predictor, inputs, config["dataset"])
+    summary = write_predictions(predictor, reader, out, form, parsed.batch_size)
+    for line in reader.notes():
+        complain(line)
+    if summary.wrong:
+        more = summary.wrong - len(summary.problems)
+        complain(
+            f"{summary.wrong:,} of {summary.samples:,} samples cannot be predicted, and their cells are empty:"
+            + "".join(f"\n  - {problem}" for problem in summary.problems)
+            + (f"\n  - and {more:,} more" if more else "")
+        )
+    print(printable(f"written to {out}: {summary.samples:,} samples"))
+    return 0
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the commands that use a trained model."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default: auto)")
+    parser.add_argument(
+        "--code", action="append", default=[], metavar="FOLDER",
+        help="holds modules with classes of the run's author, which are then imported",
+    )  # fmt: skip
+
+
+def take_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the words of a command line that are no overrides of the config, and those that are."""
+    overrides = [word for word in arguments if _OVERRIDE.match(word)]
+    return [word for word in arguments if not _OVERRIDE.match(word)], overrides
+
+
+def add_code(folders: Sequence[str]) -> None:
+    """Let Python find modules in some folders.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    for folder in folders:
+        path = Path(folder).expanduser().resolve()
+        if not path.is_dir():
+            raise ConfigError(f"--code {folder}: there is no such folder")
+        sys.path.append(str(path))
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "mtlrun predict",
+        description="Predictions of a finished run for new rows or images, from the run's folder alone.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("run", metavar="RUN", help="the folder of a completed run")
+    parser.add_argument(
+        "--input", required=True, nargs="+", action="extend", metavar="FILE",
+        help="a CSV or Parquet file; or a folder of images, image files, or a table that names some",
+    )  # fmt: skip
+    parser.add_argument("--out", required=True, metavar="FILE", help="the file to write, .csv or .parquet")
+    parser.add_argument(
+        "--batch-size", type=_count, default=4096, metavar="N", help="samples at a time (default: 4096)"
+    )
+    add_options(parser)
+    return raise_problems(parser, "mtlrun predict --help")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, found {text}")
+    return int(text)
+
+
+def _check_out(out: Path, run: Path, inputs: Sequence[Path]) -> None:
+    """Raise ConfigError if the file to write is an input, or one of the run."""
+    if any(out.exists() and path.exists() and out.samefile(path) for path in inputs):
+        raise ConfigError(f"--out {out}: this is the input, which would be lost; choose another file")
+    if out.resolve().is_relative_to(run.resolve()):
+        raise ConfigError(f"--out {out}: this is in the folder of the run, which stays as it is; choose another place")
