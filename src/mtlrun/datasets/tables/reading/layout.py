@@ -201,8 +201,8 @@ class Records:
         try:
             rows = csv.reader(self._row_lines(lines), delimiter=self.separator, skipinitialspace=True)
             cells = next(rows) or [""]
-            several = any("\n" in cell for cell in cells)
-            if several and "".join(lines).count('"') % 2 and self._is_at_end():
+            fits = len(cells) == len(self._header)  # else that is what is said of it
+            if fits and "\n" in cells[-1] and "".join(lines).count('"') % 2 and self._is_at_end():
                 raise csv.Error("the file ends within a cell in quotes")
         except csv.Error as error:
             problem = f"row {self.number}: {error}; is a quote opened there and never closed?"
