@@ -10,8 +10,8 @@ from mtlrun.config.changes import change
 from mtlrun.config.schema import GROUPS
 from mtlrun.datasets import Loader, SplitName
 from mtlrun.deployment.code import check_code
-from mtlrun.deployment.selected import load_networks, read_states
 from mtlrun.deployment.predictor import completed_record
+from mtlrun.deployment.selected import load_networks, read_states
 from mtlrun.records.record import Record, TaskMetrics
 from mtlrun.runs.restore import as_restored, check_same_splits
 from mtlrun.setup.prepare import prepare
