@@ -71,8 +71,8 @@ def test_each_row_is_there_and_wrong_ones_are_named(monkeypatch):
         assert wrong[4].startswith("found 1 cell, and the header names 2 columns")
         assert wrong[5].startswith("found 3 cells, and the header names 2 columns")
     for text, said in (
-        ('a,b\n1,2\n3,"4\n5,6\n7,8\n9,9\n', "row 3: the file ends within a cell in quotes"),
-        ('a,b\n1,2\n3,"4\n5,6"\n7,8"\n9,"9\n', "row 5: the file ends within a cell in quotes"),
+        ('a,b\n1,2\n3,"4\n5,6\n7,8\n9,9\n', "row 3: a quote is opened there and never closed"),
+        ('a,b\n1,2\n3,"4\n5,6"\n7,8"\n9,"9\n', "row 5: a quote is opened there and never closed"),
         ('a,b\n1,2\n"3,4\n5,6"\n7,8\n', "row 3: found 1 cell, .* a quote that is opened there may not be closed"),
     ):
         Path("table.csv").write_text(text)

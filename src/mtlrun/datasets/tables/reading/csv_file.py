@@ -14,7 +14,7 @@ import pandas
 
 from mtlrun.datasets.tables.reading.cells import Cells, Texts
 from mtlrun.datasets.tables.reading.columns import Columns
-from mtlrun.datasets.tables.reading.layout import check_lengths, find_layout, open_bytes
+from mtlrun.datasets.tables.reading.layout import UNCLOSED, check_lengths, find_layout, open_bytes
 from mtlrun.datasets.tables.reading.missing import Missing
 from mtlrun.datasets.tables.reading.notation import Notation
 from mtlrun.datasets.tables.reading.separators import as_override
@@ -199,7 +199,7 @@ def clean_texts(cells: Texts, missing: Missing) -> Texts:
 def _describe(error: Exception, separator: str) -> str:
     """Return in words what pandas cannot read."""
     if match := re.search(r"EOF inside string starting at row (\d+)", str(error)):
-        return f"row {int(match[1]) + 1}: a quote is opened there and never closed; close it, or remove it"
+        return f"row {int(match[1]) + 1}: {UNCLOSED}"
     return f"not a readable CSV file with separator {separator!r}: {error}".strip()
 
 

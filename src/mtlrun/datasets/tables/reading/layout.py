@@ -25,6 +25,8 @@ _PROBED_CELLS = 50_000
 _MOST_PROBED = 500
 # Lines by which the separator is found.
 _FIRST_LINES = 20
+#: What is wrong with a row in which a cell in quotes does not end.
+UNCLOSED = "a quote is opened there and never closed; close it, or remove it"
 # Characters of the lines that are looked at together.
 _BLOCK = 2**19
 
@@ -201,14 +203,14 @@ class Records:
         try:
             rows = csv.reader(self._row_lines(lines), delimiter=self.separator, skipinitialspace=True)
             cells = next(rows) or [""]
-            fits = len(cells) == len(self._header)  # else that is what is said of it
-            if fits and "\n" in cells[-1] and "".join(lines).count('"') % 2 and self._is_at_end():
-                raise csv.Error("the file ends within a cell in quotes")
         except csv.Error as error:
             problem = f"row {self.number}: {error}; is a quote opened there and never closed?"
             raise DataError(
                 f"{self._path}: not a readable CSV file with separator {self.separator!r}: {problem}"
             ) from error
+        fits = len(cells) == len(self._header)  # else that is what is said of it
+        if fits and "\n" in cells[-1] and "".join(lines).count('"') % 2 and self._is_at_end():
+            raise DataError(f"{self._path}: row {self.number}: {UNCLOSED}")
         return cells
 
     def _row_lines(self, lines: list[str]) -> Iterator[str]:
