@@ -35,6 +35,7 @@ COMMANDS = {
     "evaluate": "mtlrun.cli.evaluate",
     "ensemble": "mtlrun.cli.ensemble",
     "merge": "mtlrun.cli.merge",
+    "export": "mtlrun.cli.export",
     "tensorboard": "mtlrun.cli.tensorboard",
     "status": "mtlrun.cli.status",
     "extend": "mtlrun.cli.extend",

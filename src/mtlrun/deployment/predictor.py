@@ -61,7 +61,7 @@ class Predictor:
         """Return the predictor of the run in a folder, wherever it was copied; its data need not be there.
 
         Args:
-            folder: of a completed run.
+            folder: of a completed run; or an ONNX file of `mtlrun export`, which computes on the CPU.
             device: as `runtime.device`.
 
         Raises:
@@ -71,6 +71,10 @@ class Predictor:
             CheckpointError: best.pt is damaged, or does not fit the model.
         """
         folder = Path(folder)
+        if folder.suffix == ".onnx" and folder.is_file():
+            from mtlrun.deployment.onnx_model import OnnxPredictor
+
+            return OnnxPredictor.open(folder)
         record = completed_record(folder)
         if record.made_from is not None:
             raise DataError(f"{folder}: this result was made from other runs; give the folder of a trained run")
@@ -150,13 +154,18 @@ class Predictor:
         Args:
             inputs: encoded as those of the run's splits, [batch, *input_shape].
         """
-        inputs = inputs.to(self.device, non_blocking=self.device.type == "cuda")
+        return self.run_networks(inputs.to(self.device, non_blocking=self.device.type == "cuda"), list(self.tasks))
+
+    def run_networks(self, inputs: Tensor, tasks: Sequence[str]) -> dict[str, Tensor]:
+        """Return the heads' outputs of some tasks, in their order, for inputs on the device."""
         found: dict[str, Tensor] = {}
         for network in self.networks:
-            for source, tasks in self._by_source(network):
-                predictions = run_inputs(network.model, inputs, tasks, source).predictions
-                found |= {task: predictions[task] for task in tasks}
-        return {task: found[task] for task in self.tasks}
+            for source, of_source in self._by_source(network):
+                wanted = [task for task in of_source if task in tasks]
+                if wanted:
+                    predictions = run_inputs(network.model, inputs, wanted, source).predictions
+                    found |= {task: predictions[task] for task in wanted}
+        return {task: found[task] for task in tasks}
 
     def predict(self, inputs: Tensor) -> dict[str, Decoded]:
         """Return predictions in original units, class indices and probabilities, {task: predictions for the batch}.
