@@ -10,7 +10,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from mtlrun.config.bounds import Parts, Positive
 from mtlrun.config.instantiate import check_arguments
@@ -28,6 +28,7 @@ from mtlrun.sweeps.planning import print_plan
 from mtlrun.sweeps.processes import Processes
 from mtlrun.sweeps.scheduler import Scheduler, Supply
 from mtlrun.sweeps.screen import LineView, LiveView, print_line
+from mtlrun.sweeps.sweeper import plain
 
 RETRY = ("failed", "none", "all")
 ILLEGAL = ("refuse", "skip")
@@ -64,8 +65,8 @@ class SweepLauncher(Launcher):
         self._make_executor = partial(
             make_executor,
             executor,
-            slurm=_plain(slurm),
-            ray=_plain(ray),
+            slurm=plain(slurm) or {},
+            ray=plain(ray) or {},
             workers=workers,
             runs_per_gpu=runs_per_gpu,
             time_limit=time_limit,
@@ -223,12 +224,6 @@ def _write_curves_of_methods(jobs: Sequence[Job]) -> None:
     for summary in summaries:
         if summary.methods:
             print_line(f"mean curves for TensorBoard, one per method: {summary.folder / SUMMARY}")
-
-
-def _plain(node: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return a node of Hydra's config as a dictionary."""
-    plain: Any = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else node
-    return dict(plain or {})
 
 
 def _job_return(job: Job) -> JobReturn:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from mtlrun.config.diagnosis import first_line
 from mtlrun.errors import ConfigError
 from mtlrun.sweeps.jobs import Job, Outcome, Place
 from mtlrun.sweeps.local import modules_of, threads_of, want_gpu
@@ -177,8 +178,7 @@ def _connect(options: RayOptions) -> Any:
     try:
         ray.init(address=options.address, **settings)
     except Exception as error:
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        raise ConfigError(f"{key}={options.address}: {lines[0] if lines else error!r}") from error
+        raise ConfigError(f"{key}={options.address}: {first_line(error)}") from error
     finally:
         signal.signal(signal.SIGTERM, handler)  # which Ray replaces
     return ray
