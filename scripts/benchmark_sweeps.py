@@ -27,6 +27,7 @@ from mtlrun.sweeps.local import available_cores
 VALUES = {"weighting": ["equal", "uncertainty", "gradnorm", "mgda"], "seed": ["0", "1", "2", "3", "4", "5"]}
 COMMON = ["trainer.limit_batches=60", "trainer.epochs=3", "runtime.num_threads=1", "runtime.quiet=true"]
 MIB = 2**20
+_PAUSE = 3.0  # seconds between two looks at the memory; to count the pages of all processes takes a core some time
 
 
 def commands(name: str, root: Path, workers: int) -> list[list[str]]:
@@ -57,7 +58,7 @@ class Memory:
         self._thread.start()
 
     def _look(self) -> None:
-        while not self._ended.wait(0.5):
+        while not self._ended.wait(_PAUSE):
             with contextlib.suppress(psutil.Error):
                 root = psutil.Process(self._pid)
                 for process in [root, *root.children(recursive=True)]:

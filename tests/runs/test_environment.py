@@ -10,10 +10,16 @@ from helpers import read_record
 
 import mtlrun
 from mtlrun.runs import recording
-from mtlrun.setup.environment import describe
+from mtlrun.setup import environment
 
 
-def test_the_commit_of_mtlrun_is_recorded_and_not_that_of_a_project_in_which_it_is_installed(monkeypatch):
+def describe():
+    """Return what a process that begins now writes down."""
+    environment.describe_code.cache_clear()
+    return environment.describe(torch.device("cpu"))
+
+
+def test_the_commit_of_mtlrun_is_recorded_and_not_that_of_a_project_in_which_it_is_installed(monkeypatch, request):
     def git(*arguments):
         command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
@@ -26,7 +32,8 @@ def test_the_commit_of_mtlrun_is_recorded_and_not_that_of_a_project_in_which_it_
     Path("conf/config.yaml").write_text("")
     git("commit", "--allow-empty", "-m", "without mtlrun")
     monkeypatch.setattr(mtlrun, "__file__", str(package / "__init__.py"))
-    found = describe(torch.device("cpu"))
+    request.addfinalizer(environment.describe_code.cache_clear)
+    found = describe()
     assert found["git"] == {"commit": git("rev-parse", "HEAD"), "dirty": True}
     assert found["mtlrun"] is None
     git("add", ".")
@@ -36,10 +43,10 @@ def test_the_commit_of_mtlrun_is_recorded_and_not_that_of_a_project_in_which_it_
     Path("elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
     monkeypatch.setenv("GIT_DIR", "nowhere")
-    assert describe(torch.device("cpu"))["mtlrun"] == {"commit": commit, "dirty": False}
+    assert describe()["mtlrun"] == {"commit": commit, "dirty": False}
     for changed in (package / "new.py", package.parents[2] / "conf" / "config.yaml"):
         changed.write_text("# changed")
-        assert describe(torch.device("cpu"))["mtlrun"] == {"commit": commit, "dirty": True}
+        assert describe()["mtlrun"] == {"commit": commit, "dirty": True}
         changed.write_text("") if changed.suffix == ".yaml" else changed.unlink()
 
 

@@ -11,6 +11,7 @@ import yaml
 
 from mtlrun.errors import CheckpointError, ConfigError, DataError
 from mtlrun.models import MultiTaskModel
+from mtlrun.records.config_text import as_yaml
 from mtlrun.records.folder import CHECKPOINTS, CONFIG, EVENTS, LOG, METRICS, hold, open_atomically
 from mtlrun.records.identity import run_folder, run_id
 from mtlrun.records.record import Record
@@ -67,7 +68,7 @@ def extend(folder: Path, overrides: Sequence[str]) -> dict[str, Any]:
             for path in folder.glob(pattern):
                 shutil.copyfile(path, new_folder / path.name)
         with open_atomically(new_folder / CONFIG) as file:
-            file.write(yaml.safe_dump(config, sort_keys=False).encode())
+            file.write(as_yaml(config).encode())
         old = Checkpoints(folder / CHECKPOINTS, parent.run_id)
         if not old.copy_training(Checkpoints(new_folder / CHECKPOINTS, record.run_id)):
             raise CheckpointError(f"{folder / CHECKPOINTS}: there is no training state to continue from")

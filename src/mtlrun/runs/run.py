@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
 from rich.console import Console
 
 from mtlrun.datasets import SPLITS
 from mtlrun.errors import WorkerDiedError
+from mtlrun.records.config_text import as_yaml
 from mtlrun.records.display import make_console
 from mtlrun.records.folder import (
     CHECKPOINTS,
@@ -193,7 +193,7 @@ def _write_inputs(parts: Parts, record: Record, folder: Path) -> None:
         (folder / CHECKPOINTS).mkdir(exist_ok=True)
     sync_folder(folder)
     with open_atomically(folder / CONFIG) as file:
-        file.write(yaml.safe_dump(record.config, sort_keys=False).encode())
+        file.write(as_yaml(record.config).encode())
     learned = {**parts.learned, SECTION: ModelDescription.of(parts).as_plain()}
     with open_atomically(folder / LEARNED) as file:
         file.write(json.dumps(learned).encode())

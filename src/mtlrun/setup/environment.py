@@ -6,6 +6,7 @@ import random
 import resource
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -80,9 +81,8 @@ def use_threads(number: int) -> None:
 def describe(device: torch.device) -> dict[str, Any]:
     """Return versions, hardware, and the commits of mtlrun and of the current folder."""
     environment: dict[str, Any] = {
-        "mtlrun": commit_of_mtlrun(),
+        **describe_code(),
         "git": commit_of_folder(),
-        "versions": {"python": platform.python_version(), **package_versions()},
         "platform": platform.platform(),
         "host": platform.node(),
         "device": str(device),
@@ -97,15 +97,13 @@ def describe(device: torch.device) -> dict[str, Any]:
 
 
 @cache
-def package_versions() -> Mapping[str, str]:
-    """Return the versions of the packages that a result may depend on."""
-    versions = {}
+def describe_code() -> Mapping[str, Any]:
+    """Return the commit of mtlrun, and versions: of the code that this process has begun with."""
+    versions = {"python": platform.python_version()}
     for package in _PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return versions
+    return {"mtlrun": commit_of_mtlrun(), "versions": versions}
 
 
 def peak_memory_mib(device: torch.device) -> dict[str, float]:

@@ -160,10 +160,10 @@ def _import(modules: list[str], seconds: float | None) -> None:
         with contextlib.suppress(Exception):  # the run itself will say what is wrong with it
             importlib.import_module(modules.pop(0))
     with contextlib.suppress(Exception):
-        from mtlrun.setup.environment import keep_solvers_on_one_thread, package_versions
+        from mtlrun.setup.environment import describe_code, keep_solvers_on_one_thread
 
         keep_solvers_on_one_thread()  # both take a while, and need not be done again by each run
-        package_versions()
+        describe_code()
     gc.collect()
     gc.freeze()
 

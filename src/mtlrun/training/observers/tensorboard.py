@@ -5,9 +5,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import yaml
-
 from mtlrun.records import event_file
+from mtlrun.records.config_text import as_yaml
 from mtlrun.records.event_contents import charts, hyperparameters, result_curves, tag_of_curve, tag_of_picture
 from mtlrun.records.folder import EVENTS
 from mtlrun.records.record import Record
@@ -34,7 +33,7 @@ class TensorBoard(FileObserver):
         if self.file.size() > 0:
             return
         self.file.write(event_file.header())
-        config = yaml.safe_dump(dict(record.config), sort_keys=False)
+        config = as_yaml(record.config)
         self.file.write(event_file.text("config/text_summary", f"```yaml\n{config}```"))
         self.file.write(event_file.session_start(hyperparameters(record)))
         self.file.write(event_file.layout(charts(record)))
