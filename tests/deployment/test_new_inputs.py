@@ -191,6 +191,9 @@ def test_what_is_wrong_with_new_rows_is_said(trained, mtlrun):
         (["--out", "new.csv"], "this is the input, which would be lost"),
         (["--out", f"{folder}/new.csv"], "this is in the folder of the run"),
         (["--out", "new.txt"], "its suffix names no format"),
+        (["--out", "maps"], "no maps are predicted, but a line for each sample"),
+        (["--out", "absent/new.csv"], "there is no folder absent"),
+        (["--tasks", "prise"], "did you mean 'price'?"),
         (["--input", "absent.csv"], "there is no such file"),
         (["--code", "absent"], "there is no such folder"),
     ):

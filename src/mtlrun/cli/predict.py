@@ -18,6 +18,7 @@ examples:
   mtlrun predict outputs/runs/<run> --input new.csv --out predictions.csv
   mtlrun predict outputs/runs/<run> --input photos/ --out predictions.parquet
   mtlrun predict outputs/runs/<run> --input new.csv --out predictions.csv dataset.separator=tab
+  mtlrun predict outputs/runs/<run> --input images/ --out maps/ --tasks segmentation,depth
 
 docs/predicting.md says what is read and written."""
 
@@ -32,19 +33,26 @@ def main(arguments: Sequence[str]) -> int:
     parsed = parser.parse_args(words)
     folder, out = Path(parsed.run).expanduser(), Path(parsed.out).expanduser()
     inputs = [Path(path).expanduser() for path in parsed.input]
-    form = format_of(out, _SUFFIXES)
-    check_place(out)
+    form = format_of(out, _SUFFIXES) if out.suffix else None
+    if form is not None:
+        check_place(out)
     _check_out(out, folder, inputs)
     add_code(parsed.code)
     from mtlrun.config.changes import change
     from mtlrun.deployment.choosing import INPUT_KEYS, open_input  # imports torch, as the next two
-    from mtlrun.deployment.predict import write_predictions
+    from mtlrun.deployment.predict import check_output, write_folder, write_predictions
     from mtlrun.deployment.predictor import Predictor
 
     predictor = Predictor.load(folder, parsed.device)
+    if parsed.tasks is not None:
+        predictor = predictor.only(parsed.tasks)
+    check_output(predictor, folder=form is None)
     config = change(predictor.record.config, overrides, "dataset", INPUT_KEYS)
     reader = open_input(predictor, inputs, config["dataset"])
-    summary = write_predictions(predictor, reader, out, form, parsed.batch_size)
+    if form is None:
+        summary = write_folder(predictor, reader, out, parsed.batch_size or 32)
+    else:
+        summary = write_predictions(predictor, reader, out, form, parsed.batch_size or 4096)
     for line in reader.notes():
         complain(line)
     if summary.wrong:
@@ -99,12 +107,19 @@ def _make_parser() -> argparse.ArgumentParser:
         "--input", required=True, nargs="+", action="extend", metavar="FILE",
         help="a CSV or Parquet file; or a folder of images, image files, or a table that names some",
     )  # fmt: skip
-    parser.add_argument("--out", required=True, metavar="FILE", help="the file to write, .csv or .parquet")
     parser.add_argument(
-        "--batch-size", type=_count, default=4096, metavar="N", help="samples at a time (default: 4096)"
+        "--out", required=True, metavar="FILE", help="the file to write, .csv or .parquet; a folder for maps and boxes"
+    )
+    parser.add_argument("--tasks", type=_names, metavar="TASK,...", help="predict these only (default: all)")
+    parser.add_argument(
+        "--batch-size", type=_count, metavar="N", help="samples at a time (default: 4096, or 32 with maps or boxes)"
     )
     add_options(parser)
     return raise_problems(parser, "mtlrun predict --help")
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _count(text: str) -> int:

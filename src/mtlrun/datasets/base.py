@@ -70,6 +70,8 @@ class MultiTaskDataset(ABC):
     cache: Cache = "memory"
     #: How inputs are normalized; None if they are no images, or nothing is known about it.
     normalization: Normalization | None = None
+    #: The mean and the standard deviation by which images in [0, 1] are normalized, where that is none of these kinds.
+    pixel_statistics: tuple[float, float] | None = None
     #: What was done to the data that their user would want to know: each a line of the log, and kept in the record.
     notes: Sequence[str] = ()
 

@@ -42,6 +42,7 @@ class MultiMNIST(MultiTaskDataset):
     """
 
     input_shape = (1, SIDE, SIDE)
+    pixel_statistics = (0.1307, 0.3081)
     task_names = ("left", "right")
 
     @checked
@@ -85,7 +86,8 @@ class MultiMNIST(MultiTaskDataset):
         chosen = slice(self._counts[name])
         first, second = left.inputs[chosen], right.inputs[partners[chosen]]
         pairs = overlay(first, second, shift=_SHIFT, canvas_side=_CANVAS, size=SIDE, mode="nearest-exact")
-        inputs = pairs.float().div_(255).sub_(0.1307).div_(0.3081)
+        mean, std = self.pixel_statistics
+        inputs = pairs.float().div_(255).sub_(mean).div_(std)
         targets = {"left": left.targets["class"][chosen], "right": right.targets["class"][partners[chosen]]}
         positions = [left.targets["position"][chosen], right.targets["position"][partners[chosen]]]
         return TensorSplit(inputs, targets, torch.stack(positions, dim=1).tolist())

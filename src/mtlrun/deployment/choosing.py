@@ -6,7 +6,7 @@ from typing import Any
 
 from mtlrun.datasets.files.finder import FileFinder
 from mtlrun.datasets.tables.reading.stream import open_stream
-from mtlrun.deployment.images import ImageEncoder, ImageReader, find_images
+from mtlrun.deployment.images import ImageReader, PixelEncoder, find_images
 from mtlrun.deployment.inputs import InputReader
 from mtlrun.deployment.predictor import Predictor
 from mtlrun.deployment.tables import TableEncoder, TableReader, source_of
@@ -44,11 +44,11 @@ def open_input(predictor: Predictor, inputs: Sequence[Path], dataset: Mapping[st
     return _images(inputs, encoder)
 
 
-def _images(inputs: Sequence[Path], encoder: ImageEncoder) -> ImageReader:
+def _images(inputs: Sequence[Path], encoder: PixelEncoder) -> ImageReader:
     """Return the reader of image files, and of those in folders; those of a single folder go by their paths in it."""
     paths, ids = list[Path](), list[str]()
     for path in inputs:
-        found = find_images(path) if path.is_dir() else [path]
+        found = find_images(path, encoder) if path.is_dir() else [path]
         paths += found
         ids += (
             [str(each.relative_to(path)) for each in found] if len(inputs) == 1 and path.is_dir() else map(str, found)
@@ -56,7 +56,7 @@ def _images(inputs: Sequence[Path], encoder: ImageEncoder) -> ImageReader:
     return ImageReader(paths, ids, encoder)
 
 
-def _named_images(table: Path, encoder: ImageEncoder, dataset: Mapping[str, Any]) -> ImageReader:
+def _named_images(table: Path, encoder: PixelEncoder, dataset: Mapping[str, Any]) -> ImageReader:
     """Return the reader of the images that a table names, a row for each."""
     stream = open_stream(str(table), source_of(dataset))
     column, id_column = dataset.get("file_column") or "file", dataset.get("id_column")

@@ -1,14 +1,18 @@
 """New images, encoded as those of a run: files, or a folder of them."""
 
+import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor
 
-from mtlrun.datasets.files.pixels import Scale
+from mtlrun.datasets.files.npy_kinds import IMAGE
+from mtlrun.datasets.files.pixels import UNREADABLE, Scale, channels_first, open_image
 from mtlrun.datasets.images import read_pixels
 from mtlrun.deployment.inputs import InputReader, Samples
 from mtlrun.errors import DataError
@@ -17,8 +21,41 @@ from mtlrun.errors import DataError
 _AT_ONCE = 4096
 
 
-class ImageEncoder:
-    """The encoder of image files as those of a run.
+class PixelEncoder(ABC):
+    """Base of the encoders of image files as those of a run.
+
+    Args:
+        shape: of an image, (channels, height, width).
+    """
+
+    #: Endings of files, besides those of image formats, that are found in folders.
+    suffixes: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        self.shape = tuple(shape)
+
+    @abstractmethod
+    def read(self, path: Path) -> Tensor:
+        """Return one image as the model takes it, float32 of the shape; DataError if it cannot be read."""
+
+    def encode(self, paths: Sequence[str | Path]) -> tuple[Tensor, dict[int, str]]:
+        """Return images as inputs of the model, and what is wrong with those that are left out.
+
+        Returns:
+            Inputs of the images that can be read, in their order, float32 [num_readable, *shape]; and {position: why an
+            image cannot be}.
+        """
+        images, wrong = [], {}
+        for position, path in enumerate(paths):
+            try:
+                images.append(self.read(Path(path)))
+            except DataError as error:
+                wrong[position] = str(error)
+        return torch.stack(images) if images else torch.empty(0, *self.shape), wrong
+
+
+class ImageEncoder(PixelEncoder):
+    """The encoder of images of any size, which are scaled to that of the run: those of `dataset=images`.
 
     Args:
         shape: of an image, (channels, height, width).
@@ -27,7 +64,7 @@ class ImageEncoder:
     """
 
     def __init__(self, shape: Sequence[int], normalization: Any, pixel_range: Sequence[float] | None = None) -> None:
-        self.shape = tuple(shape)
+        super().__init__(shape)
         self._scale = Scale(normalization, self.shape[0])
         self._range = None if pixel_range is None else (float(pixel_range[0]), float(pixel_range[1]))
 
@@ -42,20 +79,49 @@ class ImageEncoder:
         size = learned["size"]
         return ImageEncoder((learned["channels"], size, size), learned["normalize"], dataset.get("pixel_range"))
 
-    def encode(self, paths: Sequence[str | Path]) -> tuple[Tensor, dict[int, str]]:
-        """Return images as inputs of the model, and what is wrong with those that are left out.
+    def read(self, path: Path) -> Tensor:
+        return self._scale(read_pixels(path, self.shape, self._range))
 
-        Returns:
-            Inputs of the images that can be read, in their order, float32 [num_readable, *shape]; and {position: why an
-            image cannot be}.
-        """
-        images, wrong = [], {}
-        for position, path in enumerate(paths):
-            try:
-                images.append(self._scale(read_pixels(Path(path), self.shape, self._range)))
-            except DataError as error:
-                wrong[position] = str(error)
-        return torch.stack(images) if images else torch.empty(0, *self.shape), wrong
+
+class FixedSizeEncoder(PixelEncoder):
+    """The encoder of images of the size that the network was trained on: .npy files in channels last, or image files.
+
+    Arrays of whole numbers are bytes, others are in [0, 1].
+
+    Args:
+        shape: of an image, (channels, height, width).
+        pixels: {means, stds} by which the channels of images in [0, 1] are normalized.
+    """
+
+    suffixes = (".npy",)
+
+    def __init__(self, shape: Sequence[int], pixels: Mapping[str, Sequence[float]]) -> None:
+        super().__init__(shape)
+        self._mean, self._std = (torch.tensor(pixels[key])[:, None, None] for key in ("means", "stds"))
+        self._kind = dataclasses.replace(IMAGE, shape=self.shape[:1])
+
+    def read(self, path: Path) -> Tensor:
+        height, width = self.shape[1:]
+        if path.suffix.lower() == ".npy":
+            image = self._kind.read(path, (height, width), "")
+        else:
+            image = self._decode(path)
+            if image.shape[1:] != (height, width):
+                raise DataError(
+                    f"{path}: images must be {width} x {height} pixels for this run, found "
+                    f"{image.shape[2]} x {image.shape[1]}"
+                )
+        return (image - self._mean) / self._std
+
+    def _decode(self, path: Path) -> Tensor:
+        """Return an image file as float32 in [0, 1], [channels, height, width]."""
+        try:
+            with open_image(path) as image:
+                upright = ImageOps.exif_transpose(image)
+                pixels = numpy.array(upright.convert("L" if self.shape[0] == 1 else "RGB"))
+        except UNREADABLE as error:
+            raise DataError(f"{path} is not a readable image: {error}") from error
+        return channels_first(pixels.reshape(*pixels.shape[:2], self.shape[0])).float() / 255
 
 
 class ImageReader(InputReader):
@@ -73,7 +139,7 @@ class ImageReader(InputReader):
         self,
         paths: Sequence[Path],
         ids: Sequence[str | int],
-        encoder: ImageEncoder,
+        encoder: PixelEncoder,
         absent: Mapping[int, str] | None = None,
         *,
         ids_are_numbers: bool = False,
@@ -100,16 +166,19 @@ class ImageReader(InputReader):
                 yield numpy.array([position for position in positions if position not in wrong]), inputs
 
 
-def find_images(folder: Path) -> list[Path]:
+def find_images(folder: Path, encoder: PixelEncoder) -> list[Path]:
     """Return the files in and below a folder that have the ending of an image format, by name.
+
+    Args:
+        folder: to look through.
+        encoder: of the images.
 
     Raises:
         DataError: there is none.
     """
-    from PIL import Image
-
     Image.init()
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in Image.EXTENSION and path.is_file())
+    endings = {*Image.EXTENSION, *encoder.suffixes}
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in endings and path.is_file())
     if not paths:
         raise DataError(f"{folder}: there are no images in this folder")
     return paths

@@ -1,21 +1,22 @@
-"""Predictions of a run for new inputs, written to a file as they are made."""
+"""Predictions of a run for new inputs, written as they are made."""
 
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
 from mtlrun.deployment.inputs import InputReader, Samples
 from mtlrun.deployment.predictor import Predictor
-from mtlrun.errors import DataError
-from mtlrun.records.folder import open_atomically
-from mtlrun.runs.prediction_columns import Column, prediction_columns
-from mtlrun.runs.prediction_files import WRITERS, PredictionWriter
-from mtlrun.tasks import Decoded
+from mtlrun.deployment.sinks import BoxSink, MapSink, Sink, TableSink
+from mtlrun.errors import ConfigError, DataError
+from mtlrun.records.folder import open_atomically, storing
+from mtlrun.tasks import DecodesMaps, DecodesPredictions, Detection
 
 # Problems that are named one by one.
 _LISTED = 10
+#: The table in a folder of predictions.
+TABLE = "predictions.csv"
 
 
 @dataclass
@@ -40,6 +41,29 @@ class Summary:
         self.problems += [samples.wrong[position] for position in sorted(samples.wrong)[:rest]]
 
 
+def check_output(predictor: Predictor, *, folder: bool) -> None:
+    """Raise ConfigError if the tasks' predictions do not fit the kind of output.
+
+    Args:
+        predictor: of the tasks.
+        folder: True for a folder, which holds files of maps; False for a table.
+    """
+    tasks = predictor.tasks
+    kinds = (DecodesPredictions, DecodesMaps, Detection)
+    if unknown := [name for name, task in tasks.items() if not isinstance(task, kinds)]:
+        known = [name for name in tasks if name not in unknown]
+        way = f"; --tasks {','.join(known)} leaves it out" if known else ""
+        kind = type(tasks[unknown[0]]).__name__
+        raise ConfigError(f"task {unknown[0]}: {kind} has no decode(), so what it puts out means nothing here{way}")
+    maps = [name for name, task in tasks.items() if isinstance(task, DecodesMaps | Detection)]
+    if maps and not folder:
+        others = [name for name in tasks if name not in maps]
+        way = f", or leave them out, with --tasks {','.join(others)}" if others else ""
+        raise ConfigError(f"--out: maps and boxes are predicted ({', '.join(maps)}); name a folder, not a file{way}")
+    if folder and not maps:
+        raise ConfigError("--out: no maps are predicted, but a line for each sample; name a file, .csv or .parquet")
+
+
 def write_predictions(
     predictor: Predictor, reader: InputReader, path: Path, form: str, batch_size: int = 4096
 ) -> Summary:
@@ -58,48 +82,61 @@ def write_predictions(
         DataError: the input cannot be read to its end, or no sample of it can be predicted; no file is written then.
         StorageError: the file cannot be written.
     """
-    summary, before = Summary(), list[Samples]()
     with open_atomically(path) as file:
-        writer: PredictionWriter | None = None
-        for samples in reader.read(batch_size):
-            columns = predict_samples(predictor, samples)
-            summary.add(samples)
-            if writer is None and columns:
-                writer = WRITERS[form](file, {"sample": reader.ids_are_numbers}, columns)
-                for earlier in before:
-                    writer.write([earlier.ids], {}, 0, len(earlier))
-            if writer is None:
-                before.append(samples)
-            else:
-                writer.write([samples.ids], columns, 0, len(samples))
-        if writer is None:
-            raise DataError(_nothing_predicted(summary))
-        writer.close()
-    return summary
+        sink = TableSink(predictor, file, form, ids_are_numbers=reader.ids_are_numbers)
+        return _predict(predictor, reader, [sink], batch_size)
 
 
-def predict_samples(predictor: Predictor, samples: Samples) -> dict[str, Column]:
-    """Return the columns of predictions for some samples, {<task>.<what>: column}; none if none can be predicted."""
-    lines: list[torch.Tensor] = []
-    parts: dict[str, list[Decoded]] = {}
-    for positions, inputs in samples.batches:
-        lines.append(torch.from_numpy(positions))
-        for task, decoded in predictor.predict(inputs).items():
-            parts.setdefault(task, []).append(decoded)
-    return {
-        f"{task}.{what}": column
-        for task, decoded in parts.items()
-        for what, column in prediction_columns(_join(decoded), predictor.names(task), torch.cat(lines), len(samples))
-    }
+def write_folder(predictor: Predictor, reader: InputReader, folder: Path, batch_size: int = 32) -> Summary:
+    """Write the maps and boxes of each sample of an input, and a table of what else is predicted.
+
+    Args:
+        predictor: of the run.
+        reader: of the samples.
+        folder: to be made; it exists only once all is written.
+        batch_size: samples that go through the model together.
+
+    Raises:
+        ConfigError: the folder exists, and is not empty.
+        DataError: as for `write_predictions`; or two samples would have the same file.
+        StorageError: a file cannot be written.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"--out {folder}: there is something already; name a folder that is empty or does not exist")
+    fresh = folder.with_name(f".{folder.name}.tmp")
+    with storing(folder):
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir()
+    try:
+        sinks: list[Sink] = [MapSink(predictor, fresh), BoxSink(predictor, fresh)]
+        if any(isinstance(task, DecodesPredictions) for task in predictor.tasks.values()):
+            with open_atomically(fresh / TABLE) as file:
+                table = TableSink(predictor, file, "csv", ids_are_numbers=reader.ids_are_numbers)
+                summary = _predict(predictor, reader, [*sinks, table], batch_size)
+        else:
+            summary = _predict(predictor, reader, sinks, batch_size)
+        with storing(folder):
+            os.replace(fresh, folder)
+        return summary
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _join(parts: Sequence[Decoded]) -> Decoded:
-    """Return the predictions of several batches as those of one, on the CPU."""
-    chances = [part.probabilities.cpu() for part in parts if part.probabilities is not None]
-    return Decoded(torch.cat([part.prediction.cpu() for part in parts]), torch.cat(chances) if chances else None)
-
-
-def _nothing_predicted(summary: Summary) -> str:
+def _predict(predictor: Predictor, reader: InputReader, sinks: Sequence[Sink], batch_size: int) -> Summary:
+    """Predict all samples, and give the outputs to each of the sinks."""
+    summary = Summary()
+    for samples in reader.read(batch_size):
+        for positions, inputs in samples.batches:
+            outputs = predictor.outputs(inputs)
+            for sink in sinks:
+                sink.batch(samples, positions, outputs)
+        for sink in sinks:
+            sink.end(samples)
+        summary.add(samples)
     if not summary.samples:
-        return "there is nothing to predict: the input has no samples"
-    return f"none of {summary.samples:,} samples can be predicted: {summary.problems[0]}"
+        raise DataError("there is nothing to predict: the input has no samples")
+    if summary.wrong == summary.samples:
+        raise DataError(f"none of {summary.samples:,} samples can be predicted: {summary.problems[0]}")
+    for sink in sinks:
+        sink.close()
+    return summary

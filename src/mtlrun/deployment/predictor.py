@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mtlrun.config.suggest import suggest
 from mtlrun.deployment.code import check_code
-from mtlrun.deployment.images import ImageEncoder
+from mtlrun.deployment.images import FixedSizeEncoder, ImageEncoder, PixelEncoder
 from mtlrun.deployment.selected import Network, load_networks, read_states
 from mtlrun.deployment.tables import TableEncoder
 from mtlrun.errors import ConfigError, DataError
@@ -92,6 +93,25 @@ class Predictor:
             network.model.to(chosen)
         return Predictor(folder, record, learned, description, tasks, networks, chosen)
 
+    def only(self, tasks: Sequence[str]) -> "Predictor":
+        """Return a predictor of some of the tasks; what only the others need is not computed.
+
+        Raises:
+            ConfigError: the run has no such task, or none is named.
+        """
+        for task in tasks:
+            if task not in self.tasks:
+                raise ConfigError(f"tasks: there is no task {task!r}; {suggest(task, self.tasks, 'the run has')}")
+        if not tasks:
+            raise ConfigError("tasks must name one or more of those of the run, found none")
+        networks = [
+            Network(network.model, chosen)
+            for network in self.networks
+            if (chosen := [task for task in network.tasks if task in tasks])
+        ]
+        kept = {name: task for name, task in self.tasks.items() if name in tasks}
+        return Predictor(self.folder, self.record, self.learned, self.description, kept, networks, self.device)
+
     @property
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one input, without the batch dimension."""
@@ -112,7 +132,7 @@ class Predictor:
         return self.networks[0].model
 
     @cached_property
-    def encoder(self) -> TableEncoder | ImageEncoder:
+    def encoder(self) -> TableEncoder | PixelEncoder:
         """The encoder of new rows or images, whose `encode` makes what `outputs` and `predict` take.
 
         Raises:
@@ -120,7 +140,7 @@ class Predictor:
         """
         return self.encoder_for(self.record.config["dataset"])
 
-    def encoder_for(self, dataset: Mapping[str, Any]) -> TableEncoder | ImageEncoder:
+    def encoder_for(self, dataset: Mapping[str, Any]) -> TableEncoder | PixelEncoder:
         """Return the encoder of files that are read in another way than those of training.
 
         Args:
@@ -135,6 +155,8 @@ class Predictor:
                 return TableEncoder(inputs, dataset)
             if "channels" in inputs:
                 return ImageEncoder.from_learned(inputs, dataset)
+            if self.description.pixels is not None:
+                return FixedSizeEncoder(self.input_shape, self.description.pixels)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{self.folder / LEARNED} is damaged ({type(error).__name__}: {error})") from error
         raise DataError(

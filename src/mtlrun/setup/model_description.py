@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from mtlrun.config.settings import Protocol
-from mtlrun.datasets.base import Normalization
+from mtlrun.datasets import MultiTaskDataset
+from mtlrun.datasets.files.pixels import Scale
 from mtlrun.datasets.input_columns import InputColumn
 from mtlrun.tasks import Task
 from mtlrun.training.parts import Parts
@@ -22,7 +23,9 @@ class ModelDescription:
     """What a model was built for, and what the run added to it: `build_model` reads it as it reads a dataset.
 
     Args:
-        input_shape, columns, normalization, protocol: as those of `MultiTaskDataset`.
+        input_shape, columns, protocol: as those of `MultiTaskDataset`.
+        pixels: mean and standard deviation by which each channel of images in [0, 1] is normalized, {`means`, `stds`};
+            None if inputs are no images, or it is not known.
         classes: {task: names of its classes, labels or numbers}, where they are known.
         sources: {source: the tasks that its training samples have labels for}, where samples come from several.
         source_statistics: whether BatchNorm keeps running statistics for each source.
@@ -32,7 +35,7 @@ class ModelDescription:
 
     input_shape: tuple[int, ...]
     columns: Sequence[InputColumn] | None = None
-    normalization: Normalization | None = None
+    pixels: Mapping[str, Sequence[float]] | None = None
     protocol: Protocol = "standard"
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     sources: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -48,7 +51,7 @@ class ModelDescription:
         return ModelDescription(
             tuple(dataset.input_shape),
             dataset.columns,
-            dataset.normalization,
+            _pixels(dataset),
             dataset.protocol,
             {name: names for name in parts.tasks if (names := names_of_outputs(parts, name))},
             {
@@ -69,7 +72,7 @@ class ModelDescription:
         return {
             "input_shape": list(self.input_shape),
             "columns": None if self.columns is None else [column.as_plain() for column in self.columns],
-            "normalization": self.normalization,
+            "pixels": self.pixels,
             "protocol": self.protocol,
             "classes": {task: list(names) for task, names in self.classes.items()},
             "sources": {source: list(tasks) for source, tasks in self.sources.items()},
@@ -89,7 +92,7 @@ class ModelDescription:
         return ModelDescription(
             tuple(plain["input_shape"]),
             None if columns is None else [InputColumn.from_plain(column) for column in columns],
-            plain["normalization"],
+            plain["pixels"],
             plain["protocol"],
             plain["classes"],
             plain["sources"],
@@ -108,6 +111,19 @@ class ModelDescription:
                 for path, buffer in buffers.items():
                     module, _, attribute = path.rpartition(".")
                     setattr(tasks[name].get_submodule(module), attribute, buffer)
+
+
+def _pixels(dataset: MultiTaskDataset) -> Mapping[str, Sequence[float]] | None:
+    """Return how images in [0, 1] are normalized; None if that is not known."""
+    if len(dataset.input_shape) != 3:
+        return None
+    channels = dataset.input_shape[0]
+    if dataset.normalization is not None:
+        return Scale(dataset.normalization, channels).as_plain()
+    if dataset.pixel_statistics is None:
+        return None
+    mean, std = dataset.pixel_statistics
+    return {"means": [mean] * channels, "stds": [std] * channels}
 
 
 def names_of_outputs(parts: Parts, task: str) -> list[str]:

@@ -210,6 +210,17 @@ class DecodesPredictions(ABC):
         """Return what the head's output, [n, output_size], says of each sample."""
 
 
+class DecodesMaps(ABC):
+    """Mixin of tasks that predict at each pixel."""
+
+    @abstractmethod
+    def decode_map(self, prediction: Tensor) -> Tensor:
+        """Return what the head's output, [n, output_size, height, width], says of each pixel, in the unit of targets.
+
+        Classes, of an integer type, or numbers: [n, height, width], or [n, channels, height, width].
+        """
+
+
 class MeasuresPerformance(ABC):
     """Mixin of tasks that can rate a batch of predictions; weightings that need this refuse all other tasks."""
 

@@ -9,7 +9,7 @@ from torchmetrics import Metric
 
 from mtlrun.config.checks import check_one_of
 from mtlrun.tasks.averaging import AveragesPredictions
-from mtlrun.tasks.base import ConstantPredictor, DrawsPictures, Legend, Task, TaskOptions
+from mtlrun.tasks.base import ConstantPredictor, DecodesMaps, DrawsPictures, Legend, Task, TaskOptions
 from mtlrun.tasks.dense import check_same_pixels, describe_pixel, find_pixel
 
 Criterion = Literal["l1", "mse", "huber"]
@@ -58,7 +58,7 @@ class _RelativeError(_DepthError):
         return self.relative / self.count
 
 
-class Depth(Task, ConstantPredictor, AveragesPredictions, DrawsPictures):
+class Depth(Task, ConstantPredictor, AveragesPredictions, DecodesMaps, DrawsPictures):
     """The depth at each pixel: mean absolute error as the loss by default; absolute and relative error.
 
     Predictions are [batch, 1, height, width]; targets are [batch, height, width] or [batch, 1, height, width]. A pixel
@@ -120,6 +120,9 @@ class Depth(Task, ConstantPredictor, AveragesPredictions, DrawsPictures):
 
     def metrics(self) -> dict[str, Metric]:
         return {"abs_err": _AbsoluteError(), "rel_err": _RelativeError()}
+
+    def decode_map(self, prediction: Tensor) -> Tensor:
+        return prediction.squeeze(1)
 
     def metric_inputs(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         check_same_pixels(prediction, target)

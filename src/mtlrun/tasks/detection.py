@@ -82,14 +82,18 @@ class Detection(Task, DrawsPictures):
         return {"map50": map50, "map": BoxPrecision("map", shared_with=map50)}
 
     def metric_inputs(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        objects, scores = self._detect(prediction)
+        objects, scores = self.decode_boxes(prediction)
         return torch.cat([objects, scores[..., None]], dim=2), target
 
     def undefined_metrics(self, target: Tensor, names: Sequence[str] = ()) -> dict[str, str]:
         counts = (target[..., 4] >= 0) & (target[..., 5] == 0)
         return {} if counts.any() else dict.fromkeys(["map50", "map"], "no image shows an object")
 
-    def _detect(self, prediction: Tensor) -> tuple[Tensor, Tensor]:
+    def decode_boxes(self, prediction: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the detected objects, [batch, max_detections, 6] as in targets, best first, and their scores.
+
+        Padded with entries of class -1.
+        """
         return detect(
             prediction,
             score_threshold=self.score_threshold,
@@ -99,7 +103,7 @@ class Detection(Task, DrawsPictures):
 
     def picture(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         height, width = (round(side) for side in image_size(prediction))
-        objects, scores = self._detect(prediction)
+        objects, scores = self.decode_boxes(prediction)
         objects[..., 4] = torch.where(scores < _MIN_DRAWN_SCORE, -1, objects[..., 4])
         predicted, true = (
             torch.stack([self._draw(of_image, height, width) for of_image in batch]) for batch in (objects, target)

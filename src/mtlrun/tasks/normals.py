@@ -9,7 +9,7 @@ from torchmetrics import Metric
 
 from mtlrun.config.checks import check_one_of
 from mtlrun.tasks.averaging import AveragesPredictions
-from mtlrun.tasks.base import ConstantPredictor, DrawsPictures, Legend, Task, TaskOptions
+from mtlrun.tasks.base import ConstantPredictor, DecodesMaps, DrawsPictures, Legend, Task, TaskOptions
 from mtlrun.tasks.dense import check_same_pixels, describe_pixel, find_pixel
 
 Criterion = Literal["cosine", "l1", "angle"]
@@ -97,7 +97,7 @@ class _FractionWithin(_Angles):
         return self.histogram[: self._bins].sum() / self.histogram.sum()
 
 
-class SurfaceNormals(Task, ConstantPredictor, AveragesPredictions, DrawsPictures):
+class SurfaceNormals(Task, ConstantPredictor, AveragesPredictions, DecodesMaps, DrawsPictures):
     """The unit normal of the surface at each pixel: 1 - cosine by default; angles between prediction and target.
 
     Predictions and targets are vectors [batch, 3, height, width] of which only the direction counts. A pixel whose
@@ -166,6 +166,9 @@ class SurfaceNormals(Task, ConstantPredictor, AveragesPredictions, DrawsPictures
             "within_22": _FractionWithin(22.5),
             "within_30": _FractionWithin(30.0),
         }
+
+    def decode_map(self, prediction: Tensor) -> Tensor:
+        return nn.functional.normalize(prediction, dim=1)
 
     def target_sums(self, target: Tensor) -> Tensor:
         """Return the sum of the unit normals over the labeled pixels, [3]."""

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from mtlrun.config.bounds import Classes, ClassIndex, checked
 from mtlrun.tasks.averaging import AveragesPredictions, log
-from mtlrun.tasks.base import Directions, DrawsPictures, Legend, log_frequencies
+from mtlrun.tasks.base import DecodesMaps, Directions, DrawsPictures, Legend, log_frequencies
 from mtlrun.tasks.class_task import ClassTaskOptions, ClassWeightedTask
 from mtlrun.tasks.dense import check_same_pixels, describe_pixel, find_pixel
 from mtlrun.tasks.losses.class_weights import ClassWeights
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torchmetrics import Metric
 
 
-class Segmentation(ClassWeightedTask, AveragesPredictions, DrawsPictures):
+class Segmentation(ClassWeightedTask, AveragesPredictions, DecodesMaps, DrawsPictures):
     """One of `num_classes` classes at each pixel: cross-entropy by default; mean IoU and pixel accuracy.
 
     Predictions are logits [batch, num_classes, height, width]; targets are class indices [batch, height, width]. A
@@ -115,6 +115,9 @@ class Segmentation(ClassWeightedTask, AveragesPredictions, DrawsPictures):
 
     def metric_inputs(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         return prediction.argmax(dim=1), target
+
+    def decode_map(self, prediction: Tensor) -> Tensor:
+        return prediction.argmax(dim=1)
 
     def performance(self, prediction: Tensor, target: Tensor) -> Tensor:
         correct = prediction.argmax(dim=1) == target
