@@ -50,6 +50,7 @@ class Settings:
     log_pictures: PartsOrZero = 4
     max_fallbacks: Fraction = 0.1
     limit_batches: Count | None = None
+    bootstrap_rows: bool = False
     deterministic: bool = False
     baselines: BaselineChoice = "auto"
 

@@ -10,6 +10,7 @@ from mtlrun.config.settings import Runtime, Settings
 from mtlrun.datasets import SPLITS, Loader, MultiTaskDataset, TensorSplit
 from mtlrun.datasets.base import as_split
 from mtlrun.datasets.batches.fetching import check_finite
+from mtlrun.datasets.batches.sampling import draw_with_replacement
 from mtlrun.errors import ConfigError, DataError
 from mtlrun.setup.compatibility import check_categories, check_targets
 from mtlrun.setup.length import choose_batch_size
@@ -50,6 +51,9 @@ def make_loaders(
             split = split.to(device)
         if len(split) == 0:
             raise DataError(f"dataset: the {name} split is empty")
+        rows = None
+        if name == "train" and settings.bootstrap_rows:
+            rows = draw_with_replacement(len(split), split.sources or {}, seed)
         loaders[name] = Loader(
             split,
             settings.batch_size or choose_batch_size(len(split)) if name == "train" else settings.eval_batch_size,
@@ -60,6 +64,7 @@ def make_loaders(
             pin_memory=device.type == "cuda",
             sampling=dataset.sampling if name == "train" else None,
             per_source=dataset.inputs_differ or has_source_statistics(dataset) or (independent and bool(split.sources)),
+            rows=rows,
         )
         check_targets(split, name, tasks)
         if isinstance(split, TensorSplit):

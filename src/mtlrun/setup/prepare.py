@@ -359,6 +359,7 @@ def place(components: Components, data: Data) -> Parts:
         splits=data.splits,
         notes=[
             *components.dataset.notes,
+            *filter(None, [data.loaders["train"].describe_rows()]),
             *describe_small_maps(model, str(components.config["names"]["backbone"])),
             *describe_repeated(data.splits),
             *data.undefined.describe(labeled),

@@ -37,6 +37,8 @@ class Loader:
         pin_memory: whether batches are put into page-locked memory, for a faster copy to a GPU.
         sampling: how batches are drawn from the split's sources; None to shuffle all samples together.
         per_source: whether each batch has the form {source: its samples}.
+        rows: the sample that stands at each place of the split, int64 [num_samples], such as samples that were drawn
+            with replacement; None for its own.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Loader:
         pin_memory: bool = False,
         sampling: Sampling | None = None,
         per_source: bool = False,
+        rows: Tensor | None = None,
     ) -> None:
         self.split = as_split(split)
         self.batch_size = batch_size
@@ -59,6 +62,7 @@ class Loader:
         self._pin_memory = pin_memory
         self.num_samples = len(self.split)
         self._sampling = sampling
+        self._rows = rows
         self.sources: Mapping[str, Tensor] = self.split.sources or {}
         if (sampling is not None or per_source) and not self.sources:
             raise ConfigError("dataset.sampling is for datasets whose samples come from several sources")
@@ -109,6 +113,13 @@ class Loader:
             batches = iter(self._workers)
         while (batch := self._next(batches)) is not None:
             yield batch
+
+    def describe_rows(self) -> str:
+        """Return in words which samples were drawn with replacement; "" if none were."""
+        if self._rows is None:
+            return ""
+        different = len(self._rows.unique())
+        return f"trained on {len(self._rows):,} rows that were drawn with replacement, {different:,} of them different"
 
     def target_batches(self) -> Iterator[Mapping[str, Tensor]]:
         """Yield {task: targets} of the batches of the first epoch, for each source on its own with `per_source`.
@@ -224,7 +235,7 @@ class Loader:
             order = torch.randperm(self.num_samples, generator=generator) if self._shuffle else everything
             batches = order.split(self.batch_size)
         return [
-            (derive_seed(self._seed, epoch, number), indices)
+            (derive_seed(self._seed, epoch, number), indices if self._rows is None else self._rows[indices])
             for number, indices in enumerate(batches[: self.num_batches])
         ]
 

@@ -127,6 +127,23 @@ class Sampling:
         return numbers[turns.argsort(stable=True)]
 
 
+def draw_with_replacement(num_samples: int, sources: Mapping[str, Tensor], seed: int) -> Tensor:
+    """Return as many samples as there are, drawn with replacement, int64 [num_samples]; for each place its sample.
+
+    Of each source as many are drawn as it has, so that a place of a source holds a sample of it.
+
+    Args:
+        num_samples: of the split.
+        sources: {name: indices of its samples}; empty without sources.
+        seed: the same one draws the same samples.
+    """
+    generator = torch.Generator().manual_seed(derive_seed(seed, 0, 0, 2))
+    drawn = torch.empty(num_samples, dtype=torch.int64)
+    for indices in sources.values() if sources else [torch.arange(num_samples)]:
+        drawn[indices] = indices[torch.randint(len(indices), (len(indices),), generator=generator)]
+    return drawn
+
+
 def draws_per_epoch(batches: Sequence[Tensor], labeled: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
     """Return {task: (samples that carry its label, how many of these an epoch's batches hold)}.
 
