@@ -1,10 +1,13 @@
 """mtlrun: train multi-task models, with any sharing architecture and weighting method, and compare them honestly.
 
->>> from mtlrun import compose, run
->>> record = run(compose(["model=mmoe", "weighting=uncertainty"]))
+    record = mtlrun.train(model="mmoe", weighting="uncertainty")     the run of a command line
+    model = mtlrun.load("outputs/runs/...")                          predictions of its model
+    table = mtlrun.compare("outputs")                                all runs, as a table of pandas
+    balance = mtlrun.weighting("cagrad", c=0.4)                      for a training loop of one's own
 
-`backward` is what a training loop of one's own may call instead of `loss.backward()`, and `component` marks a function
-that a config may name. Importing the package itself imports nothing else, PyTorch neither.
+`compose` makes a config of words, and `run` trains it; `backward` is the engine below `weighting`; `component` marks a
+function that a config may name. docs/library.md has more. Importing the package itself imports nothing else, PyTorch
+neither.
 """
 
 from importlib.metadata import version
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from mtlrun.config.targets import component as component
     from mtlrun.gradients import backward as backward
     from mtlrun.library.balancing import weighting as weighting
+    from mtlrun.library.loading import load as load
     from mtlrun.library.tables import compare as compare
     from mtlrun.library.training import train as train
     from mtlrun.runs.run import run as run

@@ -37,12 +37,15 @@ def scope():
 
 
 def test_the_code_of_the_page_runs(scope, capsys):
+    lines = [f"{50 + 3 * row},{'Oak Rd' if row % 3 else 'Elm St'},{900.5 + 40 * row}" for row in range(60)]
+    Path("houses.csv").write_text("\n".join(["area,street,price", *lines]))
     for block in BLOCKS:
         if framework(block) is None:
             exec(block, scope)
     shown = capsys.readouterr().out
     assert re.search(r"\{'price': [\d.]+, 'rooms': [\d.]+\}", shown)
     assert "completed {'first': {" in shown
+    assert "price.prediction" in shown
     assert scope["again"].tasks == ["price", "rooms"]
 
 

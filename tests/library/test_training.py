@@ -18,7 +18,7 @@ from mtlrun.library.training import as_overrides
 TOY = {"dataset": "kendall_toy", "trainer": {"epochs": 1, "baselines": False}}
 WORDS = ["dataset=kendall_toy", "trainer.epochs=1", "trainer.baselines=false"]
 
-PUBLIC = {"backward", "compare", "component", "compose", "run", "train", "weighting"}
+PUBLIC = {"backward", "compare", "component", "compose", "load", "run", "train", "weighting"}
 
 
 def test_these_names_are_public_and_documented():
