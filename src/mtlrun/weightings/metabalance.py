@@ -14,7 +14,7 @@ from mtlrun.weightings.state.running_means import RunningMeans
 
 
 class MetaBalance(HasPrimaryTask, SeesTensorSizes, JacobianWeighting):
-    """The sum of the task gradients, each auxiliary one drawn towards the length of the primary one, tensor by tensor.
+    """The sum of the task gradients, each auxiliary one drawn toward the length of the primary one, tensor by tensor.
 
     For each parameter tensor on its own, with m_k the running mean of ‖g_k‖ with weight beta of the past, and task 0
     the primary one: d = g_0 + sum_k>0 (r m_0 / m_k + 1 - r) g_k.

@@ -39,7 +39,7 @@ class MoCo(JacobianWeighting):
         beta_decay: exponent of the decay of this step size, >= 0.
         gamma: step size of the weights, >= 0; 0 keeps them equal.
         gamma_decay: exponent of the decay of this step size, >= 0.
-        rho: pull towards equal weights, >= 0.
+        rho: pull toward equal weights, >= 0.
         normalize: scale each gradient to the length of its loss first; losses must then be positive.
         projection: what Proj is: `simplex`, the nearest point of it, or `softmax`.
         updated_weights: take d with the lambda that was updated in the same step.

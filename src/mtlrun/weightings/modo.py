@@ -27,7 +27,7 @@ class MoDo(PartsWeighting):
 
     Args:
         gamma: step size of the weights, >= 0; 0 keeps them equal.
-        rho: pull towards equal weights, >= 0.
+        rho: pull toward equal weights, >= 0.
         common: see `PartsWeighting`.
     """
 
