@@ -7,7 +7,7 @@ from mtlrun.weightings.state.task_vectors import TaskVectors
 
 
 class RunningMeans(nn.Module):
-    """Exponential running means that owe nothing to where they start.
+    """Exponential running means without the bias of a start at zero.
 
     The mean of x_1, ..., x_t is sum_i beta^(t-i) x_i / sum_i beta^(t-i), over the steps in which the task had a loss:
     x_1 after the first of them, and the plain mean for beta = 1.
