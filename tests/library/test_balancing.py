@@ -366,10 +366,10 @@ def test_a_state_of_another_weighting_or_of_other_tasks_is_refused():
         mtlrun.weighting("pcgrad", tasks=["seg", "depth"]).load_state_dict(state)
 
 
-def test_one_of_several_processes_is_refused(monkeypatch):
+def test_one_of_several_processes_is_refused_without_their_group(monkeypatch):
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     network = Network()
-    with pytest.raises(ConfigError, match="several processes train together"):
+    with pytest.raises(ConfigError, match="process_group: several processes train together"):
         mtlrun.weighting("equal").backward(losses_of(network, batch(0))[1])
     assert all(gradient is None for gradient in grads(network).values())

@@ -17,8 +17,10 @@ class Accumulation:
     """
 
     def __init__(self) -> None:
-        self._losses: dict[str, Tensor] = {}
-        self._gradients: dict[str, dict[Tensor, Tensor]] = {}
+        #: {task: sum of its losses}, without graph.
+        self.losses: dict[str, Tensor] = {}
+        #: {task: {leaf: sum of the gradients}}.
+        self.gradients: dict[str, dict[Tensor, Tensor]] = {}
 
     def add(self, losses: Mapping[str, Tensor], reached: Mapping[str, Sequence[Tensor]]) -> None:
         """Make the backward passes of a micro-batch.
@@ -31,17 +33,17 @@ class Accumulation:
             retain = number < len(losses) - 1
             gradients = torch.autograd.grad(loss, list(reached[name]), retain_graph=retain, allow_unused=True)
             value = promoted(loss.detach())
-            self._losses[name] = value + self._losses[name] if name in self._losses else value
-            sums = self._gradients.setdefault(name, {})
+            self.losses[name] = value + self.losses[name] if name in self.losses else value
+            sums = self.gradients.setdefault(name, {})
             for leaf, gradient in zip(reached[name], gradients, strict=True):
                 if gradient is not None:
                     sums[leaf] = sums[leaf] + gradient if leaf in sums else gradient
 
-    def losses(self) -> dict[str, Tensor]:
+    def with_graph(self) -> dict[str, Tensor]:
         """Return the summed losses, with a graph that gives the summed gradients in place of the networks'."""
         return {
-            name: _Known.apply(loss, list(self._gradients[name].values()), *self._gradients[name])
-            for name, loss in self._losses.items()
+            name: _Known.apply(loss, list(self.gradients[name].values()), *self.gradients[name])
+            for name, loss in self.losses.items()
         }
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from mtlrun.config.bounds import Count, Seed
 from mtlrun.config.values import find_problems
@@ -13,6 +13,7 @@ from mtlrun.gradients import GradientStep, NonFiniteGradientError, Sharing, Upda
 from mtlrun.library.accumulation import Accumulation
 from mtlrun.library.choosing import choose, refuse_what_needs_a_run
 from mtlrun.library.given import Given, check_values, diverged
+from mtlrun.library.processes import Processes, num_processes
 from mtlrun.library.reach import SharingFinder, leaves
 from mtlrun.weightings import GradientWeighting, LossWeighting, Weighting
 from mtlrun.weightings.base import TaskGradientWeighting
@@ -32,6 +33,7 @@ def weighting(
     tasks: Sequence[str] | None = None,
     steps_per_epoch: int | None = None,
     seed: int = 0,
+    process_group: "distributed.ProcessGroup | None" = None,
     **keys: Any,
 ) -> "LossBalancer":
     """Return a weighting for a training loop of one's own.
@@ -50,6 +52,8 @@ def weighting(
         tasks: the names of all tasks; None for those of the first batch.
         steps_per_epoch: optimizer steps of a pass over the training data; for methods that count epochs.
         seed: of methods that draw random numbers.
+        process_group: where several processes of `torch.distributed` train together, the group over which losses and
+            task gradients are averaged before anything is made of them.
         keys: the keys of `conf/weighting/<name>.yaml`, with their defaults. Where a key has one entry per task, it may
             be {task: entry}. A learning rate of None is 1e-3.
 
@@ -65,9 +69,9 @@ def weighting(
             raise ConfigError(f"{', '.join(keys)}: give keys with the name of a weighting, not with an object")
         called = type(name).__name__
         refuse_what_needs_a_run(name, called)
-        return LossBalancer(name, called, tasks, steps_per_epoch, seed)
+        return LossBalancer(name, called, tasks, steps_per_epoch, seed, process_group)
     method, tasks = choose(name, keys, tasks)
-    return LossBalancer(method, name, tasks, steps_per_epoch, seed)
+    return LossBalancer(method, name, tasks, steps_per_epoch, seed, process_group)
 
 
 class LossBalancer:
@@ -78,7 +82,7 @@ class LossBalancer:
     Args:
         method: the weighting, before `setup`.
         name: what messages call it.
-        tasks, steps_per_epoch, seed: see `mtlrun.weighting`.
+        tasks, steps_per_epoch, seed, process_group: see `mtlrun.weighting`.
     """
 
     def __init__(
@@ -88,12 +92,15 @@ class LossBalancer:
         tasks: Sequence[str] | None = None,
         steps_per_epoch: int | None = None,
         seed: int = 0,
+        process_group: "distributed.ProcessGroup | None" = None,
     ) -> None:
         if steps_per_epoch is None and any(counts_epochs(each) for each in method.methods()):
             raise ConfigError(
                 f"steps_per_epoch: weighting={name} counts epochs; give the number of optimizer steps in a pass over "
                 "the training data, such as len(loader)"
             )
+        if process_group is not None and method.capable_of(ObservesLossesAfterStep):
+            raise ConfigError(f"process_group: weighting={name} compares losses after the step, in one process only")
         self.method, self.name, self.steps_per_epoch = method, name, steps_per_epoch
         #: The names of all tasks, in the order of whatever has length K; None before the first batch.
         self.tasks: list[str] | None = None
@@ -104,6 +111,7 @@ class LossBalancer:
         self._updated: list[str] = []
         self._accumulated: Accumulation | None = None
         self._finder = SharingFinder()
+        self._processes = None if process_group is None else Processes(process_group)
         self._awaits_losses = False
         self._device = torch.device("cpu")
         if tasks is not None:
@@ -162,7 +170,7 @@ class LossBalancer:
             last,
         )
         ordered = self._check(given)
-        if last and self._accumulated is None:
+        if not self._accumulates(given):
             return self._make_update(given, ordered)
         if self._accumulated is None:
             self._accumulated = Accumulation()
@@ -171,8 +179,10 @@ class LossBalancer:
         self._accumulated.add(ordered, {name: leaves(loss)[0] for name, loss in ordered.items()})
         if not last:
             return Update(_values(ordered))
-        summed, self._accumulated = self._accumulated.losses(), None
-        ordered = self._in_order(summed)
+        accumulated, self._accumulated = self._accumulated, None
+        if self._processes is not None:
+            self._processes.average(accumulated, self.tasks or ())
+        ordered = self._in_order(accumulated.with_graph())
         self._check_values(ordered)
         return self._make_update(Given(ordered, given.shared, None, [], None, (), None, True), ordered)
 
@@ -251,10 +261,10 @@ class LossBalancer:
 
     def _check(self, given: Given) -> dict[str, Tensor]:
         """Return the losses in the order of the tasks, or raise what `backward` does."""
-        if _is_distributed():
+        if self._processes is None and num_processes() > 1:
             raise ConfigError(
-                "several processes train together (torch.distributed), and each would make an update of its part of "
-                "the batch alone; train in one process"
+                "process_group: several processes train together, and each would make an update of its part of the "
+                "batch alone; give torch.distributed.group.WORLD, or train in one process"
             )
         if self._awaits_losses:
             raise ConfigError(
@@ -263,14 +273,19 @@ class LossBalancer:
             )
         if self.tasks is None and given.losses:
             self._set_up(list(given.losses))
-        accumulates = not given.last or self._accumulated is not None
+        accumulates = self._accumulates(given)
         problems = given.problems_of_losses(self.tasks or ())
         problems += given.problems_of_method(self.method, self.name, accumulates=accumulates)
         if problems:
             raise ConfigError(problems)
         losses = self._in_order(given.losses)
-        self._check_values(losses, whole=not accumulates)
+        if self._processes is None:  # else the others would wait for this one
+            self._check_values(losses, whole=not accumulates)
         return losses
+
+    def _accumulates(self, given: Given) -> bool:
+        """Return True if a batch's task gradients are to be added to others."""
+        return not given.last or self._accumulated is not None or self._processes is not None
 
     def _check_values(self, losses: Mapping[str, Tensor], *, whole: bool = True) -> None:
         """Raise DivergedError for a loss that no update can be made of; only those of a `whole` batch have bounds."""
@@ -359,12 +374,6 @@ def counts_epochs(method: Weighting) -> bool:
     """Return True if a method, as it is set, does something else at or after the end of an epoch."""
     own = {Weighting.epoch_ended, TaskGradientWeighting.epoch_ended}
     return type(method).epoch_ended not in own or method.first_epoch > 1
-
-
-def _is_distributed() -> bool:
-    """Return True if this is one of several processes that train a network together."""
-    distributed = torch.distributed
-    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
 def _values(losses: Mapping[str, Tensor]) -> Tensor:

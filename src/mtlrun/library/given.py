@@ -59,7 +59,7 @@ class Given:
         observes = bool(method.capable_of(ObservesPerformance))
         if accumulates and (num_parts or observes or grad_wrt != "shared"):
             wrt = "" if grad_wrt == "shared" else f" with grad_wrt={grad_wrt}"
-            return [f"last: weighting={name}{wrt} needs the whole batch of a step at once; leave last out"]
+            return [f"last: weighting={name}{wrt} needs the whole batch of a step at once, in one process"]
         if grad_wrt != "shared" and self.representation is None:
             problems.append(f"representation: weighting={name} with grad_wrt={grad_wrt} needs this tensor")
         if grad_wrt == "last_layer" and not self.last_layer:
