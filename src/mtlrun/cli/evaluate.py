@@ -36,8 +36,10 @@ def main(arguments: Sequence[str]) -> int:
             raise ConfigError(f"--out {out}: metrics are written as JSON; let the name end in .json")
         check_place(out)
     add_code(parsed.code)
+    from mtlrun.cli.main import collect_garbage
     from mtlrun.deployment.evaluate import evaluate_run  # imports torch
 
+    collect_garbage()
     result = evaluate_run(Path(parsed.run).expanduser(), parsed.split, overrides, device=parsed.device)
     console = make_console()
     results = {parsed.split: result.metrics}

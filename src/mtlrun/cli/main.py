@@ -252,6 +252,13 @@ def _all_problems(
     return error.__cause__.problems if isinstance(error.__cause__, ConfigError) else [first_line(error)]
 
 
+def collect_garbage() -> None:
+    """Let Python collect garbage from now on, where it has been kept from it until the modules were imported."""
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
+
+
 def train_one(config: dict[str, Any], overrides: list[str], started: float) -> int:
     """Train one run, or show its result if it is finished; return the exit code."""
     from mtlrun.cli.show import show
@@ -263,9 +270,7 @@ def train_one(config: dict[str, Any], overrides: list[str], started: float) -> i
     if record is None or record.lacks_baselines(config):
         from mtlrun.runs.run import run  # imports torch, which is not needed to show a finished run
 
-        if not gc.isenabled():
-            gc.freeze()
-            gc.enable()
+        collect_garbage()
         record = run(config, overrides=overrides, started=started)
     show(record, config, again=again)
     return 3 if record.status == "diverged" else 0

@@ -38,11 +38,13 @@ def main(arguments: Sequence[str]) -> int:
         check_place(out)
     _check_out(out, folder, inputs)
     add_code(parsed.code)
+    from mtlrun.cli.main import collect_garbage
     from mtlrun.config.changes import change
     from mtlrun.deployment.choosing import INPUT_KEYS, open_input  # imports torch, as the next two
     from mtlrun.deployment.predict import check_output, write_folder, write_predictions
     from mtlrun.deployment.predictor import Predictor
 
+    collect_garbage()  # the frames of pandas would not be freed else
     predictor = Predictor.load(folder, parsed.device)
     if parsed.tasks is not None:
         predictor = predictor.only(parsed.tasks)

@@ -11,7 +11,7 @@ from mtlrun.deployment.predictor import Predictor
 from mtlrun.deployment.sinks import BoxSink, MapSink, Sink, TableSink
 from mtlrun.errors import ConfigError, DataError
 from mtlrun.records.folder import open_atomically, storing
-from mtlrun.tasks import DecodesMaps, DecodesPredictions, Detection
+from mtlrun.tasks import DecodesBoxes, DecodesMaps, DecodesPredictions
 
 # Problems that are named one by one.
 _LISTED = 10
@@ -49,13 +49,13 @@ def check_output(predictor: Predictor, *, folder: bool) -> None:
         folder: True for a folder, which holds files of maps; False for a table.
     """
     tasks = predictor.tasks
-    kinds = (DecodesPredictions, DecodesMaps, Detection)
+    kinds = (DecodesPredictions, DecodesMaps, DecodesBoxes)
     if unknown := [name for name, task in tasks.items() if not isinstance(task, kinds)]:
         known = [name for name in tasks if name not in unknown]
         way = f"; --tasks {','.join(known)} leaves it out" if known else ""
         kind = type(tasks[unknown[0]]).__name__
         raise ConfigError(f"task {unknown[0]}: {kind} has no decode(), so what it puts out means nothing here{way}")
-    maps = [name for name, task in tasks.items() if isinstance(task, DecodesMaps | Detection)]
+    maps = [name for name, task in tasks.items() if isinstance(task, DecodesMaps | DecodesBoxes)]
     if maps and not folder:
         others = [name for name in tasks if name not in maps]
         way = f", or leave them out, with --tasks {','.join(others)}" if others else ""

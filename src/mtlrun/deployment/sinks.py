@@ -18,7 +18,7 @@ from mtlrun.errors import DataError
 from mtlrun.records.folder import storing
 from mtlrun.runs.prediction_columns import Column, prediction_columns
 from mtlrun.runs.prediction_files import WRITERS, PredictionWriter
-from mtlrun.tasks import Decoded, DecodesMaps, Detection
+from mtlrun.tasks import Decoded, DecodesBoxes, DecodesMaps
 
 # Classes that fit into the pixels of an image of 8 bits.
 _BYTE = 256
@@ -141,7 +141,7 @@ class BoxSink(Sink):
     """
 
     def __init__(self, predictor: Predictor, folder: Path) -> None:
-        self._tasks = {name: task for name, task in predictor.tasks.items() if isinstance(task, Detection)}
+        self._tasks = {name: task for name, task in predictor.tasks.items() if isinstance(task, DecodesBoxes)}
         self._paths = {name: folder / f"{name}.csv" for name in self._tasks}
         self._names = {name: predictor.names(name) for name in self._tasks}
         for path in self._paths.values():

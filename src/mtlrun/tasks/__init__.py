@@ -8,7 +8,7 @@ several tasks are combined (`weightings`).
 Contract: a `Task` knows nothing of other tasks, models or the config. Its loss is a mean over labeled samples, and its
 metrics are pooled over the split. Constructors pass on the arguments that they do not use, as `**common`. What a kind
 can do besides is a mixin: `MeasuresPerformance`, `ConstantPredictor`, `DecodesPredictions`, `DecodesMaps`,
-`GeneralizedLinear`, `AveragesPredictions`, `DrawsPictures`.
+`DecodesBoxes`, `GeneralizedLinear`, `AveragesPredictions`, `DrawsPictures`.
 """
 
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mtlrun.tasks.averaging import AveragesPredictions as AveragesPredictions
     from mtlrun.tasks.base import ConstantPredictor as ConstantPredictor
     from mtlrun.tasks.base import Decoded as Decoded
+    from mtlrun.tasks.base import DecodesBoxes as DecodesBoxes
     from mtlrun.tasks.base import DecodesMaps as DecodesMaps
     from mtlrun.tasks.base import DecodesPredictions as DecodesPredictions
     from mtlrun.tasks.base import DrawsPictures as DrawsPictures

@@ -221,6 +221,17 @@ class DecodesMaps(ABC):
         """
 
 
+class DecodesBoxes(ABC):
+    """Mixin of tasks that detect objects."""
+
+    @abstractmethod
+    def decode_boxes(self, prediction: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the detected objects of each image, [n, objects, 6] as in targets, and their scores [n, objects].
+
+        Best first; padded with entries of class -1.
+        """
+
+
 class MeasuresPerformance(ABC):
     """Mixin of tasks that can rate a batch of predictions; weightings that need this refuse all other tasks."""
 

@@ -10,14 +10,14 @@ from torchmetrics import Metric
 from torchvision.utils import draw_bounding_boxes
 
 from mtlrun.config.bounds import Bounds, FractionAboveZero, FractionBelowOne, Width, checked
-from mtlrun.tasks.base import DrawsPictures, Legend, Task, TaskOptions
+from mtlrun.tasks.base import DecodesBoxes, DrawsPictures, Legend, Task, TaskOptions
 from mtlrun.tasks.losses.boxes import detect, fcos_loss, image_size
 from mtlrun.tasks.metrics.box_precision import MAX_DETECTIONS, BoxPrecision, check_available
 
 _MIN_DRAWN_SCORE = 0.3  # detections with lower scores are not drawn
 
 
-class Detection(Task, DrawsPictures):
+class Detection(Task, DecodesBoxes, DrawsPictures):
     """Boxes around objects of `num_classes` classes: the loss of FCOS; mean average precision.
 
     Predictions are those of `mtlrun.models.heads.DetectionHead`, [batch, locations, num_classes + 9]. Targets are
@@ -90,10 +90,6 @@ class Detection(Task, DrawsPictures):
         return {} if counts.any() else dict.fromkeys(["map50", "map"], "no image shows an object")
 
     def decode_boxes(self, prediction: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the detected objects, [batch, max_detections, 6] as in targets, best first, and their scores.
-
-        Padded with entries of class -1.
-        """
         return detect(
             prediction,
             score_threshold=self.score_threshold,
