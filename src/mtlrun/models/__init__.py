@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mtlrun.models.blocks.batchnorm_statistics import SourceStatistics as SourceStatistics
     from mtlrun.models.cascade import Cascade as Cascade
     from mtlrun.models.cgc import CGC as CGC
+    from mtlrun.models.concat import Concat as Concat
     from mtlrun.models.cross_stitch import CrossStitch as CrossStitch
     from mtlrun.models.dselect_k import DSelectK as DSelectK
     from mtlrun.models.hard import HardSharing as HardSharing

@@ -138,6 +138,8 @@ class Record:
     left_out: dict[str, int] = field(default_factory=dict)
     # Of a run that was made from another by `mtlrun extend`: the other's {run_id, folder}, and the `steps` that it had
     parent: dict[str, Any] | None = None
+    # {run_id, folder} of the run whose networks this one started from, with `model.init_from`
+    started_from: dict[str, Any] | None = None
     # Of what was not trained, but made from finished runs, such as an ensemble: the method, {run_id, folder, ended} of
     # each of the runs, and what was fitted or chosen on validation. `config` is what their configs have in common, and
     # costs are the sums of theirs.

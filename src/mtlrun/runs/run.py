@@ -38,6 +38,7 @@ from mtlrun.runs.data_changes import (
     log_possible_changes,
     record_to_continue,
 )
+from mtlrun.runs.first_stage import started_from, train_first_stage
 from mtlrun.runs.heartbeat import beating
 from mtlrun.runs.logs import (
     gathering,
@@ -81,7 +82,7 @@ def run(
         started: `time.monotonic()` when the program started, for the time to the first step.
 
     Raises:
-        ConfigError, DataError, CheckpointError: before anything is on disk.
+        ConfigError, DataError, CheckpointError: before anything is on disk, but for what this run starts from.
         RunInUseError: another process is training this run.
         LockLostError: the lock of its folder was removed, and another process may be training it.
         StorageError: a file cannot be written: the disk is full, ...
@@ -97,6 +98,7 @@ def run(
         if record.lacks_baselines(config) and not changes:
             _complete_baselines(config, record, folder, console or make_console())
         return record
+    train_first_stage(config, overrides, console, run)
     earlier, problem = None, ""
     if not config["runtime"].get("rerun") and not is_being_removed(folder):
         check_version(folder / CHECKPOINTS)
@@ -119,6 +121,7 @@ def run(
             set_aside(folder / RECORD)
         record = new_record(config, parts, overrides)
         record.parent = None if earlier is None else earlier.parent
+        record.started_from = started_from(parts.model.init_from)
         with logging_to(folder, console, quiet=parts.runtime.quiet), recording(record, folder):
             if lock.note is not None:
                 logger.warning("%s", lock.note)

@@ -11,7 +11,7 @@ from mtlrun.setup.backbone_building import DescribesInputs, build_backbone
 from mtlrun.setup.memory import within_memory
 from mtlrun.setup.model_size import match_width
 from mtlrun.setup.problems import Problems
-from mtlrun.setup.warm_start import start_from
+from mtlrun.setup.warm_start import AUTO, start_from
 from mtlrun.tasks import Task
 
 
@@ -48,7 +48,7 @@ def build_model(
     if backbone is None:
         return None, match
     model = problems.attempt(build, nodes["model"], "model", MultiTaskModel, tasks=tasks, backbone=backbone)
-    if model is not None and model.init_from is not None:
+    if model is not None and model.init_from not in (None, AUTO):  # a first stage that is still to be trained
         problems.attempt(start_from, model, model.init_from, legacy=dataset.protocol == "legacy")
     return model, match
 

@@ -52,6 +52,7 @@ from mtlrun.setup.small_maps import describe_small_maps
 from mtlrun.setup.split_summary import count_labels, describe_repeated, keys_of_split, summarize
 from mtlrun.setup.task_building import Sizes, build_tasks, check_task_names, learned_from_data
 from mtlrun.setup.undefined import Undefined, find_undefined, stand_in
+from mtlrun.setup.warm_start import find_first_stage
 from mtlrun.tasks import Task
 from mtlrun.training.batch import LabeledBatch
 from mtlrun.training.optim import Schedule
@@ -147,6 +148,8 @@ def build_components(config: Mapping[str, Any], problems: Problems) -> dict[str,
     )
     if "optimizer" in nodes:
         problems.attempt(check_optimizer, nodes["optimizer"], device)
+    if (stage := find_first_stage(config)) is not None:
+        nodes["model"] = nodes["model"] | {"init_from": str(stage)}
     # The initial parameters of the model depend on the seed alone, not on the dataset or the weighting.
     set_seed(seed, deterministic=settings is not None and settings.deterministic)
     model, match = None, None

@@ -1,8 +1,13 @@
-"""Warm start: coupled networks that start from networks trained on one task each, as cross-stitch networks do."""
+"""Warm start: coupled networks that start from networks trained on one task each, as cross-stitch networks do.
 
+With `model.init_from=auto` these are of a run with the same config but for what tasks have in common: its first stage.
+"""
+
+import copy
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -10,10 +15,53 @@ from mtlrun.config.suggest import suggest
 from mtlrun.errors import ConfigError, DataError
 from mtlrun.models import MultiTaskModel
 from mtlrun.records.folder import BEST, CHECKPOINTS
-from mtlrun.records.record import Record
+from mtlrun.records.identity import run_folder
+from mtlrun.records.record import Record, find_record
 from mtlrun.training.checkpoint import Checkpoints
 
 logger = logging.getLogger(__name__)
+
+#: Value of `model.init_from`: the first stage of the run, which is trained if need be.
+AUTO = "auto"
+
+
+def first_stage(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the config of the run of model=single that a run starts from; None if it starts from none, or a given one.
+
+    It is what `model=single weighting=equal` makes of the same command.
+    """
+    node = config.get("model")
+    if not isinstance(node, Mapping) or node.get("init_from") != AUTO:
+        return None
+    stage: dict[str, Any] = copy.deepcopy(dict(config))
+    names = stage["names"]
+    stage["model"] = {"_target_": "mtlrun.models.SingleTask"}
+    names["model"] = "single"
+    if names.get("weighting") != "equal":
+        from mtlrun.config.compose import (
+            compose,  # Hydra takes a while to import, and is not needed to use a finished run
+        )
+
+        stage["weighting"] = compose(["weighting=equal"])["weighting"]
+        names["weighting"] = "equal"
+    if stage.get("match_parameters") is not None:
+        stage["match_parameters"] = None
+        names.pop("match_parameters", None)
+    for task in stage.get("tasks", {}).values():
+        if isinstance(task, dict) and "weight" in task:
+            task["weight"] = 1.0
+    if isinstance(stage.get("trainer"), dict):
+        stage["trainer"]["log_affinity_every"] = None
+    return stage
+
+
+def find_first_stage(config: Mapping[str, Any]) -> Path | None:
+    """Return the folder of the first stage of a run, None if it has none, or that is not finished."""
+    stage = first_stage(config)
+    if stage is None:
+        return None
+    record, _ = find_record(stage)
+    return run_folder(stage) if record is not None and record.status == "completed" else None
 
 
 def start_from(model: MultiTaskModel, run: str, *, legacy: bool = False) -> None:
