@@ -130,6 +130,7 @@ def test_rows_of_training_are_predicted_as_the_run_did(trained, mtlrun, monkeypa
 def test_what_is_wrong_with_new_rows_is_said(trained, mtlrun):
     frame = write_houses()
     folder, _ = trained(*VARIANTS[0])
+    check_other_data(mtlrun, folder, frame)
     lines = Path("houses.csv").read_text().splitlines()
     header, first, second, third = (row for row, _ in zip(csv.reader(lines), range(4), strict=False))
 
@@ -201,6 +202,52 @@ def test_what_is_wrong_with_new_rows_is_said(trained, mtlrun):
         assert code == 2, arguments
         assert said in err
         assert not Path("never.csv").exists()
+
+
+def check_other_data(mtlrun, folder, frame):
+    """Assert that the rows of the test split, as a file of their own, have the metrics of the test split."""
+    ids = json.loads((folder / "splits.json").read_text())["test"]
+    tested = frame.set_index("id", drop=False).loc[ids[::-1]]
+    tested.to_csv("labeled.csv", index=False)
+
+    def evaluate(path, *arguments):
+        code, _, err = mtlrun("evaluate", str(folder), "--input", path, "--out", "metrics.json", *arguments)
+        assert code == 0, err
+        return json.loads(Path("metrics.json").read_text()), err
+
+    found, err = evaluate("labeled.csv")
+    assert err == ""
+    for task, metrics in read_record(folder)["test"].items():
+        assert found["metrics"][task] == pytest.approx(metrics, rel=1e-5, nan_ok=True), task
+        assert found["intervals"][task].keys() == read_record(folder)["intervals"]["test"][task].keys()
+    expected = found["metrics"]
+    strange = tested.drop(columns=["sold", "tags"]).copy()
+    strange.loc["new"] = strange.iloc[0]
+    strange.loc["new", "kind"], strange.loc["new", "grade"], strange.loc["new", "rooms"] = "castle", None, -4
+    strange.loc["bad"] = strange.iloc[0]
+    strange["price"] = strange["price"].astype(object)
+    strange["age"] = strange["age"].astype(object)
+    strange.loc["new", "price"], strange.loc["bad", "age"] = "much", "old"
+    strange.to_csv("strange.csv", index=False)
+    found, err = evaluate("strange.csv")
+    assert found["metrics"] == {task: pytest.approx(expected[task], rel=1e-5, nan_ok=True)
+                                for task in ("price", "kind", "grade", "rooms")}  # fmt: skip
+    for said in ("1 of 15 samples cannot be predicted, and are left out:", "column age: 'old' is not a finite number",
+                 "price: labels that the run does not know count as missing: 'much' (1 row)",
+                 "kind: labels that the run does not know count as missing: 'castle' (1 row)",
+                 "sold: there is no label in strange.csv", "tags: there is no label in strange.csv"):  # fmt: skip
+        assert said in err, err
+    tested[["area", "age", "city", "built", "floor"]].to_csv("unlabeled.csv", index=False)
+    for arguments, said in (
+        (["--input", "unlabeled.csv"], "there are no labels; a column of a task is needed (price, kind, "),
+        (["--input", "labeled.csv", "--split", "val"], "use it without --split"),
+        (["--out", "metrics.txt"], "metrics are written as JSON"),
+        (["dataset.paths=houses.csv"], "did you mean 'path'?"),
+        (["dataset.path=labeled.csv"], "split has other samples, labels or weights now than when the run was trained"),
+    ):
+        code, _, err = mtlrun("evaluate", str(folder), *arguments)
+        assert code == 2, arguments
+        assert said in err, err
 
 
 def test_images_are_predicted_as_the_run_did(mtlrun):

@@ -18,6 +18,7 @@ examples:
   mtlrun evaluate outputs/runs/<run>
   mtlrun evaluate outputs/runs/<run> --split val --out metrics.json
   mtlrun evaluate outputs/runs/<run> dataset.root=/data/photos
+  mtlrun evaluate outputs/runs/<run> --input labeled.csv
 
 docs/predicting.md says when the metrics are those of the record."""
 
@@ -30,6 +31,8 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     words, overrides = take_overrides(arguments)
     parsed = parser.parse_args(words)
+    if parsed.input is not None and parsed.split is not None:
+        raise ConfigError("--input names other data than the splits of the run; use it without --split")
     out = None if parsed.out is None else Path(parsed.out).expanduser()
     if out is not None:
         if out.suffix.lower() != ".json":
@@ -37,17 +40,33 @@ def main(arguments: Sequence[str]) -> int:
         check_place(out)
     add_code(parsed.code)
     from mtlrun.cli.main import collect_garbage
-    from mtlrun.deployment.evaluate import evaluate_run  # imports torch
 
     collect_garbage()
-    result = evaluate_run(Path(parsed.run).expanduser(), parsed.split, overrides, device=parsed.device)
+    folder = Path(parsed.run).expanduser()
+    if parsed.input is None:
+        from mtlrun.deployment.evaluate import evaluate_run  # imports torch, as what is below
+
+        result = evaluate_run(folder, parsed.split or "test", overrides, device=parsed.device)
+        where = f"the {result.on} split"
+    else:
+        from mtlrun.config.changes import change
+        from mtlrun.deployment.choosing import INPUT_KEYS
+        from mtlrun.deployment.labeled_tables import evaluate_table
+        from mtlrun.deployment.predictor import Predictor
+
+        predictor = Predictor.load(folder, parsed.device)
+        dataset = change(predictor.record.config, overrides, "dataset", INPUT_KEYS)["dataset"]
+        result, summary = evaluate_table(predictor, Path(parsed.input).expanduser(), dataset)
+        for line in summary.describe("are left out"):
+            complain(line)
+        where = result.on
     console = make_console()
-    results = {parsed.split: result.metrics}
-    print_results(console, "result", results, result.directions, {parsed.split: result.intervals})
+    results = {"value": result.metrics}
+    print_results(console, f"result on {where}", results, result.directions, {"value": result.intervals})
     if has_undefined(results):
         print_line(console, UNDEFINED)
     if result.intervals:
-        print_line(console, f"95 %: bootstrap interval over {result.drawn_from} of the {parsed.split} split")
+        print_line(console, f"95 %: bootstrap interval over {result.drawn_from} of {where}")
     for line in result.notes:
         complain(line)
     if out is not None:
@@ -66,7 +85,8 @@ def _make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("run", metavar="RUN", help="the folder of a completed run")
-    parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="default: test")
+    parser.add_argument("--split", choices=("train", "val", "test"), help="of the run's data (default: test)")
+    parser.add_argument("--input", metavar="FILE", help="a table with labels that was no part of the run's data")
     parser.add_argument("--out", metavar="FILE", help="write the metrics into this file as well, .json")
     add_options(parser)
     return raise_problems(parser, "mtlrun evaluate --help")

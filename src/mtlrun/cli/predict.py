@@ -55,15 +55,9 @@ def main(arguments: Sequence[str]) -> int:
         summary = write_folder(predictor, reader, out, parsed.batch_size or 32)
     else:
         summary = write_predictions(predictor, reader, out, form, parsed.batch_size or 4096)
-    for line in reader.notes():
+    consequence = "their cells are empty" if form is not None else "have no maps"
+    for line in [*reader.notes(), *summary.describe(consequence)]:
         complain(line)
-    if summary.wrong:
-        more = summary.wrong - len(summary.problems)
-        complain(
-            f"{summary.wrong:,} of {summary.samples:,} samples cannot be predicted, and their cells are empty:"
-            + "".join(f"\n  - {problem}" for problem in summary.problems)
-            + (f"\n  - and {more:,} more" if more else "")
-        )
     print(printable(f"written to {out}: {summary.samples:,} samples"))
     return 0
 

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,10 +35,33 @@ class Summary:
 
     def add(self, samples: Samples) -> None:
         """Add samples that were predicted."""
-        self.samples += len(samples)
-        self.wrong += len(samples.wrong)
-        rest = _LISTED - len(self.problems)
-        self.problems += [samples.wrong[position] for position in sorted(samples.wrong)[:rest]]
+        self.add_rows(len(samples), samples.wrong)
+
+    def add_rows(self, count: int, wrong: Mapping[int, str]) -> None:
+        """Add so many samples, with {position: what is wrong} of those that could not be used."""
+        self.samples += count
+        self.wrong += len(wrong)
+        self.problems += [wrong[position] for position in sorted(wrong)[: _LISTED - len(self.problems)]]
+
+    def check(self) -> None:
+        """Raise DataError if there was nothing that could be used."""
+        if not self.samples:
+            raise DataError("there is nothing to predict: the input has no samples")
+        if self.wrong == self.samples:
+            raise DataError(f"none of {self.samples:,} samples can be predicted: {self.problems[0]}")
+
+    def describe(self, consequence: str) -> list[str]:
+        """Return lines on the samples that could not be used, none if there are none.
+
+        Args:
+            consequence: what became of them.
+        """
+        if not self.wrong:
+            return []
+        more = self.wrong - len(self.problems)
+        lines = [f"{self.wrong:,} of {self.samples:,} samples cannot be predicted, and {consequence}:"]
+        lines += [f"  - {problem}" for problem in self.problems]
+        return ["\n".join([*lines, *([f"  - and {more:,} more"] if more else [])])]
 
 
 def check_output(predictor: Predictor, *, folder: bool) -> None:
@@ -133,10 +156,7 @@ def _predict(predictor: Predictor, reader: InputReader, sinks: Sequence[Sink], b
         for sink in sinks:
             sink.end(samples)
         summary.add(samples)
-    if not summary.samples:
-        raise DataError("there is nothing to predict: the input has no samples")
-    if summary.wrong == summary.samples:
-        raise DataError(f"none of {summary.samples:,} samples can be predicted: {summary.problems[0]}")
+    summary.check()
     for sink in sinks:
         sink.close()
     return summary
