@@ -99,6 +99,17 @@ def test_rows_that_cannot_be_read_are_named_and_have_empty_cells(houses, model, 
         model.predict("houses.csv")
 
 
+def test_what_is_unlike_training_is_logged_at_each_call(houses, model, caplog):
+    rows = houses[1].iloc[:3].assign(street=["Oak Rd", "Moon St", "Moon St"])
+    for _ in range(2):
+        caplog.clear()
+        assert model.predict(rows).notna().all().all()
+        assert "texts that are no category of training count as none: street (2 rows)" in caplog.text
+    caplog.clear()
+    model.predict(houses[1].iloc[:3])
+    assert not caplog.records
+
+
 def test_evaluate_gives_the_metrics_of_the_record(houses, model):
     folder, _, record = houses
     with chdir(folder):

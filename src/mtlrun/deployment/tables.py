@@ -72,6 +72,17 @@ class TableEncoder:
         parsed = self.rows.parse(self._columns_of(frame))
         return parsed.encode(parsed.readable), parsed.wrong
 
+    def notes(self) -> list[str]:
+        """Return sentences on what was unlike the rows of training in those that were encoded so far."""
+        unseen, empty = self.rows.surprises.unseen, self.rows.surprises.empty
+        lines = []
+        if unseen:
+            lines.append(f"texts that are no category of training count as none: {_list(_counts(unseen))}")
+        if empty:
+            found = _list(_counts(empty))
+            lines.append(f"empty cells where training had none count as the middle of the column: {found}")
+        return lines
+
     def _columns_of(self, frame: Any) -> Columns:
         """Return the columns of a frame that are needed."""
         from mtlrun.datasets.tables.reading.missing import Missing
@@ -118,15 +129,10 @@ class TableReader(InputReader):
             yield Samples(ids, parsed.batches(size), wrong)
 
     def notes(self) -> list[str]:
-        surprises, columns = self._encoder.rows.surprises, self._encoder.rows.columns
+        columns = self._encoder.rows.columns
         ignored = [name for name in self._stream.names if name not in columns and name != self._id_column]
         lines = [f"columns that are no inputs of this run, and are ignored: {_list(ignored)}"] if ignored else []
-        if surprises.unseen:
-            lines.append(f"texts that are no category of training count as none: {_list(_counts(surprises.unseen))}")
-        if surprises.empty:
-            columns_of = _list(_counts(surprises.empty))
-            lines.append(f"empty cells where training had none count as the middle of the column: {columns_of}")
-        return lines
+        return lines + self._encoder.notes()
 
 
 def _counts(rows: Mapping[str, int]) -> list[str]:

@@ -149,10 +149,13 @@ class TrainedModel:
                 expected = ", ".join(map(str, ("n", *self.predictor.input_shape)))
                 raise DataError(f"the inputs of this run are of shape [{expected}], found {list(data.shape)}")
             return range(len(data)), data.float(), {}
-        encoder = self.predictor.encoder
+        encoder = self.predictor.encoder_for(self.record.config["dataset"])
         if isinstance(encoder, TableEncoder):
             frame = _as_frame(data, list(encoder.rows.columns))
-            return frame.index, *encoder.encode(frame)
+            inputs, wrong = encoder.encode(frame)
+            for note in encoder.notes():
+                logger.warning("%s", note)
+            return frame.index, inputs, wrong
         paths = _as_paths(data, encoder)
         return paths, *encoder.encode(paths)
 
