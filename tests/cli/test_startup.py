@@ -78,7 +78,7 @@ def test_a_default_run_imports_what_it_uses(tmp_path):
     }  # fmt: skip
     elsewhere = ("losses.", "metrics.", "resampling.")
     tasks = {module for module in room(modules["end"], "tasks") if not module.startswith(elsewhere)}
-    assert tasks == {"base", "class_task", "classification"}
+    assert tasks == {"averaging", "base", "class_task", "classification"}
 
 
 def test_commands_that_train_nothing_import_neither_torch_nor_numpy(tmp_path, mtlrun):

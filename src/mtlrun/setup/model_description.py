@@ -9,7 +9,6 @@ from torch import Tensor
 
 from mtlrun.config.settings import Protocol
 from mtlrun.datasets import MultiTaskDataset
-from mtlrun.datasets.files.pixels import Scale
 from mtlrun.datasets.input_columns import InputColumn
 from mtlrun.tasks import Task
 from mtlrun.training.parts import Parts
@@ -119,6 +118,8 @@ def _pixels(dataset: MultiTaskDataset) -> Mapping[str, Sequence[float]] | None:
         return None
     channels = dataset.input_shape[0]
     if dataset.normalization is not None:
+        from mtlrun.datasets.files.pixels import Scale  # with Pillow, which other runs need not import
+
         return Scale(dataset.normalization, channels).as_plain()
     if dataset.pixel_statistics is None:
         return None
