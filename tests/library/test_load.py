@@ -3,6 +3,7 @@
 import shutil
 from contextlib import chdir
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy
 import pandas
@@ -12,6 +13,8 @@ from PIL import Image
 
 import mtlrun
 from mtlrun.errors import ConfigError, DataError
+from mtlrun.library.loading import TrainedModel
+from mtlrun.tasks import Segmentation
 
 TABLE = {
     "dataset": "csv",
@@ -136,6 +139,12 @@ def test_a_run_that_kept_a_state_for_each_task_predicts_and_has_no_single_module
     assert len(model.predict(frame)) == len(frame)
     with pytest.raises(ConfigError, match="no single model"):
         _ = model.module
+
+
+def test_maps_are_no_columns_and_say_where_they_go():
+    dense = TrainedModel(SimpleNamespace(tasks={"seg": Segmentation(num_classes=3)}))
+    with pytest.raises(DataError, match=r"no columns of a table: seg; `mtlrun predict` writes maps"):
+        dense.predict(torch.zeros(1, 3, 8, 8))
 
 
 def test_images_are_given_by_their_paths():
