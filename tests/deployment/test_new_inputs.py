@@ -232,7 +232,8 @@ def check_other_data(mtlrun, folder, frame):
     found, err = evaluate("strange.csv")
     assert found["metrics"] == {task: pytest.approx(expected[task], rel=1e-5, nan_ok=True)
                                 for task in ("price", "kind", "grade", "rooms")}  # fmt: skip
-    for said in ("1 of 15 samples cannot be predicted, and are left out:", "column age: 'old' is not a finite number",
+    for said in ("1 of 15 samples cannot be predicted, and they are left out:",
+                 "column age: 'old' is not a finite number",
                  "price: labels that the run does not know count as missing: 'much' (1 row)",
                  "kind: labels that the run does not know count as missing: 'castle' (1 row)",
                  "sold: there is no label in strange.csv", "tags: there is no label in strange.csv"):  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mtlrun.cli.comparing import check_place, complain
-from mtlrun.cli.predict import add_code, add_options, take_overrides
+from mtlrun.cli.predict import add_options, take_overrides
 from mtlrun.config.words import raise_problems
 from mtlrun.errors import ConfigError
 from mtlrun.records.display import UNDEFINED, has_undefined, make_console, print_line, print_results
@@ -38,8 +38,10 @@ def main(arguments: Sequence[str]) -> int:
         if out.suffix.lower() != ".json":
             raise ConfigError(f"--out {out}: metrics are written as JSON; let the name end in .json")
         check_place(out)
-    add_code(parsed.code)
     from mtlrun.cli.main import collect_garbage
+    from mtlrun.deployment.code import add_code
+
+    add_code(parsed.code)
 
     collect_garbage()
     folder = Path(parsed.run).expanduser()
@@ -57,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
         predictor = Predictor.load(folder, parsed.device)
         dataset = change(predictor.record.config, overrides, "dataset", INPUT_KEYS)["dataset"]
         result, summary = evaluate_table(predictor, Path(parsed.input).expanduser(), dataset)
-        for line in summary.describe("are left out"):
+        for line in summary.describe("they are left out"):
             complain(line)
         where = result.on
     console = make_console()

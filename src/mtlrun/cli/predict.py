@@ -2,7 +2,6 @@
 
 import argparse
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,9 +36,11 @@ def main(arguments: Sequence[str]) -> int:
     if form is not None:
         check_place(out)
     _check_out(out, folder, inputs)
-    add_code(parsed.code)
     from mtlrun.cli.main import collect_garbage
     from mtlrun.config.changes import change
+    from mtlrun.deployment.code import add_code
+
+    add_code(parsed.code)
     from mtlrun.deployment.choosing import INPUT_KEYS, open_input  # imports torch, as the next two
     from mtlrun.deployment.predict import check_output, write_folder, write_predictions
     from mtlrun.deployment.predictor import Predictor
@@ -48,6 +49,10 @@ def main(arguments: Sequence[str]) -> int:
     predictor = Predictor.load(folder, parsed.device)
     if parsed.tasks is not None:
         predictor = predictor.only(parsed.tasks)
+    if predictor.left_out:
+        others = ", ".join(f"{task} {shape}" for task, shape in predictor.left_out.items())
+        complain(f"tasks whose inputs are of another shape are left out; --tasks chooses them: {others}")
+        predictor = predictor.only([task for task in predictor.tasks if task not in predictor.left_out])
     check_output(predictor, folder=form is None)
     config = change(predictor.record.config, overrides, "dataset", INPUT_KEYS)
     reader = open_input(predictor, inputs, config["dataset"])
@@ -55,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
         summary = write_folder(predictor, reader, out, parsed.batch_size or 32)
     else:
         summary = write_predictions(predictor, reader, out, form, parsed.batch_size or 4096)
-    consequence = "their cells are empty" if form is not None else "have no maps"
+    consequence = "their cells are empty" if form is not None else "they have no maps"
     for line in [*reader.notes(), *summary.describe(consequence)]:
         complain(line)
     print(printable(f"written to {out}: {summary.samples:,} samples"))
@@ -75,19 +80,6 @@ def take_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the words of a command line that are no overrides of the config, and those that are."""
     overrides = [word for word in arguments if _OVERRIDE.match(word)]
     return [word for word in arguments if not _OVERRIDE.match(word)], overrides
-
-
-def add_code(folders: Sequence[str]) -> None:
-    """Let Python find modules in some folders.
-
-    Raises:
-        ConfigError: there is no such folder.
-    """
-    for folder in folders:
-        path = Path(folder).expanduser().resolve()
-        if not path.is_dir():
-            raise ConfigError(f"--code {folder}: there is no such folder")
-        sys.path.append(str(path))
 
 
 def _make_parser() -> argparse.ArgumentParser:

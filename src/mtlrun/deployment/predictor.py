@@ -114,8 +114,15 @@ class Predictor:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """The shape of one input, without the batch dimension."""
-        return self.description.input_shape
+        """The shape of one input, without the batch dimension: that of the run, if one of the tasks takes it."""
+        shapes = [self.description.shape_of(task) for task in self.tasks]
+        return self.description.input_shape if self.description.input_shape in shapes else shapes[0]
+
+    @property
+    def left_out(self) -> dict[str, tuple[int, ...]]:
+        """The tasks whose inputs are of another shape, {task: shape}: `only` chooses them."""
+        shapes = {task: self.description.shape_of(task) for task in self.tasks}
+        return {task: shape for task, shape in shapes.items() if shape != self.input_shape}
 
     @cached_property
     def model(self) -> MultiTaskModel:
@@ -173,21 +180,29 @@ class Predictor:
     def outputs(self, inputs: Tensor) -> dict[str, Tensor]:
         """Return what the heads put out, {task: [batch, output_size], or maps}, on the device.
 
+        Tasks that were trained on inputs of another shape alone are left out.
+
         Args:
             inputs: encoded as those of the run's splits, [batch, *input_shape].
+
+        Raises:
+            DataError: no task takes inputs of this shape.
         """
+        shape = tuple(inputs.shape[1:])
+        if shape not in (self.input_shape, *self.left_out.values()):
+            raise DataError(f"inputs must be of shape {self.input_shape}, found {shape}")
         return self.run_networks(inputs.to(self.device, non_blocking=self.device.type == "cuda"), list(self.tasks))
 
     def run_networks(self, inputs: Tensor, tasks: Sequence[str]) -> dict[str, Tensor]:
-        """Return the heads' outputs of some tasks, in their order, for inputs on the device."""
+        """Return the heads' outputs of those of some tasks that take inputs of this shape, for inputs on the device."""
         found: dict[str, Tensor] = {}
         for network in self.networks:
-            for source, of_source in self._by_source(network):
+            for source, of_source in self._by_source(network, tuple(inputs.shape[1:])):
                 wanted = [task for task in of_source if task in tasks]
                 if wanted:
                     predictions = run_inputs(network.model, inputs, wanted, source).predictions
                     found |= {task: predictions[task] for task in wanted}
-        return {task: found[task] for task in tasks}
+        return {task: found[task] for task in tasks if task in found}
 
     def predict(self, inputs: Tensor) -> dict[str, Decoded]:
         """Return predictions in original units, class indices and probabilities, {task: predictions for the batch}.
@@ -208,16 +223,18 @@ class Predictor:
             if isinstance(task, DecodesPredictions) and name in outputs
         }
 
-    def _by_source(self, network: Network) -> list[tuple[str | None, list[str]]]:
-        """Return which tasks are predicted with the BatchNorm statistics of which source; None for the only ones.
+    def _by_source(self, network: Network, shape: Sequence[int]) -> list[tuple[str | None, list[str]]]:
+        """Return which tasks take inputs of this shape, and with the BatchNorm statistics of which source.
 
-        A task that several sources have labels for is predicted with those of the first.
+        None for the only ones. A task that several sources have labels for is predicted with those of the first.
         """
-        if network.model.source_statistics is None:
-            return [(None, list(network.tasks))]
+        description = self.description
         by_source: dict[str | None, list[str]] = {}
         for task in network.tasks:
-            source = next(source for source, tasks in self.description.sources.items() if task in tasks)
+            sources = description.sources_of(task, shape)
+            if description.shapes and not sources:
+                continue
+            source = sources[0] if network.model.source_statistics is not None else None
             by_source.setdefault(source, []).append(task)
         return list(by_source.items())
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mtlrun.config.settings import Protocol
-from mtlrun.datasets import MultiTaskDataset
+from mtlrun.datasets import Loader, MultiTaskDataset
 from mtlrun.datasets.input_columns import InputColumn
 from mtlrun.tasks import Task
 from mtlrun.training.parts import Parts
@@ -27,6 +27,7 @@ class ModelDescription:
             None if inputs are no images, or it is not known.
         classes: {task: names of its classes, labels or numbers}, where they are known.
         sources: {source: the tasks that its training samples have labels for}, where samples come from several.
+        shapes: {source: shape of its inputs}, where these differ.
         source_statistics: whether BatchNorm keeps running statistics for each source.
         rotations: whether the weighting inserted rotations of the representation.
         task_state: {task: its buffers}: what it learned from the training split.
@@ -38,6 +39,7 @@ class ModelDescription:
     protocol: Protocol = "standard"
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     sources: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     source_statistics: bool = False
     rotations: bool = False
     task_state: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
@@ -61,6 +63,7 @@ class ModelDescription:
                 ]
                 for source, indices in loader.sources.items()
             },
+            _shapes(dataset, loader),
             parts.model.source_statistics is not None,
             getattr(parts.model, "rotations", None) is not None,
             {name: dict(task.named_buffers()) for name, task in parts.tasks.items()},
@@ -75,6 +78,7 @@ class ModelDescription:
             "protocol": self.protocol,
             "classes": {task: list(names) for task, names in self.classes.items()},
             "sources": {source: list(tasks) for source, tasks in self.sources.items()},
+            "shapes": {source: list(shape) for source, shape in self.shapes.items()},
             "source_statistics": self.source_statistics,
             "rotations": self.rotations,
             "task_state": {
@@ -95,6 +99,7 @@ class ModelDescription:
             plain["protocol"],
             plain["classes"],
             plain["sources"],
+            {source: tuple(shape) for source, shape in plain["shapes"].items()},
             plain["source_statistics"],
             plain["rotations"],
             {
@@ -102,6 +107,20 @@ class ModelDescription:
                 for task, buffers in plain["task_state"].items()
             },
         )
+
+    def sources_of(self, task: str, shape: Sequence[int]) -> list[str]:
+        """Return the sources of a task whose inputs are of this shape; all of them where shapes do not differ."""
+        return [
+            source
+            for source, tasks in self.sources.items()
+            if task in tasks and self.shapes.get(source, tuple(shape)) == tuple(shape)
+        ]
+
+    def shape_of(self, task: str) -> tuple[int, ...]:
+        """Return the shape of the inputs of a task: `input_shape`, if they may have that."""
+        if not self.shapes or self.sources_of(task, self.input_shape):
+            return self.input_shape
+        return next(self.shapes[source] for source, tasks in self.sources.items() if task in tasks)
 
     def restore_tasks(self, tasks: Mapping[str, Task]) -> None:
         """Give tasks that were built anew what they learned from the training split."""
@@ -125,6 +144,13 @@ def _pixels(dataset: MultiTaskDataset) -> Mapping[str, Sequence[float]] | None:
         return None
     mean, std = dataset.pixel_statistics
     return {"means": [mean] * channels, "stds": [std] * channels}
+
+
+def _shapes(dataset: MultiTaskDataset, loader: Loader) -> dict[str, tuple[int, ...]]:
+    """Return the shape of the inputs of each source, where these differ."""
+    if not dataset.inputs_differ:
+        return {}
+    return {source: tuple(loader.split[int(indices[0])][0].shape) for source, indices in loader.sources.items()}
 
 
 def names_of_outputs(parts: Parts, task: str) -> list[str]:
