@@ -3,9 +3,10 @@
     pip install hydra-joblib-launcher
     python scripts/benchmark_sweeps.py outputs/sweeps
 
-Each trains the same 24 runs in a folder of its own, on all cores, each run on one thread. The limit is the sum of the
-time that the runs of mtlrun's launcher spent on training, evaluating and writing, over the number of cores. Prints for
-each way its time, the limit as a fraction of it, and the largest memory that a process of a run had for itself.
+Each trains the same 24 runs in a folder of its own, each run on one thread. The limit of a way is the sum of the time
+that its runs spent on training, evaluating and writing, over the number of cores, whatever else the machine had to do
+meanwhile. Prints for each way its time, the limit as a fraction of it, and the largest memory that a process had for
+itself.
 """
 
 import argparse
@@ -111,8 +112,7 @@ def main() -> None:
             seconds, memory = train(name, root, workers)
             runs = records(root)
             assert [run.status for run in runs] == 24 * ["completed"]
-            # Sequential ways compute without a neighbor; their own times would be another limit.
-            bound = limit(records(arguments.folder / arguments.ways[0]), workers)
+            bound = limit(runs, workers)
             first = sorted(run.seconds["to_first_step"] for run in runs)[len(runs) // 2]
             print(f"| {name} | {seconds:.1f} | {bound / seconds:.2f} | {memory / MIB:.0f} | {first:.2f} |", flush=True)
 
