@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy
 import pandas
@@ -12,8 +13,11 @@ from PIL import Image
 
 from mtlrun.config.instantiate import build
 from mtlrun.datasets import MultiTaskDataset
+from mtlrun.deployment.inputs import Samples
 from mtlrun.deployment.predictor import Predictor
+from mtlrun.deployment.sinks import BoxSink
 from mtlrun.runs.restore import restore
+from mtlrun.tasks import Depth, Detection
 
 SIZE = (16, 24)
 SHORT = [option for option in QUICK if option.startswith(("trainer", "runtime"))]
@@ -113,3 +117,30 @@ def test_inputs_that_no_file_holds_are_said_to_be_so(mtlrun):
     assert code == 2
     assert "the inputs of dataset=kendall_toy are of shape (1,), and no files are known to hold such" in err
     assert Predictor.load(folder).predict(torch.zeros(3, 1))["first"].prediction.shape == (3,)
+
+
+class Found(Detection):
+    """Two objects in the first image, none in the others."""
+
+    def decode_boxes(self, prediction):
+        objects = torch.tensor([[1, 2, 5.5, 6, 1, 0], [0, 0, 3, 3, 0, 0], [0, 0, 0, 0, -1, 0.0]])
+        none = torch.tensor([[0, 0, 0, 0, -1, 0.0]] * 3)
+        return torch.stack([objects, *[none] * (len(prediction) - 1)]), torch.tensor([[0.9, 0.25, 0]] * len(prediction))
+
+
+def test_boxes_are_lines_of_a_table(tmp_path):
+    predictor = SimpleNamespace(tasks={"objects": Found(2), "depth": Depth()}, names=lambda task: ["cat", "dog"])
+    sink = BoxSink(predictor, tmp_path)
+    samples = Samples(["a.png", "b.png", "c,d.png"], iter(()))
+    for positions in ([0, 1], [2]):
+        sink.batch(samples, numpy.array(positions), {"objects": torch.zeros(len(positions), 4, 11)})
+    sink.end(samples)
+    sink.close()
+    assert (tmp_path / "objects.csv").read_text().splitlines() == [
+        "sample,class,score,x1,y1,x2,y2",
+        "a.png,dog,0.9,1,2,5.5,6",
+        "a.png,cat,0.25,0,0,3,3",
+        '"c,d.png",dog,0.9,1,2,5.5,6',
+        '"c,d.png",cat,0.25,0,0,3,3',
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["objects.csv"]
