@@ -3,7 +3,8 @@
 import numpy
 import pytest
 import torch
-from helpers import read_record
+import yaml
+from helpers import CONF, read_record
 from sklearn.metrics import mean_squared_error
 from test_ensembles import numbers, predictions
 from trained_houses import TABLE, find, write_table
@@ -49,17 +50,19 @@ def test_every_epoch_has_the_drawn_rows_in_another_order(tmp_path):
     assert not any("rows that were drawn with replacement" in note for note in usual.notes)
 
 
-def test_the_study_and_the_ensemble_of_its_runs(tmp_path, mtlrun):
+def test_the_ensemble_of_runs_that_are_bagged_and_of_no_others(tmp_path, mtlrun):
+    assert yaml.safe_load((CONF / "study" / "bagging.yaml").read_text())["trainer"] == {"bootstrap_rows": True}
     write_table("houses.csv")
-    code, _, err = mtlrun("-m", "study=bagging", *WORDS, "dataset.predict=[price]", "seed=0,1,2")
-    assert code == 0, err
+    for seed in range(3):
+        words = ["trainer.bootstrap_rows=true", f"seed={seed}", "runtime.study=bagging"]
+        assert mtlrun(*WORDS, "dataset.predict=[price]", *words)[0] == 0
     code, out, err = mtlrun("ensemble", "outputs/bagging", "--method", "bagging")
     assert code == 0, err
     assert "bagging of 3 runs" in out
-    members = [predictions(find(f"hard-*-s{seed}-*")) for seed in range(3)]
+    members = [predictions(find(f"hard-*-s{seed}-*", "outputs/bagging")) for seed in range(3)]
     price = numpy.mean([numbers(each, "price.prediction") for each in members], axis=0)
     rmse = mean_squared_error(numbers(members[0], "price.target"), price) ** 0.5
-    record = read_record(find("ensemble-bagging-3runs-*"))
+    record = read_record(find("ensemble-bagging-3runs-*", "outputs/bagging"))
     assert record["test"]["price"]["rmse"] == pytest.approx(rmse, rel=1e-5)
     _, out, _ = mtlrun("compare", "outputs")
     assert "bagging of 3 runs" in out

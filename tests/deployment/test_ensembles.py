@@ -171,6 +171,9 @@ def test_an_ensemble_is_no_run_to_be_restored_extended_or_put_together(in_houses
     assert mtlrun("ensemble", hard()[0], "--out", str(tmp_path), "--name", "one", "--quiet")[0] == 0
     one = str(tmp_path / "one")
     assert "made from runs" in mtlrun("ensemble", one)[2]
+    for command in (["evaluate", one], ["predict", one, "--input", "houses.csv", "--out", "new.csv"]):
+        code, _, err = mtlrun(*command)
+        assert (code, "an ensemble has no weights of its own" in err) == (2, True), command
     assert "it was made from other runs, and not trained" in mtlrun("extend", one, "trainer.epochs=9")[2]
     member = find_members([find("single-*")])[0]
     assert isinstance(member, Member)

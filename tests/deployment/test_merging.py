@@ -108,10 +108,14 @@ def test_the_average_of_trunks_is_a_run_of_hard_sharing_like_any_other(runs, tmp
     found = evaluate(restored.model, parts.tasks, parts.loaders["test"], parts.device)
     for task, metrics in record["test"].items():
         assert found[task] == pytest.approx(metrics, rel=1e-6, nan_ok=True), task
-    ours, states = (
-        restored.model.state_dict(),
-        [restore(each.folder, device="cpu").model.state_dict() for each in (price, rest)],
-    )
+    code, out, err = mtlrun("evaluate", str(folder))
+    assert code == 0, err
+    assert "price" in out
+    new = tmp_path / "new.csv"
+    assert mtlrun("predict", str(folder), "--input", "houses.csv", "--out", str(new))[0] == 0
+    assert new.read_text().count("\n") == 301
+    ours = restored.model.state_dict()
+    states = [restore(each.folder, device="cpu").model.state_dict() for each in (price, rest)]
     for name, value in ours.items():
         if name.startswith("heads"):
             (owner,) = [state for state in states if name in state]

@@ -13,7 +13,7 @@ from mtlrun.deployment.code import check_code
 from mtlrun.deployment.predictor import completed_record
 from mtlrun.deployment.selected import load_networks, read_states
 from mtlrun.records.record import Record, TaskMetrics
-from mtlrun.runs.restore import as_restored, check_same_splits
+from mtlrun.runs.restore import as_restored, check_has_model, check_same_splits
 from mtlrun.setup.prepare import prepare
 from mtlrun.training.evaluation import evaluate
 from mtlrun.training.intervals import find_intervals
@@ -69,6 +69,7 @@ def evaluate_run(
     """
     folder = Path(folder)
     record = completed_record(folder)
+    check_has_model(folder, record)
     check_code(record.config, folder, (*GROUPS, "tasks"))
     config = change(record.config, overrides, "dataset")
     states = read_states(folder, record)

@@ -64,6 +64,8 @@ def finished(folder: Path, kind: str, method: str, members: Sequence[Member]) ->
         return None
     if record.made_from is None or record.run_id != result_id(kind, method, members):
         raise ConfigError(f"{folder} has the record of something else ({record.run_id}); give another --name")
+    if record.status != "completed":
+        return None
     then = sorted((run["run_id"], run.get("ended")) for run in record.made_from["runs"])
     return record if then == sorted((member.name, member.record.ended) for member in members) else None
 

@@ -1,7 +1,6 @@
 """merge(): one hard-sharing model from networks that were trained for one task each, without training."""
 
 import copy
-import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,8 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
-from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mtlrun.comparison.labels import DERIVED
@@ -23,10 +20,11 @@ from mtlrun.deployment.merging import KEPT, Weights, apply, average, task_vector
 from mtlrun.deployment.networks import Network, check_networks, networks_of
 from mtlrun.errors import ConfigError, DataError
 from mtlrun.models import HardSharing
-from mtlrun.records.folder import CHECKPOINTS, CONFIG, LEARNED, SAMPLE_IDS, hold, open_atomically, start_anew, storing
+from mtlrun.records.folder import CHECKPOINTS, hold, start_anew
 from mtlrun.records.record import Record, TaskMetrics
 from mtlrun.runs.predictions import keep_predictions
 from mtlrun.runs.recording import record_intervals
+from mtlrun.runs.run import write_inputs
 from mtlrun.setup.model_size import count_parameters
 from mtlrun.setup.prepare import prepare
 from mtlrun.training.batch import LabeledBatch
@@ -79,15 +77,21 @@ def merge(members: Sequence[Member], method: Method, folder: Path, *, device: st
     evaluate(parts.model, parts.tasks, parts.loaders["val"], parts.device, outputs=outputs["val"])
     test = evaluate(parts.model, parts.tasks, parts.loaders["test"], parts.device, outputs=outputs["test"])
     record = made_record("merge", method, members, parts, config=config, settings=settings)
-    record.val, record.test, record.macs, record.learned = val, test, parts.macs, dict(parts.learned)
+    record.val, record.test, record.macs = val, test, parts.macs
+    kept = {section for member in members for section in member.record.learned}
+    record.learned = {section: content for section, content in parts.learned.items() if section in kept}
     record.trivial = dict(parts.skills.trivial)
     record.parameters = {group["name"]: count_parameters(group["params"]) for group in parts.optimizer.param_groups}
     record.notes = _describe(members, settings)
     with hold(folder):
         start_anew(folder)
-        _write_model(record, parts, folder)
+        record.status = "running"
+        write_inputs(parts, record, folder)
+        state = {key: value.detach().cpu() for key, value in parts.model.state_dict().items()}
+        Checkpoints(folder / CHECKPOINTS, record.run_id).save_best({"evaluations": [0], "model_states": [state]})
         keep_predictions(parts, outputs, folder)
         record_intervals(record, parts, outputs["test"])
+        record.status = "completed"
         record.write(folder)
     return record
 
@@ -249,9 +253,6 @@ def _counting_alike(layers: Sequence[_BatchNorm]) -> Iterator[None]:
             layer.momentum = momentum
 
 
-# ------------------------------------------------------------------------------------------------------ the folder
-
-
 def _describe(members: Sequence[Member], settings: Mapping[str, Any]) -> list[str]:
     notes = ["the heads were trained for the trunks of their runs, and not for the merged one"]
     if "lambda" in settings:
@@ -266,20 +267,3 @@ def _describe(members: Sequence[Member], settings: Mapping[str, Any]) -> list[st
             f"{', '.join(sorted(versions))}: whether these start networks alike cannot be known"
         )
     return notes
-
-
-def _write_model(record: Record, parts: Parts, folder: Path) -> None:
-    """Write what a run of model=hard leaves behind for those who use its model."""
-    with storing(folder / CHECKPOINTS):
-        (folder / CHECKPOINTS).mkdir(exist_ok=True)
-    with open_atomically(folder / CONFIG) as file:
-        file.write(yaml.safe_dump(record.config, sort_keys=False).encode())
-    if parts.learned:
-        with open_atomically(folder / LEARNED) as file:
-            file.write(json.dumps(parts.learned).encode())
-    sample_ids = {name: parts.loaders[name].split.sample_ids for name in SPLITS}
-    if any(ids is not None for ids in sample_ids.values()):
-        with open_atomically(folder / SAMPLE_IDS) as file:
-            file.write(json.dumps(sample_ids).encode())
-    state: dict[str, Tensor] = {key: value.detach().cpu() for key, value in parts.model.state_dict().items()}
-    Checkpoints(folder / CHECKPOINTS, record.run_id).save_best({"evaluations": [0], "model_states": [state]})

@@ -18,7 +18,7 @@ from mtlrun.errors import ConfigError, DataError
 from mtlrun.models import MultiTaskModel, SharedRepresentationModel, SourceStatistics
 from mtlrun.records.folder import LEARNED
 from mtlrun.records.record import Record
-from mtlrun.runs.restore import as_restored
+from mtlrun.runs.restore import as_restored, check_has_model
 from mtlrun.setup.environment import choose_device
 from mtlrun.setup.model_building import build_model
 from mtlrun.setup.model_description import SECTION, ModelDescription
@@ -77,8 +77,7 @@ class Predictor:
 
             return OnnxPredictor.open(folder)
         record = completed_record(folder)
-        if record.made_from is not None:
-            raise DataError(f"{folder}: this result was made from other runs; give the folder of a trained run")
+        check_has_model(folder, record)
         learned = _read_learned(folder)
         description = _describe(learned, folder)
         check_code(record.config, folder, _GROUPS)

@@ -52,19 +52,22 @@ def restore(folder: Path, *, device: str = "auto") -> Restored:
     if record is None or record.status != "completed":
         found = "no run" if record is None else f"a run that is {record.status}"
         raise DataError(f"{folder}: found {found}; give the folder of a completed run")
+    check_has_model(folder, record)
     # Read first: it takes no time, and whether it is there is the most likely question.
     state = Checkpoints(folder / CHECKPOINTS, record.run_id).load_best()
     if state is None:
-        if record.made_from is not None:
-            raise DataError(
-                f"{folder}: an ensemble has no weights of its own; give one of the runs that it is made from"
-            )
         raise DataError(f"{folder / CHECKPOINTS / BEST} is gone, so there are no weights of this run")
     parts = prepare(as_restored(record.config, device))
     check_same_splits(record, parts, folder)
     parts.model.load_state_dict(state)
     parts.model.eval()
     return Restored(record, parts)
+
+
+def check_has_model(folder: Path, record: Record) -> None:
+    """Raise DataError if the result in `folder` is that of an ensemble; a merged model is one like any other."""
+    if record.made_from is not None and not (folder / CHECKPOINTS / BEST).exists():
+        raise DataError(f"{folder}: an ensemble has no weights of its own; give one of the runs that it is made from")
 
 
 def check_same_splits(record: Record, parts: Parts, folder: Path) -> None:

@@ -125,7 +125,7 @@ def run(
         with logging_to(folder, console, quiet=parts.runtime.quiet), recording(record, folder):
             if lock.note is not None:
                 logger.warning("%s", lock.note)
-            _write_inputs(parts, record, folder)
+            write_inputs(parts, record, folder)
             trainer = _make_trainer(parts, record, folder, console, stop_signal)
             try:
                 with trainer.observers, beating(folder, trainer):
@@ -190,7 +190,7 @@ def _complete_baselines(config: Mapping[str, Any], record: Record, folder: Path,
         record.write(folder)
 
 
-def _write_inputs(parts: Parts, record: Record, folder: Path) -> None:
+def write_inputs(parts: Parts, record: Record, folder: Path) -> None:
     """Write what is known of a run that starts: its config, what was learned from the data, sample IDs, the record."""
     with storing(folder / CHECKPOINTS):
         (folder / CHECKPOINTS).mkdir(exist_ok=True)
