@@ -128,9 +128,10 @@ def test_another_process_that_trains_the_first_stage_is_waited_for(mtlrun, monke
     assert by_model().keys() == {"single", "concat"}
 
 
-@pytest.mark.parametrize("words", [["dataset=kendall_toy", "backbone.hidden=[4]", "trainer.epochs=1"]])
-def test_a_sweep_over_what_the_heads_learn_trains_the_networks_once(words, mtlrun):
-    code, _, err = mtlrun("-m", *words, "model=concat", "model.freeze=true,false", "runtime.quiet=true")
+@pytest.mark.slow
+def test_a_sweep_over_what_the_heads_learn_trains_the_networks_once(mtlrun):
+    words = ["dataset=kendall_toy", "backbone.hidden=[4]", "trainer.epochs=1", "runtime.quiet=true"]
+    code, _, err = mtlrun("-m", *words, "model=concat", "model.freeze=true,false")
     assert code == 0, err
     names = sorted(read_record(folder)["config"]["names"]["model"] for folder in run_folders())
     assert names == ["concat", "concat", "single"]
