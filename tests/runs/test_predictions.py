@@ -245,7 +245,7 @@ def test_dense_tasks_have_neither(mtlrun):
     )  # fmt: skip
     assert not list(folder.glob("predictions*"))
     assert read_record(folder)["intervals"] == {"test": {}}
-    assert "bootstrap" not in out
+    assert "bootstrap interval" not in out
     assert "no predictions are kept" not in out
 
 
