@@ -199,8 +199,9 @@ class CsvStream(RowStream):
 class ParquetStream(RowStream):
     """The rows of a Parquet file."""
 
-    #: Rows that are read at a time.
+    #: Rows that are read at a time, and cells at most.
     block_rows: ClassVar[int] = 2**16
+    block_cells: ClassVar[int] = 2**22
 
     def __init__(self, path: str, source: Source) -> None:
         with open_parquet(path) as file:
@@ -209,10 +210,11 @@ class ParquetStream(RowStream):
 
     def blocks(self, columns: Sequence[str], texts: Collection[str] = ()) -> Iterator[Block]:
         end = 0
+        size = max(1, min(self.block_rows, self.block_cells // max(1, len(columns))))
         with open_parquet(self.path) as file:
             import pyarrow
 
-            for batch in file.iter_batches(batch_size=self.block_rows, columns=list(columns)):
+            for batch in file.iter_batches(batch_size=size, columns=list(columns)):
                 table = pyarrow.Table.from_batches([batch])
                 start, end = end, end + table.num_rows
                 cells = {
