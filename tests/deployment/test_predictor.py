@@ -49,6 +49,7 @@ def test_predictions_are_those_of_the_run_from_a_copied_folder(quick, tmp_path):
             chances = written.filter(regex=rf"^{task}\.probability\.").to_numpy()
             assert numpy.allclose(decoded.probabilities, chances, rtol=0, atol=1e-6), (number, task)
             assert (decoded.prediction.numpy() == written[f"{task}.prediction"]).all()
+        assert list(predictor.only(["right"]).predict(inputs[:2])) == ["right"]
         assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 

@@ -1,5 +1,6 @@
 """Predictor: the model of a finished run, ready to predict, from the run's folder alone."""
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -108,8 +109,11 @@ class Predictor:
             for network in self.networks
             if (chosen := [task for task in network.tasks if task in tasks])
         ]
-        kept = {name: task for name, task in self.tasks.items() if name in tasks}
-        return Predictor(self.folder, self.record, self.learned, self.description, kept, networks, self.device)
+        other = copy.copy(self)
+        other.__dict__.pop("model", None)  # that of all tasks, if it was asked for
+        other.tasks = {name: task for name, task in self.tasks.items() if name in tasks}
+        other.networks = networks
+        return other
 
     @property
     def input_shape(self) -> tuple[int, ...]:
