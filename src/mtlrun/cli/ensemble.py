@@ -38,10 +38,12 @@ def main(arguments: Sequence[str]) -> int:
         parser.print_usage()
         return 0
     parsed = parse(parser, arguments)
+    from mtlrun.cli.main import collect_garbage
     from mtlrun.deployment.ensembles import ensemble  # imports torch, as the next two
     from mtlrun.deployment.made_runs import choose_folder
     from mtlrun.deployment.members import find_members
 
+    collect_garbage()
     members = find_members(parsed.folders)
     folder = choose_folder("ensemble", parsed.method, members, parsed.name, parsed.out)
     show(ensemble(members, parsed.method, folder, device=parsed.device), folder, quiet=parsed.quiet)

@@ -42,9 +42,11 @@ def main(arguments: Sequence[str]) -> int:
     out = Path(parsed.out or f"{run.resolve().name}{suffix}").expanduser()
     check_place(out)
     tasks = None if parsed.tasks is None else [name.strip() for name in parsed.tasks.split(",")]
+    from mtlrun.cli.main import collect_garbage
     from mtlrun.deployment.export import CHECKED, export  # imports torch, as the next
     from mtlrun.deployment.predictor import Predictor
 
+    collect_garbage()
     exported = export(Predictor.load(run, "cpu"), out, form, tasks)
     console = make_console()
     sizes = " and ".join(map(str, CHECKED))

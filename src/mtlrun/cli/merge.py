@@ -35,10 +35,12 @@ def main(arguments: Sequence[str]) -> int:
         parser.print_usage()
         return 0
     parsed = parse(parser, arguments)
+    from mtlrun.cli.main import collect_garbage
     from mtlrun.deployment.made_runs import choose_folder  # imports torch, as the next two
     from mtlrun.deployment.members import find_members
     from mtlrun.deployment.merged_models import merge
 
+    collect_garbage()
     members = find_members(parsed.folders)
     folder = choose_folder("merge", parsed.method, members, parsed.name, parsed.out)
     show(merge(members, parsed.method, folder, device=parsed.device), folder, quiet=parsed.quiet)
