@@ -24,11 +24,12 @@ BAD = [
     True, [], {}, ["abc"], [[1]], [math.nan], [math.inf],
 ]  # fmt: skip
 
-#: Arguments that the program fills in, and those that name columns and labels, which are looked up in the data.
+#: Arguments that the program fills in, and those that name columns, labels and tasks, which are looked up.
 NO_QUANTITIES = {"input_shape", "feature_shape", "output_shape", "head"}
 NO_QUANTITIES |= {
     "file_column", "targets", "classes", "positives", "positive", "split_column", "group_column", "stratify",
     "time_column", "id_column", "weight_column", "missing", "inputs", "exclude", "categorical", "dates",
+    "primary",
 }  # fmt: skip
 
 # What means something after all. Everything else in BAD is refused for every argument.
@@ -40,9 +41,19 @@ SWITCHED_OFF_BY_0 = {
     "texture", "missing", "max_objects", "shift", "num_sines", "num_shared_experts", "adversarial_weight",
     "orthogonality_weight", "entropy_penalty", "unused_penalty", "warmup_fraction", "strength", "regularization",
     "leak", "decay", "beta_decay", "gamma_decay", "rho", "eta", "burn_in", "step_size", "preference", "c",
+    "auxiliary_weight",
 }  # fmt: skip
 COUNTED_FROM_0 = {"fold", "base_epoch", "ignore_index"}
-END_OF_AN_INTERVAL_AT_0 = {"final_factor", "self_weight", "last_stage_weight", "sigma", "alpha", "beta", "gamma"}
+END_OF_AN_INTERVAL_AT_0 = {
+    "final_factor",
+    "self_weight",
+    "last_stage_weight",
+    "sigma",
+    "alpha",
+    "beta",
+    "gamma",
+    "relax_factor",
+}
 OF_EITHER_SIGN = {"init", "min_losses", "correlation"}
 ALLOWED = {
     0: SEEDS | SWITCHED_OFF_BY_0 | COUNTED_FROM_0 | END_OF_AN_INTERVAL_AT_0 | OF_EITHER_SIGN,

@@ -7,6 +7,7 @@ from torch import Tensor, distributed
 
 from mtlrun.errors import ConfigError
 from mtlrun.library.accumulation import Accumulation
+from mtlrun.setup.model_size import count_parameters
 
 
 def num_processes() -> int:
@@ -41,7 +42,7 @@ class Processes:
         device = next((leaf.device for leaves in self._leaves.values() for leaf in leaves), torch.device("cpu"))
         present = torch.tensor([float(name in accumulated.losses) for name in tasks], device=device)
         distributed.all_reduce(present, group=self._group)
-        sizes = [sum(leaf.numel() for leaf in self._leaves.get(name, ())) for name in tasks]
+        sizes = [count_parameters(self._leaves.get(name, ())) for name in tasks]
         largest = torch.tensor([*sizes, *(-size for size in sizes)], device=device)
         distributed.all_reduce(largest, distributed.ReduceOp.MAX, group=self._group)
         counts, bounds = present.tolist(), largest.tolist()
