@@ -10,8 +10,8 @@ from helpers import read_record
 from sklearn.metrics import accuracy_score, log_loss, mean_squared_error, roc_auc_score
 from trained_houses import ALL, find, train
 
-from mtlrun.deployment.ensembles import ensemble
-from mtlrun.deployment.members import Member, find_members
+from mtlrun.deployment.combined.ensembles import ensemble
+from mtlrun.deployment.combined.members import Member, find_members
 
 
 def hard():

@@ -13,7 +13,8 @@ import torch
 from helpers import run_folders
 
 from mtlrun.cli.main import dispatch
-from mtlrun.deployment import export as exporting
+from mtlrun.deployment.exporting import export as exporting
+from mtlrun.deployment.opening import open_predictor
 from mtlrun.deployment.predictor import Predictor
 from mtlrun.errors import DataError
 
@@ -60,7 +61,7 @@ def test_an_onnx_file_has_all_that_predictions_need(run, mtlrun):
     code, out, err = mtlrun("export", str(run), "--out", "all.onnx")
     assert (code, err) == (0, "")
     assert "checked with 1 and 5 samples" in out
-    predictor, exported = Predictor.load(run, "cpu"), Predictor.load("all.onnx")
+    predictor, exported = Predictor.load(run, "cpu"), open_predictor("all.onnx")
     frame = pandas.read_csv(run.parents[2] / "homes.csv")
     inputs, wrong = predictor.encoder.encode(frame)
     assert not wrong
@@ -153,7 +154,7 @@ def test_an_onnx_file_of_others_is_refused(tmp_path):
     )
     onnx.save(model, path)
     with pytest.raises(DataError, match="no metadata of mtlrun; give a file that `mtlrun export` wrote"):
-        Predictor.load(path)
+        open_predictor(path)
     path.write_bytes(b"no model")
     with pytest.raises(DataError, match="is no ONNX file that can be read"):
-        Predictor.load(path)
+        open_predictor(path)

@@ -8,9 +8,9 @@ import torch
 from helpers import read_record
 from trained_houses import find, train
 
-from mtlrun.deployment.members import find_members
-from mtlrun.deployment.merged_models import merge, recompute_statistics
-from mtlrun.deployment.merging import apply, average, task_vector_sum, ties
+from mtlrun.deployment.combined.members import find_members
+from mtlrun.deployment.combined.merged_models import merge, recompute_statistics
+from mtlrun.deployment.combined.merging import apply, average, task_vector_sum, ties
 from mtlrun.runs.restore import restore
 from mtlrun.training.evaluation import evaluate
 

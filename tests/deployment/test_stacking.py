@@ -9,8 +9,8 @@ from scipy.special import log_softmax
 from sklearn.model_selection import StratifiedKFold
 from trained_houses import find
 
-from mtlrun.deployment.combining import mean
-from mtlrun.deployment.stacking import PENALTIES, fit_stack
+from mtlrun.deployment.combined.combining import mean
+from mtlrun.deployment.combined.stacking import PENALTIES, fit_stack
 from mtlrun.tasks import BinaryClassification, Classification, Count, MultiLabel, Ordinal, Regression
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.special import expit, softmax
 
-from mtlrun.deployment.combining import mean, vote
+from mtlrun.deployment.combined.combining import mean, vote
 from mtlrun.tasks import (
     AveragesPredictions,
     BinaryClassification,

@@ -39,9 +39,9 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     parsed = parse(parser, arguments)
     from mtlrun.cli.main import collect_garbage
-    from mtlrun.deployment.ensembles import ensemble  # imports torch, as the next two
-    from mtlrun.deployment.made_runs import choose_folder
-    from mtlrun.deployment.members import find_members
+    from mtlrun.deployment.combined.ensembles import ensemble  # imports torch, as the next two
+    from mtlrun.deployment.combined.made_runs import choose_folder
+    from mtlrun.deployment.combined.members import find_members
 
     collect_garbage()
     members = find_members(parsed.folders)

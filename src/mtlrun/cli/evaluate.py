@@ -54,9 +54,9 @@ def main(arguments: Sequence[str]) -> int:
         from mtlrun.config.changes import change
         from mtlrun.deployment.choosing import INPUT_KEYS
         from mtlrun.deployment.labeled_tables import evaluate_table
-        from mtlrun.deployment.predictor import Predictor
+        from mtlrun.deployment.opening import open_predictor
 
-        predictor = Predictor.load(folder, parsed.device)
+        predictor = open_predictor(folder, parsed.device)
         dataset = change(predictor.record.config, overrides, "dataset", INPUT_KEYS)["dataset"]
         result, summary = evaluate_table(predictor, Path(parsed.input).expanduser(), dataset)
         for line in summary.describe("they are left out"):

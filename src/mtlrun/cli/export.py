@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     check_place(out)
     tasks = None if parsed.tasks is None else [name.strip() for name in parsed.tasks.split(",")]
     from mtlrun.cli.main import collect_garbage
-    from mtlrun.deployment.export import CHECKED, export  # imports torch, as the next
+    from mtlrun.deployment.exporting.export import CHECKED, export  # imports torch, as the next
     from mtlrun.deployment.predictor import Predictor
 
     collect_garbage()

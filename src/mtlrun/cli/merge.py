@@ -36,9 +36,9 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     parsed = parse(parser, arguments)
     from mtlrun.cli.main import collect_garbage
-    from mtlrun.deployment.made_runs import choose_folder  # imports torch, as the next two
-    from mtlrun.deployment.members import find_members
-    from mtlrun.deployment.merged_models import merge
+    from mtlrun.deployment.combined.made_runs import choose_folder  # imports torch, as the next two
+    from mtlrun.deployment.combined.members import find_members
+    from mtlrun.deployment.combined.merged_models import merge
 
     collect_garbage()
     members = find_members(parsed.folders)

@@ -42,11 +42,11 @@ def main(arguments: Sequence[str]) -> int:
 
     add_code(parsed.code)
     from mtlrun.deployment.choosing import INPUT_KEYS, open_input  # imports torch, as the next two
+    from mtlrun.deployment.opening import open_predictor
     from mtlrun.deployment.predict import check_output, write_folder, write_predictions
-    from mtlrun.deployment.predictor import Predictor
 
     collect_garbage()  # the frames of pandas would not be freed else
-    predictor = Predictor.load(folder, parsed.device)
+    predictor = open_predictor(folder, parsed.device)
     if parsed.tasks is not None:
         predictor = predictor.only(parsed.tasks)
     if predictor.left_out:

@@ -63,7 +63,7 @@ class Predictor:
         """Return the predictor of the run in a folder, wherever it was copied; its data need not be there.
 
         Args:
-            folder: of a completed run; or an ONNX file of `mtlrun export`, which computes on the CPU.
+            folder: of a completed run.
             device: as `runtime.device`.
 
         Raises:
@@ -73,10 +73,6 @@ class Predictor:
             CheckpointError: best.pt is damaged, or does not fit the model.
         """
         folder = Path(folder)
-        if folder.suffix == ".onnx" and folder.is_file():
-            from mtlrun.deployment.onnx_model import OnnxPredictor
-
-            return OnnxPredictor.open(folder)
         record = completed_record(folder)
         check_has_model(folder, record)
         learned = _read_learned(folder)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mtlrun.datasets import SplitName
 from mtlrun.deployment.images import PixelEncoder, find_images
+from mtlrun.deployment.opening import open_predictor
 from mtlrun.deployment.predictor import Predictor
 from mtlrun.deployment.tables import TableEncoder
 from mtlrun.errors import DataError, list_problems
@@ -44,7 +45,7 @@ def load(folder: str | Path, *, device: str = "auto") -> "TrainedModel":
         ConfigError: the model cannot be built anymore.
         CheckpointError: best.pt is damaged, or does not fit the model.
     """
-    return TrainedModel(Predictor.load(Path(folder).expanduser(), device), device)
+    return TrainedModel(open_predictor(Path(folder).expanduser(), device), device)
 
 
 class TrainedModel:

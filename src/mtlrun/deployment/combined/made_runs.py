@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mtlrun.deployment.members import Member
+from mtlrun.deployment.combined.members import Member
 from mtlrun.errors import ConfigError, DataError, RecordError
 from mtlrun.records.folder import check_writable
 from mtlrun.records.record import Record

@@ -14,7 +14,7 @@ import torch
 from numpy import ndarray
 from torch import Tensor
 
-from mtlrun.deployment.combining import Combine, mean
+from mtlrun.deployment.combined.combining import Combine, mean
 from mtlrun.tasks import AveragesPredictions, Count, Task
 from mtlrun.tasks.averaging import log
 

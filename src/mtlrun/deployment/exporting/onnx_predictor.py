@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from mtlrun.deployment.code import check_code
-from mtlrun.deployment.export import require_onnx
-from mtlrun.deployment.metadata import read_metadata
+from mtlrun.deployment.exporting.export import require_onnx
+from mtlrun.deployment.exporting.metadata import read_metadata
 from mtlrun.deployment.predictor import Predictor
 from mtlrun.errors import DataError
 from mtlrun.setup.model_description import SECTION, ModelDescription

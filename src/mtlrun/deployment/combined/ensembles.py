@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from mtlrun.datasets import Loader
-from mtlrun.deployment.combining import Combine, mean, vote
-from mtlrun.deployment.made_runs import finished, made_record
-from mtlrun.deployment.members import Member, check_splits, check_tasks, listed
-from mtlrun.deployment.stacking import fit_stack
+from mtlrun.deployment.combined.combining import Combine, mean, vote
+from mtlrun.deployment.combined.made_runs import finished, made_record
+from mtlrun.deployment.combined.members import Member, check_splits, check_tasks, listed
+from mtlrun.deployment.combined.stacking import fit_stack
 from mtlrun.errors import ConfigError, DataError
 from mtlrun.records.folder import hold, start_anew
 from mtlrun.records.record import Record, TaskMetrics

@@ -14,10 +14,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mtlrun.comparison.labels import DERIVED
 from mtlrun.datasets import SPLITS
 from mtlrun.datasets.base import Split, TensorSplit
-from mtlrun.deployment.made_runs import finished, made_record
-from mtlrun.deployment.members import Member
-from mtlrun.deployment.merging import KEPT, Weights, apply, average, task_vector_sum, ties
-from mtlrun.deployment.networks import Network, check_networks, networks_of
+from mtlrun.deployment.combined.made_runs import finished, made_record
+from mtlrun.deployment.combined.members import Member
+from mtlrun.deployment.combined.merging import KEPT, Weights, apply, average, task_vector_sum, ties
+from mtlrun.deployment.combined.networks import Network, check_networks, networks_of
 from mtlrun.errors import ConfigError, DataError
 from mtlrun.models import HardSharing
 from mtlrun.records.folder import CHECKPOINTS, hold, start_anew

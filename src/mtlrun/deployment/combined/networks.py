@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mtlrun.deployment.members import Member
+from mtlrun.deployment.combined.members import Member
 from mtlrun.errors import ConfigError, DataError
 from mtlrun.models import HardSharing, MultiTaskModel, SingleTask
 from mtlrun.runs.restore import restore

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mtlrun.deployment.metadata import write_metadata
+from mtlrun.deployment.exporting.metadata import write_metadata
+from mtlrun.deployment.exporting.program import Program, without_unused
 from mtlrun.deployment.predictor import Predictor
-from mtlrun.deployment.program import Program, without_unused
 from mtlrun.errors import DataError
 from mtlrun.records.folder import open_atomically
 
