@@ -10,8 +10,8 @@ TREES = {
     for path in sorted((ROOT / folder).rglob("*.py"))
 }
 EXECUTING = {"marshal", "shelve", "dill", "cloudpickle", "joblib", "runpy", "code", "imp"}
-# Of a module, what may be used; of others, anything.
-ALLOWED = {"pickle": {"UnpicklingError"}, "yaml": {"safe_load", "safe_dump", "YAMLError"}}
+# Of a module, what may be used; of others, anything. To write YAML executes nothing.
+ALLOWED = {"pickle": {"UnpicklingError"}, "yaml": {"safe_load", "safe_dump", "dump", "SafeDumper", "YAMLError"}}
 # Calls that need an argument, and its value.
 NEEDED = {
     ("torch", "load"): ("weights_only", True),

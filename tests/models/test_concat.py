@@ -1,6 +1,7 @@
 """Late fusion of networks trained apart."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -115,7 +116,7 @@ def test_another_process_that_trains_the_first_stage_is_waited_for(mtlrun, monke
     from mtlrun.runs import run as module
 
     waits = []
-    monkeypatch.setattr(first_stage.time, "sleep", waits.append)
+    monkeypatch.setattr(first_stage, "time", SimpleNamespace(sleep=waits.append))  # other threads sleep as ever
 
     def busy_at_first(config, **options):
         if config["names"]["model"] == "single" and not waits:

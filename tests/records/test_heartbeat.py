@@ -3,6 +3,8 @@
 import json
 import os
 import platform
+import subprocess
+import sys
 import time
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -32,6 +34,16 @@ def test_a_heartbeat_is_read_as_it_was_written(tmp_path):
 def test_the_state_of_a_run_that_has_not_ended(change, state):
     here = {"pid": os.getpid(), "host": platform.node(), "at": time.time()}
     assert state_of(None, Heartbeat(**here | change)) == state
+
+
+def test_a_run_that_nobody_has_asked_for_its_end_is_killed_nevertheless():
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    beat = Heartbeat(pid=process.pid)
+    assert state_of(None, beat) == "running"
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # a zombie, which in a container may stay
+    assert state_of(None, beat) == "killed"
+    process.communicate()
 
 
 def test_the_time_that_is_left_does_not_follow_a_clock_that_is_set(tmp_path, monkeypatch):

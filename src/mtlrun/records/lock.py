@@ -217,11 +217,11 @@ def _began(process: int) -> str | None:
 
 
 def process_exists(pid: int) -> bool:
-    """Return True if there is such a process on this machine, or if that cannot be known."""
+    """Return True if there is such a process on this machine that has not ended, or if that cannot be known."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except (PermissionError, OverflowError):  # that of another user; no number of a process
         return True
-    return True
+    return _began(pid) != ""
