@@ -16,6 +16,7 @@ from mtlrun.records.notes import taking_notes
 from mtlrun.runs import run as module
 from mtlrun.runs.run import run
 from mtlrun.training.observers import Observer, Observers, TensorBoard
+from mtlrun.training.observers.base import AppendFile
 
 HOOKS = {
     "started": (None, 0),
@@ -204,3 +205,15 @@ def test_an_epoch_line_has_the_mean_losses_of_its_epoch(monkeypatch, caplog):
     found = [line.split(" INFO ")[1] for line in (folder / "run.log").read_text().splitlines() if "INFO epoch" in line]
     assert [line.split(" 0.")[0] for line in expected] == [line.split(" 0.")[0] for line in found]
     assert all(line.startswith(start) for line, start in zip(found, expected, strict=True))
+
+
+def test_the_file_is_named_whose_name_cannot_be_brought_to_the_disk(tmp_path, monkeypatch):
+    def refuse(folder):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    file = AppendFile(tmp_path / "events")
+    monkeypatch.setattr("mtlrun.records.folder._sync_folder", refuse)
+    with pytest.raises(StorageError, match=r"events cannot be written: Input/output error"):
+        file.sync()
+    assert file.has_failed
+    file.close()

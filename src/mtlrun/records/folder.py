@@ -163,13 +163,17 @@ def set_aside(path: Path) -> None:
     sync_folder(path.parent)
 
 
-def sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path, *, because_of: Path | None = None) -> None:
     """Wait until the names in a folder are on the disk: a file that was made, renamed or removed is after a power cut.
+
+    Args:
+        folder: of the names.
+        because_of: the file whose name it is about, for the error; None for the folder.
 
     Raises:
         StorageError: the disk is full, ...
     """
-    with storing(folder):
+    with storing(because_of or folder):
         _sync_folder(folder)
 
 

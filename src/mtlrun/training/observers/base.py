@@ -103,7 +103,8 @@ class AppendFile:
         with self._storing():
             os.fsync(self.file.fileno())
         if not self._name_is_synced:
-            sync_folder(self.path.parent)
+            with self._storing():
+                sync_folder(self.path.parent, because_of=self.path)
             self._name_is_synced = True
         return self.size()
 
