@@ -16,7 +16,7 @@ from mtlrun.cli.main import dispatch
 from mtlrun.deployment.exporting import export as exporting
 from mtlrun.deployment.opening import open_predictor
 from mtlrun.deployment.predictor import Predictor
-from mtlrun.errors import DataError
+from mtlrun.errors import ConfigError, DataError
 
 
 def write_table(path, rows=200):
@@ -66,6 +66,9 @@ def test_an_onnx_file_has_all_that_predictions_need(run, mtlrun):
     inputs, wrong = predictor.encoder.encode(frame)
     assert not wrong
     assert torch.equal(exported.encoder.encode(frame)[0], inputs)
+    with pytest.raises(ConfigError, match=r"an exported file has no nn\.Module; give the folder of the run"):
+        _ = exported.model
+    assert "found no run" in mtlrun("evaluate", "all.onnx", "--input", str(run.parents[2] / "homes.csv"))[2]
     for size in (1, 2, 200):
         expected, found = predictor.predict(inputs[:size]), exported.predict(inputs[:size])
         raw = run_onnx("all.onnx", inputs[:size])

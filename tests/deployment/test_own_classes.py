@@ -114,6 +114,11 @@ def test_tasks_are_predicted_by_their_sources_and_classes(mtlrun, monkeypatch):
     code, _, err = mtlrun("predict", "copied", "--input", "images", "--out", "out.csv")
     assert code == 2
     assert "this run needs classes of its author's package their_sources, which cannot be imported" in err
+    code, _, err = mtlrun("export", "copied", "--out", "all.pt2", "--code", "project")
+    assert code == 0, err
+    assert "left out; --tasks chooses them: kind (3, 8, 8)" in err
+    code, _, err = mtlrun("export", "copied", "--out", "kind.pt2", "--tasks", "kind")
+    assert (code, err) == (0, "")
     code, _, err = mtlrun("predict", "copied", "--input", "images", "--out", "out.csv", "--code", "project")
     assert code == 0, err
     assert "left out; --tasks chooses them: kind (3, 8, 8)" in err

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from mtlrun.cli.comparing import check_place, format_of, make_parser, name_left_out, parse
+from mtlrun.cli.comparing import check_place, format_of, make_parser, name_left_out, number_above_0, parse
 from mtlrun.comparison.affinity.findings import Findings, Source, find_affinities, measures_of
 from mtlrun.comparison.affinity.formats import as_csv, as_json, as_lines, as_text_table
 from mtlrun.comparison.affinity.measures import FAMILIES, MEASURES, AffinityMatrix
@@ -85,7 +85,9 @@ def _make_parser() -> argparse.ArgumentParser:
         "--by", type=_measures, metavar="WHICH,...",
         help=f"{', '.join(FAMILIES)}, or single measures (default: all that can be found)",
     )  # fmt: skip
-    parser.add_argument("--networks", type=_count, metavar="N", help="suggest groups of tasks for at most N networks")
+    parser.add_argument(
+        "--networks", type=number_above_0, metavar="N", help="suggest groups of tasks for at most N networks"
+    )
     parser.add_argument(
         "--helpers", action="store_true",
         help="a network may also train tasks that are predicted by another one, for what they give to the others",
@@ -112,12 +114,6 @@ def _measures(text: str) -> list[str]:
             raise argparse.ArgumentTypeError(f"{name}: no such measure; {suggest(name, known, 'measures')}")
         chosen += [measure for measure in found if measure not in chosen]
     return chosen
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, found {text}")
-    return int(text)
 
 
 def _check(parsed: argparse.Namespace, outs: Sequence[Path]) -> None:

@@ -12,14 +12,17 @@ from mtlrun.errors import ConfigError
 from mtlrun.records.printable import printable
 
 
-def make_parser(command: str, description: str, epilog: str, *, folders: str) -> argparse.ArgumentParser:
-    """Return the parser of a command, which takes folders and raises ConfigError.
+def make_parser(
+    command: str, description: str, epilog: str, *, folders: str | None = None, run: str | None = None
+) -> argparse.ArgumentParser:
+    """Return the parser of a command, which takes folders or one run and raises ConfigError.
 
     Args:
         command: its name.
         description: what it does.
         epilog: what stands below the options in its help.
-        folders: what is done with the runs in the folders.
+        folders: what is done with the runs in the folders; None if it takes none.
+        run: what is given as the run; None if it takes none.
     """
     parser = argparse.ArgumentParser(
         f"mtlrun {command}",
@@ -28,7 +31,10 @@ def make_parser(command: str, description: str, epilog: str, *, folders: str) ->
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("folders", nargs="+", metavar="FOLDER", help=f"the runs in and below it are {folders}")
+    if folders is not None:
+        parser.add_argument("folders", nargs="+", metavar="FOLDER", help=f"the runs in and below it are {folders}")
+    if run is not None:
+        parser.add_argument("run", metavar="RUN", type=_path, help=run)
     return raise_problems(parser, f"mtlrun {command} --help")
 
 
@@ -43,17 +49,17 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
 def add_choices(parser: argparse.ArgumentParser) -> None:
     """Add the options that say what is compared, and how."""
     parser.add_argument(
-        "--group-by", type=_list, metavar="KEY,...",
+        "--group-by", type=names_of, metavar="KEY,...",
         help="the runs of a row have these keys in common, such as weighting or optimizer.lr (default: all keys but "
         "those of --over)",
     )  # fmt: skip
     parser.add_argument(
-        "--over", type=_list, metavar="KEY,...",
+        "--over", type=names_of, metavar="KEY,...",
         help="keys in which the runs of a row differ, over which mean and standard deviation are (default: "
         "seed,dataset.fold)",
     )  # fmt: skip
     parser.add_argument(
-        "--metrics", type=_list, default=("main",), metavar="WHICH,...",
+        "--metrics", type=names_of, default=("main",), metavar="WHICH,...",
         help="main: the main metric of each task (default); all: all but losses; or task/metric, where * stands for "
         "anything",
     )  # fmt: skip
@@ -72,7 +78,19 @@ def options_of(parsed: argparse.Namespace, *, pareto: bool, intervals: bool) -> 
     )
 
 
-def _list(text: str) -> tuple[str, ...]:
+def _path(text: str) -> Path:
+    return Path(text).expanduser()
+
+
+def number_above_0(text: str) -> int:
+    """Return the number that an option is given as; the parser names what is none."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, found {text}")
+    return int(text)
+
+
+def names_of(text: str) -> tuple[str, ...]:
+    """Return the names that an option is given as, with commas in between; the parser names what is none."""
     names = tuple(name.strip() for name in text.split(","))
     if not all(names):
         raise argparse.ArgumentTypeError(f"{text!r} is no list of names with commas in between")

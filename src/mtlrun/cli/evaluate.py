@@ -5,9 +5,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from mtlrun.cli.comparing import check_place, complain
+from mtlrun.cli.comparing import check_place, complain, make_parser
 from mtlrun.cli.predict import add_options, take_overrides
-from mtlrun.config.words import raise_problems
 from mtlrun.errors import ConfigError
 from mtlrun.records.display import UNDEFINED, has_undefined, make_console, print_line, print_results
 from mtlrun.records.folder import open_atomically
@@ -42,21 +41,19 @@ def main(arguments: Sequence[str]) -> int:
     from mtlrun.deployment.code import add_code
 
     add_code(parsed.code)
-
     collect_garbage()
-    folder = Path(parsed.run).expanduser()
     if parsed.input is None:
         from mtlrun.deployment.evaluate import evaluate_run  # imports torch, as what is below
 
-        result = evaluate_run(folder, parsed.split or "test", overrides, device=parsed.device)
+        result = evaluate_run(parsed.run, parsed.split or "test", overrides, device=parsed.device)
         where = f"the {result.on} split"
     else:
         from mtlrun.config.changes import change
         from mtlrun.deployment.choosing import INPUT_KEYS
         from mtlrun.deployment.labeled_tables import evaluate_table
-        from mtlrun.deployment.opening import open_predictor
+        from mtlrun.deployment.predictor import Predictor
 
-        predictor = open_predictor(folder, parsed.device)
+        predictor = Predictor.load(parsed.run, parsed.device)
         dataset = change(predictor.record.config, overrides, "dataset", INPUT_KEYS)["dataset"]
         result, summary = evaluate_table(predictor, Path(parsed.input).expanduser(), dataset)
         for line in summary.describe("they are left out"):
@@ -79,16 +76,14 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "mtlrun evaluate",
-        description="The metrics of a finished run on one of its splits, by its selected weights.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = make_parser(
+        "evaluate",
+        "The metrics of a finished run on one of its splits, by its selected weights.",
+        _EPILOG,
+        run="the folder of a completed run",
     )
-    parser.add_argument("run", metavar="RUN", help="the folder of a completed run")
     parser.add_argument("--split", choices=("train", "val", "test"), help="of the run's data (default: test)")
     parser.add_argument("--input", metavar="FILE", help="a table with labels that was no part of the run's data")
     parser.add_argument("--out", metavar="FILE", help="write the metrics into this file as well, .json")
     add_options(parser)
-    return raise_problems(parser, "mtlrun evaluate --help")
+    return parser

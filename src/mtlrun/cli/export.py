@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mtlrun.cli.comparing import check_place, format_of
-from mtlrun.config.words import raise_problems
+from mtlrun.cli.comparing import check_place, format_of, make_parser, names_of
+from mtlrun.cli.predict import add_code_option, choose_tasks
 from mtlrun.errors import ConfigError
 from mtlrun.records.display import make_console, print_line
 
@@ -30,7 +30,6 @@ def main(arguments: Sequence[str]) -> int:
         parser.print_usage()
         return 0
     parsed = parser.parse_args(arguments)
-    run = Path(parsed.run).expanduser()
     form = parsed.format
     if parsed.out is not None:
         found = format_of(Path(parsed.out), _FORMATS)
@@ -39,15 +38,17 @@ def main(arguments: Sequence[str]) -> int:
         form = found
     form = form or "onnx"
     suffix = next(suffix for suffix, name in _FORMATS.items() if name == form)
-    out = Path(parsed.out or f"{run.resolve().name}{suffix}").expanduser()
+    out = Path(parsed.out or f"{parsed.run.resolve().name}{suffix}").expanduser()
     check_place(out)
-    tasks = None if parsed.tasks is None else [name.strip() for name in parsed.tasks.split(",")]
     from mtlrun.cli.main import collect_garbage
+    from mtlrun.deployment.code import add_code
+
+    add_code(parsed.code)
     from mtlrun.deployment.exporting.export import CHECKED, export  # imports torch, as the next
     from mtlrun.deployment.predictor import Predictor
 
     collect_garbage()
-    exported = export(Predictor.load(run, "cpu"), out, form, tasks)
+    exported = export(choose_tasks(Predictor.load(parsed.run, "cpu"), parsed.tasks), out, form)
     console = make_console()
     sizes = " and ".join(map(str, CHECKED))
     print_line(
@@ -62,15 +63,16 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "mtlrun export",
-        description="The model of a finished run as a file: inputs of any batch size to predictions of all tasks.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = make_parser(
+        "export",
+        "The model of a finished run as a file: inputs of any batch size to predictions of all tasks.",
+        _EPILOG,
+        run="the folder of a completed run",
     )
-    parser.add_argument("run", metavar="RUN", help="the folder of the run")
     parser.add_argument("--format", choices=("onnx", "torch"), help="of the file (default: by --out, or onnx)")
-    parser.add_argument("--tasks", metavar="TASK,...", help="export these only, without what only others need")
+    parser.add_argument(
+        "--tasks", type=names_of, metavar="TASK,...", help="export these only, without what only others need"
+    )
     parser.add_argument("--out", metavar="FILE", help="the file to write, .onnx or .pt2 (default: the run's name)")
-    return raise_problems(parser, "mtlrun export --help")
+    add_code_option(parser)
+    return parser

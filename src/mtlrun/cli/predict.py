@@ -4,11 +4,15 @@ import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mtlrun.cli.comparing import check_place, complain, format_of
-from mtlrun.config.words import raise_problems
+from mtlrun.cli.comparing import check_place, complain, format_of, make_parser, names_of, number_above_0
+from mtlrun.config.suggest import suggest
 from mtlrun.errors import ConfigError
 from mtlrun.records.printable import printable
+
+if TYPE_CHECKING:
+    from mtlrun.deployment.predictor import Predictor
 
 _OVERRIDE = re.compile(r"[+~]*[a-z_]+(\.\w+)+=")
 _SUFFIXES = {".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}
@@ -30,12 +34,12 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     words, overrides = take_overrides(arguments)
     parsed = parser.parse_args(words)
-    folder, out = Path(parsed.run).expanduser(), Path(parsed.out).expanduser()
+    out = Path(parsed.out).expanduser()
     inputs = [Path(path).expanduser() for path in parsed.input]
     form = format_of(out, _SUFFIXES) if out.suffix else None
     if form is not None:
         check_place(out)
-    _check_out(out, folder, inputs)
+    _check_out(out, parsed.run, inputs)
     from mtlrun.cli.main import collect_garbage
     from mtlrun.config.changes import change
     from mtlrun.deployment.code import add_code
@@ -46,13 +50,8 @@ def main(arguments: Sequence[str]) -> int:
     from mtlrun.deployment.predict import check_output, write_folder, write_predictions
 
     collect_garbage()  # the frames of pandas would not be freed else
-    predictor = open_predictor(folder, parsed.device)
-    if parsed.tasks is not None:
-        predictor = predictor.only(parsed.tasks)
-    if predictor.left_out:
-        others = ", ".join(f"{task} {shape}" for task, shape in predictor.left_out.items())
-        complain(f"tasks whose inputs are of another shape are left out; --tasks chooses them: {others}")
-        predictor = predictor.only([task for task in predictor.tasks if task not in predictor.left_out])
+    predictor = open_predictor(parsed.run, parsed.device)
+    predictor = choose_tasks(predictor, parsed.tasks)
     check_output(predictor, folder=form is None)
     config = change(predictor.record.config, overrides, "dataset", INPUT_KEYS)
     reader = open_input(predictor, inputs, config["dataset"])
@@ -68,12 +67,39 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the commands that use a trained model."""
+    """Add the options of the commands that compute with a trained model."""
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default: auto)")
+    add_code_option(parser)
+
+
+def add_code_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option of all commands that make a trained model again."""
     parser.add_argument(
         "--code", action="append", default=[], metavar="FOLDER",
         help="holds modules with classes of the run's author, which are then imported",
     )  # fmt: skip
+
+
+def choose_tasks(predictor: "Predictor", tasks: Sequence[str] | None) -> "Predictor":
+    """Return the predictor of the tasks that are asked for, and say which ones are left out.
+
+    Args:
+        predictor: of a run.
+        tasks: of --tasks; None for all whose inputs are of one shape.
+
+    Raises:
+        ConfigError: the run has no such task.
+    """
+    for task in tasks or ():
+        if task not in predictor.tasks:
+            raise ConfigError(f"--tasks {task}: the run has no such task; {suggest(task, predictor.tasks, 'it has')}")
+    if tasks is not None:
+        predictor = predictor.only(tasks)
+    if predictor.left_out:
+        others = ", ".join(f"{task} {shape}" for task, shape in predictor.left_out.items())
+        complain(f"tasks whose inputs are of another shape are left out; --tasks chooses them: {others}")
+        predictor = predictor.only([task for task in predictor.tasks if task not in predictor.left_out])
+    return predictor
 
 
 def take_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -83,14 +109,12 @@ def take_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "mtlrun predict",
-        description="Predictions of a finished run for new rows or images, from the run's folder alone.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = make_parser(
+        "predict",
+        "Predictions of a finished run for new rows or images, from the run's folder alone.",
+        _EPILOG,
+        run="the folder of a completed run, or a file of mtlrun export, .onnx",
     )
-    parser.add_argument("run", metavar="RUN", help="the folder of a completed run")
     parser.add_argument(
         "--input", required=True, nargs="+", action="extend", metavar="FILE",
         help="a CSV or Parquet file; or a folder of images, image files, or a table that names some",
@@ -98,22 +122,15 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", required=True, metavar="FILE", help="the file to write, .csv or .parquet; a folder for maps and boxes"
     )
-    parser.add_argument("--tasks", type=_names, metavar="TASK,...", help="predict these only (default: all)")
+    parser.add_argument("--tasks", type=names_of, metavar="TASK,...", help="predict these only (default: all)")
     parser.add_argument(
-        "--batch-size", type=_count, metavar="N", help="samples at a time (default: 4096, or 32 with maps or boxes)"
+        "--batch-size",
+        type=number_above_0,
+        metavar="N",
+        help="samples at a time (default: 4096, or 32 with maps or boxes)",
     )
     add_options(parser)
-    return raise_problems(parser, "mtlrun predict --help")
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, found {text}")
-    return int(text)
+    return parser
 
 
 def _check_out(out: Path, run: Path, inputs: Sequence[Path]) -> None:

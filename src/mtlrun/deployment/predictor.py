@@ -76,7 +76,12 @@ class Predictor:
         record = completed_record(folder)
         check_has_model(folder, record)
         learned = _read_learned(folder)
-        description = _describe(learned, folder)
+        if SECTION not in learned:
+            raise DataError(
+                f"{folder}: this run is of an earlier version of mtlrun, which did not keep what its model was built "
+                "for; `mtlrun evaluate` reads it where its data are, and runtime.rerun=true trains it anew"
+            )
+        description = read_description(learned, folder / LEARNED)
         check_code(record.config, folder, _GROUPS)
         states = read_states(folder, record)
         with torch.random.fork_rng(devices=[]):  # the initial weights are replaced
@@ -261,16 +266,29 @@ def _read_learned(folder: Path) -> Mapping[str, Any]:
     return learned
 
 
-def _describe(learned: Mapping[str, Any], folder: Path) -> ModelDescription:
-    if SECTION not in learned:
-        raise DataError(
-            f"{folder}: this run is of an earlier version of mtlrun, which did not keep what its model was built for; "
-            "`mtlrun evaluate` reads it where its data are, and runtime.rerun=true trains it anew"
-        )
+def read_description(learned: Mapping[str, Any], where: Path) -> ModelDescription:
+    """Return what the model of a run was built for.
+
+    Args:
+        learned: what the run learned.
+        where: the file that it was read from, for the message.
+
+    Raises:
+        DataError: it is damaged.
+    """
     try:
         return ModelDescription.from_plain(learned[SECTION])
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise DataError(f"{folder / LEARNED} is damaged ({type(error).__name__}: {error})") from error
+        raise DataError(f"{where} is damaged ({type(error).__name__}: {error})") from error
+
+
+def restore_tasks(record: Record, description: ModelDescription, problems: Problems) -> dict[str, Task]:
+    """Return the tasks of a run with what they learned; the problems of those that cannot be built are added."""
+    nodes = {name: {**node, **record.task_sizes.get(name, {})} for name, node in record.config["tasks"].items()}
+    tasks, _, found = build_tasks(nodes, None, "")
+    problems += found
+    description.restore_tasks(tasks)
+    return tasks
 
 
 def _build(record: Record, description: ModelDescription) -> tuple[dict[str, Task], MultiTaskModel]:
@@ -278,9 +296,8 @@ def _build(record: Record, description: ModelDescription) -> tuple[dict[str, Tas
     config = as_restored(record.config, "cpu")
     if record.match is not None:
         config["backbone"]["width"] = record.match["width"]
-    nodes = {name: {**node, **record.task_sizes.get(name, {})} for name, node in config["tasks"].items()}
-    tasks, _, found = build_tasks(nodes, None, "")
-    problems = Problems(found)
+    problems = Problems()
+    tasks = restore_tasks(record, description, problems)
     groups = {group: config[group] for group in ("model", "backbone")}
     model, _ = build_model(groups, None, tasks, description, problems)
     problems.raise_if_any()
@@ -289,5 +306,4 @@ def _build(record: Record, description: ModelDescription) -> tuple[dict[str, Tas
         model.source_statistics = SourceStatistics(model, list(description.sources))
     if description.rotations and isinstance(model, SharedRepresentationModel):
         model.add_rotations()
-    description.restore_tasks(tasks)
     return tasks, model

@@ -16,7 +16,7 @@ from mtlrun.deployment.inputs import Samples
 from mtlrun.deployment.predictor import Predictor
 from mtlrun.errors import DataError
 from mtlrun.records.folder import storing
-from mtlrun.runs.prediction_columns import Column, prediction_columns
+from mtlrun.runs.prediction_columns import Column, join_decoded, prediction_columns
 from mtlrun.runs.prediction_files import WRITERS, PredictionWriter
 from mtlrun.tasks import Decoded, DecodesBoxes, DecodesMaps
 
@@ -73,7 +73,7 @@ class TableSink(Sink):
         columns: dict[str, Column] = {}
         for task, parts in self._parts.items():
             lines, names = torch.cat(self._lines), self._predictor.names(task)
-            found = prediction_columns(_join(parts), names, lines, len(samples))
+            found = prediction_columns(join_decoded(parts), names, lines, len(samples))
             columns |= {f"{task}.{what}": column for what, column in found}
         self._lines, self._parts = [], {}
         if self._writer is None and columns:
@@ -180,9 +180,3 @@ def _write_map(path: Path, values: numpy.ndarray) -> None:
         Image.fromarray(values.astype(numpy.uint8)).save(f"{path}.png")
     else:
         numpy.save(f"{path}.npy", values.transpose(1, 2, 0) if values.ndim == 3 else values)
-
-
-def _join(parts: Sequence[Decoded]) -> Decoded:
-    """Return the predictions of several batches as those of one."""
-    chances = [part.probabilities for part in parts if part.probabilities is not None]
-    return Decoded(torch.cat([part.prediction for part in parts]), torch.cat(chances) if chances else None)

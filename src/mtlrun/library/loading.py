@@ -17,7 +17,7 @@ from mtlrun.deployment.tables import TableEncoder
 from mtlrun.errors import DataError, list_problems
 from mtlrun.models import MultiTaskModel
 from mtlrun.records.record import Record
-from mtlrun.runs.prediction_columns import Column, prediction_columns
+from mtlrun.runs.prediction_columns import Column, join_decoded, prediction_columns
 from mtlrun.tasks import Decoded, DecodesPredictions
 
 if TYPE_CHECKING:
@@ -137,9 +137,7 @@ class TrainedModel:
             for task, decoded in self.predictor.predict(batch).items():
                 parts.setdefault(task, []).append(decoded)
         for task, decoded_parts in parts.items():
-            chances = [part.probabilities.cpu() for part in decoded_parts if part.probabilities is not None]
-            predictions = torch.cat([part.prediction.cpu() for part in decoded_parts])
-            joined = Decoded(predictions, torch.cat(chances) if chances else None)
+            joined = join_decoded(decoded_parts)
             for what, column in prediction_columns(joined, self.predictor.names(task), lines, num_lines):
                 yield f"{task}.{what}", column
 

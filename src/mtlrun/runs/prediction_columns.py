@@ -186,3 +186,9 @@ def spread(
 def _plain_names(names: Sequence[str]) -> Sequence[str | int]:
     """Return names as numbers, if all are whole numbers: a reader of CSV takes them for such as well."""
     return list(map(int, names)) if all(re.fullmatch(r"0|-?[1-9]\d{0,17}", name) for name in names) else names
+
+
+def join_decoded(parts: Sequence[Decoded]) -> Decoded:
+    """Return the predictions of several batches as those of one, on the CPU."""
+    chances = [part.probabilities.cpu() for part in parts if part.probabilities is not None]
+    return Decoded(torch.cat([part.prediction.cpu() for part in parts]), torch.cat(chances) if chances else None)

@@ -47,30 +47,28 @@ class Exported:
     difference: float
 
 
-def export(predictor: Predictor, path: Path, form: str, tasks: Sequence[str] | None = None) -> Exported:
+def export(predictor: Predictor, path: Path, form: str) -> Exported:
     """Write the model of a run as a file that needs nothing of mtlrun; the size of the batch may be any.
 
     Args:
-        predictor: of the run, on the CPU.
+        predictor: of the tasks that are to be predicted, on the CPU. What only others need is left out.
         path: of the file.
         form: `onnx` or `torch`.
-        tasks: those to be predicted; None for all. What only the others need is left out.
 
     Raises:
-        ConfigError: the run has no such task.
         DataError: packages are missing, the model cannot be exported, or its outputs are not those of PyTorch.
         StorageError: the file cannot be written.
     """
     if form == "onnx":
         require_onnx()
     predictor = copy.deepcopy(predictor)  # the parameters of what is left out are emptied
-    program = Program(predictor, tasks).eval()
+    program = Program(predictor).eval()
     expected = [(inputs := program.example(size, seed=size), _outputs(program, inputs)) for size in CHECKED]
     metadata = write_metadata(predictor, program.parts)
     try:
         with _in_silence():
             traced = _trace(program)
-            if tasks is not None and without_unused(program, traced):
+            if without_unused(program, traced):
                 traced = _trace(program)
             content, run = (_as_onnx if form == "onnx" else _as_torch)(traced, program.output_names, metadata)
             difference = max(_compare(program.output_names, want, run(inputs)) for inputs, want in expected)

@@ -10,11 +10,10 @@ from torch import Tensor
 from mtlrun.deployment.code import check_code
 from mtlrun.deployment.exporting.export import require_onnx
 from mtlrun.deployment.exporting.metadata import read_metadata
-from mtlrun.deployment.predictor import Predictor
-from mtlrun.errors import DataError
-from mtlrun.setup.model_description import SECTION, ModelDescription
+from mtlrun.deployment.predictor import Predictor, read_description, restore_tasks
+from mtlrun.errors import ConfigError, DataError
+from mtlrun.models import MultiTaskModel
 from mtlrun.setup.problems import Problems
-from mtlrun.setup.task_building import build_tasks
 
 
 class OnnxPredictor(Predictor):
@@ -39,20 +38,23 @@ class OnnxPredictor(Predictor):
             raise DataError(f"{path} is no ONNX file that can be read ({str(error).splitlines()[0]})") from error
         record, learned = read_metadata(session.get_modelmeta().custom_metadata_map, str(path))
         check_code(record.config, path, ["tasks"])
-        try:
-            description = ModelDescription.from_plain(learned[SECTION])
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise DataError(f"{path}: its metadata are damaged ({type(error).__name__}: {error})") from error
-        nodes = {name: {**node, **record.task_sizes.get(name, {})} for name, node in record.config["tasks"].items()}
-        tasks, _, found = build_tasks(nodes, None, "")
-        problems = Problems(found)
+        description, problems = read_description(learned, path), Problems()
+        tasks = restore_tasks(record, description, problems)
         problems.raise_if_any()
-        description.restore_tasks(tasks)
         for task in tasks.values():
             task.eval()
         predictor = OnnxPredictor(path, record, learned, description, tasks, [], torch.device("cpu"))
         predictor._session = session
         return predictor
+
+    @property
+    def model(self) -> MultiTaskModel:
+        """There is none.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(f"{self.folder}: an exported file has no nn.Module; give the folder of the run")
 
     def run_networks(self, inputs: Tensor, tasks: Sequence[str]) -> dict[str, Tensor]:
         names = [f"{task}.output" for task in tasks]

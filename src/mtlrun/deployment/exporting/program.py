@@ -5,9 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from mtlrun.config.suggest import suggest
 from mtlrun.deployment.predictor import Predictor
-from mtlrun.errors import ConfigError
 from mtlrun.tasks import DecodesPredictions
 
 
@@ -18,16 +16,11 @@ class Program(nn.Module):
     probabilities; `output_names` has their names, in order.
 
     Args:
-        predictor: of the run.
-        tasks: those to be predicted; None for all.
-
-    Raises:
-        ConfigError: the run has no such task.
+        predictor: of the tasks that are to be predicted, all of which take inputs of one shape.
     """
 
-    def __init__(self, predictor: Predictor, tasks: Sequence[str] | None = None) -> None:
+    def __init__(self, predictor: Predictor) -> None:
         super().__init__()
-        self.task_names = choose_tasks(predictor, tasks)
         self._predictor = predictor
         self.networks = nn.ModuleList(network.model for network in predictor.networks)
         #: {task: names of its outputs}: `output`, and where there is decoding `prediction` and `probability`.
@@ -40,7 +33,7 @@ class Program(nn.Module):
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """Return all outputs for encoded inputs [batch, *input_shape]."""
-        outputs = self._predictor.run_networks(inputs, self.task_names)
+        outputs = self._predictor.run_networks(inputs, list(self._predictor.tasks))
         found: list[Tensor] = []
         for task, output in outputs.items():
             found += self._parts_of(task, output).values()
@@ -59,7 +52,7 @@ class Program(nn.Module):
 
     def _find_parts(self) -> Mapping[str, Sequence[str]]:
         with torch.inference_mode():
-            outputs = self._predictor.run_networks(self.example(2), self.task_names)
+            outputs = self._predictor.run_networks(self.example(2), list(self._predictor.tasks))
             return {task: list(self._parts_of(task, output)) for task, output in outputs.items()}
 
     def _parts_of(self, task: str, output: Tensor) -> dict[str, Tensor]:
@@ -70,14 +63,6 @@ class Program(nn.Module):
             if decoded.probabilities is not None:
                 parts["probability"] = decoded.probabilities
         return parts
-
-
-def choose_tasks(predictor: Predictor, tasks: Sequence[str] | None) -> list[str]:
-    """Return the tasks of a run that are asked for, in its order; ConfigError if it lacks one."""
-    for task in tasks or ():
-        if task not in predictor.tasks:
-            raise ConfigError(f"--tasks {task}: the run has no such task; {suggest(task, predictor.tasks, 'it has')}")
-    return [task for task in predictor.tasks if tasks is None or task in tasks]
 
 
 def without_unused(program: Program, exported: torch.export.ExportedProgram) -> bool:
