@@ -36,3 +36,12 @@ def vote(averages: Sequence[Tensor], dim: int) -> Tensor:
         chosen = probabilities.argmax(dim=dim, keepdim=True)
         votes.scatter_add_(dim, chosen, torch.ones_like(chosen, dtype=votes.dtype))
     return (votes + mean(averages)) / (len(averages) + 1)
+
+
+def same_labels(one: Tensor, other: Tensor) -> bool:
+    """Return True if two tensors of targets are equal, where a missing number, NaN, equals another."""
+    return (
+        one.shape == other.shape
+        and torch.equal(one.isnan(), other.isnan())
+        and torch.equal(one.nan_to_num(nan=0.0), other.nan_to_num(nan=0.0))
+    )

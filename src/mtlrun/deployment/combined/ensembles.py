@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mtlrun.datasets import Loader
-from mtlrun.deployment.combined.combining import Combine, mean, vote
+from mtlrun.deployment.combined.combining import Combine, mean, same_labels, vote
 from mtlrun.deployment.combined.made_runs import finished, made_record
 from mtlrun.deployment.combined.members import Member, check_splits, check_tasks, listed
 from mtlrun.deployment.combined.stacking import fit_stack
@@ -168,7 +168,7 @@ def _align(name: str, found: _Ensemble, split: str) -> tuple[TaskOutputs | None,
     first = present[0]
     for other in present:
         equal = len(present) == len(outputs) and torch.equal(first.indices, other.indices)
-        if not (equal and torch.equal(first.labeled, other.labeled) and _same(first.targets, other.targets)):
+        if not (equal and torch.equal(first.labeled, other.labeled) and same_labels(first.targets, other.targets)):
             raise DataError(f"task {name}: the runs have not the same labels on the {split} split")
     return first, [
         _to_average(tasks[name], each.predictions, found.first.device)
@@ -206,10 +206,6 @@ def _choose(
     settings[name] = {"samples": int(labeled.sum()), "outputs": stack.settings}
     notes += stack.notes if notes else [_FITTED, *stack.notes]
     return stack.combine
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and torch.equal(one.nan_to_num(nan=-9.75), other.nan_to_num(nan=-9.75))
 
 
 @torch.inference_mode()
@@ -258,7 +254,7 @@ def _evaluate_maps(found: _Ensemble, split: str, method: Method) -> dict[str, di
         for batches in zip(*passes, strict=True):
             samples, _ = batches[0]
             for name in samples.active:
-                if any(not _same(samples.targets[name], other.targets[name]) for other, _ in batches):
+                if any(not same_labels(samples.targets[name], other.targets[name]) for other, _ in batches):
                     raise DataError(f"task {name}: the runs have not the same labels on the {split} split")
                 averages = [
                     _to_average(parts.tasks[name], of_member.pick(name, predictions[name]), parts.device)

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mtlrun.comparison.labels import DERIVED
 from mtlrun.datasets import SPLITS
 from mtlrun.datasets.base import Split, TensorSplit
+from mtlrun.deployment.combined.combining import same_labels
 from mtlrun.deployment.combined.made_runs import finished, made_record
 from mtlrun.deployment.combined.members import Member
 from mtlrun.deployment.combined.merging import KEPT, Weights, apply, average, task_vector_sum, ties
@@ -163,8 +164,7 @@ def _same_inputs(one: Split, other: Split) -> bool:
 def _same_targets(one: Split, other: Split, tasks: Mapping[str, Any]) -> bool:
     if one.targets is None or other.targets is None:
         return True
-    pairs = ((one.targets[task].cpu(), other.targets[task].cpu()) for task in tasks)
-    return all(a.shape == b.shape and torch.equal(a.nan_to_num(-9.75), b.nan_to_num(-9.75)) for a, b in pairs)
+    return all(same_labels(one.targets[task].cpu(), other.targets[task].cpu()) for task in tasks)
 
 
 # ------------------------------------------------------------------------------------------------------ merging
