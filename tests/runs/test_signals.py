@@ -218,3 +218,20 @@ def test_a_program_that_is_to_outlive_its_terminal_does():
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, usual)
+
+
+def test_a_second_signal_stops_at_once_what_a_script_has_started_in_the_background():
+    def interrupt_twice():
+        with stop_signals() as stop_signal:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert stop_signal() == signal.SIGINT
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+
+    usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interrupt_twice()
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, usual)

@@ -18,14 +18,15 @@ Handler = Callable[[int, Any], None]
 def stop_signals() -> Iterator[Callable[[], int | None]]:
     """Record the signals of the block, and yield a function that returns the first one, None before it.
 
-    A second signal has its usual effect: it stops the program at once.
+    A second signal stops the program at once, also where it is usually ignored, as in what a script starts with `&`.
     """
     received: list[int] = []
     usual: dict[int, Any] = {}
 
     def note(number: int, _: Any) -> None:
         received.append(number)
-        signal.signal(number, signal.SIG_DFL if usual[number] is _exit else usual[number])
+        at_once = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, at_once if usual[number] in (_exit, signal.SIG_IGN) else usual[number])
 
     with _handling(STOP_SIGNALS, note, usual):
         yield lambda: received[0] if received else None
