@@ -19,9 +19,9 @@ def pytest_collection_finish():
     gc.set_threshold(20_000, 20, 100)
 
 
-#: Marks of what runs only where the expression after -m names it: an hour of disturbed runs, a browser, and all
-#: cases of products of which a sample always runs.
-_ON_REQUEST = ("faults", "browser", "exhaustive")
+#: Marks of what runs only where the expression after -m names it: an hour of disturbed runs, a browser, all cases of
+#: products of which a sample always runs, and what needs a GPU.
+_ON_REQUEST = ("faults", "browser", "exhaustive", "gpu")
 
 
 @pytest.hookimpl(tryfirst=True)
