@@ -9,11 +9,11 @@ ratios.
 """
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
+from results import Results
+from timing import take_turns
 from torch import Tensor, nn
 
 import mtlrun
@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--side", type=int, default=32, help="of the images")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", help="write the results to this file as well")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     device = torch.device(arguments.device)
@@ -64,28 +65,21 @@ def main() -> None:
         "pcgrad, shared named": lambda losses, _: named.backward(losses, shared=parameters),
         "pcgrad, with representation": lambda losses, features: through.backward(losses, representation=features),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(arguments.rounds + 3):
-        for name, backward in ways.items():
-            features = trunk(inputs)
-            losses = {
-                task: nn.functional.cross_entropy(heads[task](features), target)
-                for task, target in zip(TASKS, targets, strict=True)
-            }
-            trunk.zero_grad()
-            heads.zero_grad()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            start = time.perf_counter()
-            backward(losses, features)
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            seconds[name].append(time.perf_counter() - start)
-    medians = {name: statistics.median(values[3:]) for name, values in seconds.items()}
+
+    def forward(_: str) -> tuple[dict[str, Tensor], Tensor]:
+        trunk.zero_grad()
+        heads.zero_grad()
+        features = trunk(inputs)
+        pairs = zip(TASKS, targets, strict=True)
+        return {task: nn.functional.cross_entropy(heads[task](features), target) for task, target in pairs}, features
+
+    turns = take_turns(ways, device, rounds=arguments.rounds, before=forward)
+    results = Results(arguments.json)
+    results.table("After the forward pass", ["", "ms", "ratio", "to"])
     reference = ""
-    for name, median in medians.items():
+    for name in ways:
         reference = name if name in ("loss.backward()", "a pass per task") else reference
-        print(f"{name:28} {1000 * median:8.2f} ms  {median / medians[reference]:5.2f} x {reference}")
+        results.row(name, 1000 * turns.median(name), turns.ratio(name, reference), reference)
 
 
 if __name__ == "__main__":

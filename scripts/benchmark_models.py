@@ -4,14 +4,15 @@
     python scripts/benchmark_models.py dataset=scenes backbone.width=0.25 trainer.batch_size=32
 
 One process and one batch; each model takes turns with `hard`, so that a machine that changes its speed slows both.
-The figure is the median of the ratios of neighbors. Overrides are those of the program.
+The figure is the median of the ratios within a round. Overrides are those of the program.
 """
 
-import statistics
 import sys
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
+
+from timing import take_turns
 
 from mtlrun.cli.list import entries
 from mtlrun.config.compose import compose
@@ -39,17 +40,12 @@ def main() -> None:
     for name in [entry.name for entry in entries("model")]:
         trainer = make(name, overrides)
         parameters = count_parameters(trainer.parts.model.parameters())
-        ratios = []
-        for number in range(ROUNDS + 2):
-            times = []
-            for contestant in (reference, trainer):
-                start = time.perf_counter()
-                contestant.train_step(batch)
-                times.append(time.perf_counter() - start)
-            if number >= 2:  # the first ones warm up
-                ratios.append(times[1] / times[0])
+        contestants = {"hard": partial(reference.train_step, batch), name: partial(trainer.train_step, batch)}
+        ratio = (
+            1.0 if name == "hard" else take_turns(contestants, trainer.parts.device, rounds=ROUNDS).ratio(name, "hard")
+        )
         cost = short(count_macs(trainer.parts.model, batch[0]))
-        print(f"| `{name}` | {short(parameters)} | {cost} | {statistics.median(ratios):.2f} |", flush=True)
+        print(f"| `{name}` | {short(parameters)} | {cost} | {ratio:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a gradient method costs: mtlrun's engine against TorchJD's default, and against one plain backward pass.
+"""What a gradient method costs: mtlrun's engine against TorchJD's, and against one plain backward pass.
 
     pip install torchjd
     python scripts/benchmark_weightings.py
@@ -10,7 +10,8 @@ that changes its speed slows them alike, and the figures are medians of ratios o
     plain     one backward pass of the summed losses                                       = 1
     passes    one backward pass of the heads and K of the trunk, nothing combined: the floor of every exact method
     mtlrun    `mtlrun.gradients.backward`
-    torchjd   `mtl_backward` and `jac_to_grad`, with their defaults
+    TorchJD   `mtl_backward` and `jac_to_grad`: by default, where vmap batches the rows; with one row after the other
+              (parallel_chunk_size=1); and by its Gram engine, where the aggregator needs the Gram matrix alone
 
 With --vmap, MGDA with K backward passes of the trunk one after the other, and with one call that vmap batches
 (`trainer.vmap_backward`). With --solvers, the time of each method's `weights` on a random K x K Gram matrix; with
@@ -24,10 +25,14 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
+from copy import deepcopy
 from itertools import pairwise
 from multiprocessing import get_context
 
+import peers
 import torch
+from results import Results
+from timing import Turns, take_turns
 from torch import Tensor, nn
 
 import mtlrun.weightings as ours
@@ -109,117 +114,91 @@ def mtlrun_engine(
     return run
 
 
-def torchjd_engine(problem: Problem, aggregator: Callable[[Tensor], Tensor]) -> Callable[[Tensor, list[Tensor]], None]:
-    from torchjd.autojac import jac_to_grad, mtl_backward
+def torchjd_ways(problem: Problem, method: str) -> dict[str, tuple[Problem, Callable[..., None]]]:
+    """Return TorchJD's ways to the update of a method, those that it has, each with the problem that it works on."""
+    if method not in peers.AGGREGATORS:
+        return {}
+    default, sequential, engine = peers.WAYS
+    ways: dict[str, tuple[Problem, Callable[..., None]]] = {}
+    with suppress(ImportError):  # TorchJD, or one of its extras
+        ways[default] = problem, peers.by_rows(method, problem.shared, problem.own)
+        ways[sequential] = problem, peers.by_rows(method, problem.shared, problem.own, chunk=1)
+        hooked = deepcopy(problem)  # whose forward pass is slower
+        with suppress(ValueError):
+            ways[engine] = hooked, peers.by_gram(method, hooked.trunk, len(problem.own))
+    return ways
 
-    def run(features: Tensor, losses: list[Tensor]) -> None:
-        mtl_backward(losses, features, tasks_params=problem.own, shared_params=problem.shared)
-        jac_to_grad(problem.shared, aggregator)
 
-    return run
-
-
-# Method -> mtlrun's class, and the name of TorchJD's aggregator.
+# Method -> mtlrun's class.
 METHODS = {
-    "mgda": ("MGDA", "MGDA"),
-    "pcgrad": ("PCGrad", "PCGrad"),
-    "graddrop": ("GradDrop", "GradDrop"),
-    "imtl_g": ("IMTLG", "IMTLG"),
-    "aligned_mtl": ("AlignedMTL", "AlignedMTL"),
-    "config": ("ConFIG", "ConFIG"),
-    "cagrad": ("CAGrad", "CAGrad"),
-    "nash_mtl": ("NashMTL", "NashMTL"),
-    "fairgrad": ("FairGrad", "FairGrad"),
-    "dualproj": ("DualProj", "DualProj"),
-    "upgrad": ("UPGrad", "UPGrad"),
-    "gradvac": ("GradVac", "GradVac"),
+    "mgda": "MGDA",
+    "pcgrad": "PCGrad",
+    "graddrop": "GradDrop",
+    "imtl_g": "IMTLG",
+    "aligned_mtl": "AlignedMTL",
+    "config": "ConFIG",
+    "cagrad": "CAGrad",
+    "nash_mtl": "NashMTL",
+    "fairgrad": "FairGrad",
+    "dualproj": "DualProj",
+    "upgrad": "UPGrad",
+    "gradvac": "GradVac",
 }
 
 
-def aggregator(name: str, num_tasks: int) -> Callable[[Tensor], Tensor]:
-    import torchjd.aggregation
-
-    made = getattr(torchjd.aggregation, name)
-    if name == "CAGrad":
-        return made(c=0.5)
-    if name == "NashMTL":
-        return made(n_tasks=num_tasks)
-    return made()
+def measure(contestants: dict[str, tuple[Problem, Callable[..., object]]], rounds: int) -> Turns:
+    """Let the contestants take turns at what follows the forward pass, each on its problem."""
+    device = next(iter(contestants.values()))[0].inputs.device
+    functions = {name: run for name, (_, run) in contestants.items()}
+    return take_turns(functions, device, rounds=rounds, before=lambda name: contestants[name][0].forward())
 
 
-def measure(problem: Problem, contestants: dict[str, Callable[[Tensor, list[Tensor]], None]], rounds: int) -> dict:
-    """Return the median time of each contestant, relative to the first one in the same round."""
-
-    def wait() -> None:
-        if problem.inputs.is_cuda:
-            torch.cuda.synchronize()
-
-    times: dict[str, list[float]] = {name: [] for name in contestants}
-    for number in range(rounds + 2):
-        for name, run in contestants.items():
-            features, losses = problem.forward()
-            wait()
-            start = time.perf_counter()
-            run(features, losses)
-            wait()
-            if number >= 2:  # the first ones warm up
-                times[name].append(time.perf_counter() - start)
-    first = next(iter(times.values()))
-    return {
-        name: statistics.median(own / base for own, base in zip(values, first, strict=True))
-        for name, values in times.items()
-    }
-
-
-def benchmark_engines(arguments: argparse.Namespace, device: torch.device) -> None:
-    print(f"device {device}, {torch.get_num_threads()} threads, torch {torch.__version__}, trunk {arguments.trunk}\n")
-    print("| K | method | plain | passes | mtlrun | torchjd | mtlrun/passes | torchjd/mtlrun |")
-    print("|---|---|---|---|---|---|---|---|")
+def benchmark_engines(arguments: argparse.Namespace, device: torch.device, results: Results) -> None:
+    header = ["K", "method", "passes", "mtlrun", *peers.WAYS, "mtlrun / passes", "fastest TorchJD / mtlrun"]
+    results.table(f"After the forward pass, trunk {arguments.trunk}; one plain backward pass is 1", header)
     for num_tasks in arguments.tasks:
         problem = Problem(arguments.trunk, num_tasks, device)
         for method in arguments.methods:
-            mine, theirs = METHODS[method]
-            if not hasattr(ours, mine):
-                continue
             contestants = {
-                "plain": plain(problem),
-                "passes": passes(problem),
-                "mtlrun": mtlrun_engine(problem, getattr(ours, mine)()),
+                "plain": (problem, plain(problem)),
+                "passes": (problem, passes(problem)),
+                "mtlrun": (problem, mtlrun_engine(problem, getattr(ours, METHODS[method])())),
+                **torchjd_ways(problem, method),
             }
-            with suppress(ImportError, AttributeError, TypeError):  # needs one of TorchJD's extras, or is not there
-                contestants["torchjd"] = torchjd_engine(problem, aggregator(theirs, num_tasks))
-            found = measure(problem, contestants, arguments.rounds)
-            row = [f"{found[name]:.2f}" if name in found else "-" for name in ("plain", "passes", "mtlrun", "torchjd")]
-            row.append(f"{found['mtlrun'] / found['passes']:.3f}")
-            row.append(f"{found['torchjd'] / found['mtlrun']:.2f}" if "torchjd" in found else "-")
-            print(f"| {num_tasks} | {method} | " + " | ".join(row) + " |", flush=True)
-        cheap = ours.MGDA(grad_wrt="representation")
-        found = measure(problem, {"plain": plain(problem), "mtlrun": mtlrun_engine(problem, cheap)}, arguments.rounds)
-        print(f"| {num_tasks} | mgda, grad_wrt=representation | 1.00 | - | {found['mtlrun']:.2f} | - | - | - |")
+            turns = measure(contestants, arguments.rounds)
+            fastest = min(
+                (way for way in peers.WAYS if turns.seconds.get(way)), key=turns.median, default=peers.WAYS[0]
+            )
+            results.row(
+                num_tasks,
+                method,
+                *(turns.ratio(name, "plain") for name in ("passes", "mtlrun", *peers.WAYS)),
+                turns.ratio("mtlrun", "passes"),
+                turns.ratio(fastest, "mtlrun"),
+            )
+        cheap = mtlrun_engine(problem, ours.MGDA(grad_wrt="representation"))
+        turns = measure({"plain": (problem, plain(problem)), "mtlrun": (problem, cheap)}, arguments.rounds)
+        ratio, missing = turns.ratio("mtlrun", "plain"), float("nan")
+        results.row(num_tasks, "mgda, grad_wrt=representation", missing, ratio, *[missing] * 5)
 
 
-def benchmark_vmap(arguments: argparse.Namespace, device: torch.device) -> None:
-    print(f"device {device}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
-    print("| trunk | K | batched / one after the other |\n|---|---|---|")
+def benchmark_vmap(arguments: argparse.Namespace, device: torch.device, results: Results) -> None:
+    results.table("K rows in one call that vmap batches, relative to one after the other", ["trunk", "K", "ratio"])
     for trunk in ("conv", "mlp"):
         for num_tasks in arguments.tasks:
             problem = Problem(trunk, num_tasks, device)
-
-            contestants = {
-                name: mtlrun_engine(problem, ours.MGDA(), vmap=name == "vmap") for name in ("passes", "vmap")
-            }
-            found = measure(problem, contestants, arguments.rounds)
-            print(f"| {trunk} | {num_tasks} | {found['vmap']:.2f} |", flush=True)
+            engines = {name: mtlrun_engine(problem, ours.MGDA(), vmap=name == "vmap") for name in ("passes", "vmap")}
+            turns = measure({name: (problem, engine) for name, engine in engines.items()}, arguments.rounds)
+            results.row(trunk, num_tasks, turns.ratio("vmap", "passes"))
 
 
 def peak_growth(trunk: str, num_tasks: int, contestant: str, method: str) -> float:
     """Return by how many MiB three steps raise the peak memory of this process; meant for a fresh one."""
-    mine, theirs = METHODS[method]
 
     def engine(problem: Problem) -> Callable[[Tensor, list[Tensor]], None]:
-        if contestant == "torchjd":
-            return torchjd_engine(problem, aggregator(theirs, len(problem.own)))
-        return mtlrun_engine(problem, getattr(ours, mine)()) if contestant == "mtlrun" else plain(problem)
+        if contestant == "TorchJD":
+            return peers.by_rows(method, problem.shared, problem.own)
+        return mtlrun_engine(problem, getattr(ours, METHODS[method])()) if contestant == "mtlrun" else plain(problem)
 
     # What is imported or loaded at first use is no contestant's: a small step, and a forward pass, come first.
     small, problem = Problem("mlp", num_tasks, torch.device("cpu")), Problem(trunk, num_tasks, torch.device("cpu"))
@@ -233,9 +212,9 @@ def peak_growth(trunk: str, num_tasks: int, contestant: str, method: str) -> flo
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
 
 
-def benchmark_memory(arguments: argparse.Namespace) -> None:
-    contestants = ("plain", "mtlrun", "torchjd")
-    print(f"| K | method | {' | '.join(contestants)} |\n|---|---|---|---|---|")
+def benchmark_memory(arguments: argparse.Namespace, results: Results) -> None:
+    contestants = ("plain", "mtlrun", "TorchJD")
+    results.table("Growth of the peak memory, MiB", ["K", "method", *contestants])
     for num_tasks in arguments.tasks:
         for method in arguments.methods:
             cells = []
@@ -243,12 +222,11 @@ def benchmark_memory(arguments: argparse.Namespace) -> None:
                 with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
                     growth = pool.submit(peak_growth, arguments.trunk, num_tasks, contestant, method).result()
                 cells.append(f"{growth:.0f}")
-            print(f"| {num_tasks} | {method} | " + " | ".join(cells) + " |", flush=True)
+            results.row(num_tasks, method, *cells)
 
 
-def benchmark_solvers(arguments: argparse.Namespace) -> None:
-    print("| method | K = 3, ms | K = 40, ms |")
-    print("|---|---|---|")
+def benchmark_solvers(results: Results) -> None:
+    results.table("Median processor time of one call of `weights`, ms", ["method", "K = 3", "K = 40"])
     for name in sorted(ours.__all__):
         made = getattr(ours, name)
         if not (isinstance(made, type) and issubclass(made, ours.GradientWeighting)) or made is ours.GradientWeighting:
@@ -262,11 +240,11 @@ def benchmark_solvers(arguments: argparse.Namespace) -> None:
                 rows = torch.randn(num_tasks, 2000, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
                 gram, losses = rows @ rows.T, torch.ones(num_tasks, dtype=torch.float64)
                 with torch.no_grad():
-                    start = time.perf_counter()
+                    start = time.process_time()
                     weighting.task_weights(gram, losses)
-                    times.append(time.perf_counter() - start)
+                    times.append(time.process_time() - start)
             cells.append(f"{1000 * statistics.median(times):.2f}")
-        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+        results.row(name, *cells)
 
 
 def main() -> None:
@@ -279,16 +257,18 @@ def main() -> None:
     parser.add_argument("--vmap", action="store_true")
     parser.add_argument("--solvers", action="store_true")
     parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--json", help="write the results to this file as well")
     arguments = parser.parse_args()
     keep_solvers_on_one_thread()  # as a run does
+    device, results = torch.device(arguments.device), Results(arguments.json)
     if arguments.solvers:
-        benchmark_solvers(arguments)
+        benchmark_solvers(results)
     elif arguments.vmap:
-        benchmark_vmap(arguments, torch.device(arguments.device))
+        benchmark_vmap(arguments, device, results)
     elif arguments.memory:
-        benchmark_memory(arguments)
+        benchmark_memory(arguments, results)
     else:
-        benchmark_engines(arguments, torch.device(arguments.device))
+        benchmark_engines(arguments, device, results)
 
 
 if __name__ == "__main__":
