@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from mtlrun.models.backbones import Shape
@@ -59,13 +60,47 @@ def pool(features: Tensor) -> Tensor:
 
 
 def resize(features: Tensor, size: Sequence[int]) -> Tensor:
-    """Return maps resized to (height, width): by averages over areas if both sides shrink, else bilinearly."""
+    """Return maps resized to (height, width): by averages over areas if both sides shrink, else bilinearly.
+
+    Where only deterministic algorithms are allowed, both are products with a matrix for each axis, and the same up to
+    rounding: on a GPU, the gradient of PyTorch's average is refused then, and that of its interpolation slow.
+    """
     height, width = size
-    if tuple(features.shape[2:]) == (height, width):
+    before = tuple(features.shape[2:])
+    if before == (height, width):
         return features
-    if features.shape[2] >= height and features.shape[3] >= width:
+    shrinks = before[0] >= height and before[1] >= width
+    if shrinks and before[0] % height == 0 and before[1] % width == 0:
+        return nn.functional.avg_pool2d(features, (before[0] // height, before[1] // width))
+    if torch.are_deterministic_algorithms_enabled():
+        make = averaging if shrinks else interpolation
+        of_rows, of_columns = (
+            make(*sides, features.device).to(features.dtype) for sides in zip(before, size, strict=True)
+        )
+        return of_rows @ features @ of_columns.T
+    if shrinks:
         return nn.functional.adaptive_avg_pool2d(features, (height, width))
     return nn.functional.interpolate(features, (height, width), mode="bilinear", align_corners=False)
+
+
+def averaging(before: int, after: int, device: torch.device) -> Tensor:
+    """Return the matrix that averages numbers in a row over `after` areas, as `adaptive_avg_pool2d` does.
+
+    Float32 [after, before], after <= before.
+    """
+    area, place = torch.arange(after, device=device)[:, None], torch.arange(before, device=device)
+    inside = (place >= area * before // after) & (place * after < (area + 1) * before)
+    return inside / inside.sum(dim=1, keepdim=True)
+
+
+def interpolation(before: int, after: int, device: torch.device) -> Tensor:
+    """Return the matrix that interpolates numbers in a row at the centers of `after` places, as `interpolate` does.
+
+    Float64 [after, before].
+    """
+    place = torch.arange(after, dtype=torch.float64, device=device)
+    centers = (place[:, None] + 0.5) * (before / after) - 0.5
+    return (1 - (torch.arange(before, device=device) - centers.clamp(0, before - 1)).abs()).clamp(min=0)
 
 
 class Resize(nn.Module):
