@@ -365,9 +365,16 @@ class Meter:
         """Return `{loss: ..., metric: ...}`; all NaN if no sample was labeled."""
         if not self._losses:
             return dict.fromkeys(self._task.directions(), float("nan"))
-        losses = [(float(loss), float(count)) for loss, count in self._losses]
+        losses = list(zip(*(to_floats(column) for column in zip(*self._losses, strict=True)), strict=True))
         total = sum(count for _, count in losses)  # a sum of weights may be below 1
         values: dict[str, Any] = {"loss": sum(loss * count for loss, count in losses if count) / (total or 1)}
         if self._metrics is not None:
             values |= self._metrics.compute()
-        return {name: float(value) for name, value in values.items()}
+        return dict(zip(values, to_floats(list(values.values())), strict=True))
+
+
+def to_floats(numbers: Sequence[float | Tensor]) -> list[float]:
+    """Return numbers and tensors of one element as floats; those on a GPU are waited for once."""
+    tensors = [number for number in numbers if isinstance(number, Tensor)]
+    read = iter(torch.stack([tensor.double() for tensor in tensors]).tolist() if tensors else ())
+    return [next(read) if isinstance(number, Tensor) else float(number) for number in numbers]

@@ -10,6 +10,7 @@ from torchmetrics import Metric
 from mtlrun.config.checks import check_one_of
 from mtlrun.tasks.averaging import AveragesPredictions
 from mtlrun.tasks.base import ConstantPredictor, DecodesMaps, DrawsPictures, Legend, Task, TaskOptions
+from mtlrun.tasks.counting import count_numbers
 from mtlrun.tasks.dense import check_same_pixels, describe_pixel, find_pixel
 
 Criterion = Literal["cosine", "l1", "angle"]
@@ -65,7 +66,7 @@ class _Angles(Metric):
         predicted, true, valid = _directions(prediction, target)
         angles = (_angles(predicted, true) * (180 / math.pi)).clamp(max=180)  # 0 at the pixels without a normal
         bins = torch.where(valid.squeeze(1), (angles * _BINS_PER_DEGREE).long(), _NUM_BINS)
-        self.histogram += torch.bincount(bins.flatten(), minlength=_NUM_BINS + 1)[:_NUM_BINS]
+        self.histogram += count_numbers(bins, _NUM_BINS + 1)[:_NUM_BINS]
         self.total += angles.sum(dtype=torch.float64)
 
 

@@ -112,16 +112,10 @@ class Ordinal(Task, MeasuresPerformance, ConstantPredictor, DecodesPredictions, 
         return above.cumprod(dim=1) if self.criterion == "corn" else above
 
     def metrics(self) -> "dict[str, Metric]":
-        from torchmetrics import MeanAbsoluteError
-        from torchmetrics.classification import MulticlassAccuracy
+        from mtlrun.tasks.metrics.confusion import FractionRight, Kappa, LevelError
 
-        from mtlrun.tasks.metrics.agreement import Kappa
-
-        return {
-            "mae": MeanAbsoluteError(),
-            "accuracy": MulticlassAccuracy(self.num_levels, average="micro", validate_args=False),
-            "kappa": Kappa(self.num_levels, weights="quadratic", validate_args=False),
-        }
+        levels = self.num_levels
+        return {"mae": LevelError(levels), "accuracy": FractionRight(levels), "kappa": Kappa(levels)}
 
     def metric_inputs(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         return self.levels(prediction), target

@@ -105,13 +105,10 @@ class Segmentation(ClassWeightedTask, AveragesPredictions, DecodesMaps, DrawsPic
         return torch.cat([colors, torch.zeros(1, 3)])
 
     def metrics(self) -> "dict[str, Metric]":
-        from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
+        from mtlrun.tasks.metrics.confusion import FractionRight, MeanIoU
 
         classes, ignored = self.num_classes, self.ignore_index
-        return {
-            "miou": MulticlassJaccardIndex(classes, average="macro", ignore_index=ignored, validate_args=False),
-            "pixel_accuracy": MulticlassAccuracy(classes, average="micro", ignore_index=ignored, validate_args=False),
-        }
+        return {"miou": MeanIoU(classes, ignored), "pixel_accuracy": FractionRight(classes, ignored)}
 
     def metric_inputs(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         return prediction.argmax(dim=1), target

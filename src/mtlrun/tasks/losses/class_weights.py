@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mtlrun.config.bounds import Positive
+from mtlrun.tasks.counting import count_numbers
 
 #: `none`, `balanced`, or a weight for each class; with one of 0, the loss of a batch of only that class were 0 / 0.
 ClassWeights = Literal["none", "balanced"] | Sequence[Positive]
@@ -57,7 +58,7 @@ def balanced_weights(targets: Iterable[Tensor], num_classes: int, ignore_index: 
 def count_classes(target: Tensor, num_classes: int, ignore_index: int = -1) -> Tensor:
     """Return the number of labels of each class, int64 [num_classes]; arguments as for `balanced_weights`."""
     mask = (target >= 0) & (target != ignore_index)
-    return torch.bincount(target[mask].long(), minlength=num_classes)
+    return count_numbers(torch.where(mask, target, num_classes).long(), num_classes + 1)[:-1]
 
 
 def initial_label_weights(class_weights: ClassWeights, num_labels: int) -> Tensor | None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torchmetrics.classification import MultilabelF1Score
 
+from mtlrun.tasks.counting import count_numbers
 from mtlrun.tasks.metrics.shared import SharedState
 
 
@@ -33,8 +34,9 @@ class _Decisions(SharedState):
             target: classes, int64 [batch].
         """
         decided = prediction.argmax(dim=1) if prediction.dim() == 2 else (prediction > 0).long()
-        parts = (target, decided, target[decided == target])
-        self.counts += torch.stack([torch.bincount(part, minlength=self.num_classes) for part in parts])
+        right = torch.where(decided == target, target, self.num_classes)
+        parts = [count_numbers(part, self.num_classes + 1)[:-1] for part in (target, decided, right)]
+        self.counts += torch.stack(parts)
 
     def _counts(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return for each class the labels, the decisions and the right decisions, float64 [num_classes]."""
