@@ -32,8 +32,9 @@ def draw(model: MultiTaskModel, batch: LabeledBatch) -> dict[str, Picture]:
                 inputs = _photographs(samples.pick(name, samples.inputs), target.shape[-2:])
                 from torchvision.utils import make_grid  # slow to import, and most tasks draw nothing
 
-                rows = torch.cat([*inputs, target, prediction]).float().clamp(0, 1)
-                grid = (make_grid(rows, nrow=len(target)) * 255).round().to(torch.uint8).cpu()
+                # On the CPU, where some tasks draw.
+                rows = torch.cat([row.cpu() for row in (*inputs, target, prediction)]).float().clamp(0, 1)
+                grid = (make_grid(rows, nrow=len(target)) * 255).round().to(torch.uint8)
                 pictures[name] = Picture(grid, ["input", "label", "prediction"][-len(inputs) - 2 :], task.legend())
     return pictures
 
