@@ -37,6 +37,7 @@ class Settings:
     batch_size: Count | None = 256
     micro_batches: Count = 1
     vmap_backward: bool = False
+    two_pass: bool = False
     eval_batch_size: Count = 1024
     evaluate_every: Count | None = 1
     evaluate_every_steps: Count | None = None

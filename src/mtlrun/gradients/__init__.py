@@ -12,8 +12,10 @@ combined.
 
 from mtlrun.gradients.affinity import lookahead_affinity
 from mtlrun.gradients.gram import gram_matrix
-from mtlrun.gradients.step import GradientStep, Update, backward
+from mtlrun.gradients.step import GradientStep
 from mtlrun.gradients.task_gradients import Sharing
+from mtlrun.gradients.update import Update
+from mtlrun.gradients.whole_batch import backward
 from mtlrun.weightings.inner_products import NonFiniteGradientError
 
 __all__ = [

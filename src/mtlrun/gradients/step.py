@@ -1,20 +1,17 @@
 """From task losses to `.grad`: one training step's update, of a batch at once or of its micro-batches."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import compress
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mtlrun.gradients.assignment import add_grads, add_task_grads, clip_shared, split_like, weighted_sum
 from mtlrun.gradients.gram import Gradient, gram_matrix, inner_products, within_range
-from mtlrun.gradients.task_gradients import (
-    LossGraph,
-    Sharing,
-    TaskGradients,
-    backward_weighted,
-)
+from mtlrun.gradients.loss_scales import LossScales
+from mtlrun.gradients.task_gradients import LossGraph, Sharing, TaskGradients
+from mtlrun.gradients.update import Update
+from mtlrun.gradients.weighted_pass import backward_shared, backward_weighted
 from mtlrun.weightings.base import (
     GradientWeighting,
     JacobianWeighting,
@@ -28,27 +25,17 @@ from mtlrun.weightings.inner_products import refuse_non_finite
 from mtlrun.weightings.precision import promoted
 
 
-@dataclass(frozen=True)
-class Update:
-    """What a step did, for the log. The tensors carry no graph.
-
-    Args:
-        losses: the K losses of the whole batch.
-        weights: the effective weights [K] of the losses, None for a method that has none.
-        gram: the inner products [K, K] of the task gradients, on the CPU, None where they were not taken.
-    """
-
-    losses: Tensor
-    weights: Tensor | None = None
-    gram: Tensor | None = None
-
-
 class GradientStep:
     """The update that a weighting makes of one batch's losses: `add` once, or once per micro-batch, then `finish`.
 
     As before `loss.backward()`, the caller has called `optimizer.zero_grad()`. A weighting of losses weighs each loss
     by the gradient of its objective, so one backward pass is made per `add`. Task gradients are summed over the
     micro-batches and combined once, in `finish`.
+
+    In two passes, the task gradients of a GradientWeighting serve for its weights only, and the shared parameters get
+    the gradient of the weighted losses, by one more pass. Of micro-batches, whose graphs are not kept, that is a second
+    forward pass as well: while `measures_first`, `measure` is called for each of them, and then `add` for each, with
+    the same random numbers.
 
     Args:
         weighting: after `setup`; where not all of its tasks have a loss, `weighting.active` holds those that do.
@@ -60,6 +47,7 @@ class GradientStep:
             this costs K more backward passes.
         vmap: make the K backward passes over the shared part in one call, where vmap can; it takes more memory, and is
             faster for small networks only.
+        two_pass: see above; without effect on weightings that are none of the Gram matrix.
 
     Raises:
         ValueError: the weighting compares gradients, and there are no shared parameters; or it cannot be computed from
@@ -75,6 +63,7 @@ class GradientStep:
         batch_losses: Tensor | None = None,
         want_gram: bool = False,
         vmap: bool = False,
+        two_pass: bool = False,
     ) -> None:
         if not isinstance(weighting, LossWeighting | GradientWeighting | JacobianWeighting):
             raise TypeError(f"{type(weighting).__name__} is none of the three kinds of weighting")
@@ -86,18 +75,39 @@ class GradientStep:
         self._batch_losses = None if batch_losses is None else promoted(batch_losses)
         self._want_gram = want_gram
         self._vmap = vmap
+        self._two_pass = two_pass and isinstance(weighting, GradientWeighting)
         self._losses: Tensor | None = None  # [K], summed over the calls of `add`
         self._gradients: TaskGradients | None = None
         self._representation: Tensor | None = None
+        self._graph_of_batch: LossGraph | None = None  # in two passes, for the second one
         # What the weighting makes of the batch's losses before any gradient is taken.
         self._factors: Tensor | None = None  # [K], of a LossWeighting
-        # Of a TaskGradientWeighting, [K], None for ones: what it sees the losses times, and the gradients times.
-        self._scales: Tensor | None = None
-        self._slopes: Tensor | None = None
-        self._kept: list[float] | None = None  # weights of an earlier step, used again
+        self._scales = LossScales()  # of a TaskGradientWeighting
+        # Weights that are known before `add`: those of an earlier step, used again, or what `measure` has led to.
+        self._weights = weighting.kept_weights() if isinstance(weighting, GradientWeighting) else None
+        self._gram: Tensor | None = None  # what they were made from, if that was in this step
         self._parts: list[tuple[Tensor, Tensor]] = []  # Jacobian and losses of each part, of a PartsWeighting
         if micro_batches:
             self._check_micro_batches()
+        #: True if `measure` is to be called for each micro-batch before `add` is.
+        self.measures_first = self._two_pass and micro_batches and self._weights is None
+
+    def measure(
+        self, losses: Sequence[Tensor], positions: Sequence[int], *, representation: Tensor | None = None
+    ) -> None:
+        """Take the task gradients of a micro-batch, for the weights alone.
+
+        Args:
+            losses, positions, representation: see `add`.
+        """
+        if not losses:
+            return
+        losses = [promoted(loss) for loss in losses]
+        self._add_losses(torch.stack(losses).detach(), positions)
+        assert isinstance(self._weighting, GradientWeighting)
+        self._representation = representation
+        graph = self._graph(self._scales.scaled(losses, positions), positions)
+        self._add_gradients(TaskGradients.take(graph, self._weighting.grad_wrt), positions)
 
     def add(
         self,
@@ -134,7 +144,10 @@ class GradientStep:
         losses = [promoted(loss) for loss in losses]
         parts = [[promoted(loss) for loss in part] for part in parts]
         stacked = torch.stack(losses)
-        self._add_losses(stacked.detach(), positions)
+        if self.measures_first:
+            self._find_weights()
+        if self._gram is None:  # else `measure` was given the losses
+            self._add_losses(stacked.detach(), positions)
         if isinstance(self._weighting, LossWeighting):
             self._add_objective(stacked, losses, positions, regularizer)
             return
@@ -143,13 +156,15 @@ class GradientStep:
         self._representation = representation
         if parts:
             self._add_parts(parts)
-        elif self._kept is not None:
+            return
+        graph = self._graph(self._scales.scaled(losses, positions), positions)
+        if self._weights is not None:
             assert isinstance(self._weighting, GradientWeighting)
-            graph = self._graph(self._scaled(losses, positions), positions)
-            backward_weighted(graph, [self._kept[place] for place in positions], self._weighting.head_loss)
+            backward_weighted(graph, [self._weights[place] for place in positions], self._weighting.head_loss)
         else:
-            graph = self._graph(self._scaled(losses, positions), positions)
-            self._add_gradients(TaskGradients.take(graph, self._weighting.grad_wrt), positions)
+            gradients = TaskGradients.take(graph, self._weighting.grad_wrt, retain_shared=self._two_pass)
+            self._add_gradients(gradients, positions)
+            self._graph_of_batch = graph if self._two_pass else None
 
     def finish(self) -> Update:
         """Combine the task gradients, set `.grad`, and return what was done.
@@ -173,8 +188,8 @@ class GradientStep:
         if isinstance(self._weighting, LossWeighting):
             gram = None if self._gradients is None else gram_matrix(self._gradients.compared)
             return Update(losses, self._factors, gram)
-        if self._kept is not None:
-            return Update(losses, self._effective(self._kept))
+        if self._weights is not None:
+            return Update(losses, self._scales.effective(self._weights), self._gram)
         with torch.no_grad():
             if self._parts:
                 return self._combine_parts(losses)
@@ -211,9 +226,7 @@ class GradientStep:
                 self._factors = leaf.grad
             return
         batch_losses = values if batch_losses is None else batch_losses
-        self._scales, self._slopes = self._weighting.scale_losses(batch_losses)
-        if isinstance(self._weighting, GradientWeighting):
-            self._kept = self._weighting.kept_weights()
+        self._scales = LossScales(*self._weighting.scale_losses(batch_losses))
 
     def _check_micro_batches(self) -> None:
         """Raise ValueError if the method cannot be computed from micro-batches with what was given."""
@@ -224,7 +237,8 @@ class GradientStep:
             raise ValueError(f"{name} needs the whole batch at once, since it splits it into parts")
         if isinstance(self._weighting, TaskGradientWeighting) and self._weighting.grad_wrt != "shared":
             wrt = self._weighting.grad_wrt
-            raise ValueError(f"grad_wrt={wrt} is not supported with micro-batches; use grad_wrt=shared")
+            if not self._two_pass:
+                raise ValueError(f"grad_wrt={wrt} is not supported with micro-batches; use grad_wrt=shared")
 
     def _add_objective(
         self, stacked: Tensor, losses: Sequence[Tensor], positions: Sequence[int], regularizer: Tensor | None
@@ -247,20 +261,24 @@ class GradientStep:
             self._factors = stacked.grad
 
     def _add_gradients(self, gradients: TaskGradients, positions: Sequence[int]) -> None:
+        grad_wrt = self._weighting.grad_wrt if isinstance(self._weighting, TaskGradientWeighting) else "shared"
         if self._gradients is None and len(positions) == len(self._sharing.task_params):
             self._gradients = gradients
             return
         if self._gradients is None:
-            self._gradients = TaskGradients.zeros(self._sharing)
-        self._gradients.add(gradients, positions)
+            self._gradients = TaskGradients.zeros(self._differentiated(), grad_wrt)
+        if grad_wrt == "representation":
+            self._gradients.append(gradients, positions)
+        else:
+            self._gradients.add(gradients, positions)
 
     def _add_parts(self, parts: Sequence[Sequence[Tensor]]) -> None:
         """Take the Jacobian of each part; the gradients of the tasks' own parameters add up to their mean."""
         assert isinstance(self._weighting, PartsWeighting)
         positions = range(len(self._sharing.task_params))
         for number, part in enumerate(parts):
-            values = self._as_seen(torch.stack([loss.detach() for loss in part]))
-            graph = self._graph(self._scaled(part, positions), positions)
+            values = self._scales.seen(torch.stack([loss.detach() for loss in part]))
+            graph = self._graph(self._scales.scaled(part, positions), positions)
             gradients = TaskGradients.take(graph, self._weighting.grad_wrt, retain=number < len(parts) - 1)
             if self._gradients is not None:
                 gradients.add_reached(self._gradients)
@@ -268,29 +286,57 @@ class GradientStep:
             self._parts.append((gradients.jacobian(), values))
             add_task_grads(self._sharing, gradients.task_params, [1 / len(parts)] * len(positions))
 
-    def _scaled(self, losses: Sequence[Tensor], positions: Sequence[int]) -> Sequence[Tensor]:
-        """Return the losses times the slopes, so that their gradients are those of the scaled, transformed losses."""
-        if self._slopes is None:
-            return losses
-        slopes = self._slopes[list(positions)].unbind()
-        return [slope * loss for slope, loss in zip(slopes, losses, strict=True)]
-
     def _graph(self, losses: Sequence[Tensor], positions: Sequence[int]) -> LossGraph:
-        sharing = self._sharing
+        sharing = self._differentiated()
         if len(positions) < len(sharing.task_params):
             task_params = [sharing.task_params[position] for position in positions]
             sharing = Sharing(sharing.shared, task_params, sharing.last_layer)
         return LossGraph(losses, sharing, self._representation, self._vmap)
 
+    def _differentiated(self) -> Sharing:
+        """Return the parameters that gradients are taken of: only shared ones have a say in the weights."""
+        return self._sharing.without_task_params() if self.measures_first else self._sharing
+
     # ------------------------------------------------------------------------------------ combining, at the end
 
     def _combine_weighted(self, losses: Tensor) -> Update:
-        """Weigh the task gradients. The one copy from the device holds all that a solver may use."""
+        """Weigh the task gradients; in two passes, they are dropped before the second one.
+
+        Where there is a representation, that pass begins there, which spares it the heads.
+        """
+        weighting, gradients = self._weighting, self._gradients
+        assert isinstance(weighting, GradientWeighting)
+        assert gradients is not None
+        factors, gram = self._weigh(losses)
+        task_factors = factors if weighting.head_loss == "weighted" else [1.0] * len(factors)
+        add_task_grads(self._sharing, gradients.task_params, task_factors)
+        if weighting.grad_wrt == "shared" and not self._two_pass:
+            self._set_shared_grad(weighted_sum(gradients.compared, factors))
+            return Update(losses, self._scales.effective(factors), gram)
+        gradients.compared = []
+        if gradients.representation:
+            self._send_back(weighted_sum(gradients.representation, factors))
+        elif self._graph_of_batch is not None:
+            backward_shared(self._graph_of_batch, factors)
+        return Update(losses, self._scales.effective(factors), gram)
+
+    def _find_weights(self) -> None:
+        """Turn what was measured into weights, and drop it."""
+        self.measures_first = False
+        with torch.no_grad():
+            self._weights, self._gram = self._weigh(self.losses())
+        self._gradients = None
+
+    def _weigh(self, losses: Tensor) -> tuple[list[float], Tensor]:
+        """Return the weights of the task gradients and their inner products.
+
+        The one copy from the device holds all that a solver may use.
+        """
         weighting, gradients = self._weighting, self._gradients
         assert isinstance(weighting, GradientWeighting)
         assert gradients is not None
         num_tasks = len(gradients.compared)
-        values = self._as_seen(losses)
+        values = self._scales.seen(losses)
         sent = torch.cat([inner_products(gradients.compared).flatten(), values.double()]).cpu()
         gram, values = sent[: num_tasks**2].view(num_tasks, num_tasks), sent[num_tasks**2 :]
         gram = within_range(gram, gradients.compared)
@@ -299,11 +345,7 @@ class GradientStep:
             weighting.observe_sample_norms(gradients.sample_norms().cpu())
         factors = weighting.task_weights(gram, values).tolist()
         weighting.keep(factors)
-        task_factors = factors if weighting.head_loss == "weighted" else [1.0] * num_tasks
-        add_task_grads(self._sharing, gradients.task_params, task_factors)
-        sources = gradients.compared if weighting.grad_wrt == "shared" else gradients.representation
-        self._set_shared_grad(weighted_sum(sources, factors))
-        return Update(losses, self._effective(factors), gram)
+        return factors, gram
 
     def _combine_jacobian(self, losses: Tensor) -> Update:
         weighting, gradients = self._weighting, self._gradients
@@ -315,7 +357,7 @@ class GradientStep:
             weighting.observe_representation(self._representation.detach())
         if isinstance(weighting, SeesTensorSizes):
             weighting.observe_tensor_sizes([part.numel() for part in gradients.compared[0]])
-        direction = weighting.combine(jacobian, self._as_seen(losses))
+        direction = weighting.combine(jacobian, self._scales.seen(losses))
         factors = [1.0] * len(losses) if weighting.head_weights is None else weighting.head_weights.tolist()
         add_task_grads(self._sharing, gradients.task_params, factors)
         self._set_shared_grad(split_like(direction, gradients.compared[0]))
@@ -329,53 +371,19 @@ class GradientStep:
         self._set_shared_grad(split_like(direction, self._gradients.compared[0]))
         return Update(losses)
 
-    def _as_seen(self, losses: Tensor) -> Tensor:
-        """Return the losses [K] as the method sees them."""
-        return losses if self._scales is None else self._scales * losses
-
-    def _effective(self, factors: list[float]) -> Tensor:
-        """Return the weights of the losses as given, from those of the losses as the method saw them."""
-        weights = torch.tensor(factors, dtype=torch.float64)
-        return weights if self._slopes is None else weights.to(self._slopes) * self._slopes
-
     def _set_shared_grad(self, direction: Gradient) -> None:
         """Set `.grad` of the shared parameters that a loss reaches; a direction at the representation is sent back."""
         assert isinstance(self._weighting, TaskGradientWeighting)
         assert self._gradients is not None
+        if self._weighting.grad_wrt != "shared":
+            self._send_back(direction)
+            return
         reached = self._gradients.reached
-        if self._weighting.grad_wrt == "shared":
-            add_grads(list(compress(self._sharing.shared, reached)), list(compress(direction, reached)))
-        elif reached[0]:
-            assert self._representation is not None
+        add_grads(list(compress(self._sharing.shared, reached)), list(compress(direction, reached)))
+
+    def _send_back(self, direction: Gradient) -> None:
+        """Set `.grad` of the shared parameters from a direction at the representation, which frees the graph."""
+        assert self._gradients is not None
+        assert self._representation is not None
+        if any(self._gradients.reached):
             torch.autograd.backward([self._representation], direction, inputs=list(self._sharing.shared))
-
-
-def backward(
-    weighting: Weighting,
-    losses: Sequence[Tensor],
-    shared: Sequence[nn.Parameter],
-    task_params: Sequence[Sequence[nn.Parameter]],
-    *,
-    representation: Tensor | None = None,
-    last_layer: Sequence[nn.Parameter] = (),
-    regularizer: Tensor | None = None,
-    want_gram: bool = False,
-    parts: Sequence[Sequence[Tensor]] = (),
-    vmap: bool = False,
-) -> Update:
-    """Set `.grad` of all parameters to the update that `weighting` makes of a batch's losses.
-
-    What a training loop without the runner calls instead of `loss.backward()`, after `optimizer.zero_grad()`.
-
-    Args:
-        weighting, want_gram, vmap: see `GradientStep`.
-        losses: K scalars with their graph.
-        shared, task_params, last_layer: see `Sharing`.
-        representation, regularizer, parts: see `GradientStep.add`.
-
-    Raises:
-        NonFiniteGradientError: before anything is combined.
-    """
-    step = GradientStep(weighting, Sharing(shared, task_params, last_layer), want_gram=want_gram, vmap=vmap)
-    step.add(losses, representation=representation, regularizer=regularizer, parts=parts)
-    return step.finish()

@@ -34,6 +34,10 @@ class Sharing:
     task_params: Sequence[Sequence[nn.Parameter]]
     last_layer: Sequence[nn.Parameter] = field(default_factory=list)
 
+    def without_task_params(self) -> "Sharing":
+        """Return the same as if the tasks had no parameters of their own."""
+        return Sharing(self.shared, [[] for _ in self.task_params], self.last_layer)
+
 
 @dataclass(frozen=True)
 class LossGraph:
@@ -59,7 +63,7 @@ class TaskGradients:
     Args:
         compared: those that the method compares, with respect to what `grad_wrt` names; zeros where a loss does not
             reach.
-        representation: those with respect to the representation; empty where there is none.
+        representation: those with respect to the representation, a tensor per micro-batch; empty where there is none.
         task_params: those with respect to each task's own parameters.
         reached: whether any of the losses reaches each of the shared parameters or, if `grad_wrt` is not `shared`, the
             representation. Parameters that none reaches keep a `.grad` of None, so that no weight decay moves them.
@@ -71,18 +75,23 @@ class TaskGradients:
     reached: list[bool]
 
     @classmethod
-    def zeros(cls, sharing: Sharing) -> "TaskGradients":
-        """Return the gradients of losses that reach nothing."""
-        compared = [[torch.zeros_like(parameter) for parameter in sharing.shared] for _ in sharing.task_params]
-        return cls(compared, [], [[None] * len(group) for group in sharing.task_params], [False] * len(sharing.shared))
+    def zeros(cls, sharing: Sharing, grad_wrt: GradWrt = "shared") -> "TaskGradients":
+        """Return the gradients of losses that reach nothing; of no samples, at the representation."""
+        inputs = {"shared": sharing.shared, "representation": [], "last_layer": sharing.last_layer}[grad_wrt]
+        compared = [[torch.zeros_like(tensor) for tensor in inputs] for _ in sharing.task_params]
+        at_representation = compared if grad_wrt == "representation" else []
+        reached = [False] * (len(sharing.shared) if grad_wrt == "shared" else 1)
+        return cls(compared, at_representation, [[None] * len(group) for group in sharing.task_params], reached)
 
     @classmethod
-    def take(cls, graph: LossGraph, grad_wrt: GradWrt = "shared", *, retain: bool = False) -> "TaskGradients":
+    def take(
+        cls, graph: LossGraph, grad_wrt: GradWrt = "shared", *, retain: bool = False, retain_shared: bool = False
+    ) -> "TaskGradients":
         """Make the backward passes that `grad_wrt` asks for.
 
         With a representation, each loss's gradient is taken with respect to that first, which gives those of the task's
-        own parameters on the way. The graph is freed on the way unless `retain`, except the shared part where the
-        direction is still to be sent through it.
+        own parameters on the way. The graph is freed on the way unless `retain`, except the shared part where a
+        direction is still to be sent through it: where `grad_wrt` is not `shared`, or with `retain_shared`.
 
         Raises:
             ValueError: the model has no such representation or layer.
@@ -91,7 +100,7 @@ class TaskGradients:
         if representation is None:
             if grad_wrt != "shared":
                 raise ValueError(f"grad_wrt={grad_wrt} needs a model with a shared representation")
-            partial, task_params = _backward_passes(graph, sharing.shared, retain=retain)
+            partial, task_params = _backward_passes(graph, sharing.shared, retain=retain or retain_shared)
             compared, reached = _fill(partial, sharing.shared)
             return cls(compared, [], task_params, reached)
         partial, task_params = _backward_passes(graph, [representation], retain=retain)
@@ -101,7 +110,7 @@ class TaskGradients:
         if grad_wrt == "last_layer" and not sharing.last_layer:
             raise ValueError("grad_wrt=last_layer needs the parameters of the last shared layer")
         parameters = sharing.shared if grad_wrt == "shared" else sharing.last_layer
-        keep = retain or grad_wrt == "last_layer"
+        keep = retain or retain_shared or grad_wrt == "last_layer"
         partial = _pull_back(representation, parameters, at_representation, retain=keep, vmap=graph.vmap)
         compared, on_the_way = _fill(partial, parameters)
         if grad_wrt == "shared":
@@ -109,9 +118,10 @@ class TaskGradients:
         return cls(compared, at_representation, task_params, reached)
 
     def add(self, other: "TaskGradients", positions: Sequence[int]) -> None:
-        """Add the gradients of further losses of the tasks at `positions`; those at the representation are dropped.
+        """Add the gradients of further losses of the tasks at `positions`.
 
-        Sums are new tensors, since autograd may hand out one tensor as the gradient of two parameters.
+        Those at the representation are dropped. Sums are new tensors, since autograd may hand out one tensor as the
+        gradient of two parameters.
         """
         self.representation = []
         self.add_reached(other)
@@ -121,6 +131,19 @@ class TaskGradients:
                 new if old is None else old if new is None else old + new
                 for old, new in zip(self.task_params[position], task_params, strict=True)
             ]
+
+    def append(self, other: "TaskGradients", positions: Sequence[int]) -> None:
+        """Append the gradients of further samples at the representation, which are what is compared.
+
+        Args:
+            other: those of a micro-batch.
+            positions: of the tasks that have a label there; the others' gradients are zeros.
+        """
+        self.add_reached(other)
+        found = dict(zip(positions, other.compared, strict=True))
+        zeros = [torch.zeros_like(part) for part in other.compared[0]]
+        self.compared = [each + found.get(position, zeros) for position, each in enumerate(self.compared)]
+        self.representation = self.compared
 
     def add_reached(self, other: "TaskGradients") -> None:
         """Count what other losses of the same batch reach as reached."""
@@ -138,27 +161,11 @@ class TaskGradients:
 
     def sample_norms(self) -> Tensor:
         """Return the lengths [K, batch] of the samples' parts of the gradients at the representation, in float64."""
-        samples = promoted(torch.stack([gradient for (gradient,) in self.representation])).flatten(2)
-        return lengths(samples.flatten(0, 1)).view(samples.shape[:2])
-
-
-def backward_weighted(graph: LossGraph, factors: list[float], head_loss: str) -> None:
-    """Set `.grad` from losses whose weights are known, by one pass over the shared part.
-
-    Args:
-        graph: of the losses.
-        factors: their weights in the shared parameters' gradient.
-        head_loss: `weighted` if these are those of the tasks' parameters as well, `unweighted` for ones.
-    """
-    shared = list(graph.sharing.shared)
-    task_params = [parameter for group in graph.sharing.task_params for parameter in group]
-    weighted = torch.stack([factor * loss for factor, loss in zip(factors, graph.losses, strict=True)]).sum()
-    if head_loss == "weighted":
-        torch.autograd.backward(weighted, inputs=[*shared, *task_params])
-        return
-    if task_params:
-        torch.autograd.backward(torch.stack(list(graph.losses)).sum(), inputs=task_params, retain_graph=True)
-    torch.autograd.backward(weighted, inputs=shared)  # last, since it walks and frees the whole graph
+        by_micro_batch = []
+        for gradients in zip(*self.representation, strict=True):
+            samples = promoted(torch.stack(gradients)).flatten(2)
+            by_micro_batch.append(lengths(samples.flatten(0, 1)).view(samples.shape[:2]))
+        return torch.cat(by_micro_batch, dim=1)
 
 
 def _backward_passes(

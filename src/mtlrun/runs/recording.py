@@ -29,9 +29,7 @@ _LONGEST_SECTION = 20_000  # characters; `compare` reads the records of many run
 
 def new_record(config: Mapping[str, Any], parts: Parts, overrides: Sequence[str]) -> Record:
     """Return the record of a run that starts."""
-    forward, backward = parts.weighting.passes(len(parts.tasks))
-    if parts.settings.micro_batches > 1:
-        forward += parts.weighting.needs_batch_losses
+    forward, backward = _passes_per_step(parts)
     groups, learners = parts.optimizer.param_groups, parts.weighting.learners()
     parameters = {group["name"]: count_parameters(group["params"]) for group in groups}
     parameters |= {name: count_parameters(learner.parameters) for name, learner in learners.items()}
@@ -59,6 +57,15 @@ def new_record(config: Mapping[str, Any], parts: Parts, overrides: Sequence[str]
         started=now(),
         environment=describe(parts.device),
     )
+
+
+def _passes_per_step(parts: Parts) -> tuple[int, int]:
+    """Return the numbers of forward and backward passes in a step."""
+    weighting, settings = parts.weighting, parts.settings
+    forward, backward = weighting.passes(len(parts.tasks))
+    if settings.micro_batches > 1:
+        forward += weighting.needs_batch_losses + settings.two_pass
+    return forward, backward + settings.two_pass
 
 
 def record_intervals(record: Record, parts: Parts, outputs: SplitOutputs) -> None:

@@ -60,7 +60,7 @@ def check_weighting(
             f"trainer.batch_size={weighting.num_parts} or more"
         )
     if config.get("trainer", {}).get("micro_batches", 1) != 1:
-        problems += _check_micro_batches(weighting, name)
+        problems += _check_micro_batches(weighting, name, config["trainer"].get("two_pass") is True)
     if model is not None:
         problems += _check_model(weighting, name, model, f"model={config['names']['model']}")
     return problems
@@ -138,13 +138,14 @@ def _check_negative_losses(weighting: Weighting, name: str, tasks: Mapping[str, 
     ]
 
 
-def _check_micro_batches(weighting: Weighting, name: str) -> list[str]:
+def _check_micro_batches(weighting: Weighting, name: str, two_pass: bool) -> list[str]:
     """Return the reason why this weighting cannot make a step of micro-batches, if there is one."""
     if isinstance(weighting, PartsWeighting) or weighting.capable_of(LooksAhead):
         return [f"{name} needs the whole batch of a step at once; use trainer.micro_batches=1"]
-    if isinstance(weighting, TaskGradientWeighting) and weighting.grad_wrt != "shared":
+    if isinstance(weighting, TaskGradientWeighting) and weighting.grad_wrt != "shared" and not two_pass:
+        also = "trainer.two_pass=true, " if isinstance(weighting, GradientWeighting) else ""
         return [
-            f"weighting.grad_wrt={weighting.grad_wrt} needs the whole batch of a step at once; use "
+            f"weighting.grad_wrt={weighting.grad_wrt} needs the whole batch of a step at once; use {also}"
             "weighting.grad_wrt=shared or trainer.micro_batches=1"
         ]
     return []

@@ -38,6 +38,7 @@ from mtlrun.setup.environment import choose_device, keep_solvers_on_one_thread, 
 from mtlrun.setup.length import choose_length
 from mtlrun.setup.loaders import fit_tasks, has_source_statistics, make_loaders
 from mtlrun.setup.memory import within_memory
+from mtlrun.setup.memory_keys import check_memory_keys
 from mtlrun.setup.model_building import build_model
 from mtlrun.setup.model_size import count_macs
 from mtlrun.setup.optimizer_groups import (
@@ -226,6 +227,8 @@ def check_components(built: Mapping[str, Any], problems: Problems) -> None:
     if settings is not None and tasks:
         problems.attempt(check_monitor, settings.monitor, tasks)
         problems += check_affinity(settings, built["model"], tasks, built["config"])
+    if settings is not None and weighting is not None:
+        problems += check_memory_keys(settings, weighting, built["config"])
     problems.attempt(check_declared_values, tasks)
     if settings is not None and dataset is not None:
         problems += check_protocol(dataset, settings)

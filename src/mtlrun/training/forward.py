@@ -75,7 +75,13 @@ class Forward:
             self.active, self.parts = self._whole.split_losses(num_parts)
 
     def backward(
-        self, weighting: Weighting, sharing: ModelSharing, *, want_gram: bool = False, vmap: bool = False
+        self,
+        weighting: Weighting,
+        sharing: ModelSharing,
+        *,
+        want_gram: bool = False,
+        vmap: bool = False,
+        two_pass: bool = False,
     ) -> Update:
         """Set `.grad` to the update that the weighting makes of the losses; see `mtlrun.gradients.GradientStep`."""
         batch_losses = None
@@ -88,17 +94,26 @@ class Forward:
             batch_losses=batch_losses,
             want_gram=want_gram,
             vmap=vmap,
+            two_pass=two_pass,
         )
+        if step.measures_first:
+            with untouched(self._model):
+                for part in self._passes():
+                    step.measure(*self._losses_of(part), representation=part.representation)
         for part in self._passes():
-            losses = part.weighted_losses(self._batch)
             step.add(
-                [losses[name] for name in self.active if name in losses],
-                [index for index, name in enumerate(self.active) if name in losses],
+                *self._losses_of(part),
                 representation=part.representation,
                 regularizer=part.regularizer(self._batch.num_samples),
                 parts=self.parts,
             )
         return step.finish()
+
+    def _losses_of(self, part: "BatchPass") -> tuple[list[Tensor], list[int]]:
+        """Return the losses of the batch, or of one of its micro-batches, and which of the active tasks they are of."""
+        losses = part.weighted_losses(self._batch)
+        places = [index for index, name in enumerate(self.active) if name in losses]
+        return [losses[self.active[place]] for place in places], places
 
     def performances(self) -> Tensor:
         """Return how well the active tasks do on the batch, [K]; see `MeasuresPerformance`."""

@@ -204,9 +204,15 @@ class Trainer:
         """Let the weighting make an update of the losses; afterwards `.grad` is complete."""
         weighting, step = self.parts.weighting, self.progress.step + 1
         is_due = self.timetable.gradients_are_due if isinstance(weighting, LossWeighting) else self.timetable.log_is_due
-        vmap = self.parts.settings.vmap_backward
+        settings = self.parts.settings
         try:
-            return forward.backward(weighting, self.sharing, want_gram=is_due(step), vmap=vmap)
+            return forward.backward(
+                weighting,
+                self.sharing,
+                want_gram=is_due(step),
+                vmap=settings.vmap_backward,
+                two_pass=settings.two_pass,
+            )
         except NonFiniteGradientError as error:
             task = forward.active[error.position]
             raise diverged(f"the gradient of task {task}", task, step) from None
