@@ -11,6 +11,8 @@ from mtlrun.config.shortening import shorten
 # `standard`: a checkpoint is selected on validation and tested once. `legacy`: the test split is evaluated during
 # training, and the result is the mean over the last evaluations, as many published results are computed.
 Protocol = Literal["standard", "legacy"]
+#: float32 without and with TF32 in matrix products and convolutions of a GPU, and autocast to bfloat16.
+Precision = Literal["fp32", "tf32", "bf16"]
 #: The form in which predictions are kept.
 PredictionFormat = Literal["csv", "parquet", "none"]
 
@@ -53,10 +55,13 @@ class Settings:
     limit_batches: Count | None = None
     bootstrap_rows: bool = False
     deterministic: bool = False
+    precision: Precision = "fp32"
+    channels_last: bool = False
     baselines: BaselineChoice = "auto"
 
     def __post_init__(self) -> None:
         check_fields(self)
+        check_one_of("precision", self.precision, Precision)
         if self.epochs is not None and self.steps is not None:
             raise ValueError(f"epochs or steps must be null, found {self.epochs} and {self.steps}")
         if self.batch_size is not None and self.micro_batches > self.batch_size:

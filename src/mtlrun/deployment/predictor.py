@@ -17,6 +17,7 @@ from mtlrun.deployment.selected import Network, load_networks, read_states
 from mtlrun.deployment.tables import TableEncoder
 from mtlrun.errors import ConfigError, DataError
 from mtlrun.models import MultiTaskModel, SharedRepresentationModel, SourceStatistics
+from mtlrun.models.computation import Computation
 from mtlrun.records.folder import LEARNED
 from mtlrun.records.record import Record
 from mtlrun.runs.restore import as_restored, check_has_model
@@ -27,6 +28,7 @@ from mtlrun.setup.problems import Problems
 from mtlrun.setup.task_building import build_tasks
 from mtlrun.tasks import Decoded, DecodesPredictions, Task
 from mtlrun.training.forward import run_inputs
+from mtlrun.weightings.precision import full_precision
 
 # The groups of the config that a model is built of.
 _GROUPS = ("model", "backbone", "tasks")
@@ -181,6 +183,7 @@ class Predictor:
         return list(self.description.classes.get(task, ()))
 
     @torch.inference_mode()
+    @full_precision()
     def outputs(self, inputs: Tensor) -> dict[str, Tensor]:
         """Return what the heads put out, {task: [batch, output_size], or maps}, on the device.
 
@@ -302,6 +305,8 @@ def _build(record: Record, description: ModelDescription) -> tuple[dict[str, Tas
     model, _ = build_model(groups, None, tasks, description, problems)
     problems.raise_if_any()
     assert model is not None
+    # As in training, so that new inputs are predicted as the run's splits were.
+    model.computation = Computation(config["trainer"].get("precision", "fp32"))
     if description.source_statistics:
         model.source_statistics = SourceStatistics(model, list(description.sources))
     if description.rotations and isinstance(model, SharedRepresentationModel):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mtlrun.weightings.inner_products import LARGEST_SQUARE, SMALLEST_SQUARE, scale_factors
+from mtlrun.weightings.precision import full_precision
 
 # Length of the partial sums of products that are made in the gradients' own precision.
 _CHUNK = 2**12
@@ -52,6 +53,7 @@ def _largest(gradient: Gradient) -> Tensor:
     return torch.stack(ends).max()
 
 
+@full_precision()
 def inner_products(gradients: Sequence[Gradient]) -> Tensor:
     """Return the inner products [K, K] of K gradients in float64, on their device, of entries of ordinary size.
 

@@ -22,7 +22,7 @@ from mtlrun.weightings.base import (
 )
 from mtlrun.weightings.capabilities import ClipsSharedGradient, SeesRepresentation, SeesSampleNorms, SeesTensorSizes
 from mtlrun.weightings.inner_products import refuse_non_finite
-from mtlrun.weightings.precision import promoted
+from mtlrun.weightings.precision import full_precision, promoted
 
 
 class GradientStep:
@@ -357,7 +357,8 @@ class GradientStep:
             weighting.observe_representation(self._representation.detach())
         if isinstance(weighting, SeesTensorSizes):
             weighting.observe_tensor_sizes([part.numel() for part in gradients.compared[0]])
-        direction = weighting.combine(jacobian, self._scales.seen(losses))
+        with full_precision():
+            direction = weighting.combine(jacobian, self._scales.seen(losses))
         factors = [1.0] * len(losses) if weighting.head_weights is None else weighting.head_weights.tolist()
         add_task_grads(self._sharing, gradients.task_params, factors)
         self._set_shared_grad(split_like(direction, gradients.compared[0]))
@@ -367,7 +368,8 @@ class GradientStep:
         assert isinstance(self._weighting, PartsWeighting)
         assert self._gradients is not None
         jacobians = [jacobian for jacobian, _ in self._parts]
-        direction = self._weighting.combine_parts(jacobians, torch.stack([values for _, values in self._parts]))
+        with full_precision():
+            direction = self._weighting.combine_parts(jacobians, torch.stack([values for _, values in self._parts]))
         self._set_shared_grad(split_like(direction, self._gradients.compared[0]))
         return Update(losses)
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from mtlrun.config.bounds import NonNegative, checked
 from mtlrun.models.backbones import BackboneFactory
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads, task_groups
+from mtlrun.models.blocks.autocast import without_autocast
 from mtlrun.models.blocks.layers import concatenated_shape, pool
 
 
@@ -38,7 +39,8 @@ def overlap(shared: Tensor, private: Tensor) -> Tensor:
     grams: list[Tensor] = []
     for features in (shared.float(), private.float()):
         scaled = features / torch.linalg.vector_norm(features).clamp_min(1e-12)
-        grams.append(scaled @ scaled.T)
+        with without_autocast(scaled):
+            grams.append(scaled @ scaled.T)
     return torch.sum(grams[0] * grams[1])
 
 

@@ -12,6 +12,7 @@ from torch.export import register_dataclass
 from mtlrun.models.backbones import Shape
 from mtlrun.models.blocks.batchnorm_statistics import SourceStatistics
 from mtlrun.models.blocks.last_layer import last_layer, order_of_use
+from mtlrun.models.computation import Computation
 from mtlrun.models.heads import ConvHead, DetectionHead, MLPHead
 
 
@@ -111,6 +112,8 @@ class MultiTaskModel(nn.Module, ABC):
         self.task_names = task_names
         #: Running statistics of BatchNorm per source of samples; None if all sources share one set.
         self.source_statistics: SourceStatistics | None = None
+        #: How passes are computed: in the precision of parameters and inputs unless a run asks for another.
+        self.computation = Computation()
 
     @abstractmethod
     def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
@@ -229,6 +232,7 @@ class SharedRepresentationModel(MultiTaskModel):
 
         Autograd would differentiate with respect to the modified tensor and silently drop the first task's gradient.
         """
+        representation = self.computation.boundary(representation)
         version = None if representation.is_inference() else representation._version
         predictions = decode(representation)
         if version is not None and representation._version != version:

@@ -78,6 +78,7 @@ class DSelectK(MultiTaskModel):
     def penalties(self, r: Tensor) -> dict[str, Tensor]:
         """Return {name: penalty} on the weights r that the tasks' selectors give, [K, k, n] or [K, batch, k, n]."""
         penalties = {}
+        r = r.to(torch.promote_types(r.dtype, torch.float32))  # half precision has no room for EPSILON beside a weight
         num_samples = r.shape[1] if r.dim() == 4 else 1
         if self.entropy_penalty:
             penalties["entropy"] = -self.entropy_penalty / num_samples * (r * (r + EPSILON).log()).sum()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from mtlrun.config.bounds import Fraction, NonNegative, Parts, Positive, checked
 from mtlrun.models.backbones import Backbone, BackboneFactory, Shape
 from mtlrun.models.base import MixesNetworks, MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
+from mtlrun.models.blocks.autocast import without_autocast
 from mtlrun.models.blocks.layers import Resize, conv1x1_or_linear
 from mtlrun.models.blocks.parallel_backbones import ParallelBackbones
 
@@ -146,12 +147,13 @@ class Sluice(MultiTaskModel, MixesNetworks):
 
     def overlap(self) -> Tensor:
         """Return the sum over tasks, stages and pairs of subspaces of ‖G_1^T G_2‖². Shape []."""
-        overlaps = [
-            (ours @ theirs.mT).square().sum()
-            for network in self.backbones.values()
-            for weight in _last_weights(network)  # type: ignore[arg-type]
-            for ours, theirs in combinations(weight.flatten(1).tensor_split(self.num_subspaces), 2)
-        ]
+        weights = [weight for network in self.backbones.values() for weight in _last_weights(network)]  # type: ignore[arg-type]
+        with without_autocast(weights[0]):
+            overlaps = [
+                (ours @ theirs.mT).square().sum()
+                for weight in weights
+                for ours, theirs in combinations(weight.flatten(1).tensor_split(self.num_subspaces), 2)
+            ]
         return torch.stack(overlaps).sum()
 
     def mixing(self) -> Tensor:

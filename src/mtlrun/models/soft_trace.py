@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from mtlrun.config.bounds import NonNegative, checked
 from mtlrun.models.backbones import BackboneFactory
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads, task_groups
+from mtlrun.models.blocks.autocast import without_autocast
 
 #: Singular values up to this fraction of the largest one count as zero; rounding errors are smaller.
 ZERO = 1e-6
@@ -103,6 +104,7 @@ def trace_norm(matrix: Tensor) -> Tensor:
         squares, left = torch.linalg.eigh(rows @ rows.mT)
         values = squares.clamp(min=0).sqrt()
         inverse = values.reciprocal().where(values > ZERO * values[-1], 0)
-        subgradient = ((left * inverse) @ left.mT).to(wide.dtype) @ wide
+        with without_autocast(wide):
+            subgradient = ((left * inverse) @ left.mT).to(wide.dtype) @ wide
     norm: Tensor = (subgradient * wide).sum()
     return norm

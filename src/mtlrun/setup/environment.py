@@ -5,6 +5,7 @@ import platform
 import random
 import resource
 import sys
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
@@ -52,6 +53,18 @@ def set_seed(seed: int, *, deterministic: bool) -> None:
     torch.use_deterministic_algorithms(deterministic)
 
 
+def use_tf32(allowed: bool) -> None:
+    """Let GPUs round the factors of float32 matrix products and convolutions to TF32, or keep all of their digits.
+
+    PyTorch rounds those of convolutions by default. These switches set the newer ones, `fp32_precision`, as well; where
+    the newer ones alone are set, PyTorch raises when these are read.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the newer ones
+        torch.backends.cuda.matmul.allow_tf32 = allowed
+        torch.backends.cudnn.allow_tf32 = allowed
+
+
 def keep_solvers_on_one_thread() -> None:
     """Limit NumPy's OpenBLAS, not PyTorch's, to one thread: on K x K matrices several only wait for each other."""
     _limit_openblas("numpy" in sys.modules, "scipy.linalg" in sys.modules)
@@ -93,6 +106,7 @@ def describe(device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         environment["gpu"] = torch.cuda.get_device_name(device)
         environment["cuda"] = torch.version.cuda
+        environment["tf32"] = torch.backends.cuda.matmul.allow_tf32
     return environment
 
 

@@ -32,9 +32,10 @@ from mtlrun.setup.compatibility import (
     try_batch,
 )
 from mtlrun.setup.component_check import check_config
+from mtlrun.setup.computing import check_computation, describe_computation, set_computation
 from mtlrun.setup.data_paths import find_data_paths
 from mtlrun.setup.doubts import doubt_plan, doubt_splits, doubt_targets, doubt_warmup
-from mtlrun.setup.environment import choose_device, keep_solvers_on_one_thread, set_seed, use_threads
+from mtlrun.setup.environment import choose_device, keep_solvers_on_one_thread, set_seed, use_tf32, use_threads
 from mtlrun.setup.length import choose_length
 from mtlrun.setup.loaders import fit_tasks, has_source_statistics, make_loaders
 from mtlrun.setup.memory import within_memory
@@ -153,6 +154,7 @@ def build_components(config: Mapping[str, Any], problems: Problems) -> dict[str,
         nodes["model"] = nodes["model"] | {"init_from": str(stage)}
     # The initial parameters of the model depend on the seed alone, not on the dataset or the weighting.
     set_seed(seed, deterministic=settings is not None and settings.deterministic)
+    use_tf32(settings is not None and settings.precision == "tf32")
     model, match = None, None
     if dataset is not None:
         problems += check_tasks(tasks, dataset, str(config["names"]["dataset"]))
@@ -230,6 +232,9 @@ def check_components(built: Mapping[str, Any], problems: Problems) -> None:
     if settings is not None and weighting is not None:
         problems += check_memory_keys(settings, weighting, built["config"])
     problems.attempt(check_declared_values, tasks)
+    if settings is not None:
+        backbone = str(built["config"]["names"]["backbone"])
+        problems += check_computation(settings, built["model"], built["device"], backbone)
     if settings is not None and dataset is not None:
         problems += check_protocol(dataset, settings)
 
@@ -331,6 +336,7 @@ def place(components: Components, data: Data) -> Parts:
     skills = make_skills(tasks)
     stand_in(skills, data.undefined, data.loaders["train"])
     model.to(device)
+    set_computation(model, components.settings)
     for task in tasks.values():
         task.to(device)  # a loss may have class weights
     if isinstance(weighting, LossWeighting | JacobianWeighting):
@@ -366,6 +372,7 @@ def place(components: Components, data: Data) -> Parts:
         notes=[
             *components.dataset.notes,
             *filter(None, [data.loaders["train"].describe_rows()]),
+            *describe_computation(settings, device),
             *describe_small_maps(model, str(components.config["names"]["backbone"])),
             *describe_repeated(data.splits),
             *data.undefined.describe(labeled),

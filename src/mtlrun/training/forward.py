@@ -5,7 +5,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 from inspect import signature
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -272,7 +271,7 @@ def run_model(model: MultiTaskModel, samples: SourceBatch, also: Collection[str]
 
 
 def run_inputs(model: MultiTaskModel, inputs: Tensor, tasks: Sequence[str], source: str | None = None) -> Output:
-    """Return the model's output for inputs [batch, ...].
+    """Return the model's output for inputs [batch, ...], predictions in float32 at least; see `Computation`.
 
     Args:
         model: in training mode or not.
@@ -280,11 +279,10 @@ def run_inputs(model: MultiTaskModel, inputs: Tensor, tasks: Sequence[str], sour
         tasks: the requested ones; none for all. Models of the user's may give others as well.
         source: where the inputs come from, if running statistics of BatchNorm are kept for each source.
     """
+    requested = tasks if tasks and _accepts_tasks(type(model)) else None
     statistics = model.source_statistics
     with nullcontext() if statistics is None or source is None else statistics.swap_in(model, source):
-        if not tasks or not _accepts_tasks(type(model)):
-            return cast(Output, model(inputs))
-        return cast(Output, model(inputs, tasks))
+        return model.computation.run(model, inputs, requested)
 
 
 @cache

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from mtlrun.weightings.precision import full_precision
+
 # Squared lengths in this range, computed in float32, have lost nothing to overflow or underflow.
 SMALLEST_SQUARE, LARGEST_SQUARE = 1e-28, 1e36
 
@@ -45,6 +47,7 @@ def lengths(jacobian: Tensor) -> Tensor:
     return scaled.double() / factors
 
 
+@full_precision()
 def inner_products(first: Tensor, second: Tensor) -> Tensor:
     """Return the inner products [K, N] of task gradients [K, P] with others [N, P] in float64, on their device."""
     if _in_range(first.norm(dim=1)) and (second is first or _in_range(second.norm(dim=1))):

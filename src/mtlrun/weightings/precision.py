@@ -1,5 +1,9 @@
 """The precision that weightings compute and keep their state in: float32, or that of what they are given if higher."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -12,3 +16,20 @@ def at_least_float32(dtype: torch.dtype) -> torch.dtype:
 def promoted(tensor: Tensor) -> Tensor:
     """Return the tensor in float32 if it is in half precision, else as it is; differentiable."""
     return tensor.to(at_least_float32(tensor.dtype))
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Keep all digits of the factors of float32 matrix products and convolutions, also where a GPU may use TF32.
+
+    PyTorch's own switch is put back afterwards.
+    """
+    backends: list[Any] = [torch.backends.cuda.matmul, torch.backends.cudnn.conv]  # type: ignore[attr-defined]
+    switches = [each for each in backends if each.fp32_precision == "tf32"]
+    for each in switches:
+        each.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        for each in switches:
+            each.fp32_precision = "tf32"

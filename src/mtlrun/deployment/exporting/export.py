@@ -17,6 +17,7 @@ from mtlrun.deployment.exporting.metadata import write_metadata
 from mtlrun.deployment.exporting.program import Program, without_unused
 from mtlrun.deployment.predictor import Predictor
 from mtlrun.errors import DataError
+from mtlrun.models.computation import Computation
 from mtlrun.records.folder import open_atomically
 
 #: {format: suffix of its files}.
@@ -62,6 +63,8 @@ def export(predictor: Predictor, path: Path, form: str) -> Exported:
     if form == "onnx":
         require_onnx()
     predictor = copy.deepcopy(predictor)  # the parameters of what is left out are emptied
+    for network in predictor.networks:
+        network.model.computation = Computation()  # float32, which any program that reads the file can compute
     program = Program(predictor).eval()
     expected = [(inputs := program.example(size, seed=size), _outputs(program, inputs)) for size in CHECKED]
     metadata = write_metadata(predictor, program.parts)
