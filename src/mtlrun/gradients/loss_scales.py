@@ -5,6 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mtlrun.weightings.state.active_tasks import at_positions
+from mtlrun.weightings.transfer import sent
+
 
 class LossScales:
     """The factors that `TaskGradientWeighting.scale_losses` returns; None for ones.
@@ -30,10 +33,11 @@ class LossScales:
         """
         if self._slopes is None:
             return losses
-        slopes = self._slopes[list(positions)].unbind()
+        slopes = at_positions(self._slopes, positions).unbind()
         return [slope * loss for slope, loss in zip(slopes, losses, strict=True)]
 
     def effective(self, factors: list[float]) -> Tensor:
         """Return the weights [K] of the losses as given, from those of the losses as the method saw them."""
         weights = torch.tensor(factors, dtype=torch.float64)
-        return weights if self._slopes is None else weights.to(self._slopes) * self._slopes
+        slopes = self._slopes
+        return weights if slopes is None else sent(weights, slopes.device, slopes.dtype) * slopes

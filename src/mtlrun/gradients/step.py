@@ -23,6 +23,7 @@ from mtlrun.weightings.base import (
 from mtlrun.weightings.capabilities import ClipsSharedGradient, SeesRepresentation, SeesSampleNorms, SeesTensorSizes
 from mtlrun.weightings.inner_products import refuse_non_finite
 from mtlrun.weightings.precision import full_precision, promoted
+from mtlrun.weightings.state.active_tasks import at_positions, index_on
 
 
 class GradientStep:
@@ -208,14 +209,14 @@ class GradientStep:
             )
         if self._losses is not None:
             self._losses = self._losses.to(torch.float64, copy=True)  # the first ones share memory with the graph's
-            self._losses[list(positions)] += values
+            self._losses[index_on(positions, values.device)] += values
             return
         self._dtype = values.dtype
         if len(positions) == num_tasks:
             self._losses = values
         else:
             self._losses = values.new_zeros(num_tasks, dtype=torch.float64)
-            self._losses[list(positions)] += values
+            self._losses[index_on(positions, values.device)] += values
         batch_losses = self._batch_losses
         if batch_losses is None and self._micro_batches:
             batch_losses = values.new_ones(num_tasks)  # placeholders: the weights do not depend on their values
@@ -252,8 +253,7 @@ class GradientStep:
             stacked.retain_grad()
             objective = self._weighting.scalarize(stacked)
         else:
-            all_tasks = len(positions) == len(self._factors)
-            objective = ((self._factors if all_tasks else self._factors[list(positions)]) * stacked).sum()
+            objective = (at_positions(self._factors, positions) * stacked).sum()
         if regularizer is not None:
             objective = objective + regularizer
         objective.backward()

@@ -24,6 +24,7 @@ from mtlrun.weightings.capabilities import (
     UsesTaskNames,
 )
 from mtlrun.weightings.precision import promoted
+from mtlrun.weightings.state.active_tasks import task_index
 
 
 def weighting(
@@ -309,7 +310,7 @@ class LossBalancer:
         sharing = self._find_sharing(given, losses)
         self._move_to(next(iter(losses.values())).device)
         positions = [tasks.index(name) for name in losses]
-        method.active = slice(None) if len(positions) == len(tasks) else torch.tensor(positions)
+        method.active = task_index(positions, len(tasks))
         method.zero_grad(set_to_none=True)
         for observing in method.capable_of(ObservesPerformance):
             observing.observe_performance(torch.tensor([float((given.performances or {})[name]) for name in losses]))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from mtlrun.errors import ConfigError
 from mtlrun.tasks.base import MeasuresPerformance, Task
 from mtlrun.tasks.losses.sample_weights import num_weighted_terms, sample_weighted_loss
+from mtlrun.weightings.transfer import is_asynchronous, numbers_on, sent
 
 #: (inputs, {task: targets}), and the samples' weights where they have some: for all tasks, or {task: weights}.
 Samples = tuple[Any, Mapping[str, Tensor]] | tuple[Any, Mapping[str, Tensor], Tensor | Mapping[str, Tensor]]
@@ -24,6 +26,7 @@ class SourceBatch:
         inputs: [num_samples, ...].
         targets: for each task those of the labeled samples.
         label_index: for each task which samples are labeled, as positions in the batch; None for all.
+        label_positions: the same on the CPU, so that the batch can be divided without waiting for the device.
         sample_weights: {task: weights of its labeled samples}; those of other tasks are 1.
         source: the source that all samples come from; None where samples of all sources go through the model together.
     """
@@ -32,6 +35,7 @@ class SourceBatch:
     inputs: Tensor
     targets: Mapping[str, Tensor]
     label_index: Mapping[str, Tensor | None]
+    label_positions: Mapping[str, Tensor | None]
     sample_weights: Mapping[str, Tensor] = field(default_factory=dict)
     source: str | None = None
 
@@ -40,33 +44,36 @@ class SourceBatch:
         cls, tasks: Mapping[str, Task], loaded: Samples, device: torch.device, source: str | None
     ) -> "SourceBatch":
         """Bring samples to `device`; see `LabeledBatch.load`."""
-        non_blocking = device.type == "cuda"  # a copy to the CPU must be waited for
+        non_blocking = is_asynchronous(device)
         inputs, all_targets, *rest = loaded
         all_weights = rest[0] if rest else {}
         targets: dict[str, Tensor] = {}
         label_index: dict[str, Tensor | None] = {}
+        label_positions: dict[str, Tensor | None] = {}
         sample_weights: dict[str, Tensor] = {}
         for name, task in tasks.items():
             if source is not None and name not in all_targets:  # a task of other sources
                 targets[name] = torch.empty(0, device=device)
                 label_index[name] = torch.empty(0, dtype=torch.int64, device=device)
+                label_positions[name] = torch.empty(0, dtype=torch.int64)
                 continue
             target = all_targets[name]
             weights = all_weights if isinstance(all_weights, Tensor) else all_weights.get(name)
             mask = task.labeled(target)
             if weights is not None:
                 mask = mask & (weights > 0)  # samples of weight 0 are treated as unlabeled
-            label_index[name] = None
+            label_index[name] = label_positions[name] = None
             if not mask.all():
                 labeled = mask.nonzero().squeeze(1)
                 target = target[labeled]
                 weights = None if weights is None else weights[labeled]
+                label_positions[name] = labeled
                 label_index[name] = labeled.to(device, non_blocking=non_blocking)
             targets[name] = target.to(device, non_blocking=non_blocking)
             if weights is not None:
                 sample_weights[name] = weights.to(device, non_blocking=non_blocking)
         inputs = inputs.to(device, non_blocking=non_blocking)
-        return cls(tasks, inputs, targets, label_index, sample_weights, source)
+        return cls(tasks, inputs, targets, label_index, label_positions, sample_weights, source)
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -92,14 +99,12 @@ class SourceBatch:
             return self.tasks[name].loss(prediction, self.targets[name])
         return sample_weighted_loss(self.tasks[name], prediction, self.targets[name], self.sample_weights[name])
 
-    def num_terms(self, name: str) -> Tensor:
-        """Return the number of terms that a task's loss averages, [], in float64."""
+    def num_terms(self, name: str) -> int | Tensor:
+        """Return the number of terms that a task's loss averages; a tensor [] where it depends on the targets."""
         task, target = self.tasks[name], self.targets[name]
         if name not in self.sample_weights:
-            terms: int | Tensor = task.num_terms(target)
-        else:
-            terms = num_weighted_terms(task, target, self.sample_weights[name])
-        return torch.as_tensor(terms, device=self.inputs.device).double()
+            return task.num_terms(target)
+        return num_weighted_terms(task, target, self.sample_weights[name])
 
     def task_fractions(self) -> Tensor:
         """Return [num_samples, K]: each sample's equal fractions, adding up to 1, of the tasks that it has a label of.
@@ -125,23 +130,29 @@ class SourceBatch:
 
     def every_nth(self, step: int, start: int) -> "SourceBatch":
         """Return every step-th sample from `start` on."""
-        return self.select(torch.arange(min(start, len(self)), len(self), step, device=self.inputs.device))
+        return self.select(range(min(start, len(self)), len(self), step))
 
-    def select(self, samples: Tensor) -> "SourceBatch":
-        """Return the samples at these positions, which are in rising order."""
+    def select(self, samples: range) -> "SourceBatch":
+        """Return the samples at these positions; which of them are labeled is found out on the CPU."""
+        device, chosen = self.inputs.device, slice(samples.start, samples.stop, samples.step)
         targets: dict[str, Tensor] = {}
         label_index: dict[str, Tensor | None] = {}
+        label_positions: dict[str, Tensor | None] = {}
         sample_weights: dict[str, Tensor] = {}
-        for name, index in self.label_index.items():
-            if index is None:
-                label_index[name], kept = None, samples
-            else:
-                kept = torch.isin(index, samples)
-                label_index[name] = torch.searchsorted(samples, index[kept])
+        for name, positions in self.label_positions.items():
+            kept: slice | Tensor = chosen
+            label_index[name] = label_positions[name] = None
+            if positions is not None:
+                places = positions - samples.start
+                mask = (places >= 0) & (positions < samples.stop) & (places % samples.step == 0)
+                label_positions[name] = found = places[mask] // samples.step
+                label_index[name] = sent(found, device)
+                kept = sent(mask.nonzero().squeeze(1), device)
             targets[name] = self.targets[name][kept]
             if name in self.sample_weights:
                 sample_weights[name] = self.sample_weights[name][kept]
-        return SourceBatch(self.tasks, self.inputs[samples], targets, label_index, sample_weights, self.source)
+        inputs = self.inputs[chosen]
+        return SourceBatch(self.tasks, inputs, targets, label_index, label_positions, sample_weights, self.source)
 
 
 @dataclass(frozen=True)
@@ -181,19 +192,21 @@ class LabeledBatch:
     def split(self, count: int) -> Iterator["LabeledBatch"]:
         """Yield `count` micro-batches of (nearly) equal size; fewer if there are fewer samples."""
         count = min(count, max(len(part) for part in self.source_batches))
-        positions = [
-            torch.arange(len(part), device=part.inputs.device).tensor_split(count) for part in self.source_batches
-        ]
-        for samples in zip(*positions, strict=True):
-            parts = [part.select(index) for part, index in zip(self.source_batches, samples, strict=True) if len(index)]
+        ranges = [_ranges(len(part), count) for part in self.source_batches]
+        for samples in zip(*ranges, strict=True):
+            parts = [part.select(each) for part, each in zip(self.source_batches, samples, strict=True) if each]
             if parts:
                 yield LabeledBatch(self.tasks, parts)
 
     def num_terms(self) -> Tensor:
         """Return the number of terms that each active task's loss averages, [len(active)], in float64."""
-        return torch.stack(
-            [
-                torch.stack([part.num_terms(name) for part in self.source_batches if name in part.active]).sum()
-                for name in self.active
-            ]
-        )
+        device = self.source_batches[0].inputs.device
+        terms = [[part.num_terms(name) for part in self.source_batches if name in part.active] for name in self.active]
+        return numbers_on(device, [each[0] if len(each) == 1 else numbers_on(device, each).sum() for each in terms])
+
+
+def _ranges(size: int, count: int) -> list[range]:
+    """Return `count` ranges of (nearly) equal length, the longer ones first, that `size` positions consist of."""
+    length, longer = divmod(size, count)
+    starts = [number * length + min(number, longer) for number in range(count + 1)]
+    return [range(start, stop) for start, stop in pairwise(starts)]

@@ -14,6 +14,8 @@ from mtlrun.models import MultiTaskModel, Output, SharedRepresentationModel
 from mtlrun.training.batch import LabeledBatch, SourceBatch
 from mtlrun.weightings import Weighting
 from mtlrun.weightings.precision import at_least_float32, promoted
+from mtlrun.weightings.state.active_tasks import index_on, task_index
+from mtlrun.weightings.transfer import numbers_on
 
 
 class ModelSharing:
@@ -157,7 +159,7 @@ class Forward:
         for part in self._passes():
             if not part.losses:
                 continue
-            places = [self.active.index(name) for name in part.losses]
+            places = index_on([self.active.index(name) for name in part.losses], totals.device)
             values = torch.stack(list(part.losses.values()))
             dtype = at_least_float32(values.dtype)
             fractions = part.batch.num_terms() / totals[places]
@@ -212,7 +214,7 @@ class BatchPass:
         for name in tasks:
             passes = [each for each in self._passes if name in each.samples.active]
             values = torch.stack([each.samples.performance(name, each.output.predictions[name]) for each in passes])
-            counts = torch.tensor([len(each.samples.targets[name]) for each in passes]).to(values)
+            counts = numbers_on(values.device, [len(each.samples.targets[name]) for each in passes]).to(values.dtype)
             performances.append((values * counts).sum() / counts.sum())
         return torch.stack(performances)
 
@@ -304,17 +306,15 @@ def join_losses(batch: LabeledBatch, passes: Sequence[SourcePass]) -> dict[str, 
             losses[name] = with_loss[0][1]
         elif with_loss:
             values = torch.stack([loss for _, loss in with_loss])
-            counts = torch.stack([samples.num_terms(name) for samples, _ in with_loss])
+            counts = numbers_on(values.device, [samples.num_terms(name) for samples, _ in with_loss])
             losses[name] = ((counts / counts.sum()).to(values.dtype) * values).sum()
     return losses
 
 
 def positions(active: Sequence[str], batch: LabeledBatch) -> slice | Tensor:
-    """Return the positions of the active tasks among the K, as an index for tensors of length K."""
+    """Return the positions of the active tasks among the K, as an index for tensors of length K on the CPU."""
     names = list(batch.tasks)
-    if len(active) == len(names):
-        return slice(None)
-    return torch.tensor([names.index(name) for name in active])
+    return task_index([names.index(name) for name in active], len(names))
 
 
 class RandomNumbers:

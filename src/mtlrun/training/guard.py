@@ -11,6 +11,7 @@ from mtlrun.gradients.assignment import norm_of_grads
 from mtlrun.models import MultiTaskModel
 from mtlrun.training.batch import LabeledBatch
 from mtlrun.training.forward import BatchPass, ModelSharing
+from mtlrun.weightings.state.active_tasks import index_on
 
 # Allowed in every run, so that a short one does not end at its first fallback.
 _ALLOWED_FALLBACKS = 10
@@ -51,7 +52,7 @@ class Guard:
             DivergedError: a loss or gradient is not finite, or a loss is below what the weighting works with; it names
                 the task and the step.
         """
-        lowest = self._lowest_losses[active]
+        lowest = self._lowest_losses[index_on(active, losses.device)]
         too_low = losses < lowest - _ROUNDING
         norms = [nn.utils.get_total_norm(_gradients(parameters)) for parameters in self._clipped]
         total = torch.where(too_low.any(), torch.nan, losses.sum())

@@ -75,10 +75,10 @@ class SplitOutputs:
         for name in self.tasks:
             if name not in samples.tasks or name not in predictions:
                 continue
-            index = samples.label_index[name]
+            positions = samples.label_positions[name]
             labeled = torch.ones(len(samples), dtype=torch.bool)
-            if index is not None:
-                labeled = torch.zeros_like(labeled).index_fill_(0, index.cpu(), True)
+            if positions is not None:
+                labeled = torch.zeros_like(labeled).index_fill_(0, positions, True)
             outputs = TaskOutputs(indices, predictions[name].cpu(), labeled, samples.targets[name].cpu())
             self._parts[name].append(outputs)
 

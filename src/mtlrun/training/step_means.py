@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from mtlrun.records.tags import affinity_tag, cosine_tag
+from mtlrun.weightings.state.active_tasks import index_on
+from mtlrun.weightings.transfer import sent
 
 
 class StepMeans:
@@ -49,16 +51,18 @@ class StepMeans:
         """Add one step.
 
         Args:
-            active: index of the tasks with a loss in this step; the other arguments have one entry for each.
+            active: index of the tasks with a loss in this step, on the CPU; the other arguments have one entry for
+                each.
             losses: of these tasks.
             weights: task weights; None if the method has none.
             gram: inner products of the task gradients, on the CPU; None if they were not computed.
         """
-        self._all_losses[:, 0, active] += losses
-        self._all_losses[:, 1, active] += 1
+        on_device = index_on(active, self._device)
+        self._all_losses[:, 0, on_device] += losses
+        self._all_losses[:, 1, on_device] += 1
         if weights is not None:
-            self._weights[0, active] += weights.to(self._weights)
-            self._weights[1, active] += 1
+            self._weights[0, on_device] += sent(weights, self._device, self._weights.dtype)
+            self._weights[1, on_device] += 1
         if gram is not None:
             norms = gram.diagonal().clamp_min(0).sqrt()
             self._norms[0, active] += norms

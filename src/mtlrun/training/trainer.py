@@ -172,17 +172,17 @@ class Trainer:
         forward = self.forward(batch)
         if not forward.active:
             return  # no task has a label in this batch, or in each of its parts
-        weighting.active = positions(forward.active, batch)
+        weighting.active = active = positions(forward.active, batch)
         for method in weighting.capable_of(ObservesPerformance):
             method.observe_performance(forward.performances())
         update = self.backward(forward)
-        self.guard.check_and_clip(update.losses, batch, step + 1, weighting.active)
+        self.guard.check_and_clip(update.losses, batch, step + 1, active)
 
         optimizer.step()
         for comparing in weighting.capable_of(ObservesLossesAfterStep):
             comparing.observe_losses_after_step(forward.losses_again())
         weighting.learn()
-        self.step_means.add(weighting.active, update.losses, update.weights, update.gram)
+        self.step_means.add(active, update.losses, update.weights, update.gram)
         if self.first_step_at is None:
             self.first_step_at = time.monotonic()
 

@@ -34,6 +34,8 @@ class AutoLambda(LooksAhead, LearnsWeights, LossWeighting):
         common: see `Weighting` and `LearnsWeights`.
     """
 
+    learns_from_losses_alone = True
+
     @checked
     def __init__(self, init: Positive = 0.1, *, lr: LearningRate | None = 1e-4, **common: Any) -> None:
         super().__init__(lr=lr, **common)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from mtlrun.config.bounds import Count, checked
 from mtlrun.config.checks import check_one_of
 from mtlrun.weightings.capabilities import LooksAhead, ObservesLossesAfterStep
+from mtlrun.weightings.state.active_tasks import index_on
 from mtlrun.weightings.state.learner import LearnedOptimizer, Learner
 
 GradWrt = Literal["shared", "representation", "last_layer"]
@@ -50,6 +51,10 @@ class Weighting(nn.Module, ABC):
     minimum_tasks = 1
     #: Backward passes per step as a function of the number of tasks.
     backward_passes: Literal["one", "one per task"] = "one"
+    #: True if what is learned has a gradient of zero in the entries of tasks without a loss; see `Learner.step`.
+    learns_from_losses_alone = False
+
+    _place: Tensor
 
     def __init__(self, *, loss_transform: LossTransform = "identity") -> None:
         super().__init__()
@@ -65,7 +70,8 @@ class Weighting(nn.Module, ABC):
         self.epoch = 0
         #: How often a solver failed and a fallback direction was used; see `fall_back`.
         self.fallbacks = 0
-        self._active: slice | Tensor = slice(None)
+        self._active: slice | Tensor = slice(None)  # on the CPU
+        self.register_buffer("_place", torch.empty(0), persistent=False)  # moves with the method, and shows where it is
         self._learner: Learner | None = None
         self._seed = 0
         self._generators: dict[str, torch.Generator] = {}
@@ -102,8 +108,8 @@ class Weighting(nn.Module, ABC):
 
     @property
     def active(self) -> slice | Tensor:
-        """Index of the tasks that have a loss in this step, for state of length K."""
-        return self._active
+        """Index of the tasks that have a loss in this step, for state of length K; on the device of the method."""
+        return index_on(self._active, self._place.device)
 
     @active.setter
     def active(self, active: slice | Tensor) -> None:
@@ -141,7 +147,7 @@ class Weighting(nn.Module, ABC):
         Entries of tasks without a loss in this step stay; see `Learner`. Overrides call this one, too.
         """
         if self.learner is not None:
-            self.learner.step(self.active)
+            self.learner.step(self._active, self.learns_from_losses_alone)
 
     @property
     def needs_batch_losses(self) -> bool:

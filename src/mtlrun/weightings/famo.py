@@ -34,6 +34,7 @@ class FAMO(ClipsSharedGradient, ObservesLossesAfterStep, LearnsWeights, LossWeig
         common: see `Weighting` and `LearnsWeights`.
     """
 
+    learns_from_losses_alone = True
     bounds: Tensor
     before: Tensor
 

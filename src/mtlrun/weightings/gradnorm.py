@@ -30,6 +30,7 @@ class GradNorm(LearnsWeights, GradientWeighting):
         common: see `GradientWeighting` and `LearnsWeights`.
     """
 
+    learns_from_losses_alone = True
     needs_positive_losses = True  # it compares the fractions of the initial losses that are left
     initial_losses: Tensor
 

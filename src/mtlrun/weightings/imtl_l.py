@@ -23,6 +23,7 @@ class IMTLL(LearnsWeights, LossWeighting):
         common: see `Weighting` and `LearnsWeights`.
     """
 
+    learns_from_losses_alone = True
     needs_positive_losses = True  # exp(s) L - s has no minimum in s for a negative L
 
     @checked

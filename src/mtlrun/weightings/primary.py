@@ -60,7 +60,7 @@ class HasPrimaryTask(UsesTaskNames):
 
     def primary_row(self) -> int | None:
         """Return the position of the primary task among those with a loss in this step; None if it has none."""
-        active = self.active  # type: ignore[attr-defined]
+        active = self._active  # type: ignore[attr-defined]
         position = self.primary_position
         if isinstance(active, torch.Tensor):
             present = active.tolist()

@@ -37,6 +37,7 @@ class RotoGrad(RotatesRepresentation, LearnsWeights, JacobianWeighting):
         common: see `JacobianWeighting` and `LearnsWeights`.
     """
 
+    learns_from_losses_alone = True
     initial_norms: Tensor
     seen: Tensor
 

@@ -38,6 +38,7 @@ class Uncertainty(UsesTaskKinds, LearnsWeights, LossWeighting):
         common: see `Weighting` and `LearnsWeights`.
     """
 
+    learns_from_losses_alone = True
     needs_positive_losses = True  # exp(-s) L has no minimum in s for a negative L
     factors: Tensor
     bounded: Tensor

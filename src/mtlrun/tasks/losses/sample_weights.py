@@ -37,7 +37,12 @@ def num_weighted_terms(task: Task, target: Tensor, sample_weights: Tensor) -> Te
 
 def _num_terms(task: Task, target: Tensor) -> Tensor:
     """Return the number of terms that the loss of each sample averages, [n]."""
-    return _per_sample(lambda sample: torch.as_tensor(task.num_terms(sample), device=target.device), target)
+
+    def of_one(sample: Tensor) -> Tensor:
+        terms = task.num_terms(sample)
+        return terms if isinstance(terms, Tensor) else torch.full((), terms, device=target.device)
+
+    return _per_sample(of_one, target)
 
 
 def _per_sample(function: Callable[..., Tensor], *arguments: Tensor) -> Tensor:

@@ -40,11 +40,14 @@ class Learner:
         # foreach: one call for all tasks, on the CPU, too.
         self._optimizer: Optimizer = make(pieces, lr=lr, weight_decay=weight_decay, foreach=True)
 
-    def step(self, active: slice | Tensor) -> None:
+    def step(self, active: slice | Tensor, from_losses_alone: bool = False) -> None:
         """Move the parameters along their gradients, which are set to None; one without a gradient stays.
 
         Args:
-            active: index of the tasks that have a loss in this step.
+            active: index of the tasks that have a loss in this step, on the CPU.
+            from_losses_alone: True if the entries of the other tasks have gradients of zero. Otherwise these are looked
+                at, for which the host waits if they are on a GPU: one that is not zero has other causes than the task's
+                loss, such as a penalty, and moves its entry.
         """
         present = set(range(self._num_tasks)[active] if isinstance(active, slice) else active.tolist())
         for parameter, pieces in zip(self.parameters, self._pieces, strict=True):
@@ -52,9 +55,9 @@ class Learner:
             gradients = [None] * len(pieces) if parameter.grad is None else self._split(parameter.grad)
             for task, (piece, value, gradient) in enumerate(zip(pieces, values, gradients, strict=True)):
                 piece.data = value  # the same memory, also after the weighting was copied or moved
-                absent = len(pieces) > 1 and task not in present
-                # A gradient that is not zero has other causes than the task's loss, such as a penalty.
-                piece.grad = None if gradient is None or (absent and not gradient.any()) else gradient
+                if gradient is not None and len(pieces) > 1 and task not in present:
+                    gradient = None if from_losses_alone or not gradient.any() else gradient
+                piece.grad = gradient
             parameter.grad = None
         self._optimizer.step()
 
