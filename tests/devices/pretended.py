@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -101,7 +101,7 @@ class OnDevice(Tensor):
 class _Memory:
     """The memory of one storage; what several tensors hold is counted once."""
 
-    users: Counter[int] = Counter()
+    users: ClassVar[Counter[int]] = Counter()
     held = most = 0
 
     def __init__(self, tensor: Tensor) -> None:
@@ -240,10 +240,10 @@ class _Functions(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         device = kwargs.get("device")
-        if func in (torch.tensor, torch.as_tensor) and device is not None and torch.device(device) == DEVICE:
-            if not isinstance(args[0], Tensor):
-                self._accelerator.note("sent", func.__name__)
-                return OnDevice(func(*args, **kwargs | {"device": _CPU}))
+        makes = func in (torch.tensor, torch.as_tensor) and not isinstance(args[0], Tensor)
+        if makes and device is not None and torch.device(device) == DEVICE:
+            self._accelerator.note("sent", func.__name__)
+            return OnDevice(func(*args, **kwargs | {"device": _CPU}))
         if func is Tensor.new_tensor and isinstance(args[0], OnDevice) and device is None:
             self._accelerator.note("sent", func.__name__)
             return OnDevice(args[0].held.new_tensor(*args[1:], **kwargs))

@@ -15,7 +15,6 @@ from mtlrun.config.compose import compose
 from mtlrun.config.instantiate import build
 from mtlrun.setup import prepare as setup
 from mtlrun.setup.problems import Problems
-from mtlrun.training.parts import Parts
 from mtlrun.training.trainer import Trainer
 from mtlrun.weightings import Weighting
 from mtlrun.weightings.capabilities import UsesTaskKinds, UsesTaskNames
@@ -59,7 +58,7 @@ class Preparation:
     def trainer(self, weighting: str, folder: Path, device: torch.device = pretended.DEVICE) -> Trainer:
         """Return a trainer of the prepared model, as it was at the start, with a weighting."""
         tasks = self.components.tasks
-        names = {"primary": list(tasks)[0], "weights": [1.0] * len(tasks)}
+        names = {"primary": next(iter(tasks)), "weights": [1.0] * len(tasks)}
         node = weighting_node(weighting)
         node |= {key: value for key, value in names.items() if key in node}
         method: Weighting = build(node, "weighting", Weighting)
@@ -69,7 +68,10 @@ class Preparation:
         for each in method.capable_of(UsesTaskKinds):
             each.set_categorical([task.categorical for task in tasks.values()])
         components = replace(
-            self.components, weighting=method, model=copy.deepcopy(self.components.model), device=device,
+            self.components,
+            weighting=method,
+            model=copy.deepcopy(self.components.model),
+            device=device,
             tasks=copy.deepcopy(tasks),
         )
         return Trainer(setup.place(components, self.data), folder=folder)

@@ -83,7 +83,7 @@ def test_what_a_training_is_continued_from_is_that_of_this_format(mtlrun):
     state = load(folder / "checkpoints" / "last.pt")
     found = {key: list(part) for key, part in state.items() if isinstance(part, dict)}
     del found["model"], found["task_bests"]  # whose keys are names
-    assert (FORMAT, found, [list(part) for part in state["observers"]]) == (5, {
+    assert (FORMAT, found, [list(part) for part in state["observers"]]) == (6, {
         "progress": ["step", "epoch", "batch", "evaluations", "evaluated_step", "seconds", "resumed", "left_out"],
         "optimizer": ["state", "param_groups"],
         "weighting": ["_extra_state"],
@@ -214,7 +214,7 @@ def test_the_selected_model_is_put_together_from_the_states_of_its_parts(tmp_pat
 def test_global_generators_continue_where_they_were():
     import numpy
 
-    generators = Generators()
+    generators = Generators(torch.device("cpu"))
     state = generators.state_dict()
     first = torch.rand(1).item(), random.random(), numpy.random.rand()
     generators.load_state_dict(state)

@@ -72,7 +72,10 @@ def continue_as_begun(record: Record, parts: Parts) -> Parts:
     notes = [note for note in record.notes if note.startswith(_MOVED)]
     before, now = str(record.environment.get("device", parts.device)).split(":")[0], parts.device.type
     if before != now:
-        notes.append(f"{_MOVED} {now}, after {before}: the result may differ by rounding from that of one device")
+        notes.append(
+            f"{_MOVED} {now}, after {before}: the result may differ from that of one device, by rounding, and since "
+            "random numbers that are drawn on the device, such as the masks of dropout, are others"
+        )
     return replace(parts, notes=[*parts.notes, *notes])
 
 

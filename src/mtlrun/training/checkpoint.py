@@ -19,6 +19,7 @@ from mtlrun.errors import CheckpointError, DamagedCheckpointError, MtlrunError
 from mtlrun.records.folder import BEST, FRESH, LAST, PREVIOUS, storing, sync_folder
 from mtlrun.training.checkpoint_file import load, refuse_other_version, save
 from mtlrun.training.selection import merge_states
+from mtlrun.weightings.state.generators import seed_from
 
 # Keys of every checkpoint beside `format`, and the two kinds.
 _KIND, _RUN = "kind", "run"
@@ -188,7 +189,14 @@ def _restore(parts: Mapping[str, Stateful], state: Mapping[str, Any], path: Path
 
 
 class Generators:
-    """The states of all global random generators."""
+    """The states of the global random generators of the CPU and of the run's device; other GPUs are left alone.
+
+    Args:
+        device: of the run.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states as a checkpoint can hold them."""
@@ -197,16 +205,20 @@ class Generators:
         algorithm, keys, position, has_gauss, cached = numpy_state
         return {
             "torch": torch.random.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "cuda": torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else None,
             "python": [version, list(internal), gauss],
             "numpy": [str(algorithm), torch.from_numpy(keys.astype(numpy.int64)), position, has_gauss, float(cached)],
         }
 
     def load_state_dict(self, states: dict[str, Any]) -> None:
-        """Set the generators to what `state_dict` returned."""
+        """Set the generators to what `state_dict` returned; on a GPU after a CPU, its generator starts from there."""
         torch.random.set_rng_state(states["torch"])
-        if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(states["cuda"])
+        if self._device.type == "cuda":
+            if states["cuda"] is None:  # else the masks of dropout would be those of a run's first steps once more
+                with torch.cuda.device(self._device):
+                    torch.cuda.manual_seed(seed_from(states["torch"]))
+            else:
+                torch.cuda.set_rng_state(states["cuda"], self._device)
         version, internal, gauss = states["python"]
         random.setstate((version, tuple(internal), gauss))
         algorithm, keys, position, has_gauss, cached = states["numpy"]

@@ -15,7 +15,7 @@ import torch
 from mtlrun.errors import CheckpointError, DamagedCheckpointError
 from mtlrun.records.folder import open_atomically
 
-FORMAT = 5
+FORMAT = 6
 
 _COMMENT = b"mtlrun checkpoint, format %d, SHA-256 "
 _COMMENT_IN_FILE = re.compile(rb"mtlrun checkpoint, format (\d+), SHA-256 ([0-9a-f]{64})\Z")

@@ -76,7 +76,7 @@ class Trainer:
             "skills": parts.skills,
             "selected": self.selected,
             "task_bests": self.task_bests,
-            "generators": Generators(),
+            "generators": Generators(parts.device),
             "observers": self.observers,
         }
         #: {split: what the heads put out in the selected state}, complete after `test`.

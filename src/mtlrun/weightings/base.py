@@ -22,6 +22,7 @@ from mtlrun.config.bounds import Count, checked
 from mtlrun.config.checks import check_one_of
 from mtlrun.weightings.capabilities import LooksAhead, ObservesLossesAfterStep
 from mtlrun.weightings.state.active_tasks import index_on
+from mtlrun.weightings.state.generators import MethodGenerators
 from mtlrun.weightings.state.learner import LearnedOptimizer, Learner
 
 GradWrt = Literal["shared", "representation", "last_layer"]
@@ -73,8 +74,7 @@ class Weighting(nn.Module, ABC):
         self._active: slice | Tensor = slice(None)  # on the CPU
         self.register_buffer("_place", torch.empty(0), persistent=False)  # moves with the method, and shows where it is
         self._learner: Learner | None = None
-        self._seed = 0
-        self._generators: dict[str, torch.Generator] = {}
+        self._generators = MethodGenerators(0)
 
     def setup(self, num_tasks: int, seed: int = 0) -> None:
         """Set the number of tasks; called once, before training. Subclasses create their state here.
@@ -83,7 +83,7 @@ class Weighting(nn.Module, ABC):
             ValueError: the arguments do not fit together, or do not fit the number of tasks.
         """
         self.num_tasks = num_tasks
-        self._seed = seed
+        self._generators = MethodGenerators(seed)
         self._learner = None
 
     @property
@@ -171,22 +171,18 @@ class Weighting(nn.Module, ABC):
 
     def generator(self, device: torch.device | str = "cpu") -> torch.Generator:
         """Return the method's own random generator on `device`, so that no other random number depends on it."""
-        name = str(device)
-        if name not in self._generators:
-            self._generators[name] = torch.Generator(device).manual_seed(self._seed)
-        return self._generators[name]
+        return self._generators.on(torch.device(device))
 
     def get_extra_state(self) -> dict[str, Any]:
-        states = {device: generator.get_state() for device, generator in self._generators.items()}
         learner = None if self.learner is None else self.learner.state_dict()
-        return {"generators": states, "fallbacks": self.fallbacks, "epoch": self.epoch, "learner": learner}
+        generators = self._generators.state_dict()
+        return {"generators": generators, "fallbacks": self.fallbacks, "epoch": self.epoch, "learner": learner}
 
     def set_extra_state(self, state: Any) -> None:
         self.fallbacks, self.epoch = state["fallbacks"], state["epoch"]
         if self.learner is not None:
             self.learner.load_state_dict(state["learner"])
-        for device, generator_state in state["generators"].items():
-            self.generator(device).set_state(generator_state.cpu())
+        self._generators.load_state_dict(state["generators"])
 
 
 class LossWeighting(Weighting):

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mtlrun.config.checks import check_one_of
 from mtlrun.weightings.base import LossWeighting
+from mtlrun.weightings.transfer import sent
 
 Distribution = Literal["normal", "dirichlet"]
 
@@ -31,12 +32,14 @@ class RLW(LossWeighting):
         self.distribution = distribution
 
     def objective(self, losses: Tensor) -> Tensor:
-        # Drawn for all K tasks, so that a task's number does not depend on which others have labels.
-        logits = torch.empty(self.num_tasks, dtype=torch.float32, device=losses.device)
-        generator = self.generator(losses.device)
+        # Drawn for all K tasks, so that a task's number does not depend on which others have labels, and on the CPU, so
+        # that it does not depend on the device.
+        logits = torch.empty(self.num_tasks, dtype=torch.float32)
+        generator = self.generator()
         if self.distribution == "normal":
             logits.normal_(generator=generator)
         else:
             logits.exponential_(generator=generator).log_()  # exponential numbers divided by their sum are Dirichlet(1)
+        logits = sent(logits, losses.device)
         weights = torch.softmax(logits[self.active].to(losses.dtype), dim=0)
         return (weights * losses).sum()
