@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pretended
+import pytest
 import torch
 from helpers import weighting_node
 
@@ -18,6 +19,7 @@ from mtlrun.setup.problems import Problems
 from mtlrun.training.trainer import Trainer
 from mtlrun.weightings import Weighting
 from mtlrun.weightings.capabilities import UsesTaskKinds, UsesTaskNames
+from mtlrun.weightings.state import generators
 
 #: How the labels of a batch are spoiled.
 LABELS = ("all", "missing", "absent")
@@ -28,13 +30,10 @@ DIGITS = ["dataset=multidigits", "dataset.pairs_per_image=1", "dataset.size=10",
 @contextmanager
 def runs_on_device() -> Iterator[pretended.Accelerator]:
     """Let runs that are prepared in this context train on the pretended device, which their config cannot name."""
-    choose = setup.choose_device
-    setup.choose_device = lambda name: pretended.DEVICE
-    try:
-        with pretended.Accelerator() as accelerator:
-            yield accelerator
-    finally:
-        setup.choose_device = choose
+    with pytest.MonkeyPatch.context() as patch, pretended.Accelerator() as accelerator:
+        patch.setattr(setup, "choose_device", lambda name: pretended.DEVICE)
+        patch.setattr(generators, "new_generator", lambda device: torch.Generator())
+        yield accelerator
 
 
 class Preparation:
