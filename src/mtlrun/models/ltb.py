@@ -115,10 +115,11 @@ class LTB(MultiTaskModel):
             needed.insert(0, needed[0] | {layer[child] for child in needed[0]})
         networks: list[Backbone] = list(self.nodes.values())  # type: ignore[arg-type]
         caches: list[StageCache] = [{} for _ in networks]
-        features = {node: networks[node].stage(0, inputs, caches[node]) for node in needed[0]}
+        features = {node: networks[node].run(inputs, caches[node], stop=1) for node in needed[0]}
         for index, layer in enumerate(parents[:-1], start=1):
             features = {
-                node: networks[node].stage(index, features[layer[node]], caches[node]) for node in needed[index]
+                node: networks[node].run(features[layer[node]], caches[node], index, index + 1)
+                for node in needed[index]
             }
         return [features[node] for node in parents[-1]]
 

@@ -91,7 +91,7 @@ class MTAN(MultiTaskModel):
         cache: StageCache = {}
         stages = [inputs]
         for index in range(len(self.trunk.stages)):
-            stages.append(self.trunk.stage(index, stages[-1], cache))
+            stages.append(self.trunk.run(stages[-1], cache, index, index + 1))
         return Output({task: self.heads[task](self.attend(task, stages[1:])) for task in requested})
 
     def attend(self, task: str, stages: list[Tensor]) -> Tensor:

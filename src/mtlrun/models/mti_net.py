@@ -135,7 +135,7 @@ class MTINet(MultiTaskModel):
         outputs: dict[int, Tensor] = {}
         features = inputs
         for index in range(len(self.trunk.stages)):
-            features = self.trunk.stage(index, features, cache)
+            features = self.trunk.run(features, cache, index, index + 1)
             if index in self.stages:
                 outputs[index] = features
         return [outputs[stage] for stage in self.stages]

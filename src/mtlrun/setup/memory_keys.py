@@ -1,25 +1,57 @@
 """The keys of `trainer` that save memory, and which runs may have them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mtlrun.config.settings import Settings
+from mtlrun.datasets import MultiTaskDataset
+from mtlrun.models import MultiTaskModel
+from mtlrun.models.blocks.checkpointed import Checkpointed
+from mtlrun.models.blocks.task_trunk import TaskTrunk
+from mtlrun.setup.loaders import has_source_statistics
 from mtlrun.weightings import GradientWeighting, LossWeighting, Weighting
 
 
-def check_memory_keys(settings: Settings, weighting: Weighting, config: Mapping[str, Any]) -> list[str]:
+def check_memory_keys(
+    settings: Settings,
+    weighting: Weighting,
+    model: MultiTaskModel,
+    dataset: MultiTaskDataset,
+    config: Mapping[str, Any],
+) -> list[str]:
     """Return a problem for each key that does not work, or has no effect, in this run.
 
     Args:
         settings: the group `trainer`.
         weighting: before `setup`.
+        model, dataset: of the run.
         config: the resolved config, for the names in the messages.
     """
     name = f"weighting={config['names']['weighting']}"
     problems = []
     if settings.two_pass and (reason := _why_not_two_pass(weighting)):
         problems.append(f"trainer.two_pass=true: {name} {reason}; use trainer.two_pass=false")
+    if settings.checkpoint_activations:
+        where = f"model={config['names']['model']}"
+        problems += [
+            f"trainer.checkpoint_activations=true: {reason}; use trainer.checkpoint_activations=false"
+            for reason in _why_not_checkpoint(settings, model, dataset, where)
+        ]
     return problems
+
+
+def _why_not_checkpoint(
+    settings: Settings, model: MultiTaskModel, dataset: MultiTaskDataset, where: str
+) -> Iterator[str]:
+    """Yield the reasons why activations cannot be computed anew."""
+    if settings.vmap_backward:
+        yield "trainer.vmap_backward=true makes the tasks' backward passes in one call, in which nothing can be"
+    modules = list(model.modules())
+    if not any(isinstance(module, Checkpointed) for module in modules):
+        yield f"{where} has no backbone of stages, and no head for pixels or boxes"
+    # Statistics of a source are in place during the forward pass only; a frozen backbone computes with them.
+    if has_source_statistics(dataset) and any(isinstance(each, TaskTrunk) and each.frozen for each in modules):
+        yield f"{where} has a frozen backbone with statistics per source (dataset.sampling.batch_norm=per_source)"
 
 
 def _why_not_two_pass(weighting: Weighting) -> str:

@@ -18,6 +18,7 @@ from mtlrun.datasets import SPLITS, Loader, MultiTaskDataset
 from mtlrun.datasets.base import Split
 from mtlrun.errors import ConfigError
 from mtlrun.models import MultiTaskModel, SharedRepresentationModel, SourceStatistics
+from mtlrun.models.blocks.checkpointed import checkpoint_activations
 from mtlrun.records.folder import check_writable
 from mtlrun.records.identity import run_folder
 from mtlrun.records.record import Match, SplitSummary
@@ -229,8 +230,8 @@ def check_components(built: Mapping[str, Any], problems: Problems) -> None:
     if settings is not None and tasks:
         problems.attempt(check_monitor, settings.monitor, tasks)
         problems += check_affinity(settings, built["model"], tasks, built["config"])
-    if settings is not None and weighting is not None:
-        problems += check_memory_keys(settings, weighting, built["config"])
+    if None not in (settings, weighting, built["model"], dataset):
+        problems += check_memory_keys(settings, weighting, built["model"], dataset, built["config"])
     problems.attempt(check_declared_values, tasks)
     if settings is not None:
         backbone = str(built["config"]["names"]["backbone"])
@@ -335,6 +336,8 @@ def place(components: Components, data: Data) -> Parts:
     tasks, model, weighting, device = components.tasks, components.model, components.weighting, components.device
     skills = make_skills(tasks)
     stand_in(skills, data.undefined, data.loaders["train"])
+    if components.settings.checkpoint_activations:
+        checkpoint_activations(model)
     model.to(device)
     set_computation(model, components.settings)
     for task in tasks.values():

@@ -7,6 +7,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from mtlrun.models.blocks.checkpointed import Checkpointed
+
 #: Tensors that stages keep for later stages of the same network and forward pass, such as the indices of pooled maxima.
 StageCache = dict[str, Tensor]
 #: (channels,) for vectors, (channels, height, width) for maps.
@@ -28,7 +30,7 @@ class ColumnLike(Protocol):
     def quantiles(self, num_bins: int | None) -> Sequence[float] | None: ...
 
 
-class Backbone(nn.Module):
+class Backbone(Checkpointed):
     """Base class of backbones: a chain of stages, after each of which architectures may couple several networks.
 
     Args:
@@ -79,7 +81,7 @@ class Backbone(nn.Module):
         return tuple(shape[0] for shape in self.stage_shapes)
 
     def stage(self, index: int, features: Tensor, cache: StageCache) -> Tensor:
-        """Apply one stage.
+        """Apply one stage; for subclasses to override, and called by `run`.
 
         Args:
             index: of the stage, from 0.
@@ -96,7 +98,7 @@ class Backbone(nn.Module):
     def run(self, features: Tensor, cache: StageCache, start: int = 0, stop: int | None = None) -> Tensor:
         """Apply the stages from `start` up to, but not including, `stop`."""
         for index in range(len(self.stages))[start:stop]:
-            features = self.stage(index, features, cache)
+            features = self.checkpointed(self.stage, index, features, cache)
         return features
 
 

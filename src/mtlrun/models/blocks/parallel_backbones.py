@@ -48,7 +48,8 @@ class ParallelBackbones(nn.ModuleDict):
         features = inputs if isinstance(inputs, list) else [inputs] * len(running[0])
         for index, names in enumerate(running):
             outputs = [
-                backbones[name].stage(index, before, caches[name]) for name, before in zip(names, features, strict=True)
+                backbones[name].run(before, caches[name], index, index + 1)
+                for name, before in zip(names, features, strict=True)
             ]
             features = mix(index, outputs)
         return features

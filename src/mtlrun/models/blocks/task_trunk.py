@@ -8,17 +8,20 @@ from torch.func import functional_call
 
 from mtlrun.models.backbones import Backbone, StageCache
 from mtlrun.models.blocks.batchnorm_statistics import Statistics
+from mtlrun.models.blocks.checkpointed import Checkpointed
 
 #: (index of the stage, its output) -> the next stage's input.
 Change = Callable[[int, Tensor], Tensor]
 
 
-class TaskTrunk(nn.Module):
+class TaskTrunk(Checkpointed):
     """One backbone for all tasks, run once for each of them.
 
     Each task has separate running statistics for the backbone's BatchNorm layers. In training its pass is normalized
     by its features alone; with shared statistics it would be normalized by a blend of all tasks' in evaluation. (A
     first stage that all tasks enter with the same features is run once, and keeps the backbone's statistics.)
+    Activations can be spared for a task's whole pass, not for single stages, since the backbone holds what is the
+    task's only during that pass.
 
     Args:
         tasks: their names.
@@ -45,7 +48,7 @@ class TaskTrunk(nn.Module):
         if change is None:
             return self.network.run(features, cache, start)
         for index in range(start, len(self.network.stages)):
-            features = change(index, self.network.stage(index, features, cache))
+            features = change(index, self.network.run(features, cache, index, index + 1))
         return features
 
     def run(
@@ -71,8 +74,17 @@ class TaskTrunk(nn.Module):
         replacements = dict(weights or {})
         if task in self.statistics:
             replacements |= self.statistics[task].by_name()  # type: ignore[operator]
+        return self.checkpointed(self._run_with, replacements, features, cache, start, change)
+
+    def _run_with(
+        self, replacements: Mapping[str, Tensor], features: Tensor, cache: StageCache, start: int, change: Change | None
+    ) -> Tensor:
         # The backbone holds the replacements during the call only; BatchNorm updates this task's statistics in place.
-        named = {f"network.{name}": tensor for name, tensor in replacements.items()}
+        named = {
+            f"network.{name}": tensor
+            for name, tensor in replacements.items()
+            if not (self.recomputes and name.endswith("num_batches_tracked"))
+        }
         output: Tensor = functional_call(self, named, (features, cache, start, change))
         return output
 
@@ -84,7 +96,7 @@ class TaskTrunk(nn.Module):
         The first stage is the same for all tasks and is run once.
         """
         cache: StageCache = {}
-        first = self.network.stage(0, inputs, cache)
+        first = self.network.run(inputs, cache, stop=1)
         return [
             self.run(task, change(task, 0, first), dict(cache), start=1, change=partial(change, task)) for task in tasks
         ]

@@ -7,10 +7,11 @@ from typing import Literal
 from torch import Tensor, nn
 
 from mtlrun.config.bounds import Pixels, Width, checked
+from mtlrun.models.blocks.checkpointed import Checkpointed
 from mtlrun.models.blocks.layers import Resize, is_map, resize
 
 
-class DenseHead(nn.Module):
+class DenseHead(Checkpointed):
     """Base class of heads for predictions at each pixel; it resizes the result of `body` to the output's size.
 
     Args:
@@ -35,7 +36,7 @@ class DenseHead(nn.Module):
         self.body: nn.Module
 
     def forward(self, features: Tensor) -> Tensor:
-        return resize(self.body(features), self.size)
+        return resize(self.checkpointed(self.body, features), self.size)
 
 
 class ConvHead(DenseHead):

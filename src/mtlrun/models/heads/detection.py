@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mtlrun.config.bounds import PartsOrZero, Positive, Width, checked
+from mtlrun.models.blocks.checkpointed import Checkpointed
 from mtlrun.models.blocks.layers import is_map
 
 _NUM_GROUPS = 32  # of GroupNorm in torchvision's FCOSHead
@@ -15,7 +16,7 @@ _CELLS = 16  # the least number of cells that the finest level should have along
 _MOST = 16  # largest factor by which a level may be larger or smaller than the feature map
 
 
-class DetectionHead(nn.Module):
+class DetectionHead(Checkpointed):
     """An anchor-free detector: predictions of objects at each cell of a feature pyramid that is made from one map.
 
     The pyramid is that of Li et al., "Exploring Plain Vision Transformer Backbones for Object Detection" (ECCV 2022),
@@ -82,6 +83,9 @@ class DetectionHead(nn.Module):
         self.head = FCOSHead(channels, num_anchors=1, num_classes=num_classes, num_convs=num_convs)
 
     def forward(self, features: Tensor) -> Tensor:
+        return self.checkpointed(self._predict, features)
+
+    def _predict(self, features: Tensor) -> Tensor:
         reduced = self.entry(features)
         maps = [level(reduced) for level in self.levels]
         outputs = self.head(maps)
