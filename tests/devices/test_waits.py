@@ -22,14 +22,7 @@ ALLOWED = {
         ["aligned_mtl", "balancer", "cagrad", "config", "dualproj", "fairgrad", "gcs", "gradnorm", "gradvac", "imtl",
          "imtl_g", "mgda", "mgda_ub", "nash_mtl", "pcgrad", "upgrad"], _SOLVER
     ),
-    **{name: {"gradients/task_gradients.py": 1} for name in ("excess_mtl", "graddrop")},
-    **{name: {"gradients/task_gradients.py": 1, "weightings/inner_products.py": 1} for name in ("db_mtl", "moco")},
-    "bloop": {"gradients/task_gradients.py": 1, "weightings/inner_products.py": 2, "weightings/bloop.py": 1},
-    "go4align": {"weightings/go4align.py": 2},
-    "metabalance": {"gradients/task_gradients.py": 1, "weightings/metabalance.py": 1},
-    "modo": {"gradients/task_gradients.py": 3, "weightings/inner_products.py": 2},
-    "rotograd": {"gradients/task_gradients.py": 1, "weightings/inner_products.py": 1, "weightings/rotograd.py": 1},
-    "sdmgrad": {"gradients/task_gradients.py": 3, "weightings/inner_products.py": 2, "weightings/sdmgrad.py": 1},
+    "sdmgrad": {"weightings/sdmgrad.py": 1},
 }  # fmt: skip
 #: What all of them may wait for.
 EVERYWHERE = {"training/guard.py": 1}

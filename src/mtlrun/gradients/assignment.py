@@ -30,16 +30,24 @@ def split_like(direction: Tensor, gradient: Gradient) -> Gradient:
     return [piece.view_as(part).to(part.dtype) for piece, part in zip(pieces, gradient, strict=True)]
 
 
-def add_task_grads(sharing: Sharing, gradients: list[PartialGradient], factors: list[float]) -> None:
-    """Add each task's gradient times its factor to the `.grad` of the task's own parameters that its loss reaches."""
+def add_task_grads(sharing: Sharing, gradients: list[PartialGradient], factors: list[float] | Tensor) -> None:
+    """Add each task's gradient times its factor to the `.grad` of the task's own parameters that its loss reaches.
+
+    Args:
+        sharing: the parameters.
+        gradients: of the tasks.
+        factors: [K]; a tensor is on the device of the gradients.
+    """
     for parameters, gradient, factor in zip(sharing.task_params, gradients, factors, strict=True):
         pairs = [(each, part) for each, part in zip(parameters, gradient, strict=True) if part is not None]
         if pairs:
             add_grads([each for each, _ in pairs], _times(factor, [part for _, part in pairs]))
 
 
-def _times(factor: float, gradient: Gradient) -> Gradient:
+def _times(factor: float | Tensor, gradient: Gradient) -> Gradient:
     """Return a gradient times a factor in new tensors; that of a very short gradient may exceed float32."""
+    if isinstance(factor, Tensor):
+        return list(torch._foreach_mul(gradient, factor.to(gradient[0].dtype)))
     if abs(factor) <= _LARGEST_FACTOR:
         return list(torch._foreach_mul(gradient, factor))
     return list(torch._foreach_mul(torch._foreach_mul(gradient, _LARGEST_FACTOR), factor / _LARGEST_FACTOR))

@@ -21,7 +21,7 @@ from mtlrun.weightings.base import (
     Weighting,
 )
 from mtlrun.weightings.capabilities import ClipsSharedGradient, SeesRepresentation, SeesSampleNorms, SeesTensorSizes
-from mtlrun.weightings.inner_products import refuse_non_finite
+from mtlrun.weightings.inner_products import nan_unless_finite, refuse_non_finite
 from mtlrun.weightings.precision import full_precision, promoted
 from mtlrun.weightings.state.active_tasks import at_positions, index_on
 
@@ -49,6 +49,8 @@ class GradientStep:
         vmap: make the K backward passes over the shared part in one call, where vmap can; it takes more memory, and is
             faster for small networks only.
         two_pass: see above; without effect on weightings that are none of the Gram matrix.
+        guarded: True if the caller does not use a `.grad` that is not finite. A JacobianWeighting's task gradients on a
+            GPU are then not waited for: one that is not finite raises no error, but makes the `.grad` of all NaN.
 
     Raises:
         ValueError: the weighting compares gradients, and there are no shared parameters; or it cannot be computed from
@@ -65,6 +67,7 @@ class GradientStep:
         want_gram: bool = False,
         vmap: bool = False,
         two_pass: bool = False,
+        guarded: bool = False,
     ) -> None:
         if not isinstance(weighting, LossWeighting | GradientWeighting | JacobianWeighting):
             raise TypeError(f"{type(weighting).__name__} is none of the three kinds of weighting")
@@ -77,6 +80,7 @@ class GradientStep:
         self._want_gram = want_gram
         self._vmap = vmap
         self._two_pass = two_pass and isinstance(weighting, GradientWeighting)
+        self._checked = not guarded or any(parameter.is_cpu for parameter in sharing.shared[:1])
         self._losses: Tensor | None = None  # [K], summed over the calls of `add`
         self._gradients: TaskGradients | None = None
         self._representation: Tensor | None = None
@@ -283,7 +287,7 @@ class GradientStep:
             if self._gradients is not None:
                 gradients.add_reached(self._gradients)
             self._gradients = gradients
-            self._parts.append((gradients.jacobian(), values))
+            self._parts.append((gradients.jacobian(checked=self._checked), values))
             add_task_grads(self._sharing, gradients.task_params, [1 / len(parts)] * len(positions))
 
     def _graph(self, losses: Sequence[Tensor], positions: Sequence[int]) -> LossGraph:
@@ -351,7 +355,7 @@ class GradientStep:
         weighting, gradients = self._weighting, self._gradients
         assert isinstance(weighting, JacobianWeighting)
         assert gradients is not None
-        jacobian = gradients.jacobian()
+        jacobian = gradients.jacobian(checked=self._checked)
         gram = gram_matrix(gradients.compared) if self._want_gram else None
         if isinstance(weighting, SeesRepresentation) and self._representation is not None:
             weighting.observe_representation(self._representation.detach())
@@ -359,8 +363,9 @@ class GradientStep:
             weighting.observe_tensor_sizes([part.numel() for part in gradients.compared[0]])
         with full_precision():
             direction = weighting.combine(jacobian, self._scales.seen(losses))
-        factors = [1.0] * len(losses) if weighting.head_weights is None else weighting.head_weights.tolist()
+        factors = [1.0] * len(losses) if weighting.head_weights is None else weighting.head_weights
         add_task_grads(self._sharing, gradients.task_params, factors)
+        direction = direction if self._checked else nan_unless_finite(direction, [jacobian])
         self._set_shared_grad(split_like(direction, gradients.compared[0]))
         return Update(losses, gram=gram)
 
@@ -370,6 +375,7 @@ class GradientStep:
         jacobians = [jacobian for jacobian, _ in self._parts]
         with full_precision():
             direction = self._weighting.combine_parts(jacobians, torch.stack([values for _, values in self._parts]))
+        direction = direction if self._checked else nan_unless_finite(direction, jacobians)
         self._set_shared_grad(split_like(direction, self._gradients.compared[0]))
         return Update(losses)
 

@@ -149,14 +149,15 @@ class TaskGradients:
         """Count what other losses of the same batch reach as reached."""
         self.reached = [here or there for here, there in zip(self.reached, other.reached, strict=True)]
 
-    def jacobian(self) -> Tensor:
+    def jacobian(self, *, checked: bool = True) -> Tensor:
         """Return the compared gradients as one matrix [K, P], in float32 at least.
 
         Raises:
-            NonFiniteGradientError: an entry is NaN or infinite.
+            NonFiniteGradientError: an entry is NaN or infinite, and it is to be `checked`.
         """
         jacobian = promoted(torch.stack([torch.cat([part.reshape(-1) for part in each]) for each in self.compared]))
-        refuse_non_finite(torch.isfinite(jacobian).all(dim=1).cpu())
+        if checked:
+            refuse_non_finite(torch.isfinite(jacobian).all(dim=1).cpu())
         return jacobian
 
     def sample_norms(self) -> Tensor:

@@ -96,6 +96,7 @@ class Forward:
             want_gram=want_gram,
             vmap=vmap,
             two_pass=two_pass,
+            guarded=True,
         )
         if step.measures_first:
             with untouched(self._model):

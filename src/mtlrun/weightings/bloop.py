@@ -56,7 +56,7 @@ class Bloop(HasPrimaryTask, JacobianWeighting):
         if row is not None:
             auxiliary[row] = 0.0
             primary = jacobian[row]
-            average += (self.beta if self.started else 1.0) * (primary - average)
+            average += torch.where(self.started, self.beta, 1.0).to(average) * (primary - average)
             self.started.fill_(True)
         helping = auxiliary @ jacobian
         square, product = inner_products(average.unsqueeze(0), torch.stack([average, helping]))[0]

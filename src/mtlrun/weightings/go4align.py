@@ -2,9 +2,7 @@
 
 from typing import Any
 
-import numpy
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from mtlrun.config.bounds import Count, NonNegative, checked
@@ -46,38 +44,38 @@ class GO4Align(LossWeighting):
         self.risk[self.active] += values
         progress = torch.softmax(-self.step_size * self.risk[self.active], dim=0)
         indicators = progress * (values.sum() + LOG_EPSILON) / (values + LOG_EPSILON)
-        # Clustering takes many small steps on K numbers: one copy to the CPU and one back.
-        centers = torch.from_numpy(group_means(indicators.cpu().numpy(), self.num_groups))
-        return (centers.to(losses) * losses).sum()
+        return (group_means(indicators, self.num_groups).to(losses.dtype) * losses).sum()
 
 
-def group_means(values: NDArray[numpy.float64], num_groups: int) -> NDArray[numpy.float64]:
-    """Return for each value the mean of its group in the best k-means clustering of `values` [n].
+def group_means(values: Tensor, num_groups: int) -> Tensor:
+    """Return for each value the mean of its group in the best k-means clustering of `values` [n], on their device.
 
     The groups are intervals of the sorted values. Dynamic programming: the smallest sum of squared distances for the
-    first j values in g intervals follows from those for g - 1 intervals.
+    first j values in g intervals follows from those for g - 1 intervals. No value is read, so that nothing waits.
     """
     size = len(values)
-    if num_groups >= size or not numpy.isfinite(values).all():  # a step with non-finite values fails later
-        return values.copy()
-    order = numpy.argsort(values, kind="stable")
-    centered = values[order] - values.mean()  # else the differences of squares below lose digits
-    sums = numpy.concatenate([[0.0], numpy.cumsum(centered)])
-    squares = numpy.concatenate([[0.0], numpy.cumsum(centered**2)])
-    length = numpy.arange(size + 1) - numpy.arange(size + 1)[:, None]
+    if num_groups >= size:
+        return values.clone()
+    ordered, order = values.sort(stable=True)
+    centered = ordered - ordered.mean()  # else the differences of squares below lose digits
+    first = values.new_ones(size + 1, size).tril(-1)  # row j has ones for the first j values
+    sums, squares = first @ centered, first @ centered.square()
+    ends = torch.arange(size + 1, device=values.device)
+    length = ends - ends.unsqueeze(1)
     # within[i, j]: sum of squared distances of the values i to j - 1 from their mean.
-    within = squares - squares[:, None] - (sums - sums[:, None]) ** 2 / numpy.maximum(length, 1)
-    within = numpy.where(length > 0, within, numpy.inf)
+    within = squares - squares.unsqueeze(1) - (sums - sums.unsqueeze(1)).square() / length.clamp_min(1)
+    within = torch.where(length > 0, within, torch.inf)
 
     best, starts = within[0], []  # best[j]: for the first j values, in as many intervals as iterations so far
     for _ in range(num_groups - 1):
-        total = best[:, None] + within
-        starts.append(total.argmin(axis=0))
-        best = total.min(axis=0)
+        total = best.unsqueeze(1) + within
+        starts.append(total.argmin(dim=0))
+        best = total.amin(dim=0)
 
-    means, end = numpy.empty(size), size
-    for start in [*reversed(starts), numpy.zeros(size + 1, dtype=numpy.intp)]:
-        group = order[start[end] : end]
-        means[group] = values[group].mean()
-        end = start[end]
-    return means
+    group, end = torch.zeros_like(order), ends[-1:]
+    for start in reversed(starts):
+        end = start.gather(0, end)
+        group += ends[:-1] >= end
+    members = (group == ends[:num_groups].unsqueeze(1)).to(values)
+    means = (members @ ordered) / members.sum(dim=1)
+    return means[group][order.argsort()]

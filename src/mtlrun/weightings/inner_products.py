@@ -1,9 +1,14 @@
 """Lengths and inner products of task gradients whose squares the precision of their entries may not hold."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from mtlrun.weightings.precision import full_precision
+
+# Columns that are scaled at a time, so that no whole copy of the task gradients is needed.
+_CHUNK = 2**22
 
 # Squared lengths in this range, computed in float32, have lost nothing to overflow or underflow.
 SMALLEST_SQUARE, LARGEST_SQUARE = 1e-28, 1e36
@@ -27,6 +32,12 @@ def refuse_non_finite(finite: Tensor) -> None:
         raise NonFiniteGradientError(int((~finite).nonzero()[0]))
 
 
+def nan_unless_finite(direction: Tensor, jacobians: Sequence[Tensor]) -> Tensor:
+    """Return a direction as it is, or NaN if an entry of the Jacobians that it is made of is not finite."""
+    ends = torch.stack([end for jacobian in jacobians for end in jacobian.aminmax()])
+    return torch.where(torch.isfinite(ends).all(), direction, torch.nan)
+
+
 def scale_factors(largest: Tensor) -> Tensor:
     """Return the powers of two, in float64, that bring these largest absolute values of gradients to about one.
 
@@ -38,7 +49,9 @@ def scale_factors(largest: Tensor) -> Tensor:
 
 
 def lengths(jacobian: Tensor) -> Tensor:
-    """Return the lengths [K] of task gradients [K, P] in float64, on their device."""
+    """Return the lengths [K] of task gradients [K, P] in float64, on their device, which is not waited for."""
+    if jacobian.device.type != "cpu":
+        return _lengths_in_float64(jacobian)
     found: Tensor = jacobian.norm(dim=1).double()
     if _in_range(found):
         return found
@@ -49,12 +62,33 @@ def lengths(jacobian: Tensor) -> Tensor:
 
 @full_precision()
 def inner_products(first: Tensor, second: Tensor) -> Tensor:
-    """Return the inner products [K, N] of task gradients [K, P] with others [N, P] in float64, on their device."""
+    """Return the inner products [K, N] of task gradients [K, P] with others [N, P] in float64, on their device.
+
+    The device is not waited for: on another one than the CPU they are scaled whether they need it or not.
+    """
+    if first.device.type != "cpu":
+        return _scaled_products(first, second)
     if _in_range(first.norm(dim=1)) and (second is first or _in_range(second.norm(dim=1))):
         return (first @ second.T).double()
     left, right = _factors(first), _factors(second)
     products = (left.to(first).unsqueeze(1) * first) @ (right.to(second).unsqueeze(1) * second).T
     return products.double() / left.unsqueeze(1) / right
+
+
+def _lengths_in_float64(jacobian: Tensor) -> Tensor:
+    lengths: Tensor = torch.linalg.vector_norm(jacobian, dim=1, dtype=torch.float64)
+    return lengths
+
+
+def _scaled_products(first: Tensor, second: Tensor) -> Tensor:
+    """Return the inner products of task gradients that are scaled to a length of about one, and back."""
+    left = scale_factors(_lengths_in_float64(first))
+    right = left if second is first else scale_factors(_lengths_in_float64(second))
+    products = torch.zeros(len(first), len(second), dtype=torch.float64, device=first.device)
+    for part, other in zip(first.split(_CHUNK, dim=1), second.split(_CHUNK, dim=1), strict=True):
+        scaled = left.to(part).unsqueeze(1) * part
+        products += scaled @ (scaled if second is first else right.to(other).unsqueeze(1) * other).T
+    return products / left.unsqueeze(1) / right
 
 
 def _in_range(found: Tensor) -> bool:

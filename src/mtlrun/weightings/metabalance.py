@@ -53,12 +53,12 @@ class MetaBalance(HasPrimaryTask, SeesTensorSizes, JacobianWeighting):
         norms = [torch.linalg.vector_norm(piece, dim=1, dtype=torch.float64) for piece in pieces]
         means = self.norms.update(self.active, torch.stack(norms, dim=1))
         primary, means = means[self.primary_position], means[self.active]
-        if primary.isnan().any():  # it has had no loss so far
-            return jacobian.sum(dim=0)
+        known = ~primary.isnan().any()  # else it has had no loss so far
         inverse = torch.where(means > 0, 1 / means, 0.0).to(jacobian)
         lengths = (self.relax_factor * primary).to(jacobian)
-        balanced = [
-            length * (column @ piece) + (1 - self.relax_factor) * piece.sum(dim=0)
-            for length, column, piece in zip(lengths, inverse.T, pieces, strict=True)
-        ]
-        return torch.cat(balanced)
+        directions = []
+        for length, column, piece in zip(lengths, inverse.T, pieces, strict=True):
+            total = piece.sum(dim=0)
+            balanced = length * (column @ piece) + (1 - self.relax_factor) * total
+            directions.append(torch.where(known, balanced, total))
+        return torch.cat(directions)
