@@ -11,6 +11,8 @@ from mtlrun.weightings.precision import promoted
 
 # Numbers up to this one are multiplied with float32 tensors as they are.
 _LARGEST_FACTOR = 1e30
+# Gradients with fewer entries are put together before their norm is taken.
+_SMALL = 2**14
 
 
 def weighted_sum(gradients: list[Gradient], weights: list[float]) -> Gradient:
@@ -60,12 +62,23 @@ def clip_shared(parameters: Sequence[nn.Parameter], max_norm: float) -> None:
 
 def norm_of_grads(parameters: Sequence[nn.Parameter]) -> Tensor:
     """Return the norm of the `.grad` of parameters in float64, since float32 may not hold the squares of entries."""
-    norms = [
-        torch.linalg.vector_norm(parameter.grad, dtype=torch.float64)
-        for parameter in parameters
-        if parameter.grad is not None
-    ]
-    return torch.stack(norms).norm() if norms else torch.tensor(0.0, dtype=torch.float64)
+    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if not grads:
+        return torch.zeros((), dtype=torch.float64, device=parameters[0].device if parameters else None)
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads, dtype=torch.float64)))
+    return norm
+
+
+def quick_norm_of_grads(parameters: Sequence[nn.Parameter]) -> Tensor:
+    """Return the norm of the `.grad` of parameters in their precision; infinite or NaN where that does not hold it."""
+    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    small = [grad for grad in grads if grad.numel() < _SMALL]
+    if len(small) > 1:  # many calls cost more than the copy
+        grads = [grad for grad in grads if grad.numel() >= _SMALL]
+        grads.append(torch._C._nn.flatten_dense_tensors(small))
+    norms = torch.stack(list(torch._foreach_norm(grads))) if grads else torch.zeros(1)
+    norm: Tensor = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(norms)
+    return norm
 
 
 def add_grads(parameters: Sequence[nn.Parameter], grads: Gradient) -> None:

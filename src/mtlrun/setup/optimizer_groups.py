@@ -19,6 +19,8 @@ from mtlrun.setup.memory import check_room_for
 from mtlrun.setup.model_size import count_parameters
 from mtlrun.tasks import Task
 
+# Arguments that choose among PyTorch's implementations of one optimizer.
+_KERNELS = {"fused", "foreach", "capturable", "differentiable"}
 _LARGE = 2**28  # bytes of parameters above which it is asked whether they can be trained
 
 
@@ -78,9 +80,32 @@ def make_optimizer(node: Mapping[str, Any], model: MultiTaskModel, tasks: Mappin
         groups.append(Group(group.name, trainable, lr * scale))
     check_partition(model, groups)
     _check_names(groups, tasks)
-    optimizer = _make(node, make_param_groups(groups))
-    _try_step(node, [parameter for group in groups for parameter in group.parameters])
+    parameters = [parameter for group in groups for parameter in group.parameters]
+    _try_step(node, parameters)
+    optimizer = _make(_fused(node, parameters), make_param_groups(groups))
+    optimizer.register_load_state_dict_pre_hook(_keep_kernels)
     return optimizer
+
+
+def _fused(node: Mapping[str, Any], parameters: Sequence[nn.Parameter]) -> Mapping[str, Any]:
+    """Return the node with `fused=True`, which is faster, if the optimizer can be so on the parameters' device.
+
+    Nothing is changed where the config chooses one of PyTorch's implementations itself.
+    """
+    fused = {**node, "fused": True}
+    names = ("Adam", "AdamW", "SGD", "Adagrad")
+    if node["_target_"] not in [f"torch.optim.{name}" for name in names] or not _KERNELS.isdisjoint(node):
+        return node
+    return node if _failure(fused, _small_like(parameters)) else fused
+
+
+def _keep_kernels(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """Let a state that was saved under another implementation be continued by the optimizer's present one."""
+    saved, groups = state["param_groups"], optimizer.param_groups
+    if len(saved) != len(groups):
+        return state  # which PyTorch refuses
+    kept = [{key: group[key] for key in _KERNELS & group.keys()} for group in groups]
+    return {**state, "param_groups": [{**each, **own} for each, own in zip(saved, kept, strict=True)]}
 
 
 def check_task_rates(node: Mapping[str, Any], model: MultiTaskModel, tasks: Mapping[str, Task]) -> None:
@@ -155,8 +180,7 @@ def _try_step(node: Mapping[str, Any], parameters: Iterable[Tensor]) -> None:
     Raises:
         ConfigError: the optimizer cannot be built, or cannot take a step; it names the argument that is the reason.
     """
-    kinds = dict.fromkeys((tuple(min(n, 2) for n in p.shape), p.dtype, p.device) for p in parameters)
-    small = [nn.Parameter(torch.zeros(shape, dtype=dtype, device=device)) for shape, dtype, device in kinds]
+    small = _small_like(parameters)
     if not small or (failure := _failure(node, small)) is None:
         return
     others = {key: value for key, value in node.items() if key not in ("_target_", "lr")}
@@ -164,6 +188,12 @@ def _try_step(node: Mapping[str, Any], parameters: Iterable[Tensor]) -> None:
     key = next(culprits, None)
     place = "optimizer" if key is None else f"optimizer.{key}={shorten(others[key])}"
     raise ConfigError(f"{place}: {node['_target_']} cannot train this run: {first_line(failure)}") from failure
+
+
+def _small_like(parameters: Iterable[Tensor]) -> list[nn.Parameter]:
+    """Return small parameters of the same shapes, types and devices."""
+    kinds = dict.fromkeys((tuple(min(n, 2) for n in p.shape), p.dtype, p.device) for p in parameters)
+    return [nn.Parameter(torch.zeros(shape, dtype=dtype, device=device)) for shape, dtype, device in kinds]
 
 
 def _failure(node: Mapping[str, Any], parameters: Sequence[nn.Parameter]) -> Exception | None:

@@ -25,6 +25,7 @@ from mtlrun.training.progress import Progress, Timetable
 from mtlrun.training.selection import SelectedModel, Selection, TaskBests
 from mtlrun.training.skill import log_references, log_stand_ins
 from mtlrun.training.step_means import StepMeans
+from mtlrun.training.stepping import Stepper
 from mtlrun.weightings import LossWeighting, PartsWeighting
 from mtlrun.weightings.capabilities import ObservesLossesAfterStep, ObservesPerformance
 
@@ -59,7 +60,9 @@ class Trainer:
         self.steps_per_epoch, self.total_steps = parts.steps_per_epoch, parts.total_steps
         self.sharing = ModelSharing(parts.model)
         lowest = torch.tensor(parts.weighting.lowest_losses(len(parts.tasks)), dtype=torch.float64, device=parts.device)
-        self.guard = Guard(parts.model, self.sharing, parts.settings, lowest)
+        self.stepper = Stepper(parts.optimizer)
+        reads_at_once = parts.device.type == "cpu" or not self.stepper.knows_found_inf
+        self.guard = Guard(parts.model, self.sharing, parts.settings, lowest, reads_at_once=reads_at_once)
         self.progress = Progress()
         self.timetable = Timetable(parts.settings, parts.steps_per_epoch, parts.total_steps)
         self.selected = SelectedModel(parts.model, parts.selection_rules)
@@ -93,7 +96,7 @@ class Trainer:
         """Train from the current `progress` to the end.
 
         Raises:
-            DivergedError: a loss or gradient is not finite; nothing of that step was applied.
+            DivergedError: a loss or gradient is not finite; nothing of that step was applied, nor of later ones.
             RunInterruptedError: `stop_signal` asked for it; the state is on disk.
         """
         is_due = self.timetable.evaluation_is_due(self.progress)  # if the run was stopped before it was made
@@ -157,7 +160,7 @@ class Trainer:
         """Make one step: forward, losses, the weighting fills `.grad`, guard, clip, optimizer; the weighting learns."""
         parts, step = self.parts, self.progress.step
         weighting, optimizer = parts.weighting, parts.optimizer
-        optimizer.zero_grad(set_to_none=True)
+        self.stepper.zero_grad()
         weighting.zero_grad(set_to_none=True)
         factor = parts.schedule.factor(step, self.steps_per_epoch, self.total_steps)
         set_learning_rates(optimizer, factor)
@@ -176,9 +179,10 @@ class Trainer:
         for method in weighting.capable_of(ObservesPerformance):
             method.observe_performance(forward.performances())
         update = self.backward(forward)
-        self.guard.check_and_clip(update.losses, batch, step + 1, active)
-
-        optimizer.step()
+        self.guard.check_and_clip(update.losses, step + 1, active)
+        if self.guard.reads_at_once:
+            self.guard.raise_if_bad(lambda _: batch)
+        self.stepper.step(self.guard.found_inf)
         for comparing in weighting.capable_of(ObservesLossesAfterStep):
             comparing.observe_losses_after_step(forward.losses_again())
         weighting.learn()
@@ -189,6 +193,13 @@ class Trainer:
     def load(self, loaded: Loaded) -> LabeledBatch:
         """Copy a batch to the device."""
         return LabeledBatch.load(self.parts.tasks, loaded, self.parts.device)
+
+    def batch_of_step(self, step: int) -> LabeledBatch:
+        """Return the batch of a step, counted from 1, once more, and have the model be as it was at that step."""
+        epoch, number = divmod(step - 1, self.steps_per_epoch)
+        self.parts.model.train()
+        self.parts.model.on_train_step((step - 1) / self.steps_per_epoch, (step - 1) / self.total_steps)
+        return self.load(next(iter(self.parts.loaders["train"].batches(epoch, start=number))))
 
     def forward(self, batch: LabeledBatch) -> Forward:
         """Send a batch through the model, at once or in micro-batches."""
@@ -214,6 +225,7 @@ class Trainer:
                 two_pass=settings.two_pass,
             )
         except NonFiniteGradientError as error:
+            self.guard.raise_if_bad(self.batch_of_step)  # an earlier step may have been the first bad one
             task = forward.active[error.position]
             raise diverged(f"the gradient of task {task}", task, step) from None
 
@@ -222,6 +234,7 @@ class Trainer:
     def validate(self) -> None:
         """Evaluate the validation split, and write best.pt if the model is the best so far."""
         parts, progress, epoch = self.parts, self.progress, self.progress.epoch + 1
+        self.guard.raise_if_bad(self.batch_of_step)
         outputs = self._no_outputs("val")
         metrics = self.evaluate("val", outputs=outputs)
         parts.skills.fix_references(metrics)
@@ -290,6 +303,7 @@ class Trainer:
         step, weighting = self.progress.step, self.parts.weighting
         if not self.timetable.log_is_due(step):
             return
+        self.guard.raise_if_bad(self.batch_of_step)
         values = self.step_means.means()
         values |= {f"lr/{group['name']}": group["lr"] for group in self.parts.optimizer.param_groups}
         values |= {f"lr/{name}": learner.lr for name, learner in weighting.learners().items()}
@@ -302,7 +316,8 @@ class Trainer:
     # --------------------------------------------------------------------------------------------- checkpoints
 
     def save(self) -> None:
-        """Write last.pt: the whole state of the training."""
+        """Write last.pt: the whole state of the training; DivergedError if one of its steps was bad."""
+        self.guard.raise_if_bad(self.batch_of_step)
         now = time.monotonic()
         self.progress.seconds += now - self._resumed_at
         self._resumed_at = self._saved_at = now
