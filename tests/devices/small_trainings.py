@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ def runs_on_device() -> Iterator[pretended.Accelerator]:
     with pytest.MonkeyPatch.context() as patch, pretended.Accelerator() as accelerator:
         patch.setattr(setup, "choose_device", lambda name: pretended.DEVICE)
         patch.setattr(generators, "new_generator", lambda device: torch.Generator())
+        optimizers = import_module("torch.optim.optimizer")  # torch.optim hides the module
+        patch.setattr(optimizers, "_get_fused_kernels_supported_devices", lambda: ["cpu", "meta"])
         yield accelerator
 
 

@@ -24,8 +24,6 @@ ALLOWED = {
     ),
     "sdmgrad": {"weightings/sdmgrad.py": 1},
 }  # fmt: skip
-#: What all of them may wait for.
-EVERYWHERE = {"training/guard.py": 1}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +43,7 @@ def train(trainer, preparation):
 def test_a_step_waits_where_it_must_and_gives_what_it_gives_on_the_cpu(digits, tmp_path):
     surplus, different = {}, []
     for name in WEIGHTINGS:
-        allowed = Counter(ALLOWED.get(name, {})) + Counter(EVERYWHERE)
+        allowed = Counter(ALLOWED.get(name, {}))
         there = digits.trainer(name, tmp_path, torch.device("cpu"))
         for _ in train(there, digits):
             pass

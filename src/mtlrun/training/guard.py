@@ -74,8 +74,8 @@ class Guard:
             step: counted from 1.
             active: the positions of the active tasks among the K.
         """
-        reach_verdict = self._read_verdict if self.reads_at_once else self._note_verdict
-        norms = reach_verdict(losses, step, active)
+        is_read = self.reads_at_once and losses.device.type == "cpu"
+        norms = (self._read_verdict if is_read else self._note_verdict)(losses, step, active)
         if self._settings.clip_norm is not None:
             for parameters, norm in zip(self._clipped, norms, strict=True):
                 nn.utils.clip_grads_with_norm_(parameters, self._settings.clip_norm, norm)
