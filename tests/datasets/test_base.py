@@ -55,7 +55,7 @@ def test_too_few_identifiers_are_refused():
         make(sample_ids=["a", "b", "c"])
 
 
-def test_inputs_can_lie_on_a_device_and_targets_stay():
+def test_samples_can_lie_on_a_device_and_what_is_known_of_targets_stays():
     split = make(sample_ids=range(4), sources={"one": torch.arange(4)})
     moved = split.to("meta")
     assert (len(moved), moved.sample_ids) == (4, split.sample_ids)
@@ -63,7 +63,8 @@ def test_inputs_can_lie_on_a_device_and_targets_stay():
     for indices in ([3, 0], torch.tensor([3, 0])):
         inputs, targets = moved.batch(indices)
         assert (inputs.device.type, inputs.shape) == ("meta", (2, 3))
-        assert targets["a"].tolist() == [3, 0]
+        assert targets["a"].device.type == "meta"
+    assert moved.targets["a"].tolist() == [0, 1, 2, 3]
     inputs, targets = moved[2]
     assert (inputs.device.type, inputs.shape, targets["a"].item()) == ("meta", (3,), 2)
     assert split.inputs.device.type == "cpu"
@@ -86,11 +87,11 @@ def test_batches_on_a_gpu_are_those_on_the_cpu_and_need_no_synchronization():
 @pytest.mark.parametrize(
     ("dataset", "cache", "allowed"),
     [
-        (MultiDigits, "none", "'memory', 'device'"),
-        (Scenes, "none", "'memory', 'device'"),
-        (MultiMNIST, "none", "'memory', 'device'"),
-        (OmniglotAlphabets, "none", "'memory', 'device'"),
-        (NYUv2, "device", "'memory', 'none'"),
+        (MultiDigits, "none", "'auto', 'memory', 'device'"),
+        (Scenes, "none", "'auto', 'memory', 'device'"),
+        (MultiMNIST, "none", "'auto', 'memory', 'device'"),
+        (OmniglotAlphabets, "none", "'auto', 'memory', 'device'"),
+        (NYUv2, "gpu", "'auto', 'memory', 'device', 'none'"),
     ],
 )
 def test_a_cache_that_a_dataset_does_not_have_is_refused(dataset, cache, allowed):
@@ -101,5 +102,5 @@ def test_a_cache_that_a_dataset_does_not_have_is_refused(dataset, cache, allowed
 def test_the_command_line_lists_the_allowed_caches(mtlrun):
     code, _, err = mtlrun("dataset=multidigits", "dataset.cache=none")
     assert code == 2
-    assert "dataset.cache must be one of 'memory', 'device', found 'none'" in err
+    assert "dataset.cache must be one of 'auto', 'memory', 'device', found 'none'" in err
     assert MultiDigits(cache="device").cache == "device"

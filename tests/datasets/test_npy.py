@@ -230,7 +230,7 @@ def test_a_val_fraction_that_leaves_a_split_empty_is_refused(nyuv2):
         ("val_fraction", 0.0, r"in \(0, 1\)"),
         ("val_fraction", 1.0, r"in \(0, 1\)"),
         ("split_seed", -1, ">= 0"),
-        ("cache", "disk", "one of 'memory', 'none'"),
+        ("cache", "disk", "one of 'auto', 'memory', 'device', 'none'"),
     ],
 )
 def test_arguments_out_of_bounds_are_refused(nyuv2, argument, wrong, bounds):

@@ -198,7 +198,7 @@ def test_broken_images_are_named_with_their_index(tmp_path, workers):
         ("num_classes", 1, "num_classes must be >= 2, found 1"),
         ("size", 0, "size must be >= 1, found 0"),
         ("split_seed", -1, "split_seed must be >= 0, found -1"),
-        ("cache", "disk", "cache must be one of 'memory', 'device', 'none', found 'disk'"),
+        ("cache", "disk", "cache must be one of 'auto', 'memory', 'device', 'none', found 'disk'"),
         ("lists", "{domain}.txt", r"lists must contain \{domain\} and \{split\}, found '\{domain\}\.txt'"),
     ],
 )

@@ -183,7 +183,7 @@ def test_a_failed_download_is_reported_in_one_line(tmp_path, monkeypatch):
         ("size", 0, ">= 1"),
         ("val_fraction", 1.0, r"in \(0, 1\)"),
         ("split_seed", -1, ">= 0"),
-        ("cache", "device", "one of 'memory', 'none'"),
+        ("cache", "disk", "one of 'auto', 'memory', 'device', 'none'"),
     ],
 )
 def test_arguments_out_of_bounds_are_refused(argument, wrong, bounds):

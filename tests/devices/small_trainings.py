@@ -80,7 +80,7 @@ class Preparation:
 
     def batch(self, number: int, labels: str = "all") -> Any:
         """Return a batch, of which a third of each task's labels, or all of the first task's, may be missing."""
-        inputs, targets = self.batches[number]
+        inputs, targets, *_ = self.batches[number]
         spoiled = {}
         for position, (name, target) in enumerate(targets.items()):
             spoiled[name] = target.clone()

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mtlrun.config.settings import Protocol
+from mtlrun.datasets.batches.copying import send
 from mtlrun.datasets.batches.sampling import Sampling
 from mtlrun.datasets.input_columns import InputColumn
 from mtlrun.datasets.split_names import SPLITS as SPLITS
@@ -23,12 +24,13 @@ Sample = tuple[Any, dict[str, Any]]
 #: without an entry counts all samples alike.
 SampleWeights = Tensor | Mapping[str, Tensor]
 
-#: Where inputs are kept between two accesses: `memory`; `device`, the one that is trained on; `none`, in their files.
-Cache = Literal["memory", "device", "none"]
+#: Where samples are kept between two accesses: in `memory`; on the `device` that is trained on, where batches are then
+#: made; in their files, `none`; `auto` is `device` on a GPU that has room for them, else `memory`.
+Cache = Literal["auto", "memory", "device", "none"]
 #: How images are normalized: `none` for [0, 1], `centered` for [-1, 1], `imagenet` as pretrained networks expect.
 Normalization = Literal["none", "centered", "imagenet"]
 #: For datasets that are read, drawn or rendered as a whole.
-TensorCache = Literal["memory", "device"]
+TensorCache = Literal["auto", "memory", "device"]
 #: For datasets whose samples are assembled one by one.
 FileCache = Literal["memory", "none"]
 
@@ -66,8 +68,8 @@ class MultiTaskDataset(ABC):
     #: config of the dataset names. Their stamps are in the record, so that a later change is noticed. A folder that
     #: holds other things as well needs a pattern.
     data_paths: Sequence[str | Path] | None = None
-    #: Where inputs are kept. With `device` every split is a TensorSplit, which is moved there before the run.
-    cache: Cache = "memory"
+    #: Where samples are kept. With `device` every split is a BatchSplit, which is moved there before the run.
+    cache: Cache = "auto"
     #: How inputs are normalized; None if they are no images, or nothing is known about it.
     normalization: Normalization | None = None
     #: The mean and the standard deviation by which images in [0, 1] are normalized, where that is none of these kinds.
@@ -157,7 +159,44 @@ def as_split(samples: "Dataset[Any]") -> Split:
     return samples if isinstance(samples, Split) else DerivedSplit(samples)
 
 
-class TensorSplit(Split):
+class BatchSplit(Split):
+    """A split in memory that makes batches as a whole, on the device on which its tensors lie."""
+
+    #: True if samples are changed at random at each access.
+    is_random = False
+    #: True if batches are the same, bit for bit, on whatever device they are made. A subclass with another `batch` says
+    #: so anew; only then `cache=auto` moves it to a GPU.
+    same_everywhere = False
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "batch" in cls.__dict__:
+            cls.same_everywhere = cls.__dict__.get("same_everywhere", False)
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where batches are made."""
+
+    @property
+    @abstractmethod
+    def nbytes(self) -> int:
+        """How many bytes `to` takes on a device."""
+
+    @abstractmethod
+    def batch(self, indices: Sequence[int] | Tensor) -> Sample:
+        """Return the samples at these indices, stacked; without waiting for a GPU if the indices are there."""
+
+    @abstractmethod
+    def to(self, device: torch.device | str) -> Self:
+        """Return the same split with its tensors on `device`, where its batches are then made.
+
+        `targets` stay on the CPU, where labels are checked and counted. A split on a GPU must stay in the process that
+        made it, so it cannot be given to worker processes.
+        """
+
+
+class TensorSplit(BatchSplit):
     """A split in memory, as tensors: a batch is one indexing operation.
 
     Args:
@@ -167,10 +206,9 @@ class TensorSplit(Split):
     """
 
     targets: Mapping[str, Tensor]
+    same_everywhere = True
     #: False if `inputs` are only the positions of what the inputs are made of.
     holds_inputs = True
-    #: True if samples are changed at random at each access.
-    is_random = False
 
     def __init__(
         self,
@@ -187,6 +225,8 @@ class TensorSplit(Split):
             raise ValueError(f"there are {len(sample_ids)} sample_ids for {len(inputs)} inputs")
         self.inputs = inputs
         self.targets = dict(targets)
+        #: Where the inputs are.
+        self._targets: Mapping[str, Tensor] = self.targets
         self.sample_ids = None if sample_ids is None else list(sample_ids)
         self.sources = None if sources is None else dict(sources)
         self.sample_weights = sample_weights
@@ -197,11 +237,17 @@ class TensorSplit(Split):
     def __getitem__(self, index: int) -> Sample:
         return self.inputs[index], {task: target[index] for task, target in self.targets.items()}
 
+    @property
+    def device(self) -> torch.device:
+        return self.inputs.device
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in (self.inputs, *self.targets.values()))
+
     def batch(self, indices: Sequence[int] | Tensor) -> Sample:
-        chosen = torch.as_tensor(indices)
-        # The indices are made on the CPU; the copy to a GPU is queued without waiting for it.
-        inputs = self.inputs[chosen.to(self.inputs.device, non_blocking=True)]
-        return inputs, {task: target[chosen] for task, target in self.targets.items()}
+        places = send(torch.as_tensor(indices), self.device)
+        return self.inputs[places], {task: target[places] for task, target in self._targets.items()}
 
     def keys(self) -> Keys | None:
         """Return a number for each sample, the same for the same inputs, uint64 [n]; None if inputs are no vectors.
@@ -211,11 +257,7 @@ class TensorSplit(Split):
         return keys_of(self.inputs) if self.inputs.dim() == 2 else None
 
     def to(self, device: torch.device | str) -> Self:
-        """Return the same split with its inputs on `device`, where its batches are then made.
-
-        Targets stay on the CPU, where missing labels are looked for. A split on a GPU must stay in the process that
-        made it, so it cannot be given to worker processes.
-        """
         moved = copy.copy(self)
         moved.inputs = self.inputs.to(device)
+        moved._targets = {task: target.to(device) for task, target in self.targets.items()}
         return moved

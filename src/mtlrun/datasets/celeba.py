@@ -39,7 +39,7 @@ class CelebA(FileDataset):
         size: side of the images in pixels; faces are scaled to squares, as in Sener & Koltun (NeurIPS 2018).
         normalize: `none` for [0, 1], `centered` for [-1, 1], `imagenet` for what pretrained backbones expect.
         cache: `none` decodes an image whenever it is accessed; `memory` decodes everything once, before training, into
-            2.5 GB at the default size; `device` holds these bytes on the GPU.
+            2.5 GB at the default size; `device` holds these bytes on the GPU, `auto` does if it has room for them.
     """
 
     task_names = ATTRIBUTES

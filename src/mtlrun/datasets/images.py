@@ -46,8 +46,8 @@ class Images(LabelTable, FileDataset):
             numbers; None for images of 8 bits. A pixel outside of it is refused.
         normalize: `none` for [0, 1], `centered` for [-1, 1], `imagenet` for what pretrained backbones expect.
         augment: how training images are changed at random, see `Augmentation`; empty for not at all.
-        cache: `memory`: each split is decoded once, to bytes; `device`: these bytes lie on the GPU; `none`: images are
-            decoded whenever they are accessed.
+        cache: `memory`: each split is decoded once, to bytes; `device`: these bytes lie on the GPU; `auto`: there if
+            it has room for them; `none`: images are decoded whenever they are accessed.
         **rows: targets, splits, ids and weights: see `LabelTable`.
     """
 
@@ -64,7 +64,7 @@ class Images(LabelTable, FileDataset):
         pixel_range: Sequence[Real] | None = None,
         normalize: Normalization = "centered",
         augment: Sequence[Change] = ("shift",),
-        cache: Cache = "memory",
+        cache: Cache = "auto",
         **rows: Any,
     ) -> None:
         FileDataset.__init__(self, cache)

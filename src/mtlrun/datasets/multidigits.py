@@ -34,7 +34,7 @@ class MultiDigits(MultiTaskDataset):
         shift: offset between the two digits, 0 to 8, in pixels of the 8 x 8 source images.
         size: side of the resized image in pixels.
         pairs_seed: fixes splits and pairs; the run's seed does not.
-        cache: `memory`, or `device`: the inputs lie on the GPU.
+        cache: `memory`; `device`: samples lie on the GPU; `auto`: there if it has room for them.
     """
 
     task_names = ("left", "right")
@@ -47,7 +47,7 @@ class MultiDigits(MultiTaskDataset):
         shift: Annotated[int, Bounds(0, _SIDE)] = 2,
         size: Annotated[int, Bounds(_SIDE, 1000, limit=True)] = 28,
         pairs_seed: Seed32 = 0,
-        cache: TensorCache = "memory",
+        cache: TensorCache = "auto",
     ) -> None:
         check_one_of("cache", cache, TensorCache)
         self.cache = cache

@@ -35,7 +35,7 @@ class MultiMNIST(MultiTaskDataset):
         num_train, num_val, num_test: use only the first N pairs of a split; None for all.
         pairs_seed: fixes the pairs; the run's seed does not.
         download: let torchvision download missing files.
-        cache: `memory`, or `device`: the inputs lie on the GPU.
+        cache: `memory`; `device`: samples lie on the GPU; `auto`: there if it has room for them.
 
     Raises:
         DataError: files are missing or malformed.
@@ -56,7 +56,7 @@ class MultiMNIST(MultiTaskDataset):
         num_test: Count | None = None,
         pairs_seed: Seed = 0,
         download: bool = False,
-        cache: TensorCache = "memory",
+        cache: TensorCache = "auto",
     ) -> None:
         check_one_of("cache", cache, TensorCache)
         self.cache = cache

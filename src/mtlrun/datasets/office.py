@@ -43,8 +43,8 @@ class Office(FileDataset):
         split_seed: fixes the splits; the run's seed does not.
         lists: path of text files with lines `<path below root> <class index>`, with {domain} and {split} in place of
             a domain's folder and of train, val and test; null to split at random.
-        cache: `memory` decodes everything once, before training; `device` holds these bytes on the GPU; `none` decodes
-            an image whenever it is accessed.
+        cache: `memory` decodes everything once, before training; `device` holds these bytes on the GPU, `auto` does if
+            it has room for them; `none` decodes an image whenever it is accessed.
         sampling: how training batches are drawn from the domains; None to shuffle all samples together.
     """
 
@@ -58,7 +58,7 @@ class Office(FileDataset):
         normalize: Normalization = "none",
         split_seed: Seed = 0,
         lists: str | None = None,
-        cache: Cache = "memory",
+        cache: Cache = "auto",
         sampling: Sampling | None = None,
     ) -> None:
         super().__init__(cache)

@@ -47,7 +47,7 @@ class OmniglotAlphabets(MultiTaskDataset):
         alphabets: names of the tasks whose alphabets are used; None for all.
         size: side of the images in pixels.
         split_seed: fixes which drawers are in which split; the run's seed does not.
-        cache: `memory`, or `device`: the inputs lie on the GPU.
+        cache: `memory`; `device`: samples lie on the GPU; `auto`: there if it has room for them.
         sampling: how training batches are drawn from the alphabets; None to shuffle all samples together.
 
     Raises:
@@ -61,7 +61,7 @@ class OmniglotAlphabets(MultiTaskDataset):
         alphabets: list[str] | None = None,
         size: Annotated[int, Bounds(8, 10_000, limit=True)] = 28,
         split_seed: Seed = 0,
-        cache: TensorCache = "memory",
+        cache: TensorCache = "auto",
         sampling: Sampling | None = None,
     ) -> None:
         check_one_of("cache", cache, TensorCache)

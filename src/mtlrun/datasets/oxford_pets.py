@@ -1,14 +1,17 @@
 """Oxford-IIIT Pet: cats and dogs; breed, species, and which pixels show the animal."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor
 from torchvision.datasets import OxfordIIITPet
 
 from mtlrun.config.bounds import OpenFraction, Pixels, Seed, checked
-from mtlrun.datasets.base import FileCache, Normalization, Sample, Split, SplitName
+from mtlrun.datasets.base import BatchSplit, Cache, Normalization, Sample, SplitName
+from mtlrun.datasets.batches.copying import send
 from mtlrun.datasets.files.base import FileDataset, FileSplit
 from mtlrun.datasets.files.images import ClassifiedImages, decode, decode_all, find_missing
 from mtlrun.datasets.files.pixels import ByteSplit, Scale
@@ -40,8 +43,8 @@ class OxfordPets(FileDataset):
         normalize: `none` for [0, 1], `centered` for [-1, 1], `imagenet` for what pretrained backbones expect.
         val_fraction: fraction of `trainval` that is the validation split, in (0, 1).
         split_seed: fixes which images those are; the run's seed does not.
-        cache: `memory` decodes everything once, before training, into 480 MB at the default size; `none` decodes an
-            image whenever it is accessed.
+        cache: `memory` decodes everything once, before training, into 480 MB at the default size; `device` holds these
+            bytes on the GPU, `auto` does if it has room for them; `none` decodes an image whenever it is accessed.
     """
 
     task_names = ("breed", "species", "segmentation")
@@ -55,9 +58,9 @@ class OxfordPets(FileDataset):
         normalize: Normalization = "none",
         val_fraction: OpenFraction = 0.2,
         split_seed: Seed = 0,
-        cache: FileCache = "memory",
+        cache: Cache = "auto",
     ) -> None:
-        super().__init__(cache, FileCache)
+        super().__init__(cache)
         self.input_shape = (3, size, size)
         self.normalization = normalize
         self._scale = Scale(normalize)
@@ -132,13 +135,15 @@ class PetFiles(FileSplit):
         return trimap - 1
 
 
-class PetBytes(Split):
+class PetBytes(BatchSplit):
     """A split in memory, trimaps as bytes: as int64 they would take more memory than the images.
 
     Args:
         images: with the classes, which are the targets without the trimaps.
         trimaps: uint8 [num_samples, size, size].
     """
+
+    same_everywhere = True
 
     def __init__(self, images: ByteSplit, trimaps: Tensor) -> None:
         self.sample_ids = images.sample_ids
@@ -151,6 +156,24 @@ class PetBytes(Split):
     def __getitem__(self, index: int) -> Sample:
         image, targets = self._images[index]
         return image, {**targets, "segmentation": self._trimaps[index].long()}
+
+    @property
+    def device(self) -> torch.device:
+        return self._images.device
+
+    @property
+    def nbytes(self) -> int:
+        return self._images.nbytes + self._trimaps.nbytes
+
+    def batch(self, indices: Sequence[int] | Tensor) -> Sample:
+        places = send(torch.as_tensor(indices), self.device)
+        images, targets = self._images.batch(places)
+        return images, {**targets, "segmentation": self._trimaps[places].long()}
+
+    def to(self, device: torch.device | str) -> Self:
+        moved = copy.copy(self)
+        moved._images, moved._trimaps = self._images.to(device), self._trimaps.to(device)
+        return moved
 
 
 def _read(path: Path) -> list[tuple[str, int, int]]:

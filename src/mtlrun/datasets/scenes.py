@@ -50,7 +50,7 @@ class Scenes(MultiTaskDataset):
         normalize: `none` for [0, 1], `centered` for [-1, 1], `imagenet` for what pretrained backbones expect.
         missing: fraction of the training images that lack a task's label, drawn separately for each task, in [0, 1).
         scenes_seed: fixes everything random in the data; the run's seed does not.
-        cache: `memory`, or `device`: the inputs lie on the GPU.
+        cache: `memory`; `device`: samples lie on the GPU; `auto`: there if it has room for them.
     """
 
     task_names = ("segmentation", "depth", "normals", "objects")
@@ -68,7 +68,7 @@ class Scenes(MultiTaskDataset):
         normalize: Normalization = "none",
         missing: FractionBelowOne = 0.0,
         scenes_seed: Seed = 0,
-        cache: TensorCache = "memory",
+        cache: TensorCache = "auto",
     ) -> None:
         check_one_of("cache", cache, TensorCache)
         self.cache = cache

@@ -47,7 +47,7 @@ class Table(LabelTable):
             the embedding of what is none is trained, on rare ones.
         hash_buckets: columns with more different texts than this in training have so many hash buckets as categories;
             or {column: buckets}; None to hash none.
-        cache: `memory`, or `device`: the inputs lie on the GPU.
+        cache: `memory`; `device`: samples lie on the GPU; `auto`: there if it has room for them.
         **rows: targets, splits, ids and weights: see `LabelTable`.
     """
 
@@ -64,7 +64,7 @@ class Table(LabelTable):
         max_categories: Count = 100,
         min_category_rows: Count = 1,
         hash_buckets: Width | Mapping[ColumnName, Width] | None = None,
-        cache: TensorCache = "memory",
+        cache: TensorCache = "auto",
         **rows: Any,
     ) -> None:
         if path is None:

@@ -1,6 +1,5 @@
 """tox21: twelve toxicity tests of chemical compounds, predicted from the text of their formulas."""
 
-import copy
 import csv
 import gzip
 import io
@@ -47,7 +46,8 @@ class Tox21(MultiTaskDataset):
         root: folder with tox21.csv.gz, or with moleculenet/tox21.csv.gz.
         num_features: length of an input, 2 or more.
         split_seed: fixes the splits; the run's seed does not.
-        cache: `memory`, sparse; `device`: dense on the GPU, 0.5 GB at the default length.
+        cache: `memory`, sparse; `device`: dense on the GPU, 0.5 GB at the default length; `auto`: there if it has room
+            for them.
 
     Raises:
         DataError: the file is missing or malformed.
@@ -61,7 +61,7 @@ class Tox21(MultiTaskDataset):
         root: str = "data",
         num_features: Annotated[int, Bounds(2, 10**6, limit=True)] = 16384,
         split_seed: Seed = 0,
-        cache: TensorCache = "memory",
+        cache: TensorCache = "auto",
     ) -> None:
         check_one_of("cache", cache, TensorCache)
         self.cache = cache
@@ -104,6 +104,7 @@ class SparseSplit(TensorSplit):
         targets, sample_ids: see `Split`.
     """
 
+    same_everywhere = True
     holds_inputs = False
 
     def __init__(self, rows: Any, targets: dict[str, Tensor], sample_ids: Sequence[Any] | None = None) -> None:
@@ -128,11 +129,18 @@ class SparseSplit(TensorSplit):
             [hash((row.tobytes(), value.tobytes())) for row, value in zip(rows, values, strict=True)]
         ).astype(numpy.uint64)
 
+    @property
+    def nbytes(self) -> int:
+        if self._matrix is None:
+            return super().nbytes
+        rows, columns = self._matrix.shape
+        return super().nbytes + int(rows * columns * self._matrix.dtype.itemsize)
+
     def _dense(self, rows: Tensor) -> Tensor:
         return rows if self._matrix is None else torch.from_numpy(self._matrix[rows.numpy()].toarray())
 
     def to(self, device: torch.device | str) -> Self:
-        moved = copy.copy(self)
+        moved = super().to(device)
         moved.inputs, moved._matrix = self._dense(self.inputs).to(device), None
         return moved
 

@@ -14,6 +14,9 @@ from mtlrun.config.root import check_root
 # of its tasks were found, or what else is computed beside the result. Nor is the device, which is recorded instead, so
 # that a study may be trained on several machines: results of a CPU and of a GPU differ by rounding.
 _HARMLESS = ("runtime", "found", "trainer.baselines")
+# Nor is where samples lie once they were read, for which one of these values stands. (Files that are read whenever
+# needed have another fingerprint than what was read of them, so none differs from the others.)
+_CACHE, _READ = "dataset.cache", {"auto": "memory", "device": "memory"}
 #: No name has a rate above it, which would be none to train at.
 _LARGEST_LR = 1e6
 
@@ -55,7 +58,7 @@ def _flatten(config: Mapping[str, Any], prefix: str, flat: dict[str, Any]) -> No
         if isinstance(value, dict):
             _flatten(value, f"{name}.", flat)
         else:
-            flat[name] = value
+            flat[name] = _same_value(name, value)
 
 
 def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,10 +75,15 @@ def _several_threads(config: Mapping[str, Any]) -> Any:
 
 def _relevant(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return {
-        key: _relevant(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        key: _relevant(value, f"{prefix}{key}.") if isinstance(value, Mapping) else _same_value(f"{prefix}{key}", value)
         for key, value in config.items()
         if f"{prefix}{key}" not in _HARMLESS
     }
+
+
+def _same_value(name: str, value: Any) -> Any:
+    """Return the value that stands for all values of a key that give the same results."""
+    return _READ.get(value, value) if name == _CACHE and isinstance(value, str) else value
 
 
 def run_id(config: Mapping[str, Any]) -> str:

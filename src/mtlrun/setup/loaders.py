@@ -8,12 +8,14 @@ from torch import Tensor
 
 from mtlrun.config.settings import Runtime, Settings
 from mtlrun.datasets import SPLITS, Loader, MultiTaskDataset, TensorSplit
-from mtlrun.datasets.base import as_split
+from mtlrun.datasets.base import BatchSplit, Split, as_split
 from mtlrun.datasets.batches.fetching import check_finite
+from mtlrun.datasets.batches.parts import Labeled
 from mtlrun.datasets.batches.sampling import draw_with_replacement
-from mtlrun.errors import ConfigError, DataError
+from mtlrun.errors import DataError
 from mtlrun.setup.compatibility import check_categories, check_targets
 from mtlrun.setup.length import choose_batch_size
+from mtlrun.setup.placing import place_splits
 from mtlrun.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -35,22 +37,12 @@ def make_loaders(
     If tasks are `independent`, each source goes through the model separately, so that no network sees another task's
     samples.
     """
-    if dataset.cache == "device" and device.type == "cuda" and runtime.num_workers:
-        raise ConfigError(
-            f"runtime.num_workers={runtime.num_workers}: with dataset.cache=device batches are made on the GPU, which "
-            "worker processes cannot do; use runtime.num_workers=0"
-        )
     loaders: dict[str, Loader] = {}
-    for name in SPLITS:
-        split = as_split(dataset.split(name))
-        if dataset.cache == "device":
-            if not isinstance(split, TensorSplit):
-                raise ConfigError(
-                    "dataset.cache=device needs splits in memory, of the class TensorSplit; use another one"
-                )
-            split = split.to(device)
+    read = {name: as_split(dataset.split(name)) for name in SPLITS}
+    for name, split in place_splits(dataset, read, runtime, device).items():
         if len(split) == 0:
             raise DataError(f"dataset: the {name} split is empty")
+        check_targets(split, name, tasks)
         rows = None
         if name == "train" and settings.bootstrap_rows:
             rows = draw_with_replacement(len(split), split.sources or {}, seed)
@@ -60,13 +52,13 @@ def make_loaders(
             shuffle=name == "train",
             seed=seed,
             limit_batches=settings.limit_batches,
-            num_workers=runtime.num_workers,
+            num_workers=0 if isinstance(split, BatchSplit) and split.device.type != "cpu" else runtime.num_workers,
             pin_memory=device.type == "cuda",
             sampling=dataset.sampling if name == "train" else None,
             per_source=dataset.inputs_differ or has_source_statistics(dataset) or (independent and bool(split.sources)),
             rows=rows,
+            labeled=find_labeled(split, tasks),
         )
-        check_targets(split, name, tasks)
         if isinstance(split, TensorSplit):
             check_finite(split.inputs, range(len(split)), name)
             if split.holds_inputs:
@@ -74,6 +66,23 @@ def make_loaders(
     if look_ahead:
         loaders["meta"] = loaders["train"].with_independent_seed()
     return loaders
+
+
+def find_labeled(split: Split, tasks: Mapping[str, Task]) -> Labeled:
+    """Return for each task which samples of a split are labeled, None for all; nothing if it does not hold its targets.
+
+    Samples of weight 0 are treated as unlabeled.
+    """
+    if split.targets is None:
+        return {}
+    found: dict[str, Tensor | None] = {}
+    for name, task in tasks.items():
+        weights = split.sample_weights.get(name) if isinstance(split.sample_weights, Mapping) else split.sample_weights
+        mask = task.labeled(split.targets[name])
+        if weights is not None:
+            mask = mask & (weights > 0)
+        found[name] = None if mask.all() else mask
+    return found
 
 
 def has_source_statistics(dataset: MultiTaskDataset) -> bool:

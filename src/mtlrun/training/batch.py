@@ -8,13 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mtlrun.datasets.batches.copying import send
+from mtlrun.datasets.batches.parts import Part
 from mtlrun.errors import ConfigError
 from mtlrun.tasks.base import MeasuresPerformance, Task
 from mtlrun.tasks.losses.sample_weights import num_weighted_terms, sample_weighted_loss
-from mtlrun.weightings.transfer import is_asynchronous, numbers_on, sent
+from mtlrun.weightings.transfer import numbers_on, sent
 
-#: (inputs, {task: targets}), and the samples' weights where they have some: for all tasks, or {task: weights}.
-Samples = tuple[Any, Mapping[str, Tensor]] | tuple[Any, Mapping[str, Tensor], Tensor | Mapping[str, Tensor]]
+_Weights = Tensor | Mapping[str, Tensor]
+#: (inputs, {task: targets}); the samples' weights where they have some, for all tasks or {task: weights}; and which
+#: samples they are, if that says which are labeled.
+Samples = (
+    tuple[Any, Mapping[str, Tensor]]
+    | tuple[Any, Mapping[str, Tensor], _Weights]
+    | tuple[Any, Mapping[str, Tensor], _Weights, Part]
+)
 
 
 @dataclass(frozen=True)
@@ -44,9 +52,9 @@ class SourceBatch:
         cls, tasks: Mapping[str, Task], loaded: Samples, device: torch.device, source: str | None
     ) -> "SourceBatch":
         """Bring samples to `device`; see `LabeledBatch.load`."""
-        non_blocking = is_asynchronous(device)
         inputs, all_targets, *rest = loaded
-        all_weights = rest[0] if rest else {}
+        all_weights: Any = rest[0] if rest else {}
+        part: Any = rest[1] if len(rest) > 1 else None
         targets: dict[str, Tensor] = {}
         label_index: dict[str, Tensor | None] = {}
         label_positions: dict[str, Tensor | None] = {}
@@ -59,20 +67,20 @@ class SourceBatch:
                 continue
             target = all_targets[name]
             weights = all_weights if isinstance(all_weights, Tensor) else all_weights.get(name)
-            mask = task.labeled(target)
-            if weights is not None:
-                mask = mask & (weights > 0)  # samples of weight 0 are treated as unlabeled
-            label_index[name] = label_positions[name] = None
-            if not mask.all():
-                labeled = mask.nonzero().squeeze(1)
+            if part is not None and name in part.positions:
+                positions, labeled = part.positions[name], part.labeled[name]
+            else:
+                labeled = _find_labeled(task, target, weights)
+                positions = None if labeled is None else labeled.cpu()
+            if labeled is not None:
                 target = target[labeled]
                 weights = None if weights is None else weights[labeled]
-                label_positions[name] = labeled
-                label_index[name] = labeled.to(device, non_blocking=non_blocking)
-            targets[name] = target.to(device, non_blocking=non_blocking)
+            label_positions[name] = positions
+            label_index[name] = None if labeled is None else send(labeled, device)
+            targets[name] = send(target, device)
             if weights is not None:
-                sample_weights[name] = weights.to(device, non_blocking=non_blocking)
-        inputs = inputs.to(device, non_blocking=non_blocking)
+                sample_weights[name] = send(weights, device)
+        inputs = send(inputs, device)
         return cls(tasks, inputs, targets, label_index, label_positions, sample_weights, source)
 
     def __len__(self) -> int:
@@ -153,6 +161,12 @@ class SourceBatch:
                 sample_weights[name] = self.sample_weights[name][kept]
         inputs = self.inputs[chosen]
         return SourceBatch(self.tasks, inputs, targets, label_index, label_positions, sample_weights, self.source)
+
+
+def _find_labeled(task: Task, target: Tensor, weights: Tensor | None) -> Tensor | None:
+    """Return the positions of the labeled samples, None for all; samples of weight 0 are treated as unlabeled."""
+    mask = task.labeled(target) if weights is None else task.labeled(target) & (weights > 0)
+    return None if mask.all() else mask.nonzero().squeeze(1)
 
 
 @dataclass(frozen=True)

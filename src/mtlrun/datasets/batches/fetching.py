@@ -5,7 +5,7 @@ import os
 import random
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +15,20 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate, get_worker_info
 
-from mtlrun.datasets.base import SampleWeights, Split, TensorSplit
+from mtlrun.datasets.base import BatchSplit, SampleWeights, Split
+from mtlrun.datasets.batches.copying import send
+from mtlrun.datasets.batches.parts import Labeled, Part, divide, place
 from mtlrun.errors import DataError, list_problems
 
 logger = logging.getLogger(__name__)
 
-#: (inputs, {task: targets}), and the samples' weights if the split has any.
-Batch = tuple[Any, dict[str, Tensor]] | tuple[Any, dict[str, Tensor], SampleWeights]
+#: (inputs, {task: targets}); then the samples' weights, if the split has any; and which samples they are, if that says
+#: which are labeled.
+Batch = (
+    tuple[Any, dict[str, Tensor]]
+    | tuple[Any, dict[str, Tensor], SampleWeights]
+    | tuple[Any, dict[str, Tensor], SampleWeights, Part]
+)
 #: {source: its samples of a batch}, if each source goes through the model separately.
 PerSource = dict[str, Batch]
 Loaded = Batch | PerSource
@@ -46,16 +53,25 @@ class Fetcher(Dataset[Any]):
         split: the samples.
         sources: {source: indices of its samples} for batches of the form {source: its samples}; None for plain batches.
         num_workers: processes that fetch.
+        labeled: {task: which samples of the split are labeled}, None for all; without those of which it is not known.
     """
 
-    def __init__(self, split: Split, sources: Mapping[str, Tensor] | None = None, num_workers: int = 0) -> None:
-        self._split = split
+    def __init__(
+        self,
+        split: Split,
+        sources: Mapping[str, Tensor] | None = None,
+        num_workers: int = 0,
+        labeled: Labeled | None = None,
+    ) -> None:
+        self._split, self._labeled = split, labeled or {}
         self._source_names = list(sources or {})
         self._source_of: Tensor | None = None
         if sources is not None:
             self._source_of = torch.full((len(split),), -1)
             for number, indices in enumerate(sources.values()):
                 self._source_of[indices] = number
+        self._device = split.device if isinstance(split, BatchSplit) else torch.device("cpu")
+        self._weights = _placed(split.sample_weights, self._device)
         # (process, sample that it is reading) of each worker: workers write it, and this process reads it if one dies.
         self._reading = torch.full((num_workers, 2), -1).share_memory_() if num_workers else None
 
@@ -73,11 +89,23 @@ class Fetcher(Dataset[Any]):
         Raises:
             DataError: a sample cannot be read.
         """
-        draws_nothing = isinstance(self._split, TensorSplit) and not self._split.is_random
+        (parts,) = self.parts([torch.as_tensor(indices)])
+        return self.make(seed, parts)
+
+    def make(self, seed: int, parts: Mapping[str, Part]) -> Loaded:
+        """Return the samples of `parts`, as `fetch` does."""
+        draws_nothing = isinstance(self._split, BatchSplit) and not self._split.is_random
         with _on_one_thread(), nullcontext() if draws_nothing else _seeded(seed):
-            if self._source_of is None:
-                return self._stack(torch.as_tensor(indices))
-            return {name: self._stack(part) for name, part in self.by_source(indices).items()}
+            batches = {source: self._stack(part) for source, part in parts.items()}
+        return batches if self.per_source else batches[""]
+
+    def parts(self, batches: Sequence[Tensor]) -> Iterable[dict[str, Part]]:
+        """Return the parts of batches, which are {source: part}; without sources the key is an empty text.
+
+        The samples are given by their indices on the CPU. For a split on a GPU all are sent there at once.
+        """
+        parts = (divide(self.by_source(indices), self._labeled) for indices in batches)
+        return parts if self._device.type == "cpu" else place(list(parts), self._device)
 
     def by_source(self, indices: Sequence[int] | Tensor) -> dict[str, Tensor]:
         """Return {source: those of the indices that are of its samples}, in the order of a batch; without sources all.
@@ -91,19 +119,21 @@ class Fetcher(Dataset[Any]):
         parts = {name: chosen[sources == number] for number, name in enumerate(self._source_names)}
         return {name: part for name, part in parts.items() if len(part)}
 
-    def _stack(self, indices: Tensor) -> Batch:
-        if isinstance(self._split, TensorSplit):
+    def _stack(self, part: Part) -> Batch:
+        indices = part.indices
+        if isinstance(self._split, BatchSplit):
             inputs, targets = self._split.batch(indices)
         else:
             numbers = indices.tolist()
             inputs, targets = default_collate([self._sample(index) for index in numbers])
             check_finite(inputs, numbers, "")
-        weights = self._split.sample_weights
-        if weights is None:
-            return inputs, targets
-        if isinstance(weights, Tensor):
-            return inputs, targets, weights[indices]
-        return inputs, targets, {task: of_task[indices] for task, of_task in weights.items()}
+        if self._weights is None:
+            return (inputs, targets, {}, part) if part.positions else (inputs, targets)
+        if isinstance(self._weights, Tensor):
+            weights: SampleWeights = self._weights[indices]
+        else:
+            weights = {task: of_task[indices] for task, of_task in self._weights.items()}
+        return (inputs, targets, weights, part) if part.positions else (inputs, targets, weights)
 
     def _sample(self, index: int) -> Any:
         worker = get_worker_info()
@@ -147,6 +177,13 @@ class Fetcher(Dataset[Any]):
         reading = [] if self._reading is None else [(pid, index) for pid, index in self._reading.tolist() if pid >= 0]
         samples = [index for pid, index in reading if str(pid) in message] or [index for _, index in reading]
         return "no sample" if not samples else "sample " + " or ".join(str(index) for index in samples)
+
+
+def _placed(weights: SampleWeights | None, device: torch.device) -> SampleWeights | None:
+    """Return the weights of all samples on a device."""
+    if weights is None or isinstance(weights, Tensor):
+        return None if weights is None else send(weights, device)
+    return {task: send(of_task, device) for task, of_task in weights.items()}
 
 
 def check_finite(inputs: Any, indices: Sequence[int], split: str) -> None:

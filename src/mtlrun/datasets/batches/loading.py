@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mtlrun.datasets.base import as_split
-from mtlrun.datasets.batches.fetching import Batch, Failure, Fetcher, Loaded
+from mtlrun.datasets.batches.fetching import Failure, Fetcher, Loaded
+from mtlrun.datasets.batches.parts import Labeled
 from mtlrun.datasets.batches.sampling import Sampling, draws_per_epoch
 from mtlrun.datasets.batches.seeds import derive_seed
 from mtlrun.datasets.batches.workers import deaths, prepare_worker, starting_workers
@@ -34,11 +35,12 @@ class Loader:
         seed: the run's seed.
         limit_batches: only the first N batches of each epoch; None for all.
         num_workers: processes that load; 0 loads in this one. They are started once and live as long as the loader.
-        pin_memory: whether batches are put into page-locked memory, for a faster copy to a GPU.
+        pin_memory: whether workers' batches are put into page-locked memory, for a faster copy to a GPU.
         sampling: how batches are drawn from the split's sources; None to shuffle all samples together.
         per_source: whether each batch has the form {source: its samples}.
         rows: the sample that stands at each place of the split, int64 [num_samples], such as samples that were drawn
             with replacement; None for its own.
+        labeled: {task: which samples of the split are labeled}, None for all, for the tasks for which that is known.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Loader:
         sampling: Sampling | None = None,
         per_source: bool = False,
         rows: Tensor | None = None,
+        labeled: Labeled | None = None,
     ) -> None:
         self.split = as_split(split)
         self.batch_size = batch_size
@@ -67,7 +70,7 @@ class Loader:
         if (sampling is not None or per_source) and not self.sources:
             raise ConfigError("dataset.sampling is for datasets whose samples come from several sources")
         self._num_workers = num_workers
-        self._fetcher = Fetcher(self.split, self.sources if per_source else None, num_workers)
+        self._fetcher = Fetcher(self.split, self.sources if per_source else None, num_workers, labeled)
         self._worker_plan = _Plan()
         self._workers: DataLoader[Any] | None = None
         self.num_batches = -(-self.num_samples // batch_size)
@@ -93,8 +96,9 @@ class Loader:
         """
         plan = self._plan(epoch)[start:]
         if self._num_workers == 0:
-            for item in plan:
-                yield self._pin(self._fetcher.fetch(*item))
+            seeds, chosen = zip(*plan, strict=True) if plan else ((), ())
+            for seed, parts in zip(seeds, self._fetcher.parts(chosen), strict=True):
+                yield self._fetcher.make(seed, parts)
             return
         self._worker_plan.items = plan
         if self._workers is None:
@@ -239,13 +243,6 @@ class Loader:
             for number, indices in enumerate(batches[: self.num_batches])
         ]
 
-    def _pin(self, batch: Loaded) -> Loaded:
-        if not self._pin_memory:
-            return batch
-        if isinstance(batch, dict):
-            return {source: pin(part) for source, part in batch.items()}
-        return pin(batch)
-
 
 class _Plan(Sampler[Item]):
     """A sampler whose items are replaced before each epoch, so that worker processes need not be restarted."""
@@ -258,16 +255,3 @@ class _Plan(Sampler[Item]):
 
     def __len__(self) -> int:
         return len(self.items)
-
-
-def pin(batch: Batch) -> Batch:
-    """Copy a batch into page-locked memory; inputs on a GPU stay there."""
-    inputs, targets, *weights = batch
-    if inputs.device.type == "cpu":
-        inputs = inputs.pin_memory()
-    pinned = {task: target.pin_memory() for task, target in targets.items()}
-    if not weights:
-        return inputs, pinned
-    if isinstance(weights[0], Tensor):
-        return inputs, pinned, weights[0].pin_memory()
-    return inputs, pinned, {task: of_task.pin_memory() for task, of_task in weights[0].items()}

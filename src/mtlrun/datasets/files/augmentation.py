@@ -1,13 +1,15 @@
 """Augmentation of images with dense labels: the image and its labels are transformed together."""
 
+import copy
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from mtlrun.datasets.base import DerivedSplit, Sample, Split
+from mtlrun.datasets.base import BatchSplit, DerivedSplit, Sample, Split
 
 SCALES = (1.0, 1.2, 1.5)
 
@@ -28,13 +30,61 @@ class Augmented(DerivedSplit):
         self._inverse_depth = inverse_depth
 
     def __getitem__(self, index: int) -> Sample:
-        image, targets = super().__getitem__(index)
-        height, width = image.shape[-2:]
-        scale = random.choice(SCALES)
-        rows, columns = max(int(height / scale), 1), max(int(width / scale), 1)
-        top, left = random.randint(0, height - rows), random.randint(0, width - columns)
-        image, targets = scaled_crop(image, targets, scale, top, left, inverse_depth=self._inverse_depth)
-        return flipped(image, targets) if random.random() < 0.5 else (image, targets)
+        return augmented(*super().__getitem__(index), self._inverse_depth)
+
+
+class AugmentedInMemory(BatchSplit):
+    """The same for a split in memory: a batch is augmented where it was made.
+
+    Args:
+        split, inverse_depth: as for `Augmented`.
+    """
+
+    is_random = True
+    same_everywhere = False  # a GPU rounds interpolated pixels otherwise
+
+    def __init__(self, split: BatchSplit, *, inverse_depth: bool) -> None:
+        self._split, self._inverse_depth = split, inverse_depth
+        self.targets, self.sample_ids = split.targets, split.sample_ids
+        self.sources, self.sample_weights = split.sources, split.sample_weights
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    def __getitem__(self, index: int) -> Sample:
+        return augmented(*self._split[index], self._inverse_depth)
+
+    @property
+    def device(self) -> torch.device:
+        return self._split.device
+
+    @property
+    def nbytes(self) -> int:
+        return self._split.nbytes
+
+    def batch(self, indices: Sequence[int] | Tensor) -> Sample:
+        images, targets = self._split.batch(indices)
+        samples = [
+            augmented(image, {task: of_task[place] for task, of_task in targets.items()}, self._inverse_depth)
+            for place, image in enumerate(images)
+        ]
+        maps = {task: torch.stack([labels[task] for _, labels in samples]) for task in targets}
+        return torch.stack([image for image, _ in samples]), maps
+
+    def to(self, device: torch.device | str) -> Self:
+        moved = copy.copy(self)
+        moved._split = self._split.to(device)
+        return moved
+
+
+def augmented(image: Tensor, targets: Mapping[str, Tensor], inverse_depth: bool) -> Sample:
+    """Return an image and its labels, changed at random by numbers of Python's generator."""
+    height, width = image.shape[-2:]
+    scale = random.choice(SCALES)
+    rows, columns = max(int(height / scale), 1), max(int(width / scale), 1)
+    top, left = random.randint(0, height - rows), random.randint(0, width - columns)
+    image, targets = scaled_crop(image, targets, scale, top, left, inverse_depth=inverse_depth)
+    return flipped(image, targets) if random.random() < 0.5 else (image, targets)
 
 
 def scaled_crop(
@@ -70,5 +120,5 @@ def flipped(image: Tensor, targets: Mapping[str, Tensor]) -> Sample:
     """Swap left and right; the horizontal component of normals changes its sign."""
     mirrored = {task: target.flip(-1) for task, target in targets.items()}
     if "normals" in mirrored:
-        mirrored["normals"] = mirrored["normals"] * torch.tensor([-1.0, 1.0, 1.0])[:, None, None]
+        mirrored["normals"][0].neg_()
     return image.flip(-1), mirrored

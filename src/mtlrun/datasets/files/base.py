@@ -27,7 +27,8 @@ class FileDataset(MultiTaskDataset):
 
     Args:
         cache: `none`: files are read whenever a sample is accessed; `memory`: each split is read once, when it is first
-            asked for; `device`: it is then moved to the device that is trained on.
+            asked for; `device`: it is then moved to the device that is trained on; `auto`: to a GPU with room
+            for it.
         choices: a Literal type: which of these the dataset offers.
     """
 

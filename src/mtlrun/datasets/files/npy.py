@@ -7,8 +7,8 @@ from pathlib import Path
 from mtlrun.config.bounds import OpenFraction, Seed, checked
 from mtlrun.config.checks import check_one_of
 from mtlrun.config.settings import Protocol
-from mtlrun.datasets.base import FileCache, Normalization, Sample, Split, SplitName, TensorSplit
-from mtlrun.datasets.files.augmentation import Augmented
+from mtlrun.datasets.base import BatchSplit, Cache, Normalization, Sample, Split, SplitName, TensorSplit
+from mtlrun.datasets.files.augmentation import Augmented, AugmentedInMemory
 from mtlrun.datasets.files.base import FileDataset, FileSplit
 from mtlrun.datasets.files.npy_kinds import Kind, map_file
 from mtlrun.datasets.files.pixels import Scale
@@ -91,7 +91,9 @@ class DenseNpy(FileDataset):
         augment: crop, scale and flip training images at random, see `mtlrun.datasets.files.augmentation`.
         normalize: `none` for [0, 1], as in the literature, `centered` for [-1, 1], `imagenet` for what pretrained
             backbones expect.
-        cache: `memory` reads everything once, before training; `none` reads each sample when it is accessed.
+        cache: `memory` reads everything once, before training; `device` then moves it to the GPU, where training images
+            are also augmented; `auto` does if it has room for it, and they are not; `none` reads each sample when it is
+            accessed.
         val_fraction: fraction of the folder `train` that is the validation split, in (0, 1).
         split_seed: fixes which images those are; the run's seed does not.
         protocol: `standard` selects on the validation split and evaluates the test split once. `legacy` gives what the
@@ -113,12 +115,12 @@ class DenseNpy(FileDataset):
         root: str,
         augment: bool = True,
         normalize: Normalization = "none",
-        cache: FileCache = "none",
+        cache: Cache = "none",
         val_fraction: OpenFraction = 0.1,
         split_seed: Seed = 0,
         protocol: Protocol = "standard",
     ) -> None:
-        super().__init__(cache, FileCache)
+        super().__init__(cache)
         check_one_of("protocol", protocol, Protocol)
         self.task_names = tuple(task for task in self.kinds if task != "image")
         self._augment = augment
@@ -150,6 +152,8 @@ class DenseNpy(FileDataset):
     def load(self, name: SplitName) -> Split:
         split = super().load(name)
         if self._augment and name == "train":
+            if isinstance(split, BatchSplit):
+                return AugmentedInMemory(split, inverse_depth=self.inverse_depth)
             return Augmented(split, inverse_depth=self.inverse_depth)
         return split
 

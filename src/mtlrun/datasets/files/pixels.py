@@ -61,11 +61,12 @@ class Scale:
             _IMAGENET if normalization == "imagenet" else ([value] * channels for value in _PLAIN[normalization])
         )
         self._plain = normalization == "none"
+        self._white = torch.tensor(255.0)  # a tensor, since GPUs multiply by the inverse of a number, and round it
         self._mean, self._std = (torch.tensor(values)[:, None, None] for values in (mean, std))
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Scale images."""
-        return self.normalize_(pixels.float().div_(255) if pixels.dtype == torch.uint8 else pixels.clone())
+        return self.normalize_(pixels.float().div_(self._white) if pixels.dtype == torch.uint8 else pixels.clone())
 
     def normalize_(self, images: Tensor) -> Tensor:
         """Normalize images in [0, 1], float32 [..., channels, height, width], in place."""
@@ -78,7 +79,7 @@ class Scale:
     def to(self, device: torch.device | str) -> Self:
         """Return the same function for images on `device`."""
         moved = copy.copy(self)
-        moved._mean, moved._std = self._mean.to(device), self._std.to(device)
+        moved._mean, moved._std, moved._white = (each.to(device) for each in (self._mean, self._std, self._white))
         return moved
 
 
@@ -91,6 +92,8 @@ class ByteSplit(TensorSplit):
         targets, sample_ids, sources, sample_weights: see `Split`.
         augmentation: of the pixels, at each access.
     """
+
+    same_everywhere = True
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mtlrun.config.checks import check_one_of
+from mtlrun.datasets.batches.copying import send
 
 Change = Literal["shift", "flip"]
 
@@ -47,7 +48,7 @@ class Augmentation:
         """Return the changed images; pixels: [batch, channels, height, width] of any type."""
         count, _, height, width = pixels.shape
         # The draws of an image stand together, so that a batch is changed as its images would be one by one.
-        draws = torch.rand(count, 3).to(pixels.device, non_blocking=True)
+        draws = send(torch.rand(count, 3), pixels.device)
         rows = torch.arange(height, device=pixels.device).expand(count, -1)
         columns = torch.arange(width, device=pixels.device).expand(count, -1)
         if self._flip:
