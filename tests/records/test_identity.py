@@ -31,10 +31,23 @@ def test_settings_that_may_change_a_result_change_the_identity(override):
 
 
 @pytest.mark.parametrize(
-    "override", ["runtime.root=x", "runtime.num_workers=2", "runtime.quiet=true", "trainer.baselines=false"]
+    "override",
+    [
+        "runtime.root=x",
+        "runtime.num_workers=2",
+        "runtime.quiet=true",
+        "trainer.baselines=false",
+        "dataset.cache=memory",
+        "dataset.cache=device",
+    ],
 )
 def test_settings_that_cannot_change_a_result_do_not_change_the_identity(override):
     assert config_hash(compose([override])) == config_hash(compose())
+
+
+def test_reading_files_whenever_they_are_needed_is_part_of_the_identity():
+    hashes = {cache: config_hash(compose(["dataset=celeba", f"dataset.cache={cache}"])) for cache in ("auto", "none")}
+    assert hashes["auto"] != hashes["none"]
 
 
 def test_how_a_value_was_set_does_not_change_the_identity():
