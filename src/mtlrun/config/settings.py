@@ -40,6 +40,7 @@ class Settings:
     micro_batches: Count = 1
     vmap_backward: bool = False
     two_pass: bool = False
+    stream_rows: bool = False
     checkpoint_activations: bool = False
     eval_batch_size: Count = 1024
     evaluate_every: Count | None = 1

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from mtlrun.gradients.assignment import add_grads, add_task_grads, clip_shared, split_like, weighted_sum
-from mtlrun.gradients.gram import Gradient, gram_matrix, inner_products, within_range
+from mtlrun.gradients.gram import Gradient, gram_matrix
 from mtlrun.gradients.loss_scales import LossScales
+from mtlrun.gradients.streaming import Chain, StreamedGradients
 from mtlrun.gradients.task_gradients import LossGraph, Sharing, TaskGradients
 from mtlrun.gradients.update import Update
 from mtlrun.gradients.weighted_pass import backward_shared, backward_weighted
@@ -120,6 +121,7 @@ class GradientStep:
         positions: Sequence[int] | None = None,
         *,
         representation: Tensor | None = None,
+        cuts: Sequence[Tensor] = (),
         regularizer: Tensor | None = None,
         parts: Sequence[Sequence[Tensor]] = (),
     ) -> None:
@@ -130,6 +132,8 @@ class GradientStep:
                 samples, divided by the whole batch's number of them.
             positions: which of the K tasks these are; None for all of them, in order.
             representation: the tensor that separates shared from task-specific parameters, if there is one.
+            cuts: those after each of `sharing.stages`, in two passes of a whole batch: task gradients are then taken
+                and dropped in segments.
             regularizer: a scalar that joins the objective outside the weighting.
             parts: for a PartsWeighting, the K losses of each part of the batch.
 
@@ -167,7 +171,10 @@ class GradientStep:
             assert isinstance(self._weighting, GradientWeighting)
             backward_weighted(graph, [self._weights[place] for place in positions], self._weighting.head_loss)
         else:
-            gradients = TaskGradients.take(graph, self._weighting.grad_wrt, retain_shared=self._two_pass)
+            if cuts and self._two_pass:
+                gradients: TaskGradients = StreamedGradients.stream(graph, Chain(self._sharing.stages, cuts))
+            else:
+                gradients = TaskGradients.take(graph, self._weighting.grad_wrt, retain_shared=self._two_pass)
             self._add_gradients(gradients, positions)
             self._graph_of_batch = graph if self._two_pass else None
 
@@ -341,9 +348,9 @@ class GradientStep:
         assert gradients is not None
         num_tasks = len(gradients.compared)
         values = self._scales.seen(losses)
-        sent = torch.cat([inner_products(gradients.compared).flatten(), values.double()]).cpu()
+        sent = torch.cat([gradients.inner_products().flatten(), values.double()]).cpu()
         gram, values = sent[: num_tasks**2].view(num_tasks, num_tasks), sent[num_tasks**2 :]
-        gram = within_range(gram, gradients.compared)
+        gram = gradients.within_range(gram)
         refuse_non_finite(torch.isfinite(gram.diagonal()))
         if isinstance(weighting, SeesSampleNorms) and weighting.needs_sample_norms:
             weighting.observe_sample_norms(gradients.sample_norms().cpu())

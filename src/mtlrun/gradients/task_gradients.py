@@ -8,7 +8,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from mtlrun.gradients.gram import Gradient
+from mtlrun.gradients.gram import Gradient, inner_products, within_range
 from mtlrun.weightings.base import GradWrt
 from mtlrun.weightings.inner_products import lengths, refuse_non_finite
 from mtlrun.weightings.precision import promoted
@@ -28,11 +28,13 @@ class Sharing:
         task_params: for each loss, the parameters that it alone reaches.
         last_layer: those of the last shared layer before the representation, weight and bias, for
             `grad_wrt: last_layer`.
+        stages: the shared parameters of each stage, where stages follow one another; see `streaming.Chain`.
     """
 
     shared: Sequence[nn.Parameter]
     task_params: Sequence[Sequence[nn.Parameter]]
     last_layer: Sequence[nn.Parameter] = field(default_factory=list)
+    stages: Sequence[Sequence[nn.Parameter]] = ()
 
     def without_task_params(self) -> "Sharing":
         """Return the same as if the tasks had no parameters of their own."""
@@ -101,10 +103,10 @@ class TaskGradients:
             if grad_wrt != "shared":
                 raise ValueError(f"grad_wrt={grad_wrt} needs a model with a shared representation")
             partial, task_params = _backward_passes(graph, sharing.shared, retain=retain or retain_shared)
-            compared, reached = _fill(partial, sharing.shared)
+            compared, reached = fill(partial, sharing.shared)
             return cls(compared, [], task_params, reached)
         partial, task_params = _backward_passes(graph, [representation], retain=retain)
-        at_representation, reached = _fill(partial, [representation])
+        at_representation, reached = fill(partial, [representation])
         if grad_wrt == "representation":
             return cls(at_representation, at_representation, task_params, reached)
         if grad_wrt == "last_layer" and not sharing.last_layer:
@@ -112,7 +114,7 @@ class TaskGradients:
         parameters = sharing.shared if grad_wrt == "shared" else sharing.last_layer
         keep = retain or retain_shared or grad_wrt == "last_layer"
         partial = _pull_back(representation, parameters, at_representation, retain=keep, vmap=graph.vmap)
-        compared, on_the_way = _fill(partial, parameters)
+        compared, on_the_way = fill(partial, parameters)
         if grad_wrt == "shared":
             reached = [reached[0] and each for each in on_the_way]
         return cls(compared, at_representation, task_params, reached)
@@ -149,6 +151,14 @@ class TaskGradients:
         """Count what other losses of the same batch reach as reached."""
         self.reached = [here or there for here, there in zip(self.reached, other.reached, strict=True)]
 
+    def inner_products(self) -> Tensor:
+        """Return the inner products [K, K] of the compared gradients, on their device."""
+        return inner_products(self.compared)
+
+    def within_range(self, products: Tensor) -> Tensor:
+        """Return inner products, copied to the CPU, with those computed anew that float32 could not hold."""
+        return within_range(products, self.compared)
+
     def jacobian(self, *, checked: bool = True) -> Tensor:
         """Return the compared gradients as one matrix [K, P], in float32 at least.
 
@@ -180,13 +190,13 @@ def _backward_passes(
         if gradients is not None:
             flat = [parameter for group in task_params for parameter in group]
             # No other loss reaches a task's own parameters, so the gradient of the sum is that of its loss.
-            parts = iter(_grads([torch.stack(list(losses)).sum()], flat, None, retain=retain))
+            parts = iter(gradients_of([torch.stack(list(losses)).sum()], flat, None, retain=retain))
             return gradients, [[next(parts) for _ in group] for group in task_params]
     gradients, task_gradients = [], []
     for position, (loss, group) in enumerate(zip(losses, task_params, strict=True)):
         # Heads can share graph nodes (a regularizer's, for example), so only the last pass may free the graph.
         keep = retain or position < len(losses) - 1
-        grads = _grads([loss], [*inputs, *group], None, retain=keep)
+        grads = gradients_of([loss], [*inputs, *group], None, retain=keep)
         gradients.append(grads[: len(inputs)])
         task_gradients.append(grads[len(inputs) :])
     return gradients, task_gradients
@@ -207,7 +217,7 @@ def _pull_back(
             return gradients
     last = len(at_representation) - 1
     return [
-        _grads([representation], parameters, gradient, retain=retain or position < last)
+        gradients_of([representation], parameters, gradient, retain=retain or position < last)
         for position, gradient in enumerate(at_representation)
     ]
 
@@ -234,8 +244,8 @@ def _warn_of_refusal(why: str) -> None:
     logger.warning("the tasks' backward passes cannot be batched and are made one after the other: %s", why)
 
 
-def _grads(
-    outputs: list[Tensor], inputs: Sequence[Tensor], grad_outputs: Gradient | None, *, retain: bool
+def gradients_of(
+    outputs: Sequence[Tensor], inputs: Sequence[Tensor], grad_outputs: Gradient | None, *, retain: bool
 ) -> PartialGradient:
     """Return the gradients, None for what the outputs do not reach."""
     if not inputs:
@@ -243,7 +253,7 @@ def _grads(
     return list(torch.autograd.grad(outputs, inputs, grad_outputs, retain_graph=retain, allow_unused=True))
 
 
-def _fill(gradients: Sequence[PartialGradient], inputs: Sequence[Tensor]) -> tuple[list[Gradient], list[bool]]:
+def fill(gradients: Sequence[PartialGradient], inputs: Sequence[Tensor]) -> tuple[list[Gradient], list[bool]]:
     """Return the gradients with zeros for None, and for each of the inputs whether any of them has a gradient."""
     filled: list[Gradient] = [[] for _ in gradients]
     reached = []

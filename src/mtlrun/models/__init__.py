@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mtlrun.models.adatt import AdaTT as AdaTT
     from mtlrun.models.adversarial import Adversarial as Adversarial
     from mtlrun.models.base import AuxiliaryPredictions as AuxiliaryPredictions
+    from mtlrun.models.base import CutsTrunk as CutsTrunk
     from mtlrun.models.base import MixesNetworks as MixesNetworks
     from mtlrun.models.base import MultiTaskModel as MultiTaskModel
     from mtlrun.models.base import Output as Output

@@ -1,6 +1,7 @@
 """Hard parameter sharing: one backbone, and one head or branch per task."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -8,11 +9,19 @@ from torch import Tensor, nn
 
 from mtlrun.config.bounds import Parts, checked
 from mtlrun.models.backbones import Backbone, BackboneFactory, StageCache
-from mtlrun.models.base import Output, ParameterGroup, SharedRepresentationModel, TaskLike, make_heads, task_groups
+from mtlrun.models.base import (
+    CutsTrunk,
+    Output,
+    ParameterGroup,
+    SharedRepresentationModel,
+    TaskLike,
+    make_heads,
+    task_groups,
+)
 from mtlrun.models.blocks.layers import is_map
 
 
-class HardSharing(SharedRepresentationModel):
+class HardSharing(CutsTrunk, SharedRepresentationModel):
     """A backbone whose first stages all tasks share, with one branch per task for the remaining stages and the head.
 
     Source: Caruana, "Multitask Learning: A Knowledge-Based Source of Inductive Bias" (ICML 1993).
@@ -48,8 +57,8 @@ class HardSharing(SharedRepresentationModel):
         self._representation_shape = shapes[shared_stages - 1]
         self.register_buffer("rotations", None)
 
-    def encode(self, inputs: Tensor, cache: StageCache | None = None) -> Tensor:
-        return self.trunk.run(inputs, {} if cache is None else cache, stop=self.shared_stages)
+    def encode(self, inputs: Tensor, cache: StageCache | None = None, cuts: list[Tensor] | None = None) -> Tensor:
+        return self.trunk.run(inputs, {} if cache is None else cache, stop=self.shared_stages, cuts=cuts)
 
     def decode(
         self, representation: Tensor, tasks: Sequence[str] | None = None, cache: StageCache | None = None
@@ -67,7 +76,14 @@ class HardSharing(SharedRepresentationModel):
 
     def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
         cache: StageCache = {}
-        return self.output(self.encode(inputs, cache), partial(self.decode, tasks=self.requested(tasks), cache=cache))
+        cuts: list[Tensor] | None = [] if self.cuts_trunk and self.training else None
+        representation = self.encode(inputs, cache, cuts)
+        output = self.output(representation, partial(self.decode, tasks=self.requested(tasks), cache=cache))
+        return replace(output, cuts=cuts) if cuts else output
+
+    def stage_parameters(self) -> list[list[nn.Parameter]]:
+        stages = list(self.trunk.stages)[: self.shared_stages]
+        return [[each for each in stage.parameters() if each.requires_grad] for stage in stages]
 
     def add_rotations(self) -> Tensor:
         like = next(self.trunk.parameters())

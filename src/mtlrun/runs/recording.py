@@ -63,9 +63,10 @@ def _passes_per_step(parts: Parts) -> tuple[int, int]:
     """Return the numbers of forward and backward passes in a step."""
     weighting, settings = parts.weighting, parts.settings
     forward, backward = weighting.passes(len(parts.tasks))
+    two_pass = settings.two_pass or settings.stream_rows
     if settings.micro_batches > 1:
-        forward += weighting.needs_batch_losses + settings.two_pass
-    return forward, backward + settings.two_pass
+        forward += weighting.needs_batch_losses + two_pass
+    return forward, backward + two_pass
 
 
 def record_intervals(record: Record, parts: Parts, outputs: SplitOutputs) -> None:

@@ -187,8 +187,14 @@ def _check_model(weighting: Weighting, name: str, model: MultiTaskModel, model_n
     return []
 
 
-def check_per_source(weighting: Weighting, name: str) -> None:
-    """Raise ConfigError if a weighting cannot be used where each source goes through the model on its own."""
+def check_per_source(weighting: Weighting, name: str, settings: Settings) -> None:
+    """Raise ConfigError if a weighting or key cannot be used where each source goes through the model on its own."""
+    if settings.stream_rows:
+        raise ConfigError(
+            "trainer.stream_rows=true goes back through the stages of one pass, and here each source goes through the "
+            "model on its own (dataset.sampling.batch_norm=per_source, or inputs of several shapes); use "
+            "trainer.stream_rows=false"
+        )
     source = weighting.grad_wrt if isinstance(weighting, TaskGradientWeighting) else "shared"
     if isinstance(weighting, RotatesRepresentation) or source != "shared":
         what = f"weighting={name}" if isinstance(weighting, RotatesRepresentation) else f"weighting.grad_wrt={source}"

@@ -5,8 +5,8 @@ from typing import Any
 
 from mtlrun.config.settings import Settings
 from mtlrun.datasets import MultiTaskDataset
-from mtlrun.models import MultiTaskModel
-from mtlrun.models.blocks.checkpointed import Checkpointed
+from mtlrun.models import CutsTrunk, MultiTaskModel
+from mtlrun.models.blocks.checkpointed import Checkpointed, checkpoint_activations
 from mtlrun.models.blocks.task_trunk import TaskTrunk
 from mtlrun.setup.loaders import has_source_statistics
 from mtlrun.weightings import GradientWeighting, LossWeighting, Weighting
@@ -31,6 +31,11 @@ def check_memory_keys(
     problems = []
     if settings.two_pass and (reason := _why_not_two_pass(weighting)):
         problems.append(f"trainer.two_pass=true: {name} {reason}; use trainer.two_pass=false")
+    if settings.stream_rows:
+        problems += [
+            f"trainer.stream_rows=true: {reason}; use trainer.stream_rows=false"
+            for reason in _why_not_stream(settings, weighting, model, name, f"model={config['names']['model']}")
+        ]
     if settings.checkpoint_activations:
         where = f"model={config['names']['model']}"
         problems += [
@@ -38,6 +43,34 @@ def check_memory_keys(
             for reason in _why_not_checkpoint(settings, model, dataset, where)
         ]
     return problems
+
+
+def _why_not_stream(
+    settings: Settings, weighting: Weighting, model: MultiTaskModel, name: str, where: str
+) -> Iterator[str]:
+    """Yield the reasons why task gradients cannot be taken in segments."""
+    if reason := _why_not_two_pass(weighting):
+        yield f"{name} {reason}"
+    elif isinstance(weighting, GradientWeighting) and weighting.grad_wrt != "shared":
+        yield f"weighting.grad_wrt={weighting.grad_wrt} takes no gradients of all shared parameters that it could save"
+    if settings.micro_batches != 1:
+        yield "the task gradients of micro-batches are summed up as a whole (trainer.micro_batches=1 is needed)"
+    if settings.vmap_backward:
+        yield "trainer.vmap_backward=true makes the tasks' backward passes in one call, and not in segments"
+    if not isinstance(model, CutsTrunk):
+        yield f"{where} has no shared part of stages that follow one another, as model=hard has"
+        return
+    parameters = [id(parameter) for stage in model.stage_parameters() for parameter in stage]
+    if sorted(parameters) != sorted(map(id, model.shared_parameters())):
+        yield f"the backbone of {where} has parameters that do not belong to exactly one of its stages"
+
+
+def use_memory_keys(settings: Settings, model: MultiTaskModel) -> None:
+    """Let a model do what the keys ask of it."""
+    if settings.checkpoint_activations:
+        checkpoint_activations(model)
+    if settings.stream_rows and isinstance(model, CutsTrunk):
+        model.cuts_trunk = True
 
 
 def _why_not_checkpoint(

@@ -18,7 +18,6 @@ from mtlrun.datasets import SPLITS, Loader, MultiTaskDataset
 from mtlrun.datasets.base import Split
 from mtlrun.errors import ConfigError
 from mtlrun.models import MultiTaskModel, SharedRepresentationModel, SourceStatistics
-from mtlrun.models.blocks.checkpointed import checkpoint_activations
 from mtlrun.records.folder import check_writable
 from mtlrun.records.identity import run_folder
 from mtlrun.records.record import Match, SplitSummary
@@ -40,7 +39,7 @@ from mtlrun.setup.environment import choose_device, keep_solvers_on_one_thread, 
 from mtlrun.setup.length import choose_length
 from mtlrun.setup.loaders import fit_tasks, has_source_statistics, make_loaders
 from mtlrun.setup.memory import within_memory
-from mtlrun.setup.memory_keys import check_memory_keys
+from mtlrun.setup.memory_keys import check_memory_keys, use_memory_keys
 from mtlrun.setup.model_building import build_model
 from mtlrun.setup.model_size import count_macs
 from mtlrun.setup.optimizer_groups import (
@@ -288,9 +287,10 @@ def load_data(components: Components) -> Data:
     _set_label_fractions(weighting, train.split, tasks)
     fit_tasks(tasks, train, runtime.num_workers)
     if train.per_source:
-        check_per_source(weighting, str(components.config["names"]["weighting"]))
+        check_per_source(weighting, str(components.config["names"]["weighting"]), settings)
     if has_source_statistics(dataset):
         _separate_statistics(model, list(train.sources))
+    use_memory_keys(settings, model)
     try_batch(model, tasks, train, settings.micro_batches)
     sample = LabeledBatch.load(tasks, train.first(1), torch.device("cpu"))
     find_last_layer(model, weighting, sample)
@@ -336,8 +336,6 @@ def place(components: Components, data: Data) -> Parts:
     tasks, model, weighting, device = components.tasks, components.model, components.weighting, components.device
     skills = make_skills(tasks)
     stand_in(skills, data.undefined, data.loaders["train"])
-    if components.settings.checkpoint_activations:
-        checkpoint_activations(model)
     model.to(device)
     set_computation(model, components.settings)
     for task in tasks.values():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mtlrun.gradients import GradientStep, Sharing, Update
-from mtlrun.models import MultiTaskModel, Output, SharedRepresentationModel
+from mtlrun.models import CutsTrunk, MultiTaskModel, Output, SharedRepresentationModel
 from mtlrun.training.batch import LabeledBatch, SourceBatch
 from mtlrun.weightings import Weighting
 from mtlrun.weightings.precision import at_least_float32, promoted
@@ -32,10 +32,12 @@ class ModelSharing:
         self.task_params: Mapping[str, list[nn.Parameter]] = model.task_parameters()
         #: Those of the last shared layer before the representation, if there is one.
         self.last_layer = model.last_layer() if isinstance(model, SharedRepresentationModel) else []
+        #: Those of each stage, if the model gives what is between its stages.
+        self.stages = model.stage_parameters() if isinstance(model, CutsTrunk) and model.cuts_trunk else []
 
     def of(self, tasks: Sequence[str]) -> Sharing:
         """Return the parameters that the losses of these tasks reach."""
-        return Sharing(self.shared, [self.task_params[task] for task in tasks], self.last_layer)
+        return Sharing(self.shared, [self.task_params[task] for task in tasks], self.last_layer, self.stages)
 
 
 class Forward:
@@ -106,6 +108,7 @@ class Forward:
             step.add(
                 *self._losses_of(part),
                 representation=part.representation,
+                cuts=part.cuts,
                 regularizer=part.regularizer(self._batch.num_samples),
                 parts=self.parts,
             )
@@ -188,6 +191,11 @@ class BatchPass:
     def representation(self) -> Tensor | None:
         """The tensor that separates shared from task-specific parameters; None where there are several sources."""
         return self._passes[0].output.representation if len(self._passes) == 1 else None
+
+    @property
+    def cuts(self) -> Sequence[Tensor]:
+        """What is between the stages of the shared part, if the model gives it, and there is one source."""
+        return self._passes[0].output.cuts if len(self._passes) == 1 else ()
 
     def weighted_losses(self, batch: LabeledBatch) -> dict[str, Tensor]:
         """Return the losses such that those of the micro-batches of `batch` add up to its own."""

@@ -222,7 +222,7 @@ class Trainer:
                 self.sharing,
                 want_gram=is_due(step),
                 vmap=settings.vmap_backward,
-                two_pass=settings.two_pass,
+                two_pass=settings.two_pass or settings.stream_rows,
             )
         except NonFiniteGradientError as error:
             self.guard.raise_if_bad(self.batch_of_step)  # an earlier step may have been the first bad one

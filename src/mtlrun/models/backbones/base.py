@@ -95,10 +95,34 @@ class Backbone(Checkpointed):
         """Map [batch, *input_shape] to [batch, *feature_shape]."""
         return self.run(inputs, {})
 
-    def run(self, features: Tensor, cache: StageCache, start: int = 0, stop: int | None = None) -> Tensor:
-        """Apply the stages from `start` up to, but not including, `stop`."""
+    def run(
+        self,
+        features: Tensor,
+        cache: StageCache,
+        start: int = 0,
+        stop: int | None = None,
+        cuts: list[Tensor] | None = None,
+    ) -> Tensor:
+        """Apply the stages from `start` up to, but not including, `stop`.
+
+        Args:
+            features: output of the stage before, or the inputs.
+            cache: see `stage`.
+            start, stop: indices of stages.
+            cuts: gets the output of each stage, from which alone all later ones are computed.
+
+        Raises:
+            RuntimeError: `cuts` are asked for, and a stage changes its input in place, or has features in the cache.
+        """
         for index in range(len(self.stages))[start:stop]:
+            before, version = features, 0 if cuts is None else features._version
             features = self.checkpointed(self.stage, index, features, cache)
+            if cuts is not None:
+                if before._version != version:
+                    raise RuntimeError(f"stage {index} of {type(self).__name__} changes its input in place")
+                if any(kept.is_floating_point() for kept in cache.values()):
+                    raise RuntimeError(f"stages after stage {index} of {type(self).__name__} see more than its output")
+                cuts.append(features)
         return features
 
 
