@@ -9,6 +9,7 @@ from torch import Tensor
 from mtlrun.gradients.assignment import add_grads, add_task_grads, clip_shared, split_like, weighted_sum
 from mtlrun.gradients.gram import Gradient, gram_matrix
 from mtlrun.gradients.loss_scales import LossScales
+from mtlrun.gradients.micro_batches import check_micro_batches
 from mtlrun.gradients.streaming import Chain, StreamedGradients
 from mtlrun.gradients.task_gradients import LossGraph, Sharing, TaskGradients
 from mtlrun.gradients.update import Update
@@ -94,7 +95,7 @@ class GradientStep:
         self._gram: Tensor | None = None  # what they were made from, if that was in this step
         self._parts: list[tuple[Tensor, Tensor]] = []  # Jacobian and losses of each part, of a PartsWeighting
         if micro_batches:
-            self._check_micro_batches()
+            check_micro_batches(weighting, has_losses=batch_losses is not None, two_pass=self._two_pass)
         #: True if `measure` is to be called for each micro-batch before `add` is.
         self.measures_first = self._two_pass and micro_batches and self._weights is None
 
@@ -239,18 +240,6 @@ class GradientStep:
             return
         batch_losses = values if batch_losses is None else batch_losses
         self._scales = LossScales(*self._weighting.scale_losses(batch_losses))
-
-    def _check_micro_batches(self) -> None:
-        """Raise ValueError if the method cannot be computed from micro-batches with what was given."""
-        name = type(self._weighting).__name__
-        if self._weighting.needs_batch_losses and self._batch_losses is None:
-            raise ValueError(f"{name} needs the losses of the whole batch before its gradients")
-        if isinstance(self._weighting, PartsWeighting):
-            raise ValueError(f"{name} needs the whole batch at once, since it splits it into parts")
-        if isinstance(self._weighting, TaskGradientWeighting) and self._weighting.grad_wrt != "shared":
-            wrt = self._weighting.grad_wrt
-            if not self._two_pass:
-                raise ValueError(f"grad_wrt={wrt} is not supported with micro-batches; use grad_wrt=shared")
 
     def _add_objective(
         self, stacked: Tensor, losses: Sequence[Tensor], positions: Sequence[int], regularizer: Tensor | None
