@@ -230,6 +230,8 @@ def _vmapped_grads(
         grads = torch.autograd.grad(
             output, inputs, torch.stack(grad_outputs), retain_graph=True, is_grads_batched=True, allow_unused=True
         )
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
+        raise
     except RuntimeError as error:
         _warn_of_refusal(str(error).splitlines()[0])
         return None

@@ -295,6 +295,8 @@ def try_batch(model: MultiTaskModel, tasks: Mapping[str, Task], loader: Loader, 
     try:
         with untouched(model), torch.no_grad():
             BatchPass(model, batch).regularizer(batch.num_samples)
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
+        raise
     except (ValueError, RuntimeError, IndexError, KeyError) as error:
         message = str(error).splitlines()[0]
         if "more than 1 value per channel" in message:

@@ -200,7 +200,7 @@ def _failure(node: Mapping[str, Any], parameters: Sequence[nn.Parameter]) -> Exc
     """Return what PyTorch raises when the optimizer is built and takes a step; errors of a user's class are raised."""
     try:
         _take_step(node, parameters)
-    except ConfigError:
+    except (ConfigError, torch.OutOfMemoryError, torch.AcceleratorError):
         raise
     except Exception as error:
         if not str(node["_target_"]).startswith("torch."):

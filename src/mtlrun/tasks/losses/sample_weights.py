@@ -1,6 +1,7 @@
 """Sample weights: how much each sample counts in the mean loss of a batch."""
 
 from collections.abc import Callable
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ def sample_weighted_loss(task: Task, prediction: Tensor, target: Tensor, sample_
 
 def sample_losses(task: Task, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Return the loss of each sample alone, and the number of terms that it averages, both [n]."""
-    return _per_sample(lambda *sample: task.loss(*sample), prediction, target), _num_terms(task, target)
+    return _per_sample(task, task.loss, prediction, target), _num_terms(task, target)
 
 
 def num_weighted_terms(task: Task, target: Tensor, sample_weights: Tensor) -> Tensor:
@@ -42,16 +43,30 @@ def _num_terms(task: Task, target: Tensor) -> Tensor:
         terms = task.num_terms(sample)
         return terms if isinstance(terms, Tensor) else torch.full((), terms, device=target.device)
 
-    return _per_sample(of_one, target)
+    return _per_sample(task, of_one, target)
 
 
-def _per_sample(function: Callable[..., Tensor], *arguments: Tensor) -> Tensor:
-    """Return the value of a function of batches for each sample, as a batch of one, [n]."""
+#: Tasks whose loss, or number of terms, vmap was tried for in vain.
+_looped: WeakSet[Task] = WeakSet()
+
+
+def _per_sample(task: Task, function: Callable[..., Tensor], *arguments: Tensor) -> Tensor:
+    """Return the value of a function of batches for each sample, as a batch of one, [n].
+
+    Args:
+        task: that the function is of.
+        function: of batches.
+        arguments: [n, ...] each.
+    """
 
     def of_one(*sample: Tensor) -> Tensor:
         return function(*(part[None] for part in sample))
 
-    try:
-        return torch.vmap(of_one)(*arguments)
-    except RuntimeError:  # vmap cannot follow what depends on values, or has no batching rule; a loop is slower
-        return torch.stack([of_one(*sample) for sample in zip(*arguments, strict=True)])
+    if task not in _looped:
+        try:
+            return torch.vmap(of_one)(*arguments)
+        except (torch.OutOfMemoryError, torch.AcceleratorError):
+            raise
+        except RuntimeError:  # vmap cannot follow what depends on values, or has no batching rule; a loop is slower
+            _looped.add(task)
+    return torch.stack([of_one(*sample) for sample in zip(*arguments, strict=True)])
