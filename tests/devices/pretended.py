@@ -38,7 +38,7 @@ _READING = {
     "_linalg_svd", "linalg_eig", "linalg_inv_ex", "_linalg_solve_ex", "linalg_cholesky_ex", "linalg_matrix_exp",
 }  # fmt: skip
 _INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index", "_unsafe_index_put"}
-_COPYING = {"_to_copy", "copy_", "_copy_from"}
+_COPYING = {"_to_copy", "to", "copy_", "_copy_from"}
 #: Operations that may take numbers, tensors [] on the CPU, beside tensors on the device, without being pointwise.
 _TAKING_NUMBERS = {"fill_", "lerp", "lerp_", "index_put_", "_index_put_impl_", "set_", "detach", "lift_fresh"}
 #: Operations whose results are numbers for the host.
@@ -64,6 +64,7 @@ class OnDevice(Tensor):
     """A tensor on the pretended device; `held` has its numbers."""
 
     held: Tensor
+    is_meta = False  # it has numbers, and modules may load them
 
     @staticmethod
     def __new__(cls, held: Tensor) -> "OnDevice":
@@ -178,7 +179,8 @@ class Accelerator(TorchDispatchMode):
         """Run an operation of PyTorch on the numbers; its results lie where CUDA would have them."""
         tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
         here = [each for each in tensors if isinstance(each, OnDevice)]
-        target = kwargs.get("device")
+        named = _by_name(func, args, kwargs)
+        target = named.get("device")
         to_device = target is not None and torch.device(target) == DEVICE
         if not here and not to_device:
             return func(*args, **kwargs)
@@ -186,7 +188,7 @@ class Accelerator(TorchDispatchMode):
         self.operations[name] += 1
         there = [each for each in tensors if not isinstance(each, OnDevice)]
         if name in _COPYING:
-            self._check_copy(name, args, kwargs, target, to_device)
+            self._check_copy(name, named, target, to_device)
         elif name in _INDEXING:
             self._check_index(name, args)
         else:
@@ -202,16 +204,15 @@ class Accelerator(TorchDispatchMode):
             return result
         return _placed(func, args, kwargs, result)
 
-    def _check_copy(self, name: str, args: Any, kwargs: dict[str, Any], target: Any, to_device: bool) -> None:
-        if name == "_to_copy":
-            source, asynchronous = args[0], kwargs.get("non_blocking", False)
-            from_device, to_device = isinstance(source, OnDevice), to_device or target is None
+    def _check_copy(self, name: str, named: dict[str, Any], target: Any, to_device: bool) -> None:
+        if name in ("_to_copy", "to"):
+            from_device = isinstance(named["self"], OnDevice)
+            to_device = to_device or (target is None and from_device)
         else:
-            (destination, source), asynchronous = args[:2], kwargs.get("non_blocking", len(args) > 2 and args[2])
-            from_device, to_device = isinstance(source, OnDevice), isinstance(destination, OnDevice)
+            from_device, to_device = isinstance(named["src"], OnDevice), isinstance(named["self"], OnDevice)
         if from_device and not to_device:
             self.note("read", name)
-        elif to_device and not from_device and not asynchronous:
+        elif to_device and not from_device and not named.get("non_blocking"):
             self.note("sent", name)
 
     def _check_index(self, name: str, args: Any) -> None:
@@ -258,6 +259,11 @@ def _takes_numbers(func: Any, name: str) -> bool:
     return torch.Tag.pointwise in func.tags or name in _TAKING_NUMBERS or name == "where" or name.startswith("_foreach")
 
 
+def _by_name(func: Any, args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments by their names."""
+    return dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
+
+
 def _bare(value: Any) -> Any:
     """Return what stands on the CPU for an argument on the device."""
     if isinstance(value, OnDevice):
@@ -267,11 +273,14 @@ def _bare(value: Any) -> Any:
 
 def _placed(func: Any, args: Any, kwargs: dict[str, Any], result: Any) -> Any:
     """Return a result on the device: the tensor that was written to, if there is one, else a new one."""
-    written = {}
-    for position, argument in enumerate(func._schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            given = args[position] if position < len(args) else kwargs.get(argument.name)
-            written |= {id(each.held): each for each in tree_leaves(given) if isinstance(each, OnDevice)}
+    named = _by_name(func, args, kwargs)
+    written = {
+        id(each.held): each
+        for argument in func._schema.arguments
+        if argument.alias_info is not None and argument.alias_info.is_write
+        for each in tree_leaves(named.get(argument.name))
+        if isinstance(each, OnDevice)
+    }
 
     def place(value: Any) -> Any:
         if not isinstance(value, Tensor) or isinstance(value, OnDevice):

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
 
 import torch
@@ -375,6 +376,7 @@ class Meter:
 
 def to_floats(numbers: Sequence[float | Tensor]) -> list[float]:
     """Return numbers and tensors of one element as floats; those on a GPU are waited for once."""
-    tensors = [number for number in numbers if isinstance(number, Tensor)]
-    read = iter(torch.stack([tensor.double() for tensor in tensors]).tolist() if tensors else ())
-    return [next(read) if isinstance(number, Tensor) else float(number) for number in numbers]
+    on_gpu = [isinstance(number, Tensor) and not number.is_cpu for number in numbers]
+    sent = list(compress(numbers, on_gpu))
+    read = iter(torch.stack([torch.as_tensor(number).double() for number in sent]).tolist() if sent else ())
+    return [next(read) if is_sent else float(number) for number, is_sent in zip(numbers, on_gpu, strict=True)]
