@@ -3,13 +3,15 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from rich.console import Console
 
-from mtlrun.datasets import SPLITS
+from mtlrun.datasets import SPLITS, Loaded
 from mtlrun.errors import WorkerDiedError
 from mtlrun.records.config_text import as_yaml
 from mtlrun.records.display import make_console
@@ -62,6 +64,17 @@ from mtlrun.training.trainer import Trainer
 
 logger = logging.getLogger("mtlrun")
 
+StopSignals = Callable[[], AbstractContextManager[Callable[[], int | None]]]
+
+
+@dataclass(frozen=True)
+class PendingStep:
+    """A training step that is to be made: the trainer, its batch, and the meta batch if its method looks ahead."""
+
+    trainer: Trainer
+    batch: Loaded
+    meta_batch: Loaded | None = None
+
 
 def run(
     config: Mapping[str, Any],
@@ -87,6 +100,37 @@ def run(
         LockLostError: the lock of its folder was removed, and another process may be training it.
         StorageError: a file cannot be written: the disk is full, ...
         DivergedError, RunInterruptedError, and whatever else ends a training early; the record holds the reason.
+    """
+    running = run_by_steps(config, overrides=overrides, console=console, started=started)
+    error: BaseException | None = None
+    while True:
+        try:
+            pending = next(running) if error is None else running.throw(error)
+        except StopIteration as end:
+            record: Record = end.value
+            return record
+        try:
+            pending.trainer.train_step(pending.batch, pending.meta_batch)
+            error = None
+        except BaseException as raised:
+            error = raised
+
+
+def run_by_steps(
+    config: Mapping[str, Any],
+    *,
+    overrides: Sequence[str] = (),
+    console: Console | None = None,
+    started: float | None = None,
+    signals: StopSignals = stop_signals,
+) -> Generator[PendingStep, None, Record]:
+    """Do what `run` does but the training steps, each of which is yielded for the caller to make; return the record.
+
+    What a step raises is to be thrown into the generator, which then ends the run as `run` would.
+
+    Args:
+        config, overrides, console, started: see `run`.
+        signals: the context in which signals that stop the run are recorded.
     """
     started = time.monotonic() if started is None else started
     record = finished_record(config)
@@ -114,7 +158,7 @@ def run(
     if earlier is not None:
         check_splits(earlier, parts)
     console = console or make_console()
-    with hold(folder) as lock, stop_signals() as stop_signal:
+    with hold(folder) as lock, signals() as stop_signal:
         if parts.runtime.rerun or is_being_removed(folder):
             start_anew(folder)
         elif problem:
@@ -129,7 +173,7 @@ def run(
             trainer = _make_trainer(parts, record, folder, console, stop_signal)
             try:
                 with trainer.observers, beating(folder, trainer):
-                    _train(trainer, record, folder, early_lines)
+                    yield from _train(trainer, record, folder, early_lines)
             finally:
                 complete(record, trainer, started)
     return record
@@ -155,8 +199,13 @@ def _make_trainer(
     )
 
 
-def _train(trainer: Trainer, record: Record, folder: Path, early_lines: list[logging.LogRecord]) -> None:
-    """Train from the newest checkpoint on, and put the result into the record; `early_lines` of the log come first."""
+def _train(
+    trainer: Trainer, record: Record, folder: Path, early_lines: list[logging.LogRecord]
+) -> Generator[PendingStep, None, None]:
+    """Yield the steps from the newest checkpoint on, and put the result into the record.
+
+    `early_lines` of the log come first.
+    """
     parts = trainer.parts
     if trainer.resume():
         logger.info("continued at epoch %d, step %d", trainer.progress.epoch + 1, trainer.progress.step)
@@ -168,7 +217,8 @@ def _train(trainer: Trainer, record: Record, folder: Path, early_lines: list[log
     trainer.observers.started(record, trainer.progress.step)
     log_plan(parts, record)
     try:
-        trainer.fit()
+        for batch, meta_batch in trainer.steps():
+            yield PendingStep(trainer, batch, meta_batch)
         _find_result(trainer, record, folder)
     except WorkerDiedError:
         trainer.pause_if_asked()  # what stops the run may have ended its workers before

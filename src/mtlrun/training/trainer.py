@@ -86,6 +86,8 @@ class Trainer:
         self.outputs = {split: self._no_outputs(split) for split in ("val", "test")}
         self.has_ended = False  # and is saved; the model then holds the selected weights
         self.first_step_at: float | None = None  # time.monotonic()
+        #: How many runs this process trains side by side; each counts its part of the time as its own.
+        self.num_together = 1
         #: Of the last evaluation that this process made, for whoever watches.
         self.newest_metrics: dict[str, dict[str, float]] = {}
         self._resumed_at = self._saved_at = time.monotonic()
@@ -99,21 +101,29 @@ class Trainer:
             DivergedError: a loss or gradient is not finite; nothing of that step was applied, nor of later ones.
             RunInterruptedError: `stop_signal` asked for it; the state is on disk.
         """
+        for batch, meta_batch in self.steps():
+            self.train_step(batch, meta_batch)
+
+    def steps(self) -> Iterator[tuple[Loaded, Loaded | None]]:
+        """Yield the batch of each step that is left; do all that is due between steps, and at the end.
+
+        Whoever asks for the next one has made the step, by `train_step` or in a way that comes to the same.
+        """
         is_due = self.timetable.evaluation_is_due(self.progress)  # if the run was stopped before it was made
         if is_due:
             self.validate()
         if is_due or not self.finished():  # a run that was stopped after the end of its training is saved as it ended
             while not self.finished():
-                self.train_epoch()
+                yield from self.steps_of_epoch()
             self.save()
         self.has_ended = True
 
-    def train_epoch(self) -> None:
-        """Make the remaining steps of this epoch, and the evaluations that are due between them."""
+    def steps_of_epoch(self) -> Iterator[tuple[Loaded, Loaded | None]]:
+        """Yield the remaining batches of this epoch; make the evaluations that are due between its steps."""
         progress = self.progress
         self.parts.model.train()
-        for batch, meta_batch in self.batches():
-            self.train_step(batch, meta_batch)
+        for batches in self.batches():
+            yield batches
             progress.step += 1
             progress.batch += 1
             self.log_step()
@@ -318,10 +328,20 @@ class Trainer:
     def save(self) -> None:
         """Write last.pt: the whole state of the training; DivergedError if one of its steps was bad."""
         self.guard.raise_if_bad(self.batch_of_step)
-        now = time.monotonic()
-        self.progress.seconds += now - self._resumed_at
-        self._resumed_at = self._saved_at = now
+        self.count_seconds()
+        self._saved_at = self._resumed_at
         self.checkpoints.save_training(self.state)
+
+    def count_seconds(self, num_together: int | None = None) -> None:
+        """Add the time since this was last called to that of the training.
+
+        Args:
+            num_together: how many runs this process trains side by side from now on; None for as many as before.
+        """
+        now = time.monotonic()
+        self.progress.seconds += (now - self._resumed_at) / self.num_together
+        self._resumed_at = now
+        self.num_together = num_together or self.num_together
 
     def resume(self) -> bool:
         """Restore the newest readable checkpoint; return False if there is none, and the training starts anew."""
