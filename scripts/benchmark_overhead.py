@@ -25,7 +25,7 @@ from mtlrun.training.trainer import Trainer
 
 
 def mtlrun_epoch(trainer: Trainer, epoch: int) -> None:
-    """Make the steps of an epoch as `Trainer.train_epoch` does."""
+    """Make the steps of an epoch as `Trainer.fit` does."""
     for batch in trainer.parts.loaders["train"].batches(epoch):
         trainer.train_step(batch)
         trainer.progress.step += 1

@@ -1,0 +1,132 @@
+"""A training step of several trainers at once."""
+
+import time
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mtlrun.datasets import Loaded
+from mtlrun.training.batch import LabeledBatch
+from mtlrun.training.optim import set_learning_rates
+from mtlrun.training.together.joint_pass import JointPass, can_be_stacked
+from mtlrun.training.together.stacked_models import StackedModels
+from mtlrun.training.together.stacked_optimizer import StackedOptimizer, same_rates
+from mtlrun.training.trainer import Trainer
+from mtlrun.weightings import LossWeighting
+
+
+class JointStep:
+    """Makes the steps of several trainers together.
+
+    Until `release` is called no trainer may make a step by itself.
+
+    Args:
+        trainers: of one config but for the seed, at the same step.
+    """
+
+    def __init__(self, trainers: Sequence[Trainer]) -> None:
+        self._trainers = trainers
+        first = trainers[0].parts
+        models = [trainer.parts.model for trainer in trainers]
+        self._models = StackedModels(models)
+        self._pass = JointPass(first.model, first.tasks)
+        optimizers = [trainer.parts.optimizer for trainer in trainers]
+        self._optimizer = StackedOptimizer.make(optimizers, self._models, first.model)
+        self._lowest = torch.tensor(first.weighting.lowest_losses(len(first.tasks)), device=first.device)
+
+    def release(self) -> None:
+        """Let the trainers make steps by themselves again; afterwards this one makes no more."""
+        if self._optimizer is not None:
+            self._optimizer.release()
+            self._optimizer = None
+
+    def make(self, loaded: Sequence[Loaded]) -> list[Exception | None] | None:
+        """Make a step with a batch for each trainer; return the error of each whose step was not applied.
+
+        None, with nothing done, if the batches are not of a kind that can be stacked.
+        """
+        batches = [trainer.load(batch) for trainer, batch in zip(self._trainers, loaded, strict=True)]
+        if not can_be_stacked(batches):
+            return None
+        for trainer in self._trainers:
+            _begin(trainer)
+        self._models.zero_grad()
+        losses, regularizer = self._pass(self._models, batches)
+        weights = self._weigh(losses)
+        roots, gradients = [losses], [weights]
+        if regularizer.requires_grad:
+            roots.append(regularizer)
+            gradients.append(torch.ones_like(regularizer))
+        torch.autograd.backward(roots, gradients)
+        losses = losses.detach()
+        errors = self._check(losses, batches)
+        self._apply(errors)
+        for trainer, error, values, weighed in zip(self._trainers, errors, losses, weights, strict=True):
+            if error is None:
+                _end(trainer, values, weighed)
+        return errors
+
+    def _weigh(self, losses: Tensor) -> Tensor:
+        """Return the gradients of the trainers' objectives with respect to their losses, [num_trainers, K]."""
+        leaf = losses.detach().clone().requires_grad_()
+        objectives = []
+        for trainer, values in zip(self._trainers, leaf.unbind(), strict=True):
+            weighting = trainer.parts.weighting
+            assert isinstance(weighting, LossWeighting)
+            objectives.append(weighting.scalarize(values))
+        torch.autograd.backward(objectives)  # also the gradients of what the weightings learn
+        assert leaf.grad is not None
+        return leaf.grad
+
+    def _check(self, losses: Tensor, batches: Sequence[LabeledBatch]) -> list[Exception | None]:
+        """Return the error of each trainer whose losses or gradients no step can be made of; clip the gradients."""
+        trained = [stacked for stacked in self._models.trained.values() if stacked.grad is not None]
+        total = nn.utils.get_total_norm([stacked.grad for stacked in trained if stacked.grad is not None])
+        is_sound = (losses >= self._lowest).all() & torch.isfinite(total + losses.sum())
+        if self._trainers[0].parts.settings.clip_norm is None and is_sound:
+            return [None] * len(self._trainers)
+        self._spread_gradients()
+        errors: list[Exception | None] = []
+        for trainer, values, batch in zip(self._trainers, losses, batches, strict=True):
+            try:
+                trainer.guard.check_and_clip(values, batch, trainer.progress.step + 1)
+                errors.append(None)
+            except Exception as error:
+                errors.append(error)
+        return errors
+
+    def _spread_gradients(self) -> None:
+        """Give each model its part of the stacked gradients, in the same memory."""
+        for name, stacked in self._models.trained.items():
+            for number, trainer in enumerate(self._trainers):
+                parameter = trainer.parts.model.get_parameter(name)
+                parameter.grad = None if stacked.grad is None else stacked.grad[number]
+
+    def _apply(self, errors: Sequence[Exception | None]) -> None:
+        """Make the step of each optimizer whose trainer has no error."""
+        optimizers = [trainer.parts.optimizer for trainer in self._trainers]
+        if self._optimizer is not None and not any(errors) and same_rates(optimizers):
+            self._optimizer.step()
+            return
+        self.release()
+        self._spread_gradients()
+        for optimizer, error in zip(optimizers, errors, strict=True):
+            if error is None:
+                optimizer.step()
+
+
+def _begin(trainer: Trainer) -> None:
+    """Do what precedes the forward pass of a step."""
+    parts, step = trainer.parts, trainer.progress.step
+    parts.weighting.zero_grad(set_to_none=True)
+    parts.weighting.active = slice(None)
+    set_learning_rates(parts.optimizer, parts.schedule.factor(step, trainer.steps_per_epoch, trainer.total_steps))
+
+
+def _end(trainer: Trainer, losses: Tensor, weights: Tensor) -> None:
+    """Do what follows the optimizer's step."""
+    trainer.parts.weighting.learn()
+    trainer.step_means.add(slice(None), losses, weights, None)
+    if trainer.first_step_at is None:
+        trainer.first_step_at = time.monotonic()
