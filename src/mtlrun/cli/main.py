@@ -114,6 +114,7 @@ def train(arguments: Sequence[str]) -> int:
 
     from mtlrun.config.arguments import sort_arguments, sweeps
     from mtlrun.config.compose import check_sweep, compose_single_run, make_importable, register_with_hydra, resolve
+    from mtlrun.config.seeds import by_seed
     from mtlrun.config.words import choose_foreign, find_problem_of_folder, join_problems, mend_words
     from mtlrun.runs.signals import exiting_at_once
 
@@ -144,10 +145,15 @@ def train(arguments: Sequence[str]) -> int:
                 complain("mtlrun: -m: no key has several values, such as seed=0,1,2, so this is one run")
             print(printable(f"run {hydra_config.job.num + 1}: {' '.join(overrides)}"), flush=True)
         try:
-            config = resolve(cfg, hydra_config.runtime.choices, overrides)
             # Only the first run's time includes the start of the program.
             started = time.monotonic() if exit_codes else _STARTED
-            exit_codes.append(train_one(config, overrides, started))
+            runs = by_seed(cfg, overrides)
+            configs = [resolve(of_seed, hydra_config.runtime.choices, words) for of_seed, words in runs]
+            config = configs[0]
+            if len(runs) == 1:
+                exit_codes.append(train_one(config, overrides, started))
+            else:
+                exit_codes.append(train_seeds(configs, [words for _, words in runs], started))
         except RunInterruptedError as error:
             print_error(error, rerun=config["runtime"]["rerun"])
             sys.exit(error.exit_code)  # also ends a sweep
@@ -274,6 +280,30 @@ def train_one(config: dict[str, Any], overrides: list[str], started: float) -> i
         record = run(config, overrides=overrides, started=started)
     show(record, config, again=again)
     return 3 if record.status == "diverged" else 0
+
+
+def train_seeds(configs: Sequence[dict[str, Any]], overrides: Sequence[Sequence[str]], started: float) -> int:
+    """Train runs that differ in their seed in one process, show the result of each, and return the exit code."""
+    from mtlrun.cli.show import show
+    from mtlrun.records.record import finished_record
+    from mtlrun.runs.together import run_together
+
+    streams.begin_run()
+    again = [finished_record(config) is not None for config in configs]
+    collect_garbage()
+    codes = []
+    for member, was_finished in zip(run_together(configs, overrides, started=started), again, strict=True):
+        if isinstance(member.error, RunInterruptedError):
+            raise member.error
+        if member.record is None:
+            assert member.error is not None
+            codes.append(member.error.exit_code if isinstance(member.error, MtlrunError) else 1)
+            continue
+        show(
+            member.record, {**member.config, "runtime": {**member.config["runtime"], "quiet": True}}, again=was_finished
+        )
+        codes.append(3 if member.record.status == "diverged" else 0)
+    return max(codes)
 
 
 @contextlib.contextmanager

@@ -18,6 +18,8 @@ PredictionFormat = Literal["csv", "parquet", "none"]
 
 Workers = Annotated[int, Bounds(0, 1024, limit=True)]
 Threads = Annotated[int, Bounds(1, 1024, limit=True, null="1")]
+#: More than a few hundred copies of a model fit into no memory.
+Seeds = Annotated[int, Bounds(2, 1000, limit=True, null="one seed")]
 Minutes = Annotated[float, Bounds(0, LARGEST, open_low=True, limit=True, null="the ends of epochs only")]
 
 # What `trainer.baselines` may be; `auto` for those that take seconds.
@@ -59,6 +61,7 @@ class Settings:
     deterministic: bool = False
     precision: Precision = "fp32"
     channels_last: bool = False
+    vectorized_seeds: Seeds | None = None
     baselines: BaselineChoice = "auto"
 
     def __post_init__(self) -> None:

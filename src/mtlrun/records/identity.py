@@ -12,8 +12,9 @@ from mtlrun.config.root import check_root
 
 # What cannot change a result is not part of a run's identity: the number of workers, the folder; nor is how the kinds
 # of its tasks were found, or what else is computed beside the result. Nor is the device, which is recorded instead, so
-# that a study may be trained on several machines: results of a CPU and of a GPU differ by rounding.
-_HARMLESS = ("runtime", "found", "trainer.baselines")
+# that a study may be trained on several machines: results of a CPU and of a GPU differ by rounding. So do those of
+# seeds that are trained together.
+_HARMLESS = ("runtime", "found", "trainer.baselines", "trainer.vectorized_seeds")
 # Nor is where samples lie once they were read, for which one of these values stands. (Files that are read whenever
 # needed have another fingerprint than what was read of them, so none differs from the others.)
 _CACHE, _READ = "dataset.cache", {"auto": "memory", "device": "memory"}

@@ -145,6 +145,10 @@ class Record:
     # costs are the sums of theirs.
     made_from: Annotated[_Entries, MadeFromEntries] | None = None
     resumed: int = 0  # how often the run was continued from a checkpoint
+    # With `trainer.vectorized_seeds`: the seeds that this process trained together, and how many steps of this run were
+    # made at once with those of others. Seconds of the training are then this run's part of the time.
+    seeds_together: list[int] = field(default_factory=list)
+    joint_steps: int = 0
     started: str = ""
     ended: str = ""
     # {"mtlrun": commit of its code, "git": commit of the current folder, where there is one; versions, hardware}

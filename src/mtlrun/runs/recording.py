@@ -140,6 +140,7 @@ def complete(record: Record, trainer: Trainer, started: float) -> None:
     if record.selection:
         _record_skills(record, trainer)
     record.resumed = progress.resumed
+    record.seeds_together, record.joint_steps = list(trainer.seeds_together), progress.joint_steps
     record.fallbacks = parts.weighting.fallbacks
     record.left_out = dict(progress.left_out)
     record.seconds["train"] = progress.seconds

@@ -12,6 +12,7 @@ import torch
 from mtlrun.config.bounds import Seed
 from mtlrun.config.instantiate import build, construct
 from mtlrun.config.schema import GROUPS
+from mtlrun.config.seeds import explain_several_seeds
 from mtlrun.config.settings import Runtime, Settings
 from mtlrun.config.values import find_problems
 from mtlrun.datasets import SPLITS, Loader, MultiTaskDataset
@@ -226,6 +227,8 @@ def check_components(built: Mapping[str, Any], problems: Problems) -> None:
             problems.attempt(_set_up, weighting, tasks, built["seed"])
     if built["model"] is not None:
         problems.attempt(check_task_rates, built["config"].get("optimizer") or {}, built["model"], tasks)
+    if settings is not None and settings.vectorized_seeds is not None:
+        problems.append(explain_several_seeds(settings.vectorized_seeds))
     if settings is not None and tasks:
         problems.attempt(check_monitor, settings.monitor, tasks)
         problems += check_affinity(settings, built["model"], tasks, built["config"])

@@ -21,6 +21,7 @@ class Progress:
     evaluated_step: int = 0  # of the last evaluation
     seconds: float = 0.0
     resumed: int = 0
+    joint_steps: int = 0  # made at once with those of other seeds
     #: {task: steps in which its labels had no part, since the method needs a label in each part of the batch}.
     left_out: dict[str, int] = field(default_factory=dict)
 

@@ -86,11 +86,12 @@ class Trainer:
         self.outputs = {split: self._no_outputs(split) for split in ("val", "test")}
         self.has_ended = False  # and is saved; the model then holds the selected weights
         self.first_step_at: float | None = None  # time.monotonic()
-        #: How many runs this process trains side by side; each counts its part of the time as its own.
-        self.num_together = 1
+        #: The seeds that this process trains together, if there are several, and how many of them still train.
+        self.seeds_together: list[int] = []
+        self.num_trainings = 1
         #: Of the last evaluation that this process made, for whoever watches.
         self.newest_metrics: dict[str, dict[str, float]] = {}
-        self._resumed_at = self._saved_at = time.monotonic()
+        self._counted_at = self._saved_at = time.monotonic()
 
     # ---------------------------------------------------------------------------------------------- the loop
 
@@ -329,19 +330,18 @@ class Trainer:
         """Write last.pt: the whole state of the training; DivergedError if one of its steps was bad."""
         self.guard.raise_if_bad(self.batch_of_step)
         self.count_seconds()
-        self._saved_at = self._resumed_at
+        self._saved_at = self._counted_at
         self.checkpoints.save_training(self.state)
 
-    def count_seconds(self, num_together: int | None = None) -> None:
-        """Add the time since this was last called to that of the training.
+    def start_clock(self) -> None:
+        """Count seconds of the training from now on."""
+        self._counted_at = self._saved_at = time.monotonic()
 
-        Args:
-            num_together: how many runs this process trains side by side from now on; None for as many as before.
-        """
+    def count_seconds(self) -> None:
+        """Add the time since this was last called to that of the training, or its part if there are several."""
         now = time.monotonic()
-        self.progress.seconds += (now - self._resumed_at) / self.num_together
-        self._resumed_at = now
-        self.num_together = num_together or self.num_together
+        self.progress.seconds += (now - self._counted_at) / self.num_trainings
+        self._counted_at = now
 
     def resume(self) -> bool:
         """Restore the newest readable checkpoint; return False if there is none, and the training starts anew."""
@@ -351,5 +351,5 @@ class Trainer:
         if self.progress.evaluations:  # best.pt may be of a later evaluation, or damaged
             self.checkpoints.save_best(self.selected.weights())
         self.progress.resumed += 1
-        self._resumed_at = self._saved_at = time.monotonic()
+        self.start_clock()
         return True

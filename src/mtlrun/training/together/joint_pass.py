@@ -56,7 +56,8 @@ class _Pass(nn.Module):
         self.model, self._tasks = model, dict(tasks)
 
     def forward(self, inputs: Tensor, targets: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        samples = SourceBatch(self._tasks, inputs, targets, dict.fromkeys(self._tasks))
+        all_labeled = dict.fromkeys(self._tasks)
+        samples = SourceBatch(self._tasks, inputs, targets, all_labeled, all_labeled)
         whole = BatchPass(self.model, LabeledBatch(self._tasks, [samples]))
         losses = torch.stack([promoted(whole.losses[name]) for name in self._tasks])
         regularizer = whole.regularizer(len(samples))
