@@ -69,7 +69,7 @@ def norm_of_grads(parameters: Sequence[nn.Parameter]) -> Tensor:
     return norm
 
 
-def quick_norm_of_grads(parameters: Sequence[nn.Parameter]) -> Tensor:
+def quick_norm_of_grads(parameters: Sequence[Tensor]) -> Tensor:
     """Return the norm of the `.grad` of parameters in their precision; infinite or NaN where that does not hold it."""
     grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
     small = [grad for grad in grads if grad.numel() < _SMALL]

@@ -24,7 +24,7 @@ _ROUNDING, _ROUNDING_OF_FLOAT32, _SMALLEST = 1e-6, 0.05, 1e-6
 #: Samples of a trial.
 _SAMPLES = 4
 #: Keys that change how a step is made, and the values with which those of several seeds can be made at once.
-_ALLOWED = {"micro_batches": (1,), "two_pass": (False,), "precision": ("fp32", "tf32")}
+_ALLOWED = {"micro_batches": (1,), "checkpoint_activations": (False,), "precision": ("fp32", "tf32")}
 
 
 def check_together(parts: Parts, number: int) -> None:

@@ -4,9 +4,10 @@ import time
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mtlrun.datasets import Loaded
+from mtlrun.gradients.assignment import quick_norm_of_grads
 from mtlrun.training.batch import LabeledBatch
 from mtlrun.training.optim import set_learning_rates
 from mtlrun.training.together.joint_pass import JointPass, can_be_stacked
@@ -81,16 +82,16 @@ class JointStep:
 
     def _check(self, losses: Tensor, batches: Sequence[LabeledBatch]) -> list[Exception | None]:
         """Return the error of each trainer whose losses or gradients no step can be made of; clip the gradients."""
-        trained = [stacked for stacked in self._models.trained.values() if stacked.grad is not None]
-        total = nn.utils.get_total_norm([stacked.grad for stacked in trained if stacked.grad is not None])
-        is_sound = (losses >= self._lowest).all() & torch.isfinite(total + losses.sum())
+        length = quick_norm_of_grads(list(self._models.trained.values()))
+        is_sound = (losses >= self._lowest).all() & torch.isfinite(length + losses.sum())
         if self._trainers[0].parts.settings.clip_norm is None and is_sound:
             return [None] * len(self._trainers)
-        self._spread_gradients()
+        self._spread_gradients()  # which the guards of all may clip
         errors: list[Exception | None] = []
         for trainer, values, batch in zip(self._trainers, losses, batches, strict=True):
             try:
-                trainer.guard.check_and_clip(values, batch, trainer.progress.step + 1)
+                trainer.guard.check_and_clip(values, trainer.progress.step + 1)
+                trainer.guard.raise_if_bad(lambda _, batch=batch: batch)  # type: ignore[misc]
                 errors.append(None)
             except Exception as error:
                 errors.append(error)
@@ -111,9 +112,9 @@ class JointStep:
             return
         self.release()
         self._spread_gradients()
-        for optimizer, error in zip(optimizers, errors, strict=True):
+        for trainer, error in zip(self._trainers, errors, strict=True):
             if error is None:
-                optimizer.step()
+                trainer.stepper.step(trainer.guard.found_inf)
 
 
 def _begin(trainer: Trainer) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn, optim
 from torch.optim import Optimizer
 
+from mtlrun.training.stepping import Stepper
 from mtlrun.training.together.stacked_models import StackedModels
 
 #: Those whose step treats each entry of a parameter by itself, with the same hyperparameters for all.
@@ -48,6 +49,7 @@ class StackedOptimizer:
         accepted = signature(type(first).__init__).parameters
         defaults = {key: value for key, value in first.defaults.items() if key in accepted}
         self._joint = type(first)(groups, **defaults)
+        self._stepper = Stepper(self._joint)
         self._spread: dict[tuple[int, str], int] = {}  # identities of the state whose views the optimizers have
         self._gather()
 
@@ -64,7 +66,7 @@ class StackedOptimizer:
         """Make the step of all models; the learning rates are those of the first one's optimizer."""
         for group, current in zip(self._joint.param_groups, self._optimizers[0].param_groups, strict=True):
             group["lr"] = current["lr"]
-        self._joint.step()
+        self._stepper.step()
         self._spread_state()
 
     def release(self) -> None:
