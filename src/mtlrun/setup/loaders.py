@@ -16,6 +16,7 @@ from mtlrun.errors import DataError
 from mtlrun.setup.compatibility import check_categories, check_targets
 from mtlrun.setup.length import choose_batch_size
 from mtlrun.setup.placing import place_splits
+from mtlrun.setup.target_check import check_of
 from mtlrun.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ def make_loaders(
             per_source=dataset.inputs_differ or has_source_statistics(dataset) or (independent and bool(split.sources)),
             rows=rows,
             labeled=find_labeled(split, tasks),
+            check=check_of(split, name, tasks),
         )
         if isinstance(split, TensorSplit):
             check_finite(split.inputs, range(len(split)), name)

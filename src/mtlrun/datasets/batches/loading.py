@@ -1,7 +1,7 @@
 """Loader of a split's batches, in an order that depends only on the seed and the epoch, from any position on."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -41,6 +41,8 @@ class Loader:
         rows: the sample that stands at each place of the split, int64 [num_samples], such as samples that were drawn
             with replacement; None for its own.
         labeled: {task: which samples of the split are labeled}, None for all, for the tasks for which that is known.
+        check: called with each batch and the indices of its samples in the split, {source: indices}, one entry if there
+            are no sources; raises DataError if something in it is not valid.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Loader:
         per_source: bool = False,
         rows: Tensor | None = None,
         labeled: Labeled | None = None,
+        check: Callable[[Loaded, Mapping[str, Tensor]], None] | None = None,
     ) -> None:
         self.split = as_split(split)
         self.batch_size = batch_size
@@ -71,6 +74,7 @@ class Loader:
             raise ConfigError("dataset.sampling is for datasets whose samples come from several sources")
         self._num_workers = num_workers
         self._fetcher = Fetcher(self.split, self.sources if per_source else None, num_workers, labeled)
+        self._check = check
         self._worker_plan = _Plan()
         self._workers: DataLoader[Any] | None = None
         self.num_batches = -(-self.num_samples // batch_size)
@@ -95,6 +99,13 @@ class Loader:
             WorkerDiedError: a process that loads has died.
         """
         plan = self._plan(epoch)[start:]
+        for (_, indices), batch in zip(plan, self._fetched(plan), strict=True):
+            if self._check is not None:
+                self._check(batch, self._fetcher.by_source(indices))
+            yield batch
+
+    def _fetched(self, plan: list[Item]) -> Iterator[Loaded]:
+        """Yield the batches that are planned."""
         if self._num_workers == 0:
             seeds, chosen = zip(*plan, strict=True) if plan else ((), ())
             for seed, parts in zip(seeds, self._fetcher.parts(chosen), strict=True):
@@ -210,7 +221,10 @@ class Loader:
         return min((count for count in counts if count), default=0)
 
     def _of_first(self, indices: Sequence[int] | Tensor) -> Loaded:
-        return self._fetcher.fetch(self._seed, indices)
+        batch = self._fetcher.fetch(self._seed, indices)
+        if self._check is not None:
+            self._check(batch, self._fetcher.by_source(indices))
+        return batch
 
     def draws_per_epoch(self, labeled: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
         """Return {task: (samples that carry its label, how many of these the first epoch draws)}.
