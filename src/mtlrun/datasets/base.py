@@ -247,7 +247,9 @@ class TensorSplit(BatchSplit):
 
     def batch(self, indices: Sequence[int] | Tensor) -> Sample:
         places = send(torch.as_tensor(indices), self.device)
-        return self.inputs[places], {task: target[places] for task, target in self._targets.items()}
+        return self.inputs.index_select(0, places), {
+            task: target.index_select(0, places) for task, target in self._targets.items()
+        }
 
     def keys(self) -> Keys | None:
         """Return a number for each sample, the same for the same inputs, uint64 [n]; None if inputs are no vectors.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -86,7 +87,7 @@ class SourceBatch:
     def __len__(self) -> int:
         return len(self.inputs)
 
-    @property
+    @cached_property
     def active(self) -> list[str]:
         """The tasks that have a label among the samples."""
         return [name for name in self.tasks if len(self.targets[name])]
@@ -193,10 +194,12 @@ class LabeledBatch:
         by_source = batch if isinstance(batch, Mapping) else {None: batch}
         return cls(tasks, [SourceBatch.load(tasks, loaded, device, source) for source, loaded in by_source.items()])
 
-    @property
+    @cached_property
     def active(self) -> list[str]:
         """The tasks that have a label in the batch."""
-        return [name for name in self.tasks if any(len(part.targets[name]) for part in self.source_batches)]
+        if len(self.source_batches) == 1:
+            return self.source_batches[0].active
+        return [name for name in self.tasks if any(name in part.active for part in self.source_batches)]
 
     @property
     def num_samples(self) -> int:

@@ -1,80 +1,81 @@
-"""Means over the steps since the last point of the curves, and over an epoch's, summed on the device."""
+"""Means over the steps since the last point of the curves, and over an epoch's."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
+import numpy
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mtlrun.records.tags import affinity_tag, cosine_tag
-from mtlrun.weightings.state.active_tasks import index_on
-from mtlrun.weightings.transfer import sent
+
+# So many steps are kept before they are summed up, where nothing asks for a mean earlier.
+_KEPT = 256
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What a step hands over, as it lies on the device."""
+
+    active: slice | Tensor
+    losses: Tensor
+    weights: Tensor | None
+    gram: Tensor | None
 
 
 class StepMeans:
     """Means of losses, task weights, gradient norms, cosines and affinities over the steps since the last reset.
 
-    The losses are averaged over the steps of each epoch as well. Nothing waits for the device until a mean is read.
+    The losses are averaged over the steps of each epoch as well. A step's tensors are kept as they are, and read from
+    the device when a mean is asked for, those of all steps in one copy. The sums are in float64 and in the order of the
+    steps, so they do not depend on when that is.
 
     Args:
         tasks: names of the K tasks.
-        device: of the losses and task weights.
     """
 
-    def __init__(self, tasks: Sequence[str], device: torch.device) -> None:
+    def __init__(self, tasks: Sequence[str]) -> None:
         self._tasks = list(tasks)
-        self._device = device
-        # Sums and counts since the last reset, [0], and in this epoch, [1]: both are added to by one operation.
-        self._all_losses = torch.zeros(2, 2, len(self._tasks), dtype=torch.float32, device=self._device)
-        self.reset()
-
-    @property
-    def _losses(self) -> Tensor:
-        return self._all_losses[0]
+        num_tasks = len(self._tasks)
+        # Sums, [0], and counts, [1].
+        self._sums = {
+            "losses": numpy.zeros((2, num_tasks)),
+            "epoch_losses": numpy.zeros((2, num_tasks)),
+            "weights": numpy.zeros((2, num_tasks)),
+            "norms": numpy.zeros((2, num_tasks)),
+            "cosines": numpy.zeros((2, num_tasks, num_tasks)),
+            "conflicts": numpy.zeros((2, 1)),  # pairs of tasks that conflict, and all pairs
+            "affinities": numpy.zeros((2, num_tasks, num_tasks)),
+        }
+        self._kept: list[_Step | None] = []  # None: an epoch begins
 
     def start_epoch(self) -> None:
         """Start the means of an epoch."""
-        self._all_losses[1] = 0
+        self._kept.append(None)
 
     def reset(self) -> None:
         """Start over."""
-        num_tasks = len(self._tasks)
-        # Also where the default is half precision, in which sums lose what is added. [0]: sums, [1]: counts.
-        self._all_losses[0] = 0
-        self._weights = torch.zeros(2, num_tasks, dtype=torch.float32, device=self._device)
-        self._norms = torch.zeros(2, num_tasks, dtype=torch.float64)
-        self._cosines = torch.zeros(2, num_tasks, num_tasks, dtype=torch.float64)
-        self._conflicts = torch.zeros(2, 1, dtype=torch.float64)  # pairs of tasks that conflict, and all pairs
-        self._affinities = torch.zeros(2, num_tasks, num_tasks, dtype=torch.float64)
+        self._add_kept()
+        for name, sums in self._sums.items():
+            if name != "epoch_losses":
+                sums[:] = 0
 
     def add(self, active: slice | Tensor, losses: Tensor, weights: Tensor | None, gram: Tensor | None) -> None:
         """Add one step.
 
         Args:
             active: index of the tasks with a loss in this step, on the CPU; the other arguments have one entry for
-                each.
+                each, and are not changed in place later.
             losses: of these tasks.
             weights: task weights; None if the method has none.
             gram: inner products of the task gradients, on the CPU; None if they were not computed.
         """
-        on_device = index_on(active, self._device)
-        self._all_losses[:, 0, on_device] += losses
-        self._all_losses[:, 1, on_device] += 1
-        if weights is not None:
-            self._weights[0, on_device] += sent(weights, self._device, self._weights.dtype)
-            self._weights[1, on_device] += 1
-        if gram is not None:
-            norms = gram.diagonal().clamp_min(0).sqrt()
-            self._norms[0, active] += norms
-            self._norms[1, active] += 1
-            grid = self._grid(active)
-            products = norms.unsqueeze(1) * norms.unsqueeze(0)
-            # A zero gradient has no direction: it counts as orthogonal to all others.
-            self._cosines[0][grid] += torch.where(products > 0, gram / products, 0.0)
-            self._cosines[1][grid] += 1
-            pairs = torch.triu_indices(len(gram), len(gram), offset=1)
-            self._conflicts[0] += (gram[pairs[0], pairs[1]] < 0).sum()
-            self._conflicts[1] += pairs.shape[1]
+        self._kept.append(_Step(active, losses, weights, gram))
+        if len(self._kept) > _KEPT:
+            self._add_kept()
 
     def add_affinity(self, active: slice | Tensor, affinity: Tensor) -> None:
         """Add the lookahead affinities [K, K] of the tasks with a loss in one step; what is not finite is left out.
@@ -83,59 +84,95 @@ class StepMeans:
             active: index of these tasks.
             affinity: on the CPU; see `mtlrun.gradients.lookahead_affinity`.
         """
-        grid = self._grid(active)
-        finite = affinity.isfinite()
-        self._affinities[0][grid] += torch.where(finite, affinity, 0.0)
-        self._affinities[1][grid] += finite
+        found = affinity.double().numpy()
+        _add(
+            self._sums["affinities"], _grid(active), numpy.where(numpy.isfinite(found), found, 0), numpy.isfinite(found)
+        )
 
-    def _grid(self, active: slice | Tensor) -> tuple[Tensor, Tensor]:
-        """Return the index of all pairs of these tasks."""
-        positions = torch.arange(len(self._tasks))[active]
-        return positions.unsqueeze(1), positions.unsqueeze(0)
+    def _add_kept(self) -> None:
+        """Add the steps that are kept to the sums."""
+        kept, self._kept = self._kept, []
+        steps = [step for step in kept if step is not None]
+        losses = iter(_read([step.losses for step in steps]))
+        weights = iter(_read([step.weights for step in steps if step.weights is not None]))
+        for step in kept:
+            if step is None:
+                self._sums["epoch_losses"][:] = 0
+                continue
+            index: Any = step.active if isinstance(step.active, slice) else step.active.numpy()
+            values = next(losses)
+            _add(self._sums["losses"], index, values)
+            _add(self._sums["epoch_losses"], index, values)
+            if step.weights is not None:
+                _add(self._sums["weights"], index, next(weights))
+            if step.gram is not None:
+                self._add_gram(step.active, step.gram.numpy())
+
+    def _add_gram(self, active: slice | Tensor, gram: NDArray[numpy.float64]) -> None:
+        norms = numpy.sqrt(numpy.maximum(gram.diagonal(), 0))
+        products = norms[:, None] * norms
+        # A zero gradient has no direction: it counts as orthogonal to all others.
+        cosines = numpy.divide(gram, products, out=numpy.zeros_like(gram), where=products > 0)
+        _add(self._sums["norms"], active if isinstance(active, slice) else active.numpy(), norms)
+        _add(self._sums["cosines"], _grid(active), cosines)
+        pairs = numpy.triu(gram < 0, k=1)
+        _add(self._sums["conflicts"], slice(None), pairs.sum(), len(gram) * (len(gram) - 1) // 2)
 
     def means(self) -> dict[str, float]:
         """Return {TensorBoard tag: mean}; tags without a value in these steps are left out."""
-        means = {}
-        for tag, (sums, counts) in {
-            "train/{}/loss": self._losses,
-            "weight/{}": self._weights,
-            "grad_norm/{}": self._norms,
-        }.items():
-            for task, value, count in zip(self._tasks, sums.tolist(), counts.tolist(), strict=True):
-                if count:
-                    means[tag.format(task)] = value / count
-        for a, b in combinations(range(len(self._tasks)), 2):
-            if self._cosines[1, a, b]:
-                mean = float(self._cosines[0, a, b] / self._cosines[1, a, b])
-                means[cosine_tag(self._tasks[a], self._tasks[b])] = mean
-        for a, b in self._affinities[1].nonzero().tolist():
-            mean = float(self._affinities[0, a, b] / self._affinities[1, a, b])
-            means[affinity_tag(self._tasks[a], self._tasks[b])] = mean
-        if self._conflicts[1]:
-            means["grad_conflict"] = float(self._conflicts[0] / self._conflicts[1])
+        self._add_kept()
+        means: dict[str, float] = {}
+        for tag, name in {"train/{}/loss": "losses", "weight/{}": "weights", "grad_norm/{}": "norms"}.items():
+            means |= {tag.format(task): mean for task, mean in self._by_task(name).items()}
+        tasks = self._tasks
+        sums, counts = self._sums["cosines"].tolist()
+        for a, b in combinations(range(len(tasks)), 2):
+            if counts[a][b]:
+                means[cosine_tag(tasks[a], tasks[b])] = sums[a][b] / counts[a][b]
+        sums, counts = self._sums["affinities"].tolist()
+        for a, b in numpy.argwhere(self._sums["affinities"][1]).tolist():
+            means[affinity_tag(tasks[a], tasks[b])] = sums[a][b] / counts[a][b]
+        (conflicts,), (pairs,) = self._sums["conflicts"].tolist()
+        if pairs:
+            means["grad_conflict"] = conflicts / pairs
         return means
 
     def epoch_losses(self) -> dict[str, float]:
         """Return {task: its mean loss over the steps of this epoch so far} for tasks with a loss in any of them."""
-        sums, counts = self._all_losses[1].tolist()
-        return {task: sum_ / count for task, sum_, count in zip(self._tasks, sums, counts, strict=True) if count}
+        self._add_kept()
+        return self._by_task("epoch_losses")
+
+    def _by_task(self, name: str) -> dict[str, float]:
+        sums, counts = self._sums[name].tolist()
+        return {task: total / count for task, total, count in zip(self._tasks, sums, counts, strict=True) if count}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the sums, so that the means of a continued run are those of an uninterrupted one."""
-        return {
-            "losses": self._all_losses.clone(),
-            "weights": self._weights,
-            "norms": self._norms,
-            "cosines": self._cosines,
-            "conflicts": self._conflicts,
-            "affinities": self._affinities,
-        }
+        self._add_kept()
+        return {name: torch.from_numpy(sums.copy()) for name, sums in self._sums.items()}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore what `state_dict` returned."""
-        self._all_losses = state["losses"].to(self._device)
-        self._weights = state["weights"].to(self._device)
-        self._norms = state["norms"]
-        self._cosines = state["cosines"]
-        self._conflicts = state["conflicts"]
-        self._affinities = state["affinities"]
+        self._kept = []
+        self._sums = {name: state[name].numpy().copy() for name in self._sums}
+
+
+def _add(sums: NDArray[numpy.float64], index: Any, values: Any, counts: Any = 1) -> None:
+    """Add to sums, [0], and counts, [1], at an index of the tasks, or of their pairs."""
+    sums[0][index] += values
+    sums[1][index] += counts
+
+
+def _grid(active: slice | Tensor) -> Any:
+    """Return the index of all pairs of these tasks."""
+    return active if isinstance(active, slice) else numpy.ix_(active.numpy(), active.numpy())
+
+
+def _read(tensors: Sequence[Tensor]) -> list[NDArray[numpy.float64]]:
+    """Return the numbers of tensors [n]; those of one device are read at once."""
+    if not tensors:
+        return []
+    if len({tensor.device for tensor in tensors}) > 1:
+        tensors = [tensor.cpu() for tensor in tensors]
+    joined = torch.cat(list(tensors)).detach().double().cpu().numpy()
+    return numpy.split(joined, numpy.cumsum([len(tensor) for tensor in tensors[:-1]]))

@@ -68,7 +68,7 @@ class Trainer:
         self.selected = SelectedModel(parts.model, parts.selection_rules)
         self.main_metrics = {name: task.main_metric for name, task in parts.tasks.items()}
         self.task_bests = TaskBests(self.main_metrics, parts.skills)
-        self.step_means = StepMeans(list(parts.tasks), parts.device)
+        self.step_means = StepMeans(list(parts.tasks))
         #: All that changes during training, as it stands in last.pt. Observers come last, since they cut back files.
         self.state: dict[str, Stateful] = {
             "progress": self.progress,

@@ -75,6 +75,11 @@ class Fetcher(Dataset[Any]):
         # (process, sample that it is reading) of each worker: workers write it, and this process reads it if one dies.
         self._reading = torch.full((num_workers, 2), -1).share_memory_() if num_workers else None
 
+    @property
+    def draws_nothing(self) -> bool:
+        """True if samples are the same under any seed."""
+        return isinstance(self._split, BatchSplit) and not self._split.is_random
+
     def __getitem__(self, item: tuple[int, Sequence[int] | Tensor]) -> Loaded | Failure:
         try:
             return self.fetch(*item)
@@ -94,8 +99,7 @@ class Fetcher(Dataset[Any]):
 
     def make(self, seed: int, parts: Mapping[str, Part]) -> Loaded:
         """Return the samples of `parts`, as `fetch` does."""
-        draws_nothing = isinstance(self._split, BatchSplit) and not self._split.is_random
-        with _on_one_thread(), nullcontext() if draws_nothing else _seeded(seed):
+        with _on_one_thread(), nullcontext() if self.draws_nothing else _seeded(seed):
             batches = {source: self._stack(part) for source, part in parts.items()}
         return batches if self.per_source else batches[""]
 
@@ -209,6 +213,9 @@ def check_finite(inputs: Any, indices: Sequence[int], split: str) -> None:
 def _on_one_thread() -> Iterator[None]:
     """Let PyTorch use one thread in the block."""
     number = torch.get_num_threads()
+    if number == 1:
+        yield
+        return
     torch.set_num_threads(1)
     try:
         yield

@@ -252,8 +252,12 @@ class Loader:
             everything = torch.arange(self.num_samples)
             order = torch.randperm(self.num_samples, generator=generator) if self._shuffle else everything
             batches = order.split(self.batch_size)
+        draws_nothing = self._fetcher.draws_nothing
         return [
-            (derive_seed(self._seed, epoch, number), indices if self._rows is None else self._rows[indices])
+            (
+                0 if draws_nothing else derive_seed(self._seed, epoch, number),
+                indices if self._rows is None else self._rows[indices],
+            )
             for number, indices in enumerate(batches[: self.num_batches])
         ]
 
