@@ -188,12 +188,12 @@ def test_seeds_that_learned_other_things_of_the_data_are_not_stacked(monkeypatch
 
 
 REFUSED = {
-    ("weighting=mgda",): "MGDA combines gradients",
+    ("weighting=mgda",): "MGDA combines gradients, and steps of several seeds at once are for weightings of losses",
     ("weighting=famo",): "FAMO needs more of a step than the losses",
     ("weighting=auto_lambda",): "AutoLambda needs more of a step than the losses",
     ("model=ltb",): "changes in the course of the training",
-    ("trainer.micro_batches=2",): "trainer.micro_batches=2 is not for several seeds at once, only 1",
-    ("trainer.precision=bf16",): "trainer.precision=bf16 is not for several seeds at once, only fp32",
+    ("trainer.micro_batches=2",): "trainer.micro_batches=2 is not for steps of several seeds at once, only 1",
+    ("trainer.precision=bf16",): "trainer.precision=bf16 is not for steps of several seeds at once, only fp32",
     ("backbone.dropout=0.5",): "the model draws random numbers in a step",
     ("trainer.vectorized_seeds=1",): "trainer.vectorized_seeds must be >= 2, or null for one seed, found 1",
     ("-m", "seed=0,1"): "trainer.vectorized_seeds=3 makes 3 runs",

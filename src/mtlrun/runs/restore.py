@@ -91,7 +91,11 @@ def as_restored(config: Mapping[str, Any], device: str) -> dict[str, Any]:
     restored: dict[str, Any] = copy.deepcopy(dict(config))
     # Nothing is written, so that the folder of all studies need not be writable, or exist on this machine.
     restored["runtime"] |= {"device": device, "num_workers": 0, "rerun": False, "root": tempfile.gettempdir()}
-    for group, key in (("model", "init_from"), ("backbone", "weights")):
+    for group, key, off in (
+        ("model", "init_from", None),
+        ("backbone", "weights", None),
+        ("trainer", "cuda_graph", False),
+    ):
         if restored[group].get(key) is not None:
-            restored[group][key] = None
+            restored[group][key] = off
     return restored

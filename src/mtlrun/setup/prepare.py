@@ -34,6 +34,7 @@ from mtlrun.setup.compatibility import (
 )
 from mtlrun.setup.component_check import check_config
 from mtlrun.setup.computing import check_computation, describe_computation, set_computation
+from mtlrun.setup.cuda_graph import check_cuda_graph
 from mtlrun.setup.data_paths import find_data_paths
 from mtlrun.setup.doubts import doubt_plan, doubt_splits, doubt_targets, doubt_warmup
 from mtlrun.setup.environment import choose_device, keep_solvers_on_one_thread, set_seed, use_tf32, use_threads
@@ -122,7 +123,9 @@ def prepare(config: Mapping[str, Any]) -> Parts:
         problems.drop_inherited(config)
         problems.raise_if_any()
         components = Components(**built)
-        return place(components, load_data(components))
+        parts = place(components, load_data(components))
+        check_cuda_graph(parts)
+    return parts
 
 
 # ------------------------------------------------------------------------------------------------------- 1. build

@@ -3,28 +3,27 @@
 import copy
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 
 import torch
 from torch import Tensor
 
 from mtlrun.errors import ConfigError
 from mtlrun.models import MultiTaskModel
+from mtlrun.setup.plain_passes import limits_of_plain_passes
 from mtlrun.training.batch import LabeledBatch
 from mtlrun.training.forward import BatchPass, forked_random_numbers
 from mtlrun.training.parts import Parts
 from mtlrun.training.together.joint_pass import JointPass, can_be_stacked
 from mtlrun.training.together.stacked_models import StackedModels
-from mtlrun.weightings import LossWeighting
-from mtlrun.weightings.capabilities import LooksAhead, ObservesLossesAfterStep, ObservesPerformance
 
+_WHAT = "steps of several seeds at once"
 #: By how much the second of the two models of a trial differs from the first, relative to each parameter.
 _SMALL = 0.01
 #: How far losses and gradients of a trial may be from those that each model has alone, and below which gradients are 0.
 _ROUNDING, _ROUNDING_OF_FLOAT32, _SMALLEST = 1e-6, 0.05, 1e-6
 #: Samples of a trial.
 _SAMPLES = 4
-#: Keys that change how a step is made, and the values with which those of several seeds can be made at once.
-_ALLOWED = {"micro_batches": (1,), "checkpoint_activations": (False,), "precision": ("fp32", "tf32")}
 
 
 def check_together(parts: Parts, number: int) -> None:
@@ -34,41 +33,12 @@ def check_together(parts: Parts, number: int) -> None:
         parts: of the first seed.
         number: of the seeds.
     """
-    problem = next(_problems(parts), None)
+    limits = limits_of_plain_passes(parts, _WHAT, precision=("fp32", "tf32"), cuda_graph=(False,))
+    problem = next(chain(limits, _try(parts)), None)
     if problem is not None:
         raise ConfigError(
             f"trainer.vectorized_seeds={number}: {problem}; leave it out, and train with -m seed=range({number})"
         )
-
-
-def _problems(parts: Parts) -> Iterator[str]:
-    """Yield why a step of several seeds cannot be made at once."""
-    weighting, model, train = parts.weighting, parts.model, parts.loaders["train"]
-    name = type(weighting).__name__
-    if not isinstance(weighting, LossWeighting):
-        yield f"{name} combines gradients, which is not done for several seeds at once"
-    for method in weighting.methods():
-        if isinstance(method, LooksAhead | ObservesLossesAfterStep | ObservesPerformance):
-            yield f"{type(method).__name__} needs more of a step than the losses"
-    for key, allowed in _ALLOWED.items():
-        found = getattr(parts.settings, key)
-        if found not in allowed:
-            yield f"trainer.{key}={_shown(found)} is not for several seeds at once, only {_shown(allowed[0])}"
-    if type(model).on_train_step is not MultiTaskModel.on_train_step:
-        yield f"{type(model).__name__} changes in the course of the training"
-    if train.per_source or model.source_statistics is not None:
-        yield "sources go through the model separately"
-    if isinstance(train.split.sample_weights, Tensor) or train.split.sample_weights:
-        yield "samples have weights"
-    summary = parts.splits["train"]
-    for task, labeled in summary.labeled.items():
-        if labeled < summary.samples:
-            yield f"task {task} has a label for {labeled} of {summary.samples} training samples, and must have all"
-    yield from _try(parts)
-
-
-def _shown(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _try(parts: Parts) -> Iterator[str]:

@@ -10,6 +10,7 @@ from mtlrun.datasets import Loaded
 from mtlrun.errors import RunInterruptedError
 from mtlrun.gradients import NonFiniteGradientError, Update
 from mtlrun.training.batch import LabeledBatch
+from mtlrun.training.captured_passes import CapturedForward, CapturedPasses, CudaGraphs
 from mtlrun.training.checkpoint import Checkpoints, Generators, Stateful
 from mtlrun.training.constants import ConstantPredictions
 from mtlrun.training.evaluation import evaluate, gather
@@ -63,6 +64,8 @@ class Trainer:
         self.stepper = Stepper(parts.optimizer)
         reads_at_once = parts.device.type == "cpu" or not self.stepper.knows_found_inf
         self.guard = Guard(parts.model, self.sharing, parts.settings, lowest, reads_at_once=reads_at_once)
+        graphs = CudaGraphs(parts.device) if parts.settings.cuda_graph else None
+        self.captured = None if graphs is None else CapturedPasses(parts.model, parts.tasks, graphs)
         self.progress = Progress()
         self.timetable = Timetable(parts.settings, parts.steps_per_epoch, parts.total_steps)
         self.selected = SelectedModel(parts.model, parts.selection_rules)
@@ -188,6 +191,7 @@ class Trainer:
             return  # no task has a label in this batch, or in each of its parts
         weighting.active = active = positions(forward.active, batch)
         for method in weighting.capable_of(ObservesPerformance):
+            assert isinstance(forward, Forward)
             method.observe_performance(forward.performances())
         update = self.backward(forward)
         self.guard.check_and_clip(update.losses, step + 1, active)
@@ -195,6 +199,7 @@ class Trainer:
             self.guard.raise_if_bad(lambda _: batch)
         self.stepper.step(self.guard.found_inf)
         for comparing in weighting.capable_of(ObservesLossesAfterStep):
+            assert isinstance(forward, Forward)
             comparing.observe_losses_after_step(forward.losses_again())
         weighting.learn()
         self.step_means.add(active, update.losses, update.weights, update.gram)
@@ -212,8 +217,12 @@ class Trainer:
         self.parts.model.on_train_step((step - 1) / self.steps_per_epoch, (step - 1) / self.total_steps)
         return self.load(next(iter(self.parts.loaders["train"].batches(epoch, start=number))))
 
-    def forward(self, batch: LabeledBatch) -> Forward:
+    def forward(self, batch: LabeledBatch) -> Forward | CapturedForward:
         """Send a batch through the model, at once or in micro-batches."""
+        if self.captured is not None and not self.timetable.gradients_are_due(self.progress.step + 1):
+            replayed = self.captured.forward(batch)
+            if replayed is not None:
+                return replayed
         weighting = self.parts.weighting
         num_parts = weighting.num_parts if isinstance(weighting, PartsWeighting) else 1
         repeatable = bool(weighting.capable_of(ObservesLossesAfterStep))
@@ -222,7 +231,7 @@ class Trainer:
         self.progress.leave_out([task for task in batch.active if task not in forward.active], num_parts)
         return forward
 
-    def backward(self, forward: Forward) -> Update:
+    def backward(self, forward: Forward | CapturedForward) -> Update:
         """Let the weighting make an update of the losses; afterwards `.grad` is complete."""
         weighting, step = self.parts.weighting, self.progress.step + 1
         is_due = self.timetable.gradients_are_due if isinstance(weighting, LossWeighting) else self.timetable.log_is_due

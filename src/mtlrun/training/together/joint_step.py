@@ -10,6 +10,7 @@ from mtlrun.datasets import Loaded
 from mtlrun.gradients.assignment import quick_norm_of_grads
 from mtlrun.training.batch import LabeledBatch
 from mtlrun.training.optim import set_learning_rates
+from mtlrun.training.plain_pass import weigh
 from mtlrun.training.together.joint_pass import JointPass, can_be_stacked
 from mtlrun.training.together.stacked_models import StackedModels
 from mtlrun.training.together.stacked_optimizer import StackedOptimizer, same_rates
@@ -32,6 +33,8 @@ class JointStep:
         models = [trainer.parts.model for trainer in trainers]
         self._models = StackedModels(models)
         self._pass = JointPass(first.model, first.tasks)
+        methods = [trainer.parts.weighting for trainer in trainers]
+        self._weightings = [method for method in methods if isinstance(method, LossWeighting)]
         optimizers = [trainer.parts.optimizer for trainer in trainers]
         self._optimizer = StackedOptimizer.make(optimizers, self._models, first.model)
         self._lowest = torch.tensor(first.weighting.lowest_losses(len(first.tasks)), device=first.device)
@@ -54,7 +57,7 @@ class JointStep:
             _begin(trainer)
         self._models.zero_grad()
         losses, regularizer = self._pass(self._models, batches)
-        weights = self._weigh(losses)
+        weights = weigh(self._weightings, losses)
         roots, gradients = [losses], [weights]
         if regularizer.requires_grad:
             roots.append(regularizer)
@@ -67,18 +70,6 @@ class JointStep:
             if error is None:
                 _end(trainer, values, weighed)
         return errors
-
-    def _weigh(self, losses: Tensor) -> Tensor:
-        """Return the gradients of the trainers' objectives with respect to their losses, [num_trainers, K]."""
-        leaf = losses.detach().clone().requires_grad_()
-        objectives = []
-        for trainer, values in zip(self._trainers, leaf.unbind(), strict=True):
-            weighting = trainer.parts.weighting
-            assert isinstance(weighting, LossWeighting)
-            objectives.append(weighting.scalarize(values))
-        torch.autograd.backward(objectives)  # also the gradients of what the weightings learn
-        assert leaf.grad is not None
-        return leaf.grad
 
     def _check(self, losses: Tensor, batches: Sequence[LabeledBatch]) -> list[Exception | None]:
         """Return the error of each trainer whose losses or gradients no step can be made of; clip the gradients."""
