@@ -40,10 +40,8 @@ def main() -> None:
     for name in [entry.name for entry in entries("model")]:
         trainer = make(name, overrides)
         parameters = count_parameters(trainer.parts.model.parameters())
-        contestants = {"hard": partial(reference.train_step, batch), name: partial(trainer.train_step, batch)}
-        ratio = (
-            1.0 if name == "hard" else take_turns(contestants, trainer.parts.device, rounds=ROUNDS).ratio(name, "hard")
-        )
+        contestants = {"reference": partial(reference.train_step, batch), name: partial(trainer.train_step, batch)}
+        ratio = take_turns(contestants, trainer.parts.device, rounds=ROUNDS).ratio(name, "reference")
         cost = short(count_macs(trainer.parts.model, batch[0]))
         print(f"| `{name}` | {short(parameters)} | {cost} | {ratio:.2f} |", flush=True)
 

@@ -1,0 +1,109 @@
+"""What the keys of `trainer` that are about speed and memory do to a training step.
+
+    python scripts/benchmark_keys.py --device cuda
+    python scripts/benchmark_keys.py --networks resnet18 --divide 32 --width 0.25 --columns bf16 checkpoint_activations
+
+Each row makes the same run twice, with the words of its column and without, as the command line would, and lets the two
+take turns: whole steps of the trainer on one batch of noise. `speed` is how many times faster the step is; memory is by
+how much a step raises what is in use on a GPU. What a run refuses is named below the table.
+"""
+
+import argparse
+import math
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from networks import NETWORKS, mtlrun_step, prepare_run, shrunk
+from results import Results
+from timing import clock, take_turns
+
+from mtlrun.errors import MtlrunError
+from mtlrun.setup.environment import keep_solvers_on_one_thread
+
+COLUMNS = {
+    "bf16": ["trainer.precision=bf16"],
+    "bf16, compile": ["trainer.precision=bf16", "trainer.compile=true"],
+    "bf16, compile, channels_last": ["trainer.precision=bf16", "trainer.compile=true", "trainer.channels_last=true"],
+    "tf32": ["trainer.precision=tf32"],
+    "fp16": ["trainer.precision=fp16"],
+    "bf16, channels_last": ["trainer.precision=bf16", "trainer.channels_last=true"],
+    "channels_last": ["trainer.channels_last=true"],
+    "compile": ["trainer.compile=true"],
+    "fused optimizer": ["+optimizer.fused=true"],
+    "cuda_graph": ["trainer.cuda_graph=true"],
+    "two_pass": ["trainer.two_pass=true"],
+    "checkpoint_activations": ["trainer.checkpoint_activations=true"],
+    "stream_rows": ["trainer.stream_rows=true"],
+    "micro_batches=2": ["trainer.micro_batches=2"],
+}
+#: The column that an aim is about.
+COMPILED = "bf16, compile"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", default=["resnet50", "resnet18"], choices=list(NETWORKS))
+    parser.add_argument("--weightings", nargs="+", default=["equal", "mgda"])
+    parser.add_argument("--columns", nargs="+", default=list(COLUMNS), choices=list(COLUMNS))
+    parser.add_argument("--tasks", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--divide", type=int, default=1, help="the batch, for smaller machines; images get 64 pixels")
+    parser.add_argument("--width", type=float, default=1.0, help="factor on the channels, with --divide")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="time budget")
+    parser.add_argument("--json", help="write the results to this file as well")
+    arguments = parser.parse_args()
+    keep_solvers_on_one_thread()
+    end, results, device = time.monotonic() + arguments.seconds, Results(arguments.json), torch.device(arguments.device)
+    header = ["network", "weighting", "words", "ms", "speed", "middle half", "first step, s", "MiB", "MiB without"]
+    results.table(f"Keys of trainer, K = {arguments.tasks}", header)
+    compiled: list[float] = []
+    pairs = [(network, weighting) for network in arguments.networks for weighting in arguments.weightings]
+    jobs = [(network, weighting, column) for network, weighting in pairs for column in arguments.columns]
+    jobs.sort(key=lambda job: job[2] != COMPILED)  # which takes longest, and is what matters most
+    with tempfile.TemporaryDirectory() as folder:
+        for number, (name, weighting, column) in enumerate(jobs):
+            if time.monotonic() > end:
+                left = [f"{network} {method} {words}" for network, method, words in jobs[number:]]
+                results.note(f"The time budget ended before these {len(left)}: {'; '.join(left)}")
+                break
+            network = NETWORKS[name]
+            if arguments.divide > 1:
+                network = shrunk(network, arguments.divide, arguments.width)
+            label = f"{name}, {weighting}, {column}"
+            try:
+                without = mtlrun_step(prepare_run(network, arguments.tasks, weighting, device), Path(folder))
+                words = COLUMNS[column]
+                changed = mtlrun_step(prepare_run(network, arguments.tasks, weighting, device, words), Path(folder))
+                now = clock(device)
+                begin = now()
+                changed()
+                first_step = now() - begin
+            except (MtlrunError, RuntimeError) as error:  # refused, or the compiler fails
+                results.note(f"{label}: {str(error).splitlines()[0][:120]}")
+                continue
+            calls = 3 if device.type == "cuda" else 1
+            steps = {"without": without, "with": changed}
+            turns = take_turns(steps, device, rounds=arguments.rounds, calls=calls, deadline=end)
+            for contestant, reason in turns.failures.items():
+                results.note(f"{label}, {contestant}: {reason}")
+            low, high = turns.middle_half("without", "with")
+            speed = turns.ratio("without", "with")
+            peaks = [turns.peak_bytes.get(one, math.nan) / 2**20 for one in ("with", "without")]
+            results.raw[label] = {"seconds": turns.seconds, "peak_bytes": turns.peak_bytes, "first_step": first_step}
+            quartiles = f"{low:.2f} to {high:.2f}"
+            ms = 1000 * turns.median("with")
+            results.row(NETWORKS[name].name, weighting, column, ms, speed, quartiles, first_step, *peaks)
+            if name == "resnet50" and column.startswith(COMPILED) and not math.isnan(speed):
+                compiled.append(speed)
+    # Of compiled bf16 with and without channels_last, whichever is faster may count, but for each of the weightings.
+    enough = len(compiled) >= len(arguments.weightings)
+    worst = min(compiled) if enough else math.nan
+    text = "Compiled bf16 has at least 2 times the throughput of float32, ResNet-50 (smallest ratio)"
+    results.aim(text, worst, worst >= 2)
+
+
+if __name__ == "__main__":
+    main()
