@@ -90,6 +90,7 @@ def prepare_run(
 ) -> Parts:
     """Return the components of the run that a command line with these words would make."""
     overrides = [*network.overrides(num_tasks), f"weighting={weighting}", f"runtime.device={device}", *words]
+    overrides.append(f"dataset.cache={'memory' if device.type == 'cpu' else 'device'}")  # only the step is measured
     if needs_primary(weighting):
         overrides.append(f"weighting.primary={network.tasks(num_tasks)[0]}")
     return prepare(compose(overrides, _CONF))
