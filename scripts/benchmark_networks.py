@@ -120,36 +120,43 @@ def main() -> None:
     arguments = parser.parse_args()
     keep_solvers_on_one_thread()
     end, results = time.monotonic() + arguments.seconds, Results(arguments.json)
-    skipped: list[str] = []
     exact: dict[str, tuple[float, float]] = {}  # ratios to passes, and of TorchJD's default
     to_loop: list[float] = []
+    skipped: list[str] = []
     results.table("Whole training steps", HEADER)
-    with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(arguments, Path(folder))
-        for name, num_tasks, weighting in jobs(arguments):
-            label = f"{name}, K = {num_tasks}, {weighting}"
-            if time.monotonic() > end:
-                skipped.append(label)
-                continue
-            try:
-                turns, parts = bench.measure(name, num_tasks, weighting, end)
-            except (MtlrunError, torch.OutOfMemoryError) as error:
-                results.note(f"{label}: {str(error).splitlines()[0][:200]}")
-                continue
-            for contestant, reason in turns.failures.items():
-                results.note(f"{label}, {contestant}: {reason}")
-            found = [turns.ratio("mtlrun", "loop"), turns.ratio("mtlrun", "passes")]
-            found += [turns.ratio(way, "mtlrun") for way in peers.WAYS]
-            peaks = [turns.peak_bytes.get(one, math.nan) / 2**20 for one in ("mtlrun", "passes", peers.WAYS[0])]
-            results.raw[label] = {"seconds": turns.seconds, "peak_bytes": turns.peak_bytes}
-            results.row(NETWORKS[name].name, num_tasks, weighting, 1000 * turns.median("mtlrun"), *found, *peaks)
-            if is_exact(parts):
-                exact[label] = (found[1], found[2])
-            if weighting == "equal":
-                to_loop.append(found[0])
-    if skipped:
-        results.note(f"The time budget ended before these {len(skipped)}: {'; '.join(skipped)}")
-    report_aims(results, exact, to_loop)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            bench = Bench(arguments, Path(folder))
+            for name, num_tasks, weighting in jobs(arguments):
+                label = f"{name}, K = {num_tasks}, {weighting}"
+                if time.monotonic() > end:
+                    skipped.append(label)
+                    continue
+                try:
+                    turns, parts = bench.measure(name, num_tasks, weighting, end)
+                except (MtlrunError, torch.OutOfMemoryError) as error:
+                    results.note(f"{label}: {str(error).splitlines()[0][:200]}")
+                    continue
+                add_row(results, turns, label, (NETWORKS[name].name, num_tasks, weighting))
+                if is_exact(parts):
+                    exact[label] = (turns.ratio("mtlrun", "passes"), turns.ratio(peers.WAYS[0], "mtlrun"))
+                if weighting == "equal":
+                    to_loop.append(turns.ratio("mtlrun", "loop"))
+    finally:  # also where it is cut off
+        if skipped:
+            results.note(f"The time budget ended before these {len(skipped)}: {'; '.join(skipped)}")
+        report_aims(results, exact, to_loop)
+
+
+def add_row(results: Results, turns: Turns, label: str, cells: tuple[object, ...]) -> None:
+    """Add what one contest found."""
+    for contestant, reason in turns.failures.items():
+        results.note(f"{label}, {contestant}: {reason}")
+    found = [turns.ratio("mtlrun", "loop"), turns.ratio("mtlrun", "passes")]
+    found += [turns.ratio(way, "mtlrun") for way in peers.WAYS]
+    peaks = [turns.peak_bytes.get(one, math.nan) / 2**20 for one in ("mtlrun", "passes", peers.WAYS[0])]
+    results.raw[label] = {"seconds": turns.seconds, "peak_bytes": turns.peak_bytes}
+    results.row(*cells, 1000 * turns.median("mtlrun"), *found, *peaks)
 
 
 def report_aims(results: Results, exact: dict[str, tuple[float, float]], to_loop: list[float]) -> None:

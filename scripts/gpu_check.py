@@ -1,4 +1,4 @@
-"""All checks that need a GPU, in under ten minutes, and one page of results.
+r"""All checks that need a GPU, in under ten minutes, and one page of results.
 
     scripts/gpu_check --out results
     scripts/gpu_check --out results --wheels wheels
@@ -8,7 +8,7 @@ For a machine with one GPU and PyTorch, from a checkout alone: nothing is instal
 is needed. What is not installed there is taken from a folder of wheels and put into a temporary folder. Elsewhere, for
 the same version of Python, that folder is made by
 
-    pip wheel --no-deps --wheel-dir wheels hydra-core omegaconf antlr4-python3-runtime threadpoolctl pycocotools \\
+    pip wheel --no-deps --wheel-dir wheels hydra-core omegaconf antlr4-python3-runtime threadpoolctl pycocotools \
         torchjd quadprog qpsolvers cvxpy clarabel ecos osqp scs
 
 The parts run one after the other, the two that time nothing side by side: the tests marked `gpu`, the ways of use that
@@ -37,6 +37,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 #: What a part may take beyond the budget that it knows of, to end and be ended.
 _GRACE = 15.0
+#: Seconds without which no other part is begun.
+_LEAST = 5.0
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Part:
     Args:
         name: of its files.
         title: on the page.
-        words: of the command; a script of this folder, or a module after -m.
+        words: of the command; a script of this folder, or a module after -m. {out} stands for the folder of results.
         seconds: time limit.
         budgeted: True for a script that takes --seconds and --json.
         must_pass: True if its failure is one of the whole check.
@@ -88,10 +90,11 @@ def make_parts(*, rehearse: bool) -> list[list[Part]]:
     tests = ("-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *sized("-n 4 tests", "-n 0 tests/training"))
     uses = sized("", "--together 1 --uses 'evaluated on the CPU'")
     networks = sized("", "--networks resnet18 --tasks 2 --weightings equal mgda --warmup 0")
-    keys = sized("--seconds 110", "--networks resnet18 --weightings equal --columns 'fused optimizer'")
+    keys = sized("", "--networks resnet18 --weightings equal --columns 'fused optimizer'")
     flat = sized("", "--networks resnet18 --tasks 2")
     loading = sized("--workers 0 4 12", "--images 40 --rows 200 --words backbone=resnet18 backbone.width=0.05")
     scaling = sized("", "--tasks 2 --widths 1 --divide 128 --width 0.05 --rounds 1")
+    scaling += ("--picture", "{out}/cost.png")
     few = sized("", "--divide 128 --width 0.05 --weightings mgda")
     return [
         [
@@ -103,14 +106,7 @@ def make_parts(*, rehearse: bool) -> list[list[Part]]:
         [Part("profile", "Profile", ("profile_step.py", *device, *few), 40, budgeted=False)],
         [Part("flat", "Flat vectors on the CPU", ("benchmark_flat_vectors.py", *device, *tiny, *flat), 40)],
         [Part("loading", "Loading", ("benchmark_loading.py", *device, *loading), 45)],
-        [
-            Part(
-                "scaling",
-                "Tasks and parameters",
-                ("benchmark_scaling.py", *device, *scaling, "--picture", "cost.png"),
-                60,
-            )
-        ],
+        [Part("scaling", "Tasks and parameters", ("benchmark_scaling.py", *device, *scaling), 60)],
     ]
 
 
@@ -137,8 +133,9 @@ class Check:
         """Run all parts; return the exit code."""
         self.write()
         for group in self.groups:
-            running = [(self.outcomes[part.name], self.start(part)) for part in group if self.left(part) > 5]
             begin = time.monotonic()
+            enough = self.end - begin > _LEAST
+            running = [(self.outcomes[part.name], self.start(part)) for part in group if enough]
             for outcome, process in running:
                 self.finish(outcome, process, begin)
                 print(f"{outcome.part.name}: {outcome.text}, {outcome.seconds:.0f} s", flush=True)
@@ -152,15 +149,12 @@ class Check:
 
     def start(self, part: Part) -> "subprocess.Popen[bytes]":
         """Start a part, whose output goes to its log."""
-        words = [sys.executable, *part.words]
+        words = [sys.executable, *(word.replace("{out}", str(self.out)) for word in part.words)]
         if part.words[0].endswith(".py"):
             words[1] = str(ROOT / "scripts" / words[1])
             words += ["--json", str(self.out / f"{part.name}.json")]
         if part.budgeted:  # with time to end by itself
             words += ["--seconds", f"{max(1.0, self.left(part) - _GRACE):.0f}"]
-        if "--picture" in words:
-            place = words.index("--picture") + 1
-            words[place] = str(self.out / words[place])
         with (self.out / f"{part.name}.log").open("wb") as log:
             log.write(f"{shlex.join(words)}\n\n".encode())
             log.flush()
@@ -171,19 +165,14 @@ class Check:
 
     def finish(self, outcome: Outcome, process: "subprocess.Popen[bytes]", begin: float) -> None:
         """Wait for a part until its time is over, and end it and all that it started."""
+        limit = min(outcome.part.seconds, self.end - begin)
         with suppress(subprocess.TimeoutExpired):
-            outcome.code = process.wait(
-                timeout=max(0.1, begin + self.left_since(outcome.part, begin) - time.monotonic())
-            )
+            outcome.code = process.wait(timeout=max(0.1, begin + limit - time.monotonic()))
         for number in (signal.SIGTERM, signal.SIGKILL):
             with suppress(ProcessLookupError, subprocess.TimeoutExpired):
                 os.killpg(process.pid, number)
-                process.wait(timeout=3)
+                process.wait(timeout=5)
         outcome.seconds = time.monotonic() - begin
-
-    def left_since(self, part: Part, begin: float) -> float:
-        """Return the seconds that a part may take that began at `begin`."""
-        return min(part.seconds, self.end - begin)
 
     def write(self) -> None:
         """Write the page as it stands."""
@@ -209,13 +198,8 @@ class Check:
         if "command" in content:
             lines += [f"    {content['command']}", "", content["machine"], ""]
         for table in content.get("tables", []):
-            lines += [
-                f"**{table['title']}**",
-                "",
-                f"| {' | '.join(table['header'])} |",
-                "|---" * len(table["header"]) + "|",
-            ]
-            lines += [f"| {' | '.join(row)} |" for row in table["rows"]] + [""]
+            rows = [table["header"], ["---"] * len(table["header"]), *table["rows"]]
+            lines += [f"**{table['title']}**", "", *(f"| {' | '.join(row)} |" for row in rows), ""]
         for note in content.get("notes", []):
             lines += [f"- {note}"]
         if not content or outcome.code != 0:
@@ -234,22 +218,15 @@ class Check:
 
 def unpack(wheels: Path, folder: Path) -> list[str]:
     """Install the wheels below `folder`; return a line for each that does not fit this Python."""
+    found = [str(wheel) for wheel in sorted(wheels.glob("*.whl"))]
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", str(folder)]
+    if not subprocess.run([*pip, *found], capture_output=True, check=False).returncode:
+        return []
     problems = []
-    for wheel in sorted(wheels.glob("*.whl")):
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--no-index",
-            "--no-deps",
-            "--target",
-            str(folder),
-        ]
-        done = subprocess.run([*command, str(wheel)], capture_output=True, text=True, check=False)
+    for wheel in found:
+        done = subprocess.run([*pip, wheel], capture_output=True, text=True, check=False)
         if done.returncode:
-            problems.append(f"{wheel.name} could not be unpacked: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
+            problems.append(f"{wheel} could not be unpacked: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
     return problems
 
 

@@ -4,7 +4,10 @@ import json
 import math
 import os
 import platform
+import shlex
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -34,19 +37,23 @@ class Aim:
 class Results:
     """What a benchmark found so far. Each row is printed, and written to a file, as soon as it is there.
 
+    SIGTERM then ends the program as `sys.exit` does, so that it can still say what it has found.
+
     Args:
         path: of the JSON file; None for none.
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
         self.path = None if path is None else Path(path)
-        self.command = " ".join([Path(sys.executable).name, *sys.argv])
+        self.command = shlex.join([Path(sys.executable).name, *sys.argv])
         self.machine = describe_machine()
         self.tables: list[Table] = []
         self.notes: list[str] = []
         self.aims: list[Aim] = []
         #: {name: anything that JSON can hold}: the figures behind the tables.
         self.raw: dict[str, object] = {}
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
         print(self.machine, flush=True)
 
     def table(self, title: str, header: Sequence[str]) -> None:
