@@ -164,6 +164,7 @@ USES: dict[str, Callable[[Place], str]] = {
     "a graph of the step": trained(*_TOY, "trainer.epochs=20", "trainer.cuda_graph=true"),
     "activation checkpointing": trained(*_SCENES, "trainer.checkpoint_activations=true", "weighting=mgda"),
     "streamed rows": trained(*_SCENES, "trainer.stream_rows=true", "weighting=mgda"),
+    "four seeds together": trained(*_TOY, "trainer.epochs=20", "trainer.vectorized_seeds=4"),
     "two passes": trained(*_SCENES, "trainer.two_pass=true", "weighting=mgda"),
 }
 #: Of which no use can be made on a CPU.
