@@ -92,7 +92,7 @@ class DamagedCheckpointError(CheckpointError):
 
 
 class OutOfMemoryError(MtlrunError):
-    """What is to be made does not fit into the memory that is free at the moment; nothing was trained."""
+    """What is to be made does not fit into the memory that is free at the moment; a step that was begun is not made."""
 
 
 class StorageError(MtlrunError):

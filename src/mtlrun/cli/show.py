@@ -78,7 +78,12 @@ def show(record: Record, config: Mapping[str, Any], *, again: bool) -> None:
             console.print(disagreement)
     for line in filter(None, [*describe_shortfalls(record), explain_baselines(record)]):
         console.print(line)
-    console.print(f"{record.epochs} epochs, {record.steps} steps in {record.seconds.get('train', nan):.1f} s; {folder}")
+    peak = record.peak_memory_mib.get("gpu", record.peak_memory_mib.get("process"))
+    memory = (
+        "" if peak is None else f", {peak:,.0f} MiB at most{' of the GPU' if 'gpu' in record.peak_memory_mib else ''}"
+    )
+    seconds = record.seconds.get("train", nan)
+    console.print(f"{record.epochs} epochs, {record.steps} steps in {seconds:.1f} s{memory}; {folder}")
 
 
 def _classes(record: Record) -> list[str]:

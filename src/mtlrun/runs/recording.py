@@ -15,8 +15,9 @@ from mtlrun.records.identity import run_id
 from mtlrun.records.notes import taking_notes
 from mtlrun.records.record import Record
 from mtlrun.records.stamps import as_plain
-from mtlrun.setup.environment import describe, peak_memory_mib
+from mtlrun.setup.environment import describe
 from mtlrun.setup.model_size import count_parameters
+from mtlrun.setup.peak_memory import peak_memory_mib
 from mtlrun.training.intervals import LEVEL, SEED, find_intervals
 from mtlrun.training.outputs import SplitOutputs
 from mtlrun.training.parts import Parts

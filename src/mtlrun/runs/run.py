@@ -52,10 +52,12 @@ from mtlrun.runs.logs import (
     logging_to,
 )
 from mtlrun.runs.other_code import note_other_code
+from mtlrun.runs.out_of_memory import explaining_out_of_memory
 from mtlrun.runs.predictions import keep_predictions
 from mtlrun.runs.recording import complete, new_record, record_intervals, recording
 from mtlrun.runs.signals import stop_signals
 from mtlrun.setup.model_description import SECTION, ModelDescription
+from mtlrun.setup.peak_memory import forget_peaks
 from mtlrun.setup.prepare import prepare
 from mtlrun.training.checkpoint import check_version
 from mtlrun.training.observers import EpochLines, MetricsFile, Screen, TensorBoard
@@ -148,6 +150,7 @@ def run_by_steps(
         check_version(folder / CHECKPOINTS)
         earlier, problem = record_to_continue(config)
     doubtful = [] if earlier is None else check_files(earlier)
+    forget_peaks()
     with gathering() as early_lines:
         if problem:
             logger.warning("%s; it is kept as %s.bad", problem, RECORD)
@@ -217,9 +220,10 @@ def _train(
     trainer.observers.started(record, trainer.progress.step)
     log_plan(parts, record)
     try:
-        for batch, meta_batch in trainer.steps():
-            yield PendingStep(trainer, batch, meta_batch)
-        _find_result(trainer, record, folder)
+        with explaining_out_of_memory(trainer, record.config):
+            for batch, meta_batch in trainer.steps():
+                yield PendingStep(trainer, batch, meta_batch)
+            _find_result(trainer, record, folder)
     except WorkerDiedError:
         trainer.pause_if_asked()  # what stops the run may have ended its workers before
         raise

@@ -3,7 +3,6 @@
 import os
 import platform
 import random
-import resource
 import sys
 import warnings
 from collections.abc import Mapping
@@ -118,12 +117,3 @@ def describe_code() -> Mapping[str, Any]:
         with suppress(PackageNotFoundError):
             versions[package] = version(package)
     return {"mtlrun": commit_of_mtlrun(), "versions": versions}
-
-
-def peak_memory_mib(device: torch.device) -> dict[str, float]:
-    """Return the peak memory of the process so far, and of the GPU if there is one, in MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    memory = {"process": peak / (2**20 if sys.platform == "darwin" else 2**10)}
-    if device.type == "cuda":
-        memory["gpu"] = torch.cuda.max_memory_allocated(device) / 2**20
-    return memory

@@ -50,8 +50,12 @@ def within_memory(what: str, advice: str) -> Iterator[None]:
     try:
         with _limited(free):
             yield
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemoryError(
+            f"{what} cannot fit into the memory that is free on the GPU; end other programs, or {advice}"
+        ) from error
     except (MemoryError, RuntimeError, OverflowError) as error:
-        if not isinstance(error, MemoryError | OverflowError) and (not _UNABLE.search(str(error)) or _of_gpu(error)):
+        if not isinstance(error, OverflowError) and not is_out_of_memory(error):
             raise
         if isinstance(error, OverflowError) or _taken() - before + _bytes_asked_for(str(error)) > size:
             raise refused from error
@@ -102,8 +106,11 @@ def _limited(free: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_DATA, limits)
 
 
-def _of_gpu(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "CUDA" in str(error)
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return True if an error says that there was no memory for a tensor or array, on whatever device."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and bool(_UNABLE.search(str(error))) and "CUDA" not in str(error)
 
 
 def _taken() -> int:

@@ -88,6 +88,7 @@ class Trainer:
         #: {split: what the heads put out in the selected state}, complete after `test`.
         self.outputs = {split: self._no_outputs(split) for split in ("val", "test")}
         self.has_ended = False  # and is saved; the model then holds the selected weights
+        self.evaluating = False  # and what ended the training early, if anything did, happened in an evaluation
         self.first_step_at: float | None = None  # time.monotonic()
         #: The seeds that this process trains together, if there are several, and how many of them still train.
         self.seeds_together: list[int] = []
@@ -253,6 +254,7 @@ class Trainer:
 
     def validate(self) -> None:
         """Evaluate the validation split, and write best.pt if the model is the best so far."""
+        self.evaluating = True
         parts, progress, epoch = self.parts, self.progress, self.progress.epoch + 1
         self.guard.raise_if_bad(self.batch_of_step)
         outputs = self._no_outputs("val")
@@ -278,6 +280,7 @@ class Trainer:
             batch = self.load(parts.loaders["val"].first(parts.settings.log_pictures))
             self.observers.pictured(progress.step, draw(parts.model, batch))
         parts.model.train()
+        self.evaluating = False
 
     def test(self) -> dict[str, dict[str, float]]:
         """Evaluate the test split with the selected model state; if there are several, each for its tasks.
@@ -285,6 +288,7 @@ class Trainer:
         What the heads put out for both splits is then in `outputs`. That for validation is known from the evaluation
         that was selected, unless the run was stopped since.
         """
+        self.evaluating = True
         metrics: dict[str, dict[str, float]] = {}
         outputs = self.outputs
         for names in self.selected.load_in_turn():
