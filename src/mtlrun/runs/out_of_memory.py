@@ -8,7 +8,6 @@ from typing import Any
 from mtlrun.errors import OutOfMemoryError
 from mtlrun.setup.memory import is_out_of_memory
 from mtlrun.setup.memory_advice import keys_that_help
-from mtlrun.training.parts import Parts
 from mtlrun.training.trainer import Trainer
 
 _TRIED = re.compile(r"(?:[Tt]ried|Unable) to allocate ([\d.]+ (?:[KMGTPE]iB|bytes))")
@@ -27,25 +26,24 @@ def explaining_out_of_memory(trainer: Trainer, config: Mapping[str, Any]) -> Ite
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        message = explain(str(error), trainer.parts, config, evaluating=trainer.evaluating)
-        raise OutOfMemoryError(message) from error
+        raise OutOfMemoryError(explain(str(error), trainer, config)) from error
 
 
-def explain(found: str, parts: Parts, config: Mapping[str, Any], *, evaluating: bool) -> str:
+def explain(found: str, trainer: Trainer, config: Mapping[str, Any]) -> str:
     """Return the message.
 
     Args:
         found: that of the allocator.
-        parts: of the run.
-        config: of the run.
-        evaluating: it was an evaluation, and not a step of training, that had no room.
+        trainer: whose step or evaluation had no room.
+        config: of its run.
     """
-    names, settings = config["names"], parts.settings
+    names, parts, settings, evaluating = config["names"], trainer.parts, trainer.parts.settings, trainer.evaluating
     number = sum(parameter.numel() for parameter in parts.model.parameters())
     size = f"eval_batch_size={settings.eval_batch_size}" if evaluating else f"batch_size={settings.batch_size}"
     tried = _TRIED.search(found)
     asked = f" when {_readable(tried)} more were asked for" if tried else ""
-    keys = keys_that_help(parts, config, evaluating=evaluating)
+    keys = ["fewer trainer.vectorized_seeds"] if trainer.seeds_together and not trainer.evaluating else []
+    keys = keys or keys_that_help(parts, config, evaluating=trainer.evaluating)
     advice = f"what would help, first things first: {', '.join(keys)}" if keys else "use a smaller backbone"
     what = "an evaluation" if evaluating else "a step"
     return (

@@ -36,9 +36,6 @@ def keys_that_help(parts: Parts, config: Mapping[str, Any], *, evaluating: bool)
 def _of_a_step(parts: Parts, config: Mapping[str, Any]) -> Iterator[str]:
     """Yield the keys that leave the update of a step as it is, and the one that takes other task gradients."""
     settings, weighting, loader = parts.settings, parts.weighting, parts.loaders["train"]
-    if settings.vectorized_seeds is not None:
-        yield f"trainer.vectorized_seeds={settings.vectorized_seeds // 2 if settings.vectorized_seeds > 3 else 'null'}"
-        return  # the keys below are for one seed at a time
     more = 2 * settings.micro_batches
     if 2 * more <= loader.batch_size and _is_allowed(parts, config, micro_batches=more):
         yield f"trainer.micro_batches={more}"
