@@ -128,9 +128,9 @@ class Record:
     macs: int = 0  # of one sample's predictions for all tasks
     match: Annotated[dict[str, float], Match] | None = None  # with match_parameters: a Match, as a dictionary
     passes_per_step: dict[str, int] = field(default_factory=dict)  # forward, backward
-    # train: training, validation and checkpoints; to_first_step: from the start of the program; standard only: test,
-    # with the predictions on validation, and intervals, with the file of predictions; baselines: 0 or so if they were
-    # known from another run
+    # train: training, validation and checkpoints; waiting: the part of it in which batches of training were waited
+    # for; to_first_step: from the start of the program; standard only: test, with the predictions on validation, and
+    # intervals, with the file of predictions; baselines: 0 or so if they were known from another run
     seconds: dict[str, float] = field(default_factory=dict)
     peak_memory_mib: dict[str, float] = field(default_factory=dict)
     fallbacks: int = 0  # steps in which a solver failed and a fallback direction was used

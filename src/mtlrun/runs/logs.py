@@ -11,6 +11,7 @@ from typing import TextIO
 
 from rich.console import Console
 
+from mtlrun.datasets.base import BatchSplit
 from mtlrun.errors import RunInterruptedError
 from mtlrun.records.display import TEST_SELECTED, print_line
 from mtlrun.records.folder import LOG
@@ -25,6 +26,8 @@ logger = logging.getLogger("mtlrun")
 
 _LARGE_STEP = 5e9  # MACs of a forward pass of a batch, with which a step takes about a second on one thread
 _MOST_THREADS = 8
+# Seconds in which batches were waited for, and the fraction of the training time, that are worth a line.
+_WORTH_A_LINE, _LONG_WAIT = 1.0, 0.1
 
 
 class _Expendable(logging.Handler):
@@ -204,6 +207,31 @@ def _was_shown(note: str, found: Mapping[str, str]) -> bool:
     return any(
         note.startswith(f"task {task}: ") and (advice in line or " by value" in note) for task, line in found.items()
     )
+
+
+def log_waiting(trainer: Trainer) -> None:
+    """Log which part of the training was spent on waiting for batches, if it is large, and what would make it less."""
+    progress, parts = trainer.progress, trainer.parts
+    if progress.waiting < _WORTH_A_LINE or progress.waiting < _LONG_WAIT * progress.seconds:
+        return
+    logger.info(
+        "batches were waited for in %.0f of %.0f s of training (%.0f %%); %s",
+        progress.waiting,
+        progress.seconds,
+        100 * progress.waiting / progress.seconds,
+        _advice_on_waiting(parts),
+    )
+
+
+def _advice_on_waiting(parts: Parts) -> str:
+    """Return in words what would make batches available sooner."""
+    split, workers = parts.loaders["train"].split, parts.runtime.num_workers
+    if not isinstance(split, BatchSplit):
+        read_once = "dataset.cache=auto reads each file once, and " if parts.dataset.cache == "none" else ""
+        return f"{read_once}runtime.num_workers={max(2 * workers, 4)} loads samples in as many processes"
+    if split.device != parts.device:
+        return "dataset.cache=device makes them on the GPU, if it has room for the samples"
+    return "a larger trainer.batch_size makes fewer of them"
 
 
 def log_undefined(trainer: Trainer) -> None:

@@ -144,7 +144,7 @@ def complete(record: Record, trainer: Trainer, started: float) -> None:
     record.seeds_together, record.joint_steps = list(trainer.seeds_together), progress.joint_steps
     record.fallbacks = parts.weighting.fallbacks
     record.left_out = dict(progress.left_out)
-    record.seconds["train"] = progress.seconds
+    record.seconds |= {"train": progress.seconds, "waiting": progress.waiting}
     if trainer.first_step_at is not None:
         record.seconds["to_first_step"] = trainer.first_step_at - started
     record.peak_memory_mib = peak_memory_mib(parts.device)

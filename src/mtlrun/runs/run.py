@@ -49,6 +49,7 @@ from mtlrun.runs.logs import (
     log_plan,
     log_protocol,
     log_undefined,
+    log_waiting,
     logging_to,
 )
 from mtlrun.runs.other_code import note_other_code
@@ -223,6 +224,7 @@ def _train(
         with explaining_out_of_memory(trainer, record.config):
             for batch, meta_batch in trainer.steps():
                 yield PendingStep(trainer, batch, meta_batch)
+            log_waiting(trainer)
             _find_result(trainer, record, folder)
     except WorkerDiedError:
         trainer.pause_if_asked()  # what stops the run may have ended its workers before

@@ -201,6 +201,14 @@ class LabeledBatch:
             return self.source_batches[0].active
         return [name for name in self.tasks if any(name in part.active for part in self.source_batches)]
 
+    def record_stream(self, stream: torch.cuda.Stream) -> None:
+        """Keep the memory of all tensors until what `stream` was given to do by now is done."""
+        for part in self.source_batches:
+            for tensors in ({"": part.inputs}, part.targets, part.label_index, part.sample_weights):
+                for tensor in tensors.values():
+                    if tensor is not None:
+                        tensor.record_stream(stream)
+
     @property
     def num_samples(self) -> int:
         """Number of samples in the batch."""

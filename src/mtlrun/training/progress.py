@@ -20,6 +20,7 @@ class Progress:
     evaluations: int = 0
     evaluated_step: int = 0  # of the last evaluation
     seconds: float = 0.0
+    waiting: float = 0.0  # seconds of these in which the next batch was waited for
     resumed: int = 0
     joint_steps: int = 0  # made at once with those of other seeds
     #: {task: steps in which its labels had no part, since the method needs a label in each part of the batch}.

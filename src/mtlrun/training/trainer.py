@@ -14,6 +14,7 @@ from mtlrun.training.captured_passes import CapturedForward, CapturedPasses, Cud
 from mtlrun.training.checkpoint import Checkpoints, Generators, Stateful
 from mtlrun.training.constants import ConstantPredictions
 from mtlrun.training.evaluation import evaluate, gather
+from mtlrun.training.feed import Feed, LabeledPair
 from mtlrun.training.forward import Forward, ModelSharing, positions
 from mtlrun.training.guard import Guard, diverged
 from mtlrun.training.lookahead import look_ahead, measure_affinity
@@ -67,6 +68,7 @@ class Trainer:
         graphs = CudaGraphs(parts.device) if parts.settings.cuda_graph else None
         self.captured = None if graphs is None else CapturedPasses(parts.model, parts.tasks, graphs)
         self.progress = Progress()
+        self.feed = Feed(parts.device, self.load, self.progress)
         self.timetable = Timetable(parts.settings, parts.steps_per_epoch, parts.total_steps)
         self.selected = SelectedModel(parts.model, parts.selection_rules)
         self.main_metrics = {name: task.main_metric for name, task in parts.tasks.items()}
@@ -147,15 +149,14 @@ class Trainer:
         if progress.evaluated_step == progress.step or time.monotonic() - self._saved_at > _SECONDS_UNSAVED:
             self.save()
 
-    def batches(self) -> Iterator[tuple[Loaded, Loaded | None]]:
+    def batches(self) -> Iterator[LabeledPair]:
         """Yield the remaining batches of this epoch, each with a meta batch if the method looks ahead."""
         loaders, progress = self.parts.loaders, self.progress
         batches = loaders["train"].batches(progress.epoch, start=progress.batch)
         if "meta" in loaders:
             meta_batches = loaders["meta"].batches(progress.epoch, start=progress.batch)
-            yield from zip(batches, meta_batches, strict=True)
-        else:
-            yield from ((batch, None) for batch in batches)
+            return self.feed.pairs(zip(batches, meta_batches, strict=True))
+        return self.feed.pairs((batch, None) for batch in batches)
 
     def finished(self) -> bool:
         """Return True if all steps are made, or patience has run out for all tasks."""
@@ -171,7 +172,7 @@ class Trainer:
 
     # ---------------------------------------------------------------------------------------------- the step
 
-    def train_step(self, loaded: Loaded, loaded_meta: Loaded | None = None) -> None:
+    def train_step(self, batch: LabeledBatch | Loaded, meta_batch: LabeledBatch | Loaded | None = None) -> None:
         """Make one step: forward, losses, the weighting fills `.grad`, guard, clip, optimizer; the weighting learns."""
         parts, step = self.parts, self.progress.step
         weighting, optimizer = parts.weighting, parts.optimizer
@@ -180,14 +181,15 @@ class Trainer:
         factor = parts.schedule.factor(step, self.steps_per_epoch, self.total_steps)
         set_learning_rates(optimizer, factor)
         parts.model.on_train_step(step / self.steps_per_epoch, step / self.total_steps)
-        batch = self.load(loaded)
-        if loaded_meta is not None:
-            look_ahead(weighting, parts.model, batch, self.load(loaded_meta), factor * optimizer.defaults["lr"])
+        batch = self.load(batch)
+        if meta_batch is not None:
+            look_ahead(weighting, parts.model, batch, self.load(meta_batch), factor * optimizer.defaults["lr"])
         if batch.active and self.timetable.affinity_is_due(step + 1):
             affinity = measure_affinity(parts.model, batch, self.sharing.shared, optimizer)
             self.step_means.add_affinity(positions(batch.active, batch), affinity)
 
         forward = self.forward(batch)
+        self.feed.fetch_ahead()
         if not forward.active:
             return  # no task has a label in this batch, or in each of its parts
         weighting.active = active = positions(forward.active, batch)
@@ -207,9 +209,11 @@ class Trainer:
         if self.first_step_at is None:
             self.first_step_at = time.monotonic()
 
-    def load(self, loaded: Loaded) -> LabeledBatch:
-        """Copy a batch to the device."""
-        return LabeledBatch.load(self.parts.tasks, loaded, self.parts.device)
+    def load(self, batch: LabeledBatch | Loaded) -> LabeledBatch:
+        """Copy what a loader gives to the device; return a batch that is there as it is."""
+        if isinstance(batch, LabeledBatch):
+            return batch
+        return LabeledBatch.load(self.parts.tasks, batch, self.parts.device)
 
     def batch_of_step(self, step: int) -> LabeledBatch:
         """Return the batch of a step, counted from 1, once more, and have the model be as it was at that step."""
