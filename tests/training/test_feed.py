@@ -99,12 +99,13 @@ def test_time_counts_as_waiting_once_the_gpu_has_nothing_to_do(computing):
 
 def test_an_error_is_raised_in_place_of_its_batch(computing):
     feed = Feed(torch.device("cuda"), FakeBatch, Progress())
-    found = []
-    with pytest.raises(DataError, match="broken"):
-        for batch, _ in feed.pairs(slow([], DataError("broken"))):
-            feed.fetch_ahead()  # of which the third one fails
-            found.append(batch.number)
+    pairs, found = feed.pairs(slow([], DataError("broken"))), []
+    for _ in range(2):
+        found.append(next(pairs)[0].number)
+        feed.fetch_ahead()  # the second time this fails
     assert found == [0, 1]
+    with pytest.raises(DataError, match="broken"):
+        next(pairs)
 
 
 def test_what_was_fetched_is_dropped_when_another_epoch_begins(computing):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -89,7 +90,8 @@ class LTB(MultiTaskModel):
             features = self.nodes(inputs, lambda index, parents: _weigh(weights[index], parents))
         else:
             layers = [*self.branching, torch.stack(heads)]
-            features = self._follow(inputs, [layer.argmax(dim=1).tolist() for layer in layers])
+            parents = iter(torch.cat([layer.argmax(dim=1) for layer in layers]).tolist())  # read from a GPU at once
+            features = self._follow(inputs, [list(islice(parents, len(layer))) for layer in layers])
         return Output({task: self.heads[task](last) for task, last in zip(requested, features, strict=True)})
 
     def _draw(self, logits: Tensor) -> Tensor:

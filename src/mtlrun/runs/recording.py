@@ -18,6 +18,7 @@ from mtlrun.records.stamps import as_plain
 from mtlrun.setup.environment import describe
 from mtlrun.setup.model_size import count_parameters
 from mtlrun.setup.peak_memory import peak_memory_mib
+from mtlrun.setup.placing import describe_place
 from mtlrun.training.intervals import LEVEL, SEED, find_intervals
 from mtlrun.training.outputs import SplitOutputs
 from mtlrun.training.parts import Parts
@@ -56,7 +57,8 @@ def new_record(config: Mapping[str, Any], parts: Parts, overrides: Sequence[str]
         match=None if parts.match is None else asdict(parts.match),
         passes_per_step={"forward": forward, "backward": backward},
         started=now(),
-        environment=describe(parts.device),
+        environment=describe(parts.device)
+        | {"cache": describe_place(parts.dataset.cache, parts.loaders["train"].split)},
     )
 
 

@@ -60,6 +60,7 @@ from mtlrun.runs.signals import stop_signals
 from mtlrun.setup.model_description import SECTION, ModelDescription
 from mtlrun.setup.peak_memory import forget_peaks
 from mtlrun.setup.prepare import prepare
+from mtlrun.setup.trial import try_memory
 from mtlrun.training.checkpoint import check_version
 from mtlrun.training.observers import EpochLines, MetricsFile, Screen, TensorBoard
 from mtlrun.training.parts import Parts
@@ -161,6 +162,7 @@ def run_by_steps(
             parts = continue_as_begun(earlier, parts)
     if earlier is not None:
         check_splits(earlier, parts)
+    try_memory(parts, config)
     console = console or make_console()
     with hold(folder) as lock, signals() as stop_signal:
         if parts.runtime.rerun or is_being_removed(folder):

@@ -283,13 +283,21 @@ def check_targets(split: Split, name: str, tasks: Mapping[str, Task]) -> None:
             raise DataError(f"dataset: {name} split, task {task_name}: no sample has a label")
 
 
-def try_batch(model: MultiTaskModel, tasks: Mapping[str, Task], loader: Loader, num_micro_batches: int = 1) -> None:
+def try_batch(
+    model: MultiTaskModel, tasks: Mapping[str, Task], loader: Loader, num_micro_batches: int, device: torch.device
+) -> None:
     """Run the smallest batch or micro-batch of the training through the model, without changing its state.
+
+    Args:
+        model, tasks: on `device`.
+        loader: of the training split.
+        num_micro_batches: into which a batch is divided.
+        device: of the run.
 
     Raises:
         ConfigError: data, backbone and heads do not fit together, or BatchNorm gets a single sample.
     """
-    whole = LabeledBatch.load(tasks, loader.smallest_batch(), torch.device("cpu"))
+    whole = LabeledBatch.load(tasks, loader.smallest_batch(), device)
     *_, batch = whole.split(num_micro_batches)
     model.train()
     try:

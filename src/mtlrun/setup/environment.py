@@ -3,12 +3,14 @@
 import os
 import platform
 import random
+import re
 import sys
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -41,15 +43,29 @@ def choose_device(name: str) -> torch.device:
     return torch.device(full_name)
 
 
+def use_device(device: torch.device) -> None:
+    """Let what names no GPU in particular be on this one, rather than on the first one."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+
+
 def set_seed(seed: int, *, deterministic: bool) -> None:
     """Seed all global generators; `deterministic` also makes CUDA use deterministic algorithms."""
     random.seed(seed)
     numpy.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-    torch.backends.cudnn.benchmark = not deterministic
+    tune_convolutions(not deterministic)
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
+
+
+def tune_convolutions(wanted: bool) -> None:
+    """Let cuDNN try its algorithms for each size of a batch that it has not met, and keep the fastest, or not.
+
+    It pays where sizes recur.
+    """
+    torch.backends.cudnn.benchmark = wanted
 
 
 def use_tf32(allowed: bool) -> None:
@@ -105,8 +121,20 @@ def describe(device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         environment["gpu"] = torch.cuda.get_device_name(device)
         environment["cuda"] = torch.version.cuda
+        environment["cudnn"] = torch.backends.cudnn.version()
+        environment["driver"] = _driver_version()
         environment["tf32"] = torch.backends.cuda.matmul.allow_tf32
+        environment["cudnn_benchmark"] = torch.backends.cudnn.benchmark
+        environment["deterministic"] = torch.are_deterministic_algorithms_enabled()
     return environment
+
+
+def _driver_version() -> str | None:
+    """Return the version of NVIDIA's driver, None if the system does not show it."""
+    with suppress(OSError):
+        found = re.search(r"\s(\d+\.\d+(?:\.\d+)?)\s", Path("/proc/driver/nvidia/version").read_text())
+        return found[1] if found else None
+    return None
 
 
 @cache

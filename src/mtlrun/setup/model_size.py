@@ -7,7 +7,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mtlrun.errors import ConfigError
+from mtlrun.models import MultiTaskModel
 from mtlrun.records.record import Match
+from mtlrun.training.batch import LabeledBatch
 
 _HALVINGS = 30  # of the interval that holds the width
 _WIDEST = 64.0  # as a multiple of the configured width
@@ -33,6 +35,14 @@ def count_macs(model: nn.Module, inputs: Tensor, tasks: Sequence[str] | None = N
         model(inputs[:1]) if tasks is None else model(inputs[:1], tasks)
     model.train(was_training)
     return int(counter.get_total_flops()) // 2
+
+
+def count_macs_of_batch(model: MultiTaskModel, batch: LabeledBatch) -> int:
+    """Return the MACs of one sample; if sources go through the model separately, of one sample of each."""
+    return sum(
+        count_macs(model, samples.inputs, None if samples.source is None else samples.active)
+        for samples in batch.source_batches
+    )
 
 
 def match_width(reference: Callable[[], nn.Module], candidate: Callable[[float], nn.Module], width: float) -> Match:

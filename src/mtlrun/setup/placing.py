@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 
 from mtlrun.config.settings import Runtime
-from mtlrun.datasets.base import BatchSplit, MultiTaskDataset, Split, SplitName
+from mtlrun.datasets.base import BatchSplit, Cache, MultiTaskDataset, Split, SplitName
 from mtlrun.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -63,3 +63,10 @@ def _are_to_move(splits: Mapping[int, BatchSplit], device: torch.device) -> bool
             sizes,
         )
     return fit
+
+
+def describe_place(cache: Cache, split: Split) -> Cache:
+    """Return where the samples of a split lie, given `dataset.cache`: `device`, `memory` or `none`."""
+    if isinstance(split, BatchSplit) and split.device.type != "cpu":
+        return "device"
+    return "none" if cache == "none" else "memory"

@@ -37,13 +37,21 @@ from mtlrun.setup.computing import check_computation, describe_computation, set_
 from mtlrun.setup.cuda_graph import check_cuda_graph
 from mtlrun.setup.data_paths import find_data_paths
 from mtlrun.setup.doubts import doubt_plan, doubt_splits, doubt_targets, doubt_warmup
-from mtlrun.setup.environment import choose_device, keep_solvers_on_one_thread, set_seed, use_tf32, use_threads
+from mtlrun.setup.environment import (
+    choose_device,
+    keep_solvers_on_one_thread,
+    set_seed,
+    tune_convolutions,
+    use_device,
+    use_tf32,
+    use_threads,
+)
 from mtlrun.setup.length import choose_length
 from mtlrun.setup.loaders import fit_tasks, has_source_statistics, make_loaders
 from mtlrun.setup.memory import within_memory
 from mtlrun.setup.memory_keys import check_memory_keys, use_memory_keys
 from mtlrun.setup.model_building import build_model
-from mtlrun.setup.model_size import count_macs
+from mtlrun.setup.model_size import count_macs_of_batch
 from mtlrun.setup.optimizer_groups import (
     check_optimizer,
     check_room_for_training,
@@ -123,6 +131,7 @@ def prepare(config: Mapping[str, Any]) -> Parts:
         problems.drop_inherited(config)
         problems.raise_if_any()
         components = Components(**built)
+        use_device(components.device)
         parts = place(components, load_data(components))
         check_cuda_graph(parts)
     return parts
@@ -297,10 +306,14 @@ def load_data(components: Components) -> Data:
     if has_source_statistics(dataset):
         _separate_statistics(model, list(train.sources))
     use_memory_keys(settings, model)
-    try_batch(model, tasks, train, settings.micro_batches)
-    sample = LabeledBatch.load(tasks, train.first(1), torch.device("cpu"))
+    tune_convolutions(not settings.deterministic and not train.per_source)  # the parts of sources vary in size
+    model.to(components.device)
+    for task in tasks.values():
+        task.to(components.device)  # a loss may have class weights
+    try_batch(model, tasks, train, settings.micro_batches, components.device)
+    sample = LabeledBatch.load(tasks, train.first(1), components.device)
     find_last_layer(model, weighting, sample)
-    return Data(loaders, splits, undefined, stamps, _count_macs(model, sample))
+    return Data(loaders, splits, undefined, stamps, count_macs_of_batch(model, sample))
 
 
 def _set_label_fractions(weighting: Weighting, split: Split, tasks: Mapping[str, Task]) -> None:
@@ -324,14 +337,6 @@ def _separate_statistics(model: MultiTaskModel, sources: Sequence[str]) -> None:
         model.source_statistics = SourceStatistics(model, sources)
     except ValueError as error:
         raise ConfigError(f"dataset.sampling.batch_norm=per_source: {error}; use shared") from error
-
-
-def _count_macs(model: MultiTaskModel, batch: LabeledBatch) -> int:
-    """Return the MACs of one sample; if sources go through the model separately, of one sample of each."""
-    return sum(
-        count_macs(model, samples.inputs, None if samples.source is None else samples.active)
-        for samples in batch.source_batches
-    )
 
 
 # ------------------------------------------------------------------------------------------------------- 4. place

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mtlrun.datasets import Loader
+from mtlrun.datasets.batches.copying import wait_for_copies
 from mtlrun.models import MultiTaskModel
 from mtlrun.tasks import Task
 from mtlrun.training.batch import LabeledBatch, SourceBatch
@@ -75,3 +76,4 @@ def predict_batches(
                 outputs.add(indices, samples, predictions)
             yield samples, predictions
         after_batch()
+    wait_for_copies(device)  # of the outputs

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mtlrun.datasets import Loader
+from mtlrun.datasets.batches.copying import begin_copy
 from mtlrun.tasks import Task
 from mtlrun.training.batch import SourceBatch
 
@@ -65,7 +66,7 @@ class SplitOutputs:
         return () if self._tasks_of is None else self._tasks_of[source]
 
     def add(self, indices: Tensor, samples: SourceBatch, predictions: Mapping[str, Tensor]) -> None:
-        """Add a batch of samples.
+        """Add a batch of samples; on a GPU, `wait_for_copies` completes what was added.
 
         Args:
             indices: of the samples in their split.
@@ -79,7 +80,8 @@ class SplitOutputs:
             labeled = torch.ones(len(samples), dtype=torch.bool)
             if positions is not None:
                 labeled = torch.zeros_like(labeled).index_fill_(0, positions, True)
-            outputs = TaskOutputs(indices, predictions[name].cpu(), labeled, samples.targets[name].cpu())
+            predicted, targets = begin_copy(predictions[name]), begin_copy(samples.targets[name])
+            outputs = TaskOutputs(indices, predicted, labeled, targets)
             self._parts[name].append(outputs)
 
     def put(self, name: str, outputs: TaskOutputs) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from mtlrun.datasets.batches.copying import copies_on_cpu
 from mtlrun.errors import CheckpointError
 from mtlrun.models import MultiTaskModel
 from mtlrun.training.skill import Metrics, Skills
@@ -261,7 +262,7 @@ class SelectedModel:
                 improved.append(index)
         if improved:
             # One copy for all rules, which also takes the space of one in best.pt.
-            state = {key: value.detach().to("cpu", copy=True) for key, value in self._model.state_dict().items()}
+            state = copies_on_cpu(self._model.state_dict())
             for index in improved:
                 self._model_states[index] = self._part(state, self.rules[index].tasks)
         return bool(improved)

@@ -7,7 +7,10 @@ from typing import Any
 from mtlrun.comparison.report.document import Block, Cell, Column, Paragraph, Table
 from mtlrun.comparison.run import Run
 
-_HARDWARE = ("device", "gpu", "cuda", "cpus", "threads", "platform", "host")
+_HARDWARE = (
+    "device", "gpu", "cuda", "cudnn", "driver", "tf32", "cudnn_benchmark", "deterministic", "cache", "cpus", "threads",
+    "platform", "host",
+)  # fmt: skip
 
 
 def environment(runs: Sequence[Run]) -> list[Block]:

@@ -207,6 +207,10 @@ class Loader:
         turns = zip_longest(*(source[:size].tolist() for source in self.sources.values()))
         return self._of_first([index for turn in turns for index in turn if index is not None][:size])
 
+    def first_batch(self) -> Loaded:
+        """Return the first batch of the first epoch, fetched by this process."""
+        return self._fetcher.fetch(*self._plan(0)[0])
+
     def first(self, count: int) -> Loaded:
         """Return the first `count` samples of the dataset, or of each source with `per_source`; all if fewer."""
         if self.per_source:
