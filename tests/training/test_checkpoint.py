@@ -84,8 +84,8 @@ def test_what_a_training_is_continued_from_is_that_of_this_format(mtlrun):
     found = {key: list(part) for key, part in state.items() if isinstance(part, dict)}
     del found["model"], found["task_bests"]  # whose keys are names
     assert (FORMAT, found, [list(part) for part in state["observers"]]) == (6, {
-        "progress": ["step", "epoch", "batch", "evaluations", "evaluated_step", "seconds", "resumed", "joint_steps",
-                     "left_out"],
+        "progress": ["step", "epoch", "batch", "evaluations", "evaluated_step", "seconds", "waiting", "resumed",
+                     "joint_steps", "left_out"],
         "optimizer": ["state", "param_groups"],
         "weighting": ["_extra_state"],
         "step_means": ["losses", "epoch_losses", "weights", "norms", "cosines", "conflicts", "affinities"],

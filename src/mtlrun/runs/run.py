@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from rich.console import Console
 
-from mtlrun.datasets import SPLITS, Loaded
+from mtlrun.datasets import SPLITS
 from mtlrun.errors import WorkerDiedError
 from mtlrun.records.config_text import as_yaml
 from mtlrun.records.display import make_console
@@ -61,6 +61,7 @@ from mtlrun.setup.model_description import SECTION, ModelDescription
 from mtlrun.setup.peak_memory import forget_peaks
 from mtlrun.setup.prepare import prepare
 from mtlrun.setup.trial import try_memory
+from mtlrun.training.batch import LabeledBatch
 from mtlrun.training.checkpoint import check_version
 from mtlrun.training.observers import EpochLines, MetricsFile, Screen, TensorBoard
 from mtlrun.training.parts import Parts
@@ -76,8 +77,8 @@ class PendingStep:
     """A training step that is to be made: the trainer, its batch, and the meta batch if its method looks ahead."""
 
     trainer: Trainer
-    batch: Loaded
-    meta_batch: Loaded | None = None
+    batch: LabeledBatch
+    meta_batch: LabeledBatch | None = None
 
 
 def run(

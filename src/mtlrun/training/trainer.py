@@ -111,7 +111,7 @@ class Trainer:
         for batch, meta_batch in self.steps():
             self.train_step(batch, meta_batch)
 
-    def steps(self) -> Iterator[tuple[Loaded, Loaded | None]]:
+    def steps(self) -> Iterator[LabeledPair]:
         """Yield the batch of each step that is left; do all that is due between steps, and at the end.
 
         Whoever asks for the next one has made the step, by `train_step` or in a way that comes to the same.
@@ -125,7 +125,7 @@ class Trainer:
             self.save()
         self.has_ended = True
 
-    def steps_of_epoch(self) -> Iterator[tuple[Loaded, Loaded | None]]:
+    def steps_of_epoch(self) -> Iterator[LabeledPair]:
         """Yield the remaining batches of this epoch; make the evaluations that are due between its steps."""
         progress = self.progress
         self.parts.model.train()

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mtlrun.datasets import Loaded
 from mtlrun.gradients.assignment import quick_norm_of_grads
 from mtlrun.training.batch import LabeledBatch
 from mtlrun.training.optim import set_learning_rates
@@ -45,7 +44,7 @@ class JointStep:
             self._optimizer.release()
             self._optimizer = None
 
-    def make(self, loaded: Sequence[Loaded]) -> list[Exception | None] | None:
+    def make(self, loaded: Sequence[LabeledBatch]) -> list[Exception | None] | None:
         """Make a step with a batch for each trainer; return the error of each whose step was not applied.
 
         None, with nothing done, if the batches are not of a kind that can be stacked.

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mtlrun.datasets import Loaded
+from mtlrun.training.batch import LabeledBatch
 from mtlrun.training.together.joint_step import JointStep
 from mtlrun.training.together.stacked_models import find_difference
 from mtlrun.training.trainer import Trainer
@@ -35,7 +35,7 @@ class JointSteps:
         self._step: JointStep | None = None
         self._of: list[Trainer] = []
 
-    def make(self, trainers: Sequence[Trainer], loaded: Sequence[Loaded]) -> list[Exception | None]:
+    def make(self, trainers: Sequence[Trainer], loaded: Sequence[LabeledBatch]) -> list[Exception | None]:
         """Make a step with a batch for each trainer; return the error of each whose step was not applied."""
         if self.is_joint is None and len(trainers) > 1:
             self._choose(trainers, loaded)
@@ -67,7 +67,7 @@ class JointSteps:
         for trainer, error in zip(trainers, errors or (), strict=False):
             trainer.progress.joint_steps += error is None
 
-    def _choose(self, trainers: Sequence[Trainer], loaded: Sequence[Loaded]) -> None:
+    def _choose(self, trainers: Sequence[Trainer], loaded: Sequence[LabeledBatch]) -> None:
         """Time both ways by steps that are taken back."""
         parts = [trainer.parts for trainer in trainers]
         compared: dict[str, list[object]] = {"model": [each.model for each in parts]}
@@ -88,7 +88,7 @@ class JointSteps:
         self.reason = f"a step of each takes {found}: {'at once' if self.is_joint else 'one after the other'}"
 
 
-def measure(trainers: Sequence[Trainer], loaded: Sequence[Loaded]) -> tuple[float, float] | None:
+def measure(trainers: Sequence[Trainer], loaded: Sequence[LabeledBatch]) -> tuple[float, float] | None:
     """Return the seconds of a step of all trainers, made at once and one after the other; nothing is changed.
 
     None if the batches cannot be stacked, or no step can be made of one of them.
@@ -116,14 +116,14 @@ def measure(trainers: Sequence[Trainer], loaded: Sequence[Loaded]) -> tuple[floa
 
 
 def _make(
-    step: JointStep | None, trainers: Sequence[Trainer], loaded: Sequence[Loaded]
+    step: JointStep | None, trainers: Sequence[Trainer], loaded: Sequence[LabeledBatch]
 ) -> list[Exception | None] | None:
     if step is not None:
         return step.make(loaded)
     return [_step_alone(trainer, batch) for trainer, batch in zip(trainers, loaded, strict=True)]
 
 
-def _step_alone(trainer: Trainer, batch: Loaded) -> Exception | None:
+def _step_alone(trainer: Trainer, batch: LabeledBatch) -> Exception | None:
     try:
         trainer.train_step(batch)
     except Exception as error:
