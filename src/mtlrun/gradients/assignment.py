@@ -69,16 +69,21 @@ def norm_of_grads(parameters: Sequence[nn.Parameter]) -> Tensor:
     return norm
 
 
-def quick_norm_of_grads(parameters: Sequence[Tensor]) -> Tensor:
+def quick_norm_of_grads(parameters: Sequence[nn.Parameter]) -> Tensor:
     """Return the norm of the `.grad` of parameters in their precision; infinite or NaN where that does not hold it."""
-    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    small = [grad for grad in grads if grad.numel() < _SMALL]
-    if len(small) > 1:  # many calls cost more than the copy
-        grads = [grad for grad in grads if grad.numel() >= _SMALL]
-        grads.append(torch._C._nn.flatten_dense_tensors(small))
-    norms = torch.stack(list(torch._foreach_norm(grads))) if grads else torch.zeros(1)
-    norm: Tensor = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(norms)
-    return norm
+    small, squares = [], []
+    for parameter in parameters:
+        grad = parameter.grad
+        if grad is not None and grad.numel() < _SMALL:
+            small.append(grad)  # many calls cost more than a copy
+        elif grad is not None:
+            squares.append(torch.linalg.vector_norm(grad).square())
+    if small:
+        joined: Tensor = torch._C._nn.flatten_dense_tensors(small)
+        squares.append(joined.dot(joined))
+    if not squares:
+        return torch.zeros(())
+    return (squares[0] if len(squares) == 1 else torch.stack(squares).sum()).sqrt()
 
 
 def add_grads(parameters: Sequence[nn.Parameter], grads: Gradient) -> None:

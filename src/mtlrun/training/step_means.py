@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import groupby
 from typing import Any
 
 import numpy
@@ -92,28 +92,46 @@ class StepMeans:
     def _add_kept(self) -> None:
         """Add the steps that are kept to the sums."""
         kept, self._kept = self._kept, []
-        steps = [step for step in kept if step is not None]
-        losses = iter(_read([step.losses for step in steps]))
-        weights = iter(_read([step.weights for step in steps if step.weights is not None]))
-        for step in kept:
-            if step is None:
+        for is_epoch, steps in groupby(kept, key=lambda step: step is None):
+            if is_epoch:
                 self._sums["epoch_losses"][:] = 0
-                continue
-            index: Any = step.active if isinstance(step.active, slice) else step.active.numpy()
-            values = next(losses)
-            _add(self._sums["losses"], index, values)
-            _add(self._sums["epoch_losses"], index, values)
-            if step.weights is not None:
-                _add(self._sums["weights"], index, next(weights))
+            else:
+                self._add_steps([step for step in steps if step is not None])
+
+    def _add_steps(self, steps: Sequence[_Step]) -> None:
+        """Add steps of one epoch to the sums."""
+        losses = [(step.active, step.losses) for step in steps]
+        self._add_rows(losses, "losses", "epoch_losses")
+        self._add_rows([(step.active, step.weights) for step in steps if step.weights is not None], "weights")
+        for step in steps:
             if step.gram is not None:
                 self._add_gram(step.active, step.gram.numpy())
+
+    def _add_rows(self, rows: Sequence[tuple[slice | Tensor, Tensor]], *names: str) -> None:
+        """Add a number for each task from each of several steps, which are read from the device at once."""
+        if not rows:
+            return
+        found = _read([values for _, values in rows])
+        if all(isinstance(active, slice) for active, _ in rows):
+            matrix = found.reshape(len(rows), -1)
+            for name in names:
+                sums = self._sums[name]
+                # In this order also for a single task, unlike a sum.
+                sums[0] = numpy.add.accumulate(numpy.vstack([sums[0], matrix]))[-1]
+                sums[1] += len(rows)
+            return
+        start = 0
+        for active, values in rows:
+            for name in names:
+                _add(self._sums[name], _index(active), found[start : start + len(values)])
+            start += len(values)
 
     def _add_gram(self, active: slice | Tensor, gram: NDArray[numpy.float64]) -> None:
         norms = numpy.sqrt(numpy.maximum(gram.diagonal(), 0))
         products = norms[:, None] * norms
         # A zero gradient has no direction: it counts as orthogonal to all others.
         cosines = numpy.divide(gram, products, out=numpy.zeros_like(gram), where=products > 0)
-        _add(self._sums["norms"], active if isinstance(active, slice) else active.numpy(), norms)
+        _add(self._sums["norms"], _index(active), norms)
         _add(self._sums["cosines"], _grid(active), cosines)
         pairs = numpy.triu(gram < 0, k=1)
         _add(self._sums["conflicts"], slice(None), pairs.sum(), len(gram) * (len(gram) - 1) // 2)
@@ -124,14 +142,11 @@ class StepMeans:
         means: dict[str, float] = {}
         for tag, name in {"train/{}/loss": "losses", "weight/{}": "weights", "grad_norm/{}": "norms"}.items():
             means |= {tag.format(task): mean for task, mean in self._by_task(name).items()}
-        tasks = self._tasks
-        sums, counts = self._sums["cosines"].tolist()
-        for a, b in combinations(range(len(tasks)), 2):
-            if counts[a][b]:
-                means[cosine_tag(tasks[a], tasks[b])] = sums[a][b] / counts[a][b]
-        sums, counts = self._sums["affinities"].tolist()
-        for a, b in numpy.argwhere(self._sums["affinities"][1]).tolist():
-            means[affinity_tag(tasks[a], tasks[b])] = sums[a][b] / counts[a][b]
+        for a, b, mean in self._by_pair("cosines"):
+            if a < b:
+                means[cosine_tag(self._tasks[a], self._tasks[b])] = mean
+        for a, b, mean in self._by_pair("affinities"):
+            means[affinity_tag(self._tasks[a], self._tasks[b])] = mean
         (conflicts,), (pairs,) = self._sums["conflicts"].tolist()
         if pairs:
             means["grad_conflict"] = conflicts / pairs
@@ -145,6 +160,12 @@ class StepMeans:
     def _by_task(self, name: str) -> dict[str, float]:
         sums, counts = self._sums[name].tolist()
         return {task: total / count for task, total, count in zip(self._tasks, sums, counts, strict=True) if count}
+
+    def _by_pair(self, name: str) -> list[tuple[int, int, float]]:
+        """Return (position of a task, of another one, mean) for all pairs that have one."""
+        sums, counts = self._sums[name]
+        found = counts.nonzero()
+        return list(zip(*(index.tolist() for index in found), (sums[found] / counts[found]).tolist(), strict=True))
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the sums, so that the means of a continued run are those of an uninterrupted one."""
@@ -163,16 +184,17 @@ def _add(sums: NDArray[numpy.float64], index: Any, values: Any, counts: Any = 1)
     sums[1][index] += counts
 
 
+def _index(active: slice | Tensor) -> Any:
+    return active if isinstance(active, slice) else active.numpy()
+
+
 def _grid(active: slice | Tensor) -> Any:
     """Return the index of all pairs of these tasks."""
     return active if isinstance(active, slice) else numpy.ix_(active.numpy(), active.numpy())
 
 
-def _read(tensors: Sequence[Tensor]) -> list[NDArray[numpy.float64]]:
-    """Return the numbers of tensors [n]; those of one device are read at once."""
-    if not tensors:
-        return []
+def _read(tensors: Sequence[Tensor]) -> NDArray[numpy.float64]:
+    """Return the numbers of tensors [n], one after the other; those of one device are read at once."""
     if len({tensor.device for tensor in tensors}) > 1:
         tensors = [tensor.cpu() for tensor in tensors]
-    joined = torch.cat(list(tensors)).detach().double().cpu().numpy()
-    return numpy.split(joined, numpy.cumsum([len(tensor) for tensor in tensors[:-1]]))
+    return torch.cat(list(tensors)).detach().double().cpu().numpy()

@@ -63,6 +63,7 @@ class Trainer:
         self.sharing = ModelSharing(parts.model)
         lowest = torch.tensor(parts.weighting.lowest_losses(len(parts.tasks)), dtype=torch.float64, device=parts.device)
         self.stepper = Stepper(parts.optimizer)
+        self._weighting_learns = any(True for _ in parts.weighting.parameters())
         reads_at_once = parts.device.type == "cpu" or not self.stepper.knows_found_inf
         self.guard = Guard(parts.model, self.sharing, parts.settings, lowest, reads_at_once=reads_at_once)
         graphs = CudaGraphs(parts.device) if parts.settings.cuda_graph else None
@@ -177,7 +178,8 @@ class Trainer:
         parts, step = self.parts, self.progress.step
         weighting, optimizer = parts.weighting, parts.optimizer
         self.stepper.zero_grad()
-        weighting.zero_grad(set_to_none=True)
+        if self._weighting_learns:
+            weighting.zero_grad(set_to_none=True)
         factor = parts.schedule.factor(step, self.steps_per_epoch, self.total_steps)
         set_learning_rates(optimizer, factor)
         parts.model.on_train_step(step / self.steps_per_epoch, step / self.total_steps)

@@ -74,6 +74,7 @@ class Weighting(nn.Module, ABC):
         self._active: slice | Tensor = slice(None)  # on the CPU
         self.register_buffer("_place", torch.empty(0), persistent=False)  # moves with the method, and shows where it is
         self._learner: Learner | None = None
+        self._learner_is_made = False
         self._generators = MethodGenerators(0)
 
     def setup(self, num_tasks: int, seed: int = 0) -> None:
@@ -84,7 +85,7 @@ class Weighting(nn.Module, ABC):
         """
         self.num_tasks = num_tasks
         self._generators = MethodGenerators(seed)
-        self._learner = None
+        self._learner, self._learner_is_made = None, False
 
     @property
     def needs_positive_losses(self) -> bool:
@@ -128,7 +129,8 @@ class Weighting(nn.Module, ABC):
     @property
     def learner(self) -> Learner | None:
         """The optimizer of the parameters that the method registered, made at its first use; None if there are none."""
-        if self._learner is None:
+        if not self._learner_is_made:
+            self._learner_is_made = True
             others = {id(parameter) for method in self.methods()[1:] for parameter in method.parameters()}
             parameters = [parameter for parameter in self.parameters() if id(parameter) not in others]
             if parameters:

@@ -15,6 +15,8 @@ def at_least_float32(dtype: torch.dtype) -> torch.dtype:
 
 def promoted(tensor: Tensor) -> Tensor:
     """Return the tensor in float32 if it is in half precision, else as it is; differentiable."""
+    if tensor.dtype is torch.float32:  # asking PyTorch takes longer, and each step asks often
+        return tensor
     return tensor.to(at_least_float32(tensor.dtype))
 
 
