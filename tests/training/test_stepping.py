@@ -8,8 +8,10 @@ from helpers import QUICK, read_record
 from torch import nn
 
 from mtlrun.config.compose import compose
+from mtlrun.gradients import backward
 from mtlrun.setup.prepare import prepare
 from mtlrun.training.stepping import Stepper
+from mtlrun.weightings import PCGrad
 
 OPTIMIZERS = {
     "adam": lambda groups: torch.optim.Adam(groups, fused=True),
@@ -110,3 +112,22 @@ def test_the_fused_implementation_is_the_default_and_states_go_both_ways(optimiz
 def test_a_run_learns_the_same_with_and_without_the_fused_implementation(quick):
     fused, plain = (read_record(quick(*more)) for more in ([], ["+optimizer.fused=false"]))
     assert fused["val"]["left"]["loss"] == pytest.approx(plain["val"]["left"]["loss"], rel=1e-4)
+
+
+def test_gradients_lie_in_memory_as_their_parameters_for_the_fused_implementation_reads_them_in_that_order():
+    torch.manual_seed(0)
+    start, inputs = torch.randn(4, 3), torch.randn(5, 3)
+    found = []
+    for fused in (False, True):
+        shared = nn.Parameter(start.clone())
+        heads = [nn.Parameter(torch.ones(4, 2)) for _ in range(2)]
+        features = inputs @ shared.t()
+        losses = [torch.einsum("bi,io->ob", features, head).square().mean() for head in heads]
+        (raw,) = torch.autograd.grad(losses[0], [heads[0]], retain_graph=True)
+        assert fused or raw.stride() != heads[0].stride(), "choose an operation whose gradient is transposed"
+        weighting = PCGrad()
+        weighting.setup(2)
+        backward(weighting, losses, [shared], [[head] for head in heads])
+        torch.optim.Adam([shared, *heads], fused=fused).step()
+        found.append([parameter.detach() for parameter in (shared, *heads)])
+    torch.testing.assert_close(found[1], found[0])

@@ -60,7 +60,7 @@ def clip_shared(parameters: Sequence[nn.Parameter], max_norm: float) -> None:
     nn.utils.clip_grads_with_norm_(parameters, max_norm, norm_of_grads(parameters))
 
 
-def norm_of_grads(parameters: Sequence[nn.Parameter]) -> Tensor:
+def norm_of_grads(parameters: Sequence[Tensor]) -> Tensor:
     """Return the norm of the `.grad` of parameters in float64, since float32 may not hold the squares of entries."""
     grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if not grads:
@@ -69,7 +69,7 @@ def norm_of_grads(parameters: Sequence[nn.Parameter]) -> Tensor:
     return norm
 
 
-def quick_norm_of_grads(parameters: Sequence[nn.Parameter]) -> Tensor:
+def quick_norm_of_grads(parameters: Sequence[Tensor]) -> Tensor:
     """Return the norm of the `.grad` of parameters in their precision; infinite or NaN where that does not hold it."""
     small, squares = [], []
     for parameter in parameters:
@@ -87,6 +87,12 @@ def quick_norm_of_grads(parameters: Sequence[nn.Parameter]) -> Tensor:
 
 
 def add_grads(parameters: Sequence[nn.Parameter], grads: Gradient) -> None:
-    """Add to `.grad`, which may already hold the regularizer's gradient."""
+    """Add to `.grad`, which may already hold the regularizer's gradient.
+
+    A `.grad` lies in memory as its parameter does. Autograd sees to that in `backward`, but not in `grad`, and PyTorch's
+    fused optimizers on the CPU would take the entries in another order without a word.
+    """
     for parameter, grad in zip(parameters, grads, strict=True):
+        if grad.stride() != parameter.stride():
+            grad = torch.empty_like(parameter).copy_(grad)
         parameter.grad = grad if parameter.grad is None else parameter.grad + grad
