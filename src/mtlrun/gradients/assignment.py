@@ -89,8 +89,8 @@ def quick_norm_of_grads(parameters: Sequence[Tensor]) -> Tensor:
 def add_grads(parameters: Sequence[nn.Parameter], grads: Gradient) -> None:
     """Add to `.grad`, which may already hold the regularizer's gradient.
 
-    A `.grad` lies in memory as its parameter does. Autograd sees to that in `backward`, but not in `grad`, and PyTorch's
-    fused optimizers on the CPU would take the entries in another order without a word.
+    A `.grad` lies in memory as its parameter does. Autograd sees to that in `backward`, but not in `grad`, and
+    PyTorch's fused optimizers on the CPU would take the entries in another order without a word.
     """
     for parameter, grad in zip(parameters, grads, strict=True):
         if grad.stride() != parameter.stride():
