@@ -91,12 +91,13 @@ def measure(words: list[str], folder: Path, rounds: int, deadline: float) -> tup
             break
         synchronize(device)
         begin = time.perf_counter()
-        for loaded, _ in trainer.batches():
-            trainer.load(loaded)
+        for batch, _ in trainer.batches():
+            trainer.load(batch)
         synchronize(device)
         middle = time.perf_counter()
         waiting.seconds = 0.0
-        trainer.train_epoch()
+        for batch, meta_batch in trainer.steps_of_epoch():
+            trainer.train_step(batch, meta_batch)
         synchronize(device)
         end = time.perf_counter()
         if number > 0:  # the first one warms up, and starts workers

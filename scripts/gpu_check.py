@@ -8,8 +8,10 @@ For a machine with one GPU and PyTorch, from a checkout alone: nothing is instal
 is needed. What is not installed there is taken from a folder of wheels and put into a temporary folder. Elsewhere, for
 the same version of Python, that folder is made by
 
-    pip wheel --no-deps --wheel-dir wheels hydra-core omegaconf antlr4-python3-runtime threadpoolctl pycocotools \
-        torchjd quadprog qpsolvers cvxpy clarabel ecos osqp scs
+    pip wheel --no-deps --wheel-dir wheels hydra-core 'omegaconf<2.4' 'antlr4-python3-runtime==4.9.*' \
+        pycocotools torchjd quadprog qpsolvers cvxpy clarabel ecos osqp scs
+
+of which the first line is needed; the rest is for detection and for TorchJD.
 
 The parts run one after the other, the two that time nothing side by side: the tests marked `gpu`, the ways of use that
 only a GPU shows, the benchmarks, and a profile. Each is a process with a time limit. `results.md` is written anew after
@@ -27,6 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -79,6 +82,12 @@ class Outcome:
         return "cut off" if self.code is None else "done" if self.code == 0 else f"FAILED, exit code {self.code}"
 
 
+def gpu_tests() -> list[str]:
+    """Return the files with a test marked `gpu`; others may need packages that are not there."""
+    paths = sorted((ROOT / "tests").rglob("test_*.py"))
+    return [str(path.relative_to(ROOT)) for path in paths if "pytest.mark.gpu" in path.read_text(encoding="utf-8")]
+
+
 def make_parts(*, rehearse: bool) -> list[list[Part]]:
     """Return the parts in groups, of which those of a group run side by side, in the order of what matters most."""
     device = ("--device", "cpu" if rehearse else "cuda")
@@ -87,7 +96,8 @@ def make_parts(*, rehearse: bool) -> list[list[Part]]:
     def sized(full: str, small: str = "") -> tuple[str, ...]:
         return tuple(shlex.split(small if rehearse else full))
 
-    tests = ("-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *sized("-n 4 tests", "-n 0 tests/training"))
+    pytest = shlex.split("-m pytest -q -m gpu -p no:cacheprovider --continue-on-collection-errors")
+    tests = (*pytest, *sized("-n 4", "-n 0"), *gpu_tests())
     uses = sized("", "--together 1 --uses 'evaluated on the CPU'")
     networks = sized("", "--networks resnet18 --tasks 2 --weightings equal mgda --warmup 0")
     keys = sized("", "--networks resnet18 --weightings equal --columns 'fused optimizer'")
@@ -230,22 +240,32 @@ def unpack(wheels: Path, folder: Path) -> list[str]:
     return problems
 
 
+def name_package(folder: Path) -> None:
+    """Let the checkout be known as an installed package, of which it reads its version."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    info = folder / f"{project['name']}-{project['version']}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+
+
+def output(*command: str) -> str:
+    """Return what a program prints; nothing where there is no such program."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:
+        return ""
+
+
 def describe(rehearse: bool) -> list[str]:
     """Return what the page says on the machine, the versions and the command."""
-    commit = subprocess.run(
-        ["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
-    try:
-        gpu = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip() or "none found"
-    except OSError:
-        gpu = "none (there is no nvidia-smi)"
+    commit = output("git", "-C", str(ROOT), "rev-parse", "HEAD")
+    gpu = output("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader")
     kind = "A rehearsal at sizes for a CPU: no figure here says anything.\n\n" if rehearse else ""
     return [
         f"{kind}    {shlex.join(['scripts/gpu_check', *sys.argv[1:]])}",
         "",
-        f"GPU: {gpu}. {os.cpu_count()} CPUs, {platform.platform()}, Python {platform.python_version()}. "
-        f"Commit {commit or 'unknown'}. Started {time.strftime('%Y-%m-%d %H:%M:%S')}.",
+        f"GPU: {gpu or 'none found'}. {os.cpu_count()} CPUs, {platform.platform()}, "
+        f"Python {platform.python_version()}. Commit {commit or 'unknown'}, {time.strftime('%Y-%m-%d %H:%M')}.",
     ]
 
 
@@ -272,6 +292,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         site = Path(name)
         problems = unpack(arguments.wheels, site) if arguments.wheels else []
+        name_package(site)
         sys.path.insert(0, str(site))
         if missing := [package for package in ("hydra", "omegaconf", "torch") if find_spec(package) is None]:
             parser.error(f"{', '.join(missing)} cannot be imported; give a folder of wheels by --wheels, see --help")

@@ -110,7 +110,7 @@ def with_weighting(parts: Parts, network: Network, num_tasks: int, weighting: st
 
 
 def mtlrun_step(parts: Parts, folder: Path) -> Step:
-    """Return the step as `Trainer.train_epoch` makes it, on the first batch again and again.
+    """Return the step as `Trainer.fit` makes it, on the first batch again and again.
 
     PyTorch's switches for TF32 count for the whole process. Each step sets those that `parts` was prepared with, so
     this must be called before another run is prepared.

@@ -1,5 +1,6 @@
 """Clocks and turns for the benchmarks: contestants take turns in one process, and figures are medians of ratios."""
 
+import gc
 import math
 import statistics
 import time
@@ -93,9 +94,9 @@ def take_turns(
         names = [name for name in contestants if name not in turns.failures]
         start = number % len(names) if names else 0
         for name in names[start:] + names[:start]:
+            held = torch.cuda.memory_allocated(device) if on_gpu else 0
             try:
-                if on_gpu and number == -1:  # warm, and not yet timed: reading the statistics takes time
-                    held = torch.cuda.memory_allocated(device)
+                if on_gpu:
                     torch.cuda.reset_peak_memory_stats(device)
                 arguments = () if before is None else before(name)
                 begin = now()
@@ -103,14 +104,15 @@ def take_turns(
                     contestants[name](*arguments)
                 took = (now() - begin) / calls
                 del arguments
-                if on_gpu and number == -1:
-                    turns.peak_bytes[name] = torch.cuda.max_memory_allocated(device) - held
             except Exception as error:  # a peer may lack an extra, or run out of memory
                 turns.failures[name] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+            if name in turns.failures:
                 turns.seconds[name] = []
+                gc.collect()
                 if on_gpu:
                     torch.cuda.empty_cache()
-                continue
-            if number >= 0:
+            elif number >= 0:
                 turns.seconds[name].append(took)
+                if on_gpu:  # of a warm call: a first one also tries out algorithms
+                    turns.peak_bytes[name] = torch.cuda.max_memory_allocated(device) - held
     return turns
