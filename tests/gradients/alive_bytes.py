@@ -8,12 +8,16 @@ from torch.utils._pytree import tree_leaves
 
 
 class AliveBytes(TorchDispatchMode):
-    """Counts the storages that operations of the block make, until the last tensor on each is gone."""
+    """Counts the storages that operations of the block make, until the last tensor on each is gone.
 
-    def __init__(self):
+    Args:
+        others: tensors that are there already.
+    """
+
+    def __init__(self, others=()):
         super().__init__()
         self.now = self.peak = 0
-        self._known = set()
+        self._known = {tensor.untyped_storage()._cdata for tensor in others}
 
     def __torch_dispatch__(self, operation, types, arguments=(), options=None):
         result = operation(*arguments, **(options or {}))
@@ -34,10 +38,3 @@ class AliveBytes(TorchDispatchMode):
     def _drop(self, key, size):
         self._known.discard(key)
         self.now -= size
-
-
-def peak_of(step):
-    """Return the most bytes that the tensors made in `step()` took at a time."""
-    with AliveBytes() as bytes_alive:
-        step()
-    return bytes_alive.peak

@@ -10,6 +10,8 @@ from mtlrun.weightings.precision import full_precision
 
 # Length of the partial sums of products that are made in the gradients' own precision.
 _CHUNK = 2**12
+# How many entries of a tensor are copied together for all tasks at a time; a multiple of the above.
+_ENTRIES = 2**20
 
 #: The gradient of one loss, a tensor per parameter.
 Gradient = list[Tensor]
@@ -69,7 +71,9 @@ def inner_products(gradients: Sequence[Gradient]) -> Tensor:
         )
     for index, part in enumerate(first):
         if part.numel() >= _CHUNK:
-            _add_products(gram, torch.stack([grad[index].reshape(-1) for grad in gradients]))
+            pieces = zip(*(grad[index].reshape(-1).split(_ENTRIES) for grad in gradients), strict=True)
+            for piece in pieces:
+                _add_products(gram, torch.stack(piece))
     return gram
 
 

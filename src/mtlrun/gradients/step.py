@@ -122,7 +122,7 @@ class GradientStep:
         positions: Sequence[int] | None = None,
         *,
         representation: Tensor | None = None,
-        cuts: Sequence[Tensor] = (),
+        cuts: Sequence[Tensor | None] = (),
         regularizer: Tensor | None = None,
         parts: Sequence[Sequence[Tensor]] = (),
     ) -> None:
@@ -133,7 +133,7 @@ class GradientStep:
                 samples, divided by the whole batch's number of them.
             positions: which of the K tasks these are; None for all of them, in order.
             representation: the tensor that separates shared from task-specific parameters, if there is one.
-            cuts: those after each of `sharing.stages`, in two passes of a whole batch: task gradients are then taken
+            cuts: those after each of `sharing.links`, in two passes of a whole batch: task gradients are then taken
                 and dropped in segments.
             regularizer: a scalar that joins the objective outside the weighting.
             parts: for a PartsWeighting, the K losses of each part of the batch.
@@ -173,7 +173,7 @@ class GradientStep:
             backward_weighted(graph, [self._weights[place] for place in positions], self._weighting.head_loss)
         else:
             if cuts and self._two_pass:
-                gradients: TaskGradients = StreamedGradients.stream(graph, Chain(self._sharing.stages, cuts))
+                gradients: TaskGradients = StreamedGradients.stream(graph, Chain(self._sharing.links, cuts))
             else:
                 gradients = TaskGradients.take(graph, self._weighting.grad_wrt, retain_shared=self._two_pass)
             self._add_gradients(gradients, positions)

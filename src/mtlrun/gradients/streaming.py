@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate, pairwise
+from math import inf
 
 import torch
 from torch import Tensor, nn
@@ -15,15 +16,15 @@ from mtlrun.weightings.inner_products import LARGEST_SQUARE, SMALLEST_SQUARE
 
 @dataclass(frozen=True)
 class Chain:
-    """The shared part of a network as a chain of stages, each with parameters of its own.
+    """The shared part of a network as a chain of links, each with other parameters.
 
     Args:
-        parameters: the trained ones of each stage; together they are all that is shared.
-        cuts: what each stage puts out, with its graph; the last of it is the representation.
+        parameters: the trained ones of each link; together they are all that is shared.
+        cuts: what each link puts out, with its graph, None where it cannot be cut; the last one is the representation.
     """
 
     parameters: Sequence[Sequence[nn.Parameter]]
-    cuts: Sequence[Tensor]
+    cuts: Sequence[Tensor | None]
 
     def inner_products(
         self, at_representation: Sequence[Gradient], products: Callable[[list[Gradient]], Tensor] = inner_products
@@ -41,11 +42,13 @@ class Chain:
         total = torch.zeros(count, count, dtype=torch.float64, device=at_representation[0][0].device)
         gradients = [list(gradient) for gradient in at_representation]
         for start, stop in reversed(self.segments()):
-            parameters = [parameter for stage in self.parameters[start:stop] for parameter in stage]
-            before = [self.cuts[start - 1]] if start and self.cuts[start - 1].requires_grad else []
+            parameters = [parameter for link in self.parameters[start:stop] for parameter in link]
+            first, last = self.cuts[start - 1] if start else None, self.cuts[stop - 1]
+            before = [first] if first is not None and first.requires_grad else []
             of_parameters, at_start = [], []
             for position, gradient in enumerate(gradients):
-                found = gradients_of([self.cuts[stop - 1]], [*parameters, *before], gradient, retain=True)
+                assert last is not None
+                found = gradients_of([last], [*parameters, *before], gradient, retain=True)
                 gradients[position] = []  # each is dropped as soon as it was pulled back
                 of_parameters.append(found[: len(parameters)])
                 at_start.append(found[len(parameters) :])
@@ -58,29 +61,29 @@ class Chain:
         return total
 
     def segments(self) -> list[tuple[int, int]]:
-        """Return from which stage, up to but not including which, each segment goes."""
-        ends = [cut.numel() for cut in self.cuts]
-        sizes = [sum(parameter.numel() for parameter in stage) for stage in self.parameters]
+        """Return from which link, up to but not including which, each segment goes."""
+        ends = [None if cut is None else cut.numel() for cut in self.cuts]
+        sizes = [sum(parameter.numel() for parameter in link) for link in self.parameters]
         return list(pairwise(choose_cuts(tuple(ends), tuple(sizes))))
 
 
 @cache
-def choose_cuts(ends: tuple[int, ...], sizes: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the stages at which segments begin and end, such that the largest one needs as little memory as possible.
+def choose_cuts(ends: tuple[int | None, ...], sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the links at which segments begin and end, such that the largest one needs as little memory as possible.
 
     What a segment needs is, for each task, the gradients at its end and then those of its parameters and at its
     beginning. Of equals, the fewest segments are taken.
 
     Args:
-        ends: the size of what each stage puts out.
-        sizes: the number of parameters in each stage.
+        ends: the size of what each link puts out, None where no segment may end.
+        sizes: the number of parameters in each link.
     """
-    starts, until = (0, *ends), (0, *accumulate(sizes))
+    starts, until = [0, *(inf if end is None else end for end in ends)], [0, *accumulate(sizes)]
 
-    def needed(start: int, stop: int) -> int:
+    def needed(start: int, stop: int) -> float:
         return max(starts[stop], until[stop] - until[start] + starts[start])
 
-    least = [0]  # for what is before each stage
+    least = [0.0]  # for what is before each link
     for stop in range(1, len(starts)):
         least.append(min(max(least[start], needed(start, stop)) for start in range(stop)))
     fewest: list[tuple[int, ...] | None] = [(0,)]

@@ -28,13 +28,13 @@ class Sharing:
         task_params: for each loss, the parameters that it alone reaches.
         last_layer: those of the last shared layer before the representation, weight and bias, for
             `grad_wrt: last_layer`.
-        stages: the shared parameters of each stage, where stages follow one another; see `streaming.Chain`.
+        links: the shared parameters of each link, where they are a chain; see `streaming.Chain`.
     """
 
     shared: Sequence[nn.Parameter]
     task_params: Sequence[Sequence[nn.Parameter]]
     last_layer: Sequence[nn.Parameter] = field(default_factory=list)
-    stages: Sequence[Sequence[nn.Parameter]] = ()
+    links: Sequence[Sequence[nn.Parameter]] = ()
 
     def without_task_params(self) -> "Sharing":
         """Return the same as if the tasks had no parameters of their own."""

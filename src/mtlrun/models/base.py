@@ -80,7 +80,7 @@ class Output:
         auxiliary: intermediate predictions that are supervised as well; only in training.
         domain_logits: logits [batch, K] of a discriminator that predicts from shared features which task a sample
             belongs to, that is, for which tasks it is labeled. Of all tasks, whichever are requested; only in training.
-        cuts: the outputs of the shared part's stages; see `CutsTrunk`.
+        cuts: what is between the links of the shared part; see `CutsTrunk`.
         regularizers: {name: scalar} of terms that are added to the objective outside the weighting, with their factors
             already applied; only in training. Regularizers that depend on parameters only are computed in full
             whichever tasks are requested.
@@ -90,7 +90,7 @@ class Output:
     representation: Tensor | None = None
     auxiliary: Sequence[AuxiliaryPredictions] = ()
     domain_logits: Tensor | None = None
-    cuts: Sequence[Tensor] = ()
+    cuts: Sequence[Tensor | None] = ()
     regularizers: Mapping[str, Tensor] = field(default_factory=dict)
 
 
@@ -186,14 +186,14 @@ class MixesNetworks(ABC):
 
 
 class CutsTrunk(ABC):
-    """Mixin of models with a shared representation before which stages follow one another, and no parameters else."""
+    """Mixin of models whose shared part is a chain of links that ends with the representation."""
 
-    #: True if the output is to have `cuts` in training: what each stage puts out, the last of it the representation.
+    #: True if the output is to have `cuts` in training: what each link puts out, None where it is changed in place.
     cuts_trunk = False
 
     @abstractmethod
-    def stage_parameters(self) -> list[list[nn.Parameter]]:
-        """Return the trainable parameters of each stage."""
+    def link_parameters(self) -> list[list[nn.Parameter]]:
+        """Return the trainable parameters of each link."""
 
 
 class SharedRepresentationModel(MultiTaskModel):

@@ -57,7 +57,9 @@ class HardSharing(CutsTrunk, SharedRepresentationModel):
         self._representation_shape = shapes[shared_stages - 1]
         self.register_buffer("rotations", None)
 
-    def encode(self, inputs: Tensor, cache: StageCache | None = None, cuts: list[Tensor] | None = None) -> Tensor:
+    def encode(
+        self, inputs: Tensor, cache: StageCache | None = None, cuts: list[Tensor | None] | None = None
+    ) -> Tensor:
         return self.trunk.run(inputs, {} if cache is None else cache, stop=self.shared_stages, cuts=cuts)
 
     def decode(
@@ -76,14 +78,14 @@ class HardSharing(CutsTrunk, SharedRepresentationModel):
 
     def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
         cache: StageCache = {}
-        cuts: list[Tensor] | None = [] if self.cuts_trunk and self.training else None
+        cuts: list[Tensor | None] | None = [] if self.cuts_trunk and self.training else None
         representation = self.encode(inputs, cache, cuts)
         output = self.output(representation, partial(self.decode, tasks=self.requested(tasks), cache=cache))
         return replace(output, cuts=cuts) if cuts else output
 
-    def stage_parameters(self) -> list[list[nn.Parameter]]:
-        stages = list(self.trunk.stages)[: self.shared_stages]
-        return [[each for each in stage.parameters() if each.requires_grad] for stage in stages]
+    def link_parameters(self) -> list[list[nn.Parameter]]:
+        links = [link for index in range(self.shared_stages) for link in self.trunk.links(index)]
+        return [[each for module in link for each in module.parameters() if each.requires_grad] for link in links]
 
     def add_rotations(self) -> Tensor:
         like = next(self.trunk.parameters())

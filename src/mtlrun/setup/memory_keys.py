@@ -58,9 +58,9 @@ def _why_not_stream(
     if settings.vmap_backward:
         yield "trainer.vmap_backward=true makes the tasks' backward passes in one call, and not in segments"
     if not isinstance(model, CutsTrunk):
-        yield f"{where} has no shared part of stages that follow one another, as model=hard has"
+        yield f"{where} has no shared part that is a chain of stages, as model=hard has"
         return
-    parameters = [id(parameter) for stage in model.stage_parameters() for parameter in stage]
+    parameters = [id(parameter) for stage in model.link_parameters() for parameter in stage]
     if sorted(parameters) != sorted(map(id, model.shared_parameters())):
         yield f"the backbone of {where} has parameters that do not belong to exactly one of its stages"
 

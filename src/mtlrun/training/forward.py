@@ -32,12 +32,12 @@ class ModelSharing:
         self.task_params: Mapping[str, list[nn.Parameter]] = model.task_parameters()
         #: Those of the last shared layer before the representation, if there is one.
         self.last_layer = model.last_layer() if isinstance(model, SharedRepresentationModel) else []
-        #: Those of each stage, if the model gives what is between its stages.
-        self.stages = model.stage_parameters() if isinstance(model, CutsTrunk) and model.cuts_trunk else []
+        #: Those of each link of the shared part, if the model gives what is between them.
+        self.links = model.link_parameters() if isinstance(model, CutsTrunk) and model.cuts_trunk else []
 
     def of(self, tasks: Sequence[str]) -> Sharing:
         """Return the parameters that the losses of these tasks reach."""
-        return Sharing(self.shared, [self.task_params[task] for task in tasks], self.last_layer, self.stages)
+        return Sharing(self.shared, [self.task_params[task] for task in tasks], self.last_layer, self.links)
 
 
 class Forward:
@@ -193,8 +193,8 @@ class BatchPass:
         return self._passes[0].output.representation if len(self._passes) == 1 else None
 
     @property
-    def cuts(self) -> Sequence[Tensor]:
-        """What is between the stages of the shared part, if the model gives it, and there is one source."""
+    def cuts(self) -> Sequence[Tensor | None]:
+        """What is between the links of the shared part, if the model gives it, and there is one source."""
         return self._passes[0].output.cuts if len(self._passes) == 1 else ()
 
     def weighted_losses(self, batch: LabeledBatch) -> dict[str, Tensor]:

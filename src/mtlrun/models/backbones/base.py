@@ -101,7 +101,7 @@ class Backbone(Checkpointed):
         cache: StageCache,
         start: int = 0,
         stop: int | None = None,
-        cuts: list[Tensor] | None = None,
+        cuts: list[Tensor | None] | None = None,
     ) -> Tensor:
         """Apply the stages from `start` up to, but not including, `stop`.
 
@@ -109,21 +109,55 @@ class Backbone(Checkpointed):
             features: output of the stage before, or the inputs.
             cache: see `stage`.
             start, stop: indices of stages.
-            cuts: gets the output of each stage, from which alone all later ones are computed.
+            cuts: gets the output of each of `links`, from which alone all later ones are computed; None where the next
+                one changes it in place.
 
         Raises:
-            RuntimeError: `cuts` are asked for, and a stage changes its input in place, or has features in the cache.
+            RuntimeError: `cuts` are asked for, and a stage leaves features in the cache.
         """
         for index in range(len(self.stages))[start:stop]:
-            before, version = features, 0 if cuts is None else features._version
-            features = self.checkpointed(self.stage, index, features, cache)
-            if cuts is not None:
-                if before._version != version:
-                    raise RuntimeError(f"stage {index} of {type(self).__name__} changes its input in place")
-                if any(kept.is_floating_point() for kept in cache.values()):
-                    raise RuntimeError(f"stages after stage {index} of {type(self).__name__} see more than its output")
+            if cuts is None:
+                features = self.checkpointed(self.stage, index, features, cache)
+                continue
+            for link in self.links(index):
+                before, version = features, features._version
+                if link == [self.stages[index]]:
+                    features = self.checkpointed(self.stage, index, features, cache)
+                else:
+                    features = self.checkpointed(_run_modules, link, features)
+                if cuts and before._version != version:
+                    cuts[-1] = None
                 cuts.append(features)
+            if any(kept.is_floating_point() for kept in cache.values()):
+                raise RuntimeError(f"stages after stage {index} of {type(self).__name__} see more than its output")
         return features
+
+    def links(self, index: int) -> list[list[nn.Module]]:
+        """Return the modules of a stage in groups that follow one another, and may be run one by one.
+
+        A group begins with a module that has a weight matrix or a kernel, since its input is kept for the backward pass
+        in any case. Where a stage is more than a sequence of modules, it is one group by itself.
+        """
+        stage = self.stages[index]
+        if type(self).stage is not Backbone.stage or type(stage) is not nn.Sequential:
+            return [[stage]]
+        links: list[list[nn.Module]] = [[]]
+        for module in stage:
+            if _has_weights(module) and any(map(_has_weights, links[-1])):
+                links.append([])
+            links[-1].append(module)
+        return links
+
+
+def _run_modules(modules: Sequence[nn.Module], features: Tensor) -> Tensor:
+    for module in modules:
+        features = module(features)
+    return features
+
+
+def _has_weights(module: nn.Module) -> bool:
+    """Return True if a module has a weight matrix or a kernel."""
+    return any(parameter.dim() > 1 for parameter in module.parameters())
 
 
 class BackboneFactory(Protocol):
