@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from pretended import DEVICE
 from small_trainings import DIGITS, Preparation, runs_on_device
 
 from mtlrun.weightings.capabilities import LooksAhead
@@ -44,11 +43,11 @@ def test_a_step_waits_where_it_must_and_gives_what_it_gives_on_the_cpu(digits, t
     surplus, different = {}, []
     for name in WEIGHTINGS:
         allowed = Counter(ALLOWED.get(name, {}))
-        there = digits.trainer(name, tmp_path, torch.device("cpu"))
+        there = digits.trainer(tmp_path, weighting=name, device=torch.device("cpu"))
         for _ in train(there, digits):
             pass
         with runs_on_device() as accelerator:
-            here = digits.trainer(name, tmp_path, DEVICE)
+            here = digits.trainer(tmp_path, weighting=name)
             for labels, is_new in train(here, digits):
                 found = Counter(wait.place.split(":")[0] for wait in accelerator.waits)
                 if found - allowed and not is_new:

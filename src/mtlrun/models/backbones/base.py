@@ -64,6 +64,9 @@ class Backbone(Checkpointed):
         self.eval()
         with torch.no_grad():
             features = self.example()
+            for parameter in self.parameters():
+                features = features.to(parameter.device)
+                break
             for index in range(len(self.stages)):
                 features = self.stage(index, features, cache)
                 shapes.append(tuple(features.shape[1:]))
