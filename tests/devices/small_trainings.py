@@ -72,8 +72,9 @@ class Preparation:
     def trainer(
         self,
         folder: Path,
-        *,
         weighting: str = "equal",
+        options: Mapping[str, Any] | None = None,
+        *,
         model: str | None = None,
         device: torch.device = DEVICE,
         **settings: Any,
@@ -83,12 +84,13 @@ class Preparation:
         Args:
             folder: for checkpoints.
             weighting, model: shipped options, with their defaults.
+            options: keys of the weighting that differ.
             device: the pretended one, or the CPU.
-            settings: keys of `trainer` that differ from what is prepared.
+            settings: keys of `trainer` that differ.
         """
         tasks = copy.deepcopy(self.components.tasks)
         names = {"primary": next(iter(tasks)), "weights": [1.0] * len(tasks)}
-        node = weighting_node(weighting)
+        node = weighting_node(weighting) | dict(options or {})
         node |= {key: value for key, value in names.items() if key in node}
         method: Weighting = build(node, "weighting", Weighting)
         method.setup(len(tasks), seed=0)
