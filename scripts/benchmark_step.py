@@ -6,9 +6,9 @@
 
 One process, one thread. Each contestant trains the same network on the same data by the same optimizer, ten steps at a
 time, in turns, so that a machine that changes its speed slows them alike. The figures are CPU time relative to
-mtlrun's, medians of the ratios of each round; above 1, mtlrun is faster:
+mtlrun's, medians of the ratios within rounds; above 1, mtlrun is faster:
 
-    mtlrun      the steps of `Trainer.train_epoch`, with its guard, its loader, and curves written every 10 steps
+    mtlrun      the steps of `Trainer.fit`, with its guard, its loader, and curves written every 10 steps
     plain       the batch, forward, sum of the losses, backward, step
     libmtl      plain, and what LibMTL's trainer does besides in each step under equal weights: it collects the losses
                 in a tensor, multiplies them by one of weights, and reads each loss and each metric
@@ -20,15 +20,17 @@ mtlrun's, medians of the ratios of each round; above 1, mtlrun is faster:
 """
 
 import argparse
-import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import peers
 import torch
+from networks import Backward, Step, parameters, passes, plain
+from results import Results
+from timing import take_turns
 from torch import Tensor
 
 from mtlrun.config.compose import compose
@@ -46,25 +48,7 @@ NETWORKS = {
     "convnet": ["dataset=multidigits", "backbone=convnet", "trainer.batch_size=32"],
     "resnet18": ["dataset=multidigits", "backbone=resnet18", "backbone.width=.25", "trainer.batch_size=64"],
 }
-# Weighting -> TorchJD's aggregator; those of losses have none.
-METHODS = {
-    "equal": None,
-    "uncertainty": None,
-    "pcgrad": "PCGrad",
-    "gradvac": "GradVac",
-    "aligned_mtl": "AlignedMTL",
-    "upgrad": "UPGrad",
-    "mgda": "MGDA",
-    "cagrad": "CAGrad",
-    "imtl_g": "IMTLG",
-    "dualproj": "DualProj",
-    "config": "ConFIG",
-    "nash_mtl": "NashMTL",
-    "graddrop": "GradDrop",
-}
-Step = Callable[[], None]
-# Given a network, a function that sets `.grad` from the representation and the losses.
-Engine = Callable[[Parts], Callable[[Tensor, list[Tensor]], None]]
+METHODS = ["equal", "uncertainty", *peers.AGGREGATORS]
 
 
 def write_table(path: Path, num_tasks: int = 8) -> list[str]:
@@ -79,7 +63,7 @@ def write_table(path: Path, num_tasks: int = 8) -> list[str]:
 
 
 def mtlrun_step(overrides: Sequence[str], folder: Path) -> Step:
-    """Return a function that makes a step as `Trainer.train_epoch` does."""
+    """Return a function that makes a step as `Trainer.fit` does."""
     parts = prepare(compose(list(overrides)))
     folder.mkdir()
     trainer = Trainer(parts, folder=folder, observers=[MetricsFile(folder)])
@@ -102,13 +86,13 @@ def mtlrun_step(overrides: Sequence[str], folder: Path) -> Step:
     return step
 
 
-def bare_step(overrides: Sequence[str], engine: Engine, *, meter: bool = False) -> Step:
+def bare_step(overrides: Sequence[str], make: Callable[[Parts], Backward], *, meter: bool = False) -> Step:
     """Return a function that makes a step as a plain training script does; with `meter` it reads losses and metrics."""
     parts = prepare(compose(list(overrides)))
     model, tasks, split = parts.model, parts.tasks, parts.loaders["train"].split
     options = {key: value for key, value in parts.optimizer.defaults.items() if key != "decoupled_weight_decay"}
     optimizer = type(parts.optimizer)(model.parameters(), **options)
-    backward = engine(parts)
+    backward = make(parts)
     model.train()
 
     def batches() -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
@@ -136,95 +120,33 @@ def bare_step(overrides: Sequence[str], engine: Engine, *, meter: bool = False) 
     return step
 
 
-def plain(parts: Parts) -> Callable[[Tensor, list[Tensor]], None]:
-    return lambda representation, losses: sum(losses).backward()
-
-
-def collected(parts: Parts) -> Callable[[Tensor, list[Tensor]], None]:
-    def run(representation: Tensor, losses: list[Tensor]) -> None:
-        stacked = torch.zeros(len(losses))
-        for position, loss in enumerate(losses):
-            stacked[position] = loss
-        torch.mul(stacked, torch.ones_like(stacked)).sum().backward()
-
-    return run
-
-
-def passes(parts: Parts) -> Callable[[Tensor, list[Tensor]], None]:
-    groups, shared = list(parts.model.task_parameters().values()), parts.model.shared_parameters()
-
-    def run(representation: Tensor, losses: list[Tensor]) -> None:
-        rows = []
-        for loss, group in zip(losses, groups, strict=True):
-            row, *own = torch.autograd.grad(loss, [representation, *group])
-            rows.append(row)
-            for parameter, grad in zip(group, own, strict=True):
-                parameter.grad = grad
-        for number, row in enumerate(rows):
-            grads = torch.autograd.grad(representation, shared, row, retain_graph=number < len(rows) - 1)
-        for parameter, grad in zip(shared, grads, strict=True):
-            parameter.grad = grad
-
-    return run
-
-
-def torchjd(name: str, chunk: int | None) -> Engine:
-    from torchjd.autojac import jac_to_grad, mtl_backward
-
-    def engine(parts: Parts) -> Callable[[Tensor, list[Tensor]], None]:
-        groups, shared = list(parts.model.task_parameters().values()), parts.model.shared_parameters()
-        aggregator = make(name, len(groups))
-
-        def run(representation: Tensor, losses: list[Tensor]) -> None:
-            mtl_backward(losses, representation, tasks_params=groups, shared_params=shared, parallel_chunk_size=chunk)
-            jac_to_grad(shared, aggregator)
-
-        return run
-
-    return engine
-
-
-def torchjd_gram(name: str) -> Engine:
-    from torchjd.autogram import Engine as GramEngine
-
-    def engine(parts: Parts) -> Callable[[Tensor, list[Tensor]], None]:
-        made, weighting = GramEngine(parts.model.trunk, batch_dim=None), make(f"{name}Weighting", len(parts.tasks))
-
-        def run(representation: Tensor, losses: list[Tensor]) -> None:
-            stacked = torch.stack(losses)
-            stacked.backward(weighting(made.compute_gramian(stacked)))
-
-        return run
-
-    return engine
-
-
-def make(name: str, num_tasks: int) -> Callable[[Tensor], Tensor]:
-    import torchjd.aggregation
-
-    made = getattr(torchjd.aggregation, name)
-    if name.startswith("CAGrad"):
-        return made(c=0.5)
-    return made(n_tasks=num_tasks) if name == "NashMTL" else made()
+def collected(_: Tensor, losses: Sequence[Tensor]) -> None:
+    stacked = torch.zeros(len(losses))
+    for position, loss in enumerate(losses):
+        stacked[position] = loss
+    torch.mul(stacked, torch.ones_like(stacked)).sum().backward()
 
 
 def contestants(overrides: list[str], method: str, folder: Path) -> dict[str, Step]:
     """Return {name: step} of those that can train this network, after two steps of each."""
     made: dict[str, Callable[[], Step]] = {
         "mtlrun": lambda: mtlrun_step([*overrides, f"weighting={method}"], folder),
-        "plain": lambda: bare_step(overrides, plain),
+        "plain": lambda: bare_step(overrides, lambda _: plain),
     }
-    peer = METHODS[method]
-    if peer is None:
-        made["libmtl"] = lambda: bare_step(overrides, collected, meter=True)
-    else:
+    if method in peers.AGGREGATORS:
         made["passes"] = lambda: bare_step(overrides, passes)
-        made["torchjd"] = lambda: bare_step(overrides, torchjd(peer, None))
-        made["sequential"] = lambda: bare_step(overrides, torchjd(peer, 1))
-        made["gram"] = lambda: bare_step(overrides, torchjd_gram(peer))
+        made["torchjd"] = lambda: bare_step(overrides, lambda parts: peers.by_rows(method, *parameters(parts)))
+        made["sequential"] = lambda: bare_step(
+            overrides, lambda parts: peers.by_rows(method, *parameters(parts), chunk=1)
+        )
+        made["gram"] = lambda: bare_step(
+            overrides, lambda parts: peers.by_gram(method, parts.model.trunk, len(parts.tasks))
+        )
         made["representation"] = lambda: mtlrun_step(
             [*overrides, f"weighting={method}", "weighting.grad_wrt=representation"], folder / "representation"
         )
+    else:
+        made["libmtl"] = lambda: bare_step(overrides, lambda _: collected, meter=True)
     steps = {}
     for name, make_step in made.items():
         try:
@@ -239,35 +161,19 @@ def contestants(overrides: list[str], method: str, folder: Path) -> dict[str, St
     return steps
 
 
-def measure(steps: dict[str, Step], rounds: int) -> dict[str, float]:
-    """Return each contestant's CPU time relative to the first one's, and that one's in ms per step."""
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(rounds):
-        for name, step in steps.items():
-            start = time.process_time()
-            for _ in range(STEPS):
-                step()
-            times[name].append(time.process_time() - start)
-    first = next(iter(times.values()))
-    ratios = {
-        name: statistics.median(other / own for other, own in zip(values, first, strict=True))
-        for name, values in times.items()
-    }
-    return ratios | {"ms": 1000 * statistics.median(first) / STEPS}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
     parser.add_argument("--rounds", type=int, default=30, help=f"of {STEPS} steps of each contestant")
     parser.add_argument("--overrides", nargs="*", default=[], help="of the config, such as optimizer=sgd")
+    parser.add_argument("--json", help="write the results to this file as well")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     keep_solvers_on_one_thread()  # as a run does
     names = ["plain", "libmtl", "passes", "torchjd", "sequential", "gram", "representation"]
-    print(f"one thread, torch {torch.__version__}, {arguments.rounds} rounds of {STEPS} steps\n")
-    print(f"| network | method | mtlrun, ms | {' | '.join(names)} |\n|---|---|---|{'---|' * len(names)}")
+    results = Results(arguments.json)
+    results.table("CPU time of a step, relative to mtlrun's", ["network", "method", "mtlrun, ms", *names])
     with tempfile.TemporaryDirectory() as folder:
         table = write_table(Path(folder) / "table.csv")
         for network in arguments.networks:
@@ -275,9 +181,10 @@ def main() -> None:
             if network == "perceptron":
                 overrides += table
             for method in arguments.methods:
-                found = measure(contestants(overrides, method, Path(folder) / f"{network}-{method}"), arguments.rounds)
-                cells = [f"{found[name]:.2f}" if name in found else "" for name in names]
-                print(f"| {network} | {method} | {found['ms']:.2f} | {' | '.join(cells)} |", flush=True)
+                steps = contestants(overrides, method, Path(folder) / f"{network}-{method}")
+                turns = take_turns(steps, torch.device("cpu"), rounds=arguments.rounds, warmup=0, calls=STEPS)
+                ratios = [turns.ratio(name, "mtlrun") for name in names]
+                results.row(network, method, 1000 * turns.median("mtlrun"), *ratios)
 
 
 if __name__ == "__main__":
