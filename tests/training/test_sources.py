@@ -8,8 +8,10 @@ the labels of all sources; batches hold the same samples as without the separati
 import copy
 import gc
 import os
+import shutil
 import signal
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -132,6 +134,21 @@ def test_models_train_on_inputs_of_two_sizes(two_sizes, model):
 def test_methods_and_batches_of_one_source_work(two_sizes, options):
     code, err = two_sizes(*options)
     assert code == 0, err
+
+
+@pytest.mark.exhaustive
+def test_a_compiled_model_keeps_the_statistics_of_each_source(two_sizes, monkeypatch):
+    monkeypatch.setattr("mtlrun.models.compiled.BACKEND", "aot_eager")
+    states = []
+    for key in ("false", "true"):
+        code, err = two_sizes("dataset.sampling.batch_norm=per_source", f"trainer.compile={key}", "weighting=pcgrad")
+        assert code == 0, err
+        (best,) = Path("outputs").glob("*/*/checkpoints/best.pt")
+        states.append(torch.load(best, weights_only=True)["model_states"][0])
+        shutil.rmtree("outputs")
+    assert any("per_source" in name for name in states[0])
+    for name, value in states[0].items():
+        torch.testing.assert_close(states[1][name], value)
 
 
 def test_weightings_that_need_one_representation_are_refused_with_several_sources(two_sizes):

@@ -17,7 +17,7 @@ from mtlrun.records.identity import flatten
 _IGNORED = {
     "seed", "dataset.fold", "dataset.predict", "trainer.eval_batch_size", "trainer.log_every",
     "trainer.log_gradients_every", "trainer.log_affinity_every", "trainer.log_pictures", "trainer.max_fallbacks",
-    "trainer.vmap_backward",
+    "trainer.vmap_backward", "trainer.channels_last", "trainer.compile",
     *DERIVED,
 }  # fmt: skip
 _IGNORED_GROUPS = ("names.", "runtime.", "model.", "weighting.", "match_parameters.", "tasks.", "dataset.targets.")

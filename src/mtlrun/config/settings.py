@@ -61,6 +61,7 @@ class Settings:
     deterministic: bool = False
     precision: Precision = "fp32"
     channels_last: bool = False
+    compile: bool = False
     cuda_graph: bool = False
     vectorized_seeds: Seeds | None = None
     baselines: BaselineChoice = "auto"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.export import register_dataclass
 
@@ -246,7 +247,8 @@ class SharedRepresentationModel(MultiTaskModel):
         Autograd would differentiate with respect to the modified tensor and silently drop the first task's gradient.
         """
         representation = self.computation.boundary(representation)
-        version = None if representation.is_inference() else representation._version
+        unknown = torch.compiler.is_compiling() or representation.is_inference()
+        version = None if unknown else representation._version
         predictions = decode(representation)
         if version is not None and representation._version != version:
             name = type(self).__name__

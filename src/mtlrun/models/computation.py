@@ -12,6 +12,7 @@ from mtlrun.config.settings import Precision
 
 if TYPE_CHECKING:
     from mtlrun.models.base import MultiTaskModel, Output
+    from mtlrun.models.compiled import CompiledFunctions
 
 _HALF = {"bf16": torch.bfloat16}
 
@@ -27,6 +28,8 @@ class Computation:
 
     def __init__(self, precision: Precision = "fp32", *, channels_last: bool = False) -> None:
         self.precision, self._channels_last = precision, channels_last
+        #: What the model calls in training in place of its methods; None if it is not compiled.
+        self.compiled: CompiledFunctions | None = None
 
     def run(self, model: "MultiTaskModel", inputs: Tensor, tasks: Sequence[str] | None) -> "Output":
         """Return the output of a model for inputs [batch, ...].
@@ -46,6 +49,10 @@ class Computation:
         """Return the context in which a model computes in half precision, if that is asked for."""
         half = _HALF.get(self.precision)
         return nullcontext() if half is None else torch.autocast(device.type, dtype=half)
+
+    def as_written(self) -> AbstractContextManager[object]:
+        """Return the context in which a compiled model runs as it is written, so that a graph may be walked again."""
+        return nullcontext() if self.compiled is None else self.compiled.off()
 
     def boundary(self, representation: Tensor) -> Tensor:
         """Return a representation as it is decoded: in float32, in which the tasks' gradients add up there."""

@@ -95,6 +95,7 @@ def as_restored(config: Mapping[str, Any], device: str) -> dict[str, Any]:
         ("model", "init_from", None),
         ("backbone", "weights", None),
         ("trainer", "cuda_graph", False),
+        ("trainer", "compile", False),
     ):
         if restored[group].get(key) is not None:
             restored[group][key] = off

@@ -1,10 +1,27 @@
-"""The precision and memory format that a run's model computes in: checked, set, and described."""
+"""The precision, memory format and compilation of a run's model: checked, set, and tried on a first batch."""
+
+from collections.abc import Mapping
 
 import torch
 
+from mtlrun.config.diagnosis import first_line
 from mtlrun.config.settings import Settings
+from mtlrun.datasets import Loader
+from mtlrun.errors import ConfigError
 from mtlrun.models import MultiTaskModel
 from mtlrun.models.computation import Computation
+from mtlrun.tasks import Task
+from mtlrun.training.batch import LabeledBatch
+from mtlrun.training.forward import BatchPass, untouched
+from mtlrun.weightings import LossWeighting, Weighting
+from mtlrun.weightings.capabilities import LooksAhead
+
+#: Keys that do not work with `compile`, and why.
+_NOT_COMPILED = {
+    "vmap_backward": "vmap cannot enter the backward pass of a compiled model",
+    "checkpoint_activations": "PyTorch decides by itself which activations of a compiled model are kept",
+    "stream_rows": "a trunk that is compiled has no stages to go back through one by one",
+}
 
 
 def check_computation(settings: Settings, model: MultiTaskModel | None, device: torch.device, name: str) -> list[str]:
@@ -23,14 +40,65 @@ def check_computation(settings: Settings, model: MultiTaskModel | None, device: 
         )
     if settings.channels_last and model is not None and all(each.dim() != 4 for each in model.parameters()):
         problems.append(f"trainer.channels_last=true is for convolutions, and backbone={name} has none; leave it out")
+    if settings.compile:
+        problems += [
+            f"trainer.{key}=true: {why}; use trainer.{key}=false or trainer.compile=false"
+            for key, why in _NOT_COMPILED.items()
+            if getattr(settings, key)
+        ]
     return problems
 
 
-def set_computation(model: MultiTaskModel, settings: Settings) -> None:
-    """Have the model, which is on its device, compute as the keys ask for."""
+def set_computation(model: MultiTaskModel, weighting: Weighting, settings: Settings) -> None:
+    """Have the model, which is on its device, compute as the keys of `trainer` ask for under a weighting."""
     model.computation = Computation(settings.precision, channels_last=settings.channels_last)
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)
+    if settings.compile:
+        from mtlrun.models.compiled import CompiledFunctions  # slow to import, as is what it needs
+
+        several = settings.log_gradients_every is not None or settings.log_affinity_every is not None
+        single_backward = isinstance(weighting, LossWeighting) and not weighting.capable_of(LooksAhead) and not several
+        model.computation.compiled = CompiledFunctions(model, single_backward=single_backward)
+
+
+def try_computation(
+    model: MultiTaskModel, tasks: Mapping[str, Task], loader: Loader, device: torch.device, settings: Settings
+) -> None:
+    """Send a batch through a model that is compiled, or in half precision, and back; all is then as it was.
+
+    Args:
+        model, tasks: on the device.
+        loader: of the training split.
+        device: of the run.
+        settings: the group `trainer`.
+
+    Raises:
+        ConfigError: the model cannot be compiled, or some operation is not there in that precision.
+    """
+    computation = model.computation
+    if computation.compiled is None and settings.precision in ("fp32", "tf32"):
+        return
+    batch = LabeledBatch.load(tasks, loader.first(loader.batch_size), device)
+    model.train()
+    try:
+        with untouched(model):
+            first = BatchPass(model, next(batch.split(settings.micro_batches)))
+            terms = list(first.weighted_losses(batch).values())
+            regularizer = first.regularizer(batch.num_samples)
+            torch.stack(terms if regularizer is None else [*terms, regularizer]).sum().backward()
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError, ValueError) as error:
+        key = "compile=true" if settings.compile else f"precision={settings.precision}"
+        raise ConfigError(
+            f"trainer.{key}: a first batch cannot be computed so ({type(error).__name__}: {first_line(error)}); leave "
+            "the key out"
+        ) from error
+    finally:
+        model.zero_grad(set_to_none=True)
+    if computation.compiled is not None:
+        computation.compiled.started()
 
 
 def describe_computation(settings: Settings, device: torch.device) -> list[str]:

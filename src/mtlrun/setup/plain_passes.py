@@ -10,7 +10,7 @@ from mtlrun.weightings import LossWeighting
 from mtlrun.weightings.capabilities import LooksAhead, ObservesLossesAfterStep, ObservesPerformance
 
 #: Keys that change a pass, with the values that leave it plain.
-_PLAIN = {"micro_batches": (1,), "checkpoint_activations": (False,)}
+_PLAIN = {"micro_batches": (1,), "checkpoint_activations": (False,), "compile": (False,)}
 
 
 def limits_of_plain_passes(parts: Parts, what: str, **plain: tuple[object, ...]) -> Iterator[str]:

@@ -33,7 +33,7 @@ from mtlrun.setup.compatibility import (
     try_batch,
 )
 from mtlrun.setup.component_check import check_config
-from mtlrun.setup.computing import check_computation, describe_computation, set_computation
+from mtlrun.setup.computing import check_computation, describe_computation, set_computation, try_computation
 from mtlrun.setup.cuda_graph import check_cuda_graph
 from mtlrun.setup.data_paths import find_data_paths
 from mtlrun.setup.doubts import doubt_plan, doubt_splits, doubt_targets, doubt_warmup
@@ -348,7 +348,6 @@ def place(components: Components, data: Data) -> Parts:
     skills = make_skills(tasks)
     stand_in(skills, data.undefined, data.loaders["train"])
     model.to(device)
-    set_computation(model, components.settings)
     for task in tasks.values():
         task.to(device)  # a loss may have class weights
     if isinstance(weighting, LossWeighting | JacobianWeighting):
@@ -361,6 +360,8 @@ def place(components: Components, data: Data) -> Parts:
     for method in weighting.methods():
         if method.lr is None:
             method.lr = float(components.config["optimizer"]["lr"])
+    set_computation(model, weighting, components.settings)
+    try_computation(model, tasks, data.loaders["train"], device, components.settings)
     labeled = {name: data.splits[name].labeled for name in SPLITS if name in data.splits}
     settings, chosen = choose_length(components.settings, data.loaders["train"])
     return Parts(

@@ -165,7 +165,8 @@ class Guard:
         self._model.zero_grad(set_to_none=True)
         what, task = _NO_SINGLE_TASK, None
         for micro_batch in batch.split(self._settings.micro_batches):
-            losses = BatchPass(self._model, micro_batch).losses
+            with self._model.computation.as_written():
+                losses = BatchPass(self._model, micro_batch).losses
             what, task = find_non_finite(losses, self._sharing.shared, self._sharing.task_params)
             if task is not None:
                 break
