@@ -21,7 +21,6 @@ import argparse
 import math
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import peers
@@ -55,14 +54,20 @@ HEADER = [
 ]  # fmt: skip
 
 
-def jobs(arguments: argparse.Namespace) -> Iterator[tuple[str, int, str]]:
-    """Yield (network, K, weighting), first what matters most: few methods at all sizes, then all others."""
+def jobs(arguments: argparse.Namespace) -> list[tuple[str, int, str]]:
+    """Return (network, K, weighting), in the order of what matters most: few methods, then many, then many tasks."""
     every = arguments.weightings or [entry.name for entry in entries("weighting")]
     core = [name for name in CORE if name in every]
-    for names in (core, [name for name in every if name not in core]):
-        for num_tasks in arguments.tasks:
-            for network in arguments.networks:
-                yield from ((network, num_tasks, name) for name in names)
+    few, many = ([count for count in arguments.tasks if (count > 8) == large] for large in (False, True))
+    others = [name for name in every if name not in core]
+    blocks = [(few, core), (few[:1], others), (many, core), (few[1:] + many, others)]
+    return [
+        (network, num_tasks, name)
+        for counts, names in blocks
+        for num_tasks in counts
+        for network in arguments.networks
+        for name in names
+    ]
 
 
 class Bench:

@@ -102,21 +102,23 @@ def make_parts(*, rehearse: bool) -> list[list[Part]]:
     networks = sized("", "--networks resnet18 --tasks 2 --weightings equal mgda --warmup 0")
     keys = sized("", "--networks resnet18 --weightings equal --columns 'fused optimizer'")
     flat = sized("", "--networks resnet18 --tasks 2")
-    loading = sized("--workers 0 4 12", "--images 40 --rows 200 --words backbone=resnet18 backbone.width=0.05")
-    scaling = sized("", "--tasks 2 --widths 1 --divide 128 --width 0.05 --rounds 1")
+    loading = sized(
+        "--rows 50000 --workers 0 4 12", "--images 40 --rows 200 --words backbone=resnet18 backbone.width=0.05"
+    )
+    scaling = sized("--rounds 2", "--tasks 2 --widths 1 --divide 128 --width 0.05 --rounds 1")
     scaling += ("--picture", "{out}/cost.png")
-    few = sized("", "--divide 128 --width 0.05 --weightings mgda")
+    profiled = sized("", "--divide 128 --width 0.05 --weightings mgda")
     return [
         [
-            Part("tests", "Tests marked gpu", tests, 150, budgeted=False, must_pass=True),
-            Part("uses", "Ways of use", ("check_uses.py", *device, *uses), 150, must_pass=True),
+            Part("tests", "Tests marked gpu", tests, 130, budgeted=False, must_pass=True),
+            Part("uses", "Ways of use", ("check_uses.py", *device, *uses), 130, must_pass=True),
         ],
-        [Part("networks", "Whole steps", ("benchmark_networks.py", *device, *tiny, *networks), 150)],
-        [Part("keys", "Keys of trainer", ("benchmark_keys.py", *device, *tiny, *keys), 110)],
-        [Part("profile", "Profile", ("profile_step.py", *device, *few), 40, budgeted=False)],
-        [Part("flat", "Flat vectors on the CPU", ("benchmark_flat_vectors.py", *device, *tiny, *flat), 40)],
-        [Part("loading", "Loading", ("benchmark_loading.py", *device, *loading), 45)],
-        [Part("scaling", "Tasks and parameters", ("benchmark_scaling.py", *device, *scaling), 60)],
+        [Part("networks", "Whole steps", ("benchmark_networks.py", *device, *tiny, *networks), 140)],
+        [Part("keys", "Keys of trainer", ("benchmark_keys.py", *device, *tiny, *keys), 150)],
+        [Part("profile", "Profile", ("profile_step.py", *device, *profiled), 35, budgeted=False)],
+        [Part("flat", "Flat vectors on the CPU", ("benchmark_flat_vectors.py", *device, *tiny, *flat), 35)],
+        [Part("loading", "Loading", ("benchmark_loading.py", *device, *loading), 40)],
+        [Part("scaling", "Tasks and parameters", ("benchmark_scaling.py", *device, *scaling), 50)],
     ]
 
 
