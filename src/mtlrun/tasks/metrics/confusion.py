@@ -78,5 +78,5 @@ class Kappa(_Confusion):
     def compute(self) -> Tensor:
         matrix, squares = self.matrix.double(), self._distances().square()
         true, decided = matrix.sum(dim=1), matrix.sum(dim=0)
-        by_chance = true @ squares @ decided / matrix.sum()
+        by_chance = (squares * true[:, None] * decided).sum() / matrix.sum()
         return torch.where((true > 0).sum() > 1, 1 - (squares * matrix).sum() / by_chance, torch.nan)

@@ -1,0 +1,81 @@
+"""What an evaluation waits for a GPU for: on the pretended device, for every kind of task, and for a whole run."""
+
+import copy
+
+import pytest
+import torch
+from helpers import run_folders
+from pretended import DEVICE, Accelerator
+from small_trainings import runs_on_device
+
+from mtlrun.tasks import (
+    BinaryClassification,
+    Classification,
+    Count,
+    Depth,
+    MultiLabel,
+    Ordinal,
+    Regression,
+    Segmentation,
+    SurfaceNormals,
+)
+from mtlrun.training.constants import ConstantPredictions
+
+BATCH = 6
+
+
+def classes(num_classes, *shape):
+    return torch.randn(BATCH, num_classes, *shape), torch.randint(0, num_classes, (BATCH, *shape))
+
+
+KINDS = {
+    "binary": (BinaryClassification(), lambda: (torch.randn(BATCH, 1), torch.arange(BATCH) % 2)),
+    "classification": (Classification(3), lambda: classes(3)),
+    "count": (Count(), lambda: (torch.randn(BATCH, 1), torch.randint(0, 9, (BATCH,)).float())),
+    "depth": (Depth(), lambda: (torch.rand(BATCH, 1, 4, 5), torch.rand(BATCH, 1, 4, 5))),
+    "multilabel": (MultiLabel(4), lambda: (torch.randn(BATCH, 4), torch.randint(-1, 2, (BATCH, 4)))),
+    "ordinal": (Ordinal(5), lambda: (torch.randn(BATCH, 4), torch.randint(0, 5, (BATCH,)))),
+    "regression": (Regression(), lambda: (torch.randn(BATCH, 1), torch.randn(BATCH))),
+    "several numbers": (Regression(num_outputs=3), lambda: (torch.randn(BATCH, 3), torch.randn(BATCH, 3))),
+    "segmentation": (Segmentation(3), lambda: classes(3, 4, 5)),
+    "normals": (SurfaceNormals(), lambda: (torch.randn(BATCH, 3, 4, 5), torch.randn(BATCH, 3, 4, 5))),
+}
+
+
+def move(tensors):
+    return [tensor.to(DEVICE) for tensor in tensors]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_batch_is_evaluated_without_a_wait(name):
+    task, draw = KINDS[name]
+    batches = [draw() for _ in range(3)]
+    expected = task.meter()
+    for batch in batches:
+        expected.update(*batch)
+    with Accelerator() as accelerator:
+        task = copy.deepcopy(task).to(DEVICE)
+        meter, constants = task.meter().to(DEVICE), ConstantPredictions({"it": task})
+        for number, batch in enumerate(batches):
+            moved = move(batch)
+            if number == 1:
+                accelerator.waits.clear()  # torchmetrics finds out by the first batch which states are the same
+            meter.update(*moved)
+            constants.add("it", moved[1])
+        waits = [wait for wait in accelerator.waits if wait.what == "read"]
+        found = meter.compute()
+    assert not waits
+    assert found == {metric: pytest.approx(value, nan_ok=True) for metric, value in expected.compute().items()}
+
+
+def test_a_run_with_detection_and_all_defaults_is_trained_and_drawn(mtlrun):
+    """It died at its first evaluation, since boxes are drawn on the CPU."""
+    words = [
+        "dataset=scenes", "dataset.size=32", "dataset.num_train=6", "dataset.num_val=3", "dataset.num_test=3",
+        "backbone=resnet18", "backbone.width=0.0625", "trainer.epochs=1", "+task@tasks.objects=detection",
+        "tasks.objects.num_classes=3",
+    ]  # fmt: skip
+    with runs_on_device():
+        code, _, err = mtlrun(*words)
+    assert code == 0, err
+    assert run_folders()
