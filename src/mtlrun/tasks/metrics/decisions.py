@@ -34,9 +34,9 @@ class _Decisions(SharedState):
             target: classes, int64 [batch].
         """
         decided = prediction.argmax(dim=1) if prediction.dim() == 2 else (prediction > 0).long()
-        right = torch.where(decided == target, target, self.num_classes)
-        parts = [count_numbers(part, self.num_classes + 1)[:-1] for part in (target, decided, right)]
-        self.counts += torch.stack(parts)
+        size = self.num_classes
+        right = count_numbers(torch.where(decided == target, target, size), size + 1)[:-1]
+        self.counts += torch.stack([count_numbers(target, size), count_numbers(decided, size), right])
 
     def _counts(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return for each class the labels, the decisions and the right decisions, float64 [num_classes]."""
