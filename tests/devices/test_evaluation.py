@@ -1,12 +1,10 @@
-"""What an evaluation waits for a GPU for: on the pretended device, for every kind of task, and for a whole run."""
+"""What an evaluation waits for a GPU for: on the pretended device, for the kinds of tasks."""
 
 import copy
 
 import pytest
 import torch
-from helpers import run_folders
 from pretended import DEVICE, Accelerator
-from small_trainings import runs_on_device
 
 from mtlrun.tasks import (
     BinaryClassification,
@@ -66,16 +64,3 @@ def test_a_batch_is_evaluated_without_a_wait(name):
         found = meter.compute()
     assert not waits
     assert found == {metric: pytest.approx(value, nan_ok=True) for metric, value in expected.compute().items()}
-
-
-def test_a_run_with_detection_and_all_defaults_is_trained_and_drawn(mtlrun):
-    """It died at its first evaluation, since boxes are drawn on the CPU."""
-    words = [
-        "dataset=scenes", "dataset.size=32", "dataset.num_train=6", "dataset.num_val=3", "dataset.num_test=3",
-        "backbone=resnet18", "backbone.width=0.0625", "trainer.epochs=1", "+task@tasks.objects=detection",
-        "tasks.objects.num_classes=3",
-    ]  # fmt: skip
-    with runs_on_device():
-        code, _, err = mtlrun(*words)
-    assert code == 0, err
-    assert run_folders()

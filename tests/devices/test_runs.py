@@ -11,7 +11,7 @@ from small_trainings import DIGITS, SCENES, Preparation, runs_on_device
 CPU = torch.device("cpu")
 KINDS = {
     "numbers": ["dataset=kendall_toy", "backbone.hidden=[8]", "trainer.log_every=1", "dataset.num_test=50"],
-    "scenes": [*SCENES, "trainer.limit_batches=1"],
+    "scenes": [*SCENES, "trainer.limit_batches=1", "dataset.cache=device"],
 }
 
 
