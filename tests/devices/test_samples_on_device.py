@@ -1,11 +1,14 @@
 """Samples that lie on a device: the batches are those of the CPU, and to make them waits for nothing."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from helpers import read_record, run_folders
 from pretended import DEVICE, Accelerator, OnDevice
 from scipy import sparse
+from small_trainings import runs_on_device
 
 from mtlrun.config.settings import Runtime
 from mtlrun.datasets import Loader, MultiTaskDataset, TensorSplit
@@ -95,6 +98,23 @@ def test_batches_are_those_of_the_cpu_and_nothing_waits_for_them(name):
     assert len(found) == len(expected) > 4
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one.held, other, rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_run_on_a_table_that_lies_on_a_device_is_the_one_in_memory(mtlrun):
+    rows = [f"{number % 7},{number % 5},{number % 7 + number % 5}" for number in range(40)]
+    Path("t.csv").write_text("\n".join(["x,z,y", *rows]) + "\n")
+    words = [
+        "dataset=csv", "dataset.path=t.csv", "+task@tasks.y=regression", "backbone.hidden=[4]", "trainer.epochs=1",
+        "runtime.quiet=true", "trainer.baselines=false",
+    ]  # fmt: skip
+    with runs_on_device():
+        code, _, err = mtlrun(*words, "dataset.cache=device", "runtime.root=device")
+    assert code == 0, err
+    assert mtlrun(*words, "runtime.root=memory")[0] == 0
+    here, there = (read_record(*run_folders(root)) for root in ("device", "memory"))
+    assert (here["environment"]["cache"], there["environment"]["cache"]) == ("device", "memory")
+    assert (here["run_id"], here["splits"]) == (there["run_id"], there["splits"])
+    assert here["test"]["y"] == pytest.approx(there["test"]["y"], rel=1e-4, nan_ok=True)
 
 
 @pytest.mark.gpu

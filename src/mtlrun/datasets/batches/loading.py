@@ -137,7 +137,7 @@ class Loader:
         return f"trained on {len(self._rows):,} rows that were drawn with replacement, {different:,} of them different"
 
     def target_batches(self) -> Iterator[Mapping[str, Tensor]]:
-        """Yield {task: targets} of the batches of the first epoch, for each source on its own with `per_source`.
+        """Yield {task: targets} of the first epoch's batches, on the CPU, for each source on its own with `per_source`.
 
         Inputs are read only if the split does not hold its targets in memory.
         """
@@ -148,7 +148,7 @@ class Loader:
             return
         for batch in self.batches():
             for _, targets, *_ in batch.values() if isinstance(batch, dict) else [batch]:
-                yield targets
+                yield {task: target.cpu() for task, target in targets.items()}
 
     def positions(self) -> Iterator[list[Tensor]]:
         """Yield which samples are in each batch of the first epoch: their indices, for each source with `per_source`.
