@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mtlrun.gradients.gram import Gradient
+from mtlrun.gradients.gram import Gradient, Joined
 from mtlrun.gradients.task_gradients import PartialGradient, Sharing
 from mtlrun.weightings.precision import promoted
 
@@ -15,8 +15,26 @@ _LARGEST_FACTOR = 1e30
 _SMALL = 2**14
 
 
-def weighted_sum(gradients: list[Gradient], weights: list[float]) -> Gradient:
-    """Return sum_k weights_k gradients_k, in new tensors, since autograd may hand out one tensor for two inputs."""
+def weighted_sum(gradients: list[Gradient], weights: list[float], joined: Joined | None = None) -> Gradient:
+    """Return sum_k weights_k gradients_k, in new tensors, since autograd may hand out one tensor for two inputs.
+
+    Args:
+        gradients: a tensor per parameter each.
+        weights: K numbers.
+        joined: the small tensors of the gradients, where these are put together already.
+    """
+    like = gradients[0]
+    if joined is None or max(map(abs, weights)) > _LARGEST_FACTOR:
+        return _sum_of(gradients, weights)
+    found = joined.weighted_sum(weights, like)
+    large = [place for place in range(len(like)) if place not in found]
+    if large:
+        parts = _sum_of([[gradient[place] for place in large] for gradient in gradients], weights)
+        found |= dict(zip(large, parts, strict=True))
+    return [found[place] for place in range(len(like))]
+
+
+def _sum_of(gradients: list[Gradient], weights: list[float]) -> Gradient:
     total = _times(weights[0], [promoted(part) for part in gradients[0]])
     for gradient, weight in zip(gradients[1:], weights[1:], strict=True):
         parts = [promoted(part) for part in gradient]
@@ -43,7 +61,18 @@ def add_task_grads(sharing: Sharing, gradients: list[PartialGradient], factors: 
     for parameters, gradient, factor in zip(sharing.task_params, gradients, factors, strict=True):
         pairs = [(each, part) for each, part in zip(parameters, gradient, strict=True) if part is not None]
         if pairs:
-            add_grads([each for each, _ in pairs], _times(factor, [part for _, part in pairs]))
+            parts = [part for _, part in pairs]
+            add_grads([each for each, _ in pairs], parts if _is_unshared(factor, parts) else _times(factor, parts))
+
+
+def _is_unshared(factor: float | Tensor, gradient: Gradient) -> bool:
+    """Return True if a gradient times the factor is the gradient itself, and no two of its tensors share memory.
+
+    Autograd may hand out one tensor as the gradient of two parameters, and gradients are clipped in place.
+    """
+    if isinstance(factor, Tensor) or factor != 1 or not all(part.is_contiguous() for part in gradient):
+        return False
+    return len({part.untyped_storage().data_ptr() for part in gradient}) == len(gradient)
 
 
 def _times(factor: float | Tensor, gradient: Gradient) -> Gradient:

@@ -1,13 +1,17 @@
 """Inner products of task gradients."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mtlrun.weightings.inner_products import LARGEST_SQUARE, SMALLEST_SQUARE, scale_factors
-from mtlrun.weightings.precision import full_precision
+from mtlrun.weightings.precision import full_precision, promoted
+from mtlrun.weightings.transfer import sent
 
+# Tensors with fewer entries are put together, up to so many entries in all.
+_SMALL, _MOST_JOINED = 2**15, 2**18
 # Length of the partial sums of products that are made in the gradients' own precision.
 _CHUNK = 2**12
 # How many entries of a tensor are copied together for all tasks at a time; a multiple of the above.
@@ -33,12 +37,12 @@ def within_range(products: Tensor, gradients: Sequence[Gradient]) -> Tensor:
         products: as `inner_products` returns them, on the CPU.
         gradients: those that they are the products of.
     """
-    squares = products.diagonal().numpy()
-    outside = ~((squares > SMALLEST_SQUARE) & (squares < LARGEST_SQUARE))
-    if not outside.any():
+    squares = products.diagonal().tolist()
+    outside = [place for place, square in enumerate(squares) if not SMALLEST_SQUARE < square < LARGEST_SQUARE]
+    if not outside:
         return products
     factors = torch.ones(len(gradients), dtype=torch.float64)
-    for position in outside.nonzero()[0].tolist():
+    for position in outside:
         factors[position] = scale_factors(_largest(gradients[position]))
     if (factors == 1).all():
         return products
@@ -55,25 +59,66 @@ def _largest(gradient: Gradient) -> Tensor:
     return torch.stack(ends).max()
 
 
+@dataclass(frozen=True)
+class Joined:
+    """The small tensors of K gradients, put together: many small products and sums cost more than a copy.
+
+    Args:
+        places: which of a gradient's tensors these are; the others are large.
+        block: [K, n], in float32 at least.
+    """
+
+    places: Sequence[int]
+    block: Tensor
+
+    @classmethod
+    def of(cls, gradients: Sequence[Gradient]) -> "Joined | None":
+        """Return the small tensors of gradients, None if there are none."""
+        places, size = [], 0
+        for place, part in enumerate(gradients[0]):
+            if part.numel() < _SMALL and size + part.numel() <= _MOST_JOINED:
+                places.append(place)
+                size += part.numel()
+        if not places:
+            return None
+        rows = [_flatten([gradient[place] for place in places]) for gradient in gradients]
+        return cls(places, promoted(torch.stack(rows)))
+
+    @full_precision()
+    def weighted_sum(self, weights: Sequence[float], like: Gradient) -> dict[int, Tensor]:
+        """Return {place: sum_k weights_k gradients_k}, shaped and stored as the tensors of `like`."""
+        factors = sent(torch.tensor(weights, dtype=self.block.dtype), self.block.device)
+        pieces = (factors @ self.block).split([like[place].numel() for place in self.places])
+        pairs = zip(self.places, pieces, strict=True)
+        return {place: piece.view(like[place].shape).to(like[place].dtype) for place, piece in pairs}
+
+
+def _flatten(parts: list[Tensor]) -> Tensor:
+    """Return tensors as one vector, each in the order of its indices."""
+    flat: Tensor = torch._C._nn.flatten_dense_tensors(parts)
+    return flat
+
+
 @full_precision()
-def inner_products(gradients: Sequence[Gradient]) -> Tensor:
+def inner_products(gradients: Sequence[Gradient], joined: Joined | None = None) -> Tensor:
     """Return the inner products [K, K] of K gradients in float64, on their device, of entries of ordinary size.
 
     Summed tensor by tensor, so that gradients are never concatenated as a whole; the sum over tensors is in float64.
+
+    Args:
+        gradients: a tensor per parameter each.
+        joined: their small tensors, where these are put together already.
     """
     first = gradients[0]
     gram = torch.zeros(len(gradients), len(gradients), dtype=torch.float64, device=first[0].device)
-    small = [index for index, part in enumerate(first) if part.numel() < _CHUNK]
-    if small:
-        # Many small products cost more than concatenating what they are made of.
-        _add_products(
-            gram, torch.stack([torch.cat([grad[index].reshape(-1) for index in small]) for grad in gradients])
-        )
-    for index, part in enumerate(first):
-        if part.numel() >= _CHUNK:
-            pieces = zip(*(grad[index].reshape(-1).split(_ENTRIES) for grad in gradients), strict=True)
-            for piece in pieces:
-                _add_products(gram, torch.stack(piece))
+    joined = Joined.of(gradients) if joined is None else joined
+    if joined is not None:
+        _add_products(gram, joined.block)
+    alone = range(len(first)) if joined is None else sorted(set(range(len(first))).difference(joined.places))
+    for place in alone:
+        pieces = zip(*(gradient[place].reshape(-1).split(_ENTRIES) for gradient in gradients), strict=True)
+        for piece in pieces:
+            _add_products(gram, torch.stack(piece))
     return gram
 
 
@@ -83,8 +128,7 @@ def _add_products(gram: Tensor, block: Tensor) -> None:
     Long sums lose digits in float32: partial sums are made in float32, and added up in float64. Products in half
     precision would lose more, and overflow.
     """
-    if block.dtype in (torch.float16, torch.bfloat16):
-        block = block.float()
+    block = promoted(block)
     whole = block.shape[1] // _CHUNK * _CHUNK
     if whole:
         chunks = block[:, :whole].view(len(block), -1, _CHUNK).transpose(0, 1)

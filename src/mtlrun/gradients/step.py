@@ -1,5 +1,6 @@
 """From task losses to `.grad`: one training step's update, of a batch at once or of its micro-batches."""
 
+import math
 from collections.abc import Sequence
 from itertools import compress
 
@@ -311,7 +312,7 @@ class GradientStep:
         task_factors = factors if weighting.head_loss == "weighted" else [1.0] * len(factors)
         add_task_grads(self._sharing, gradients.task_params, task_factors)
         if weighting.grad_wrt == "shared" and not self._two_pass:
-            self._set_shared_grad(weighted_sum(gradients.compared, factors))
+            self._set_shared_grad(weighted_sum(gradients.compared, factors, gradients.joined))
             return Update(losses, self._scales.effective(factors), gram)
         gradients.compared = []
         if gradients.representation:
@@ -340,7 +341,7 @@ class GradientStep:
         sent = torch.cat([gradients.inner_products().flatten(), values.double()]).cpu()
         gram, values = sent[: num_tasks**2].view(num_tasks, num_tasks), sent[num_tasks**2 :]
         gram = gradients.within_range(gram)
-        refuse_non_finite(torch.isfinite(gram.diagonal()))
+        refuse_non_finite([math.isfinite(square) for square in gram.diagonal().tolist()])
         if isinstance(weighting, SeesSampleNorms) and weighting.needs_sample_norms:
             weighting.observe_sample_norms(gradients.sample_norms().cpu())
         factors = weighting.task_weights(gram, values).tolist()

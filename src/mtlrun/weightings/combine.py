@@ -46,7 +46,7 @@ def _direction(weighting: Weighting, jacobian: Tensor, losses: Tensor) -> Tensor
         losses = scales * losses
     if slopes is not None:
         jacobian = slopes.to(jacobian).unsqueeze(1) * jacobian
-    refuse_non_finite(torch.isfinite(jacobian).all(dim=1).cpu())
+    refuse_non_finite(torch.isfinite(jacobian).all(dim=1).tolist())
     with torch.no_grad():
         if isinstance(weighting, GradientWeighting):
             rows = jacobian.double().cpu()

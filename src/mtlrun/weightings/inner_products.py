@@ -26,10 +26,10 @@ class NonFiniteGradientError(ArithmeticError):
         self.position = position
 
 
-def refuse_non_finite(finite: Tensor) -> None:
-    """Raise for the first task whose entry of `finite` [K], on the CPU, is False."""
-    if not finite.all():
-        raise NonFiniteGradientError(int((~finite).nonzero()[0]))
+def refuse_non_finite(finite: Sequence[bool]) -> None:
+    """Raise for the first task of the K whose gradient is not finite."""
+    if not all(finite):
+        raise NonFiniteGradientError(list(finite).index(False))
 
 
 def nan_unless_finite(direction: Tensor, jacobians: Sequence[Tensor]) -> Tensor:
