@@ -291,7 +291,7 @@ def test_a_run_of_another_version_is_refused_and_stays_as_it_is(mtlrun, monkeypa
     code, out, err = mtlrun(*QUICK)
     assert (code, out) == (2, "")
     assert err == (
-        f"mtlrun: {path} has checkpoint format 3, and this version of mtlrun reads format 5; train that run anew "
+        f"mtlrun: {path} has checkpoint format 3, and this version of mtlrun reads format 6; train that run anew "
         "(runtime.rerun=true), or use the version that wrote it\n"
     )
     assert before == {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}

@@ -4,6 +4,7 @@ import numpy
 import pytest
 from scipy.optimize import nnls
 
+from mtlrun.weightings.solvers import cone
 from mtlrun.weightings.solvers.cone import cosines, project_on_dual_cone
 
 
@@ -111,3 +112,22 @@ def test_projection_is_exact_for_lengths_that_differ_by_a_thousand(num_tasks):
             assert solved
             assert products.min() >= -1e-10
             assert abs((found[0] - start) * lengths / scale * products).max() <= 1e-10
+
+
+def test_projections_of_many_vectors_at_once_are_those_of_each_alone():
+    rng = numpy.random.default_rng(0)
+    at_once = 0
+    for num_tasks in (2, 3, 8, 40):
+        for case in range(10):
+            rows = rng.normal(size=(num_tasks, num_tasks + 5)) + rng.normal(size=num_tasks + 5) * (case % 3)
+            if case % 4 == 3:
+                rows[-1] = -rows[0]  # dependent
+            unit, lengths = cone.cosines(rows @ rows.T + 1e-4 * numpy.eye(num_tasks))
+            starts = numpy.vstack([numpy.diag(lengths), rng.normal(size=num_tasks)])
+            added, unsolved = cone._guess_conflicts(unit, starts)
+            at_once += len(starts) - len(unsolved)
+            for number in set(range(len(starts))) - set(unsolved):
+                alone, solved = cone._resolve_conflicts(unit, starts[number])
+                assert solved
+                assert added[number] == pytest.approx(alone, rel=1e-6, abs=1e-8 * lengths.max())
+    assert at_once > 0.9 * 10 * (3 + 4 + 9 + 41)

@@ -90,7 +90,7 @@ class SourceBatch:
     @cached_property
     def active(self) -> list[str]:
         """The tasks that have a label among the samples."""
-        return [name for name in self.tasks if len(self.targets[name])]
+        return [name for name in self.tasks if self.targets[name].shape[0]]
 
     def pick(self, name: str, prediction: Tensor) -> Tensor:
         """Return the predictions of the samples that carry this task's label."""

@@ -1,5 +1,6 @@
 """CAGrad: conflict-averse gradient descent."""
 
+import math
 from typing import Any, Literal
 
 import numpy
@@ -42,16 +43,18 @@ class CAGrad(GradientWeighting):
         self.rescale = rescale
 
     def task_weights(self, gram: Tensor, losses: Tensor) -> Tensor:
-        radius = self.c * gram.mean().clamp_min(0).sqrt().item()
-        weights = torch.ones(len(gram), dtype=gram.dtype)
+        products = gram.numpy()
+        means = products.mean(axis=1)
+        radius = self.c * math.sqrt(max(means.mean(), 0.0))
+        weights = numpy.ones(len(products))
         if radius > 0:
-            tasks = torch.nonzero(gram.diagonal() > 0).squeeze(1)
-            part = gram[tasks][:, tasks].numpy()
-            worst_case, norm, solved = worst_case_weights(part, gram.mean(dim=1)[tasks].numpy(), radius)
+            tasks = (products.diagonal() > 0).nonzero()[0]
+            part = products if len(tasks) == len(products) else products[tasks[:, None], tasks]
+            worst_case, norm, solved = worst_case_weights(part, means[tasks], radius)
             if not solved:
                 self.fall_back("its active-set method did not converge; the best weights so far are used")
-            weights[tasks] += len(gram) * radius / norm * torch.from_numpy(worst_case)
-        return weights / (1.0, 1 + self.c**2, 1 + self.c)[self.rescale]
+            weights[tasks] += len(products) * radius / norm * worst_case
+        return torch.from_numpy(weights / (1.0, 1 + self.c**2, 1 + self.c)[self.rescale])
 
 
 def worst_case_weights(gram: numpy.ndarray, slopes: numpy.ndarray, radius: float) -> tuple[numpy.ndarray, float, bool]:

@@ -57,25 +57,33 @@ class GradVac(GradientWeighting):
         products = gram.numpy()
         num_tasks = len(products)
         active = torch.arange(self.num_tasks)[self.active]
-        tasks, squares = numpy.arange(num_tasks), numpy.diagonal(products)
-        averages = self.rho[active[:, None], active].numpy()
-        coefficients, along = numpy.eye(num_tasks), products.copy()  # of g_i', and its products with all gradients
-        turned_squares = squares.copy()
-        for others in random_orders(num_tasks, self.generator()).T:  # all tasks at once, each with one other
-            turnable = (others != tasks) & (squares[others] > 0) & (turned_squares > _MIN_REMAINING * squares)
-            length = numpy.sqrt(numpy.where(turnable, turned_squares, 1.0))
-            other_length = numpy.sqrt(numpy.where(turnable, squares[others], 1.0))
-            cosine = numpy.clip(along[tasks, others] / (length * other_length), -1.0, 1.0)
-            average = averages[tasks, others]
-            averages[tasks, others] = numpy.where(turnable, (1 - self.beta) * average + self.beta * cosine, average)
-            turned = turnable & (cosine < average)
-            target = numpy.clip(average, _BELOW_ONE - 1, 1 - _BELOW_ONE)
-            factor = numpy.where(turned, length / other_length * turning_factor(cosine, target), 0.0)
-            coefficients[tasks, others] += factor
-            along += factor[:, None] * products[others]
-            turned_squares = numpy.where(turned, (coefficients * along).sum(axis=1).clip(min=0.0), turned_squares)
-        self.rho[active[:, None], active] = torch.from_numpy(averages)
-        total = torch.from_numpy(coefficients.sum(axis=0))
+        tasks, squares = numpy.arange(num_tasks), products.diagonal()
+        rho = self.rho[active[:, None], active].numpy()
+        orders = random_orders(num_tasks, self.generator()).T
+        is_other = (orders != tasks) & (squares[orders] > 0)
+        other_lengths = numpy.sqrt(numpy.where(is_other, squares[orders], 1.0))
+        # Each pair comes once, so its running mean is that of the steps before.
+        averages = rho[tasks, orders]
+        targets = averages.clip(_BELOW_ONE - 1, 1 - _BELOW_ONE)
+        cosines, factors = numpy.zeros(orders.shape), numpy.zeros(orders.shape)
+        along = products.copy()  # products of g_i' with all gradients
+        turned_squares, smallest = squares.copy(), _MIN_REMAINING * squares
+        for step, others in enumerate(orders):  # all tasks at once, each with one other
+            is_other[step] &= turned_squares > smallest
+            lengths = numpy.sqrt(numpy.where(is_other[step], turned_squares, 1.0))
+            product = along[tasks, others]
+            cosine = numpy.minimum(numpy.maximum(product / (lengths * other_lengths[step]), -1.0), 1.0)
+            cosines[step] = cosine
+            turned = is_other[step] & (cosine < averages[step])
+            if turned.any():
+                factor = lengths / other_lengths[step] * turning_factor(cosine, targets[step]) * turned
+                factors[step] = factor
+                added = factor * (2 * product + factor * squares[others])  # to g_i' . g_i'
+                turned_squares = numpy.maximum(turned_squares + added, 0.0)
+                along += factor[:, None] * products[others]
+        rho[tasks, orders] = numpy.where(is_other, (1 - self.beta) * averages + self.beta * cosines, averages)
+        self.rho[active[:, None], active] = torch.from_numpy(rho)
+        total = torch.from_numpy(1 + numpy.bincount(orders.ravel(), factors.ravel(), minlength=num_tasks))
         return total if self.reduction == "sum" else total / num_tasks
 
 

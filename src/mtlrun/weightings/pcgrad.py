@@ -32,15 +32,19 @@ class PCGrad(GradientWeighting):
     def task_weights(self, gram: Tensor, losses: Tensor) -> Tensor:
         products = gram.numpy()
         num_tasks = len(products)
-        tasks, squares = numpy.arange(num_tasks), numpy.diagonal(products)
-        coefficients, along = numpy.eye(num_tasks), products.copy()  # of g_k', and its products with all gradients
-        for others in random_orders(num_tasks, self.generator()).T:  # all tasks at once, each with one other
-            conflict = along[tasks, others]
-            conflicting = (conflict < 0) & (others != tasks)
-            factor = numpy.where(conflicting, -conflict / numpy.where(conflicting, squares[others], 1.0), 0.0)
-            coefficients[tasks, others] += factor
+        tasks, squares = numpy.arange(num_tasks), products.diagonal()
+        orders = random_orders(num_tasks, self.generator()).T
+        # Zero for the gradient itself, and for gradients of length zero, with which nothing conflicts.
+        inverse = numpy.divide(1.0, squares, out=numpy.zeros(num_tasks), where=squares > 0)
+        inverses = numpy.where(orders == tasks, 0.0, inverse[orders])
+        along = products.copy()  # products of g_k' with all gradients
+        factors = numpy.zeros((num_tasks, num_tasks))
+        for step, others in enumerate(orders):  # all tasks at once, each with one other
+            factor = numpy.minimum(along[tasks, others], 0.0) * -inverses[step]
+            factors[step] = factor
             along += factor[:, None] * products[others]
-        total = torch.from_numpy(coefficients.sum(axis=0))
+        coefficients = 1 + numpy.bincount(orders.ravel(), factors.ravel(), minlength=num_tasks)
+        total = torch.from_numpy(coefficients)
         return total if self.reduction == "sum" else total / num_tasks
 
 

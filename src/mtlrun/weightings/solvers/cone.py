@@ -8,6 +8,10 @@ RANK_TOLERANCE = 1e-6
 # A task conflicts with a direction if their inner product is below minus this fraction of the lengths involved.
 _CONFLICT = 1e-10
 
+# How often constraints may change sides in the attempt to solve many problems at once, and how large it may be.
+_ROUNDS = 6
+_MOST_ENTRIES = 2**22
+
 # Largest relative residual of a system of equations that counts as solved.
 _RESIDUAL = 1e-9
 
@@ -41,8 +45,57 @@ def project_on_dual_cone(
     regular = gram + regularization * numpy.trace(gram) * numpy.eye(len(gram))
     # Scaled by the gradients' lengths, so that a task with a short gradient is not overlooked.
     unit, lengths = cosines(regular)
-    solutions = [_resolve_conflicts(unit, coefficients) for coefficients in start * lengths]
-    return start + numpy.stack([added for added, _ in solutions]) / lengths, all(solved for _, solved in solutions)
+    scaled = start * lengths
+    added, unsolved = _guess_conflicts(unit, scaled)
+    all_solved = True
+    for number in unsolved:
+        added[number], solved = _resolve_conflicts(unit, scaled[number])
+        all_solved = all_solved and solved
+    return start + added / lengths, all_solved
+
+
+def _guess_conflicts(gram: numpy.ndarray, starts: numpy.ndarray) -> tuple[numpy.ndarray, list[int]]:
+    """Try to solve the problems of `_resolve_conflicts` for all starts at once.
+
+    Block principal pivoting: the systems of all problems, each for its set of constraints, are solved in one call, and
+    what violates the conditions of the minimum changes sides. A few rounds are enough for most problems; what meets the
+    conditions then is the minimum, since the problem is convex.
+
+    Args:
+        gram: [K, K].
+        starts: [N, K].
+
+    Returns:
+        x [N, K], and the numbers of those that are not solved.
+    """
+    count, num_tasks = starts.shape
+    added, unsolved = numpy.zeros(starts.shape), numpy.arange(count)
+    if starts.size * num_tasks > _MOST_ENTRIES:
+        return added, unsolved.tolist()
+    targets, sizes = -starts @ gram, numpy.abs(starts).max(axis=1, keepdims=True)
+    used = targets > _CONFLICT * sizes
+    identity = numpy.eye(num_tasks)
+    for _ in range(_ROUNDS):
+        target = numpy.where(used, targets, 0.0)
+        try:
+            best = numpy.linalg.solve(
+                numpy.where(used[:, :, None] & used[:, None, :], gram, identity), target[:, :, None]
+            )
+        except numpy.linalg.LinAlgError:
+            break
+        best = best[:, :, 0]
+        products = best @ gram
+        inexact = numpy.abs(numpy.where(used, products - target, 0.0)).max(axis=1) > _RESIDUAL * numpy.abs(target).max(
+            axis=1
+        )
+        limits = _CONFLICT * numpy.abs(starts[unsolved] + best).max(axis=1, keepdims=True)
+        wrong = numpy.where(used, best <= 0, targets - products > limits)
+        solved = ~(inexact | wrong.any(axis=1))
+        added[unsolved[solved]] = best[solved]
+        unsolved, targets, used = unsolved[~solved], targets[~solved], (used ^ wrong)[~solved]
+        if not len(unsolved):
+            break
+    return added, unsolved.tolist()
 
 
 def _resolve_conflicts(gram: numpy.ndarray, start: numpy.ndarray) -> tuple[numpy.ndarray, bool]:

@@ -19,19 +19,22 @@ def frank_wolfe_weights(gram: numpy.ndarray, max_iterations: int, tolerance: flo
         return numpy.full(num_tasks, 1 / num_tasks)
     gram = gram / scale
     weights = _best_pair(gram) if num_tasks > 1 else numpy.ones(1)
-    products = gram @ weights
+    products, squares = gram @ weights, gram.diagonal().tolist()
+    squared_norm = float(weights @ products)
     for _ in range(max_iterations):
-        squared_norm = weights @ products
-        toward = int(numpy.argmin(products))
-        gap = squared_norm - products[toward]
+        toward = int(products.argmin())
+        product = float(products[toward])
+        gap = squared_norm - product
         if gap <= tolerance:
             break
         # The shortest vector on the segment from the current combination to that task's gradient.
-        curvature = squared_norm - 2 * products[toward] + gram[toward, toward]
-        step = min(gap / curvature, 1.0)
-        weights *= 1 - step
+        step = min(gap / (squared_norm - 2 * product + squares[toward]), 1.0)
+        rest = 1 - step
+        weights *= rest
         weights[toward] += step
-        products = (1 - step) * products + step * gram[toward]
+        products *= rest
+        products += step * gram[toward]
+        squared_norm = rest * rest * squared_norm + 2 * rest * step * product + step * step * squares[toward]
     return weights
 
 
