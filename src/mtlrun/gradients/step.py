@@ -12,7 +12,7 @@ from mtlrun.gradients.gram import Gradient, gram_matrix
 from mtlrun.gradients.loss_scales import LossScales
 from mtlrun.gradients.micro_batches import check_micro_batches
 from mtlrun.gradients.streaming import Chain, StreamedGradients
-from mtlrun.gradients.task_gradients import LossGraph, Sharing, TaskGradients
+from mtlrun.gradients.task_gradients import LossGraph, Sharing, TaskGradients, backward_from
 from mtlrun.gradients.update import Update
 from mtlrun.gradients.weighted_pass import backward_shared, backward_weighted
 from mtlrun.weightings.base import (
@@ -257,7 +257,7 @@ class GradientStep:
             objective = (at_positions(self._factors, positions) * stacked).sum()
         if regularizer is not None:
             objective = objective + regularizer
-        objective.backward()
+        backward_from(objective)
         if self._factors is None:
             self._factors = stacked.grad
 

@@ -272,6 +272,14 @@ def gradients_of(
     return list(found)
 
 
+def backward_from(scalar: Tensor) -> None:
+    """Make the backward pass of a scalar, as `scalar.backward()` does; see `gradients_of`."""
+    if scalar.device.type != "cpu":
+        scalar.backward()
+        return
+    _ENGINE.run_backward((scalar,), (torch.ones_like(scalar),), False, False, (), True, accumulate_grad=True)
+
+
 def fill(gradients: Sequence[PartialGradient], inputs: Sequence[Tensor]) -> tuple[list[Gradient], list[bool]]:
     """Return the gradients with zeros for None, and for each of the inputs whether any of them has a gradient."""
     if all(part is not None for gradient in gradients for part in gradient):

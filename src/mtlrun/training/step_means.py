@@ -103,9 +103,12 @@ class StepMeans:
         losses = [(step.active, step.losses) for step in steps]
         self._add_rows(losses, "losses", "epoch_losses")
         self._add_rows([(step.active, step.weights) for step in steps if step.weights is not None], "weights")
-        for step in steps:
-            if step.gram is not None:
-                self._add_gram(step.active, step.gram.numpy())
+        grams = [(step.active, step.gram.numpy()) for step in steps if step.gram is not None]
+        if grams and all(isinstance(active, slice) for active, _ in grams):
+            self._add_grams(slice(None), numpy.stack([gram for _, gram in grams]))
+        else:
+            for active, gram in grams:
+                self._add_grams(active, gram[None])
 
     def _add_rows(self, rows: Sequence[tuple[slice | Tensor, Tensor]], *names: str) -> None:
         """Add a number for each task from each of several steps, which are read from the device at once."""
@@ -116,8 +119,7 @@ class StepMeans:
             matrix = found.reshape(len(rows), -1)
             for name in names:
                 sums = self._sums[name]
-                # In this order also for a single task, unlike a sum.
-                sums[0] = numpy.add.accumulate(numpy.vstack([sums[0], matrix]))[-1]
+                sums[0] = _accumulated(sums[0], matrix)
                 sums[1] += len(rows)
             return
         start = 0
@@ -126,15 +128,19 @@ class StepMeans:
                 _add(self._sums[name], _index(active), found[start : start + len(values)])
             start += len(values)
 
-    def _add_gram(self, active: slice | Tensor, gram: NDArray[numpy.float64]) -> None:
-        norms = numpy.sqrt(numpy.maximum(gram.diagonal(), 0))
-        products = norms[:, None] * norms
+    def _add_grams(self, active: slice | Tensor, grams: NDArray[numpy.float64]) -> None:
+        """Add the inner products [n, K, K] of n steps."""
+        count, num_tasks = grams.shape[:2]
+        norms = numpy.sqrt(numpy.maximum(grams.diagonal(axis1=1, axis2=2), 0))
+        products = norms[:, :, None] * norms[:, None, :]
         # A zero gradient has no direction: it counts as orthogonal to all others.
-        cosines = numpy.divide(gram, products, out=numpy.zeros_like(gram), where=products > 0)
-        _add(self._sums["norms"], _index(active), norms)
-        _add(self._sums["cosines"], _grid(active), cosines)
-        pairs = numpy.triu(gram < 0, k=1)
-        _add(self._sums["conflicts"], slice(None), pairs.sum(), len(gram) * (len(gram) - 1) // 2)
+        cosines = numpy.divide(grams, products, out=numpy.zeros_like(grams), where=products > 0)
+        for name, index, values in (("norms", _index(active), norms), ("cosines", _grid(active), cosines)):
+            sums = self._sums[name]
+            sums[0][index] = _accumulated(sums[0][index], values)
+            sums[1][index] += count
+        conflicts = numpy.triu(grams < 0, k=1).sum()
+        _add(self._sums["conflicts"], slice(None), conflicts, count * num_tasks * (num_tasks - 1) // 2)
 
     def means(self) -> dict[str, float]:
         """Return {TensorBoard tag: mean}; tags without a value in these steps are left out."""
@@ -182,6 +188,12 @@ def _add(sums: NDArray[numpy.float64], index: Any, values: Any, counts: Any = 1)
     """Add to sums, [0], and counts, [1], at an index of the tasks, or of their pairs."""
     sums[0][index] += values
     sums[1][index] += counts
+
+
+def _accumulated(start: NDArray[numpy.float64], values: NDArray[numpy.float64]) -> NDArray[numpy.float64]:
+    """Return a sum plus n values [n, ...], added one after the other, which NumPy's own sum does not always do."""
+    total: NDArray[numpy.float64] = numpy.add.accumulate(numpy.concatenate([start[None], values]))[-1]
+    return total
 
 
 def _index(active: slice | Tensor) -> Any:
