@@ -314,7 +314,7 @@ class GradientStep:
         if weighting.grad_wrt == "shared" and not self._two_pass:
             self._set_shared_grad(weighted_sum(gradients.compared, factors, gradients.joined))
             return Update(losses, self._scales.effective(factors), gram)
-        gradients.compared = []
+        gradients.compared, gradients.joined = [], None
         if gradients.representation:
             self._send_back(weighted_sum(gradients.representation, factors))
         elif self._graph_of_batch is not None:
