@@ -4,8 +4,8 @@ import numpy
 import pytest
 from scipy.optimize import nnls
 
-from mtlrun.weightings.solvers import cone
 from mtlrun.weightings.solvers.cone import cosines, project_on_dual_cone
+from mtlrun.weightings.solvers.conflicts import resolve_at_once, resolve_conflicts
 
 
 def random_rows(num_tasks, num_parameters, seed):
@@ -122,12 +122,12 @@ def test_projections_of_many_vectors_at_once_are_those_of_each_alone():
             rows = rng.normal(size=(num_tasks, num_tasks + 5)) + rng.normal(size=num_tasks + 5) * (case % 3)
             if case % 4 == 3:
                 rows[-1] = -rows[0]  # dependent
-            unit, lengths = cone.cosines(rows @ rows.T + 1e-4 * numpy.eye(num_tasks))
-            starts = numpy.vstack([numpy.diag(lengths), rng.normal(size=num_tasks)])
-            added, unsolved = cone._guess_conflicts(unit, starts)
-            at_once += len(starts) - len(unsolved)
-            for number in set(range(len(starts))) - set(unsolved):
-                alone, solved = cone._resolve_conflicts(unit, starts[number])
+            unit, lengths = cosines(rows @ rows.T + 1e-4 * numpy.eye(num_tasks))
+            vectors = numpy.vstack([numpy.diag(lengths), rng.normal(size=num_tasks)])
+            added, unsolved = resolve_at_once(unit, vectors)
+            at_once += len(vectors) - len(unsolved)
+            for number in set(range(len(vectors))) - set(unsolved):
+                alone, solved = resolve_conflicts(unit, vectors[number])
                 assert solved
                 assert added[number] == pytest.approx(alone, rel=1e-6, abs=1e-8 * lengths.max())
     assert at_once > 0.9 * 10 * (3 + 4 + 9 + 41)
