@@ -14,7 +14,7 @@ WEIGHTINGS = sorted(
 )
 
 #: The one copy of what a solver on the CPU works with.
-_SOLVER = {"gradients/step.py": 1}
+_SOLVER = {"gradients/weighing.py": 1}
 #: {weighting: {file: waits that are allowed in a step}}; {} for those that are not listed.
 ALLOWED = {
     **dict.fromkeys(

@@ -44,10 +44,10 @@ def _sum_of(gradients: list[Gradient], weights: list[float]) -> Gradient:
     return [part.to(like.dtype) for part, like in zip(total, gradients[0], strict=True)]
 
 
-def split_like(direction: Tensor, gradient: Gradient) -> Gradient:
-    """Return a direction [P], split and shaped as a task gradient."""
-    pieces = direction.split([part.numel() for part in gradient])
-    return [piece.view_as(part).to(part.dtype) for piece, part in zip(pieces, gradient, strict=True)]
+def split_like(direction: Tensor, inputs: Sequence[Tensor]) -> Gradient:
+    """Return a direction [P], split and shaped as a gradient with respect to `inputs`."""
+    pieces = direction.split([tensor.numel() for tensor in inputs])
+    return [piece.view(tensor.shape).to(tensor.dtype) for piece, tensor in zip(pieces, inputs, strict=True)]
 
 
 def add_task_grads(sharing: Sharing, gradients: list[PartialGradient], factors: list[float] | Tensor) -> None:

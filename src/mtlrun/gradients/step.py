@@ -1,6 +1,5 @@
 """From task losses to `.grad`: one training step's update, of a batch at once or of its micro-batches."""
 
-import math
 from collections.abc import Sequence
 from itertools import compress
 
@@ -14,6 +13,7 @@ from mtlrun.gradients.micro_batches import check_micro_batches
 from mtlrun.gradients.streaming import Chain, StreamedGradients
 from mtlrun.gradients.task_gradients import LossGraph, Sharing, TaskGradients, backward_from
 from mtlrun.gradients.update import Update
+from mtlrun.gradients.weighing import weigh
 from mtlrun.gradients.weighted_pass import backward_shared, backward_weighted
 from mtlrun.weightings.base import (
     GradientWeighting,
@@ -23,8 +23,8 @@ from mtlrun.weightings.base import (
     TaskGradientWeighting,
     Weighting,
 )
-from mtlrun.weightings.capabilities import ClipsSharedGradient, SeesRepresentation, SeesSampleNorms, SeesTensorSizes
-from mtlrun.weightings.inner_products import nan_unless_finite, refuse_non_finite
+from mtlrun.weightings.capabilities import ClipsSharedGradient, SeesRepresentation, SeesTensorSizes
+from mtlrun.weightings.inner_products import nan_unless_finite
 from mtlrun.weightings.precision import full_precision, promoted
 from mtlrun.weightings.state.active_tasks import at_positions, index_on
 
@@ -173,11 +173,7 @@ class GradientStep:
             assert isinstance(self._weighting, GradientWeighting)
             backward_weighted(graph, [self._weights[place] for place in positions], self._weighting.head_loss)
         else:
-            if cuts and self._two_pass:
-                gradients: TaskGradients = StreamedGradients.stream(graph, Chain(self._sharing.links, cuts))
-            else:
-                gradients = TaskGradients.take(graph, self._weighting.grad_wrt, retain_shared=self._two_pass)
-            self._add_gradients(gradients, positions)
+            self._add_gradients(self._take(graph, cuts), positions)
             self._graph_of_batch = graph if self._two_pass else None
 
     def finish(self) -> Update:
@@ -280,12 +276,21 @@ class GradientStep:
         for number, part in enumerate(parts):
             values = self._scales.seen(torch.stack([loss.detach() for loss in part]))
             graph = self._graph(self._scales.scaled(part, positions), positions)
-            gradients = TaskGradients.take(graph, self._weighting.grad_wrt, retain=number < len(parts) - 1)
+            gradients = TaskGradients.take(
+                graph, self._weighting.grad_wrt, retain=number < len(parts) - 1, as_matrix=True
+            )
             if self._gradients is not None:
                 gradients.add_reached(self._gradients)
             self._gradients = gradients
             self._parts.append((gradients.jacobian(checked=self._checked), values))
             add_task_grads(self._sharing, gradients.task_params, [1 / len(parts)] * len(positions))
+
+    def _take(self, graph: LossGraph, cuts: Sequence[Tensor | None]) -> TaskGradients:
+        assert isinstance(self._weighting, TaskGradientWeighting)
+        if cuts and self._two_pass:
+            return StreamedGradients.stream(graph, Chain(self._sharing.links, cuts))
+        as_matrix = isinstance(self._weighting, JacobianWeighting)
+        return TaskGradients.take(graph, self._weighting.grad_wrt, retain_shared=self._two_pass, as_matrix=as_matrix)
 
     def _graph(self, losses: Sequence[Tensor], positions: Sequence[int]) -> LossGraph:
         sharing = self._differentiated()
@@ -308,7 +313,7 @@ class GradientStep:
         weighting, gradients = self._weighting, self._gradients
         assert isinstance(weighting, GradientWeighting)
         assert gradients is not None
-        factors, gram = self._weigh(losses)
+        factors, gram = weigh(weighting, gradients, self._scales.seen(losses))
         task_factors = factors if weighting.head_loss == "weighted" else [1.0] * len(factors)
         add_task_grads(self._sharing, gradients.task_params, task_factors)
         if weighting.grad_wrt == "shared" and not self._two_pass:
@@ -323,30 +328,13 @@ class GradientStep:
 
     def _find_weights(self) -> None:
         """Turn what was measured into weights, and drop it."""
+        assert isinstance(self._weighting, GradientWeighting)
+        assert self._gradients is not None
         self.measures_first = False
         with torch.no_grad():
-            self._weights, self._gram = self._weigh(self.losses())
+            seen = self._scales.seen(self.losses())
+            self._weights, self._gram = weigh(self._weighting, self._gradients, seen)
         self._gradients = None
-
-    def _weigh(self, losses: Tensor) -> tuple[list[float], Tensor]:
-        """Return the weights of the task gradients and their inner products.
-
-        The one copy from the device holds all that a solver may use.
-        """
-        weighting, gradients = self._weighting, self._gradients
-        assert isinstance(weighting, GradientWeighting)
-        assert gradients is not None
-        num_tasks = len(gradients.compared)
-        values = self._scales.seen(losses)
-        sent = torch.cat([gradients.inner_products().flatten(), values.double()]).cpu()
-        gram, values = sent[: num_tasks**2].view(num_tasks, num_tasks), sent[num_tasks**2 :]
-        gram = gradients.within_range(gram)
-        refuse_non_finite([math.isfinite(square) for square in gram.diagonal().tolist()])
-        if isinstance(weighting, SeesSampleNorms) and weighting.needs_sample_norms:
-            weighting.observe_sample_norms(gradients.sample_norms().cpu())
-        factors = weighting.task_weights(gram, values).tolist()
-        weighting.keep(factors)
-        return factors, gram
 
     def _combine_jacobian(self, losses: Tensor) -> Update:
         weighting, gradients = self._weighting, self._gradients
@@ -357,13 +345,12 @@ class GradientStep:
         if isinstance(weighting, SeesRepresentation) and self._representation is not None:
             weighting.observe_representation(self._representation.detach())
         if isinstance(weighting, SeesTensorSizes):
-            weighting.observe_tensor_sizes([part.numel() for part in gradients.compared[0]])
+            weighting.observe_tensor_sizes([tensor.numel() for tensor in self._inputs()])
         with full_precision():
             direction = weighting.combine(jacobian, self._scales.seen(losses))
         factors = [1.0] * len(losses) if weighting.head_weights is None else weighting.head_weights
         add_task_grads(self._sharing, gradients.task_params, factors)
-        direction = direction if self._checked else nan_unless_finite(direction, [jacobian])
-        self._set_shared_grad(split_like(direction, gradients.compared[0]))
+        self._set_direction(direction, [jacobian])
         return Update(losses, gram=gram)
 
     def _combine_parts(self, losses: Tensor) -> Update:
@@ -372,9 +359,18 @@ class GradientStep:
         jacobians = [jacobian for jacobian, _ in self._parts]
         with full_precision():
             direction = self._weighting.combine_parts(jacobians, torch.stack([values for _, values in self._parts]))
-        direction = direction if self._checked else nan_unless_finite(direction, jacobians)
-        self._set_shared_grad(split_like(direction, self._gradients.compared[0]))
+        self._set_direction(direction, jacobians)
         return Update(losses)
+
+    def _inputs(self) -> Sequence[Tensor]:
+        """Return what the task gradients of a JacobianWeighting are taken with respect to."""
+        representation = self._representation if self._weighting.grad_wrt != "shared" else None
+        return self._sharing.shared if representation is None else [representation]
+
+    def _set_direction(self, direction: Tensor, jacobians: Sequence[Tensor]) -> None:
+        """Set `.grad` of the shared parameters to what a JacobianWeighting has made of `jacobians`."""
+        direction = direction if self._checked else nan_unless_finite(direction, jacobians)
+        self._set_shared_grad(split_like(direction, self._inputs()))
 
     def _set_shared_grad(self, direction: Gradient) -> None:
         """Set `.grad` of the shared parameters that a loss reaches; a direction at the representation is sent back."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mtlrun.gradients.gram import Gradient, Joined, inner_products, within_range
+from mtlrun.gradients.matrix_rows import MatrixRows
 from mtlrun.weightings.base import GradWrt
 from mtlrun.weightings.inner_products import lengths, refuse_non_finite
 from mtlrun.weightings.precision import promoted
@@ -72,12 +73,14 @@ class TaskGradients:
         task_params: those with respect to each task's own parameters.
         reached: whether any of the losses reaches each of the shared parameters or, if `grad_wrt` is not `shared`, the
             representation. Parameters that none reaches keep a `.grad` of None, so that no weight decay moves them.
+        rows: the matrix that the compared gradients are views of, if there is one.
     """
 
     compared: list[Gradient]
     representation: list[Gradient]
     task_params: list[PartialGradient]
     reached: list[bool]
+    rows: MatrixRows | None = None
     #: The small tensors of `compared`, once their inner products are known.
     joined: Joined | None = field(default=None, init=False)
 
@@ -92,13 +95,20 @@ class TaskGradients:
 
     @classmethod
     def take(
-        cls, graph: LossGraph, grad_wrt: GradWrt = "shared", *, retain: bool = False, retain_shared: bool = False
+        cls,
+        graph: LossGraph,
+        grad_wrt: GradWrt = "shared",
+        *,
+        retain: bool = False,
+        retain_shared: bool = False,
+        as_matrix: bool = False,
     ) -> "TaskGradients":
         """Make the backward passes that `grad_wrt` asks for.
 
         With a representation, each loss's gradient is taken with respect to that first, which gives those of the task's
         own parameters on the way. The graph is freed on the way unless `retain`, except the shared part where a
         direction is still to be sent through it: where `grad_wrt` is not `shared`, or with `retain_shared`.
+        `as_matrix` puts the compared gradients into one matrix as they are taken, for `jacobian`.
 
         Raises:
             ValueError: the model has no such representation or layer.
@@ -107,22 +117,25 @@ class TaskGradients:
         if representation is None:
             if grad_wrt != "shared":
                 raise ValueError(f"grad_wrt={grad_wrt} needs a model with a shared representation")
-            partial, task_params = _backward_passes(graph, sharing.shared, retain=retain or retain_shared)
-            compared, reached = fill(partial, sharing.shared)
-            return cls(compared, [], task_params, reached)
-        partial, task_params = _backward_passes(graph, [representation], retain=retain)
-        at_representation, reached = fill(partial, [representation])
+            rows = MatrixRows(len(graph.losses), sharing.shared) if as_matrix else None
+            partial, task_params = _backward_passes(graph, sharing.shared, rows, retain=retain or retain_shared)
+            compared, reached = fill(partial, sharing.shared, rows)
+            return cls(compared, [], task_params, reached, rows)
+        rows = MatrixRows(len(graph.losses), [representation]) if as_matrix and grad_wrt == "representation" else None
+        partial, task_params = _backward_passes(graph, [representation], rows, retain=retain)
+        at_representation, reached = fill(partial, [representation], rows)
         if grad_wrt == "representation":
-            return cls(at_representation, at_representation, task_params, reached)
+            return cls(at_representation, at_representation, task_params, reached, rows)
         if grad_wrt == "last_layer" and not sharing.last_layer:
             raise ValueError("grad_wrt=last_layer needs the parameters of the last shared layer")
         parameters = sharing.shared if grad_wrt == "shared" else sharing.last_layer
         keep = retain or retain_shared or grad_wrt == "last_layer"
-        partial = _pull_back(representation, parameters, at_representation, retain=keep, vmap=graph.vmap)
-        compared, on_the_way = fill(partial, parameters)
+        rows = MatrixRows(len(graph.losses), parameters) if as_matrix else None
+        partial = _pull_back(graph, parameters, at_representation, rows, retain=keep)
+        compared, on_the_way = fill(partial, parameters, rows)
         if grad_wrt == "shared":
             reached = [reached[0] and each for each in on_the_way]
-        return cls(compared, at_representation, task_params, reached)
+        return cls(compared, at_representation, task_params, reached, rows)
 
     def add(self, other: "TaskGradients", positions: Sequence[int]) -> None:
         """Add the gradients of further losses of the tasks at `positions`.
@@ -133,7 +146,10 @@ class TaskGradients:
         self.representation = []
         self.add_reached(other)
         for position, compared, task_params in zip(positions, other.compared, other.task_params, strict=True):
-            self.compared[position] = list(torch._foreach_add(self.compared[position], compared))
+            if self.rows is None:
+                self.compared[position] = list(torch._foreach_add(self.compared[position], compared))
+            else:
+                torch._foreach_add_(self.compared[position], compared)
             self.task_params[position] = [
                 new if old is None else old if new is None else old + new
                 for old, new in zip(self.task_params[position], task_params, strict=True)
@@ -171,10 +187,14 @@ class TaskGradients:
         Raises:
             NonFiniteGradientError: an entry is NaN or infinite, and it is to be `checked`.
         """
-        jacobian = promoted(torch.stack([torch.cat([part.reshape(-1) for part in each]) for each in self.compared]))
+        if self.rows is None:
+            self.rows = MatrixRows(len(self.compared), self.compared[0])
+            for position, gradient in enumerate(self.compared):
+                self.rows.put(position, gradient)
+                self.compared[position] = self.rows.gradients[position]  # the row is not kept twice
         if checked:
-            refuse_non_finite(torch.isfinite(jacobian).all(dim=1).tolist())
-        return jacobian
+            refuse_non_finite(torch.isfinite(torch.stack(self.rows.matrix.aminmax(dim=1))).all(dim=0).tolist())
+        return self.rows.matrix
 
     def sample_norms(self) -> Tensor:
         """Return the lengths [K, batch] of the samples' parts of the gradients at the representation, in float64."""
@@ -186,9 +206,12 @@ class TaskGradients:
 
 
 def _backward_passes(
-    graph: LossGraph, inputs: Sequence[Tensor], *, retain: bool
+    graph: LossGraph, inputs: Sequence[Tensor], rows: MatrixRows | None, *, retain: bool
 ) -> tuple[list[PartialGradient], list[PartialGradient]]:
-    """Return each loss's gradient with respect to `inputs` and to its task's own parameters, in one pass per task."""
+    """Return each loss's gradient with respect to `inputs` and to its task's own parameters, in one pass per task.
+
+    Those with respect to `inputs` are put into `rows`, if there are any, and not returned.
+    """
     losses, task_params = graph.losses, graph.sharing.task_params
     if graph.vmap and graph.representation is None:
         one_hot = list(torch.eye(len(losses)).to(losses[0]).unbind())
@@ -197,35 +220,56 @@ def _backward_passes(
             flat = [parameter for group in task_params for parameter in group]
             # No other loss reaches a task's own parameters, so the gradient of the sum is that of its loss.
             parts = iter(gradients_of([torch.stack(list(losses)).sum()], flat, None, retain=retain))
-            return gradients, [[next(parts) for _ in group] for group in task_params]
+            return _put_all(gradients, rows), [[next(parts) for _ in group] for group in task_params]
     gradients, task_gradients = [], []
     for position, (loss, group) in enumerate(zip(losses, task_params, strict=True)):
         # Heads can share graph nodes (a regularizer's, for example), so only the last pass may free the graph.
         keep = retain or position < len(losses) - 1
         grads = gradients_of([loss], [*inputs, *group], None, retain=keep)
-        gradients.append(grads[: len(inputs)])
+        _put(gradients, grads[: len(inputs)], rows)
         task_gradients.append(grads[len(inputs) :])
     return gradients, task_gradients
 
 
 def _pull_back(
-    representation: Tensor,
+    graph: LossGraph,
     parameters: Sequence[nn.Parameter],
     at_representation: list[Gradient],
+    rows: MatrixRows | None,
     *,
     retain: bool,
-    vmap: bool,
 ) -> list[PartialGradient]:
-    """Pull each gradient at the representation back to `parameters`; the last pass frees the graph unless `retain`."""
-    if vmap:
+    """Pull each gradient at the representation back to `parameters`; the last pass frees the graph unless `retain`.
+
+    They are put into `rows`, if there are any, and not returned.
+    """
+    representation = graph.representation
+    assert representation is not None
+    if graph.vmap:
         gradients = _vmapped_grads(representation, parameters, [gradient[0] for gradient in at_representation])
         if gradients is not None:
-            return gradients
+            return _put_all(gradients, rows)
     last = len(at_representation) - 1
-    return [
-        gradients_of([representation], parameters, gradient, retain=retain or position < last)
-        for position, gradient in enumerate(at_representation)
-    ]
+    gradients = []
+    for position, gradient in enumerate(at_representation):
+        _put(gradients, gradients_of([representation], parameters, gradient, retain=retain or position < last), rows)
+    return gradients
+
+
+def _put(gradients: list[PartialGradient], gradient: PartialGradient, rows: MatrixRows | None) -> None:
+    """Append a gradient, or an empty one if it is put into a matrix."""
+    if rows is not None:
+        rows.put(len(gradients), gradient)
+        gradient = []
+    gradients.append(gradient)
+
+
+def _put_all(gradients: list[PartialGradient], rows: MatrixRows | None) -> list[PartialGradient]:
+    """Return the gradients, or empty ones if they are put into a matrix."""
+    kept: list[PartialGradient] = []
+    for gradient in gradients:
+        _put(kept, gradient, rows)
+    return kept
 
 
 def _vmapped_grads(
@@ -280,8 +324,12 @@ def backward_from(scalar: Tensor) -> None:
     _ENGINE.run_backward((scalar,), (torch.ones_like(scalar),), False, False, (), True, accumulate_grad=True)
 
 
-def fill(gradients: Sequence[PartialGradient], inputs: Sequence[Tensor]) -> tuple[list[Gradient], list[bool]]:
+def fill(
+    gradients: Sequence[PartialGradient], inputs: Sequence[Tensor], rows: MatrixRows | None = None
+) -> tuple[list[Gradient], list[bool]]:
     """Return the gradients with zeros for None, and for each of the inputs whether any of them has a gradient."""
+    if rows is not None:
+        return rows.gradients, rows.reached
     if all(part is not None for gradient in gradients for part in gradient):
         return cast(list[Gradient], list(gradients)), [True] * len(inputs)
     filled: list[Gradient] = [[] for _ in gradients]

@@ -50,11 +50,9 @@ class DBMTL(JacobianWeighting):
         self.register_buffer("steps", torch.zeros(num_tasks, dtype=torch.float64))
 
     def combine(self, jacobian: Tensor, losses: Tensor) -> Tensor:
-        averages = self.averages.like(jacobian, self.num_tasks)
         self.steps[self.active] += 1
         past = (self.beta / self.steps[self.active] ** self.decay).to(jacobian).unsqueeze(1)
-        balanced = jacobian + past * (averages[self.active] - jacobian)
-        averages[self.active] = balanced
+        balanced = self.averages.approach(jacobian, past, self.active, self.num_tasks)
         norms = lengths(balanced)
         inverse = torch.where(norms > 0, 1 / norms, 0.0).to(balanced)
         return norms.max().to(balanced) * (inverse @ balanced)

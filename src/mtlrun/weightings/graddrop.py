@@ -67,9 +67,12 @@ class GradDrop(SeesRepresentation, JacobianWeighting):
 
     def _drop(self, gradients: Tensor, signed: Tensor) -> Tensor:
         """Return the sum of the gradients [K, ..., n] that the masks keep, which are made of `signed` [K, n]."""
-        total, magnitude = signed.sum(dim=0), signed.abs().sum(dim=0)
+        total, magnitude = signed.sum(dim=0), torch.linalg.vector_norm(signed, ord=1, dim=0)
         positive_odds = 0.5 * (1 + torch.where(magnitude > 0, total / magnitude, 0.0))
         draw = torch.rand(total.shape, dtype=total.dtype, device=total.device, generator=self.generator(total.device))
-        masks = torch.where(positive_odds > draw, signed > 0, signed < 0).to(gradients.dtype)  # P = U has probability 0
-        masks = masks.view(len(masks), *[1] * (gradients.dim() - signed.dim()), -1)
-        return ((self.leak + (1 - self.leak) * masks) * gradients).sum(dim=0)
+        positive = positive_odds > draw  # P = U has probability 0
+        kept = torch.zeros_like(gradients[0])
+        for gradient, sign in zip(gradients, signed, strict=True):  # one by one, for the sake of memory
+            mask = torch.where(positive, sign > 0, sign < 0).to(gradients.dtype)
+            kept += (self.leak + (1 - self.leak) * mask) * gradient
+        return kept

@@ -86,11 +86,9 @@ class MoCo(JacobianWeighting):
         if self.normalize:
             norms = lengths(jacobian)
             jacobian = torch.where(norms > 0, losses / norms, 0.0).to(jacobian).unsqueeze(1) * jacobian
-        averages = self.averages.like(jacobian, self.num_tasks)
         self.steps[active] += 1
         step_sizes = (self.beta / self.steps[active] ** self.beta_decay).to(jacobian).unsqueeze(1)
-        tracked = averages[active] - step_sizes * (averages[active] - jacobian)
-        averages[active] = tracked
+        tracked = self.averages.approach(jacobian, 1 - step_sizes, active, self.num_tasks)
 
         weights = self.simplex_weights.of(active)
         slopes = inner_products(tracked, tracked) @ weights + self.rho * weights

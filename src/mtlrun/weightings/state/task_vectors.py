@@ -30,6 +30,22 @@ class TaskVectors(nn.Module):
             self.vectors = self.vectors.to(jacobian.device)
         return self.vectors
 
+    def approach(self, jacobian: Tensor, kept: Tensor, active: slice | Tensor, num_tasks: int) -> Tensor:
+        """Move vectors v to g + kept (v - g), and return them; nothing as large as they are is made beside them.
+
+        Args:
+            jacobian: task gradients g [number of active tasks, P].
+            kept: [number of active tasks, 1].
+            active: which of the tasks these are; see `Weighting.active`.
+            num_tasks: K.
+        """
+        vectors = self.like(jacobian, num_tasks)
+        moved = vectors[active]  # for all tasks, the vectors themselves
+        moved.sub_(jacobian).mul_(kept).add_(jacobian)
+        if not isinstance(active, slice):
+            vectors[active] = moved
+        return moved
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         loaded = state_dict.get(f"{prefix}vectors")
         self.vectors = None if loaded is None else torch.empty_like(loaded)
