@@ -90,7 +90,7 @@ def test_batches_are_those_of_the_cpu_and_nothing_waits_for_them(name):
     split = SPLITS[name]()
     expected = list(contents(*make_loader(split), CPU))
     with Accelerator() as accelerator:
-        loader, tasks = make_loader(split.to(DEVICE))
+        loader, tasks = make_loader(split.to(DEVICE), num_workers=2)  # who are of no use here, and are not started
         accelerator.waits.clear()
         found = list(contents(loader, tasks, DEVICE))
         assert not accelerator.waits

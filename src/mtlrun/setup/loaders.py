@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mtlrun.config.settings import Runtime, Settings
 from mtlrun.datasets import SPLITS, Loader, MultiTaskDataset, TensorSplit
-from mtlrun.datasets.base import BatchSplit, Split, as_split
+from mtlrun.datasets.base import Split, as_split
 from mtlrun.datasets.batches.fetching import check_finite
 from mtlrun.datasets.batches.parts import Labeled
 from mtlrun.datasets.batches.sampling import draw_with_replacement
@@ -53,7 +53,7 @@ def make_loaders(
             shuffle=name == "train",
             seed=seed,
             limit_batches=settings.limit_batches,
-            num_workers=0 if isinstance(split, BatchSplit) and split.device.type != "cpu" else runtime.num_workers,
+            num_workers=runtime.num_workers,
             pin_memory=device.type == "cuda",
             sampling=dataset.sampling if name == "train" else None,
             per_source=dataset.inputs_differ or has_source_statistics(dataset) or (independent and bool(split.sources)),

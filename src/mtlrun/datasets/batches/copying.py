@@ -13,7 +13,7 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     """
     if tensor.device == device or device.type == "cpu":
         return tensor.to(device)
-    if device.type == "cuda" and tensor.device.type == "cpu":
+    if device.type == "cuda" and tensor.device.type == "cpu" and tensor.numel():
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from mtlrun.datasets.base import as_split
+from mtlrun.datasets.base import BatchSplit, as_split
 from mtlrun.datasets.batches.fetching import Failure, Fetcher, Loaded
 from mtlrun.datasets.batches.parts import Labeled
 from mtlrun.datasets.batches.sampling import Sampling, draws_per_epoch
@@ -34,7 +34,8 @@ class Loader:
         shuffle: whether the order of the samples changes in each epoch.
         seed: the run's seed.
         limit_batches: only the first N batches of each epoch; None for all.
-        num_workers: processes that load; 0 loads in this one. They are started once and live as long as the loader.
+        num_workers: processes that load; 0 loads in this one, as is done for a split on a GPU, whatever this is. They
+            are started once and live as long as the loader.
         pin_memory: whether workers' batches are put into page-locked memory, for a faster copy to a GPU.
         sampling: how batches are drawn from the split's sources; None to shuffle all samples together.
         per_source: whether each batch has the form {source: its samples}.
@@ -72,8 +73,9 @@ class Loader:
         self.sources: Mapping[str, Tensor] = self.split.sources or {}
         if (sampling is not None or per_source) and not self.sources:
             raise ConfigError("dataset.sampling is for datasets whose samples come from several sources")
-        self._num_workers = num_workers
-        self._fetcher = Fetcher(self.split, self.sources if per_source else None, num_workers, labeled)
+        on_device = isinstance(self.split, BatchSplit) and self.split.device.type != "cpu"
+        self._num_workers = 0 if on_device else num_workers
+        self._fetcher = Fetcher(self.split, self.sources if per_source else None, self._num_workers, labeled)
         self._check = check
         self._worker_plan = _Plan()
         self._workers: DataLoader[Any] | None = None
