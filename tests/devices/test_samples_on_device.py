@@ -18,15 +18,15 @@ from mtlrun.datasets.files.pixels import ByteSplit, Scale
 from mtlrun.datasets.files.shifting import Augmentation
 from mtlrun.datasets.oxford_pets import PetBytes
 from mtlrun.datasets.tox21 import SparseSplit
-from mtlrun.errors import ConfigError
+from mtlrun.errors import ConfigError, DataError
 from mtlrun.setup.loaders import find_labeled
 from mtlrun.setup.placing import place_splits
-from mtlrun.tasks import Classification, Regression
+from mtlrun.tasks import Classification, Regression, Segmentation
 from mtlrun.training.batch import LabeledBatch
 
 COUNT = 23
 CPU = torch.device("cpu")
-TASKS = {"class": Classification(3), "size": Regression()}
+TASKS = {"class": Classification(3), "size": Regression(), "segmentation": Segmentation(5)}
 
 
 def make_targets():
@@ -66,8 +66,9 @@ SPLITS = {
 
 def make_loader(split, **options):
     sources = bool(split.sources)
-    tasks = {name: task for name, task in TASKS.items() if split.targets and name in split.targets}
-    labeled = find_labeled(split, tasks)
+    names = set(split[0][1])
+    tasks = {name: task for name, task in TASKS.items() if name in names}
+    labeled = find_labeled(split, "train", tasks)
     return Loader(split, 5, shuffle=True, seed=3, per_source=sources, labeled=labeled, **options), tasks
 
 
@@ -98,6 +99,15 @@ def test_batches_are_those_of_the_cpu_and_nothing_waits_for_them(name):
     assert len(found) == len(expected) > 4
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one.held, other, rtol=0, atol=0, equal_nan=True)
+
+
+def test_labels_that_only_the_device_holds_are_checked_once():
+    with Accelerator():
+        split = PetBytes(make_bytes(), torch.full((COUNT, 16, 16), 7, dtype=torch.uint8)).to(DEVICE)
+        with pytest.raises(
+            DataError, match=r"train split, task segmentation: in the samples from number 0 on: targets"
+        ):
+            find_labeled(split, "train", {"segmentation": Segmentation(5)})
 
 
 def test_a_run_on_a_table_that_lies_on_a_device_is_the_one_in_memory(mtlrun):

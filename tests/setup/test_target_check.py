@@ -34,6 +34,12 @@ def test_a_class_that_there_is_not_is_named_with_its_sample_of_the_split():
         loader.first(8)
 
 
+def test_labels_of_tasks_that_are_not_trained_are_let_be():
+    samples = [(torch.zeros(2), {"it": torch.tensor(number), "other": torch.tensor(9)}) for number in range(3)]
+    check = TargetCheck("train", {"it": Classification(3)})
+    assert len(list(Loader(samples, 4, shuffle=True, seed=1, check=check).batches())) == 1
+
+
 def test_a_run_names_the_sample(mtlrun, monkeypatch):
     split = MultiDigits.split
 

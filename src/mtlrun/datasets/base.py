@@ -196,6 +196,11 @@ class BatchSplit(Split):
         """
 
 
+def lies_on_gpu(split: Split) -> bool:
+    """Return True if a split makes its batches on another device than the CPU."""
+    return isinstance(split, BatchSplit) and split.device.type != "cpu"
+
+
 class TensorSplit(BatchSplit):
     """A split in memory, as tensors: a batch is one indexing operation.
 

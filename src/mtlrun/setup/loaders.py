@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mtlrun.config.settings import Runtime, Settings
 from mtlrun.datasets import SPLITS, Loader, MultiTaskDataset, TensorSplit
-from mtlrun.datasets.base import Split, as_split
+from mtlrun.datasets.base import Split, as_split, lies_on_gpu
 from mtlrun.datasets.batches.fetching import check_finite
 from mtlrun.datasets.batches.parts import Labeled
 from mtlrun.datasets.batches.sampling import draw_with_replacement
@@ -20,6 +20,8 @@ from mtlrun.setup.target_check import check_of
 from mtlrun.tasks import Task
 
 logger = logging.getLogger(__name__)
+
+_CHUNK = 256  # samples of which the labels are looked at together
 
 
 def make_loaders(
@@ -58,7 +60,7 @@ def make_loaders(
             sampling=dataset.sampling if name == "train" else None,
             per_source=dataset.inputs_differ or has_source_statistics(dataset) or (independent and bool(split.sources)),
             rows=rows,
-            labeled=find_labeled(split, tasks),
+            labeled=find_labeled(split, name, tasks),
             check=check_of(split, name, tasks),
         )
         if isinstance(split, TensorSplit):
@@ -70,21 +72,43 @@ def make_loaders(
     return loaders
 
 
-def find_labeled(split: Split, tasks: Mapping[str, Task]) -> Labeled:
-    """Return for each task which samples of a split are labeled, None for all; nothing if it does not hold its targets.
+def find_labeled(split: Split, name: str, tasks: Mapping[str, Task]) -> Labeled:
+    """Return for each task which samples of a split are labeled, None for all.
 
-    Samples of weight 0 are treated as unlabeled.
+    Nothing for a split that does not hold its targets, unless it lies on a GPU: it is gone through then, and its labels
+    are checked, so that nothing has to be read from there later. Samples of weight 0 are treated as unlabeled.
+
+    Args:
+        split: the samples.
+        name: of the split.
+        tasks: of the run.
+
+    Raises:
+        DataError: a label on a GPU is not valid.
     """
-    if split.targets is None:
+    if split.targets is None and not lies_on_gpu(split):
         return {}
     found: dict[str, Tensor | None] = {}
-    for name, task in tasks.items():
-        weights = split.sample_weights.get(name) if isinstance(split.sample_weights, Mapping) else split.sample_weights
-        mask = task.labeled(split.targets[name])
+    for task_name, task in tasks.items():
+        mask = _find_labels(split, name, task_name, task)
+        weights = split.sample_weights
+        if isinstance(weights, Mapping):
+            weights = weights.get(task_name)
         if weights is not None:
             mask = mask & (weights > 0)
-        found[name] = None if mask.all() else mask
+        found[task_name] = None if mask.all() else mask
     return found
+
+
+def _find_labels(split: Split, split_name: str, name: str, task: Task) -> Tensor:
+    """Return a mask of the samples with a task's label, on the CPU."""
+    if split.targets is not None:
+        return task.labeled(split.targets[name])
+    samples = Loader(split, _CHUNK, shuffle=False)
+    try:
+        return torch.cat([task.labeled(target).cpu() for target in _load_targets(samples, name, task)])
+    except ValueError as error:
+        raise DataError(f"dataset: {split_name} split, task {name}: {error}") from error
 
 
 def has_source_statistics(dataset: MultiTaskDataset) -> bool:

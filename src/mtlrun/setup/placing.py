@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 
 from mtlrun.config.settings import Runtime
-from mtlrun.datasets.base import BatchSplit, Cache, MultiTaskDataset, Split, SplitName
+from mtlrun.datasets.base import BatchSplit, Cache, MultiTaskDataset, Split, SplitName, lies_on_gpu
 from mtlrun.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -67,6 +67,6 @@ def _are_to_move(splits: Mapping[int, BatchSplit], device: torch.device) -> bool
 
 def describe_place(cache: Cache, split: Split) -> Cache:
     """Return where the samples of a split lie, given `dataset.cache`: `device`, `memory` or `none`."""
-    if isinstance(split, BatchSplit) and split.device.type != "cpu":
+    if lies_on_gpu(split):
         return "device"
     return "none" if cache == "none" else "memory"

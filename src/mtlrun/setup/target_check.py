@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from mtlrun.datasets import Loaded, Split
+from mtlrun.datasets.base import lies_on_gpu
 from mtlrun.errors import DataError
 from mtlrun.tasks import Task
 
@@ -32,6 +33,8 @@ class TargetCheck:
         parts = batch.values() if isinstance(batch, Mapping) else [batch]
         for (_, targets, *_), chosen in zip(parts, indices.values(), strict=True):
             for name, target in targets.items():
+                if name not in self._tasks:
+                    continue
                 try:
                     self._tasks[name].check_targets(target)
                 except ValueError as error:
@@ -45,5 +48,8 @@ def _number_in_split(problem: str, indices: Tensor) -> str:
 
 
 def check_of(split: Split, name: str, tasks: Mapping[str, Task]) -> TargetCheck | None:
-    """Return the check that batches of a split need; None if it holds its targets, which are checked at once."""
-    return TargetCheck(name, tasks) if split.targets is None else None
+    """Return the check that batches of a split need; None if all its labels are checked at once.
+
+    They are if it holds its targets, or lies on a GPU.
+    """
+    return None if split.targets is not None or lies_on_gpu(split) else TargetCheck(name, tasks)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from mtlrun.datasets.base import BatchSplit, as_split
+from mtlrun.datasets.base import as_split, lies_on_gpu
 from mtlrun.datasets.batches.fetching import Failure, Fetcher, Loaded
 from mtlrun.datasets.batches.parts import Labeled
 from mtlrun.datasets.batches.sampling import Sampling, draws_per_epoch
@@ -73,8 +73,7 @@ class Loader:
         self.sources: Mapping[str, Tensor] = self.split.sources or {}
         if (sampling is not None or per_source) and not self.sources:
             raise ConfigError("dataset.sampling is for datasets whose samples come from several sources")
-        on_device = isinstance(self.split, BatchSplit) and self.split.device.type != "cpu"
-        self._num_workers = 0 if on_device else num_workers
+        self._num_workers = 0 if lies_on_gpu(self.split) else num_workers
         self._fetcher = Fetcher(self.split, self.sources if per_source else None, self._num_workers, labeled)
         self._check = check
         self._worker_plan = _Plan()
