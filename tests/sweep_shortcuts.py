@@ -67,10 +67,10 @@ def load_what_can_be_shared(self, modules):
     load(self, [name for name in modules if name.partition(".")[0] in fork_server._PACKAGES])
 
 
-def start_with_circumstances(self, do, config, overrides=(), environment=None):
+def start_with_circumstances(self, do, config, overrides=(), environment=None, others=()):
     """Start a process in the circumstances of this moment."""
     here = {**os.environ, **(environment or {}), _FOLDER: os.getcwd(), _PATH: os.pathsep.join(sys.path)}
-    return begin(self, do, config, overrides, here)
+    return begin(self, do, config, overrides, here, others)
 
 
 def run_request(request, life):

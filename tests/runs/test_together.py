@@ -7,9 +7,11 @@ import helpers
 import pytest
 import torch
 from helpers import read_lines, read_record
+from omegaconf import OmegaConf
 
 from mtlrun.config.compose import compose
 from mtlrun.config.seeds import by_seed
+from mtlrun.errors import ConfigError
 from mtlrun.records.identity import run_folder
 from mtlrun.runs.run import run
 from mtlrun.runs.together import run_together
@@ -196,7 +198,7 @@ REFUSED = {
     ("trainer.precision=bf16",): "trainer.precision=bf16 is not for steps of several seeds at once, only fp32",
     ("backbone.dropout=0.5",): "the model draws random numbers in a step",
     ("trainer.vectorized_seeds=1",): "trainer.vectorized_seeds must be >= 2, or null for one seed, found 1",
-    ("-m", "seed=0,1"): "trainer.vectorized_seeds=3 makes 3 runs",
+    ("-m", "seed=0,1", "hydra.launcher.executor=ray"): "with hydra.launcher.executor=ray a process trains each run",
 }
 
 
@@ -209,11 +211,27 @@ def test_what_cannot_be_trained_together_is_refused_in_a_line(mtlrun, overrides)
     assert not run_folders()
 
 
-def test_words_of_each_seed():
-    from omegaconf import OmegaConf
+@pytest.mark.slow
+def test_runs_of_a_sweep_that_differ_in_their_seed_are_trained_together(mtlrun, alone):
+    code, out, _ = mtlrun("-m", *TOY, "seed=range(3)", "trainer.vectorized_seeds=2")
+    assert code == 0
+    folders = run_folders()
+    for folder, twin in zip(folders, alone, strict=True):
+        assert_as_alone(folder, twin)
+        assert f"{folder.name}: completed in" in out
+    assert [read_record(folder)["seeds_together"] for folder in folders] == [[0, 1], [0, 1], []]
 
+
+def test_one_run_is_not_several():
+    with pytest.raises(ConfigError, match="vectorized_seeds=3 makes 3 runs, which is for mtlrun with and without -m"):
+        preparing.prepare(compose([*TOY, "trainer.vectorized_seeds=3"]))
+
+
+def test_words_of_each_seed():
     cfg = OmegaConf.create({"seed": 4, "trainer": {"vectorized_seeds": 2}, "dataset": {"numpy_seed": "${seed}"}})
     runs = by_seed(cfg, ["seed=4", "trainer.vectorized_seeds=2", "dataset=x"])
     assert [words for _, words in runs] == [["dataset=x", "seed=4"], ["dataset=x", "seed=5"]]
     assert [one.dataset.numpy_seed for one, _ in runs] == [4, 5]
     assert [one.trainer.vectorized_seeds for one, _ in runs] == [None, None]
+    ((one, words),) = by_seed(cfg, ["trainer.vectorized_seeds=2", "seed=4"], seed_is_given=True)
+    assert (words, one.trainer.vectorized_seeds) == (["seed=4"], None)

@@ -9,21 +9,28 @@ from omegaconf import DictConfig, OmegaConf
 SEVERAL = "trainer.vectorized_seeds"
 
 
-def by_seed(cfg: DictConfig, overrides: Sequence[str]) -> list[tuple[DictConfig, list[str]]]:
-    """Return the composed config of each seed that `trainer.vectorized_seeds` asks for, and the words for it alone.
+def several_seeds(cfg: DictConfig) -> int | None:
+    """Return how many seeds a composed config asks for; None for one, and for what is refused later."""
+    number, first = (OmegaConf.select(cfg, key, default=None) for key in (SEVERAL, "seed"))
+    return number if type(number) is int and type(first) is int and number > 1 else None
 
-    The config itself if the key is null, or has a value that is refused later.
+
+def by_seed(
+    cfg: DictConfig, overrides: Sequence[str], *, seed_is_given: bool = False
+) -> list[tuple[DictConfig, list[str]]]:
+    """Return the composed config of each seed that `trainer.vectorized_seeds` asks for, and the words for it alone.
 
     Args:
         cfg: composed, not resolved, so that whatever refers to the seed follows it.
         overrides: of the command line.
+        seed_is_given: return that of its seed only, since the others have configs of their own.
     """
-    number, first = (OmegaConf.select(cfg, key, default=None) for key in (SEVERAL, "seed"))
-    if type(number) is not int or type(first) is not int or number < 2:
+    number = several_seeds(cfg)
+    if number is None:
         return [(cfg, list(overrides))]
     words = [word for word in overrides if word.lstrip("+").partition("=")[0] not in (SEVERAL, "seed")]
     runs = []
-    for seed in range(first, first + number):
+    for seed in range(cfg.seed, cfg.seed + (1 if seed_is_given else number)):
         one = copy.deepcopy(cfg)
         OmegaConf.update(one, "seed", seed)
         OmegaConf.update(one, SEVERAL, None)
@@ -34,6 +41,6 @@ def by_seed(cfg: DictConfig, overrides: Sequence[str]) -> list[tuple[DictConfig,
 def explain_several_seeds(number: int) -> str:
     """Return why a config that asks for several seeds cannot be that of one run."""
     return (
-        f"{SEVERAL}={number} makes {number} runs, which is for a single command without -m, and not for one run of a "
-        f"sweep, a search or Python; there, leave it out and give seed=range({number}), or a run for each seed"
+        f"{SEVERAL}={number} makes {number} runs, which is for mtlrun with and without -m, and not for a search, a "
+        f"cluster or Python; there, leave it out"
     )

@@ -32,7 +32,8 @@ def find_illegal(jobs: Sequence[Job], processes: Processes, at_once: int) -> dic
     while waiting or running:
         while waiting and len(running) < at_once:
             group = waiting.pop(0)
-            running[processes.start("check", group[0].config)] = group
+            others = [(other.config, other.overrides) for other in group[0].together if other is not group[0]]
+            running[processes.start("check", group[0].config, others=others)] = group
         for number, outcome in processes.wait(None).items():
             group = running.pop(number)
             # Other errors are not what was asked for, but what happened: the run itself will show whether they persist.
@@ -40,6 +41,24 @@ def find_illegal(jobs: Sequence[Job], processes: Processes, at_once: int) -> dic
                 problems = list(outcome.problems)
                 found |= {job.number: problems for job in group}
     return found
+
+
+def put_together(jobs: Sequence[Job], numbers: Mapping[str, int]) -> None:
+    """Let jobs that differ in their seed alone be trained in one process.
+
+    Args:
+        jobs: of the sweep.
+        numbers: {run ID: how many at most}, of those that may be trained together.
+    """
+    alike: dict[str, list[Job]] = {}
+    for job in jobs:
+        if job.run_id in numbers:
+            alike.setdefault(_without_seed(job.config), []).append(job)
+    for group in alike.values():
+        size = numbers[group[0].run_id]
+        for start in range(0, len(group), size):
+            for job in group[start : start + size]:
+                job.together = group[start : start + size]
 
 
 def _without_seed(config: Mapping[str, Any]) -> str:

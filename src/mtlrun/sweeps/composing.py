@@ -18,7 +18,9 @@ from omegaconf.errors import OmegaConfBaseException
 from mtlrun.config.compose import compose_with_hydra, resolve, without_hydra
 from mtlrun.config.diagnosis import diagnose, first_line
 from mtlrun.config.root import check_root
+from mtlrun.config.seeds import by_seed, several_seeds
 from mtlrun.errors import ConfigError, MtlrunError
+from mtlrun.sweeps.checking import put_together
 from mtlrun.sweeps.jobs import Job
 
 #: Runs that are named where a problem concerns several.
@@ -28,7 +30,8 @@ _MOST_NAMED = 5
 def compose_jobs(composer: "Composer", runs: Sequence[Sequence[str]]) -> tuple[list[Job], list[str]]:
     """Return a job for each run that `hydra.sweeper.exclude` does not leave out, and what is wrong with others.
 
-    Runs that are the same are made once.
+    Runs that are the same are made once. With `trainer.vectorized_seeds`, each run is one for each of so many seeds, or
+    those that differ in the given seeds alone are put together.
 
     Args:
         composer: of the sweep.
@@ -43,6 +46,8 @@ def compose_jobs(composer: "Composer", runs: Sequence[Sequence[str]]) -> tuple[l
     jobs: dict[str, Job] = {}
     problems: list[tuple[Sequence[str], str]] = []
     refused: tuple[Sequence[str], Exception] | None = None
+    together: dict[str, int] = {}
+    gives_seeds = len({word for overrides in runs for word in overrides if word.startswith("seed=")}) > 1
     for number, overrides in enumerate(runs):
         try:
             cfg = composer.compose(overrides)
@@ -57,17 +62,22 @@ def compose_jobs(composer: "Composer", runs: Sequence[Sequence[str]]) -> tuple[l
             continue
         HydraConfig.instance().set_config(cfg)  # for ${hydra:...}
         typed = list(filter_overrides(overrides))
-        try:
-            config = resolve(without_hydra(cfg), cfg.hydra.runtime.choices, typed)
-        except MtlrunError as error:
-            found = error.problems if isinstance(error, ConfigError) else [str(error)]
-            problems += [(typed, problem) for problem in found]
-            continue
-        if found := check_root(config):
-            problems += [(typed, problem) for problem in found]
-            continue
-        job = Job(len(jobs) + 1, config, typed)
-        jobs.setdefault(job.run_id, job)
+        number_together = several_seeds(cfg)
+        for of_seed, words in by_seed(without_hydra(cfg), typed, seed_is_given=gives_seeds):
+            try:
+                config = resolve(of_seed, cfg.hydra.runtime.choices, words)
+            except MtlrunError as error:
+                found = error.problems if isinstance(error, ConfigError) else [str(error)]
+                problems += [(typed, problem) for problem in found]
+                break
+            if found := check_root(config):
+                problems += [(typed, problem) for problem in found]
+                break
+            job = Job(len(jobs) + 1, config, words)
+            jobs.setdefault(job.run_id, job)
+            if number_together is not None:
+                together[job.run_id] = number_together
+    put_together(list(jobs.values()), together)
     sentences = gather(problems, runs)
     if refused is not None:
         sentences = [*_diagnose(*refused, base), *sentences]

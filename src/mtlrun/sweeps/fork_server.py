@@ -38,8 +38,9 @@ def serve(requests: socket.socket, life: int) -> None:
     """Answer requests until there are no more.
 
     The first line is `{"path": sys.path}`. A request is `{"modules": [...]}`, what runs will need, or
-    `{"id", "do", "config", "overrides", "environment", "output", "report"}`: to "run", "check" or "probe" a config, the
-    environment variables to set, and the files for what is printed and for the report. The answers are `{"gpus": n}`
+    `{"id", "do", "config", "overrides", "environment", "output", "report", "others"}`: to "run", "check" or "probe" a
+    config, the environment variables to set, the files for what is printed and for the report, and the configs and
+    overrides of runs that are trained together with it. The answers are `{"gpus": n}`
     once at the start, and `{"id", "pid"}` and `{"id", "pid", "code"}` for each config.
 
     Args:
@@ -217,7 +218,7 @@ def _end_with(life: int) -> None:
 
 
 def _do(request: dict[str, Any], report: dict[str, Any], started: float) -> int:
-    from mtlrun.errors import ConfigError, MtlrunError
+    from mtlrun.errors import MtlrunError
 
     config = request["config"]
     try:
@@ -225,6 +226,10 @@ def _do(request: dict[str, Any], report: dict[str, Any], started: float) -> int:
             from mtlrun.setup.prepare import prepare
 
             parts = prepare(config)
+            if request["others"]:
+                from mtlrun.setup.together import check_together
+
+                check_together(parts, 1 + len(request["others"]))
             report["result"] = {
                 "main_metrics": {name: task.main_metric for name, task in parts.tasks.items()},
                 "skills": dataclasses.asdict(parts.skills),
@@ -244,15 +249,43 @@ def _do(request: dict[str, Any], report: dict[str, Any], started: float) -> int:
         faulthandler.enable()
         sys.argv = ["mtlrun", *request["overrides"]]  # as the record has it: the command of this run alone
         with open(os.devnull, "w") as nowhere:
-            record = run(config, overrides=request["overrides"], console=Console(file=nowhere), started=started)
-        if record.status == "diverged":
-            report |= {"kind": "DivergedError", "error": record.error}
-            return 3
-        return 0
+            console = Console(file=nowhere)
+            if request["others"]:
+                return _run_together(request, report, console, started)
+            record = run(config, overrides=request["overrides"], console=console, started=started)
+        code, found = _describe(record)
+        report |= found
+        return code
     except MtlrunError as error:
-        problems = error.problems if isinstance(error, ConfigError) else [str(error)]
-        report |= {"kind": type(error).__name__, "error": str(error), "problems": problems}
-        return error.exit_code
+        code, found = _describe(error)
+        report |= found
+        return code
+
+
+def _run_together(request: dict[str, Any], report: dict[str, Any], console: Any, started: float) -> int:
+    """Train a run and others in this process, report on all, and return the exit code of the first one."""
+    from mtlrun.runs.together import run_together
+
+    runs = [request, *request["others"]]
+    words = [run["overrides"] for run in runs]
+    members = run_together([run["config"] for run in runs], words, console=console, started=started)
+    ends = [_describe(member.record or member.error) for member in members]
+    report |= ends[0][1] | {"others": [{"code": code, **found} for code, found in ends[1:]]}
+    return ends[0][0]
+
+
+def _describe(end: Any) -> tuple[int, dict[str, Any]]:
+    """Return exit code and report of a run that ended with a record, or with an error."""
+    from mtlrun.errors import ConfigError, DivergedError, MtlrunError
+
+    if not isinstance(end, BaseException):
+        diverged = end.status == "diverged"
+        return (DivergedError.exit_code, {"kind": "DivergedError", "error": end.error}) if diverged else (0, {})
+    if not isinstance(end, MtlrunError):
+        sys.excepthook(type(end), end, end.__traceback__)
+        return 1, {"kind": type(end).__name__, "error": f"{type(end).__name__}: {end}"}
+    problems = end.problems if isinstance(end, ConfigError) else [str(end)]
+    return end.exit_code, {"kind": type(end).__name__, "error": str(end), "problems": problems}
 
 
 if __name__ == "__main__":

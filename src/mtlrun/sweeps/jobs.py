@@ -38,6 +38,7 @@ class Outcome:
         problems: of a config that was refused, one sentence each.
         result: of a probe.
         output: the last lines that it printed, on standard output and error.
+        others: the same for each of the runs that it trained together with the first.
     """
 
     code: int
@@ -46,6 +47,7 @@ class Outcome:
     problems: Sequence[str] = ()
     output: str = ""
     result: dict[str, Any] | None = None
+    others: Sequence["Outcome"] = ()
 
 
 @dataclass
@@ -79,6 +81,10 @@ class Job:
     output: str = ""
     #: Of the newest attempt that has ended.
     outcome: Outcome | None = None
+    #: The jobs that differ from this one in their seed and may be trained in its process; it is one of them.
+    together: Sequence["Job"] = field(default=(), compare=False, repr=False)
+    #: Those of them that were started in its process.
+    partners: Sequence["Job"] = field(default=(), compare=False, repr=False)
     run_id: str = field(init=False)
     folder: Path = field(init=False)
 

@@ -62,6 +62,7 @@ class SweepLauncher(Launcher):
                 problems.append(f"hydra.launcher.{key}={value}: must be one of {', '.join(allowed)}")
         if problems:
             raise ConfigError(problems)
+        self._executor_name = executor
         self._make_executor = partial(
             make_executor,
             executor,
@@ -114,6 +115,9 @@ class SweepLauncher(Launcher):
         if not jobs:
             yield None, {}
             return
+        if self._executor_name != "local" and any(len(job.together) > 1 for job in jobs):
+            key = f"hydra.launcher.executor={self._executor_name}"
+            raise ConfigError(f"trainer.vectorized_seeds: with {key} a process trains each run; leave it out")
         executor = self._make_executor(jobs, processes)
         try:
             with stopping_at_once():

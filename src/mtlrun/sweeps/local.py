@@ -79,7 +79,10 @@ class LocalExecutor:
         if job.place.gpu is not None and not job.config["runtime"]["device"].startswith("cuda:"):
             environment["CUDA_VISIBLE_DEVICES"] = job.place.gpu
         job.started = time.monotonic()
-        number = self.processes.start("run", job.config, job.overrides, environment)
+        for partner in job.partners:
+            partner.place = job.place
+        others = [(partner.config, partner.overrides) for partner in job.partners]
+        number = self.processes.start("run", job.config, job.overrides, environment, others)
         self._running[number] = job
 
     def wait(self, seconds: float) -> list[tuple[Job, Outcome]]:
@@ -91,11 +94,13 @@ class LocalExecutor:
             if reason and outcome.code != 0:
                 outcome.error, outcome.kind = reason, "Limit"
             ended.append((job, outcome))
+            # Without a report, the process was killed, and what is known of one is known of all.
+            ended += zip(job.partners, outcome.others or [outcome] * len(job.partners), strict=True)
         self._hold_limits()
         return ended
 
     def stop(self, job: Job, *, at_once: bool) -> None:
-        """Ask a job to stop after its step, or kill it."""
+        """Ask a job to stop after its step, or kill it; those in its process have the same end."""
         for number, running in self._running.items():
             if running is job:
                 self.processes.signal(number, signal.SIGKILL if at_once else self._stop_by)

@@ -59,6 +59,7 @@ class Processes:
         config: Mapping[str, Any],
         overrides: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        others: Sequence[tuple[Mapping[str, Any], Sequence[str]]] = (),
     ) -> int:
         """Start a process and return a number for it.
 
@@ -67,6 +68,7 @@ class Processes:
             config: resolved.
             overrides: for the record.
             environment: variables to set in the process.
+            others: configs and overrides of the runs to be trained together with this one.
         """
         self._next += 1
         number = self._next
@@ -76,6 +78,7 @@ class Processes:
         self._send({
             "id": number, "do": do, "config": config, "overrides": list(overrides),
             "environment": dict(environment or {}), "output": str(files[0]), "report": str(files[1]),
+            "others": [{"config": one, "overrides": list(words)} for one, words in others],
         })  # fmt: skip
         return number
 
@@ -213,7 +216,7 @@ class Processes:
             found["kind"] = LOST
         return Outcome(
             code, found.get("error"), found.get("kind", ""), found.get("problems", []),
-            text, found.get("result"),
+            text, found.get("result"), [Outcome(**one) for one in found.get("others", [])],
         )  # fmt: skip
 
 

@@ -153,7 +153,7 @@ class Scheduler:
 
     def _start_what_fits(self) -> None:
         for job in self._startable():
-            if self._executor.has_room(job):
+            if job.state != "running" and self._executor.has_room(job):  # it may have been started with another
                 self._start(job)
         while self._supply is not None and not self._is_exhausted and self._executor.has_room(self._supply.typical):
             further = self._supply.next_job()
@@ -167,11 +167,14 @@ class Scheduler:
                 self._start(further)
 
     def _start(self, job: Job) -> None:
-        job.state, job.started = "running", time.monotonic()
-        job.attempts += 1
+        job.partners = [other for other in job.together if other is not job and other.state == "waiting"]
+        for each in (job, *job.partners):
+            each.state, each.started = "running", time.monotonic()
+            each.attempts += 1
         self._executor.start(job)
-        if not job.was_elsewhere:
-            self._view.started(job)
+        for each in (job, *job.partners):
+            if not each.was_elsewhere:
+                self._view.started(each)
 
     def _give_up_hopeless(self) -> None:
         for job in self._find_hopeless([job for job in self._running() if not job.given_up]):
