@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import replace
 
 import helpers
 import pytest
@@ -135,9 +136,11 @@ def test_a_run_that_diverges_leaves_the_others_alone(alone, monkeypatch, capsys)
     load_batch = Trainer.load
 
     def spoil(trainer, loaded):
-        if trainer.progress.step == 4 and trainer.parts.loaders["train"]._seed == 1:
-            loaded = (loaded[0] * torch.nan, *loaded[1:])
-        return load_batch(trainer, loaded)
+        batch = load_batch(trainer, loaded)
+        if trainer.progress.step != 4 or trainer.parts.loaders["train"]._seed != 1:
+            return batch
+        (part,) = batch.source_batches
+        return replace(batch, source_batches=[replace(part, inputs=part.inputs * torch.nan)])
 
     monkeypatch.setattr(Trainer, "load", spoil)
     members = together("diverging")

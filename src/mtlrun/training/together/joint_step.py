@@ -56,6 +56,8 @@ class JointStep:
             _begin(trainer)
         self._models.zero_grad()
         losses, regularizer = self._pass(self._models, batches)
+        for trainer in self._trainers:
+            trainer.feed.fetch_ahead()
         weights = weigh(self._weightings, losses)
         roots, gradients = [losses], [weights]
         if regularizer.requires_grad:
