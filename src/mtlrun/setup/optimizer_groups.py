@@ -90,11 +90,14 @@ def make_optimizer(node: Mapping[str, Any], model: MultiTaskModel, tasks: Mappin
 def _fused(node: Mapping[str, Any], parameters: Sequence[nn.Parameter]) -> Mapping[str, Any]:
     """Return the node with `fused=True`, which is faster, if the optimizer can be so on the parameters' device.
 
-    Nothing is changed where the config chooses one of PyTorch's implementations itself.
+    Nothing is changed where the config chooses one of PyTorch's implementations itself; nor for SGD with dampening,
+    whose fused implementation fails if a task has its first label later than others.
     """
     fused = {**node, "fused": True}
     names = ("Adam", "AdamW", "SGD", "Adagrad")
     if node["_target_"] not in [f"torch.optim.{name}" for name in names] or not _KERNELS.isdisjoint(node):
+        return node
+    if node.get("dampening"):
         return node
     return node if _failure(fused, _small_like(parameters)) else fused
 
