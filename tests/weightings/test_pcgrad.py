@@ -1,9 +1,11 @@
 """PCGrad, against the algorithm of the paper on the vectors themselves."""
 
+import numpy
 import pytest
 import torch
 
 from mtlrun.weightings import PCGrad, combine
+from mtlrun.weightings.pcgrad import project_few, project_many
 
 
 def random_jacobian(num_tasks, seed=0):
@@ -82,3 +84,14 @@ def test_gradients_of_two_of_three_tasks_are_projected_on_each_other(take_step):
     jacobian = torch.tensor([[-4.0, 1, 1], [6, 1, 1]], dtype=torch.float64)
     direction = take_step(make(3), jacobian, torch.ones(2), active=[0, 2])
     torch.testing.assert_close(direction, combine(PCGrad(), jacobian))
+
+
+def test_few_gradients_are_projected_as_many_are():
+    for seed in range(20):
+        rng = numpy.random.default_rng(seed)
+        num_tasks = 2 + seed % 7
+        rows = rng.normal(size=(num_tasks, 5))
+        rows[0] *= seed % 3  # zero in some cases
+        orders = rng.permuted(numpy.tile(numpy.arange(num_tasks), (num_tasks, 1)), axis=1)
+        gram = rows @ rows.T
+        assert project_few(gram, orders) == pytest.approx(project_many(gram, orders), rel=1e-9)

@@ -72,7 +72,7 @@ def _is_unshared(factor: float | Tensor, gradient: Gradient) -> bool:
     """
     if isinstance(factor, Tensor) or factor != 1 or not all(part.is_contiguous() for part in gradient):
         return False
-    return len({part.untyped_storage().data_ptr() for part in gradient}) == len(gradient)
+    return len({part.data_ptr() for part in gradient}) == len(gradient)
 
 
 def _times(factor: float | Tensor, gradient: Gradient) -> Gradient:

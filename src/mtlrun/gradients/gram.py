@@ -12,6 +12,8 @@ from mtlrun.weightings.transfer import sent
 
 # Tensors with fewer entries are put together, up to so many entries in all.
 _SMALL, _MOST_JOINED = 2**15, 2**18
+# So few entries, of all gradients together, are multiplied in float64.
+_FEW = 2**16
 # Length of the partial sums of products that are made in the gradients' own precision.
 _CHUNK = 2**12
 # How many entries of a tensor are copied together for all tasks at a time; a multiple of the above.
@@ -84,13 +86,15 @@ class Joined:
         rows = [_flatten([gradient[place] for place in places]) for gradient in gradients]
         return cls(places, promoted(torch.stack(rows)))
 
-    @full_precision()
     def weighted_sum(self, weights: Sequence[float], like: Gradient) -> dict[int, Tensor]:
         """Return {place: sum_k weights_k gradients_k}, shaped and stored as the tensors of `like`."""
         factors = sent(torch.tensor(weights, dtype=self.block.dtype), self.block.device)
-        pieces = (factors @ self.block).split([like[place].numel() for place in self.places])
-        pairs = zip(self.places, pieces, strict=True)
-        return {place: piece.view(like[place].shape).to(like[place].dtype) for place, piece in pairs}
+        with full_precision(self.block.device):
+            total = factors @ self.block
+        parts = [like[place] for place in self.places]
+        pieces = total.split([part.numel() for part in parts])
+        shaped = [piece.view_as(part).to(part.dtype) for piece, part in zip(pieces, parts, strict=True)]
+        return dict(zip(self.places, shaped, strict=True))
 
 
 def _flatten(parts: list[Tensor]) -> Tensor:
@@ -99,7 +103,6 @@ def _flatten(parts: list[Tensor]) -> Tensor:
     return flat
 
 
-@full_precision()
 def inner_products(gradients: Sequence[Gradient], joined: Joined | None = None) -> Tensor:
     """Return the inner products [K, K] of K gradients in float64, on their device, of entries of ordinary size.
 
@@ -110,15 +113,20 @@ def inner_products(gradients: Sequence[Gradient], joined: Joined | None = None) 
         joined: their small tensors, where these are put together already.
     """
     first = gradients[0]
-    gram = torch.zeros(len(gradients), len(gradients), dtype=torch.float64, device=first[0].device)
     joined = Joined.of(gradients) if joined is None else joined
-    if joined is not None:
-        _add_products(gram, joined.block)
     alone = range(len(first)) if joined is None else sorted(set(range(len(first))).difference(joined.places))
-    for place in alone:
-        pieces = zip(*(gradient[place].reshape(-1).split(_ENTRIES) for gradient in gradients), strict=True)
-        for piece in pieces:
-            _add_products(gram, torch.stack(piece))
+    with full_precision(first[0].device):
+        if joined is not None and not alone and joined.block.numel() < _FEW:
+            block = joined.block.double()
+            products: Tensor = block @ block.T
+            return products
+        gram = torch.zeros(len(gradients), len(gradients), dtype=torch.float64, device=first[0].device)
+        if joined is not None:
+            _add_products(gram, joined.block)
+        for place in alone:
+            pieces = zip(*(gradient[place].reshape(-1).split(_ENTRIES) for gradient in gradients), strict=True)
+            for piece in pieces:
+                _add_products(gram, torch.stack(piece))
     return gram
 
 

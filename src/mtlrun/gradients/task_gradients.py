@@ -330,7 +330,7 @@ def fill(
     """Return the gradients with zeros for None, and for each of the inputs whether any of them has a gradient."""
     if rows is not None:
         return rows.gradients, rows.reached
-    if all(part is not None for gradient in gradients for part in gradient):
+    if not [part for gradient in gradients for part in gradient if part is None]:
         return cast(list[Gradient], list(gradients)), [True] * len(inputs)
     filled: list[Gradient] = [[] for _ in gradients]
     reached = []

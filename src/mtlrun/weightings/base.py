@@ -327,14 +327,14 @@ class GradientWeighting(TaskGradientWeighting):
 
     def kept_weights(self) -> list[float] | None:
         """Return the weights to be used again in this step; None if task gradients are to be taken."""
-        if self._kept is None or self._age >= self.update_weights_every or not isinstance(self.active, slice):
+        if self._kept is None or self._age >= self.update_weights_every or not isinstance(self._active, slice):
             return None
         self._age += 1
         return self._kept
 
     def keep(self, weights: list[float]) -> None:
         """Keep the weights of a step that took the gradients of all tasks."""
-        self._kept, self._age = (weights, 1) if isinstance(self.active, slice) else (None, 0)
+        self._kept, self._age = (weights, 1) if isinstance(self._active, slice) else (None, 0)
 
     def get_extra_state(self) -> dict[str, Any]:
         return super().get_extra_state() | {"kept": self._kept, "age": self._age}

@@ -21,11 +21,17 @@ def promoted(tensor: Tensor) -> Tensor:
 
 
 @contextmanager
-def full_precision() -> Iterator[None]:
+def full_precision(device: torch.device | None = None) -> Iterator[None]:
     """Keep all digits of the factors of float32 matrix products and convolutions, also where a GPU may use TF32.
 
     PyTorch's own switch is put back afterwards.
+
+    Args:
+        device: where the products are made; on the CPU there is nothing to be done.
     """
+    if device is not None and device.type == "cpu":
+        yield
+        return
     backends: list[Any] = [torch.backends.cuda.matmul, torch.backends.cudnn.conv]  # type: ignore[attr-defined]
     switches = [each for each in backends if each.fp32_precision == "tf32"]
     for each in switches:
