@@ -10,8 +10,10 @@ from mtlrun.datasets.batches.copying import wait_for_copies
 from mtlrun.models import MultiTaskModel
 from mtlrun.tasks import Task
 from mtlrun.training.batch import LabeledBatch, SourceBatch
+from mtlrun.training.feed import Feed
 from mtlrun.training.forward import run_model
 from mtlrun.training.outputs import SplitOutputs
+from mtlrun.training.progress import Progress
 
 
 @torch.inference_mode()
@@ -67,11 +69,14 @@ def predict_batches(
 ) -> Iterator[tuple[SourceBatch, Mapping[str, Tensor]]]:
     """Yield the samples of a split, batch by batch, with the model's predictions."""
     model.eval()
-    for loaded, positions in zip(loader.batches(), loader.positions(), strict=True):
-        parts = LabeledBatch.load(tasks, loaded, device).source_batches
-        for samples, indices in zip(parts, positions, strict=True):
+    # Of a progress that nobody reads: these batches are not those of the training.
+    feed = Feed(device, lambda loaded: LabeledBatch.load(tasks, loaded, device), Progress())
+    batches = feed.pairs((loaded, None) for loaded in loader.batches())
+    for (batch, _), positions in zip(batches, loader.positions(), strict=True):
+        for samples, indices in zip(batch.source_batches, positions, strict=True):
             also = () if outputs is None else outputs.of_interest(samples.source)
             predictions = run_model(model, samples, also).predictions
+            feed.fetch_ahead()
             if outputs is not None:
                 outputs.add(indices, samples, predictions)
             yield samples, predictions
