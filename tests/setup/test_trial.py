@@ -8,7 +8,7 @@ import torch
 from helpers import QUICK
 
 from mtlrun.config.compose import compose
-from mtlrun.errors import OutOfMemoryError
+from mtlrun.errors import ConfigError, OutOfMemoryError
 from mtlrun.setup import trial
 from mtlrun.setup.prepare import prepare
 
@@ -40,3 +40,13 @@ def test_too_little_memory_is_an_error_that_names_keys_before_anything_is_writte
     with pytest.raises(OutOfMemoryError, match=r"1\.0 of 8\.0 GiB are free.*trainer\.micro_batches=2"):
         trial.try_memory(on_gpu, CONFIG)
     assert not Path("outputs").exists()
+
+
+def test_what_cannot_be_done_on_a_gpu_is_refused(parts, monkeypatch):
+    def fail(parts):
+        raise RuntimeError("upsample does not have a deterministic implementation\nmore")
+
+    monkeypatch.setattr(trial, "_make_passes", fail)
+    on_gpu = replace(parts, device=torch.device("cuda:0"))
+    with pytest.raises(ConfigError, match=r"back on cuda:0: upsample does not have a deterministic implementation$"):
+        trial.try_memory(on_gpu, CONFIG)

@@ -27,7 +27,9 @@ def place_splits(
     all_movable = all(id(split) in movable for split in splits.values())
     if dataset.cache == "device":
         _check_movable(all_movable, runtime, device)
-    elif not (dataset.cache == "auto" and device.type == "cuda" and all_movable and _are_to_move(movable, device)):
+    elif not (
+        dataset.cache == "auto" and device.type == "cuda" and all_movable and _are_to_move(movable, runtime, device)
+    ):
         return splits
     moved = {key: split.to(device) for key, split in movable.items()}  # two names may stand for one split
     return {name: moved[id(split)] for name, split in splits.items()}
@@ -44,7 +46,7 @@ def _check_movable(all_movable: bool, runtime: Runtime, device: torch.device) ->
         )
 
 
-def _are_to_move(splits: Mapping[int, BatchSplit], device: torch.device) -> bool:
+def _are_to_move(splits: Mapping[int, BatchSplit], runtime: Runtime, device: torch.device) -> bool:
     """Return True if the splits fit into the part of a GPU's free memory that they may take, which is logged.
 
     False as well if batches that are made there would not be the same.
@@ -55,7 +57,8 @@ def _are_to_move(splits: Mapping[int, BatchSplit], device: torch.device) -> bool
     fit = needed <= _FRACTION * free
     sizes = f"{needed / 2**20:,.0f} MiB of {free / 2**20:,.0f} that are free"
     if fit:
-        logger.info("samples lie on the GPU, where batches are made: %s (dataset.cache=auto)", sizes)
+        workers = "; runtime.num_workers starts none for them" if runtime.num_workers else ""
+        logger.info("samples lie on the GPU, where batches are made: %s (dataset.cache=auto)%s", sizes, workers)
     else:
         logger.info(
             "samples stay in memory, since on the GPU they would take more than a quarter of what is free: %s; "

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from mtlrun.errors import OutOfMemoryError
+from mtlrun.errors import ConfigError, OutOfMemoryError
 from mtlrun.setup.memory_advice import keys_that_help
 from mtlrun.training.batch import LabeledBatch
 from mtlrun.training.forward import BatchPass, untouched
@@ -23,6 +23,7 @@ def try_memory(parts: Parts, config: Mapping[str, Any]) -> None:
 
     Raises:
         OutOfMemoryError: the GPU has too little memory for it.
+        ConfigError: something in it is not possible there, such as with deterministic algorithms alone.
     """
     if parts.device.type != "cuda":
         return
@@ -36,6 +37,13 @@ def try_memory(parts: Parts, config: Mapping[str, Any]) -> None:
             f"trainer.batch_size={parts.loaders['train'].batch_size}: {what} has no room in the memory of "
             f"{parts.device}, of which {free:.1f} of {size:.1f} GiB are free; what would help, first things first: "
             f"{', '.join(keys_that_help(parts, config, evaluating=False)) or 'a smaller backbone'}"
+        ) from error
+    except torch.AcceleratorError:
+        raise
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"the first batch cannot be sent through the model and back on {parts.device}: {reason}"
         ) from error
 
 
