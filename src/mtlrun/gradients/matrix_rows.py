@@ -20,27 +20,20 @@ class MatrixRows:
 
     def __init__(self, num_rows: int, inputs: Sequence[Tensor]) -> None:
         dtype = at_least_float32(reduce(torch.promote_types, (tensor.dtype for tensor in inputs)))
-        sizes = [tensor.numel() for tensor in inputs]
+        self._inputs = inputs
         #: In float32 at least.
-        self.matrix = torch.empty(num_rows, sum(sizes), dtype=dtype, device=inputs[0].device)
-        #: The rows, a view per input.
-        self.gradients: list[Gradient] = [
-            [piece.view(tensor.shape) for piece, tensor in zip(row.split(sizes), inputs, strict=True)]
-            for row in self.matrix
-        ]
+        self.matrix = inputs[0].new_empty(num_rows, sum(tensor.numel() for tensor in inputs), dtype=dtype)
+        #: The rows, each as a gradient of one tensor.
+        self.gradients: list[Gradient] = [[row] for row in self.matrix.unbind()]
         #: Whether any of the gradients reaches each of the inputs.
         self.reached = [False] * len(inputs)
 
     @torch.no_grad()
     def put(self, position: int, gradient: Sequence[Tensor | None]) -> None:
         """Copy a gradient into a row; zeros for None."""
-        targets, sources = [], []
-        for index, (view, part) in enumerate(zip(self.gradients[position], gradient, strict=True)):
-            if part is None:
-                view.zero_()
-                continue
-            self.reached[index] = True
-            targets.append(view)
-            sources.append(part)
-        if targets:
-            torch._foreach_copy_(targets, sources)
+        self.reached = [known or part is not None for known, part in zip(self.reached, gradient, strict=True)]
+        parts = [
+            (torch.zeros_like(tensor) if part is None else part).reshape(-1)
+            for tensor, part in zip(self._inputs, gradient, strict=True)
+        ]
+        torch.cat(parts, out=self.matrix[position])

@@ -263,7 +263,9 @@ class GradientStep:
             self._gradients = gradients
             return
         if self._gradients is None:
-            self._gradients = TaskGradients.zeros(self._differentiated(), grad_wrt)
+            self._gradients = TaskGradients.zeros(
+                self._differentiated(), grad_wrt, as_matrix=isinstance(self._weighting, JacobianWeighting)
+            )
         if grad_wrt == "representation":
             self._gradients.append(gradients, positions)
         else:

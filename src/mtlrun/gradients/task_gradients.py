@@ -73,7 +73,7 @@ class TaskGradients:
         task_params: those with respect to each task's own parameters.
         reached: whether any of the losses reaches each of the shared parameters or, if `grad_wrt` is not `shared`, the
             representation. Parameters that none reaches keep a `.grad` of None, so that no weight decay moves them.
-        rows: the matrix that the compared gradients are views of, if there is one.
+        rows: the matrix whose rows the compared gradients are, if there is one.
     """
 
     compared: list[Gradient]
@@ -85,13 +85,18 @@ class TaskGradients:
     joined: Joined | None = field(default=None, init=False)
 
     @classmethod
-    def zeros(cls, sharing: Sharing, grad_wrt: GradWrt = "shared") -> "TaskGradients":
+    def zeros(cls, sharing: Sharing, grad_wrt: GradWrt = "shared", *, as_matrix: bool = False) -> "TaskGradients":
         """Return the gradients of losses that reach nothing; of no samples, at the representation."""
         inputs = {"shared": sharing.shared, "representation": [], "last_layer": sharing.last_layer}[grad_wrt]
-        compared = [[torch.zeros_like(tensor) for tensor in inputs] for _ in sharing.task_params]
+        rows = MatrixRows(len(sharing.task_params), inputs) if as_matrix else None
+        if rows is not None:
+            rows.matrix.zero_()
+            compared = rows.gradients
+        else:
+            compared = [[torch.zeros_like(tensor) for tensor in inputs] for _ in sharing.task_params]
         at_representation = compared if grad_wrt == "representation" else []
         reached = [False] * (len(sharing.shared) if grad_wrt == "shared" else 1)
-        return cls(compared, at_representation, [[None] * len(group) for group in sharing.task_params], reached)
+        return cls(compared, at_representation, [[None] * len(group) for group in sharing.task_params], reached, rows)
 
     @classmethod
     def take(
@@ -188,10 +193,7 @@ class TaskGradients:
             NonFiniteGradientError: an entry is NaN or infinite, and it is to be `checked`.
         """
         if self.rows is None:
-            self.rows = MatrixRows(len(self.compared), self.compared[0])
-            for position, gradient in enumerate(self.compared):
-                self.rows.put(position, gradient)
-                self.compared[position] = self.rows.gradients[position]  # the row is not kept twice
+            raise ValueError("these gradients are no matrix; take them as one")
         if checked:
             refuse_non_finite(torch.isfinite(torch.stack(self.rows.matrix.aminmax(dim=1))).all(dim=0).tolist())
         return self.rows.matrix
