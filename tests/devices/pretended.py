@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,7 +24,6 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 import mtlrun
 
@@ -63,6 +63,7 @@ class Wait:
 class OnDevice(Tensor):
     """A tensor on the pretended device; `held` has its numbers."""
 
+    __torch_function__ = torch._C._disabled_torch_function_impl  # no function of PyTorch is another one for it
     held: Tensor
     is_meta = False  # it has numbers, and modules may load them
 
@@ -177,18 +178,20 @@ class Accelerator(TorchDispatchMode):
 
     def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Run an operation of PyTorch on the numbers; its results lie where CUDA would have them."""
-        tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
-        here = [each for each in tensors if isinstance(each, OnDevice)]
-        named = _by_name(func, args, kwargs)
-        target = named.get("device")
+        here: list[OnDevice] = []
+        there: list[Tensor] = []
+        for value in (*args, *kwargs.values()):
+            _sort(value, here, there)
+        name, names, written = _describe(func)
+        target = kwargs.get("device")
+        if name == "to":  # in inference mode, where it may stand in any place
+            target = dict(zip(names, args, strict=False)).get("device", target)
         to_device = target is not None and torch.device(target) == DEVICE
         if not here and not to_device:
             return func(*args, **kwargs)
-        name = func._schema.name.split("::")[-1]
         self.operations[name] += 1
-        there = [each for each in tensors if not isinstance(each, OnDevice)]
         if name in _COPYING:
-            self._check_copy(name, named, target, to_device)
+            self._check_copy(name, dict(zip(names, args, strict=False)) | kwargs, target, to_device)
         elif name in _INDEXING:
             self._check_index(name, args)
         else:
@@ -199,10 +202,18 @@ class Accelerator(TorchDispatchMode):
                 raise RuntimeError(f"{name}: expected all tensors to be on the same device, found {shapes} on the CPU")
             if name == "where" and here and there:
                 self.note("sent", name)
-        result = func(*tree_map(_bare, args), **tree_map(_bare, kwargs))
+        result = func(*map(_bare, args), **{key: _bare(value) for key, value in kwargs.items()})
         if name in _GIVING_NUMBERS or (target is not None and not to_device):
             return result
-        return _placed(func, args, kwargs, result)
+        old: list[OnDevice] = []
+        for position in written:
+            _sort(args[position] if position < len(args) else kwargs.get(names[position]), old, [])
+        # Inference mode lets no inference tensor be a view of another tensor.
+        inference = torch.is_inference_mode_enabled()
+        if func.is_view and inference and not args[0].is_inference():
+            with torch.inference_mode(False):
+                return _placed(result, {})
+        return _placed(result, {id(each.held): each for each in old})
 
     def _check_copy(self, name: str, named: dict[str, Any], target: Any, to_device: bool) -> None:
         if name in ("_to_copy", "to"):
@@ -229,6 +240,8 @@ class Accelerator(TorchDispatchMode):
             self.note("read", f"{name} by a mask")
         if any(not isinstance(each, OnDevice) for each in indices):
             self.note("sent", f"{name} by an index on the CPU")
+        if is_number and not isinstance(value, OnDevice):
+            self.note("sent", f"{name} of a number on the CPU")
 
 
 class _Functions(TorchFunctionMode):
@@ -259,35 +272,40 @@ def _takes_numbers(func: Any, name: str) -> bool:
     return torch.Tag.pointwise in func.tags or name in _TAKING_NUMBERS or name == "where" or name.startswith("_foreach")
 
 
-def _by_name(func: Any, args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments by their names."""
-    return dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
+@cache
+def _describe(func: Any) -> tuple[str, list[str], list[int]]:
+    """Return an operation's name, the names of its arguments, and the places of those that it writes to."""
+    arguments = func._schema.arguments
+    written = [
+        place for place, each in enumerate(arguments) if each.alias_info is not None and each.alias_info.is_write
+    ]
+    return func._schema.name.split("::")[-1], [each.name for each in arguments], written
+
+
+def _sort(value: Any, here: list[OnDevice], there: list[Tensor]) -> None:
+    """Add the tensors of an argument to those on the device, or to those on the CPU."""
+    if isinstance(value, OnDevice):
+        here.append(value)
+    elif isinstance(value, Tensor):
+        there.append(value)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            _sort(each, here, there)
 
 
 def _bare(value: Any) -> Any:
     """Return what stands on the CPU for an argument on the device."""
     if isinstance(value, OnDevice):
         return value.held
+    if isinstance(value, list | tuple):
+        return [_bare(each) for each in value]
     return _CPU if isinstance(value, torch.device) and value == DEVICE else value
 
 
-def _placed(func: Any, args: Any, kwargs: dict[str, Any], result: Any) -> Any:
-    """Return a result on the device: the tensor that was written to, if there is one, else a new one."""
-    named = _by_name(func, args, kwargs)
-    written = {
-        id(each.held): each
-        for argument in func._schema.arguments
-        if argument.alias_info is not None and argument.alias_info.is_write
-        for each in tree_leaves(named.get(argument.name))
-        if isinstance(each, OnDevice)
-    }
-
-    def place(value: Any) -> Any:
-        if not isinstance(value, Tensor) or isinstance(value, OnDevice):
-            return value
-        return written[id(value)] if id(value) in written else OnDevice(value)
-
-    # Inference mode lets no inference tensor be a view of another tensor.
-    inference = args[0].is_inference() if func.is_view else torch.is_inference_mode_enabled()
-    with torch.inference_mode(inference):
-        return tree_map(place, result)
+def _placed(result: Any, written: dict[int, OnDevice]) -> Any:
+    """Return a result on the device: tensors that were written to, by their numbers' identities, else new ones."""
+    if isinstance(result, list | tuple):
+        return type(result)(_placed(each, written) for each in result)
+    if not isinstance(result, Tensor) or isinstance(result, OnDevice):
+        return result
+    return written[id(result)] if id(result) in written else OnDevice(result)
