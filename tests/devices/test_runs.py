@@ -13,7 +13,8 @@ CPU = torch.device("cpu")
 
 def test_a_run_gives_what_it_gives_on_the_cpu(mtlrun):
     """Evaluation, pictures, curves, checkpoints, the selected model, predictions and intervals."""
-    words = [
+    words = [*SCENES, "dataset.cache=device", "trainer.log_every=1", "trainer.epochs=1"]
+    words += ["runtime.quiet=true", "trainer.baselines=false"]
         *SCENES,
         "dataset.cache=device",
         "trainer.log_every=1",
