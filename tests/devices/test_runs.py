@@ -15,13 +15,6 @@ def test_a_run_gives_what_it_gives_on_the_cpu(mtlrun):
     """Evaluation, pictures, curves, checkpoints, the selected model, predictions and intervals."""
     words = [*SCENES, "dataset.cache=device", "trainer.log_every=1", "trainer.epochs=1"]
     words += ["runtime.quiet=true", "trainer.baselines=false"]
-        *SCENES,
-        "dataset.cache=device",
-        "trainer.log_every=1",
-        "trainer.epochs=1",
-        "runtime.quiet=true",
-        "trainer.baselines=false",
-    ]
     with runs_on_device() as accelerator:
         code, _, err = mtlrun(*words, "runtime.root=device")
     assert code == 0, err
