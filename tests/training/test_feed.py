@@ -2,12 +2,14 @@
 
 import time
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
 from helpers import read_record, run_folders
 
-from mtlrun.datasets import Loader
+from mtlrun.datasets import Loader, TensorSplit
+from mtlrun.datasets.base import DerivedSplit
 from mtlrun.errors import DataError
 from mtlrun.runs import logs
 from mtlrun.training.feed import Feed
@@ -135,6 +137,23 @@ def test_a_run_records_how_long_it_waited_and_says_what_would_help(mtlrun, monke
     line = " ".join(out.split())
     assert "batches were waited for in" in line
     assert "a larger trainer.batch_size makes fewer of them" in line
+
+
+@pytest.mark.parametrize(
+    ("split", "cache", "device", "advice"),
+    [
+        (TensorSplit(torch.zeros(3, 2), {}), "auto", "cpu", "a larger trainer.batch_size"),
+        (TensorSplit(torch.zeros(3, 2), {}), "memory", "cuda", "dataset.cache=device"),
+        (DerivedSplit([0]), "none", "cpu", "dataset.cache=memory reads each file once, and runtime.num_workers=4"),
+        (DerivedSplit([0]), "memory", "cuda", "runtime.num_workers=4"),
+    ],
+)
+def test_the_advice_is_what_helps_where_samples_lie(split, cache, device, advice):
+    parts = SimpleNamespace(
+        loaders={"train": SimpleNamespace(split=split)}, runtime=SimpleNamespace(num_workers=0),
+        dataset=SimpleNamespace(cache=cache), device=torch.device(device),
+    )  # fmt: skip
+    assert logs._advice_on_waiting(parts).startswith(advice)
 
 
 @pytest.mark.gpu

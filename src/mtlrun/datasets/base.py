@@ -230,7 +230,7 @@ class TensorSplit(BatchSplit):
             raise ValueError(f"there are {len(sample_ids)} sample_ids for {len(inputs)} inputs")
         self.inputs = inputs
         self.targets = dict(targets)
-        #: Where the inputs are.
+        #: The targets that batches are made of, where the inputs are.
         self._targets: Mapping[str, Tensor] = self.targets
         self.sample_ids = None if sample_ids is None else list(sample_ids)
         self.sources = None if sources is None else dict(sources)

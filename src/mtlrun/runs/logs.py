@@ -226,8 +226,8 @@ def log_waiting(trainer: Trainer) -> None:
 def _advice_on_waiting(parts: Parts) -> str:
     """Return in words what would make batches available sooner."""
     split, workers = parts.loaders["train"].split, parts.runtime.num_workers
-    if not isinstance(split, BatchSplit):
-        read_once = "dataset.cache=auto reads each file once, and " if parts.dataset.cache == "none" else ""
+    if not isinstance(split, BatchSplit) or (split.is_random and parts.device.type == "cpu"):
+        read_once = "dataset.cache=memory reads each file once, and " if parts.dataset.cache == "none" else ""
         return f"{read_once}runtime.num_workers={max(2 * workers, 4)} loads samples in as many processes"
     if split.device != parts.device:
         return "dataset.cache=device makes them on the GPU, if it has room for the samples"
