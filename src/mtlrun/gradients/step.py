@@ -321,9 +321,10 @@ class GradientStep:
         if weighting.grad_wrt == "shared" and not self._two_pass:
             self._set_shared_grad(weighted_sum(gradients.compared, factors, gradients.joined))
             return Update(losses, self._scales.effective(factors), gram)
+        joined = gradients.joined if weighting.grad_wrt == "representation" else None
         gradients.compared, gradients.joined = [], None
         if gradients.representation:
-            self._send_back(weighted_sum(gradients.representation, factors))
+            self._send_back(weighted_sum(gradients.representation, factors, joined))
         elif self._graph_of_batch is not None:
             backward_shared(self._graph_of_batch, factors)
         return Update(losses, self._scales.effective(factors), gram)
@@ -389,4 +390,4 @@ class GradientStep:
         assert self._gradients is not None
         assert self._representation is not None
         if any(self._gradients.reached):
-            torch.autograd.backward([self._representation], direction, inputs=list(self._sharing.shared))
+            backward_from(self._representation, direction[0], self._sharing.shared)

@@ -318,12 +318,16 @@ def gradients_of(
     return list(found)
 
 
-def backward_from(scalar: Tensor) -> None:
-    """Make the backward pass of a scalar, as `scalar.backward()` does; see `gradients_of`."""
-    if scalar.device.type != "cpu":
-        scalar.backward()
+def backward_from(output: Tensor, gradient: Tensor | None = None, inputs: Sequence[Tensor] = ()) -> None:
+    """Add to `.grad` as `output.backward(gradient, inputs=inputs)` does, of all parameters if none are given.
+
+    On the CPU autograd's engine is called directly; see `gradients_of`.
+    """
+    if output.device.type != "cpu":
+        torch.autograd.backward([output], [gradient], inputs=list(inputs) or None)
         return
-    _ENGINE.run_backward((scalar,), (torch.ones_like(scalar),), False, False, (), True, accumulate_grad=True)
+    gradient = torch.ones_like(output) if gradient is None else gradient
+    _ENGINE.run_backward((output,), (gradient,), False, False, tuple(inputs), True, accumulate_grad=True)
 
 
 def fill(
