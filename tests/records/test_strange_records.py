@@ -106,6 +106,8 @@ def test_garbage_anywhere_in_a_record_ends_neither_compare_nor_its_run(tmp_path,
     assert find_record(CONFIG)[1] == ""
     write(whole({**CONFIG, "seed": 1}), "other")
     for at in places(content):
+        if at == ("schema_version",):
+            continue  # a larger number is that of a later version, whose record is not replaced
         for value in draw.sample(GARBAGE, 3):
             (folder / "record.json").write_text(json.dumps(replaced(content, at, value)))
             record, problem = find_record(CONFIG)

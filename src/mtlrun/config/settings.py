@@ -11,8 +11,8 @@ from mtlrun.config.shortening import shorten
 # `standard`: a checkpoint is selected on validation and tested once. `legacy`: the test split is evaluated during
 # training, and the result is the mean over the last evaluations, as many published results are computed.
 Protocol = Literal["standard", "legacy"]
-#: float32 without and with TF32 in matrix products and convolutions of a GPU, and autocast to bfloat16.
-Precision = Literal["fp32", "tf32", "bf16"]
+#: float32 without and with TF32 in matrix products and convolutions of a GPU, and autocast to bfloat16 or float16.
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 #: The form in which predictions are kept.
 PredictionFormat = Literal["csv", "parquet", "none"]
 

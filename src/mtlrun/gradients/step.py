@@ -24,7 +24,7 @@ from mtlrun.weightings.base import (
     Weighting,
 )
 from mtlrun.weightings.capabilities import ClipsSharedGradient, SeesRepresentation, SeesTensorSizes
-from mtlrun.weightings.inner_products import nan_unless_finite
+from mtlrun.weightings.inner_products import NonFiniteGradientError, nan_unless_finite
 from mtlrun.weightings.precision import full_precision, promoted
 from mtlrun.weightings.state.active_tasks import at_positions, index_on
 
@@ -182,7 +182,12 @@ class GradientStep:
         Raises:
             NonFiniteGradientError: before anything is combined.
         """
-        update = self._combine(self.losses())
+        losses = self.losses()
+        try:
+            update = self._combine(losses)
+        except NonFiniteGradientError as error:
+            error.losses = losses
+            raise
         for method in self._weighting.capable_of(ClipsSharedGradient):
             if method.max_norm is not None:
                 clip_shared(self._sharing.shared, method.max_norm)

@@ -249,7 +249,7 @@ class SharedRepresentationModel(MultiTaskModel):
         representation = self.computation.boundary(representation)
         unknown = torch.compiler.is_compiling() or representation.is_inference()
         version = None if unknown else representation._version
-        predictions = decode(representation)
+        predictions = decode(self.computation.beyond(representation))
         if version is not None and representation._version != version:
             name = type(self).__name__
             raise RuntimeError(f"{name}.decode changes the representation in place; let it make a new tensor")

@@ -134,6 +134,7 @@ class Record:
     seconds: dict[str, float] = field(default_factory=dict)
     peak_memory_mib: dict[str, float] = field(default_factory=dict)
     fallbacks: int = 0  # steps in which a solver failed and a fallback direction was used
+    skipped_steps: int = 0  # with precision=fp16, steps that were not applied, since gradients exceeded it
     # {task: steps without its labels}, under methods that need a label in each of several parts of the batch
     left_out: dict[str, int] = field(default_factory=dict)
     # Of a run that was made from another by `mtlrun extend`: the other's {run_id, folder}, and the `steps` that it had

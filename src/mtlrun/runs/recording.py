@@ -58,7 +58,10 @@ def new_record(config: Mapping[str, Any], parts: Parts, overrides: Sequence[str]
         passes_per_step={"forward": forward, "backward": backward},
         started=now(),
         environment=describe(parts.device)
-        | {"cache": describe_place(parts.dataset.cache, parts.loaders["train"].split)},
+        | {
+            "cache": describe_place(parts.dataset.cache, parts.loaders["train"].split),
+            "fused_optimizer": bool(parts.optimizer.defaults.get("fused")),
+        },
     )
 
 
@@ -145,6 +148,7 @@ def complete(record: Record, trainer: Trainer, started: float) -> None:
     record.resumed = progress.resumed
     record.seeds_together, record.joint_steps = list(trainer.seeds_together), progress.joint_steps
     record.fallbacks = parts.weighting.fallbacks
+    record.skipped_steps = trainer.skips.total()
     record.left_out = dict(progress.left_out)
     record.seconds |= {"train": progress.seconds, "waiting": progress.waiting}
     if trainer.first_step_at is not None:

@@ -10,6 +10,7 @@ from mtlrun.datasets import Loader
 from mtlrun.errors import ConfigError
 from mtlrun.models import MultiTaskModel
 from mtlrun.models.computation import Computation
+from mtlrun.models.gradient_scale import GradientScale
 from mtlrun.tasks import Task
 from mtlrun.training.batch import LabeledBatch
 from mtlrun.training.forward import BatchPass, untouched
@@ -36,7 +37,7 @@ def check_computation(settings: Settings, model: MultiTaskModel | None, device: 
     problems = []
     if settings.precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(False):
         problems.append(
-            f"trainer.precision=bf16: {torch.cuda.get_device_name(device)} has no bfloat16; use tf32 or fp32"
+            f"trainer.precision=bf16: {torch.cuda.get_device_name(device)} has no bfloat16; use fp16, tf32 or fp32"
         )
     if settings.channels_last and model is not None and all(each.dim() != 4 for each in model.parameters()):
         problems.append(f"trainer.channels_last=true is for convolutions, and backbone={name} has none; leave it out")
@@ -52,6 +53,9 @@ def check_computation(settings: Settings, model: MultiTaskModel | None, device: 
 def set_computation(model: MultiTaskModel, weighting: Weighting, settings: Settings) -> None:
     """Have the model, which is on its device, compute as the keys of `trainer` ask for under a weighting."""
     model.computation = Computation(settings.precision, channels_last=settings.channels_last)
+    if settings.precision == "fp16":
+        scale = model.computation.scale = GradientScale(next(model.parameters()).device)
+        scale.unscale_at(model.parameters())
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)
     if settings.compile:

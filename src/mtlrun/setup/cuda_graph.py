@@ -30,7 +30,7 @@ def _find_problem(parts: Parts, graphs: Graphs | None) -> str:
     """Return why passes cannot be captured, "" if they can."""
     if graphs is None and parts.device.type != "cuda":
         return f"it needs a GPU, and the run is on the device {parts.device.type}"
-    problem = next(limits_of_plain_passes(parts, "CUDA graphs"), "")
+    problem = next(limits_of_plain_passes(parts, "CUDA graphs", precision=("fp32", "tf32", "bf16")), "")
     if problem:
         return problem
     train = parts.loaders["train"]

@@ -98,7 +98,7 @@ class Forward:
             want_gram=want_gram,
             vmap=vmap,
             two_pass=two_pass,
-            guarded=True,
+            guarded=self._model.computation.scale is None,
         )
         if step.measures_first:
             with untouched(self._model):

@@ -48,6 +48,10 @@ class Guard:
     ) -> None:
         self._model, self._sharing, self._settings = model, sharing, settings
         self.reads_at_once = reads_at_once
+        # With finite losses and a gradient that is not finite, a step is not bad: scaled ones may exceed float16.
+        self._skips = model.computation.scale is not None
+        #: Whether the last step is to be left out for that; a tensor where verdicts stay on the device.
+        self.is_skipped: Tensor | bool = False
         device = lowest_losses.device
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         # Clipped together: all parameters, or those of each network if the tasks are trained independently.
@@ -88,7 +92,9 @@ class Guard:
             norms = [norm_of_grads(parameters) for parameters in self._clipped]
             lengths = [float(norm) for norm in norms]
         found = [*self._of_all(losses, active).tolist(), *lengths]
-        if not all(low <= value <= high for low, value, high in zip(self._lowest, found, self._highest, strict=True)):
+        within = [low <= value <= high for low, value, high in zip(self._lowest, found, self._highest, strict=True)]
+        self.is_skipped = self._skips and all(within[: -len(lengths)]) and not all(map(math.isfinite, lengths))
+        if not all(within) and not self.is_skipped:
             self._first_bad = torch.tensor([step, *found], dtype=torch.float64)
         return norms
 
@@ -97,7 +103,12 @@ class Guard:
         norms = [norm_of_grads(parameters) for parameters in self._clipped]
         found = torch.cat([self._of_all(losses, active).double(), torch.stack(norms)])
         lowest, highest = self._bounds
-        is_good = ((found >= lowest) & (found <= highest)).all()  # False for NaN
+        within = (found >= lowest) & (found <= highest)  # False for NaN
+        is_good = within.all()
+        if self._skips:
+            num_losses = len(self._harmless)
+            self.is_skipped = within[:num_losses].all() & ~torch.isfinite(found[num_losses:]).all()
+            is_good = is_good | self.is_skipped
         noted = torch.cat([torch.full_like(found[:1], step), found])
         is_kept = is_good | (self._first_bad[0] > 0)
         self._first_bad = torch.where(is_kept, self._first_bad, noted)
@@ -113,8 +124,8 @@ class Guard:
 
     @property
     def found_inf(self) -> Tensor | None:
-        """1.0 on the device if a step so far was bad, else 0.0; None where verdicts are read at once."""
-        return None if self.reads_at_once else (self._first_bad[0] > 0).float()
+        """1.0 on the device if a step so far was bad, or the last one is skipped; None where verdicts are read."""
+        return None if self.reads_at_once else ((self._first_bad[0] > 0) | self.is_skipped).float()
 
     def raise_if_bad(self, batch_of_step: Callable[[int], LabeledBatch]) -> None:
         """Raise for the first bad step so far, if there was one. Waits for the device.

@@ -26,6 +26,7 @@ from mtlrun.training.pictures import draw, has_pictures
 from mtlrun.training.progress import Progress, Timetable
 from mtlrun.training.selection import SelectedModel, Selection, TaskBests
 from mtlrun.training.skill import log_references, log_stand_ins
+from mtlrun.training.skipped_steps import SkippedSteps
 from mtlrun.training.step_means import StepMeans
 from mtlrun.training.stepping import Stepper
 from mtlrun.weightings import LossWeighting, PartsWeighting
@@ -64,7 +65,8 @@ class Trainer:
         lowest = torch.tensor(parts.weighting.lowest_losses(len(parts.tasks)), dtype=torch.float64, device=parts.device)
         self.stepper = Stepper(parts.optimizer)
         self._weighting_learns = any(True for _ in parts.weighting.parameters())
-        reads_at_once = parts.device.type == "cpu" or not self.stepper.knows_found_inf
+        self.skips = SkippedSteps(parts.model.computation.scale, parts.weighting, parts.settings)
+        reads_at_once = parts.device.type == "cpu" or not self.stepper.knows_found_inf or self.skips.must_be_seen
         self.guard = Guard(parts.model, self.sharing, parts.settings, lowest, reads_at_once=reads_at_once)
         graphs = CudaGraphs(parts.device) if parts.settings.cuda_graph else None
         self.captured = None if graphs is None else CapturedPasses(parts.model, parts.tasks, graphs)
@@ -88,6 +90,8 @@ class Trainer:
             "generators": Generators(parts.device),
             "observers": self.observers,
         }
+        if self.skips.scale is not None:
+            self.state = {"gradient_scale": self.skips.scale, **self.state}
         #: {split: what the heads put out in the selected state}, complete after `test`.
         self.outputs = {split: self._no_outputs(split) for split in ("val", "test")}
         self.has_ended = False  # and is saved; the model then holds the selected weights
@@ -199,9 +203,15 @@ class Trainer:
             assert isinstance(forward, Forward)
             method.observe_performance(forward.performances())
         update = self.backward(forward)
+        if update is None:
+            self.skips.count(step + 1, True, read=True)
+            return
         self.guard.check_and_clip(update.losses, step + 1, active)
         if self.guard.reads_at_once:
             self.guard.raise_if_bad(lambda _: batch)
+        if self.skips.count(step + 1, self.guard.is_skipped, read=self.guard.reads_at_once):
+            self.step_means.add(active, update.losses, update.weights, None)
+            return
         self.stepper.step(self.guard.found_inf)
         for comparing in weighting.capable_of(ObservesLossesAfterStep):
             assert isinstance(forward, Forward)
@@ -238,8 +248,8 @@ class Trainer:
         self.progress.leave_out([task for task in batch.active if task not in forward.active], num_parts)
         return forward
 
-    def backward(self, forward: Forward | CapturedForward) -> Update:
-        """Let the weighting make an update of the losses; afterwards `.grad` is complete."""
+    def backward(self, forward: Forward | CapturedForward) -> Update | None:
+        """Let the weighting make an update of the losses; afterwards `.grad` is complete. None for a step to skip."""
         weighting, step = self.parts.weighting, self.progress.step + 1
         is_due = self.timetable.gradients_are_due if isinstance(weighting, LossWeighting) else self.timetable.log_is_due
         settings = self.parts.settings
@@ -253,6 +263,8 @@ class Trainer:
             )
         except NonFiniteGradientError as error:
             self.guard.raise_if_bad(self.batch_of_step)  # an earlier step may have been the first bad one
+            if self.skips.explain(error):
+                return None
             task = forward.active[error.position]
             raise diverged(f"the gradient of task {task}", task, step) from None
 
@@ -263,6 +275,7 @@ class Trainer:
         self.evaluating = True
         parts, progress, epoch = self.parts, self.progress, self.progress.epoch + 1
         self.guard.raise_if_bad(self.batch_of_step)
+        self.skips.check(progress.step)
         outputs = self._no_outputs("val")
         metrics = self.evaluate("val", outputs=outputs)
         parts.skills.fix_references(metrics)
@@ -334,7 +347,7 @@ class Trainer:
         if not self.timetable.log_is_due(step):
             return
         self.guard.raise_if_bad(self.batch_of_step)
-        values = self.step_means.means()
+        values = self.step_means.means() | self.skips.check(step)
         values |= {f"lr/{group['name']}": group["lr"] for group in self.parts.optimizer.param_groups}
         values |= {f"lr/{name}": learner.lr for name, learner in weighting.learners().items()}
         if not isinstance(weighting, LossWeighting):

@@ -24,6 +24,8 @@ class NonFiniteGradientError(ArithmeticError):
     def __init__(self, position: int) -> None:
         super().__init__(f"the gradient of loss {position} is not finite")
         self.position = position
+        #: Those of the batch [K], where they are known.
+        self.losses: Tensor | None = None
 
 
 def refuse_non_finite(finite: Sequence[bool]) -> None:
