@@ -14,7 +14,7 @@ from torch import nn
 import mtlrun.models
 from mtlrun.config.instantiate import build
 from mtlrun.models import MultiTaskModel, Output, SharedRepresentationModel
-from mtlrun.models.backbones import LeNet
+from mtlrun.models.backbones import MLP, LeNet
 from mtlrun.models.heads import MLPHead
 from mtlrun.tasks import Classification
 
@@ -249,3 +249,10 @@ def test_a_model_can_be_compiled_and_exported(architecture, maps, dense_tasks, m
     for task, prediction in expected.items():
         torch.testing.assert_close(compiled[task], prediction)
         torch.testing.assert_close(exported[task], prediction)
+
+
+def test_a_task_may_be_called_first():
+    tasks = {task: Classification(2) for task in ("first", "stage_shapes")}
+    for name in NAMES:
+        model = make(name, tasks, partial(MLP, (4,), hidden=[6, 5])).train()
+        assert list(model(torch.randn(3, 4)).predictions) == list(tasks), name

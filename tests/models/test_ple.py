@@ -7,6 +7,7 @@ import torch
 
 from mtlrun.models import PLE
 from mtlrun.models.backbones import MLP
+from mtlrun.models.blocks.parallel_backbones import one_of
 
 
 def weights_of(gate, seen):
@@ -28,7 +29,7 @@ def test_levels_are_those_of_the_paper(backbone, tasks, make_inputs):
     kinds = ["task_kind_", "task_place_", "shared_"]
     paths = dict.fromkeys(kinds, inputs)
     seen = dict.fromkeys(kinds, model.view(inputs))
-    last = len(model.experts.stage_shapes) - 1
+    last = len(one_of(model.experts).stage_shapes) - 1
     for level in range(last + 1):
         experts = {
             kind: [model.experts[f"{kind}{index}"].stages[level](paths[kind]) for index in (1, 2)] for kind in kinds

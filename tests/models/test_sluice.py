@@ -6,12 +6,13 @@ from torch import nn
 
 from mtlrun.models import Sluice
 from mtlrun.models.backbones import Backbone
+from mtlrun.models.blocks.parallel_backbones import one_of
 from mtlrun.models.sluice import Skip, SubspaceUnit
 from mtlrun.tasks import Regression
 
 
 def penalty(model):
-    inputs = torch.zeros(4, *model.backbones.first.input_shape)
+    inputs = torch.zeros(4, *one_of(model.backbones).input_shape)
     return model(inputs).regularizers["orthogonality"]
 
 

@@ -10,7 +10,7 @@ from mtlrun.models.backbones import BackboneFactory
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
 from mtlrun.models.blocks.experts import GateInput, SoftmaxGate, mixture, name_experts, stack_units
 from mtlrun.models.blocks.layers import pool
-from mtlrun.models.blocks.parallel_backbones import ParallelBackbones
+from mtlrun.models.blocks.parallel_backbones import ParallelBackbones, one_of
 
 
 class Fusion(nn.Module):
@@ -77,7 +77,7 @@ class AdaTT(MultiTaskModel):
         super().__init__(tuple(tasks))
         self.unit_sizes = [num_task_experts] * len(tasks) + [num_shared_experts] * (num_shared_experts > 0)
         self.experts = ParallelBackbones(name_experts(tasks, num_task_experts, num_shared_experts), backbone)
-        first, shapes = self.experts.first, self.experts.stage_shapes
+        first, shapes = one_of(self.experts), one_of(self.experts).stage_shapes
         self.view = GateInput(first) if sum(self.unit_sizes) > 1 else None
         self.fusions = nn.ModuleList()
         for level, size in enumerate([self.view.size if self.view else 0, *(shape[0] for shape in shapes[:-1])]):

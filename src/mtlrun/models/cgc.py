@@ -8,7 +8,7 @@ from mtlrun.config.bounds import SharedExperts, TaskExperts, checked
 from mtlrun.models.backbones import BackboneFactory
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
 from mtlrun.models.blocks.experts import GateInput, SoftmaxGate, mixture, name_experts, stack_units
-from mtlrun.models.blocks.parallel_backbones import ParallelBackbones
+from mtlrun.models.blocks.parallel_backbones import ParallelBackbones, one_of
 
 
 class CGC(MultiTaskModel):
@@ -38,7 +38,7 @@ class CGC(MultiTaskModel):
         super().__init__(tuple(tasks))
         self.num_task_experts, self.num_shared_experts = num_task_experts, num_shared_experts
         self.experts = ParallelBackbones(name_experts(tasks, num_task_experts, num_shared_experts), backbone)
-        first = self.experts.first
+        first = one_of(self.experts)
         self.view = GateInput(first)
         self.gates = nn.ModuleDict(
             {task: SoftmaxGate(self.view.size, num_task_experts + num_shared_experts) for task in tasks}

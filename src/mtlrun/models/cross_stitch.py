@@ -10,7 +10,7 @@ from mtlrun.config.bounds import Fraction, Positive, checked
 from mtlrun.models.backbones import BackboneFactory
 from mtlrun.models.base import MixesNetworks, MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads, task_groups
 from mtlrun.models.blocks.layers import per_channel
-from mtlrun.models.blocks.parallel_backbones import ParallelBackbones
+from mtlrun.models.blocks.parallel_backbones import ParallelBackbones, one_of
 
 # For `unit_lr_scale=auto`: that of the paper, and what docs/benchmarks.md has measured for Adam.
 _SGD_LR_SCALE, _ADAPTIVE_LR_SCALE = 100.0, 10.0
@@ -73,11 +73,11 @@ class CrossStitch(MultiTaskModel, MixesNetworks):
         super().__init__(tuple(tasks))
         self.init_from = init_from
         self.backbones = ParallelBackbones(tasks, backbone)
-        shapes = self.backbones.stage_shapes
+        shapes = one_of(self.backbones).stage_shapes
         self.units = nn.ModuleList(
             CrossStitchUnit(len(tasks), shape[0] if granularity == "channel" else 1, self_weight) for shape in shapes
         )
-        self.heads = make_heads(tasks, shapes[-1], self.backbones.first.input_shape)
+        self.heads = make_heads(tasks, shapes[-1], one_of(self.backbones).input_shape)
         self.unit_lr_scale = _SGD_LR_SCALE if unit_lr_scale == "auto" else unit_lr_scale
         self.adaptive_unit_lr_scale = _ADAPTIVE_LR_SCALE if unit_lr_scale == "auto" else None
 

@@ -11,7 +11,7 @@ from mtlrun.config.bounds import Experts, NonNegative, Parts, Positive, checked
 from mtlrun.models.backbones import BackboneFactory
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads, task_groups
 from mtlrun.models.blocks.experts import GateInput, mixture, stack_units
-from mtlrun.models.blocks.parallel_backbones import ParallelBackbones
+from mtlrun.models.blocks.parallel_backbones import ParallelBackbones, one_of
 from mtlrun.models.blocks.sparse_gate import DSelectKGate
 
 #: Keeps the logarithm and the reciprocal in the penalties finite, as in the authors' code.
@@ -57,7 +57,7 @@ class DSelectK(MultiTaskModel):
             raise ValueError(f"k must be in 1..{num_experts}, the number of experts, found {k}")
         super().__init__(tuple(tasks))
         self.experts = ParallelBackbones((f"expert_{index + 1}" for index in range(num_experts)), backbone)
-        first = self.experts.first
+        first = one_of(self.experts)
         self.view = GateInput(first) if gate == "per_example" else None
         size = self.view.size if self.view else None
         self.gates = nn.ModuleDict({task: DSelectKGate(num_experts, k, gamma, size) for task in tasks})

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mtlrun.config.bounds import FractionBelowOne, Parts, Positive, checked
 from mtlrun.models.backbones import Backbone, BackboneFactory, StageCache
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
-from mtlrun.models.blocks.parallel_backbones import ParallelBackbones
+from mtlrun.models.blocks.parallel_backbones import ParallelBackbones, one_of
 
 
 class LTB(MultiTaskModel):
@@ -60,8 +60,8 @@ class LTB(MultiTaskModel):
             raise ValueError(f"final_temperature must be > 0 and <= temperature, found {final_temperature}")
         super().__init__(tuple(tasks))
         self.nodes = ParallelBackbones(map(str, range(nodes)), backbone)
-        shapes = self.nodes.stage_shapes
-        self.heads = make_heads(tasks, shapes[-1], self.nodes.first.input_shape)
+        shapes = one_of(self.nodes).stage_shapes
+        self.heads = make_heads(tasks, shapes[-1], one_of(self.nodes).input_shape)
         #: Logits after each layer but the last, [children, parents].
         self.branching = nn.ParameterList(torch.zeros(nodes, nodes) for _ in shapes[1:])
         #: Logits of each head after the last layer, [parents].

@@ -8,7 +8,7 @@ from mtlrun.config.bounds import Experts, checked
 from mtlrun.models.backbones import BackboneFactory
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads, task_groups
 from mtlrun.models.blocks.experts import GateInput, SoftmaxGate, mixture, stack_units
-from mtlrun.models.blocks.parallel_backbones import ParallelBackbones
+from mtlrun.models.blocks.parallel_backbones import ParallelBackbones, one_of
 
 
 class MMoE(MultiTaskModel):
@@ -30,7 +30,7 @@ class MMoE(MultiTaskModel):
     def __init__(self, tasks: Mapping[str, TaskLike], backbone: BackboneFactory, num_experts: Experts = 8) -> None:
         super().__init__(tuple(tasks))
         self.experts = ParallelBackbones((f"expert_{index + 1}" for index in range(num_experts)), backbone)
-        first = self.experts.first
+        first = one_of(self.experts)
         self.view = GateInput(first)
         self.gates = nn.ModuleDict({task: SoftmaxGate(self.view.size, num_experts) for task in tasks})
         self.heads = make_heads(tasks, first.feature_shape, first.input_shape)

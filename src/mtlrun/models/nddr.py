@@ -10,7 +10,7 @@ from mtlrun.config.bounds import Fraction, Positive, checked
 from mtlrun.models.backbones import BackboneFactory, Shape
 from mtlrun.models.base import MixesNetworks, MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
 from mtlrun.models.blocks.layers import Resize, batch_norm, concatenated_shape, conv1x1_or_linear
-from mtlrun.models.blocks.parallel_backbones import ParallelBackbones
+from mtlrun.models.blocks.parallel_backbones import ParallelBackbones, one_of
 
 # For `unit_lr_scale=auto`: that of the paper, and what docs/benchmarks.md has measured for Adam.
 _SGD_LR_SCALE, _ADAPTIVE_LR_SCALE = 100.0, 1.0
@@ -81,7 +81,7 @@ class NDDR(MultiTaskModel, MixesNetworks):
         super().__init__(tuple(tasks))
         self.init_from = init_from
         self.backbones = ParallelBackbones(tasks, backbone)
-        shapes = self.backbones.stage_shapes
+        shapes = one_of(self.backbones).stage_shapes
         self.layers = nn.ModuleList()
         if len(tasks) > 1:
             self.layers.extend(NDDRLayer(self.task_names, shape, self_weight) for shape in shapes)
@@ -93,7 +93,7 @@ class NDDR(MultiTaskModel, MixesNetworks):
             self.shortcuts.update({task: _reduction(concatenated, last) for task in tasks})
             for reduction in self.shortcuts.values():
                 nn.init.xavier_uniform_(reduction[0].weight)  # type: ignore[index]
-        self.heads = make_heads(tasks, shapes[-1], self.backbones.first.input_shape)
+        self.heads = make_heads(tasks, shapes[-1], one_of(self.backbones).input_shape)
         self.unit_lr_scale = _SGD_LR_SCALE if unit_lr_scale == "auto" else unit_lr_scale
         self.adaptive_unit_lr_scale = _ADAPTIVE_LR_SCALE if unit_lr_scale == "auto" else None
 

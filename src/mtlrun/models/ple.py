@@ -9,7 +9,7 @@ from mtlrun.models.backbones import Backbone, BackboneFactory
 from mtlrun.models.base import MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
 from mtlrun.models.blocks.experts import GateInput, SoftmaxGate, mixture, name_experts, stack_units
 from mtlrun.models.blocks.layers import pool
-from mtlrun.models.blocks.parallel_backbones import ParallelBackbones
+from mtlrun.models.blocks.parallel_backbones import ParallelBackbones, one_of
 
 
 class PLE(MultiTaskModel):
@@ -45,7 +45,7 @@ class PLE(MultiTaskModel):
         super().__init__(tuple(tasks))
         self.num_task_experts, self.num_shared_experts = num_task_experts, num_shared_experts
         self.experts = ParallelBackbones(name_experts(tasks, num_task_experts, num_shared_experts), backbone)
-        first, shapes = self.experts.first, self.experts.stage_shapes
+        first, shapes = one_of(self.experts), one_of(self.experts).stage_shapes
         self.view = GateInput(first)
         sizes = [self.view.size, *(shape[0] for shape in shapes[:-1])]
         self.gates = nn.ModuleList(

@@ -11,7 +11,7 @@ from mtlrun.models.backbones import Backbone, BackboneFactory, Shape
 from mtlrun.models.base import MixesNetworks, MultiTaskModel, Output, ParameterGroup, TaskLike, make_heads
 from mtlrun.models.blocks.autocast import without_autocast
 from mtlrun.models.blocks.layers import Resize, conv1x1_or_linear
-from mtlrun.models.blocks.parallel_backbones import ParallelBackbones
+from mtlrun.models.blocks.parallel_backbones import ParallelBackbones, one_of
 
 
 class SubspaceUnit(nn.Module):
@@ -107,19 +107,19 @@ class Sluice(MultiTaskModel, MixesNetworks):
         super().__init__(tuple(tasks))
         self.init_from = init_from
         self.backbones = ParallelBackbones(tasks, backbone)
-        shapes = self.backbones.stage_shapes
+        shapes = one_of(self.backbones).stage_shapes
         narrowest = min(shape[0] for shape in shapes)
         if num_subspaces > narrowest:
             raise ValueError(
                 f"num_subspaces must be in 1..{narrowest}, the channels of the narrowest stage, found {num_subspaces}"
             )
-        if num_subspaces > 1 and orthogonality_weight > 0 and not _last_weights(self.backbones.first):
+        if num_subspaces > 1 and orthogonality_weight > 0 and not _last_weights(one_of(self.backbones)):
             raise ValueError(
                 "orthogonality_weight must be 0 for a backbone with no linear layer or convolution that gives a "
                 f"stage's channels, found {orthogonality_weight}"
             )
         self.units = nn.ModuleList(SubspaceUnit(len(tasks), num_subspaces, self_weight) for _ in shapes)
-        self.heads = make_heads(tasks, shapes[-1], self.backbones.first.input_shape)
+        self.heads = make_heads(tasks, shapes[-1], one_of(self.backbones).input_shape)
         self.skips = nn.ModuleDict({task: Skip(shapes, last_stage_weight) for task in tasks})
         self.num_subspaces, self.orthogonality_weight, self.unit_lr_scale = (
             num_subspaces,

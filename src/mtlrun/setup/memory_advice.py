@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from mtlrun.setup.compatibility import check_affinity, check_weighting
+from mtlrun.setup.computing import check_computation
 from mtlrun.setup.memory_keys import check_memory_keys
 from mtlrun.training.parts import Parts
 from mtlrun.weightings import GradientWeighting
@@ -25,7 +26,7 @@ def keys_that_help(parts: Parts, config: Mapping[str, Any], *, evaluating: bool)
         keys += [f"trainer.eval_batch_size={settings.eval_batch_size // 2}"] if settings.eval_batch_size > 1 else []
     else:
         keys += _of_a_step(parts, config)
-    if settings.precision in ("fp32", "tf32"):
+    if settings.precision in ("fp32", "tf32") and _is_allowed(parts, config, precision="bf16"):
         keys.append("trainer.precision=bf16")
     batch_size = parts.loaders["train"].batch_size
     if not evaluating and batch_size > 1:
@@ -59,4 +60,5 @@ def _is_allowed(parts: Parts, config: Mapping[str, Any], **changes: Any) -> bool
     settings = replace(parts.settings, **changes)
     problems = check_weighting(parts.weighting, parts.model, parts.tasks, changed)
     problems += check_memory_keys(settings, parts.weighting, parts.model, parts.dataset, changed)
-    return not problems + check_affinity(settings, parts.model, parts.tasks, changed)
+    problems += check_affinity(settings, parts.model, parts.tasks, changed)
+    return not problems + check_computation(settings, parts.model, parts.device, str(config["names"]["backbone"]))

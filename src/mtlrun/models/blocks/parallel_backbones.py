@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterable
 
 from torch import Tensor, nn
 
-from mtlrun.models.backbones import Backbone, BackboneFactory, Shape, StageCache
+from mtlrun.models.backbones import Backbone, BackboneFactory, StageCache
 
 #: (index of the stage, its output in each backbone that runs it) -> the next stage's input in each backbone.
 Mix = Callable[[int, list[Tensor]], list[Tensor]]
@@ -21,18 +21,6 @@ class ParallelBackbones(nn.ModuleDict):
     def __init__(self, names: Iterable[str], backbone: BackboneFactory) -> None:
         super().__init__({name: backbone() for name in names})
 
-    @property
-    def first(self) -> Backbone:
-        """The first backbone, to read shapes from."""
-        backbone = next(iter(self.values()))
-        assert isinstance(backbone, Backbone)
-        return backbone
-
-    @property
-    def stage_shapes(self) -> tuple[Shape, ...]:
-        """Shape of one sample's features after each stage; the same in all backbones."""
-        return self.first.stage_shapes
-
     def forward(self, inputs: Tensor | list[Tensor], mix: Mix, last: Collection[str] | None = None) -> list[Tensor]:
         """Return the features of each backbone after the last mixing.
 
@@ -41,7 +29,7 @@ class ParallelBackbones(nn.ModuleDict):
             mix: called after each stage.
             last: names of the backbones that run the last stage too, in their order; None for all.
         """
-        every, num_stages = list(self), len(self.stage_shapes)
+        every, num_stages = list(self), len(one_of(self).stage_shapes)
         running = [every] * (num_stages - 1) + [every if last is None else list(last)]  # names, at each stage
         backbones: dict[str, Backbone] = dict(self.items())  # type: ignore[arg-type]
         caches: dict[str, StageCache] = {name: {} for name in backbones}
@@ -53,3 +41,10 @@ class ParallelBackbones(nn.ModuleDict):
             ]
             features = mix(index, outputs)
         return features
+
+
+def one_of(backbones: ParallelBackbones) -> Backbone:
+    """Return one of the backbones, to read shapes from. It is no attribute of theirs, which might be a task's name."""
+    backbone = next(iter(backbones.values()))
+    assert isinstance(backbone, Backbone)
+    return backbone
