@@ -114,10 +114,13 @@ def two_per_gpu(place: Place) -> str:
     words = ["-m", *_TOY, "trainer.epochs=40", "seed=0,1,2,3", f"runtime.device={place.device}"]
     limit = "hydra.launcher.workers=2" if place.device == "cpu" else "hydra.launcher.runs_per_gpu=2"
     place.finish(place.start([*words, limit]))
-    statuses = [record["status"] for record in place.records()]
+    records = sorted(place.records(), key=lambda record: record["started"])
+    statuses = [record["status"] for record in records]
     if statuses != ["completed"] * 4:
         raise WrongError(f"found {statuses}")
-    return "four runs completed"
+    if records[1]["started"] > records[0]["ended"]:  # to the second
+        raise WrongError("the second run began after the end of the first")
+    return "four runs completed, the first two side by side"
 
 
 def deterministic(place: Place) -> str:
