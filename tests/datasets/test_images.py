@@ -1,6 +1,7 @@
 """Images of one's own, on small files."""
 
 import json
+import multiprocessing
 import pickle
 from pathlib import Path
 
@@ -334,13 +335,15 @@ def test_arguments_out_of_bounds_are_refused(options, message):
         Images(**(given | options))
 
 
-def test_the_program_trains_on_them_with_workers(mtlrun):
+def test_the_program_trains_on_them_with_workers_that_end_with_the_run(mtlrun):
+    before = multiprocessing.active_children()
     code, _, err = mtlrun(
         "dataset=images", "dataset.root=photos", "dataset.labels=photos.csv", "dataset.split_column=part",
         "dataset.size=8", "dataset.cache=none", "backbone=mlp", "backbone.hidden=[4]", "runtime.num_workers=1",
         "+task@tasks.kind=classification", "trainer=smoke", "trainer.batch_size=2", "runtime.quiet=true",
     )  # fmt: skip
     assert code == 0, err
+    assert set(multiprocessing.active_children()) <= set(before)  # else Python would wait for them at its end
 
 
 def test_what_is_found_before_training_is_on_the_screen_and_in_the_log(mtlrun):

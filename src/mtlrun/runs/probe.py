@@ -65,6 +65,7 @@ def probe(config: Mapping[str, Any]) -> dict[str, Any]:
                 break  # beside this, what the first one takes longer, such as the import of torchmetrics, is little
         trainer.save()
         checkpoint_bytes = (Path(folder) / LAST).stat().st_size
+        parts.close()
     every = parts.settings.evaluate_every_steps or (parts.settings.evaluate_every or 1) * parts.steps_per_epoch
     evaluations = -(-parts.total_steps // every)
     return asdict(Probe(seconds_to_start, per_step, seconds_per_evaluation, parts.total_steps, evaluations,

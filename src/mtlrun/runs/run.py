@@ -182,6 +182,7 @@ def run_by_steps(
                 with trainer.observers, beating(folder, trainer):
                     yield from _train(trainer, record, folder, early_lines)
             finally:
+                parts.close()
                 complete(record, trainer, started)
     return record
 

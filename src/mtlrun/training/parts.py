@@ -76,3 +76,8 @@ class Parts:
     def total_steps(self) -> int:
         """The planned length of the training; fewer steps are made if patience runs out."""
         return self.settings.steps or (self.settings.epochs or 0) * self.steps_per_epoch
+
+    def close(self) -> None:
+        """End the processes that load samples."""
+        for loader in self.loaders.values():
+            loader.close()

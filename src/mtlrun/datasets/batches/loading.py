@@ -130,6 +130,16 @@ class Loader:
         while (batch := self._next(batches)) is not None:
             yield batch
 
+    def close(self) -> None:
+        """End the processes that load, if there are any; to ask for a batch starts them again.
+
+        Python, when it ends, sends its processes a signal, which these ignore, and waits for them: without this call it
+        may wait for ever.
+        """
+        workers, self._workers = self._workers, None
+        if workers is not None and (started := workers._iterator) is not None:
+            started._shutdown_workers()  # type: ignore[attr-defined]
+
     def describe_rows(self) -> str:
         """Return in words which samples were drawn with replacement; "" if none were."""
         if self._rows is None:
