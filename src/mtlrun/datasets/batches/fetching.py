@@ -17,7 +17,7 @@ from torch.utils.data import Dataset, default_collate, get_worker_info
 
 from mtlrun.datasets.base import BatchSplit, SampleWeights, Split
 from mtlrun.datasets.batches.copying import send
-from mtlrun.datasets.batches.parts import Labeled, Part, divide, place
+from mtlrun.datasets.batches.parts import Labeled, Labels, Part, place
 from mtlrun.errors import DataError, list_problems
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class Fetcher(Dataset[Any]):
         num_workers: int = 0,
         labeled: Labeled | None = None,
     ) -> None:
-        self._split, self._labeled = split, labeled or {}
+        self._split, self._labels = split, Labels(labeled or {})
         self._source_names = list(sources or {})
         self._source_of: Tensor | None = None
         if sources is not None:
@@ -108,7 +108,7 @@ class Fetcher(Dataset[Any]):
 
         The samples are given by their indices on the CPU. For a split on a GPU all are sent there at once.
         """
-        parts = (divide(self.by_source(indices), self._labeled) for indices in batches)
+        parts = (self._labels.divide(self.by_source(indices)) for indices in batches)
         return parts if self._device.type == "cpu" else place(list(parts), self._device)
 
     def by_source(self, indices: Sequence[int] | Tensor) -> dict[str, Tensor]:

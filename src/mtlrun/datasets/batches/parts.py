@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -28,24 +29,41 @@ class Part:
     labeled: Labeled = field(default_factory=dict)
 
 
-def divide(by_source: Mapping[str, Tensor], labeled: Labeled) -> dict[str, Part]:
-    """Return {source: part}.
+class Labels:
+    """Which samples of a split are labeled, for the tasks for which that is known.
 
     Args:
-        by_source: {source: indices of its samples of a batch}, on the CPU.
-        labeled: of all samples of the split, on the CPU.
+        labeled: of all samples, on the CPU.
     """
-    parts = {}
-    for source, indices in by_source.items():
-        positions = {task: _positions(mask, indices) for task, mask in labeled.items()}
-        parts[source] = Part(indices, positions, positions)
-    return parts
 
+    def __init__(self, labeled: Labeled) -> None:
+        masks = {task: mask for task, mask in labeled.items() if mask is not None}
+        self._complete: dict[str, Tensor | None] = {task: None for task, mask in labeled.items() if mask is None}
+        self._names = list(masks)
+        # An array, since NumPy takes less time for so few numbers.
+        self._masks = torch.stack(list(masks.values())).numpy() if masks else numpy.empty((0, 0))
 
-def _positions(mask: Tensor | None, indices: Tensor) -> Tensor | None:
-    """Return the positions of the labeled samples among some of the split; None if all are labeled."""
-    chosen = None if mask is None else mask[indices]
-    return None if chosen is None or chosen.all() else chosen.nonzero().squeeze(1)
+    def divide(self, by_source: Mapping[str, Tensor]) -> dict[str, Part]:
+        """Return {source: part}.
+
+        Args:
+            by_source: {source: indices of its samples of a batch}, on the CPU.
+        """
+        parts = {}
+        for source, indices in by_source.items():
+            positions = self._positions(indices)
+            parts[source] = Part(indices, positions, positions)
+        return parts
+
+    def _positions(self, indices: Tensor) -> Labeled:
+        """Return the positions of the labeled samples among some of the split."""
+        if not self._names:
+            return self._complete
+        chosen = self._masks.take(indices.numpy(), axis=1)
+        counts = chosen.sum(axis=1).tolist()
+        found = zip(self._names, counts, torch.from_numpy(chosen.nonzero()[1]).split(counts), strict=True)
+        size = len(indices)
+        return self._complete | {task: None if count == size else places for task, count, places in found}
 
 
 def place(batches: Sequence[Mapping[str, Part]], device: torch.device) -> list[dict[str, Part]]:
