@@ -14,14 +14,14 @@ WEIGHTINGS = sorted(
 )
 
 #: The one copy of what a solver on the CPU works with.
-_SOLVER = {"gradients/weighing.py": 1}
+_SOLVER = {"weightings/transfer.py": 1}
 #: {weighting: {file: waits that are allowed in a step}}; {} for those that are not listed.
 ALLOWED = {
     **dict.fromkeys(
         ["aligned_mtl", "balancer", "cagrad", "config", "dualproj", "fairgrad", "gcs", "gradnorm", "gradvac", "imtl",
          "imtl_g", "mgda", "mgda_ub", "nash_mtl", "pcgrad", "upgrad"], _SOLVER
     ),
-    "sdmgrad": {"weightings/sdmgrad.py": 1},
+    "sdmgrad": _SOLVER,
 }  # fmt: skip
 
 
@@ -82,6 +82,7 @@ VARIANTS = [
     ("pcgrad", {"grad_wrt": "representation", "loss_transform": "log"}, {}),
     ("mgda", {"grad_wrt": "representation"}, {"two_pass": True}),
     ("gradnorm", {"grad_wrt": "last_layer"}, {}),
+    ("balancer", {"norm_of": "sample", "grad_wrt": "representation"}, {}),
     ("cagrad", {"update_weights_every": 3}, {}),
     ("graddrop", {"grad_wrt": "representation", "activation_signs": True, "keep_norm": True}, {}),
     ("excess_mtl", {"head_loss": "weighted", "warmup_epochs": 0}, {"micro_batches": 3}),

@@ -9,6 +9,7 @@ from mtlrun.gradients.task_gradients import TaskGradients
 from mtlrun.weightings.base import GradientWeighting
 from mtlrun.weightings.capabilities import SeesSampleNorms
 from mtlrun.weightings.inner_products import refuse_non_finite
+from mtlrun.weightings.transfer import waited_for
 
 
 def weigh(weighting: GradientWeighting, gradients: TaskGradients, losses: Tensor) -> tuple[list[float], Tensor]:
@@ -25,11 +26,16 @@ def weigh(weighting: GradientWeighting, gradients: TaskGradients, losses: Tensor
         NonFiniteGradientError: before the method is asked.
     """
     num_tasks = len(gradients.compared)
-    sent = torch.cat([gradients.inner_products().flatten(), losses.double()]).cpu()
-    gram = gradients.within_range(sent[: num_tasks**2].view(num_tasks, num_tasks))
+    seen = [gradients.inner_products().flatten(), losses.double()]
+    sees_samples = isinstance(weighting, SeesSampleNorms) and weighting.needs_sample_norms
+    if sees_samples:
+        seen.append(gradients.sample_norms().flatten())
+    products, values, *norms = waited_for(torch.cat(seen)).split([len(part) for part in seen])
+    gram = gradients.within_range(products.view(num_tasks, num_tasks))
     refuse_non_finite([math.isfinite(square) for square in gram.diagonal().tolist()])
-    if isinstance(weighting, SeesSampleNorms) and weighting.needs_sample_norms:
-        weighting.observe_sample_norms(gradients.sample_norms().cpu())
-    factors = weighting.task_weights(gram, sent[num_tasks**2 :]).tolist()
+    if sees_samples:
+        assert isinstance(weighting, SeesSampleNorms)
+        weighting.observe_sample_norms(norms[0].view(num_tasks, -1))
+    factors = weighting.task_weights(gram, values).tolist()
     weighting.keep(factors)
     return factors, gram

@@ -12,7 +12,7 @@ from mtlrun.weightings.capabilities import ClipsSharedGradient
 from mtlrun.weightings.inner_products import inner_products
 from mtlrun.weightings.solvers.simplex import project_on_simplex
 from mtlrun.weightings.state.simplex_weights import SimplexWeights
-from mtlrun.weightings.transfer import sent
+from mtlrun.weightings.transfer import sent, waited_for
 
 
 class SDMGrad(ClipsSharedGradient, PartsWeighting):
@@ -72,7 +72,7 @@ class SDMGrad(ClipsSharedGradient, PartsWeighting):
         active, num_tasks = self.active, len(first)
         products = inner_products(first, second)
         # The inner steps are many and small: they are made on the CPU, to which one copy is made.
-        on_cpu = torch.cat([products.flatten(), self.simplex_weights.of(active)]).cpu().split(num_tasks)
+        on_cpu = waited_for(torch.cat([products.flatten(), self.simplex_weights.of(active)])).split(num_tasks)
         weights = sent(self._descend(on_cpu[-1], torch.stack(on_cpu[:-1])), third.device)
         self.simplex_weights.move(active, weights)
         combined = weights.to(third) @ third + self.preference * third.mean(dim=0)

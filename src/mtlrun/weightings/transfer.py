@@ -1,4 +1,4 @@
-"""Copies of small tensors to the device for which the host does not wait."""
+"""Copies of small tensors to the device, for which the host does not wait, and the one back that a step waits for."""
 
 from collections.abc import Sequence
 
@@ -26,3 +26,18 @@ def numbers_on(device: torch.device, numbers: Sequence[float | Tensor]) -> Tenso
     if not any(isinstance(number, Tensor) for number in numbers):
         return sent(torch.tensor(numbers, dtype=torch.float64), device)
     return torch.stack([sent(torch.as_tensor(number), device).double() for number in numbers])
+
+
+def waited_for(tensor: Tensor) -> Tensor:
+    """Return on the CPU what a solver there works with: the only copy in a training step that the host waits for.
+
+    It is no error under `torch.cuda.set_sync_debug_mode("error")`, by which all other ones can be found.
+    """
+    mode = torch.cuda.get_sync_debug_mode() if tensor.is_cuda else 0
+    if not mode:
+        return tensor.cpu()
+    torch.cuda.set_sync_debug_mode(0)
+    try:
+        return tensor.cpu()
+    finally:
+        torch.cuda.set_sync_debug_mode(mode)
