@@ -1,6 +1,7 @@
 """Sums of task gradients, and what is added to the `.grad` of parameters."""
 
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -58,21 +59,26 @@ def add_task_grads(sharing: Sharing, gradients: list[PartialGradient], factors: 
         gradients: of the tasks.
         factors: [K]; a tensor is on the device of the gradients.
     """
+    if not isinstance(factors, Tensor) and factors.count(1.0) == len(factors):
+        pairs = list(zip(chain(*sharing.task_params), chain(*gradients), strict=True))
+        reached = [each for each, part in pairs if part is not None]
+        parts = [part for _, part in pairs if part is not None]
+        if _is_unshared(parts):
+            add_grads(reached, parts)
+            return
     for parameters, gradient, factor in zip(sharing.task_params, gradients, factors, strict=True):
         pairs = [(each, part) for each, part in zip(parameters, gradient, strict=True) if part is not None]
         if pairs:
-            parts = [part for _, part in pairs]
-            add_grads([each for each, _ in pairs], parts if _is_unshared(factor, parts) else _times(factor, parts))
+            add_grads([each for each, _ in pairs], _times(factor, [part for _, part in pairs if part is not None]))
 
 
-def _is_unshared(factor: float | Tensor, gradient: Gradient) -> bool:
-    """Return True if a gradient times the factor is the gradient itself, and no two of its tensors share memory.
+def _is_unshared(parts: Gradient) -> bool:
+    """Return True if no two tensors share memory.
 
     Autograd may hand out one tensor as the gradient of two parameters, and gradients are clipped in place.
     """
-    if isinstance(factor, Tensor) or factor != 1 or not all(part.is_contiguous() for part in gradient):
-        return False
-    return len({part.data_ptr() for part in gradient}) == len(gradient)
+    pointers = {part.data_ptr() for part in parts if part.is_contiguous()}
+    return len(pointers) == len(parts)
 
 
 def _times(factor: float | Tensor, gradient: Gradient) -> Gradient:

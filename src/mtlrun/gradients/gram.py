@@ -83,8 +83,9 @@ class Joined:
                 size += part.numel()
         if not places:
             return None
-        rows = [_flatten([gradient[place] for place in places]) for gradient in gradients]
-        return cls(places, promoted(torch.stack(rows)))
+        parts = [gradient[place] for gradient in gradients for place in places]
+        flat: Tensor = torch._C._nn.flatten_dense_tensors(parts)
+        return cls(places, promoted(flat).view(len(gradients), size))
 
     def weighted_sum(self, weights: Sequence[float], like: Gradient) -> dict[int, Tensor]:
         """Return {place: sum_k weights_k gradients_k}, shaped and stored as the tensors of `like`."""
@@ -92,15 +93,11 @@ class Joined:
         with full_precision(self.block.device):
             total = factors @ self.block
         parts = [like[place] for place in self.places]
-        pieces = total.split([part.numel() for part in parts])
-        shaped = [piece.view_as(part).to(part.dtype) for piece, part in zip(pieces, parts, strict=True)]
-        return dict(zip(self.places, shaped, strict=True))
-
-
-def _flatten(parts: list[Tensor]) -> Tensor:
-    """Return tensors as one vector, each in the order of its indices."""
-    flat: Tensor = torch._C._nn.flatten_dense_tensors(parts)
-    return flat
+        pieces = torch._C._nn.unflatten_dense_tensors(total, parts)
+        return {
+            place: piece if piece.dtype is part.dtype else piece.to(part.dtype)
+            for place, piece, part in zip(self.places, pieces, parts, strict=True)
+        }
 
 
 def inner_products(gradients: Sequence[Gradient], joined: Joined | None = None) -> Tensor:
