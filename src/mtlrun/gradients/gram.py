@@ -93,10 +93,11 @@ class Joined:
         with full_precision(self.block.device):
             total = factors @ self.block
         parts = [like[place] for place in self.places]
-        pieces = torch._C._nn.unflatten_dense_tensors(total, parts)
+        pieces = total.split([part.numel() for part in parts])
+        shaped = [piece.view(part.shape) for piece, part in zip(pieces, parts, strict=True)]
         return {
             place: piece if piece.dtype is part.dtype else piece.to(part.dtype)
-            for place, piece, part in zip(self.places, pieces, parts, strict=True)
+            for place, piece, part in zip(self.places, shaped, parts, strict=True)
         }
 
 
