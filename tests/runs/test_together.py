@@ -193,7 +193,8 @@ def test_seeds_that_learned_other_things_of_the_data_are_not_stacked(monkeypatch
 
 
 REFUSED = {
-    ("weighting=mgda",): "MGDA combines gradients, and steps of several seeds at once are for weightings of losses",
+    ("weighting=mgda", "weighting.grad_wrt=representation"): "weighting.grad_wrt=representation is not for steps of",
+    ("weighting=modo",): "MoDo needs more of a step than the losses",
     ("weighting=famo",): "FAMO needs more of a step than the losses",
     ("weighting=auto_lambda",): "AutoLambda needs more of a step than the losses",
     ("model=ltb",): "changes in the course of the training",

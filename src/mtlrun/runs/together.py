@@ -131,8 +131,9 @@ def _once(stack: ExitStack) -> Callable[[], nullcontext[Callable[[], int | None]
 
 def _train(members: Sequence[Member], console: Console) -> None:
     """Make all steps that are left."""
-    steps = JointSteps()
     live = _pending(members)
+    turns = {id(pending.trainer): member.turn for member, pending in live}
+    steps = JointSteps(lambda trainer: turns[id(trainer)]())
     seeds = [member.config["seed"] for member, _ in live]
     for _, pending in live:
         pending.trainer.seeds_together = seeds

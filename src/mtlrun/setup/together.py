@@ -33,7 +33,15 @@ def check_together(parts: Parts, number: int) -> None:
         parts: of the first seed.
         number: of the seeds.
     """
-    limits = limits_of_plain_passes(parts, _WHAT, precision=("fp32", "tf32"), cuda_graph=(False,))
+    limits = limits_of_plain_passes(
+        parts,
+        _WHAT,
+        combine_gradients=True,
+        precision=("fp32", "tf32"),
+        cuda_graph=(False,),
+        two_pass=(False,),
+        stream_rows=(False,),
+    )
     problem = next(chain(limits, _try(parts)), None)
     if problem is not None:
         raise ConfigError(

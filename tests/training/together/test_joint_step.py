@@ -21,10 +21,20 @@ TOY = [
 DIGITS = ["dataset=multidigits", "dataset.pairs_per_image=1", "dataset.size=10", "trainer.batch_size=12",
           "trainer.limit_batches=4"]  # fmt: skip
 CASES = {
-    **{name: [*TOY, f"weighting={name}"] for name in ("equal", "uncertainty", "dwa", "rlw", "stch", "cov_weighting")},
+    **{name: [*TOY, f"weighting={name}"] for name in ("uncertainty", "dwa", "rlw")},
+    **{name: [*TOY, f"weighting={name}"] for name in ("pcgrad", "graddrop")},
+    "scaled losses": [*TOY, "weighting=mgda", "weighting/losses=uncertainty"],
     "momentum, clipping": [*TOY, "optimizer=sgd", "optimizer.momentum=0.9", "optimizer.lr=1e-4", "trainer.clip_norm=1"],
     "no elementwise step": [*TOY, "optimizer._target_=torch.optim.ASGD", "~optimizer.betas", "~optimizer.eps"],
     "batch norm": [*DIGITS, "backbone=mlp", "backbone.hidden=[8]", "backbone.norm=batch", "optimizer=sgd"],
+    "regularizer, gradients": [
+        *DIGITS,
+        "model=sluice",
+        "backbone=mlp",
+        "backbone.hidden=[8,8]",
+        "weighting=aligned_mtl",
+        "optimizer=sgd",
+    ],
     "regularizer": [*DIGITS, "model=soft", "backbone=convnet", "backbone.channels=[4]", "optimizer=adamw"],
 }
 

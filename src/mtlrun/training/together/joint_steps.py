@@ -4,11 +4,13 @@ import copy
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 
 from mtlrun.training.batch import LabeledBatch
+from mtlrun.training.together.joint_gradients import Turn
 from mtlrun.training.together.joint_step import JointStep
 from mtlrun.training.together.stacked_models import find_difference
 from mtlrun.training.trainer import Trainer
@@ -25,9 +27,13 @@ class JointSteps:
     """Makes a step of each of several trainers, in the way that was found to be faster before the first one.
 
     Trainers must be of one config but for the seed; which of them make a step may change from one call to the next.
+
+    Args:
+        turn: makes a context for what belongs to one trainer alone, such as its log.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, turn: Turn = lambda _: nullcontext()) -> None:
+        self._turn = turn
         #: True if a step of all is made at once; None before the first.
         self.is_joint: bool | None = None
         #: Why, in words.
@@ -45,7 +51,10 @@ class JointSteps:
             self._count(trainers, errors)
         if errors is None:
             self.release()
-            errors = [_step_alone(trainer, batch) for trainer, batch in zip(trainers, loaded, strict=True)]
+            errors = []
+            for trainer, batch in zip(trainers, loaded, strict=True):
+                with self._turn(trainer):
+                    errors.append(_step_alone(trainer, batch))
         elif any(errors):
             self.release()
         return errors
@@ -59,7 +68,7 @@ class JointSteps:
     def _joint_step(self, trainers: Sequence[Trainer]) -> JointStep:
         if self._step is None or self._of != list(trainers):
             self.release()
-            self._step, self._of = JointStep(trainers), list(trainers)
+            self._step, self._of = JointStep(trainers, self._turn), list(trainers)
         return self._step
 
     @staticmethod
