@@ -82,7 +82,8 @@ class Settings:
 class Runtime:
     """The group `runtime`: where and how a run is computed; conf/runtime/default.yaml explains its keys.
 
-    Only two of them can change a result: `num_threads`, which is part of a run's identity, and `device`, by rounding.
+    Only two of them can change a result: `num_threads`, which is part of a run's identity, and `device`, by rounding
+    and by what is drawn on it.
 
     Raises:
         ValueError: a key is out of its bounds.
