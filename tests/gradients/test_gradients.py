@@ -520,6 +520,23 @@ def test_passes_that_vmap_cannot_batch_run_one_after_the_other_with_one_warning(
     assert "cannot be batched and are made one after the other" in caplog.messages[0]
 
 
+def test_batched_passes_that_take_too_much_memory_are_not_made_one_after_the_other(monkeypatch):
+    """The passes one by one would take as long once more, in each step."""
+    take = torch.autograd.grad
+
+    def fail(*arguments, is_grads_batched=False, **options):
+        if is_grads_batched:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return take(*arguments, **options)
+
+    monkeypatch.setattr(torch.autograd, "grad", fail)
+    shared = nn.Parameter(torch.ones(3))
+    weighting = METHODS["pcgrad"]()
+    weighting.setup(2)
+    with pytest.raises(torch.OutOfMemoryError):
+        backward(weighting, [shared.sum(), -shared.sum()], [shared], [[], []], vmap=True)
+
+
 @pytest.mark.parametrize("factor", [1e44, -1e44])
 def test_weights_of_short_gradients_may_exceed_float32(factor):
     short, ordinary = [torch.full((3,), 1e-24)], [torch.ones(3)]

@@ -139,14 +139,31 @@ def test_a_weight_of_zero_is_a_missing_label():
 
 
 def test_a_loss_that_vmap_cannot_follow_is_computed_sample_by_sample():
+    calls = []
+
     class Picky(Regression):
         def loss(self, prediction, target):
+            calls.append(len(target))
             return super().loss(prediction, target) * (2 if float(target.sum()) > 0 else 1)
 
     prediction, target = torch.randn(3, 1), torch.tensor([1.0, -1.0, 2.0])
     squares = (prediction[:, 0] - target).square()
-    found = sample_weighted_loss(Picky(), prediction, target, torch.tensor([1.0, 2.0, 5.0]))
-    torch.testing.assert_close(found, (2 * squares[0] + 2 * squares[1] + 10 * squares[2]) / 8)
+    task = Picky()
+    for expected_calls in (4, 3):  # vmap is tried for once
+        calls.clear()
+        found = sample_weighted_loss(task, prediction, target, torch.tensor([1.0, 2.0, 5.0]))
+        torch.testing.assert_close(found, (2 * squares[0] + 2 * squares[1] + 10 * squares[2]) / 8)
+        assert len(calls) == expected_calls
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, torch.AcceleratorError])
+def test_an_error_of_a_gpu_is_not_taken_for_a_loss_that_vmap_cannot_follow(error):
+    class Large(Regression):
+        def loss(self, prediction, target):
+            raise error("CUDA error")
+
+    with pytest.raises(error):
+        sample_weighted_loss(Large(), torch.randn(3, 1), torch.randn(3), torch.ones(3))
 
 
 def test_tasks_may_have_weights_of_their_own_in_batches_of_several_sources():

@@ -1,5 +1,6 @@
 """Checkpoints: damage, other versions and other runs, and what best.pt holds."""
 
+import contextlib
 import os
 import random
 
@@ -220,3 +221,34 @@ def test_global_generators_continue_where_they_were():
     first = torch.rand(1).item(), random.random(), numpy.random.rand()
     generators.load_state_dict(state)
     assert (torch.rand(1).item(), random.random(), numpy.random.rand()) == first
+
+
+class FakeGPUs:
+    """What `torch.cuda` keeps of the generators of several GPUs."""
+
+    def __init__(self, patch):
+        self.states = {torch.device("cuda", index): torch.tensor([index], dtype=torch.uint8) for index in range(2)}
+        self.seeds = []
+        patch.setattr(torch.cuda, "is_available", lambda: True)
+        patch.setattr(torch.cuda, "get_rng_state", self.states.__getitem__)
+        patch.setattr(torch.cuda, "set_rng_state", lambda state, device: self.states.__setitem__(device, state))
+        patch.setattr(torch.cuda, "device", contextlib.nullcontext)
+        patch.setattr(torch.cuda, "manual_seed", self.seeds.append)
+
+
+def test_generators_of_the_gpu_of_the_run_alone_are_saved_and_restored(monkeypatch):
+    gpus = FakeGPUs(monkeypatch)
+    first, second = gpus.states
+    on_gpu, on_cpu = Generators(second).state_dict(), Generators(torch.device("cpu")).state_dict()
+    assert on_gpu["cuda"].tolist() == [1]
+    assert on_cpu["cuda"] is None
+    Generators(first).load_state_dict(on_gpu)  # a machine with another number of GPUs, or another one of them
+    assert gpus.states == {first: on_gpu["cuda"], second: on_gpu["cuda"]}
+    assert not gpus.seeds
+    Generators(torch.device("cpu")).load_state_dict(on_gpu)
+    assert not gpus.seeds
+    for _ in range(2):
+        Generators(first).load_state_dict(on_cpu)
+    torch.rand(1)
+    Generators(first).load_state_dict(Generators(torch.device("cpu")).state_dict())
+    assert gpus.seeds[0] == gpus.seeds[1] != gpus.seeds[2]  # from what the CPU's has drawn by then

@@ -190,3 +190,22 @@ def test_shipped_methods_have_the_keys_of_their_optimizer(method):
         type(weighting)(optimizer="adamw")
     with pytest.raises(ValueError, match=r"lr must be > 0, or null for optimizer\.lr, found 0"):
         type(weighting)(lr=0)
+
+
+@pytest.mark.parametrize("method", LEARNING)
+def test_a_method_that_learns_from_losses_alone_has_no_gradient_for_tasks_without_one(method, monkeypatch):
+    """Nobody looks then whether there is one, for which a GPU would be waited for."""
+    weighting = make(method)
+    assert weighting.learns_from_losses_alone
+    parameter, seen = getattr(weighting, LEARNING[method]), []
+    move = Learner.step
+
+    def look(self, *arguments):
+        seen.append(parameter.grad.clone())
+        move(self, *arguments)
+
+    monkeypatch.setattr(Learner, "step", look)
+    step(weighting, 0, [0, 2], active=[0, 2])
+    (gradient,) = seen
+    assert not gradient[1].any()
+    assert gradient.any()
