@@ -17,6 +17,8 @@ from mtlrun.gradients import GradientStep, gram, streaming
 from mtlrun.models import HardSharing
 from mtlrun.models.backbones import MLP, Backbone, ResNet
 from mtlrun.models.blocks.checkpointed import checkpoint_activations
+from mtlrun.models.computation import Computation
+from mtlrun.models.gradient_scale import GradientScale
 from mtlrun.tasks import Classification
 from mtlrun.training.forward import ModelSharing
 from mtlrun.weightings import UPGrad
@@ -64,7 +66,7 @@ def gradients_by(model, inputs, two_pass, scale=1.0):
     weighting.setup(3)
     model.zero_grad()
     torch.manual_seed(1)
-    output = model(inputs)
+    output = model.computation.run(model, inputs, None)
     targets = {
         task: torch.linspace(-1, 1, steps=value[0].numel()).to(value) for task, value in output.predictions.items()
     }
@@ -121,6 +123,23 @@ def test_frozen_stages_end_the_way_back():
         for index in frozen:
             model.trunk.stages[index].requires_grad_(False)
         check_gradients(model, torch.randn(6, 5, dtype=torch.float64))
+
+
+@pytest.mark.usefixtures("small_segments")
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_gradients_in_half_precision_are_those_of_one_pass(precision):
+    model = cutting(partial(ResNet, (3, 16, 16), stem="small", width=0.125)).float().train()
+    model.computation = Computation(precision)
+    if precision == "fp16":
+        model.computation.scale = GradientScale(torch.device("cpu"))
+        model.computation.scale.unscale_at(model.parameters())
+    inputs = torch.randn(4, 3, 16, 16)
+    gram, found = gradients_by(model, inputs, True, 1e-3)  # larger losses exceed float16 at this scale
+    model.cuts_trunk = False
+    expected_gram, expected = gradients_by(model, inputs, False, 1e-3)
+    torch.testing.assert_close(gram, expected_gram, rtol=1e-3, atol=1e-3 * float(expected_gram.max()))
+    for name, gradient in expected.items():
+        assert (found[name] - gradient).norm() < 0.03 * gradient.norm(), name
 
 
 @pytest.mark.usefixtures("small_segments")

@@ -100,4 +100,4 @@ def test_the_peak_of_a_run_is_its_own_and_is_shown(mtlrun):
     assert code == 0, err
     peak = read_record(run_folders()[0])["peak_memory_mib"]["process"]
     assert 50 < peak < before - 100
-    assert f" s, {peak:,.0f} MiB at most; " in out
+    assert f" s, at most {peak:,.0f} MiB in memory; " in out

@@ -78,10 +78,9 @@ def show(record: Record, config: Mapping[str, Any], *, again: bool) -> None:
             console.print(disagreement)
     for line in filter(None, [*describe_shortfalls(record), explain_baselines(record)]):
         console.print(line)
-    peak = record.peak_memory_mib.get("gpu", record.peak_memory_mib.get("process"))
-    memory = (
-        "" if peak is None else f", {peak:,.0f} MiB at most{' of the GPU' if 'gpu' in record.peak_memory_mib else ''}"
-    )
+    peaks = record.peak_memory_mib
+    peak, where = (peaks["gpu"], "on the GPU") if "gpu" in peaks else (peaks.get("process"), "in memory")
+    memory = "" if peak is None else f", at most {peak:,.0f} MiB {where}"
     seconds = record.seconds.get("train", nan)
     console.print(f"{record.epochs} epochs, {record.steps} steps in {seconds:.1f} s{memory}; {folder}")
 

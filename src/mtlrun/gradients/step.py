@@ -338,10 +338,13 @@ class GradientStep:
         """Turn what was measured into weights, and drop it."""
         assert isinstance(self._weighting, GradientWeighting)
         assert self._gradients is not None
-        self.measures_first = False
-        with torch.no_grad():
-            seen = self._scales.seen(self.losses())
-            self._weights, self._gram = weigh(self._weighting, self._gradients, seen)
+        self.measures_first, losses = False, self.losses()
+        try:
+            with torch.no_grad():
+                self._weights, self._gram = weigh(self._weighting, self._gradients, self._scales.seen(losses))
+        except NonFiniteGradientError as error:
+            error.losses = losses
+            raise
         self._gradients = None
 
     def _combine_jacobian(self, losses: Tensor) -> Update:
@@ -392,7 +395,6 @@ class GradientStep:
 
     def _send_back(self, direction: Gradient) -> None:
         """Set `.grad` of the shared parameters from a direction at the representation, which frees the graph."""
-        assert self._gradients is not None
-        assert self._representation is not None
-        if any(self._gradients.reached):
-            backward_from(self._representation, direction[0], self._sharing.shared)
+        representation = self._representation
+        if representation is not None and self._gradients is not None and any(self._gradients.reached):
+            backward_from(representation, direction[0], self._sharing.shared)

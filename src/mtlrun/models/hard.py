@@ -81,7 +81,7 @@ class HardSharing(CutsTrunk, SharedRepresentationModel):
         cuts: list[Tensor | None] | None = [] if self.cuts_trunk and self.training else None
         representation = self.encode(inputs, cache, cuts)
         output = self.output(representation, partial(self.decode, tasks=self.requested(tasks), cache=cache))
-        return replace(output, cuts=cuts) if cuts else output
+        return replace(output, cuts=[*cuts[:-1], output.representation]) if cuts else output
 
     def link_parameters(self) -> list[list[nn.Parameter]]:
         links = [link for index in range(self.shared_stages) for link in self.trunk.links(index)]
