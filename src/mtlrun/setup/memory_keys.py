@@ -7,7 +7,6 @@ from mtlrun.config.settings import Settings
 from mtlrun.datasets import MultiTaskDataset
 from mtlrun.models import CutsTrunk, MultiTaskModel
 from mtlrun.models.blocks.checkpointed import Checkpointed, checkpoint_activations
-from mtlrun.models.blocks.task_trunk import TaskTrunk
 from mtlrun.setup.loaders import has_source_statistics
 from mtlrun.weightings import GradientWeighting, LossWeighting, Weighting
 
@@ -83,7 +82,7 @@ def _why_not_checkpoint(
     if not any(isinstance(module, Checkpointed) for module in modules):
         yield f"{where} has no backbone of stages, and no head for pixels or boxes"
     # Statistics of a source are in place during the forward pass only; a frozen backbone computes with them.
-    if has_source_statistics(dataset) and any(isinstance(each, TaskTrunk) and each.frozen for each in modules):
+    if has_source_statistics(dataset) and any(getattr(each, "frozen", False) is True for each in modules):
         yield f"{where} has a frozen backbone with statistics per source (dataset.sampling.batch_norm=per_source)"
 
 
