@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from mtlrun.errors import RunInterruptedError
+from mtlrun.errors import MtlrunError, RunInterruptedError
 from mtlrun.records.display import make_console, print_line
 from mtlrun.records.identity import run_folder
 from mtlrun.records.record import Record, finished_record
@@ -104,7 +104,7 @@ def run_together(
         ]
         try:
             for member in members:
-                member.advance()
+                _advance(member, console)
             _train(members, console)
         except BaseException as error:  # a second signal, or a fault that is nobody's own
             for member in members:
@@ -151,11 +151,17 @@ def _train(members: Sequence[Member], console: Console) -> None:
                 with member.turn():
                     logger.info("seeds %s in one process: %s", _listed(seeds), steps.reason)
         for (member, _), error in zip(turn, errors, strict=True):
-            member.advance(error)
-            if member.error is not None and not isinstance(member.error, RunInterruptedError):
-                print_line(console, f"{run_folder(member.config)}: {member.error}")
+            _advance(member, console, error)
         live = _pending(members)
     steps.release()
+
+
+def _advance(member: Member, console: Console, error: Exception | None = None) -> None:
+    """Let a run go on, or end by an error; say so if it ends early, but for a signal, which ends all."""
+    member.advance(error)
+    if member.error is not None and not isinstance(member.error, RunInterruptedError):
+        kind = "" if isinstance(member.error, MtlrunError) else f"{type(member.error).__name__}: "
+        print_line(console, f"{run_folder(member.config)}: {kind}{member.error}")
 
 
 def _pending(members: Sequence[Member]) -> list[tuple[Member, PendingStep]]:

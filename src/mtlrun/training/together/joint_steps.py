@@ -20,8 +20,6 @@ _CHANGED = ("model", "optimizer", "weighting", "step_means", "progress", "genera
 #: Rounds and steps of each round by which both ways are timed; the first step of a round is not counted.
 _ROUNDS, _TIMED_STEPS = 2, 3
 
-logger = logging.getLogger(__name__)
-
 
 class JointSteps:
     """Makes a step of each of several trainers, in the way that was found to be faster before the first one.
@@ -102,7 +100,8 @@ def measure(trainers: Sequence[Trainer], loaded: Sequence[LabeledBatch]) -> tupl
 
     None if the batches cannot be stacked, or no step can be made of one of them.
     """
-    before = [_snapshot(trainer) for trainer in trainers]
+    before, disabled = [_snapshot(trainer) for trainer in trainers], logging.root.manager.disable
+    logging.disable(logging.CRITICAL)  # what such a step logs did not happen
     device = trainers[0].parts.device
     times: dict[bool, list[float]] = {True: [], False: []}
     try:
@@ -121,6 +120,7 @@ def measure(trainers: Sequence[Trainer], loaded: Sequence[LabeledBatch]) -> tupl
     finally:
         for trainer, state in zip(trainers, before, strict=True):
             _restore(trainer, state)
+        logging.disable(disabled)
     return min(times[True]), min(times[False])
 
 
