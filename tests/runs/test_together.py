@@ -70,6 +70,8 @@ def assert_as_alone(folder, expected):
     for file in ("best.pt", "last.pt"):
         state, other = load(folder / "checkpoints" / file), load(expected / "checkpoints" / file)
         assert flat(state).keys() == flat(other).keys()
+        # Nothing of the other seeds is in the file.
+        assert all(tensor.untyped_storage().nbytes() == tensor.nbytes for tensor in flat(state).values())
         for key, tensor in flat(state).items():
             if "generators" not in key:
                 torch.testing.assert_close(tensor, flat(other)[key], rtol=1e-4, atol=1e-6, msg=key)

@@ -58,6 +58,8 @@ def _try(parts: Parts) -> Iterator[str]:
     with forked_random_numbers(parts.model.parameters()), torch.enable_grad():
         try:
             yield from _compare(*_in_float64(parts.model, batch), _ROUNDING)
+        except (torch.OutOfMemoryError, torch.AcceleratorError):
+            raise
         except (RuntimeError, TypeError):  # a class of the user's may be for float32 only
             yield from _compare(copy.deepcopy(parts.model), batch, _ROUNDING_OF_FLOAT32)
 
@@ -92,6 +94,8 @@ def _compare(model: MultiTaskModel, batch: LabeledBatch, tolerance: float) -> It
     try:
         losses, regularizer = JointPass(models[0], batch.tasks)(stacked, [batch, batch])
         (losses.sum() + regularizer.sum()).backward()
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
+        raise
     except RuntimeError as error:
         if "random" in str(error):
             yield "the model draws random numbers in a step, such as those of dropout"

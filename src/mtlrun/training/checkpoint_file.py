@@ -4,6 +4,7 @@ It is what `torch.save` writes, a zip archive, and ends with a comment that hold
 The checksums in an archive do not cover its directory: with one wrong byte there, wrong tensors would be loaded.
 """
 
+import copy
 import hashlib
 import os
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from torch import Tensor
 
 from mtlrun.errors import CheckpointError, DamagedCheckpointError
 from mtlrun.records.folder import open_atomically
@@ -35,12 +37,23 @@ def save(state: dict[str, Any], path: Path) -> None:
     with open_atomically(path) as file:
         digesting: Any = _DigestingFile(file)
         try:
-            torch.save({"format": FORMAT, **state}, digesting)
+            torch.save({"format": FORMAT, **_compact(state)}, digesting)
         except RuntimeError:
             if digesting.error is not None:
                 raise digesting.error from None
             raise
         digesting.finish()
+
+
+def _compact(state: Any) -> Any:
+    """Return a state with copies of the tensors that are a part of a larger one, all of which would be written."""
+    if isinstance(state, Tensor):
+        return state.clone() if state.untyped_storage().nbytes() > state.nbytes else state
+    if isinstance(state, dict):
+        compact = copy.copy(state)  # that of a module has an attribute besides
+        compact.update((key, _compact(value)) for key, value in state.items())
+        return compact
+    return [_compact(value) for value in state] if isinstance(state, list) else state
 
 
 class _DigestingFile:

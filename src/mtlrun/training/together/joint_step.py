@@ -37,7 +37,7 @@ class JointStep:
         self._models = StackedModels(models)
         self._pass = JointPass(first.model, first.tasks)
         methods = [trainer.parts.weighting for trainer in trainers]
-        #: None where gradients are combined.
+        #: Empty where gradients are combined.
         self._weightings = [method for method in methods if isinstance(method, LossWeighting)]
         optimizers = [trainer.parts.optimizer for trainer in trainers]
         self._optimizer = StackedOptimizer.make(optimizers, self._models, first.model)

@@ -85,7 +85,11 @@ class JointSteps:
                 self.is_joint = False
                 self.reason = f"{what}.{difference} differs from seed to seed, so steps are made one after the other"
                 return
-        times = measure(trainers, loaded)
+        try:
+            times = measure(trainers, loaded)
+        except torch.OutOfMemoryError:
+            self.is_joint, self.reason = False, "no memory for a step of all at once, so they are made one by one"
+            return
         if times is None:
             self.is_joint, self.reason = False, "their batches cannot be stacked, so steps are made one after the other"
             return
