@@ -31,18 +31,19 @@ DEVICE = torch.device("meta")
 _CPU = torch.device("cpu")
 _PROGRAM = f"{Path(mtlrun.__file__).parent}/"
 
-#: Operations whose CUDA kernels read something from the device before they return.
+#: Operations that read something from the device before they return; in inference mode some come whole that consist of
+#: others elsewhere.
 _READING = {
-    "_local_scalar_dense", "equal", "is_nonzero", "nonzero", "masked_select", "_unique2", "unique_dim",
+    "_local_scalar_dense", "item", "equal", "is_nonzero", "nonzero", "masked_select", "_unique2", "unique_dim",
     "unique_consecutive", "bincount", "histc", "repeat_interleave", "nms", "_linalg_check_errors", "_linalg_eigh",
     "_linalg_svd", "linalg_eig", "linalg_inv_ex", "_linalg_solve_ex", "linalg_cholesky_ex", "linalg_matrix_exp",
+    "linalg_eigh", "linalg_eigvalsh", "linalg_svd", "linalg_svdvals", "linalg_solve", "linalg_inv", "linalg_cholesky",
+    "argwhere",
 }  # fmt: skip
 _INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index", "_unsafe_index_put"}
 _COPYING = {"_to_copy", "to", "copy_", "_copy_from"}
 #: Operations that may take numbers, tensors [] on the CPU, beside tensors on the device, without being pointwise.
 _TAKING_NUMBERS = {"fill_", "lerp", "lerp_", "index_put_", "_index_put_impl_", "set_", "detach", "lift_fresh"}
-#: Operations whose results are numbers for the host.
-_GIVING_NUMBERS = {"_local_scalar_dense", "equal", "is_nonzero"}
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,7 @@ class Accelerator(TorchDispatchMode):
             if name == "where" and here and there:
                 self.note("sent", name)
         result = func(*map(_bare, args), **{key: _bare(value) for key, value in kwargs.items()})
-        if name in _GIVING_NUMBERS or (target is not None and not to_device):
+        if target is not None and not to_device:
             return result
         old: list[OnDevice] = []
         for position in written:
