@@ -72,7 +72,8 @@ class Weighting(nn.Module, ABC):
         #: How often a solver failed and a fallback direction was used; see `fall_back`.
         self.fallbacks = 0
         self._active: slice | Tensor = slice(None)  # on the CPU
-        self.register_buffer("_place", torch.empty(0), persistent=False)  # moves with the method, and shows where it is
+        place = torch.empty(0, dtype=torch.float32)
+        self.register_buffer("_place", place, persistent=False)  # moves with the method, and shows where it is
         self._learner: Learner | None = None
         self._learner_is_made = False
         self._generators = MethodGenerators(0)

@@ -37,8 +37,10 @@ class Learner:
         self._pieces = [[nn.Parameter(piece) for piece in self._split(each.detach())] for each in self.parameters]
         pieces = [piece for pieces in self._pieces for piece in pieces]
         make: type[Adam] | type[SGD] = {"adam": Adam, "sgd": SGD}[optimizer]
-        # foreach: one call for all tasks, on the CPU, too.
-        self._optimizer: Optimizer = make(pieces, lr=lr, weight_decay=weight_decay, foreach=True)
+        # One call for all tasks, on the CPU, too.
+        has_kernel = all(piece.device.type in ("cpu", "cuda") for piece in pieces)
+        call: dict[str, Any] = {"fused": True} if has_kernel else {"foreach": True}
+        self._optimizer: Optimizer = make(pieces, lr=lr, weight_decay=weight_decay, **call)
 
     def step(self, active: slice | Tensor, from_losses_alone: bool = False) -> None:
         """Move the parameters along their gradients, which are set to None; one without a gradient stays.
