@@ -38,6 +38,7 @@ from torch import Tensor, nn
 import mtlrun.weightings as ours
 from mtlrun.gradients import backward
 from mtlrun.setup.environment import keep_solvers_on_one_thread
+from mtlrun.weightings.primary import HasPrimaryTask
 
 
 def conv_block(inputs: int, outputs: int, stride: int) -> nn.Sequential:
@@ -233,7 +234,7 @@ def benchmark_solvers(results: Results) -> None:
             continue
         cells = []
         for num_tasks in (3, 40):
-            weighting = made()
+            weighting = made(primary=0) if issubclass(made, HasPrimaryTask) else made()
             weighting.setup(num_tasks)
             times = []
             for seed in range(60):
