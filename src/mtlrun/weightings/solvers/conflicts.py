@@ -29,7 +29,7 @@ def resolve_at_once(gram: numpy.ndarray, starts: numpy.ndarray) -> tuple[numpy.n
     """
     count, num_tasks = starts.shape
     added, unsolved = numpy.zeros(starts.shape), numpy.arange(count)
-    if starts.size * num_tasks > _MOST_ENTRIES:
+    if count == 1 or starts.size * num_tasks > _MOST_ENTRIES:
         return added, unsolved.tolist()
     targets, sizes = -starts @ gram, numpy.abs(starts).max(axis=1, keepdims=True)
     used = targets > _CONFLICT * sizes
