@@ -5,17 +5,17 @@
 Trains lenet with a shared trunk and equal weights on multidigits, batch 256, on one device: once by mtlrun's Trainer
 with all its guards, logging to TensorBoard and metrics.jsonl, and once by a loop with nothing but forward, losses,
 backward and step. The two take turns, an epoch each, so that a machine that changes its speed slows both. Prints the
-median of the ratios of neighbors, and their spread.
+median of the ratios within rounds, and their spread.
 """
 
 import argparse
-import statistics
 import tempfile
-import time
-from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import torch
+from results import describe_machine
+from timing import take_turns
 
 from mtlrun.config.compose import compose
 from mtlrun.setup.prepare import prepare
@@ -47,17 +47,6 @@ def bare_epoch(parts: Parts, optimizer: torch.optim.Optimizer, epoch: int) -> No
         optimizer.step()
 
 
-def timed(device: torch.device, function: Callable[[], None]) -> float:
-    """Return how long `function` takes, in seconds."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    function()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=20, help="epochs of each")
@@ -72,20 +61,19 @@ def main() -> None:
         optimizer = torch.optim.Adam(bare.model.parameters(), lr=1e-3)
         parts.model.train()
         bare.model.train()
-        ours, theirs = [], []
-        for epoch in range(arguments.rounds + 2):
-            ours.append(timed(parts.device, lambda: mtlrun_epoch(trainer, epoch)))  # noqa: B023 (called at once)
-            theirs.append(timed(parts.device, lambda: bare_epoch(bare, optimizer, epoch)))  # noqa: B023
+        ours, theirs = count(), count()
+        epochs = {
+            "mtlrun": lambda: mtlrun_epoch(trainer, next(ours)),
+            "bare": lambda: bare_epoch(bare, optimizer, next(theirs)),
+        }
+        turns = take_turns(epochs, parts.device, rounds=arguments.rounds)
         for observer in observers:
             observer.closed()
-
-    ours, theirs = ours[2:], theirs[2:]  # the first ones warm up
-    ratios = sorted(a / b for a, b in zip(ours, theirs, strict=True))
-    steps, quarter = trainer.steps_per_epoch, len(ratios) // 4
-    print(f"device {parts.device}, {torch.get_num_threads()} threads, torch {torch.__version__}, {steps} steps a round")
-    print(f"mtlrun  {1000 * statistics.median(ours) / steps:.3f} ms per step (median of {arguments.rounds} rounds)")
-    print(f"bare    {1000 * statistics.median(theirs) / steps:.3f} ms per step")
-    print(f"ratio   {statistics.median(ratios):.3f} (middle half {ratios[quarter]:.3f} to {ratios[-1 - quarter]:.3f})")
+    steps, (low, high) = trainer.steps_per_epoch, turns.middle_half("mtlrun", "bare")
+    print(f"{describe_machine()}, {steps} steps a round")
+    print(f"mtlrun  {1000 * turns.median('mtlrun') / steps:.3f} ms per step (median of {arguments.rounds} rounds)")
+    print(f"bare    {1000 * turns.median('bare') / steps:.3f} ms per step")
+    print(f"ratio   {turns.ratio('mtlrun', 'bare'):.3f} (middle half {low:.3f} to {high:.3f})")
 
 
 if __name__ == "__main__":
