@@ -67,12 +67,19 @@ class GradDrop(SeesRepresentation, JacobianWeighting):
 
     def _drop(self, gradients: Tensor, signed: Tensor) -> Tensor:
         """Return the sum of the gradients [K, ..., n] that the masks keep, which are made of `signed` [K, n]."""
-        total, magnitude = signed.sum(dim=0), torch.linalg.vector_norm(signed, ord=1, dim=0)
-        positive_odds = 0.5 * (1 + torch.where(magnitude > 0, total / magnitude, 0.0))
-        draw = torch.rand(total.shape, dtype=total.dtype, device=total.device, generator=self.generator(total.device))
-        positive = positive_odds > draw  # P = U has probability 0
+        positive, negative = torch.zeros_like(signed[0]), torch.zeros_like(signed[0])
+        for sign in signed:  # one by one, for the sake of memory
+            positive += sign.clamp(min=0)
+            negative += sign.clamp(max=0)
+        magnitude = positive - negative
+        odds = torch.where(magnitude > 0, positive / magnitude, 0.5)  # P
+        draw = torch.rand(odds.shape, dtype=odds.dtype, device=odds.device, generator=self.generator(odds.device))
+        chosen = odds > draw  # that both are equal has probability 0
+        if gradients is signed:
+            kept = torch.where(chosen, positive, negative)
+            return kept if self.leak == 0 else self.leak * (positive + negative) + (1 - self.leak) * kept
         kept = torch.zeros_like(gradients[0])
-        for gradient, sign in zip(gradients, signed, strict=True):  # one by one, for the sake of memory
-            mask = torch.where(positive, sign > 0, sign < 0).to(gradients.dtype)
+        for gradient, sign in zip(gradients, signed, strict=True):
+            mask = torch.where(chosen, sign > 0, sign < 0).to(gradients.dtype)
             kept += (self.leak + (1 - self.leak) * mask) * gradient
         return kept
