@@ -97,7 +97,7 @@ def make_parts(*, rehearse: bool) -> list[list[Part]]:
         return tuple(shlex.split(small if rehearse else full))
 
     pytest = shlex.split("-m pytest -q -m gpu -p no:cacheprovider --continue-on-collection-errors")
-    tests = (*pytest, *sized("-n 4", "-n 0"), *gpu_tests())
+    tests = (*pytest, *sized("-n 6", "-n 0"), *gpu_tests())
     uses = sized("", "--together 1 --uses 'evaluated on the CPU'")
     networks = sized("", "--networks resnet18 --tasks 2 --weightings equal mgda --warmup 0")
     keys = sized("", "--networks resnet18 --weightings equal --columns 'fused optimizer'")
