@@ -3,7 +3,7 @@
     python scripts/benchmark_loading.py --device cuda --workers 0 4 8
     python scripts/benchmark_loading.py --images 500 --rows 20000 --words backbone=resnet18 backbone.width=0.1
 
-Images of 64 x 64 pixels are cut from JPEG files of noise that are written first, and trained on by the default network;
+JPEG files of noise are written first, scaled to 64 x 64 pixels, and trained on by the default network;
 a table of 50 numbers has two targets. `loader` is an epoch of batches that are brought to the device and thrown away,
 `epoch` one of training, `waiting` the part of it that the training waits for the next batch. Seconds are those that
 pass: with workers, processor time of this process alone would be wrong.

@@ -71,7 +71,7 @@ def draw(path: str, lines: Mapping[str, Lines], title: str) -> None:
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, len(lines), figsize=(9, 3.6), sharey=False, layout="constrained")
+    figure, axes = pyplot.subplots(1, len(lines), figsize=(11, 3.6), layout="constrained")
     for axis, (label, found) in zip(axes, lines.items(), strict=True):
         for name, points in found.items():
             if points:
@@ -83,7 +83,7 @@ def draw(path: str, lines: Mapping[str, Lines], title: str) -> None:
         axis.minorticks_off()
         heights = [2**n for n in range(-1, 8) if any(2**n <= 1.2 * y for points in found.values() for _, y in points)]
         axis.set_yticks(heights, [f"{height:g}" for height in heights])
-    axes[0].legend(fontsize=7)
+    figure.legend(*axes[0].get_legend_handles_labels(), fontsize=7, loc="outside right center")
     figure.suptitle(title, fontsize=8)
     figure.savefig(path, dpi=110)
 
