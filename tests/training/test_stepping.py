@@ -1,6 +1,7 @@
 """The optimizer's step: groups stepped as one, and PyTorch's fused implementation by default."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -133,15 +134,18 @@ def test_gradients_lie_in_memory_as_their_parameters_for_the_fused_implementatio
     torch.testing.assert_close(found[1], found[0])
 
 
-def test_parameters_that_get_their_first_gradient_later_are_trained_as_without_the_fused_implementation():
+@pytest.mark.parametrize("make", [partial(torch.optim.SGD, momentum=0.9, nesterov=True), torch.optim.Adam])
+def test_parameters_without_a_gradient_in_some_steps_are_trained_as_without_the_fused_implementation(make):
     found = []
     for fused in (False, True):
         groups = make_groups()
-        optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9, nesterov=True, fused=fused)
-        for step in range(3):
+        groups[0]["params"].append(nn.Parameter(torch.ones(2, dtype=torch.float64)))
+        optimizer = make(groups, lr=0.1, fused=fused)
+        for step in range(4):
             for group in groups:
                 for parameter in group["params"]:
-                    absent = step == 0 and group["name"] in ("a", "d")  # tasks without a label
+                    # Tasks without a label: some at first, and then all that have the other learning rate.
+                    absent = (step == 0 and group["name"] in ("a", "d")) or (step == 2 and group["name"] in ("b", "d"))
                     parameter.grad = None if absent else torch.full_like(parameter, 1.0 + step)
             Stepper(optimizer).step()
         found.append([parameter.detach() for group in groups for parameter in group["params"]])

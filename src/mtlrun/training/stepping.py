@@ -76,9 +76,12 @@ class Stepper:
             group = optimizer.param_groups[first]
             grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
             trained: list[Tensor] = [parameter for parameter in parameters if parameter.grad is not None]
+            if not trained:
+                continue
             states = [optimizer.state[parameter] for parameter in trained]
             is_plain = group["fused"] and not (group["amsgrad"] or group["capturable"] or group["differentiable"])
-            if not is_plain or not all(states) or not all(parameter.is_cpu for parameter in trained):
+            is_plain = is_plain and all(parameter.is_cpu for parameter in trained)
+            if not is_plain or not all(states) or len({parameter.dtype for parameter in trained}) > 1:
                 return False
             calls.append((group, trained, grads, states))
         for group, trained, grads, states in calls:
