@@ -217,8 +217,13 @@ def test_what_cannot_be_computed_is_refused_before_the_run(mtlrun):
     for words, message in [
         (["trainer.precision=fp8"], "trainer.precision must be one of 'fp32', 'tf32', 'bf16', 'fp16', found 'fp8'"),
         (["trainer.channels_last=true"], "trainer.channels_last=true is for convolutions, and backbone=mlp has none"),
+        (
+            ["trainer.channels_last=true", "backbone=resnet18", "backbone.width=0.125"],
+            "trainer.channels_last=true: backbone=resnet18 has 1x1 convolutions with strides and fewer than 16 input",
+        ),
     ]:
-        code, _, err = mtlrun(*QUICK, *words)
+        rest = [word for word in QUICK if not word.startswith("backbone") or "backbone=resnet18" not in words]
+        code, _, err = mtlrun(*rest, "runtime.device=cpu", *words)
         assert code == 2
         assert message in err
         assert run_folders() == []

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import torch
+from torch import nn
 
 from mtlrun.config.diagnosis import first_line
 from mtlrun.config.settings import Settings
@@ -24,6 +25,9 @@ _NOT_COMPILED = {
     "stream_rows": "a trunk that is compiled has no stages to go back through one by one",
 }
 
+# Channels in a block of oneDNN's convolutions with AVX-512; 8 with AVX2.
+_TOO_NARROW = 16
+
 
 def check_computation(settings: Settings, model: MultiTaskModel | None, device: torch.device, name: str) -> list[str]:
     """Return the reasons why a model cannot compute as the keys of `trainer` ask for.
@@ -41,6 +45,12 @@ def check_computation(settings: Settings, model: MultiTaskModel | None, device: 
         )
     if settings.channels_last and model is not None and all(each.dim() != 4 for each in model.parameters()):
         problems.append(f"trainer.channels_last=true is for convolutions, and backbone={name} has none; leave it out")
+    if settings.channels_last and model is not None and device.type == "cpu" and any(map(_corrupts, model.modules())):
+        problems.append(
+            f"trainer.channels_last=true: backbone={name} has 1x1 convolutions with strides and fewer than "
+            f"{_TOO_NARROW} input channels, which write beyond their memory on a CPU (a bug of oneDNN, "
+            "github.com/uxlfoundation/oneDNN/issues/6035); leave it out, or use a GPU or a wider backbone"
+        )
     if settings.compile:
         problems += [
             f"trainer.{key}=true: {why}; use trainer.{key}=false or trainer.compile=false"
@@ -48,6 +58,16 @@ def check_computation(settings: Settings, model: MultiTaskModel | None, device: 
             if getattr(settings, key)
         ]
     return problems
+
+
+def _corrupts(module: nn.Module) -> bool:
+    """Return True for a layer whose backward pass in channels_last is not safe on a CPU."""
+    return (
+        isinstance(module, nn.Conv2d)
+        and module.kernel_size == (1, 1)
+        and max(module.stride) > 1
+        and module.in_channels // module.groups < _TOO_NARROW
+    )
 
 
 def set_computation(model: MultiTaskModel, weighting: Weighting, settings: Settings) -> None:
@@ -88,9 +108,10 @@ def try_computation(
     try:
         with untouched(model):
             first = BatchPass(model, next(batch.split(settings.micro_batches)))
-            terms = list(first.weighted_losses(batch).values())
-            regularizer = first.regularizer(batch.num_samples)
-            torch.stack(terms if regularizer is None else [*terms, regularizer]).sum().backward()
+            found = [*first.weighted_losses(batch).values(), first.regularizer(batch.num_samples)]
+            terms = [term for term in found if term is not None]
+            if terms:  # or no task has a label in this batch
+                torch.stack(terms).sum().backward()
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, TypeError, ValueError) as error:

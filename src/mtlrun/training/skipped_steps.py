@@ -30,7 +30,7 @@ class SkippedSteps:
         #: True if not only the optimizer has to know that a step is skipped, but also the method, or the log.
         self.must_be_seen = scale is not None and seen
 
-    def explain(self, error: NonFiniteGradientError) -> bool:
+    def explains(self, error: NonFiniteGradientError) -> bool:
         """Return True if task gradients are not finite in a step that is to be skipped: its losses are finite."""
         return self.scale is not None and (error.losses is None or bool(torch.isfinite(error.losses).all()))
 

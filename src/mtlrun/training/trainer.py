@@ -263,7 +263,7 @@ class Trainer:
             )
         except NonFiniteGradientError as error:
             self.guard.raise_if_bad(self.batch_of_step)  # an earlier step may have been the first bad one
-            if self.skips.explain(error):
+            if self.skips.explains(error):
                 return None
             task = forward.active[error.position]
             raise diverged(f"the gradient of task {task}", task, step) from None
