@@ -13,12 +13,14 @@ from test_two_pass import NAMES, OPTIONS, assert_equal, train
 from torch import nn
 
 from mtlrun.config.instantiate import build
+from mtlrun.config.settings import Settings
 from mtlrun.gradients import GradientStep, gram, streaming
 from mtlrun.models import HardSharing
 from mtlrun.models.backbones import MLP, Backbone, ResNet
 from mtlrun.models.blocks.checkpointed import checkpoint_activations
 from mtlrun.models.computation import Computation
 from mtlrun.models.gradient_scale import GradientScale
+from mtlrun.setup.memory_keys import check_memory_keys
 from mtlrun.tasks import Classification
 from mtlrun.training.forward import ModelSharing
 from mtlrun.weightings import UPGrad
@@ -234,6 +236,18 @@ def test_a_run_trains_alike_and_records_its_passes(quick):
         results.append(record["val"]["left"]["loss"])
     assert record["passes_per_step"] == {"forward": 1, "backward": 3}
     assert results[1] == pytest.approx(results[0], rel=1e-4)
+
+
+def test_parameters_outside_of_stages_are_refused():
+    class Scaled(MLP):
+        def __init__(self):
+            super().__init__((5,), hidden=[4])
+            self.scale = nn.Parameter(torch.ones(()))
+
+    names = {"names": {"weighting": "upgrad", "model": "hard"}}
+    (problem,) = check_memory_keys(Settings(stream_rows=True), UPGrad(), HardSharing(TASKS, Scaled), None, names)
+    assert "the backbone of model=hard has parameters that do not belong to exactly one of its stages" in problem
+    assert check_memory_keys(Settings(stream_rows=True), UPGrad(), cutting(partial(MLP, (5,))), None, names) == []
 
 
 def test_what_has_no_stages_to_go_back_through_is_refused(mtlrun):

@@ -8,6 +8,7 @@ from typing import Any
 from mtlrun.setup.compatibility import check_affinity, check_weighting
 from mtlrun.setup.computing import check_computation
 from mtlrun.setup.memory_keys import check_memory_keys
+from mtlrun.setup.plain_passes import limits_of_plain_passes
 from mtlrun.training.parts import Parts
 from mtlrun.weightings import GradientWeighting
 
@@ -61,4 +62,6 @@ def _is_allowed(parts: Parts, config: Mapping[str, Any], **changes: Any) -> bool
     problems = check_weighting(parts.weighting, parts.model, parts.tasks, changed)
     problems += check_memory_keys(settings, parts.weighting, parts.model, parts.dataset, changed)
     problems += check_affinity(settings, parts.model, parts.tasks, changed)
+    if settings.cuda_graph:
+        problems += limits_of_plain_passes(replace(parts, settings=settings), "CUDA graphs")
     return not problems + check_computation(settings, parts.model, parts.device, str(config["names"]["backbone"]))

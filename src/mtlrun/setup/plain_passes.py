@@ -16,7 +16,13 @@ from mtlrun.weightings.capabilities import (
 )
 
 #: Keys that change a pass, with the values that leave it plain.
-_PLAIN = {"micro_batches": (1,), "checkpoint_activations": (False,), "compile": (False,)}
+_PLAIN = {
+    "micro_batches": (1,),
+    "checkpoint_activations": (False,),
+    "two_pass": (False,),
+    "stream_rows": (False,),
+    "compile": (False,),
+}
 
 
 def limits_of_plain_passes(
