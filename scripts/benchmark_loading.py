@@ -3,10 +3,10 @@
     python scripts/benchmark_loading.py --device cuda --workers 0 4 8
     python scripts/benchmark_loading.py --images 500 --rows 20000 --words backbone=resnet18 backbone.width=0.1
 
-JPEG files of noise are written first, scaled to 64 x 64 pixels, and trained on by the default network;
-a table of 50 numbers has two targets. `loader` is an epoch of batches that are brought to the device and thrown away,
-`epoch` one of training, `waiting` the part of it that the training waits for the next batch. Seconds are those that
-pass: with workers, processor time of this process alone would be wrong.
+JPEG files of noise are written first, scaled to 64 x 64 pixels, and trained on by the default network; a table of 50
+numbers has two targets. `loader` is an epoch of batches that are brought to the device and thrown away, `epoch` one of
+training, and `waiting` the fraction of it in which the training waits for batches, as the record counts it. Seconds are
+those that pass: with workers, processor time of this process alone would be wrong.
 """
 
 import argparse
@@ -14,9 +14,7 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy
 import torch
@@ -52,29 +50,6 @@ def write_table(path: Path, rows: int, columns: int = 50) -> list[str]:
     return ["dataset=csv", f"dataset.path={path}", "dataset.predict=[first,second]", "trainer.batch_size=1024"]
 
 
-class Waiting:
-    """The seconds that a trainer waits for its batches.
-
-    Args:
-        trainer: whose `batches` is watched.
-    """
-
-    def __init__(self, trainer: Trainer) -> None:
-        self.seconds = 0.0
-        self._batches = trainer.batches
-        trainer.batches = self._watched  # type: ignore[method-assign]
-
-    def _watched(self) -> Iterator[Any]:
-        batches = iter(self._batches())
-        while True:
-            begin = time.perf_counter()
-            batch = next(batches, None)
-            self.seconds += time.perf_counter() - begin
-            if batch is None:
-                return
-            yield batch
-
-
 def synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -84,7 +59,6 @@ def measure(words: list[str], folder: Path, rounds: int, deadline: float) -> tup
     """Return the samples of an epoch, the seconds of the loader and of an epoch, and the fraction spent waiting."""
     trainer = Trainer(prepare(compose(words)), folder=folder)
     device, count = trainer.parts.device, trainer.parts.loaders["train"].num_samples
-    waiting = Waiting(trainer)
     loader, epochs, fractions = [], [], []
     for number in range(rounds + 1):
         if number > 1 and time.monotonic() > deadline:
@@ -95,7 +69,7 @@ def measure(words: list[str], folder: Path, rounds: int, deadline: float) -> tup
             trainer.load(batch)
         synchronize(device)
         middle = time.perf_counter()
-        waiting.seconds = 0.0
+        waited = trainer.progress.waiting
         for batch, meta_batch in trainer.steps_of_epoch():
             trainer.train_step(batch, meta_batch)
         synchronize(device)
@@ -103,7 +77,7 @@ def measure(words: list[str], folder: Path, rounds: int, deadline: float) -> tup
         if number > 0:  # the first one warms up, and starts workers
             loader.append(middle - begin)
             epochs.append(end - middle)
-            fractions.append(waiting.seconds / (end - middle))
+            fractions.append((trainer.progress.waiting - waited) / (end - middle))
     return count, *(statistics.median(values) for values in (loader, epochs, fractions))
 
 
