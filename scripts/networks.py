@@ -4,6 +4,7 @@ Every contestant is a function that makes one whole step on the same batch: it b
 takes gradients, and lets an optimizer of the configured kind step.
 """
 
+import gc
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -91,6 +92,7 @@ def prepare_run(
     """Return the components of the run that a command line with these words would make."""
     overrides = [*network.overrides(num_tasks), f"weighting={weighting}", f"runtime.device={device}", *words]
     overrides.append(f"dataset.cache={'memory' if device.type == 'cpu' else 'device'}")  # only the step is measured
+    gc.collect()  # trainers that were made before are parts of cycles, and hold memory of the GPU
     if needs_primary(weighting):
         overrides.append(f"weighting.primary={network.tasks(num_tasks)[0]}")
     return prepare(compose(overrides, _CONF))
