@@ -201,6 +201,7 @@ REFUSED = {
     ("weighting=auto_lambda",): "AutoLambda needs more of a step than the losses",
     ("model=ltb",): "changes in the course of the training",
     ("trainer.micro_batches=2",): "trainer.micro_batches=2 is not for steps of several seeds at once, only 1",
+    ("weighting=mgda", "trainer.two_pass=true"): "trainer.two_pass=true is not for steps of several seeds at once",
     ("trainer.precision=bf16",): "trainer.precision=bf16 is not for steps of several seeds at once, only fp32",
     ("backbone.dropout=0.5",): "the model draws random numbers in a step",
     ("trainer.vectorized_seeds=1",): "trainer.vectorized_seeds must be >= 2, or null for one seed, found 1",
