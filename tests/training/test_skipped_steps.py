@@ -120,7 +120,9 @@ def train(monkeypatch, *words, steps=(), reads_at_once=None):
     return record, made[0], states
 
 
-@pytest.mark.parametrize("weighting", METHODS)
+@pytest.mark.parametrize(
+    "weighting", sample_of(lambda name: name not in ("famo", "modo"), [(name,) for name in METHODS])
+)
 def test_a_step_that_exceeds_float16_is_skipped_and_the_run_goes_on(weighting, monkeypatch):
     record, trainer, states = train(monkeypatch, *choose_weighting(weighting, "left"), steps=(3, 4))
     moved = [any(not torch.equal(a, b) for a, b in zip(*pair, strict=True)) for pair in pairwise(states)]
