@@ -83,7 +83,7 @@ def test_gradients_are_equal_up_to_rounding():
     counts = {int(layer.num_batches_tracked) for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)}
     assert counts == {4}
     for way, gradient in found.items():
-        assert (gradient - found["plain"]).norm() < 1e-3 * found["plain"].norm(), way
+        assert (gradient - found["plain"]).norm() < 1e-2 * found["plain"].norm(), way  # convolutions may use TF32
 
 
 def test_a_step_without_room_is_one_line(mtlrun):
