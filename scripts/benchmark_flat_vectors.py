@@ -25,6 +25,7 @@ from timing import take_turns
 from torch import Tensor, nn
 
 from mtlrun.setup.environment import keep_solvers_on_one_thread
+from mtlrun.setup.model_size import count_parameters
 from mtlrun.training.parts import Parts
 
 #: LibMTL's name -> mtlrun's.
@@ -33,7 +34,7 @@ METHODS = {"EW": "equal", "GradNorm": "gradnorm", "MGDA": "mgda", "PCGrad": "pcg
 
 def copy_to_vector(shared: Sequence[nn.Parameter]) -> Tensor:
     """Return the gradients of all parameters as one vector on the CPU, copied parameter by parameter."""
-    vector, start = torch.zeros(sum(parameter.numel() for parameter in shared)), 0
+    vector, start = torch.zeros(count_parameters(shared)), 0
     for parameter in shared:
         if parameter.grad is not None:
             vector[start : start + parameter.numel()] = parameter.grad.flatten()

@@ -22,7 +22,7 @@ class MatrixRows:
         dtype = at_least_float32(reduce(torch.promote_types, (tensor.dtype for tensor in inputs)))
         self._inputs = inputs
         #: In float32 at least.
-        self.matrix = inputs[0].new_empty(num_rows, sum(tensor.numel() for tensor in inputs), dtype=dtype)
+        self.matrix = inputs[0].new_empty(num_rows, sum(map(torch.numel, inputs)), dtype=dtype)
         #: The rows, each as a gradient of one tensor.
         self.gradients: list[Gradient] = [[row] for row in self.matrix.unbind()]
         #: Whether any of the gradients reaches each of the inputs.

@@ -63,7 +63,7 @@ class Chain:
     def segments(self) -> list[tuple[int, int]]:
         """Return from which link, up to but not including which, each segment goes."""
         ends = [None if cut is None else cut.numel() for cut in self.cuts]
-        sizes = [sum(parameter.numel() for parameter in link) for link in self.parameters]
+        sizes = [sum(map(torch.numel, link)) for link in self.parameters]
         return list(pairwise(choose_cuts(tuple(ends), tuple(sizes))))
 
 

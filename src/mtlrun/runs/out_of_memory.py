@@ -8,6 +8,7 @@ from typing import Any
 from mtlrun.errors import OutOfMemoryError
 from mtlrun.setup.memory import is_out_of_memory
 from mtlrun.setup.memory_advice import keys_that_help
+from mtlrun.setup.model_size import count_parameters
 from mtlrun.training.trainer import Trainer
 
 _TRIED = re.compile(r"(?:[Tt]ried|Unable) to allocate ([\d.]+ (?:[KMGTPE]iB|bytes))")
@@ -38,7 +39,7 @@ def explain(found: str, trainer: Trainer, config: Mapping[str, Any]) -> str:
         config: of its run.
     """
     names, parts, settings, evaluating = config["names"], trainer.parts, trainer.parts.settings, trainer.evaluating
-    number = sum(parameter.numel() for parameter in parts.model.parameters())
+    number = count_parameters(parts.model.parameters())
     size = f"eval_batch_size={settings.eval_batch_size}" if evaluating else f"batch_size={settings.batch_size}"
     tried = _TRIED.search(found)
     asked = f" when {_readable(tried)} more were asked for" if tried else ""
