@@ -225,7 +225,7 @@ def test_a_column_without_a_value_in_training_is_refused():
         ({"split_seed": -1}, "split_seed must be >= 0, found -1"),
         ({"classes": {"k": "cat"}}, "classes must map tasks to lists of labels, found k: 'cat'"),
         ({"max_categories": 0}, "max_categories must be >= 1, found 0"),
-        ({"cache": "none"}, "cache must be one of 'memory', 'device', found 'none'"),
+        ({"cache": "none"}, "cache must be one of 'auto', 'memory', 'device', found 'none'"),
     ],
 )
 def test_arguments_out_of_bounds_are_refused(options, message):

@@ -35,6 +35,7 @@ def test_too_little_memory_is_an_error_that_names_keys_before_anything_is_writte
 
     monkeypatch.setattr(trial, "_make_passes", fail)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**30, 2**33))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
     trial.try_memory(parts, CONFIG)  # on the CPU nothing is tried
     on_gpu = replace(parts, device=torch.device("cuda:0"))
     with pytest.raises(OutOfMemoryError, match=r"1\.0 of 8\.0 GiB are free.*trainer\.micro_batches=2"):
