@@ -42,7 +42,6 @@ from results import Results
 from timing import Turns, take_turns
 
 from mtlrun.config.options import entries
-from mtlrun.errors import MtlrunError
 from mtlrun.setup.environment import keep_solvers_on_one_thread
 from mtlrun.training.parts import Parts
 from mtlrun.weightings.base import TaskGradientWeighting
@@ -139,8 +138,8 @@ def main() -> None:
                     continue
                 try:
                     turns, parts = bench.measure(name, num_tasks, weighting, end)
-                except (MtlrunError, torch.OutOfMemoryError) as error:
-                    results.note(f"{label}: {str(error).splitlines()[0][:200]}")
+                except Exception as error:  # refused, or no room; the other rows are to be found all the same
+                    results.note(f"{label}: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}")
                     continue
                 add_row(results, turns, label, (NETWORKS[name].name, num_tasks, weighting))
                 if is_exact(parts):

@@ -96,7 +96,9 @@ def make_parts(*, rehearse: bool) -> list[list[Part]]:
     def sized(full: str, small: str = "") -> tuple[str, ...]:
         return tuple(shlex.split(small if rehearse else full))
 
-    pytest = shlex.split("-m pytest -q -m gpu -p no:cacheprovider --continue-on-collection-errors")
+    # A warning that nobody has seen yet is shown, and fails no test.
+    pytest = shlex.split("-m pytest -q -m gpu -W default -p no:cacheprovider --continue-on-collection-errors")
+    pytest += ["-p", "xdist.plugin", "-p", "pytest_timeout"]
     tests = (*pytest, *sized("-n 6", "-n 0"), *gpu_tests())
     uses = sized("", "--together 1 --uses 'evaluated on the CPU'")
     networks = sized("", "--networks resnet18 --tasks 2 --weightings equal mgda --warmup 0")
@@ -139,7 +141,9 @@ class Check:
         self.groups, self.out, self.end, self.facts = groups, out, end, facts
         self.outcomes = {part.name: Outcome(part) for group in groups for part in group}
         python_path = os.pathsep.join([*map(str, path), *filter(None, [os.environ.get("PYTHONPATH")])])
-        self.environment = os.environ | {"PYTHONPATH": python_path, "OMP_NUM_THREADS": "1"}
+        # Other plugins of pytest, of which a machine may have many, are not wanted, and take seconds to load.
+        alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        self.environment = os.environ | alone | {"PYTHONPATH": python_path, "OMP_NUM_THREADS": "1"}
 
     def run(self) -> int:
         """Run all parts; return the exit code."""

@@ -11,6 +11,9 @@ from helpers import QUICK, run_folders
 
 from mtlrun.cli.main import dispatch
 
+# Looked at once in a process, at its first product of matrices on a GPU; deterministic algorithms need it.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
 
 def pytest_collection_finish():
     """Spare the collector of garbage from going through all that was imported, again and again."""

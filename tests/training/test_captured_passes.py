@@ -87,6 +87,35 @@ def test_replayed_steps_are_those_that_are_made_as_ever(case, tmp_path, monkeypa
     assert trainers[1].captured is None
 
 
+def test_no_graph_outlives_the_passes_it_was_made_for(tmp_path, monkeypatch):
+    """What adds to `.grad` lives as long as a graph, and belongs to the stream on which the first one was made."""
+
+    def has_a_graph(parameter):
+        (accumulating, _), *_ = parameter.view_as(parameter).grad_fn.next_functions
+        found, accumulating.metadata["found"] = "found" in accumulating.metadata, True
+        return found
+
+    class Watching(Recorder):
+        def warm_up(self, work):
+            super().warm_up(work)
+            outlived.append(has_a_graph(parameter))
+
+        def capture(self, work):
+            results, replay = super().capture(work)
+            return [result.detach() for result in results], replay
+
+    outlived = []
+    monkeypatch.setattr(module, "CudaGraphs", Watching)
+    trainer = make_trainer(CASES["learned weights"], tmp_path, captured=True)
+    parameter = next(trainer.parts.model.parameters())
+    kept = parameter.view_as(parameter)
+    assert [has_a_graph(parameter), has_a_graph(parameter)] == [False, True]
+    del kept
+    make_steps(trainer, 1)
+    outlived.append(has_a_graph(parameter))
+    assert outlived == [False, False]
+
+
 def test_a_run_without_a_gpu_is_refused(mtlrun):
     code, _, err = mtlrun(*TOY, "trainer.cuda_graph=true", "runtime.device=cpu")
     assert (code, run_folders()) == (2, [])

@@ -13,6 +13,7 @@ from mtlrun.tasks import Regression
 from mtlrun.training.trainer import Trainer
 
 QUICK = ["dataset=kendall_toy", "backbone.hidden=[8]", "trainer.batch_size=20", "trainer.epochs=4"]
+ON_GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 BAD = 7  # the step: the second of the second epoch, between two points of the curves
 
 
@@ -66,7 +67,7 @@ CASES = {
 
 @pytest.mark.parametrize(
     ("device", "reads_at_once"),
-    [("cpu", True), ("cpu", False), pytest.param("cuda", False, marks=pytest.mark.gpu)],
+    [("cpu", True), ("cpu", False), pytest.param("cuda", False, marks=ON_GPU)],
 )
 @pytest.mark.parametrize("case", CASES)
 def test_a_bad_step_is_not_applied_nor_any_after_it_and_the_run_names_task_and_step(

@@ -54,6 +54,8 @@ class CompiledFunctions:
         logging.getLogger(_LOGGER_OF_LIMITS).addFilter(_note_limit)
         # While it compiles a head, PyTorch looks at whatever its input has, and warns itself of that.
         warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf Tensor")
+        # Whether they are used is what `trainer.precision` says.
+        warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores for float32 matrix multiplication")
 
     def started(self) -> None:
         """Note that all that is expected has been compiled; from now on each graph that is compiled is logged."""

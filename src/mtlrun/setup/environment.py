@@ -47,6 +47,8 @@ def use_device(device: torch.device) -> None:
     """Let what names no GPU in particular be on this one, rather than on the first one."""
     if device.type == "cuda":
         torch.cuda.set_device(device)
+        # PyTorch says so of the thread that makes backward passes, and does what is needed.
+        warnings.filterwarnings("ignore", message="Attempting to run cuBLAS, but there was no current CUDA context")
 
 
 def set_seed(seed: int, *, deterministic: bool) -> None:
@@ -55,8 +57,8 @@ def set_seed(seed: int, *, deterministic: bool) -> None:
     numpy.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     tune_convolutions(not deterministic)
-    if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # Looked at once in a process, at its first product of matrices on a GPU; deterministic algorithms need it.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
 
 

@@ -122,8 +122,11 @@ class SourceBatch:
         """
         present = torch.zeros(len(self), len(self.tasks), device=self.inputs.device)
         for column, index in zip(present.T, self.label_index.values(), strict=True):
-            column[slice(None) if index is None else index] = 1
-        present[present.sum(dim=1) == 0] = 1
+            if index is None:
+                column.fill_(1)
+            else:
+                column.index_fill_(0, index, 1)  # `column[index] = 1` copies the number to a GPU, and waits
+        present.masked_fill_(present.sum(dim=1, keepdim=True) == 0, 1)
         return present / present.sum(dim=1, keepdim=True)
 
     def performance(self, name: str, prediction: Tensor) -> Tensor:

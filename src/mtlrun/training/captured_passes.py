@@ -52,8 +52,12 @@ class CudaGraphs:
 
     def capture(self, work: Callable[[], Sequence[Tensor]]) -> tuple[Sequence[Tensor], Callable[[], object]]:
         graph = torch.cuda.CUDAGraph()
-        # Of this thread only: another one may pin the memory of the next batch meanwhile.
-        with torch.cuda.device(self._device), torch.cuda.graph(graph, self._pool, capture_error_mode="thread_local"):
+        with (
+            torch.cuda.device(self._device),
+            torch.cuda.stream(torch.cuda.current_stream(self._device)),  # which a capture that fails does not put back
+            # Of this thread only: another one may pin the memory of the next batch meanwhile.
+            torch.cuda.graph(graph, self._pool, capture_error_mode="thread_local"),
+        ):
             results = work()
         self._pool = graph.pool()
         return results, graph.replay
@@ -92,7 +96,7 @@ class CapturedPasses:
     @property
     def losses(self) -> Tensor:
         """The losses [K] of the last forward pass, in memory that the next one overwrites."""
-        return self._losses.detach()
+        return self._losses
 
     def backward(self, weights: Tensor) -> None:
         """Set `.grad` to the gradient of the weighted sum of the losses, and of what joins the objective besides."""
@@ -112,7 +116,9 @@ class CapturedPasses:
             return [self._roots[0]]
 
         def backward() -> list[Tensor]:
+            # No graph is kept: it would keep what adds to `.grad`, which belongs to the stream on which it was made.
             losses, regularizer = self._roots
+            del self._roots
             roots, factors = [losses], [self._weights.to(losses.dtype)]
             if regularizer.requires_grad:
                 roots.append(regularizer)
@@ -123,8 +129,9 @@ class CapturedPasses:
 
         with untouched(self._model):
             self._graphs.warm_up(lambda: (forward(), backward()))
-            (self._losses,), self._replay_forward = self._graphs.capture(forward)
+            (losses,), self._replay_forward = self._graphs.capture(forward)
             self._gradients, self._replay_backward = self._graphs.capture(backward)
+        self._losses = losses.detach()
         shape = tuple(self._samples[0].shape)
         logger.info("the passes of batches of shape %s are replayed from CUDA graphs; others are made as ever", shape)
 
