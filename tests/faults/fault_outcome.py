@@ -6,7 +6,7 @@ import struct
 from pathlib import Path
 
 #: Keys of a record, and of the progress in last.pt, that tell of the time, the machine, or the way to the end.
-_OF_THE_WAY = {"started", "ended", "seconds", "resumed", "peak_memory_mib", "environment", "overrides"}
+_OF_THE_WAY = {"started", "ended", "seconds", "waiting", "resumed", "peak_memory_mib", "environment", "overrides"}
 
 
 def find_outcome(root):

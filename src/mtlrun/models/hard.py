@@ -79,7 +79,8 @@ class HardSharing(CutsTrunk, SharedRepresentationModel):
     def forward(self, inputs: Tensor, tasks: Sequence[str] | None = None) -> Output:
         cache: StageCache = {}
         cuts: list[Tensor | None] | None = [] if self.cuts_trunk and self.training else None
-        representation = self.encode(inputs, cache, cuts)
+        # Subclasses may have an `encode` that cuts nothing.
+        representation = self.encode(inputs, cache) if cuts is None else self.encode(inputs, cache, cuts)
         output = self.output(representation, partial(self.decode, tasks=self.requested(tasks), cache=cache))
         return replace(output, cuts=[*cuts[:-1], output.representation]) if cuts else output
 
