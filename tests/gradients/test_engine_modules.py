@@ -524,7 +524,7 @@ def _compiler():
     torch.compiler.reset()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive  # tests/training/test_compiled.py has a sample, by `trainer.compile`
 @pytest.mark.usefixtures("_compiler")
 @with_and_without
 @methods

@@ -185,8 +185,24 @@ PAIRS = [
 ]
 
 
+# Of each kind, and those that learn weights, draw random numbers or turn features.
+SAMPLE = (
+    "uncertainty",
+    "auto_lambda",
+    "famo",
+    "pcgrad",
+    "gradnorm",
+    "nash_mtl",
+    "mgda_ub",
+    "graddrop",
+    "db_mtl",
+    "rotograd",
+)
+
+
 @pytest.mark.parametrize(
-    ("model", "weighting"), sample_of(lambda model, weighting: model == "hard" or weighting == "equal", PAIRS)
+    ("model", "weighting"),
+    sample_of(lambda model, weighting: (model == "hard" and weighting in SAMPLE) or weighting == "equal", PAIRS),
 )
 def test_training_changes_every_parameter(model, weighting, mtlrun):
     words = [f"model={model}", *choose_weighting(weighting, primary="left"), "optimizer=sgd", "optimizer.lr=0.05"]

@@ -144,7 +144,18 @@ def test_a_state_without_the_form_is_that_of_any_form():
 
 @pytest.mark.parametrize("words", [["weighting=uncertainty"], ["weighting=pcgrad", "weighting/losses=uncertainty"]])
 def test_a_run_takes_the_form_from_the_kinds_of_its_tasks(words):
-    parts = prepare(compose(["dataset=scenes", "backbone.width=0.125", *words]))
+    parts = prepare(
+        compose(
+            [
+                "dataset=scenes",
+                "dataset.num_train=8",
+                "dataset.num_val=8",
+                "dataset.num_test=8",
+                "trainer.batch_size=8",
+                *words,
+            ]
+        )
+    )
     (method,) = parts.weighting.capable_of(Uncertainty)
     expected = {"segmentation": 1.0, "depth": 0.5, "normals": 0.5}
     assert method.factors.tolist() == [expected[name] for name in parts.tasks]
