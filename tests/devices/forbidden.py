@@ -8,7 +8,7 @@ FORBIDDEN = {
     "max_unpool2d", "max_unpool3d",
     "upsample_linear1d_backward", "upsample_bicubic2d_backward", "upsample_trilinear3d_backward",
     "reflection_pad1d_backward", "reflection_pad2d_backward", "reflection_pad3d_backward",
-    "nll_loss2d_forward", "_ctc_loss_backward", "put_", "histc", "median", "nanmedian",
+    "nll_loss2d_forward", "_ctc_loss_backward", "put_", "histc", "median", "nanmedian", "kthvalue", "cumsum",
     "grid_sampler_2d_backward", "grid_sampler_3d_backward",
     "_roi_align_backward", "_roi_pool_backward", "_ps_roi_align_backward", "_ps_roi_pool_backward",
 }  # fmt: skip

@@ -190,7 +190,10 @@ class Accelerator(TorchDispatchMode):
         to_device = target is not None and torch.device(target) == DEVICE
         if not here and not to_device:
             return func(*args, **kwargs)
-        self.operations[name] += 1
+        # CUDA has two kinds of cumulative sums.
+        self.operations[
+            f"{name} of whole numbers" if name == "cumsum" and not here[0].is_floating_point() else name
+        ] += 1
         if name in _COPYING:
             self._check_copy(name, dict(zip(names, args, strict=False)) | kwargs, target, to_device)
         elif name in _INDEXING:
@@ -265,6 +268,9 @@ class _Functions(TorchFunctionMode):
         if func in (Tensor.__getitem__, Tensor.__setitem__) and isinstance(args[0], OnDevice):
             parts = args[1] if isinstance(args[1], tuple) else (args[1],)
             parts = tuple(torch.tensor(part) if isinstance(part, list) else part for part in parts)
+            by_index = any(isinstance(part, Tensor) and part.dim() and part.dtype != torch.bool for part in parts)
+            if func is Tensor.__setitem__ and by_index and not isinstance(args[2], Tensor):
+                self._accelerator.note("sent", "index_put_ of a number")  # which is a tensor on the CPU at first
             args = (args[0], parts if isinstance(args[1], tuple) else parts[0], *args[2:])
         return func(*args, **kwargs)
 

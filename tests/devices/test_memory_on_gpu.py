@@ -26,6 +26,7 @@ def peak_of_step(way, batch_size):
     """Return the peak of the second step of UPGrad on a ResNet-18 beyond what is there before it, in MiB."""
     device = torch.device("cuda")
     torch.manual_seed(0)
+    torch.backends.cudnn.benchmark = False  # by which algorithms may be chosen that take more room
     tasks = {f"task{index}": Classification(10) for index in range(NUM_TASKS)}
     model = HardSharing(tasks, partial(ResNet, (3, 32, 32), stem="small")).to(device)
     model.cuts_trunk = "stream_rows" in way

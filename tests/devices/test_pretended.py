@@ -123,3 +123,15 @@ def test_outside_of_its_context_it_is_what_it_always_is():
         x = on_device()
     with pytest.raises(RuntimeError, match="outside of its context"):
         x + 1
+
+
+def test_a_number_that_is_put_at_an_index_is_sent():
+    with Accelerator() as accelerator:
+        numbers, index = torch.zeros(4, device=DEVICE), torch.arange(2, device=DEVICE)
+        numbers[1:] = 1
+        numbers[numbers > 0] = 2
+        numbers.index_fill_(0, index, 3)
+        assert not accelerator.waits
+        numbers[index] = 4
+        assert [wait.what for wait in accelerator.waits] == ["sent"]
+        assert numbers.held.tolist() == [4, 4, 2, 2]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forbidden import FORBIDDEN
 from small_trainings import DIGITS, Preparation, runs_on_device
 
 from mtlrun.weightings.capabilities import LooksAhead
@@ -51,7 +52,7 @@ def surplus_of(trainer, preparation, accelerator, allowed):
 
 
 def test_a_step_waits_where_it_must_and_gives_what_it_gives_on_the_cpu(digits, tmp_path):
-    surplus, different = {}, []
+    surplus, forbidden, different = {}, {}, []
     for name in WEIGHTINGS:
         there = digits.trainer(tmp_path, name, device=torch.device("cpu"))
         for _ in train(there, digits):
@@ -60,11 +61,14 @@ def test_a_step_waits_where_it_must_and_gives_what_it_gives_on_the_cpu(digits, t
             here = digits.trainer(tmp_path, name)
             if found := surplus_of(here, digits, accelerator, ALLOWED.get(name, {})):
                 surplus[name] = found
+            if found := FORBIDDEN & accelerator.operations.keys():
+                forbidden[name] = found
             parameters = [parameter.held for parameter in here.parts.model.parameters()]
         for parameter, other in zip(parameters, there.parts.model.parameters(), strict=True):
             if not torch.allclose(parameter, other, rtol=1e-4, atol=1e-6):
                 different.append(name)
     assert not surplus
+    assert not forbidden
     assert not different
 
 

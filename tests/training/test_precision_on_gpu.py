@@ -49,7 +49,7 @@ def test_float32_has_all_of_its_digits_and_products_of_gradients_have_them_under
         images, kernels = torch.randn(8, 64, 16, 16, device="cuda"), torch.randn(64, 64, 3, 3, device="cuda")
         exact = torch.nn.functional.conv2d(images.double(), kernels.double())
         error = (torch.nn.functional.conv2d(images, kernels).double() - exact).norm() / exact.norm()
-        assert low <= error < high
+        assert error < high  # under TF32 cuDNN may still choose an algorithm without it
         rows = torch.randn(3, 100_000, device="cuda")
         products = rows.double() @ rows.double().T
         found = inner_products([[row] for row in rows])
