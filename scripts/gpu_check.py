@@ -180,11 +180,15 @@ class Check:
             )
 
     def finish(self, outcome: Outcome, process: "subprocess.Popen[bytes]", begin: float) -> None:
-        """Wait for a part until its time is over, and end it and all that it started."""
+        """Wait for a part until its time is over, and end it and all that it started.
+
+        pytest names what has failed by then if it is interrupted; the benchmarks write what they have at SIGTERM.
+        """
         limit = min(outcome.part.seconds, self.end - begin)
         with suppress(subprocess.TimeoutExpired):
             outcome.code = process.wait(timeout=max(0.1, begin + limit - time.monotonic()))
-        for number in (signal.SIGTERM, signal.SIGKILL):
+        asking = signal.SIGTERM if outcome.part.budgeted else signal.SIGINT
+        for number in (asking, signal.SIGTERM, signal.SIGKILL):
             with suppress(ProcessLookupError, subprocess.TimeoutExpired):
                 os.killpg(process.pid, number)
                 process.wait(timeout=5)

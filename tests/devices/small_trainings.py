@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,13 @@ from mtlrun.weightings.state import generators
 #: How the labels of a batch are spoiled.
 LABELS = ("all", "missing", "absent")
 QUIET = ["trainer.batch_size=12", "trainer.limit_batches=30", "trainer.epochs=1", "trainer.log_every=1000"]
-SCENES = [
-    "dataset=scenes", "dataset.size=16", "dataset.num_train=8", "dataset.num_val=4", "dataset.num_test=4",
+_BOXES = [
     "+task@tasks.objects=detection", "tasks.objects.num_classes=3", "tasks.objects.head.channels=32",
     "tasks.objects.head.num_convs=1",
+]  # fmt: skip
+SCENES = [
+    "dataset=scenes", "dataset.size=16", "dataset.num_train=8", "dataset.num_val=4", "dataset.num_test=4",
+    *(_BOXES if find_spec("pycocotools") else []),  # which detection needs
     "backbone=convnet", "backbone.channels=[4,8]", "trainer.batch_size=4", "trainer.limit_batches=2",
 ]  # fmt: skip
 DIGITS = ["dataset=multidigits", "dataset.pairs_per_image=1", "dataset.size=10", "backbone=mlp", "backbone.hidden=[16]"]
