@@ -143,7 +143,10 @@ def test_what_cannot_be_captured_is_refused():
 
     class Unable(Recorder):
         def capture(self, work):
-            raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nand more")
+            try:
+                raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nand more")
+            finally:
+                raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
 
     with pytest.raises(
         ConfigError, match=r"cannot be captured \(CUDA error: operation not permitted when stream is capturing\)"

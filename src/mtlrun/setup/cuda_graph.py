@@ -45,5 +45,8 @@ def _find_problem(parts: Parts, graphs: Graphs | None) -> str:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        return f"the passes cannot be captured ({str(error).splitlines()[0]})"
+        first: BaseException = error  # the end of a capture that has failed is an error of its own
+        while isinstance(first.__context__, RuntimeError):
+            first = first.__context__
+        return f"the passes cannot be captured ({str(first).splitlines()[0]})"
     return ""
