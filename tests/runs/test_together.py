@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from mtlrun.config.compose import compose
 from mtlrun.config.seeds import by_seed
-from mtlrun.errors import ConfigError
+from mtlrun.errors import ConfigError, DivergedError
 from mtlrun.records.identity import run_folder
 from mtlrun.runs.run import run
 from mtlrun.runs.together import run_together
@@ -178,6 +178,18 @@ def test_both_ways_are_timed_by_steps_that_are_taken_back(alone, monkeypatch):
         assert_as_alone(folder, twin)
         assert read_record(folder)["joint_steps"] == 0
         assert "one after the other" in (folder / "run.log").read_text()
+
+
+def test_a_bad_step_that_is_taken_back_ends_no_run(monkeypatch):
+    """Trial steps on one batch may diverge at a high learning rate; the run ends where it would alone, if at all."""
+    monkeypatch.setattr(joint_steps, "measure", MEASURE)
+    overrides = ("optimizer=sgd", "optimizer.lr=1e9", "weighting=equal")
+    members = together("trial", *overrides)
+    for member, config in zip(members, configs("trial_alone", *overrides), strict=True):
+        with pytest.raises(DivergedError, match="step 2") as alone:
+            run(config)
+        assert str(member.error) == str(alone.value)
+    assert "could not be made, so steps are made one after" in (run_folders("trial")[0] / "run.log").read_text()
 
 
 def test_seeds_that_learned_other_things_of_the_data_are_not_stacked(monkeypatch):

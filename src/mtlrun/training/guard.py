@@ -127,6 +127,11 @@ class Guard:
         """1.0 on the device if a step so far was bad, or the last one is skipped; None where verdicts are read."""
         return None if self.reads_at_once else ((self._first_bad[0] > 0) | self.is_skipped).float()
 
+    def forget(self) -> None:
+        """Forget the first bad step, for steps that are taken back."""
+        self._first_bad = torch.zeros_like(self._first_bad)
+        self.is_skipped = False
+
     def raise_if_bad(self, batch_of_step: Callable[[int], LabeledBatch]) -> None:
         """Raise for the first bad step so far, if there was one. Waits for the device.
 

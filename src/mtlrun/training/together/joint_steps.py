@@ -90,8 +90,8 @@ class JointSteps:
         except torch.OutOfMemoryError:
             self.is_joint, self.reason = False, "no memory for a step of all at once, so they are made one by one"
             return
-        if times is None:
-            self.is_joint, self.reason = False, "their batches cannot be stacked, so steps are made one after the other"
+        if isinstance(times, str):
+            self.is_joint, self.reason = False, f"{times}, so steps are made one after the other"
             return
         joint, separate = times
         self.is_joint = joint < separate
@@ -99,10 +99,10 @@ class JointSteps:
         self.reason = f"a step of each takes {found}: {'at once' if self.is_joint else 'one after the other'}"
 
 
-def measure(trainers: Sequence[Trainer], loaded: Sequence[LabeledBatch]) -> tuple[float, float] | None:
+def measure(trainers: Sequence[Trainer], loaded: Sequence[LabeledBatch]) -> tuple[float, float] | str:
     """Return the seconds of a step of all trainers, made at once and one after the other; nothing is changed.
 
-    None if the batches cannot be stacked, or no step can be made of one of them.
+    Where they cannot be timed, return the reason.
     """
     before, disabled = [_snapshot(trainer) for trainer in trainers], logging.root.manager.disable
     logging.disable(logging.CRITICAL)  # what such a step logs did not happen
@@ -115,8 +115,10 @@ def measure(trainers: Sequence[Trainer], loaded: Sequence[LabeledBatch]) -> tupl
                 for number in range(1 + _TIMED_STEPS):
                     started = _now(device)
                     errors = _make(step, trainers, loaded)
-                    if errors is None or any(errors):
-                        return None
+                    if errors is None:
+                        return "their batches cannot be stacked"
+                    if any(errors):
+                        return "a step by which both ways were timed could not be made"
                     if number:
                         times[joint].append(_now(device) - started)
                 if step is not None:
@@ -157,6 +159,7 @@ def _snapshot(trainer: Trainer) -> dict[str, Any]:
 def _restore(trainer: Trainer, state: dict[str, Any]) -> None:
     for name in _CHANGED:
         trainer.state[name].load_state_dict(state[name])
+    trainer.guard.forget()
     trainer.first_step_at = None
 
 
