@@ -137,6 +137,10 @@ def test_a_run_trains_and_records_its_passes(source, micro_batches, quick):
 
 def test_what_makes_no_weights_of_task_gradients_is_refused(mtlrun):
     for arguments, reason in {
+        (
+            "weighting=mgda",
+            "trainer.stream_rows=true",
+        ): "trainer.two_pass=true: trainer.stream_rows=true ends with that",
         ("weighting=equal",): "trainer.two_pass=true: weighting=equal makes one backward pass as it is; use "
         "trainer.two_pass=false",
         ("weighting=graddrop",): "trainer.two_pass=true: weighting=graddrop combines every entry of the task gradients",

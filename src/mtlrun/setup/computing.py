@@ -23,6 +23,7 @@ _NOT_COMPILED = {
     "vmap_backward": "vmap cannot enter the backward pass of a compiled model",
     "checkpoint_activations": "PyTorch decides by itself which activations of a compiled model are kept",
     "stream_rows": "a trunk that is compiled has no stages to go back through one by one",
+    "cuda_graph": "passes of a compiled model are not captured",
 }
 
 # Channels in a block of oneDNN's convolutions with AVX-512; 8 with AVX2.

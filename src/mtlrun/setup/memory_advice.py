@@ -49,8 +49,9 @@ def _of_a_step(parts: Parts, config: Mapping[str, Any]) -> Iterator[str]:
         elsewhere.grad_wrt = "representation"
         if not loader.per_source and _is_allowed(replace(parts, weighting=elsewhere), config):
             yield "weighting.grad_wrt=representation"
-    if not settings.stream_rows and not loader.per_source and _is_allowed(parts, config, stream_rows=True):
-        yield "trainer.stream_rows=true"
+    streamed = {"stream_rows": True, "two_pass": False}
+    if not settings.stream_rows and not loader.per_source and _is_allowed(parts, config, **streamed):
+        yield "trainer.stream_rows=true" + (" in place of trainer.two_pass" if settings.two_pass else "")
     if not settings.checkpoint_activations and _is_allowed(parts, config, checkpoint_activations=True):
         yield "trainer.checkpoint_activations=true"
 

@@ -30,6 +30,8 @@ def check_memory_keys(
     problems = []
     if settings.two_pass and (reason := _why_not_two_pass(weighting)):
         problems.append(f"trainer.two_pass=true: {name} {reason}; use trainer.two_pass=false")
+    if settings.two_pass and settings.stream_rows:
+        problems.append("trainer.two_pass=true: trainer.stream_rows=true ends with that pass anyway; leave it out")
     if settings.stream_rows:
         problems += [
             f"trainer.stream_rows=true: {reason}; use trainer.stream_rows=false"
