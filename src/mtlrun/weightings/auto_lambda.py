@@ -1,5 +1,6 @@
 """Auto-lambda: weights learned by a lookahead step."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -83,8 +84,9 @@ class AutoLambda(LooksAhead, LearnsWeights, LossWeighting):
 
 @torch.no_grad()
 def _move(
-    parameters: list[nn.Parameter], start: list[Tensor], direction: tuple[Tensor, ...], distance: Tensor | float
+    parameters: Sequence[nn.Parameter], start: list[Tensor], direction: tuple[Tensor, ...], distance: Tensor | float
 ) -> None:
     """Put the parameters at `start` plus `distance` times `direction`."""
-    for parameter, origin, part in zip(parameters, start, direction, strict=True):
-        parameter.copy_(origin + distance * part)
+    moved = tuple(parameters)
+    torch._foreach_copy_(moved, start)
+    torch._foreach_add_(moved, list(torch._foreach_mul(direction, distance)))
