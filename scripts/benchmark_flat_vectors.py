@@ -11,7 +11,6 @@ GradNorm compares all shared parameters there, and makes one more pass for the w
 """
 
 import argparse
-import math
 import random
 import tempfile
 import time
@@ -19,7 +18,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from networks import NETWORKS, Step, first_batch, mtlrun_step, parameters, prepare_run, shrunk, with_weighting
+from networks import (
+    NETWORKS,
+    Step,
+    add_options,
+    first_batch,
+    mtlrun_step,
+    parameters,
+    prepare_run,
+    shrunk,
+    with_weighting,
+)
 from results import Results
 from timing import take_turns
 from torch import Tensor, nn
@@ -156,11 +165,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--tasks", type=int, nargs="+", default=[3, 8])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--divide", type=int, default=1, help="the batch, for smaller machines; images get 64 pixels")
-    parser.add_argument("--width", type=float, default=1.0, help="factor on the channels, with --divide")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--seconds", type=float, default=math.inf, help="time budget")
-    parser.add_argument("--json", help="write the results to this file as well")
+    add_options(parser)
     arguments = parser.parse_args()
     keep_solvers_on_one_thread()
     end, results, device = time.monotonic() + arguments.seconds, Results(arguments.json), torch.device(arguments.device)

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import torch
-from networks import NETWORKS, mtlrun_step, prepare_run, shrunk
+from networks import NETWORKS, add_options, mtlrun_step, prepare_run, shrunk
 from results import Results
 from timing import take_turns
 
@@ -48,11 +48,7 @@ def main() -> None:
     parser.add_argument("--columns", nargs="+", default=list(COLUMNS), choices=list(COLUMNS))
     parser.add_argument("--tasks", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--divide", type=int, default=1, help="the batch, for smaller machines; images get 64 pixels")
-    parser.add_argument("--width", type=float, default=1.0, help="factor on the channels, with --divide")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--seconds", type=float, default=math.inf, help="time budget")
-    parser.add_argument("--json", help="write the results to this file as well")
+    add_options(parser)
     arguments = parser.parse_args()
     keep_solvers_on_one_thread()
     compiled: dict[str, float] = {}

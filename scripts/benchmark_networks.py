@@ -29,6 +29,7 @@ from networks import (
     NETWORKS,
     Network,
     Step,
+    add_options,
     loop_step,
     mtlrun_step,
     passes,
@@ -116,11 +117,7 @@ def main() -> None:
     parser.add_argument("--ways-of", nargs="*", default=["mgda"], help="TorchJD in all its ways")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--warmup", type=int, default=1)
-    parser.add_argument("--divide", type=int, default=1, help="the batch, for smaller machines; images get 64 pixels")
-    parser.add_argument("--width", type=float, default=1.0, help="factor on the channels, with --divide")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--seconds", type=float, default=math.inf, help="time budget")
-    parser.add_argument("--json", help="write the results to this file as well")
+    add_options(parser)
     arguments = parser.parse_args()
     keep_solvers_on_one_thread()
     end, results = time.monotonic() + arguments.seconds, Results(arguments.json)

@@ -130,21 +130,8 @@ def torchjd_ways(problem: Problem, method: str) -> dict[str, tuple[Problem, Call
     return ways
 
 
-# Method -> mtlrun's class.
-METHODS = {
-    "mgda": "MGDA",
-    "pcgrad": "PCGrad",
-    "graddrop": "GradDrop",
-    "imtl_g": "IMTLG",
-    "aligned_mtl": "AlignedMTL",
-    "config": "ConFIG",
-    "cagrad": "CAGrad",
-    "nash_mtl": "NashMTL",
-    "fairgrad": "FairGrad",
-    "dualproj": "DualProj",
-    "upgrad": "UPGrad",
-    "gradvac": "GradVac",
-}
+# Method -> mtlrun's class, which TorchJD's is named like.
+METHODS = peers.AGGREGATORS
 
 
 def measure(contestants: dict[str, tuple[Problem, Callable[..., object]]], rounds: int) -> Turns:

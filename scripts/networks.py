@@ -4,7 +4,9 @@ Every contestant is a function that makes one whole step on the same batch: it b
 takes gradients, and lets an optimizer of the configured kind step.
 """
 
+import argparse
 import gc
+import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -29,6 +31,15 @@ Backward = Callable[[Tensor, Sequence[Tensor]], object]
 
 _CONF = Path(__file__).parent / "noise_conf"
 _DENSE = ("segmentation", "depth", "normals")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that benchmarks of these networks have in common."""
+    parser.add_argument("--divide", type=int, default=1, help="the batch, for smaller machines; images get 64 pixels")
+    parser.add_argument("--width", type=float, default=1.0, help="factor on the channels, with --divide")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="time budget")
+    parser.add_argument("--json", help="write the results to this file as well")
 
 
 @dataclass(frozen=True)
